@@ -1,0 +1,2 @@
+//! The command `unstall`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The session protocol `unstall.v1`.
