@@ -1,0 +1,457 @@
+//! The application's handles: [`Connection`], [`Sender`], [`Receiver`].
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use futures_sink::Sink;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::WebSocketStream;
+use tracing::Instrument;
+
+use crate::{
+    defaults::RECEIVE_YIELD_EVERY,
+    error::{
+        CloseCode, CloseReport, ConnectionError, FlushError, SendError, SendRefusal, TrySendError,
+    },
+    events::Events,
+    inbox::End,
+    message::{Incoming, Message},
+    options::Options,
+    pump::{Pump, Reading},
+    shared::{Identity, Shared},
+    stats::Stats,
+    ws::WebSocket,
+};
+
+/// A WebSocket connection that reads always, writes always, and says what holds it up.
+///
+/// Made by [`connect`](crate::connect) or [`Client`](crate::Client), by
+/// [`Server::accept`](crate::Server::accept), by the axum extractor, or around an existing
+/// [`WebSocketStream`]. A task of its own moves the bytes; nothing the application does, or
+/// leaves undone, blocks it.
+///
+/// Dropping the last handle closes the connection: what was sent is written first, within
+/// [`Options::close_timeout`].
+#[derive(Debug)]
+pub struct Connection {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl Connection {
+    /// Takes over a WebSocket whose handshake is done. The stream's own limits on message sizes
+    /// stay in force beside [`Options::max_message_bytes`]. It is not reconnected.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime, as `tokio::spawn` does.
+    pub fn from_websocket<S>(stream: WebSocketStream<S>, options: Options) -> Connection
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let ws = WebSocket::adopt(stream, &options);
+        Connection::start(ws, options, Identity::default())
+    }
+
+    /// Runs an open WebSocket until it ends.
+    pub(crate) fn start<S>(ws: WebSocket<S>, options: Options, identity: Identity) -> Connection
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let shared = Shared::new(options, identity);
+        let (connection, guard) = Connection::over(shared.clone());
+        let span = span(&shared);
+        let run = async move {
+            let mut reading = Reading::new(&shared.options);
+            let ended = Pump::new(ws, shared.clone(), &mut reading).run().await;
+            ended.finish(&shared, &mut reading).await;
+            drop(guard);
+        };
+        tokio::spawn(run.instrument(span));
+        connection
+    }
+
+    /// The handles over `shared`, and the guard that ends it should its task vanish.
+    pub(crate) fn over(shared: Arc<Shared>) -> (Connection, TaskGuard) {
+        let guard = TaskGuard(shared.clone());
+        let connection = Connection {
+            sender: Sender::new(shared.clone()),
+            receiver: Receiver::new(shared),
+        };
+        (connection, guard)
+    }
+
+    /// The two halves. The connection stays open as long as either lives; a dropped [`Receiver`]
+    /// lets what arrives be discarded and counted.
+    pub fn split(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// See [`Sender::send`].
+    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.sender.send(message).await
+    }
+
+    /// See [`Sender::send_within`].
+    pub async fn send_within(
+        &self,
+        message: impl Into<Message>,
+        time_to_live: Duration,
+    ) -> Result<(), SendError> {
+        self.sender.send_within(message, time_to_live).await
+    }
+
+    /// See [`Sender::try_send`].
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
+        self.sender.try_send(message)
+    }
+
+    /// See [`Sender::flush`].
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        self.sender.flush().await
+    }
+
+    /// See [`Sender::close`].
+    pub async fn close(&self, code: CloseCode, reason: &str) -> CloseReport {
+        self.sender.close(code, reason).await
+    }
+
+    /// See [`Receiver::recv`].
+    pub async fn recv(&mut self) -> Result<Option<Incoming>, ConnectionError> {
+        self.receiver.recv().await
+    }
+
+    /// A snapshot of the counters, queues and stalls.
+    pub fn stats(&self) -> Stats {
+        self.sender.stats()
+    }
+
+    /// What happens to the connection, from the oldest event that is kept.
+    pub fn events(&self) -> Events {
+        self.sender.events()
+    }
+
+    /// The peer's address, where there is one: of the proxy, if one is in between.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.sender.shared.identity().peer
+    }
+
+    /// This side's address.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.sender.shared.identity().local
+    }
+
+    /// The subprotocol that was agreed (RFC 6455 §1.9).
+    pub fn subprotocol(&self) -> Option<String> {
+        self.sender.shared.identity().subprotocol
+    }
+
+    /// On a server, the upgrade request: its path, headers, and what the authentication hook put
+    /// into its extensions.
+    pub fn request(&self) -> Option<Arc<http::Request<()>>> {
+        self.sender.shared.identity().request
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.sender.shared
+    }
+}
+
+impl Stream for Connection {
+    type Item = Result<Incoming, ConnectionError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.receiver).poll_next(cx)
+    }
+}
+
+pub(crate) fn span(shared: &Shared) -> tracing::Span {
+    let peer = shared.identity().peer.map(tracing::field::display);
+    tracing::info_span!(target: "unstall", "connection", id = shared.id, peer)
+}
+
+/// Ends the handle if its task is dropped or panics.
+pub(crate) struct TaskGuard(Arc<Shared>);
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        let end = Some(Arc::new(ConnectionError::Aborted));
+        let report = CloseReport { error: end.clone(), ..CloseReport::default() };
+        self.0.end(end.clone(), report);
+        self.0.inbox.end(end);
+    }
+}
+
+/// The sending half. Clones share one outbox; messages of one clone keep their order.
+#[derive(Debug)]
+pub struct Sender {
+    shared: Arc<Shared>,
+}
+
+impl Sender {
+    fn new(shared: Arc<Shared>) -> Sender {
+        shared.outbox.add_sender();
+        Sender { shared }
+    }
+
+    /// Queues a message; waits while the outbox is full. It is written when the socket is
+    /// writable, without further calls.
+    ///
+    /// Cancel safety: dropped before it resolves, the message is not queued and is dropped with
+    /// the future. The order among those who wait is kept.
+    ///
+    /// # Errors
+    /// With the message: it is too large, or the connection has ended or is closing. A client that
+    /// reconnects goes on accepting while it is away, up to the outbox's limit.
+    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.shared.outbox.send(message.into(), None).await
+    }
+
+    /// As [`send`](Self::send), for a message that is worthless after `time_to_live`: if it was not
+    /// begun by then it is dropped, counted in [`Stats::expired`] and an
+    /// [`Event::Expired`](crate::Event::Expired). The time counts from this call.
+    pub async fn send_within(
+        &self,
+        message: impl Into<Message>,
+        time_to_live: Duration,
+    ) -> Result<(), SendError> {
+        self.shared.outbox.send(message.into(), Some(time_to_live)).await
+    }
+
+    /// Queues a message if there is room now.
+    ///
+    /// # Errors
+    /// With the message: full (try again), too large, or ended.
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
+        self.shared.outbox.try_send(message.into())
+    }
+
+    /// Waits until everything accepted before this call is written to the socket and, under TLS,
+    /// out of the TLS buffer. It does not say that the peer read it. Safe to cancel.
+    ///
+    /// # Errors
+    /// The connection ended first. Over reconnects it goes on waiting.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        self.shared.outbox.flush().await
+    }
+
+    /// Closes the connection (RFC 6455 §7.1.2): refuses further messages, writes those accepted,
+    /// exchanges close frames. Ends within [`Options::close_timeout`], whatever the peer does; the
+    /// report tells what was not written. A reason over 123 bytes is cut.
+    ///
+    /// Cancel safety: dropped, the closing goes on; calling again waits for the same end. What the
+    /// peer sent before is still received.
+    pub async fn close(&self, code: CloseCode, reason: &str) -> CloseReport {
+        self.shared.request_close(code, reason);
+        self.shared.wait_ended().await;
+        self.shared.report()
+    }
+
+    /// Waits until the connection has ended for good, and reports as [`close`](Self::close) does.
+    /// Safe to cancel.
+    pub async fn ended(&self) -> CloseReport {
+        self.shared.wait_ended().await;
+        self.shared.report()
+    }
+
+    /// A snapshot of the counters, queues and stalls.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// What happens to the connection, from the oldest event that is kept.
+    pub fn events(&self) -> Events {
+        self.shared.events()
+    }
+
+    /// A [`Sink`] of messages. Its flush is [`flush`](Self::flush), its close closes the
+    /// connection with 1000.
+    pub fn sink(&self) -> MessageSink {
+        MessageSink { sender: self.clone(), sending: None, flushing: None, closing: None }
+    }
+}
+
+impl Clone for Sender {
+    fn clone(&self) -> Sender {
+        Sender::new(self.shared.clone())
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if self.shared.outbox.remove_sender() {
+            self.shared.handle_dropped();
+        }
+    }
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The [`Sink`] over a [`Sender`], from [`Sender::sink`].
+pub struct MessageSink {
+    sender: Sender,
+    sending: Option<BoxFuture<Result<(), SendError>>>,
+    flushing: Option<BoxFuture<Result<(), FlushError>>>,
+    closing: Option<BoxFuture<CloseReport>>,
+}
+
+impl std::fmt::Debug for MessageSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MessageSink").field("sender", &self.sender).finish_non_exhaustive()
+    }
+}
+
+impl Sink<Message> for MessageSink {
+    type Error = ConnectionError;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
+        let result = ready!(sending.as_mut().poll(cx));
+        self.sending = None;
+        Poll::Ready(result.map_err(|error| refused(error.reason)))
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Self::Error> {
+        match self.sender.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(TrySendError { message, reason: SendRefusal::Full }) => {
+                let sender = self.sender.clone();
+                self.sending = Some(Box::pin(async move { sender.send(message).await }));
+                Ok(())
+            }
+            Err(error) => Err(refused(error.reason)),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        ready!(self.as_mut().poll_ready(cx))?;
+        let sender = self.sender.clone();
+        let flushing = self
+            .flushing
+            .get_or_insert_with(|| Box::pin(async move { sender.flush().await }));
+        let result = ready!(flushing.as_mut().poll(cx));
+        self.flushing = None;
+        Poll::Ready(result.map_err(|error| (*error.reason).clone()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        ready!(self.as_mut().poll_ready(cx))?;
+        let sender = self.sender.clone();
+        let closing = self
+            .closing
+            .get_or_insert_with(|| Box::pin(async move { sender.close(CloseCode::NORMAL, "").await }));
+        let report = ready!(closing.as_mut().poll(cx));
+        Poll::Ready(match report.error {
+            Some(error) => Err((*error).clone()),
+            None => Ok(()),
+        })
+    }
+}
+
+fn refused(reason: SendRefusal) -> ConnectionError {
+    match reason {
+        SendRefusal::Ended(why) => (*why).clone(),
+        SendRefusal::TooLarge { size, limit } => ConnectionError::MessageTooLarge { size, limit },
+        SendRefusal::Full => unreachable!("a full outbox is waited for"),
+    }
+}
+
+/// The receiving half.
+pub struct Receiver {
+    shared: Arc<Shared>,
+    /// Taken from the inbox in one go, handed out one by one.
+    local: VecDeque<Incoming>,
+    /// Bytes handed out that the inbox does not know of yet.
+    taken: usize,
+    handed_out: u32,
+    end: Option<End>,
+}
+
+impl Receiver {
+    fn new(shared: Arc<Shared>) -> Receiver {
+        Receiver { shared, local: VecDeque::new(), taken: 0, handed_out: 0, end: None }
+    }
+
+    /// The next message, or the place where some are missing. `Ok(None)` after the connection
+    /// ended normally: by a close with 1000, 1001 or without a code, or by this side. Everything
+    /// received before the end comes first.
+    ///
+    /// Cancel safety: dropped before it resolves, nothing is lost.
+    ///
+    /// # Errors
+    /// Why the connection ended otherwise. Further calls return the same.
+    pub async fn recv(&mut self) -> Result<Option<Incoming>, ConnectionError> {
+        std::future::poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Incoming>, ConnectionError>> {
+        self.handed_out += 1;
+        if self.handed_out >= RECEIVE_YIELD_EVERY {
+            ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
+            self.handed_out = 0;
+        }
+        if self.local.is_empty() && self.end.is_none() {
+            match ready!(self.shared.inbox.take(&mut self.local, &mut self.taken, cx)) {
+                Ok(()) => {}
+                Err(end) => self.end = Some(end),
+            }
+        }
+        if let Some(incoming) = self.local.pop_front() {
+            self.taken += incoming.cost();
+            if self.taken >= self.shared.inbox.release_step() {
+                self.shared.inbox.release(&mut self.taken);
+            }
+            return Poll::Ready(Ok(Some(incoming)));
+        }
+        Poll::Ready(match self.end.as_ref().and_then(Option::as_ref) {
+            Some(error) => Err((**error).clone()),
+            None => Ok(None),
+        })
+    }
+
+    /// A snapshot of the counters, queues and stalls.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// What happens to the connection, from the oldest event that is kept.
+    pub fn events(&self) -> Events {
+        self.shared.events()
+    }
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.shared.inbox.receiver_gone();
+        self.shared.handle_dropped();
+    }
+}
+
+impl Stream for Receiver {
+    type Item = Result<Incoming, ConnectionError>;
+
+    /// As [`recv`](Receiver::recv); ends after an error.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let result = ready!(self.poll_recv(cx));
+        if result.is_err() {
+            self.end = Some(None);
+        }
+        Poll::Ready(result.transpose())
+    }
+}

@@ -1,0 +1,225 @@
+//! Why a connection ended, and what came back from a send.
+
+mod connect;
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+pub use connect::{ConnectError, Phase};
+
+use crate::message::Message;
+
+/// An error from the application's own code: a hook or a header provider.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A close code (RFC 6455 §7.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CloseCode(u16);
+
+impl CloseCode {
+    /// 1000: the purpose of the connection is fulfilled.
+    pub const NORMAL: CloseCode = CloseCode(1000);
+    /// 1001: the endpoint goes away, such as a server shutting down.
+    pub const GOING_AWAY: CloseCode = CloseCode(1001);
+    /// 1002: the peer broke the protocol.
+    pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
+    /// 1003: a kind of data that cannot be accepted.
+    pub const UNSUPPORTED_DATA: CloseCode = CloseCode(1003);
+    /// 1007: a payload that contradicts its type, such as text that is not UTF-8.
+    pub const INVALID_PAYLOAD: CloseCode = CloseCode(1007);
+    /// 1008: against the endpoint's policy.
+    pub const POLICY_VIOLATION: CloseCode = CloseCode(1008);
+    /// 1009: the message is too big.
+    pub const MESSAGE_TOO_BIG: CloseCode = CloseCode(1009);
+    /// 1010: the server did not agree to an extension the client requires.
+    pub const MANDATORY_EXTENSION: CloseCode = CloseCode(1010);
+    /// 1011: the server met a condition that it cannot go on from.
+    pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
+    /// 1013: try again later.
+    pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
+
+    /// A code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999; else `None`.
+    pub fn new(code: u16) -> Option<CloseCode> {
+        matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999).then_some(CloseCode(code))
+    }
+
+    /// The number.
+    pub fn as_u16(self) -> u16 {
+        self.0
+    }
+
+    pub(crate) fn received(code: u16) -> CloseCode {
+        CloseCode(code)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The close frame that a peer sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// Its code; `None` where the frame had none.
+    pub code: Option<CloseCode>,
+    /// Its reason; may be empty.
+    pub reason: String,
+}
+
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "code {code}")?,
+            None => write!(f, "no code")?,
+        }
+        if !self.reason.is_empty() {
+            write!(f, " ({})", self.reason)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a connection ended otherwise than by a normal close.
+///
+/// A variant says who acted. [`is_retryable`](ConnectionError::is_retryable) says whether
+/// connecting again may help; a [`Client`](crate::Client) does that by itself.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The peer closed with a code other than normal.
+    #[error("the peer closed the connection: {0}")]
+    ClosedByPeer(Close),
+    /// This side closed it, or dropped all its handles.
+    #[error("the connection was closed by this side")]
+    ClosedHere,
+    /// Nothing came from the peer for the silence time, not even an answer to a ping.
+    #[error("nothing was received from the peer for {0:?}: it or the network is gone")]
+    PeerSilent(Duration),
+    /// The peer took nothing for the write timeout.
+    #[error("the peer took no byte for {0:?} while data waited: it does not read")]
+    WriteStalled(Duration),
+    /// The peer ended the TCP stream without a close frame.
+    #[error("the peer ended the TCP stream without closing the WebSocket")]
+    EndOfStream,
+    /// The operating system reported an error of the socket.
+    #[error("the socket failed: {0}")]
+    Io(Arc<io::Error>),
+    /// The peer broke RFC 6455.
+    #[error("the peer broke the WebSocket protocol: {0}")]
+    Protocol(String),
+    /// The peer sent text that is not UTF-8.
+    #[error("the peer sent text that is not UTF-8")]
+    InvalidText,
+    /// The peer sent a message over the limit.
+    #[error("the peer sent a message of at least {size} bytes, over the limit of {limit}")]
+    MessageTooLarge {
+        /// Its size as far as known, in bytes.
+        size: usize,
+        /// [`Options::max_message_bytes`](crate::Options::max_message_bytes).
+        limit: usize,
+    },
+    /// The inbox was full and [`Overflow::Disconnect`](crate::Overflow::Disconnect) is its policy.
+    #[error("the application did not read and its inbox was full: disconnected by policy")]
+    InboxFull,
+    /// The `on_connect` hook failed.
+    #[error("the on_connect hook failed: {0}")]
+    Setup(String),
+    /// Connecting again failed in a way that no retry can mend, or the attempts were used up.
+    #[error("reconnecting failed: {0}")]
+    Reconnect(Arc<ConnectError>),
+    /// The connection's task ended without a word: the runtime was shut down.
+    #[error("the connection's task was stopped: the runtime shut down")]
+    Aborted,
+}
+
+impl ConnectionError {
+    /// Whether a new connection may fare better.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            ConnectionError::ClosedByPeer(close) => !matches!(
+                close.code,
+                Some(
+                    CloseCode::UNSUPPORTED_DATA
+                        | CloseCode::POLICY_VIOLATION
+                        | CloseCode::MANDATORY_EXTENSION
+                )
+            ),
+            ConnectionError::ClosedHere | ConnectionError::Aborted => false,
+            ConnectionError::Reconnect(error) => error.is_retryable(),
+            _ => true,
+        }
+    }
+}
+
+impl From<io::Error> for ConnectionError {
+    fn from(error: io::Error) -> ConnectionError {
+        ConnectionError::Io(Arc::new(error))
+    }
+}
+
+/// A message that could not be sent comes back with the reason.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the message was not sent: {reason}")]
+pub struct SendError {
+    /// The message, whole.
+    pub message: Message,
+    /// Why.
+    pub reason: SendRefusal,
+}
+
+/// A message that [`try_send`](crate::Sender::try_send) could not take comes back with the reason.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the message was not sent: {reason}")]
+pub struct TrySendError {
+    /// The message, whole.
+    pub message: Message,
+    /// Why.
+    pub reason: SendRefusal,
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendRefusal {
+    /// The outbox has no room now; try again later. Only from `try_send`.
+    #[error("the outbox is full")]
+    Full,
+    /// The message is over [`Options::max_message_bytes`](crate::Options::max_message_bytes).
+    #[error("a message of {size} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// The message's size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The connection has ended or is closing; no later message will be taken either.
+    #[error("{0}")]
+    Ended(Arc<ConnectionError>),
+}
+
+/// [`flush`](crate::Sender::flush) failed: the connection ended before everything was written.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the connection ended before everything was written: {reason}")]
+pub struct FlushError {
+    /// Why it ended.
+    pub reason: Arc<ConnectionError>,
+}
+
+/// What [`close`](crate::Sender::close) found out.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Whether both sides exchanged close frames in time.
+    pub clean: bool,
+    /// The peer's close frame, if one came.
+    pub peer: Option<Close>,
+    /// Messages of which no byte was written, in order. Only the first report of a connection has
+    /// them.
+    pub unsent: Vec<Message>,
+    /// How many messages were handed to the socket's write buffer without leaving it whole: each
+    /// may or may not have reached the peer.
+    pub in_flight: u64,
+    /// Why the connection ended, where it was not by a normal close.
+    pub error: Option<Arc<ConnectionError>>,
+}

@@ -1,0 +1,309 @@
+//! The pump: the one task that owns a connection's WebSocket.
+//!
+//! Each turn reads, writes and looks at the clock, each on its own readiness and each with a share
+//! of the turn. Nothing that the application does can block it.
+
+mod liveness;
+mod reading;
+mod writing;
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use crate::{
+    defaults::LINGER,
+    error::{Close, CloseCode, CloseReport, ConnectionError},
+    events::Event,
+    shared::{CloseRequest, Shared},
+    stats::{Counters, StallCause},
+    timers::Alarm,
+    ws::{Failure, WebSocket},
+};
+
+use liveness::Liveness;
+pub(crate) use reading::Reading;
+use writing::Writing;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Close was asked for: the outbox is written first.
+    Draining,
+    /// A close frame was sent or received; the other is awaited.
+    Closing,
+    /// Nothing more is said: the last bytes are flushed and the peer's FIN awaited.
+    Lingering,
+}
+
+/// How a WebSocket ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// `None` after a normal close.
+    pub(crate) why: Option<ConnectionError>,
+    /// Both close frames were exchanged.
+    pub(crate) clean: bool,
+    pub(crate) peer: Option<Close>,
+    /// Messages in the write buffer, not whole on the socket.
+    pub(crate) in_flight: u64,
+    /// Something was received: the peer has proved that it speaks.
+    pub(crate) received_any: bool,
+    /// The end was asked for on this side.
+    pub(crate) requested: bool,
+}
+
+impl Ended {
+    /// Ends the handle with this connection: the last messages, then the end of the stream.
+    pub(crate) async fn finish(self, shared: &Shared, reading: &mut Reading) {
+        let why = self.why.map(Arc::new);
+        let report = CloseReport {
+            clean: self.clean,
+            peer: self.peer,
+            in_flight: self.in_flight,
+            error: why.clone(),
+            ..CloseReport::default()
+        };
+        // Who asked for the end knows of it.
+        let end = why.filter(|_| !self.requested);
+        shared.end(end.clone(), report);
+        reading.drain(shared).await;
+        shared.inbox.end(end);
+    }
+}
+
+pub(crate) struct Pump<'r, S> {
+    ws: WebSocket<S>,
+    shared: Arc<Shared>,
+    reading: &'r mut Reading,
+    writing: Writing,
+    liveness: Liveness,
+    counters: Counters,
+    alarm: Alarm,
+    phase: Phase,
+    /// When the present phase, if it is not `Open`, is cut short.
+    deadline: Option<Instant>,
+    request: Option<CloseRequest>,
+    peer: Option<Close>,
+    why: Option<ConnectionError>,
+    clean: bool,
+}
+
+impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
+    pub(crate) fn new(ws: WebSocket<S>, shared: Arc<Shared>, reading: &'r mut Reading) -> Self {
+        let mut counters = shared.meter.counters();
+        counters.connections += 1;
+        shared.meter.publish(counters);
+        shared.events.push(Event::Connected { generation: counters.connections });
+        Pump {
+            liveness: Liveness::new(&shared, Instant::now()),
+            ws,
+            shared,
+            reading,
+            writing: Writing::default(),
+            counters,
+            alarm: Alarm::default(),
+            phase: Phase::Open,
+            deadline: None,
+            request: None,
+            peer: None,
+            why: None,
+            clean: false,
+        }
+    }
+
+    /// Runs until the connection has ended. May be dropped and called again.
+    pub(crate) async fn run(&mut self) -> Ended {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Goes on with other queues, after what the present inbox still holds was moved over.
+    pub(crate) fn rebind(&mut self, shared: Arc<Shared>) {
+        self.reading.prepend(self.shared.inbox.drain());
+        self.shared = shared;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let now = Instant::now();
+        let turn = self.turn(cx, now);
+        self.counters.spilled = self.reading.spilled();
+        self.shared.meter.publish(self.counters);
+        match turn {
+            Ok(false) => {}
+            Ok(true) => cx.waker().wake_by_ref(),
+            Err(failure) => {
+                if self.stop(failure, now).is_ready() {
+                    return Poll::Ready(self.ended());
+                }
+                cx.waker().wake_by_ref();
+            }
+        }
+        if self.phase == Phase::Lingering && self.linger(cx).is_ready() {
+            return Poll::Ready(self.ended());
+        }
+        match self.keep_time(cx, now) {
+            Ok(()) => Poll::Pending,
+            Err(()) => Poll::Ready(self.ended()),
+        }
+    }
+
+    /// Reads, writes, and moves on in the closing handshake. `true`: there is more to do at once.
+    fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
+        if self.phase == Phase::Lingering {
+            return Ok(false);
+        }
+        self.look_for_close_request(cx);
+        let mut again = self.read(cx, now)?;
+        again |= self.write(cx, now)?;
+        if self.phase == Phase::Draining && self.writing.is_idle(&self.shared) {
+            let request = self.request.as_ref().expect("Draining follows a request");
+            self.phase = Phase::Closing;
+            self.ws.close(request.code, &request.reason)?;
+            again = true;
+        }
+        Ok(again)
+    }
+
+    fn look_for_close_request(&mut self, cx: &Context<'_>) {
+        if self.request.is_some() {
+            return;
+        }
+        self.request = self.shared.close_request(cx);
+        if let (Phase::Open, Some(request)) = (self.phase, &self.request) {
+            self.phase = Phase::Draining;
+            self.deadline = Some(request.deadline);
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
+        // After the peer's close frame only the end of the stream can follow.
+        let unlimited = self.peer.is_some();
+        let turn =
+            self.reading.turn(&mut self.ws, &self.shared, &mut self.counters, unlimited, cx, now);
+        self.liveness.read(&self.ws, self.reading.is_paused(), now);
+        for pong in turn.pongs {
+            self.counters.round_trip = self.liveness.pong(&pong, now).or(self.counters.round_trip);
+        }
+        if let Some(close) = turn.close {
+            self.shared.events.push(Event::PeerClosed(close.clone()));
+            self.peer = Some(close);
+            self.phase = Phase::Closing;
+            self.deadline.get_or_insert(now + self.shared.options.close_timeout);
+        }
+        match turn.failure {
+            Some(failure) => Err(failure),
+            None => Ok(turn.again),
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
+        if matches!(self.phase, Phase::Open | Phase::Draining) {
+            let idle = !self.writing.is_blocked();
+            self.liveness.heartbeat(&mut self.ws, idle, self.reading.is_paused(), now)?;
+        }
+        let open = matches!(self.phase, Phase::Open | Phase::Draining);
+        self.writing.turn(&mut self.ws, &self.shared, &mut self.counters, open, cx, now)
+    }
+
+    /// Decides how a failure ends the connection; `Ready`: at once.
+    fn stop(&mut self, failure: Failure, now: Instant) -> Poll<()> {
+        self.phase = Phase::Lingering;
+        let linger = now + LINGER.min(self.shared.options.close_timeout);
+        self.deadline = Some(self.deadline.map_or(linger, |deadline| deadline.min(linger)));
+        match failure {
+            Failure::Closed => {
+                self.clean = true;
+                self.why = self.peer.clone().and_then(abnormal);
+                Poll::Pending
+            }
+            Failure::Broken(why) => {
+                // Nothing can be told to a peer whose stream is gone.
+                let told = close_code(&why)
+                    .map(|code| self.ws.close(code, &why.to_string()))
+                    .is_some_and(|result| result.is_ok());
+                self.why.get_or_insert(why);
+                if told { Poll::Pending } else { Poll::Ready(()) }
+            }
+        }
+    }
+
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(self.ws.poll_flush(cx)) {
+            Ok(()) | Err(Failure::Closed) => self.ws.poll_linger(cx),
+            Err(Failure::Broken(_)) => Poll::Ready(()),
+        }
+    }
+
+    /// Acts on deadlines that are past and sets the alarm for the next. `Err`: the end.
+    fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), ()> {
+        loop {
+            if self.deadline.is_some_and(|deadline| deadline <= now) {
+                return Err(());
+            }
+            let mut next = self.deadline;
+            let mut sooner = |at: Option<Instant>| {
+                next = [next, at].into_iter().flatten().min();
+            };
+            if matches!(self.phase, Phase::Open | Phase::Draining) {
+                if let Some(why) = self.liveness.verdict(&self.shared, &self.writing, now) {
+                    self.why = Some(why);
+                    return Err(());
+                }
+                sooner(Some(self.liveness.next(&self.writing)));
+            }
+            sooner(self.writing.wake_at());
+            sooner(self.reading.report_overflow(&self.shared, now));
+            sooner(self.shared.meter.report(now));
+            let Some(next) = next else { return Ok(()) };
+            if !self.alarm.set(next, cx) {
+                return Ok(());
+            }
+            if self.liveness.is_due(now) || self.writing.wake_at().is_some_and(|at| at <= now) {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+        }
+    }
+
+    fn ended(&mut self) -> Ended {
+        let now = Instant::now();
+        self.shared.meter.wait(StallCause::SocketFull, false, now);
+        self.shared.meter.wait(StallCause::PeerSilent, false, now);
+        if !self.clean && self.why.is_none() && self.request.is_none() {
+            // The peer began to close and did not finish in time.
+            self.why = self.peer.clone().and_then(abnormal);
+        }
+        Ended {
+            why: self.why.take(),
+            clean: self.clean,
+            peer: self.peer.take(),
+            in_flight: self.writing.abandon(&self.shared),
+            received_any: self.liveness.received_any(),
+            requested: self.request.is_some(),
+        }
+    }
+}
+
+/// A close that is not the normal end of a stream.
+fn abnormal(close: Close) -> Option<ConnectionError> {
+    match close.code {
+        None | Some(CloseCode::NORMAL | CloseCode::GOING_AWAY) => None,
+        Some(_) => Some(ConnectionError::ClosedByPeer(close)),
+    }
+}
+
+/// What the peer is told before a connection is failed (RFC 6455 §7.1.7).
+fn close_code(why: &ConnectionError) -> Option<CloseCode> {
+    match why {
+        ConnectionError::Protocol(_) => Some(CloseCode::PROTOCOL_ERROR),
+        ConnectionError::InvalidText => Some(CloseCode::INVALID_PAYLOAD),
+        ConnectionError::MessageTooLarge { .. } => Some(CloseCode::MESSAGE_TOO_BIG),
+        ConnectionError::InboxFull => Some(CloseCode::POLICY_VIOLATION),
+        ConnectionError::Setup(_) => Some(CloseCode::GOING_AWAY),
+        _ => None,
+    }
+}

@@ -1,0 +1,175 @@
+//! Whether the peer is there: pings, silence, and a peer that takes nothing.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use super::writing::Writing;
+use crate::{
+    defaults::{KERNEL_CHECK_INTERVAL, WRITE_TIMEOUT_BLIND},
+    error::ConnectionError,
+    kernel,
+    shared::Shared,
+    stats::StallCause,
+    ws::{Failure, WebSocket},
+};
+
+pub(super) struct Liveness {
+    ping_interval: Duration,
+    silence_timeout: Duration,
+    write_timeout: Option<Duration>,
+    /// Both ends of a TCP connection of our own, for asking the kernel.
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    /// When a byte was last received, or reading last paused.
+    heard: Instant,
+    bytes_read: u64,
+    ping_at: Instant,
+    pings: u64,
+    /// The last ping, until it is answered.
+    outstanding: Option<Instant>,
+    waiting: bool,
+    /// When to look again at a peer that takes nothing.
+    check_at: Option<Instant>,
+}
+
+impl Liveness {
+    pub(super) fn new(shared: &Shared, now: Instant) -> Liveness {
+        let options = &shared.options;
+        let identity = shared.identity();
+        Liveness {
+            ping_interval: options.ping_interval,
+            silence_timeout: options.silence_timeout,
+            write_timeout: options.write_timeout,
+            addresses: identity.local.zip(identity.peer),
+            heard: now,
+            bytes_read: 0,
+            ping_at: now + options.ping_interval,
+            pings: 0,
+            outstanding: None,
+            waiting: false,
+            check_at: None,
+        }
+    }
+
+    /// Any received byte is life. While this side does not read, silence cannot be judged.
+    pub(super) fn read<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &WebSocket<S>,
+        paused: bool,
+        now: Instant,
+    ) {
+        if ws.bytes_read() != self.bytes_read || paused {
+            self.bytes_read = ws.bytes_read();
+            self.heard = now;
+            self.check_at = None;
+        }
+    }
+
+    pub(super) fn received_any(&self) -> bool {
+        self.bytes_read > 0
+    }
+
+    /// The answer to the last ping gives the round trip.
+    pub(super) fn pong(&mut self, payload: &Bytes, now: Instant) -> Option<Duration> {
+        let answers = payload.as_ref() == self.pings.to_be_bytes();
+        let sent = if answers { self.outstanding.take() } else { None };
+        sent.map(|sent| now.saturating_duration_since(sent))
+    }
+
+    /// Sends a ping when one is due; while this side does not read, a pong that asks for nothing.
+    /// Behind a socket that takes nothing, neither would help.
+    pub(super) fn heartbeat<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        writable: bool,
+        paused: bool,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        if now < self.ping_at {
+            return Ok(());
+        }
+        self.ping_at = now + self.ping_interval;
+        if !writable {
+            return Ok(());
+        }
+        if paused {
+            return ws.pong();
+        }
+        self.pings += 1;
+        self.outstanding = Some(now);
+        ws.ping(self.pings.to_be_bytes())
+    }
+
+    /// Whether, by the clock, the connection is over.
+    pub(super) fn verdict(
+        &mut self,
+        shared: &Shared,
+        writing: &Writing,
+        now: Instant,
+    ) -> Option<ConnectionError> {
+        let waiting = self.outstanding.is_some_and(|sent| self.heard < sent);
+        if waiting != self.waiting {
+            self.waiting = waiting;
+            shared.meter.wait(StallCause::PeerSilent, waiting, now);
+        }
+        let blocked = writing.blocked_since();
+        if let (Some(since), Some(limit)) = (blocked, self.write_timeout) {
+            if now >= since + limit {
+                return Some(ConnectionError::WriteStalled(limit));
+            }
+        }
+        if now < self.heard + self.silence_timeout || self.check_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        self.check_at = Some(now + KERNEL_CHECK_INTERVAL);
+        let gone = match self.account() {
+            // The ping may wait with the rest in the kernel: what counts is who does not answer
+            // there.
+            Some(account) if account.send_queue > 0 => account.peer_is_dead_since().is_some(),
+            None if blocked.is_some() => false,
+            _ => self.ping_is_unanswered(now),
+        };
+        if gone {
+            return Some(ConnectionError::PeerSilent(self.silence_timeout));
+        }
+        let blind = self.write_timeout.is_none() && self.account().is_none();
+        let blind_since = blocked.filter(|_| blind)?;
+        (now >= blind_since + WRITE_TIMEOUT_BLIND)
+            .then_some(ConnectionError::WriteStalled(WRITE_TIMEOUT_BLIND))
+    }
+
+    /// Whether the peer had its time to answer a ping. One that was held back by a full socket is
+    /// sent now.
+    fn ping_is_unanswered(&mut self, now: Instant) -> bool {
+        match self.outstanding.filter(|sent| *sent > self.heard) {
+            Some(sent) => now >= sent + self.ping_interval,
+            None => {
+                self.ping_at = now;
+                false
+            }
+        }
+    }
+
+    /// The kernel's word on the connection; `None` where it has none.
+    fn account(&self) -> Option<kernel::TcpAccount> {
+        let (local, peer) = self.addresses?;
+        kernel::tcp_account(local, peer).ok()?
+    }
+
+    /// When the clock has to be looked at next.
+    pub(super) fn next(&self, writing: &Writing) -> Instant {
+        let silence = self.check_at.unwrap_or(self.heard + self.silence_timeout);
+        let stalled = writing.blocked_since().zip(self.write_timeout);
+        let next = self.ping_at.min(silence);
+        stalled.map_or(next, |(since, limit)| next.min(since + limit))
+    }
+
+    /// Whether a heartbeat is due.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.ping_at <= now
+    }
+}

@@ -1,0 +1,183 @@
+//! From the outbox to the socket.
+
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use crate::{
+    defaults::{WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
+    events::Event,
+    outbox::Queued,
+    shared::Shared,
+    stats::{Counters, StallCause},
+    ws::{Failure, WebSocket},
+};
+
+/// What is in the write buffer, or was found expired, since the last flush.
+#[derive(Default)]
+struct Encoded {
+    messages: u64,
+    payload: u64,
+    expired: u64,
+    /// What the outbox gets back: queue bytes and permits.
+    cost: usize,
+    permits: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Writing {
+    batch: VecDeque<Queued>,
+    /// How much of the batch's first message is in frames already.
+    offset: usize,
+    encoded: Encoded,
+    /// Since when the socket took nothing, and the bytes it had taken by then.
+    blocked: Option<(Instant, u64)>,
+    /// A small batch is held back for company until then.
+    held_until: Option<Instant>,
+}
+
+impl Writing {
+    /// Fills the write buffer and flushes it, until the outbox is empty, the socket full, or the
+    /// turn used up.
+    pub(super) fn turn<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        shared: &Shared,
+        counters: &mut Counters,
+        open: bool,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<bool, Failure> {
+        let mut written = 0;
+        self.held_until = None;
+        loop {
+            let flushed = ws.poll_flush(cx);
+            self.track_progress(ws, flushed.is_pending(), shared, now);
+            match flushed {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(result) => result?,
+            }
+            self.settle(shared, counters);
+            if !open {
+                return Ok(false);
+            }
+            if written >= WRITE_TURN_BYTES {
+                return Ok(true);
+            }
+            if self.batch.is_empty() {
+                let delay = shared.options.pack_delay;
+                let hold = (!delay.is_zero() && !shared.is_closing())
+                    .then_some((delay, WRITE_BATCH_BYTES));
+                if let Poll::Ready(held) = shared.outbox.take(&mut self.batch, hold, now, cx) {
+                    self.held_until = held;
+                }
+                if self.batch.is_empty() {
+                    return Ok(false);
+                }
+            }
+            written += self.fill(ws, shared, now)?;
+        }
+    }
+
+    /// Puts messages into the write buffer, a batch's worth of bytes.
+    fn fill<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        shared: &Shared,
+        now: Instant,
+    ) -> Result<usize, Failure> {
+        let mut bytes = 0;
+        let mut expired = 0;
+        while bytes < WRITE_BATCH_BYTES {
+            let Some(queued) = self.batch.front() else { break };
+            let message = &queued.message;
+            let in_time = self.offset > 0 || queued.expires.is_none_or(|expires| expires > now);
+            if in_time {
+                let end = ws.write(message, self.offset)?;
+                bytes += end - self.offset + 1;
+                if end < message.len() {
+                    self.offset = end;
+                    continue;
+                }
+                self.encoded.messages += 1;
+                self.encoded.payload += message.len() as u64;
+            } else {
+                expired += 1;
+            }
+            self.offset = 0;
+            let (cost, permits) = shared.outbox.released(message);
+            self.encoded.cost += cost;
+            self.encoded.permits += permits;
+            self.batch.pop_front();
+        }
+        if expired > 0 {
+            self.encoded.expired += expired;
+            shared.outbox.count_expired(expired);
+            shared.events.push(Event::Expired { messages: expired });
+        }
+        Ok(bytes)
+    }
+
+    /// Everything in the write buffer has left: its room is free again.
+    fn settle(&mut self, shared: &Shared, counters: &mut Counters) {
+        let encoded = std::mem::take(&mut self.encoded);
+        counters.messages_sent += encoded.messages;
+        counters.bytes_sent += encoded.payload;
+        shared.outbox.done(encoded.messages + encoded.expired, encoded.cost, encoded.permits);
+    }
+
+    fn track_progress<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &WebSocket<S>,
+        pending: bool,
+        shared: &Shared,
+        now: Instant,
+    ) {
+        let written = ws.bytes_written();
+        let still = pending && self.blocked.is_some_and(|(_, before)| before == written);
+        if still {
+            return;
+        }
+        if self.blocked.take().is_some() {
+            shared.meter.wait(StallCause::SocketFull, false, now);
+        }
+        if pending {
+            self.blocked = Some((now, written));
+            shared.meter.wait(StallCause::SocketFull, true, now);
+        }
+    }
+
+    /// Whether the socket takes nothing at present.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    /// Since when the socket has taken nothing.
+    pub(super) fn blocked_since(&self) -> Option<Instant> {
+        self.blocked.map(|(since, _)| since)
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.held_until
+    }
+
+    /// Whether everything accepted is on the socket.
+    pub(super) fn is_idle(&self, shared: &Shared) -> bool {
+        self.batch.is_empty() && self.encoded.messages == 0 && !shared.outbox.has_queued()
+    }
+
+    /// The connection is gone: what was not begun, or not finished within the write buffer, goes
+    /// back to the outbox. Returns how many messages may or may not have left.
+    pub(super) fn abandon(&mut self, shared: &Shared) -> u64 {
+        let encoded = std::mem::take(&mut self.encoded);
+        shared.outbox.done(encoded.messages + encoded.expired, encoded.cost, encoded.permits);
+        shared.outbox.put_back(std::mem::take(&mut self.batch));
+        self.offset = 0;
+        encoded.messages
+    }
+}

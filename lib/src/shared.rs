@@ -1,0 +1,225 @@
+//! What the application's handles and the pump have in common.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    error::{CloseCode, CloseReport, ConnectionError},
+    events::{Event, EventLog, Events},
+    inbox::{End, Inbox},
+    options::Options,
+    outbox::Outbox,
+    stats::{Meter, Stats},
+};
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What is known of the far end and of how it was reached.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identity {
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) subprotocol: Option<String>,
+    /// On a server, the upgrade request.
+    pub(crate) request: Option<Arc<http::Request<()>>>,
+}
+
+/// A request to close: the first one counts.
+#[derive(Clone, Debug)]
+pub(crate) struct CloseRequest {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: String,
+    pub(crate) deadline: Instant,
+}
+
+#[derive(Default)]
+struct Control {
+    close: Option<CloseRequest>,
+    report: Option<CloseReport>,
+    pump: Option<Waker>,
+}
+
+/// Inbox, outbox, events and control of one connection handle. Survives reconnects.
+pub(crate) struct Shared {
+    pub(crate) id: u64,
+    pub(crate) options: Arc<Options>,
+    pub(crate) inbox: Inbox,
+    pub(crate) outbox: Outbox,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) meter: Arc<Meter>,
+    identity: Mutex<Identity>,
+    control: Mutex<Control>,
+    closing: watch::Sender<bool>,
+    ended: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options, identity: Identity) -> Arc<Shared> {
+        let events = Arc::new(EventLog::default());
+        let meter = Arc::new(Meter::new(events.clone(), options.stall_after));
+        Arc::new(Shared {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            inbox: Inbox::new(&options),
+            outbox: Outbox::new(&options),
+            options: Arc::new(options),
+            events,
+            meter,
+            identity: Mutex::new(identity),
+            control: Mutex::default(),
+            closing: watch::Sender::new(false),
+            ended: watch::Sender::new(false),
+        })
+    }
+
+    /// Queues of their own for the `on_connect` hook, over the same events and counters.
+    pub(crate) fn for_setup(&self) -> Arc<Shared> {
+        let options = Options { overflow: crate::Overflow::Pause, ..(*self.options).clone() };
+        Arc::new(Shared {
+            id: self.id,
+            inbox: Inbox::new(&options),
+            outbox: Outbox::new(&options),
+            options: Arc::new(options),
+            events: self.events.clone(),
+            meter: self.meter.clone(),
+            identity: Mutex::new(self.identity()),
+            control: Mutex::default(),
+            closing: watch::Sender::new(false),
+            ended: watch::Sender::new(false),
+        })
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity.lock().unwrap().clone()
+    }
+
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        *self.identity.lock().unwrap() = identity;
+    }
+
+    /// Asks for the end of the connection. Sends are refused from now on.
+    pub(crate) fn request_close(&self, code: CloseCode, reason: &str) {
+        let deadline = Instant::now() + self.options.close_timeout;
+        let pump = {
+            let mut control = self.control.lock().unwrap();
+            control.close.get_or_insert(CloseRequest { code, reason: fit(reason), deadline });
+            control.pump.take()
+        };
+        self.outbox.refuse(Arc::new(ConnectionError::ClosedHere));
+        self.closing.send_replace(true);
+        pump.into_iter().for_each(Waker::wake);
+    }
+
+    /// The request to close, if there is one; else the pump is woken when one comes.
+    pub(crate) fn close_request(&self, cx: &Context<'_>) -> Option<CloseRequest> {
+        let mut control = self.control.lock().unwrap();
+        if control.close.is_none() {
+            control.pump = Some(cx.waker().clone());
+        }
+        control.close.clone()
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Resolves when a close was requested.
+    pub(crate) async fn close_requested(&self) {
+        // The sender lives in `self`: the wait cannot fail.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+
+    /// A handle was dropped; the last one closes the connection.
+    pub(crate) fn handle_dropped(&self) {
+        if self.inbox.is_receiver_gone() && !self.outbox.has_senders() {
+            self.request_close(CloseCode::GOING_AWAY, "");
+        }
+    }
+
+    /// The end of sending, told once to everyone. The received stream ends with `inbox.end`, when
+    /// everything before was handed over.
+    pub(crate) fn end(&self, end: End, report: CloseReport) {
+        let why = end.clone().unwrap_or_else(|| Arc::new(ConnectionError::ClosedHere));
+        self.outbox.refuse(why);
+        {
+            let mut control = self.control.lock().unwrap();
+            let report = control.report.get_or_insert(report);
+            report.unsent.extend(self.outbox.take_unsent());
+        }
+        let now = Instant::now();
+        for cause in crate::StallCause::ALL {
+            self.meter.wait(cause, false, now);
+        }
+        let first = !self.ended.send_replace(true);
+        if first {
+            self.events.push(Event::Ended { why: end });
+        }
+    }
+
+    /// Resolves after [`Self::end`].
+    pub(crate) async fn wait_ended(&self) {
+        // The sender lives in `self`: the wait cannot fail.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// What was found out at the end; the unsent messages only the first time.
+    pub(crate) fn report(&self) -> CloseReport {
+        let mut control = self.control.lock().unwrap();
+        let Some(report) = &mut control.report else { return CloseReport::default() };
+        CloseReport {
+            clean: report.clean,
+            peer: report.peer.clone(),
+            unsent: std::mem::take(&mut report.unsent),
+            in_flight: report.in_flight,
+            error: report.error.clone(),
+        }
+    }
+
+    pub(crate) fn events(&self) -> Events {
+        self.events.listen()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let now = Instant::now();
+        let counters = self.meter.counters();
+        let (inbox, overflowed, discarded) = self.inbox.stats(now);
+        let (outbox, expired) = self.outbox.stats(now);
+        Stats {
+            id: self.id,
+            messages_sent: counters.messages_sent,
+            bytes_sent: counters.bytes_sent,
+            messages_received: counters.messages_received,
+            bytes_received: counters.bytes_received,
+            inbox,
+            outbox,
+            spilled: counters.spilled,
+            overflowed: overflowed + counters.overflowed,
+            expired,
+            discarded,
+            round_trip: counters.round_trip,
+            connections: counters.connections,
+            stalls: self.meter.stalls(now),
+        }
+    }
+}
+
+/// A close reason has at most 123 bytes (RFC 6455 §5.5): cut at a character.
+fn fit(reason: &str) -> String {
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason[..end].to_owned()
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("id", &self.id).finish_non_exhaustive()
+    }
+}
