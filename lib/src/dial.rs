@@ -1,6 +1,6 @@
 //! From a URL to an upgraded connection, under one deadline.
 
-pub(crate) mod http;
+pub(crate) mod exchange;
 pub(crate) mod target;
 mod upgrade;
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http::{HeaderMap, Uri};
+use http::{HeaderMap, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -60,7 +60,7 @@ pub(crate) async fn dial(
     let addresses = deadline
         .cover(ConnectPhase::Dns, resolve(host, port))
         .await?;
-    let tcp = connect_tcp(host, port, addresses, deadline.remaining());
+    let tcp = connect_tcp(host, port, addresses, &deadline);
     let mut tcp = deadline.cover(ConnectPhase::Tcp, tcp).await?;
     if let Some(proxy) = &options.proxy {
         tcp = deadline
@@ -139,21 +139,28 @@ async fn connect_tcp(
     host: &str,
     port: u16,
     addresses: Vec<SocketAddr>,
-    within: Duration,
+    deadline: &Deadline,
 ) -> Result<TcpStream, ConnectError> {
     let mut connector = HttpConnector::new_with_resolver(Resolved(addresses));
     connector.enforce_http(false);
-    connector.set_connect_timeout(Some(within));
+    connector.set_connect_timeout(Some(deadline.remaining()));
     connector.set_happy_eyeballs_timeout(Some(defaults::HAPPY_EYEBALLS_DELAY));
     // Always a name, so that the connector asks for the addresses that were resolved already.
     let uri =
         Uri::try_from(format!("http://resolved:{port}/")).expect("a name and a port make a URI");
     match connector.call(uri).await {
         Ok(tcp) => Ok(tcp.into_inner()),
-        Err(error) => Err(ConnectError::Tcp {
-            to: target::host_and_port(host, port),
-            source: innermost_io_error(&error),
-        }),
+        Err(error) => {
+            let source = innermost_io_error(&error);
+            // The connector's own clock, which ran out together with ours.
+            if source.kind() == io::ErrorKind::TimedOut && source.raw_os_error().is_none() {
+                return Err(deadline.passed(ConnectPhase::Tcp));
+            }
+            Err(ConnectError::Tcp {
+                to: target::host_and_port(host, port),
+                source,
+            })
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::connect_error::{ConnectError, is_retryable_status};
-use crate::dial::http::{Answer, exchange};
+use crate::dial::exchange::{Answer, exchange};
 use crate::dial::target::{Authority, Target, basic, host_and_port, without_password};
 
 /// A proxy between us and the server. It resolves the server's name, whichever its kind.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::Empty;
 
-use super::http::{Answer, exchange};
+use super::exchange::{Answer, exchange};
 use super::target::Target;
 use crate::connect_error::{self, ConnectError};
 use crate::handshake::has_token;
