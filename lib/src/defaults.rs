@@ -1,112 +1,64 @@
-//! Every default and every fixed bound of the library, each with its reason.
-//!
-//! What the [`Options`](crate::Options) can change is a default; the rest is fixed.
+//! Every limit and waiting time of the library, each with the reason for its value.
 
 use std::time::Duration;
 
-/// Received messages that wait for the application. 4 MiB is some 4 ms of a 1 GB/s stream: enough
-/// to bridge a scheduling hiccup, small enough that a thousand slow consumers stay affordable.
-pub const INBOX_BYTES: usize = 4 << 20;
+// ---- Sockets, dialing and the server ----
 
-/// Sent messages that wait for the socket. The same size as the kernel's largest default send
-/// buffer, so that refilling it never waits for the application.
-pub const OUTBOX_BYTES: usize = 4 << 20;
+/// Idle time before TCP sends its first keepalive probe. Heartbeats find a dead peer first; this
+/// keeps the entries of NATs and firewalls alive (the shortest common timeout is 60 s) and clears
+/// away sockets whose heartbeats were turned off.
+pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(45);
+/// Time between two keepalive probes once one went unanswered.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Unanswered probes until the kernel gives the socket up: 45 s + 4 x 15 s is under two minutes.
+pub(crate) const KEEPALIVE_RETRIES: u32 = 4;
 
-/// The largest message taken in or given out. Feeds stay far below it; one hostile message cannot
-/// cost more.
-pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Head start of the preferred address family over the other (RFC 8305 section 8 allows 10 ms to
+/// 2 s and recommends 250 ms; 300 ms is what RFC 6555 measured and what curl once chose).
+pub(crate) const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(300);
+/// The largest head of an HTTP response that a dialing client takes. Common servers stop at 8 to
+/// 16 KiB themselves; twice that leaves room for many cookies.
+pub(crate) const RESPONSE_HEAD_BYTES: usize = 32 * 1024;
+/// How much of the body of a refusal is kept for the error: enough for a sentence or a JSON error.
+pub(crate) const REFUSAL_BODY_BYTES: usize = 1024;
+/// How long to wait for that body. The refusal itself is known already, so it is not worth more.
+pub(crate) const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
+/// The longest `Retry-After` that is believed. A day is what an operator may mean; a year is a
+/// mistake or malice.
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// One deadline over name resolution, TCP, proxy, TLS and upgrade. Three lost SYNs (1 + 2 + 4 s)
-/// still fit.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the `on_connect` hook may take. Long enough for a backfill, short enough that a hook
-/// that hangs is noticed within a minute.
-pub const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Between two pings. Well under the 60 s after which common proxies cut idle connections.
-pub const PING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Without a single received byte for this long, the peer is silent: three pings went unanswered.
-pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Where the kernel cannot say whether a peer that takes nothing is alive (see
-/// [`Options::write_timeout`](crate::Options::write_timeout)), no written byte for this long ends
-/// the connection.
-pub const WRITE_TIMEOUT_BLIND: Duration = Duration::from_secs(60);
-
-/// From `close` to the end of the connection, whatever the peer does.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// After the closing handshake, how long the peer's FIN is waited for, so that the last bytes are
-/// not destroyed by a reset.
-pub const LINGER: Duration = Duration::from_secs(1);
-
-/// A wait becomes a `Stalled` event after this long: a second is beyond any scheduling noise and
-/// within what a person notices.
-pub const STALL_AFTER: Duration = Duration::from_secs(1);
-
-/// How often the kernel is asked about a peer that is silent while our bytes wait.
-pub const KERNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// The read window of a connection. 32 KiB loses nothing in streaming and is what an idle
-/// connection costs; larger windows cost a zero-fill at each read.
-pub(crate) const READ_BUFFER_BYTES: usize = 32 << 10;
-
-/// Received payloads up to this size are copied out of the read window; a larger one keeps its
-/// slice of it. So what a kept message pins is at most five times its own size.
-pub(crate) const COPY_BELOW_BYTES: usize = 8 << 10;
-
-/// Encoded bytes gathered before a write to the socket: one system call for many messages.
-pub(crate) const WRITE_BATCH_BYTES: usize = 64 << 10;
-
-/// Longer messages travel as several frames, so that a pong never waits behind one and the write
-/// buffer stays small.
-pub const FRAGMENT_BYTES: usize = 256 << 10;
-
-/// Read in one turn before writing gets its turn, in bytes and in messages.
-pub(crate) const READ_TURN_BYTES: usize = 256 << 10;
-pub(crate) const READ_TURN_MESSAGES: usize = 1024;
-
-/// Written in one turn before reading gets its turn.
-pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
-
-/// What a queued message costs beside its payload: its place in the queue (which may be twice as
-/// large as it is full) and the allocator's share. So floods of empty messages are bounded too.
-pub const MESSAGE_OVERHEAD_BYTES: usize = 192;
-
-/// Queues that grew beyond this many places give the memory back when they run empty.
-pub(crate) const IDLE_QUEUE_PLACES: usize = 64;
-
-/// Messages a receiver hands out between two looks at the runtime's budget.
-pub(crate) const RECEIVE_YIELD_EVERY: u32 = 128;
-
-/// Events kept for a slow listener; older ones are counted as missed.
-pub const EVENT_BACKLOG: usize = 256;
-
-/// Of each connection this much in each direction is free of the budget of the process, so that no
-/// connection can starve another to a standstill.
-pub const BUDGET_FLOOR_BYTES: usize = 64 << 10;
-
-/// The budget of the process is drawn in steps of this size.
-pub(crate) const BUDGET_STEP_BYTES: usize = 64 << 10;
-
-/// The first wait before a reconnect (drawn between zero and this: full jitter).
-pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
-
-/// The longest wait before a reconnect: a server that comes back after 1,000 clients lost it sees
-/// about 1,000 / 15 s = 67 attempts a second.
-pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
-
-/// A connection that lived this long and received something has proved itself: the next loss
-/// starts again with the first wait.
-pub const RECONNECT_PROOF: Duration = Duration::from_secs(10);
-
-/// The longest `Retry-After` that is obeyed; a longer one is cut to this.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-
-/// The spill file's default size.
-pub const SPILL_BYTES: u64 = 1 << 30;
-
-/// Moved to or from the spill file in one operation.
-pub(crate) const SPILL_CHUNK_BYTES: usize = 256 << 10;
+/// Length of the queue of connections that the kernel completed and the server has not accepted
+/// yet. Linux caps it at `net.core.somaxconn`, 4096 by default: a fleet that reconnects at once
+/// must fit in, because what does not waits a second for its next SYN.
+pub(crate) const LISTEN_BACKLOG: u32 = 4096;
+/// Open connections of a server. Plain connections cost some 10 to 20 KiB idle; ten thousand
+/// stay under the usual limits of file descriptors of a service.
+pub(crate) const SERVER_CONNECTIONS: usize = 10_000;
+/// Handshakes at once. Each holds a header buffer and perhaps a TLS handshake; a thousand is
+/// more than two cores finish in the handshake's time.
+pub(crate) const SERVER_HANDSHAKES: usize = 1_024;
+/// Time for TLS, the request's head and authentication together. A client on a bad mobile link
+/// needs two to three round trips of a second; the rest is for the authentication service.
+pub(crate) const SERVER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to write the refusal after the authentication hook ran into the handshake's deadline.
+pub(crate) const SERVER_ANSWER_GRACE: Duration = Duration::from_secs(1);
+/// The head of the upgrade request: room for large cookies and bearer tokens.
+pub(crate) const SERVER_HEADER_BYTES: usize = 16 * 1024;
+/// Header lines of the upgrade request. Browsers behind two proxies send about thirty.
+pub(crate) const SERVER_HEADERS: usize = 100;
+/// Bytes that all connections of a process may hold in their buffers together.
+pub(crate) const SERVER_PROCESS_BYTES: usize = 1024 * 1024 * 1024;
+/// Connections over a limit that are being told so at once. Beyond it they are closed unanswered:
+/// refusing must stay cheap while ten thousand arrive.
+pub(crate) const SERVER_REFUSALS: usize = 512;
+/// Time to read a request that will be refused and to write the refusal.
+pub(crate) const SERVER_REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a refusal over the limits says in `Retry-After`. Clients add their own jitter.
+pub(crate) const SERVER_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// First pause after `accept` failed for want of a resource (file descriptors, memory).
+pub(crate) const ACCEPT_BACKOFF_FIRST: Duration = Duration::from_millis(5);
+/// Longest such pause: descriptors come back within a second when connections close.
+pub(crate) const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// After the deadline of a shutdown: time for aborted tasks to be gone. Only a handler that blocks
+/// its thread needs more, and that one cannot be stopped.
+pub(crate) const SHUTDOWN_ABORT_GRACE: Duration = Duration::from_secs(1);

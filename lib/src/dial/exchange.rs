@@ -1,0 +1,89 @@
+//! One HTTP/1.1 request that asks to hand the connection over: the upgrade, or `CONNECT`.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::defaults;
+
+/// What came of the request.
+pub(crate) enum Answer<T> {
+    /// The server hands the connection over: the stream, and what was read past the head.
+    Switched(Response<()>, T, Bytes),
+    /// It does not: the head, and the beginning of the body as text.
+    Refused(Response<()>, String),
+}
+
+/// Sends `request` over `io` and takes the connection back out of hyper's hands.
+pub(crate) async fn exchange<T>(
+    io: T,
+    request: Request<Empty<Bytes>>,
+) -> Result<Answer<T>, hyper::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connect = request.method() == http::Method::CONNECT;
+    let (mut sender, connection) = http1::Builder::new()
+        // The spelling that every server knows, also those that compare bytes.
+        .title_case_headers(true)
+        .max_buf_size(defaults::RESPONSE_HEAD_BYTES)
+        .handshake(TokioIo::new(io))
+        .await?;
+    let exchange = async {
+        let mut response = sender.send_request(request).await?;
+        let switched = if connect {
+            response.status().is_success()
+        } else {
+            response.status() == http::StatusCode::SWITCHING_PROTOCOLS
+        };
+        if !switched {
+            let (head, body) = response.into_parts();
+            return Ok(Answer::Refused(
+                Response::from_parts(head, ()),
+                beginning(body).await,
+            ));
+        }
+        let parts = hyper::upgrade::on(&mut response)
+            .await?
+            .downcast::<TokioIo<T>>();
+        let parts = parts.expect("hyper gives back the stream that it was given");
+        let head = Response::from_parts(response.into_parts().0, ());
+        Ok(Answer::Switched(
+            head,
+            parts.io.into_inner(),
+            parts.read_buf,
+        ))
+    };
+    let connection = connection.with_upgrades();
+    tokio::pin!(exchange, connection);
+    tokio::select! {
+        biased;
+        answer = &mut exchange => answer,
+        // The connection is done first on an upgrade, and on errors, which `exchange` reports.
+        _ = &mut connection => exchange.await,
+    }
+}
+
+/// The beginning of a refusal's body, with limits on its size and on the wait for it: the refusal
+/// counts, however slow or endless its explanation.
+async fn beginning(mut body: Incoming) -> String {
+    let mut text = Vec::new();
+    let read = async {
+        while text.len() < defaults::REFUSAL_BODY_BYTES {
+            let Some(Ok(frame)) = body.frame().await else {
+                return;
+            };
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            let room = defaults::REFUSAL_BODY_BYTES - text.len();
+            text.extend_from_slice(&data[..data.len().min(room)]);
+        }
+    };
+    let _ = tokio::time::timeout(defaults::REFUSAL_BODY_WAIT, read).await;
+    String::from_utf8_lossy(&text).into_owned()
+}

@@ -1,0 +1,159 @@
+//! The client's half of the WebSocket handshake (RFC 6455 section 4.1).
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http_body_util::Empty;
+
+use super::exchange::{Answer, exchange};
+use super::target::Target;
+use crate::connect_error::{self, ConnectError};
+use crate::handshake::has_token;
+use crate::transport::{Transport, Upgraded};
+use crate::ws;
+
+/// Headers that the handshake sets itself.
+const RESERVED: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+];
+
+/// Refuses headers that would break the handshake.
+pub(super) fn check_headers(headers: &HeaderMap) -> Result<(), ConnectError> {
+    match RESERVED.iter().find(|name| headers.contains_key(*name)) {
+        None => Ok(()),
+        Some(name) => Err(ConnectError::Header {
+            name: name.to_string(),
+            why: "the handshake sets it; subprotocols have a setter of their own".into(),
+        }),
+    }
+}
+
+/// Asks the server at the other end of `transport` for a WebSocket.
+pub(super) async fn upgrade(
+    transport: Transport,
+    target: &Target,
+    subprotocols: &[String],
+    headers: HeaderMap,
+) -> Result<Upgraded, ConnectError> {
+    let key = ws::new_key();
+    let request = request(target, subprotocols, headers, &key)?;
+    let host = target.host_and_port();
+    match exchange(transport, request).await {
+        Err(error) if error.is_parse() => Err(ConnectError::NotWebSocket {
+            host,
+            why: format!("its answer is not HTTP/1.1 ({error})"),
+        }),
+        Err(error) => Err(ConnectError::Interrupted {
+            host,
+            source: error.into(),
+        }),
+        Ok(Answer::Refused(head, body)) => Err(ConnectError::Refused {
+            status: head.status(),
+            body,
+            retry_after: connect_error::retry_after(head.headers()),
+            location: text(head.headers(), header::LOCATION).map(str::to_owned),
+        }),
+        Ok(Answer::Switched(head, transport, leftover)) => {
+            let subprotocol = check(&head, subprotocols, &key, host)?;
+            let (peer, local) = (transport.peer(), transport.local());
+            Ok(Upgraded {
+                transport,
+                leftover,
+                subprotocol,
+                response: Some(head),
+                peer,
+                local,
+            })
+        }
+    }
+}
+
+fn request(
+    target: &Target,
+    subprotocols: &[String],
+    mut headers: HeaderMap,
+    key: &str,
+) -> Result<Request<Empty<Bytes>>, ConnectError> {
+    let value = |name: HeaderName, value: String| {
+        HeaderValue::try_from(value).map_err(|error| ConnectError::Header {
+            name: name.to_string(),
+            why: error.to_string(),
+        })
+    };
+    if !headers.contains_key(header::HOST) {
+        headers.insert(header::HOST, target.host_header.clone());
+    }
+    if let Some(authorization) = &target.authorization {
+        headers
+            .entry(header::AUTHORIZATION)
+            .or_insert_with(|| authorization.clone());
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(
+        header::SEC_WEBSOCKET_VERSION,
+        HeaderValue::from_static("13"),
+    );
+    headers.insert(
+        header::SEC_WEBSOCKET_KEY,
+        value(header::SEC_WEBSOCKET_KEY, key.to_owned())?,
+    );
+    if !subprotocols.is_empty() {
+        let offer = value(header::SEC_WEBSOCKET_PROTOCOL, subprotocols.join(", "))?;
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
+    }
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = target.path.clone();
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// Checks the server's 101; what it chose among `subprotocols`.
+fn check(
+    head: &Response<()>,
+    subprotocols: &[String],
+    key: &str,
+    host: String,
+) -> Result<Option<String>, ConnectError> {
+    let headers = head.headers();
+    let wrong = |why: &str| ConnectError::NotWebSocket {
+        host,
+        why: why.into(),
+    };
+    // The steps of RFC 6455 section 4.1, "validate the server's response".
+    if !has_token(headers, header::UPGRADE, "websocket") {
+        return Err(wrong("its answer lacks `Upgrade: websocket`"));
+    }
+    if !has_token(headers, header::CONNECTION, "upgrade") {
+        return Err(wrong("its answer lacks `Connection: Upgrade`"));
+    }
+    if text(headers, header::SEC_WEBSOCKET_ACCEPT) != Some(ws::accept_key(key.as_bytes()).as_str())
+    {
+        return Err(wrong("its Sec-WebSocket-Accept does not answer our key"));
+    }
+    if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+        return Err(wrong("it chose an extension, and none was offered"));
+    }
+    let mut chosen = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let (first, second) = (chosen.next(), chosen.next());
+    let Some(first) = first else { return Ok(None) };
+    let name = String::from_utf8_lossy(first.as_bytes()).trim().to_owned();
+    if second.is_some() || !subprotocols.contains(&name) {
+        return Err(ConnectError::Subprotocol {
+            offered: subprotocols.to_vec(),
+            chosen: Some(name),
+        });
+    }
+    Ok(Some(name))
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}

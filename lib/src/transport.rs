@@ -1,0 +1,196 @@
+//! The byte stream below a WebSocket: TCP, or TLS over TCP.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{client, server};
+
+use crate::defaults;
+
+/// A connected byte stream and what its being open holds.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    stream: Stream,
+    /// Freed with the socket: a server's place among its open connections.
+    _held: Option<Held>,
+}
+
+/// Something that lives as long as a socket.
+pub(crate) struct Held(#[allow(dead_code)] pub(crate) Arc<dyn Send + Sync>);
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    TlsClient(Box<client::TlsStream<TcpStream>>),
+    TlsServer(Box<server::TlsStream<TcpStream>>),
+    /// Upgraded inside a foreign HTTP server over a stream of its own kind.
+    #[cfg(feature = "axum")]
+    Foreign(hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>),
+}
+
+/// A stream on which the WebSocket handshake has been done, on either side.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    /// The stream, unwrapped from all HTTP machinery.
+    pub(crate) transport: Transport,
+    /// What HTTP read past the end of the handshake: the first bytes of WebSocket frames.
+    pub(crate) leftover: Bytes,
+    /// The agreed subprotocol.
+    pub(crate) subprotocol: Option<String>,
+    /// The head of the server's answer; client side only.
+    pub(crate) response: Option<http::Response<()>>,
+    /// The other end of the TCP connection; a proxy's, where one is in between.
+    pub(crate) peer: Option<SocketAddr>,
+    /// This end of the TCP connection.
+    pub(crate) local: Option<SocketAddr>,
+}
+
+impl Transport {
+    /// Plain TCP. Sets the socket's options.
+    pub(crate) fn tcp_stream(tcp: TcpStream) -> Transport {
+        set_options(&tcp);
+        Transport::new(Stream::Tcp(tcp))
+    }
+
+    pub(crate) fn tls_client(tls: client::TlsStream<TcpStream>) -> Transport {
+        Transport::new(Stream::TlsClient(Box::new(tls)))
+    }
+
+    pub(crate) fn tls_server(tls: server::TlsStream<TcpStream>) -> Transport {
+        Transport::new(Stream::TlsServer(Box::new(tls)))
+    }
+
+    #[cfg(feature = "axum")]
+    pub(crate) fn foreign(upgraded: hyper::upgrade::Upgraded) -> Transport {
+        Transport::new(Stream::Foreign(hyper_util::rt::TokioIo::new(upgraded)))
+    }
+
+    fn new(stream: Stream) -> Transport {
+        Transport {
+            stream,
+            _held: None,
+        }
+    }
+
+    /// The same stream, which frees `held` when it is dropped.
+    pub(crate) fn holding(self, held: Held) -> Transport {
+        Transport {
+            _held: Some(held),
+            ..self
+        }
+    }
+
+    /// The TCP socket below; `None` only for a foreign server's stream.
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            Stream::Tcp(tcp) => Some(tcp),
+            Stream::TlsClient(tls) => Some(tls.get_ref().0),
+            Stream::TlsServer(tls) => Some(tls.get_ref().0),
+            #[cfg(feature = "axum")]
+            Stream::Foreign(_) => None,
+        }
+    }
+
+    /// Whether bytes written may wait in a TLS buffer until the stream is flushed.
+    pub(crate) fn is_tls(&self) -> bool {
+        !matches!(self.stream, Stream::Tcp(_))
+    }
+
+    /// The address of the peer.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.tcp().and_then(|tcp| tcp.peer_addr().ok())
+    }
+
+    /// The address of this end.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        self.tcp().and_then(|tcp| tcp.local_addr().ok())
+    }
+}
+
+/// The options of every socket. Failing to set one is no reason to refuse a working connection.
+///
+/// `TCP_USER_TIMEOUT` is left alone on purpose: it kills a live peer that does not read.
+pub(crate) fn set_options(tcp: &TcpStream) {
+    // Messages leave when they are written; packing is the writer's decision, not Nagle's.
+    let nodelay = tcp.set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(defaults::KEEPALIVE_IDLE)
+        .with_interval(defaults::KEEPALIVE_INTERVAL);
+    #[cfg(not(windows))]
+    let keepalive = keepalive.with_retries(defaults::KEEPALIVE_RETRIES);
+    let kept = SockRef::from(tcp).set_tcp_keepalive(&keepalive);
+    if let Err(error) = nodelay.and(kept) {
+        tracing::debug!(%error, "could not set the options of a socket");
+    }
+}
+
+macro_rules! each {
+    ($self:ident, $io:ident => $body:expr) => {
+        match &mut $self.get_mut().stream {
+            Stream::Tcp($io) => $body,
+            Stream::TlsClient($io) => $body,
+            Stream::TlsServer($io) => $body,
+            #[cfg(feature = "axum")]
+            Stream::Foreign($io) => $body,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self, io => Pin::new(io).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, io => Pin::new(io).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Tcp(io) => io.is_write_vectored(),
+            Stream::TlsClient(io) => io.is_write_vectored(),
+            Stream::TlsServer(io) => io.is_write_vectored(),
+            #[cfg(feature = "axum")]
+            Stream::Foreign(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, io => Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, io => Pin::new(io).poll_shutdown(cx))
+    }
+}
