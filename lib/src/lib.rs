@@ -1,1 +1,5 @@
 //! WebSocket streams that never stall.
+
+mod kernel;
+
+pub use kernel::{TcpAccount, TcpState, TcpTimer};
