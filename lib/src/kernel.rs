@@ -81,6 +81,8 @@ pub enum TcpTimer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpAccount {
+    /// The kernel's number for the socket, never given twice while it runs.
+    pub cookie: u64,
     /// This side's address.
     pub local: SocketAddr,
     /// The other side's address.
@@ -122,6 +124,9 @@ pub struct TcpAccount {
     /// The receive window the peer last advertised, in bytes; `None` before
     /// Linux 5.4.
     pub peer_window: Option<u32>,
+    /// The receive window this side last advertised, in bytes; `None` before
+    /// Linux 6.2.
+    pub own_window: Option<u32>,
     /// Present retransmission timeout.
     pub rto: Duration,
     /// Smoothed round-trip time.
@@ -156,6 +161,17 @@ pub struct TcpAccount {
 const RTO_MAX: Duration = Duration::from_secs(120);
 
 impl TcpAccount {
+    /// Bytes of payload received and not read by this side's program.
+    #[must_use]
+    pub fn unread(&self) -> u32 {
+        // The peer's closing takes a place in the receive queue until it is read.
+        let closing = matches!(
+            self.state,
+            TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait
+        );
+        self.receive_queue.saturating_sub(u32::from(closing))
+    }
+
     /// Time since anything at all arrived from the peer's kernel.
     #[must_use]
     pub fn last_heard(&self) -> Duration {

@@ -1,5 +1,4 @@
 //! WebSocket streams that never stall.
 
+pub mod doctor;
 mod kernel;
-
-pub use kernel::{TcpAccount, TcpState, TcpTimer};

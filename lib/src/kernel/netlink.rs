@@ -170,6 +170,7 @@ fn account(response: &InetResponse) -> TcpAccount {
     }
     let id = &header.socket_id;
     TcpAccount {
+        cookie: u64::from_ne_bytes(id.cookie),
         local: address(id.source_address, id.source_port),
         peer: address(id.destination_address, id.destination_port),
         inode: header.inode,
@@ -188,6 +189,7 @@ fn account(response: &InetResponse) -> TcpAccount {
         receive_buffer,
         send_buffer,
         peer_window: info.peer_window(),
+        own_window: info.own_window(),
         rto: info.rto(),
         rtt: info.rtt(),
         mss: info.mss(),

@@ -121,4 +121,8 @@ impl TcpInfo<'_> {
     pub(super) fn peer_window(&self) -> Option<u32> {
         self.word(228)
     }
+
+    pub(super) fn own_window(&self) -> Option<u32> {
+        self.word(232)
+    }
 }
