@@ -1,15 +1,44 @@
-//! WebSocket streams that never stall.
+//! WebSocket streams that never stall, never lose a message in silence, and never eat the machine's
+//! memory.
 
+mod budget;
+mod client;
 mod connect_error;
-mod defaults;
+mod connection;
+pub mod defaults;
 mod dial;
+mod error;
+mod events;
 mod handshake;
+mod inbox;
+mod kernel;
+mod message;
+mod options;
+mod outbox;
 mod proxy;
+mod pump;
+mod shared;
+mod spill;
+mod stats;
+mod timers;
 mod tls;
 mod transport;
 mod ws;
 
+pub use budget::Budget;
+pub use client::{Attempt, Client, Reconnect, Setup, connect};
 pub use connect_error::{ConnectError, ConnectPhase};
+pub use connection::{Connection, MessageSink, Receiver, Sender};
+pub use error::{
+    BoxError, Close, CloseCode, CloseReport, ConnectionError, FlushError, SendError, SendRefusal,
+    TrySendError,
+};
+pub use events::{Event, Events};
 pub use handshake::Rejection;
+pub use kernel::{TcpAccount, TcpState, TcpTimer};
+pub use message::{Gap, Incoming, Message};
+pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};
+pub use stats::{QueueStats, StallCause, StallStats, Stats};
 pub use tls::client_config_from_pem;
 pub use tokio_rustls::rustls;
+pub use tokio_tungstenite;

@@ -1,0 +1,226 @@
+//! `unstall doctor`: says why any program's WebSocket is stuck.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use unstall::doctor::{Doctor, Finding, sockets_of};
+
+mod json;
+mod report;
+mod watch;
+
+/// Say why any program's connection is stuck, without touching the program
+///
+/// Looks at the kernel's account of TCP connections (Linux only) a few times
+/// and says of each which side does not read, or whether the network is at
+/// fault. Without --pid, --port or --all it examines the connections of your
+/// own processes; as root, those of everybody. It sees its own network
+/// namespace: run it inside of a container to see the container's.
+///
+/// Exit code 0: nothing is stuck. 1: something is. 2: wrong usage, missing
+/// rights, or a system other than Linux.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+
+    /// Keep looking and refresh a table until interrupted
+    #[arg(long)]
+    watch: bool,
+
+    /// Time between two looks, for example 500ms, 1s, 1m (100ms to 1h)
+    ///
+    /// A verdict rests on the looks of the last two seconds, or on the last
+    /// two of them.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    interval: Duration,
+
+    /// Print JSON: one object, with --watch one in a line per look
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+#[group(multiple = false)]
+struct Selection {
+    /// Examine the connections of this process
+    #[arg(long, value_name = "P")]
+    pid: Option<u32>,
+
+    /// Examine the connections with this port at either end
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
+
+    /// Examine every connection, also those of other users' processes
+    #[arg(long)]
+    all: bool,
+}
+
+/// How many looks a single report takes.
+const LOOKS: u32 = 3;
+
+/// Accusations need at least this long between the first and the last look.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Examines as the arguments ask and prints what was found.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    let done = if arguments.watch {
+        watch::run(&arguments)
+    } else {
+        once(&arguments)
+    };
+    match done {
+        Ok(stuck) => ExitCode::from(u8::from(stuck)),
+        Err(error) => {
+            eprintln!("unstall doctor: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// One report; says whether something is stuck.
+fn once(arguments: &Arguments) -> io::Result<bool> {
+    let mut doctor = Doctor::new();
+    let began = Instant::now();
+    let mut looks = 0;
+    loop {
+        arguments.selection.look(&mut doctor)?;
+        looks += 1;
+        if looks >= LOOKS && began.elapsed() >= LEAST {
+            break;
+        }
+        thread::sleep(arguments.interval);
+    }
+    let findings = arguments.selection.of(&doctor)?;
+    let text = if arguments.json {
+        json::object(&findings)
+    } else {
+        report::text(&findings)
+    };
+    match print(&text) {
+        // Whoever read the output has seen enough of it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        printed => printed?,
+    }
+    if let Some(note) = report::rights(&findings) {
+        eprintln!("{note}");
+    }
+    Ok(findings.iter().any(|finding| finding.verdict.is_stuck()))
+}
+
+/// Prints to standard output at once.
+fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()
+}
+
+impl Selection {
+    /// Lets the doctor look once more.
+    fn look(&self, doctor: &mut Doctor) -> io::Result<()> {
+        if let Some(pid) = self.pid {
+            owned(pid)?;
+        }
+        doctor.look().map_err(|error| match error.kind() {
+            io::ErrorKind::Unsupported => io::Error::other(format!(
+                "{error}. On this system a program that uses the library `unstall` can still ask \
+                 it for the causes of its stalls: `stats()` and `events()`"
+            )),
+            _ => io::Error::other(format!(
+                "the kernel's list of TCP sockets cannot be read: {error}"
+            )),
+        })
+    }
+
+    /// The findings about the connections that were asked for.
+    fn of(&self, doctor: &Doctor) -> io::Result<Vec<Finding>> {
+        let mut findings = doctor.findings();
+        if let Some(pid) = self.pid {
+            let sockets = owned(pid)?;
+            findings.retain(|finding| sockets.contains(&finding.account.inode));
+        } else if let Some(port) = self.port {
+            findings.retain(|finding| {
+                finding.account.local.port() == port || finding.account.peer.port() == port
+            });
+        } else if !self.all {
+            let user = own_user();
+            findings.retain(|finding| match user {
+                Some(0) | None => true,
+                Some(user) => finding.account.uid == user,
+            });
+        }
+        Ok(findings)
+    }
+}
+
+fn owned(pid: u32) -> io::Result<HashSet<u32>> {
+    sockets_of(pid).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if cfg!(target_os = "linux") => {
+            io::Error::other(format!("there is no process {pid}"))
+        }
+        // Elsewhere the look itself says what is missing.
+        io::ErrorKind::NotFound => error,
+        io::ErrorKind::PermissionDenied => io::Error::other(format!(
+            "process {pid} belongs to another user, so its sockets cannot be seen: run as root, or \
+             ask by --port"
+        )),
+        _ => io::Error::other(format!(
+            "the sockets of process {pid} cannot be seen: {error}"
+        )),
+    })
+}
+
+/// The user this process runs as.
+#[cfg(target_os = "linux")]
+fn own_user() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self")
+        .ok()
+        .map(|metadata| metadata.uid())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn own_user() -> Option<u32> {
+    None
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err("a number and a unit is expected: ms, s or m".to_owned()),
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "no number before the unit".to_owned())?;
+    match number * seconds {
+        seconds if (0.1..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("must be from 100ms to 1h".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_read_and_bounded() {
+        assert_eq!(interval("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(interval("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(interval("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(interval("0.5m"), Ok(Duration::from_secs(30)));
+        for wrong in [
+            "", "s", "1h", "99ms", "61m", "-1s", "1 s", "1..2s", "nan", "1e9",
+        ] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Findings for scripts.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use unstall::doctor::{Finding, Process, TcpState, TcpTimer};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    connections: Vec<Connection<'a>>,
+}
+
+#[derive(Serialize)]
+struct Connection<'a> {
+    pid: Option<u32>,
+    program: Option<&'a str>,
+    local: String,
+    peer: String,
+    verdict: &'static str,
+    sentence: &'a str,
+    since_ms: u64,
+    evidence: Evidence<'a>,
+}
+
+/// What the verdict rests on: at the last look, and (rates) over the time
+/// between the first and the last.
+#[derive(Serialize)]
+struct Evidence<'a> {
+    observed_ms: u64,
+    state: String,
+    unread_bytes: u32,
+    read_bytes_per_second: u64,
+    received_bytes_per_second: u64,
+    last_data_received_ms: u64,
+    own_window_bytes: Option<u32>,
+    send_queue_bytes: u32,
+    not_sent_bytes: u32,
+    unacknowledged_packets: u32,
+    lost_packets: u32,
+    acknowledged_bytes_per_second: u64,
+    last_data_sent_ms: u64,
+    last_acknowledgement_ms: u64,
+    peer_window_bytes: Option<u32>,
+    congestion_window_packets: u32,
+    timer: &'static str,
+    timer_expires_ms: Option<u64>,
+    timer_backoff: u8,
+    consecutive_retransmissions: u8,
+    unanswered_probes: u8,
+    retransmitted_packets_total: u32,
+    retransmitted_bytes: u64,
+    round_trip_us: u64,
+    retransmission_timeout_ms: u64,
+    busy_ms: u64,
+    limited_by_peer_window_ms: u64,
+    limited_by_send_buffer_ms: u64,
+    limited_by_congestion_ms: u64,
+    process_state: Option<char>,
+    peer_process: Option<PeerProcess<'a>>,
+    peer_unread_bytes: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct PeerProcess<'a> {
+    pid: u32,
+    program: &'a str,
+    state: char,
+}
+
+/// The findings as one JSON object in one line.
+pub(super) fn object(findings: &[Finding]) -> String {
+    let report = Report {
+        connections: findings.iter().map(connection).collect(),
+    };
+    let mut text = serde_json::to_string(&report).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn connection(finding: &Finding) -> Connection<'_> {
+    let owner = finding.owner.as_ref();
+    Connection {
+        pid: owner.map(|process| process.pid),
+        program: owner.map(|process| process.program.as_str()),
+        local: finding.account.local.to_string(),
+        peer: finding.account.peer.to_string(),
+        verdict: finding.verdict.code(),
+        sentence: &finding.sentence,
+        since_ms: millis(finding.since),
+        evidence: evidence(finding),
+    }
+}
+
+fn evidence(finding: &Finding) -> Evidence<'_> {
+    let account = &finding.account;
+    let (timer, expires) = timer(account.timer);
+    let limited = account.limited_by_peer_window + account.limited_by_send_buffer;
+    Evidence {
+        observed_ms: millis(finding.observed),
+        state: state(account.state),
+        unread_bytes: account.unread(),
+        read_bytes_per_second: finding.read_per_second,
+        received_bytes_per_second: finding.received_per_second,
+        last_data_received_ms: millis(account.last_data_received),
+        own_window_bytes: account.own_window,
+        send_queue_bytes: account.send_queue,
+        not_sent_bytes: account.not_sent,
+        unacknowledged_packets: account.unacked,
+        lost_packets: account.lost,
+        acknowledged_bytes_per_second: finding.acked_per_second,
+        last_data_sent_ms: millis(account.last_data_sent),
+        last_acknowledgement_ms: millis(account.last_ack_received),
+        peer_window_bytes: account.peer_window,
+        congestion_window_packets: account.congestion_window,
+        timer,
+        timer_expires_ms: expires.map(millis),
+        timer_backoff: account.backoff,
+        consecutive_retransmissions: account.retransmits,
+        unanswered_probes: account.probes,
+        retransmitted_packets_total: account.total_retransmits,
+        retransmitted_bytes: finding.retransmitted,
+        round_trip_us: u64::try_from(account.rtt.as_micros()).unwrap_or(u64::MAX),
+        retransmission_timeout_ms: millis(account.rto),
+        busy_ms: millis(account.busy),
+        limited_by_peer_window_ms: millis(account.limited_by_peer_window),
+        limited_by_send_buffer_ms: millis(account.limited_by_send_buffer),
+        limited_by_congestion_ms: millis(account.busy.saturating_sub(limited)),
+        process_state: finding.owner.as_ref().map(|process| process.state),
+        peer_process: finding.peer_owner.as_ref().map(peer_process),
+        peer_unread_bytes: finding.peer_account.as_ref().map(|peer| peer.unread()),
+    }
+}
+
+fn peer_process(process: &Process) -> PeerProcess<'_> {
+    PeerProcess {
+        pid: process.pid,
+        program: &process.program,
+        state: process.state,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn timer(timer: TcpTimer) -> (&'static str, Option<Duration>) {
+    match timer {
+        TcpTimer::Retransmit { expires } => ("retransmit", Some(expires)),
+        TcpTimer::KeepAlive { expires } => ("keepalive", Some(expires)),
+        TcpTimer::Persist { expires } => ("persist", Some(expires)),
+        TcpTimer::TimeWait => ("time_wait", None),
+        _ => ("off", None),
+    }
+}
+
+fn state(state: TcpState) -> String {
+    let name = match state {
+        TcpState::Established => "established",
+        TcpState::SynSent => "syn_sent",
+        TcpState::SynReceived => "syn_received",
+        TcpState::FinWait1 => "fin_wait_1",
+        TcpState::FinWait2 => "fin_wait_2",
+        TcpState::TimeWait => "time_wait",
+        TcpState::Closed => "closed",
+        TcpState::CloseWait => "close_wait",
+        TcpState::LastAck => "last_ack",
+        TcpState::Listen => "listen",
+        TcpState::Closing => "closing",
+        other => return format!("{other:?}").to_lowercase(),
+    };
+    name.to_owned()
+}

@@ -1,0 +1,144 @@
+//! Findings for people.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use unstall::doctor::{Finding, TcpTimer, Verdict};
+
+/// The report: what is stuck first and at length, then the rest.
+pub(super) fn text(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "No TCP connection to examine.\n".to_owned();
+    }
+    let mut text = String::new();
+    let (stuck, fine): (Vec<_>, Vec<_>) = findings
+        .iter()
+        .partition(|finding| finding.verdict.is_stuck());
+    for finding in stuck.iter().chain(&fine) {
+        let label = label(finding.verdict);
+        let label = if finding.verdict.is_stuck() {
+            label.to_uppercase()
+        } else {
+            label
+        };
+        let _ = writeln!(text, "{label}  {}", connection(finding));
+        let _ = writeln!(text, "  {}", finding.sentence);
+        if !matches!(finding.verdict, Verdict::Moving | Verdict::Idle) {
+            let _ = writeln!(text, "  evidence: {}", evidence(finding));
+        }
+        if finding.verdict != Verdict::Moving {
+            let _ = writeln!(text, "  advice: {}", finding.advice);
+        }
+        text.push('\n');
+    }
+    let _ = match (stuck.len(), findings.len()) {
+        (0, 1) => writeln!(text, "The connection is not stuck."),
+        (0, all) => writeln!(text, "None of {all} connections is stuck."),
+        (stuck, all) => writeln!(text, "{stuck} of {all} connections stuck."),
+    };
+    text
+}
+
+/// What could not be seen for want of rights.
+pub(super) fn rights(findings: &[Finding]) -> Option<String> {
+    let unseen = findings
+        .iter()
+        .filter(|finding| finding.owner.is_none() && finding.account.inode != 0)
+        .count();
+    (unseen > 0).then(|| {
+        format!(
+            "Of {unseen} of the connections the program cannot be seen: it belongs to another user \
+             or container. Run as root to see it."
+        )
+    })
+}
+
+/// Who holds the connection.
+pub(super) fn owner(finding: &Finding) -> String {
+    match &finding.owner {
+        Some(process) => format!("{} (pid {})", process.program, process.pid),
+        None if finding.account.inode == 0 => "closed by its program".to_owned(),
+        None => format!("of user {}, not visible", finding.account.uid),
+    }
+}
+
+/// The verdict in words of the table.
+pub(super) fn label(verdict: Verdict) -> String {
+    verdict.code().replace('_', " ")
+}
+
+/// A duration in the table's narrow column.
+pub(super) fn time(duration: Duration) -> String {
+    match duration.as_secs() {
+        0 => format!("{}ms", duration.as_millis()),
+        seconds @ 1..600 => format!("{seconds}s"),
+        seconds @ 600..36_000 => format!("{}m", seconds / 60),
+        seconds => format!("{}h", seconds / 3600),
+    }
+}
+
+/// Bytes per second in the table's narrow column.
+pub(super) fn rate(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        1..1024 => format!("{bytes} B/s"),
+        1024..1_048_576 => format!("{} KiB/s", bytes / 1024),
+        _ => format!("{:.1} MiB/s", bytes as f64 / 1_048_576.0),
+    }
+}
+
+fn connection(finding: &Finding) -> String {
+    format!(
+        "{}  {} -> {}",
+        owner(finding),
+        finding.account.local,
+        finding.account.peer
+    )
+}
+
+fn evidence(finding: &Finding) -> String {
+    let account = &finding.account;
+    let mut facts = vec![
+        format!("unread {} B", account.unread()),
+        format!(
+            "to send {} B (not sent {})",
+            account.send_queue, account.not_sent
+        ),
+        format!("heard {} ms ago", account.last_heard().as_millis()),
+        format!("rtt {:.1} ms", account.rtt.as_secs_f64() * 1000.0),
+    ];
+    if let Some(window) = account.peer_window {
+        facts.insert(2, format!("peer's window {window} B"));
+    }
+    let next = |expires: Duration| format!("next in {} ms", expires.as_millis());
+    match account.timer {
+        TcpTimer::Retransmit { expires } => facts.push(format!(
+            "retransmitted {} times, backoff {}, {}",
+            account.retransmits,
+            account.backoff,
+            next(expires)
+        )),
+        TcpTimer::Persist { expires } => facts.push(format!(
+            "window probes (unanswered {}), backoff {}, {}",
+            account.probes,
+            account.backoff,
+            next(expires)
+        )),
+        TcpTimer::KeepAlive { expires } => {
+            facts.push(format!(
+                "keepalive (unanswered {}), {}",
+                account.probes,
+                next(expires)
+            ));
+        }
+        _ => {}
+    }
+    if account.busy > Duration::ZERO {
+        let share = account.limited_by_peer_window.as_secs_f64() / account.busy.as_secs_f64();
+        facts.push(format!(
+            "limited by peer's window {:.0} % of busy time",
+            share * 100.0
+        ));
+    }
+    facts.join(", ")
+}

@@ -1,0 +1,255 @@
+//! The kernel's own account of TCP sockets.
+//!
+//! On Linux it is read over netlink sock_diag (see sock_diag(7)), without
+//! touching the program that owns the socket. Elsewhere every question is
+//! answered with an error of kind [`io::ErrorKind::Unsupported`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+mod netlink;
+#[cfg(target_os = "linux")]
+mod tcp_info;
+
+#[cfg(not(target_os = "linux"))]
+#[path = "kernel/unsupported.rs"]
+mod netlink;
+
+/// The state of a TCP connection, as RFC 9293 section 3.3.2 names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TcpState {
+    /// Both sides may send.
+    Established,
+    /// This side asked to connect and waits for the answer.
+    SynSent,
+    /// This side was asked to connect and waits for the confirmation.
+    SynReceived,
+    /// This side closed and waits for the peer to acknowledge it.
+    FinWait1,
+    /// This side closed, the peer acknowledged it and may still send.
+    FinWait2,
+    /// Both sides closed; late packets are waited out.
+    TimeWait,
+    /// No connection.
+    Closed,
+    /// The peer closed; this side has not.
+    CloseWait,
+    /// Both closed; the acknowledgement of this side's closing is missing.
+    LastAck,
+    /// Waits for connections.
+    Listen,
+    /// Both sides closed at the same time.
+    Closing,
+    /// A state this version does not know.
+    Unknown(u8),
+}
+
+/// What the kernel's timer of a socket waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TcpTimer {
+    /// Nothing is waited for.
+    Off,
+    /// Sent data is not acknowledged; it is sent again in `expires`.
+    Retransmit {
+        /// Time until the timer fires.
+        expires: Duration,
+    },
+    /// Nothing is in flight; a keepalive probe is due in `expires`.
+    KeepAlive {
+        /// Time until the timer fires.
+        expires: Duration,
+    },
+    /// The closed connection is forgotten when this fires.
+    TimeWait,
+    /// The persist timer: the peer's window is closed and data waits; the
+    /// window is probed in `expires` (RFC 9293 section 3.8.6.1).
+    Persist {
+        /// Time until the timer fires.
+        expires: Duration,
+    },
+}
+
+/// The kernel's account of one TCP socket.
+///
+/// Durations that start with `last_` are ages: the time since the event. What
+/// an older kernel does not report is zero, or `None` where zero would
+/// mislead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TcpAccount {
+    /// The kernel's number for the socket, never given twice while it runs.
+    pub cookie: u64,
+    /// This side's address.
+    pub local: SocketAddr,
+    /// The other side's address.
+    pub peer: SocketAddr,
+    /// The socket's inode, by which `/proc` names its owner; 0 when no process
+    /// holds it any more.
+    pub inode: u32,
+    /// The user that owns the socket.
+    pub uid: u32,
+    /// State of the connection.
+    pub state: TcpState,
+    /// What the socket's timer waits for.
+    pub timer: TcpTimer,
+    /// Consecutive timeouts of the retransmission timer without progress.
+    pub retransmits: u8,
+    /// Window or keepalive probes sent and not answered.
+    pub probes: u8,
+    /// How often the running timer has doubled its interval.
+    pub backoff: u8,
+    /// Bytes received and not read by this side's program.
+    pub receive_queue: u32,
+    /// Bytes written by this side's program and not yet acknowledged by the
+    /// peer, sent or not.
+    pub send_queue: u32,
+    /// Bytes in the send queue that have not been sent.
+    pub not_sent: u32,
+    /// Packets sent and not acknowledged.
+    pub unacked: u32,
+    /// Packets believed lost.
+    pub lost: u32,
+    /// Congestion window in packets.
+    pub congestion_window: u32,
+    /// Memory the socket may use for received data, in bytes, with the
+    /// kernel's overhead.
+    pub receive_buffer: u32,
+    /// Memory the socket may use for data to send, in bytes, with the
+    /// kernel's overhead.
+    pub send_buffer: u32,
+    /// The receive window the peer last advertised, in bytes; `None` before
+    /// Linux 5.4.
+    pub peer_window: Option<u32>,
+    /// The receive window this side last advertised, in bytes; `None` before
+    /// Linux 6.2.
+    pub own_window: Option<u32>,
+    /// Present retransmission timeout.
+    pub rto: Duration,
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Largest segment that may be sent, in bytes.
+    pub mss: u32,
+    /// Time since data was last sent, retransmissions included.
+    pub last_data_sent: Duration,
+    /// Time since data last arrived.
+    pub last_data_received: Duration,
+    /// Time since an acknowledgement last arrived.
+    pub last_ack_received: Duration,
+    /// Time during which there was data to send, in all.
+    pub busy: Duration,
+    /// Part of `busy` during which the peer's window was the limit.
+    pub limited_by_peer_window: Duration,
+    /// Part of `busy` during which this side's send buffer was the limit.
+    pub limited_by_send_buffer: Duration,
+    /// Payload bytes sent, retransmissions included.
+    pub bytes_sent: u64,
+    /// Payload bytes the peer acknowledged.
+    pub bytes_acked: u64,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+    /// Payload bytes sent again.
+    pub bytes_retransmitted: u64,
+    /// Packets sent again since the connection began.
+    pub total_retransmits: u32,
+}
+
+/// The longest interval between two attempts (`TCP_RTO_MAX`).
+const RTO_MAX: Duration = Duration::from_secs(120);
+
+impl TcpAccount {
+    /// Bytes of payload received and not read by this side's program.
+    #[must_use]
+    pub fn unread(&self) -> u32 {
+        // The peer's closing takes a place in the receive queue until it is read.
+        let closing = matches!(
+            self.state,
+            TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait
+        );
+        self.receive_queue.saturating_sub(u32::from(closing))
+    }
+
+    /// Time since anything at all arrived from the peer's kernel.
+    #[must_use]
+    pub fn last_heard(&self) -> Duration {
+        // Data that acknowledges nothing new does not refresh the kernel's
+        // time of the last acknowledgement.
+        self.last_ack_received.min(self.last_data_received)
+    }
+
+    /// How long the peer's kernel has left unanswered what this side's kernel
+    /// asked of it; `None` while it answers, or while nothing is asked.
+    ///
+    /// A peer that is alive but does not read is `None`: its window is closed,
+    /// yet its kernel acknowledges every probe of the persist timer. A dead
+    /// peer, or a dead path to it, is `Some` from the second unanswered
+    /// retransmission or probe on. The duration is a lower bound.
+    #[must_use]
+    pub fn peer_is_dead_since(&self) -> Option<Duration> {
+        let (running, earlier) = match self.timer {
+            // The first transmission and each retransmission but the last are
+            // followed by an interval that has passed.
+            TcpTimer::Retransmit { expires } if self.retransmits >= 2 => {
+                let interval = self.rto.min(RTO_MAX);
+                let earlier = halves(interval, u32::from(self.retransmits));
+                (interval.saturating_sub(expires), earlier)
+            }
+            TcpTimer::Persist { expires } if self.probes >= 2 => {
+                let doubled = 1_u32 << self.backoff.min(10);
+                let interval = self.rto.saturating_mul(doubled).min(RTO_MAX);
+                let earlier = halves(interval, u32::from(self.probes) - 1);
+                (interval.saturating_sub(expires), earlier)
+            }
+            // The interval is the socket's own setting, at least a second.
+            TcpTimer::KeepAlive { .. } if self.probes >= 2 => {
+                let passed = Duration::from_secs(u64::from(self.probes) - 1);
+                (Duration::ZERO, passed)
+            }
+            _ => return None,
+        };
+        // Heard from since the attempt before the last: slow or lossy, not dead.
+        let last_interval = earlier.min(self.rto / 2);
+        let heard = self.last_heard();
+        (heard >= running + last_interval).then(|| heard.min(running + earlier))
+    }
+}
+
+/// The sum of the `count` intervals before one of length `interval`, each half
+/// as long as the next.
+fn halves(interval: Duration, count: u32) -> Duration {
+    let mut step = interval;
+    let mut sum = Duration::ZERO;
+    for _ in 0..count.min(32) {
+        step /= 2;
+        sum += step;
+    }
+    sum
+}
+
+/// The account of the one socket of this network namespace that connects
+/// `local` to `peer`, or `None` when there is no such socket.
+///
+/// Asks the kernel once and does not wait for anything else: a few tens of
+/// microseconds, fit for calling from a task now and then.
+///
+/// # Errors
+/// What the netlink socket reports; [`io::ErrorKind::Unsupported`] on other
+/// systems than Linux.
+pub(crate) fn tcp_account(local: SocketAddr, peer: SocketAddr) -> io::Result<Option<TcpAccount>> {
+    netlink::tcp_account(local, peer)
+}
+
+/// The accounts of all TCP connections (IPv4 and IPv6) of this network
+/// namespace that have two ends: no listeners, none that is waited out.
+///
+/// # Errors
+/// As [`tcp_account`].
+pub(crate) fn tcp_accounts() -> io::Result<Vec<TcpAccount>> {
+    netlink::tcp_accounts()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
