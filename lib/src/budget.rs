@@ -24,7 +24,11 @@ pub struct Budget {
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes: usize) -> Arc<Budget> {
-        Arc::new(Budget { limit: bytes, used: AtomicUsize::new(0), freed: Arc::default() })
+        Arc::new(Budget {
+            limit: bytes,
+            used: AtomicUsize::new(0),
+            freed: Arc::default(),
+        })
     }
 
     /// The bound in bytes.
@@ -75,7 +79,9 @@ impl Share {
 
     /// Draws what a queue of so many bytes needs; `false` if the budget has not got it.
     pub(crate) fn cover(&mut self, bytes: usize) -> bool {
-        let Some(budget) = &self.budget else { return true };
+        let Some(budget) = &self.budget else {
+            return true;
+        };
         let need = need(bytes);
         if need > self.drawn {
             if !budget.draw(need - self.drawn) {
@@ -104,7 +110,10 @@ impl Drop for Share {
 }
 
 fn need(bytes: usize) -> usize {
-    bytes.saturating_sub(BUDGET_FLOOR_BYTES).div_ceil(BUDGET_STEP_BYTES) * BUDGET_STEP_BYTES
+    bytes
+        .saturating_sub(BUDGET_FLOOR_BYTES)
+        .div_ceil(BUDGET_STEP_BYTES)
+        * BUDGET_STEP_BYTES
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ use crate::{
     pump::{Pump, Reading},
     shared::{Identity, Shared},
     stats::Stats,
-    ws::WebSocket,
+    transport::Upgraded,
+    ws::{Side, WebSocket},
 };
 
 /// A WebSocket connection that reads always, writes always, and says what holds it up.
@@ -58,6 +59,22 @@ impl Connection {
     {
         let ws = WebSocket::adopt(stream, &options);
         Connection::start(ws, options, Identity::default())
+    }
+
+    /// The server's side of an upgrade.
+    pub(crate) fn start_server(
+        upgraded: Upgraded,
+        request: http::Request<()>,
+        options: Options,
+    ) -> Connection {
+        let identity = Identity {
+            local: upgraded.local,
+            peer: upgraded.peer,
+            subprotocol: upgraded.subprotocol,
+            request: Some(Arc::new(request)),
+        };
+        let ws = WebSocket::new(upgraded.transport, upgraded.leftover, Side::Server, &options);
+        Connection::start(ws, options, identity)
     }
 
     /// Runs an open WebSocket until it ends.
@@ -158,10 +175,6 @@ impl Connection {
     pub fn request(&self) -> Option<Arc<http::Request<()>>> {
         self.sender.shared.identity().request
     }
-
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.sender.shared
-    }
 }
 
 impl Stream for Connection {
@@ -183,7 +196,10 @@ pub(crate) struct TaskGuard(Arc<Shared>);
 impl Drop for TaskGuard {
     fn drop(&mut self) {
         let end = Some(Arc::new(ConnectionError::Aborted));
-        let report = CloseReport { error: end.clone(), ..CloseReport::default() };
+        let report = CloseReport {
+            error: end.clone(),
+            ..CloseReport::default()
+        };
         self.0.end(end.clone(), report);
         self.0.inbox.end(end);
     }
@@ -196,7 +212,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    fn new(shared: Arc<Shared>) -> Sender {
+    pub(crate) fn new(shared: Arc<Shared>) -> Sender {
         shared.outbox.add_sender();
         Sender { shared }
     }
@@ -222,7 +238,10 @@ impl Sender {
         message: impl Into<Message>,
         time_to_live: Duration,
     ) -> Result<(), SendError> {
-        self.shared.outbox.send(message.into(), Some(time_to_live)).await
+        self.shared
+            .outbox
+            .send(message.into(), Some(time_to_live))
+            .await
     }
 
     /// Queues a message if there is room now.
@@ -274,7 +293,12 @@ impl Sender {
     /// A [`Sink`] of messages. Its flush is [`flush`](Self::flush), its close closes the
     /// connection with 1000.
     pub fn sink(&self) -> MessageSink {
-        MessageSink { sender: self.clone(), sending: None, flushing: None, closing: None }
+        MessageSink {
+            sender: self.clone(),
+            sending: None,
+            flushing: None,
+            closing: None,
+        }
     }
 }
 
@@ -304,7 +328,9 @@ pub struct MessageSink {
 
 impl std::fmt::Debug for MessageSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MessageSink").field("sender", &self.sender).finish_non_exhaustive()
+        f.debug_struct("MessageSink")
+            .field("sender", &self.sender)
+            .finish_non_exhaustive()
     }
 }
 
@@ -312,7 +338,9 @@ impl Sink<Message> for MessageSink {
     type Error = ConnectionError;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
+        let Some(sending) = &mut self.sending else {
+            return Poll::Ready(Ok(()));
+        };
         let result = ready!(sending.as_mut().poll(cx));
         self.sending = None;
         Poll::Ready(result.map_err(|error| refused(error.reason)))
@@ -321,7 +349,10 @@ impl Sink<Message> for MessageSink {
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Self::Error> {
         match self.sender.try_send(message) {
             Ok(()) => Ok(()),
-            Err(TrySendError { message, reason: SendRefusal::Full }) => {
+            Err(TrySendError {
+                message,
+                reason: SendRefusal::Full,
+            }) => {
                 let sender = self.sender.clone();
                 self.sending = Some(Box::pin(async move { sender.send(message).await }));
                 Ok(())
@@ -344,9 +375,9 @@ impl Sink<Message> for MessageSink {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         ready!(self.as_mut().poll_ready(cx))?;
         let sender = self.sender.clone();
-        let closing = self
-            .closing
-            .get_or_insert_with(|| Box::pin(async move { sender.close(CloseCode::NORMAL, "").await }));
+        let closing = self.closing.get_or_insert_with(|| {
+            Box::pin(async move { sender.close(CloseCode::NORMAL, "").await })
+        });
         let report = ready!(closing.as_mut().poll(cx));
         Poll::Ready(match report.error {
             Some(error) => Err((*error).clone()),
@@ -372,11 +403,28 @@ pub struct Receiver {
     taken: usize,
     handed_out: u32,
     end: Option<End>,
+    /// Dropped, it gives back what it has not handed out, for another receiver.
+    borrowed: bool,
 }
 
 impl Receiver {
     fn new(shared: Arc<Shared>) -> Receiver {
-        Receiver { shared, local: VecDeque::new(), taken: 0, handed_out: 0, end: None }
+        let local = VecDeque::new();
+        Receiver {
+            shared,
+            local,
+            taken: 0,
+            handed_out: 0,
+            end: None,
+            borrowed: false,
+        }
+    }
+
+    /// A receiver whose end does not end the stream.
+    pub(crate) fn borrowed(shared: Arc<Shared>) -> Receiver {
+        let mut receiver = Receiver::new(shared);
+        receiver.borrowed = true;
+        receiver
     }
 
     /// The next message, or the place where some are missing. `Ok(None)` after the connection
@@ -432,14 +480,20 @@ impl Receiver {
 
 impl std::fmt::Debug for Receiver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Receiver").field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("Receiver")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.shared.inbox.receiver_gone();
-        self.shared.handle_dropped();
+        if self.borrowed {
+            self.shared.inbox.put_back(std::mem::take(&mut self.local));
+        } else {
+            self.shared.inbox.receiver_gone();
+            self.shared.handle_dropped();
+        }
     }
 }
 

@@ -1,6 +1,112 @@
-//! Every limit and waiting time of the library, each with the reason for its value.
+//! Every default and every fixed bound of the library, each with its reason.
+//!
+//! What the [`Options`](crate::Options) can change is a default; the rest is fixed.
 
 use std::time::Duration;
+
+/// Received messages that wait for the application. 4 MiB is some 4 ms of a 1 GB/s stream: enough
+/// to bridge a scheduling hiccup, small enough that a thousand slow consumers stay affordable.
+pub const INBOX_BYTES: usize = 4 << 20;
+
+/// Sent messages that wait for the socket. The same size as the kernel's largest default send
+/// buffer, so that refilling it never waits for the application.
+pub const OUTBOX_BYTES: usize = 4 << 20;
+
+/// The largest message taken in or given out. Feeds stay far below it; one hostile message cannot
+/// cost more.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// One deadline over name resolution, TCP, proxy, TLS and upgrade. Three lost SYNs (1 + 2 + 4 s)
+/// still fit.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the `on_connect` hook may take. Long enough for a backfill, short enough that a hook
+/// that hangs is noticed within a minute.
+pub const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between two pings. Well under the 60 s after which common proxies cut idle connections.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Without a single received byte for this long, the peer is silent: three pings went unanswered.
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where the kernel cannot say whether a peer that takes nothing is alive (see
+/// [`Options::write_timeout`](crate::Options::write_timeout)), no written byte for this long ends
+/// the connection.
+pub const WRITE_TIMEOUT_BLIND: Duration = Duration::from_secs(60);
+
+/// From `close` to the end of the connection, whatever the peer does.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After the closing handshake, how long the peer's FIN is waited for, so that the last bytes are
+/// not destroyed by a reset.
+pub const LINGER: Duration = Duration::from_secs(1);
+
+/// A wait becomes a `Stalled` event after this long: a second is beyond any scheduling noise and
+/// within what a person notices.
+pub const STALL_AFTER: Duration = Duration::from_secs(1);
+
+/// How often the kernel is asked about a peer that is silent while our bytes wait.
+pub const KERNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The read window of a connection. 32 KiB loses nothing in streaming and is what an idle
+/// connection costs; larger windows cost a zero-fill at each read.
+pub(crate) const READ_BUFFER_BYTES: usize = 32 << 10;
+
+/// Received payloads up to this size are copied out of the read window; a larger one keeps its
+/// slice of it. So what a kept message pins is at most five times its own size.
+pub(crate) const COPY_BELOW_BYTES: usize = 8 << 10;
+
+/// Encoded bytes gathered before a write to the socket: one system call for many messages.
+pub(crate) const WRITE_BATCH_BYTES: usize = 64 << 10;
+
+/// Longer messages travel as several frames, so that a pong never waits behind one and the write
+/// buffer stays small.
+pub const FRAGMENT_BYTES: usize = 256 << 10;
+
+/// Read in one turn before writing gets its turn, in bytes and in messages.
+pub(crate) const READ_TURN_BYTES: usize = 256 << 10;
+pub(crate) const READ_TURN_MESSAGES: usize = 1024;
+
+/// Written in one turn before reading gets its turn.
+pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
+
+/// What a queued message costs beside its payload: its place in the queue (which may be twice as
+/// large as it is full) and the allocator's share. So floods of empty messages are bounded too.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 192;
+
+/// Queues that grew beyond this many places give the memory back when they run empty.
+pub(crate) const IDLE_QUEUE_PLACES: usize = 64;
+
+/// Messages a receiver hands out between two looks at the runtime's budget.
+pub(crate) const RECEIVE_YIELD_EVERY: u32 = 128;
+
+/// Events kept for a slow listener; older ones are counted as missed.
+pub const EVENT_BACKLOG: usize = 256;
+
+/// Of each connection this much in each direction is free of the budget of the process, so that no
+/// connection can starve another to a standstill.
+pub const BUDGET_FLOOR_BYTES: usize = 64 << 10;
+
+/// The budget of the process is drawn in steps of this size.
+pub(crate) const BUDGET_STEP_BYTES: usize = 64 << 10;
+
+/// The first wait before a reconnect (drawn between zero and this: full jitter).
+pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
+
+/// The longest wait before a reconnect: a server that comes back after 1,000 clients lost it sees
+/// about 1,000 / 15 s = 67 attempts a second.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
+
+/// A connection that lived this long and received something has proved itself: the next loss
+/// starts again with the first wait.
+pub const RECONNECT_PROOF: Duration = Duration::from_secs(10);
+
+/// The spill file's default size.
+pub const SPILL_BYTES: u64 = 1 << 30;
+
+/// Moved to or from the spill file in one operation.
+pub(crate) const SPILL_CHUNK_BYTES: usize = 256 << 10;
 
 // ---- Sockets, dialing and the server ----
 

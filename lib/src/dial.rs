@@ -154,7 +154,10 @@ async fn connect_tcp(
             let source = innermost_io_error(&error);
             // The connector's own clock, which ran out together with ours.
             if source.kind() == io::ErrorKind::TimedOut && source.raw_os_error().is_none() {
-                return Err(deadline.passed(ConnectPhase::Tcp));
+                return Err(ConnectError::Timeout {
+                    phase: ConnectPhase::Tcp,
+                    after: deadline.after,
+                });
             }
             Err(ConnectError::Tcp {
                 to: target::host_and_port(host, port),

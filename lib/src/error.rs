@@ -1,12 +1,8 @@
 //! Why a connection ended, and what came back from a send.
 
-mod connect;
-
 use std::{fmt, io, sync::Arc, time::Duration};
 
-pub use connect::{ConnectError, Phase};
-
-use crate::message::Message;
+use crate::{connect_error::ConnectError, message::Message};
 
 /// An error from the application's own code: a hook or a header provider.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

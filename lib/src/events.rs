@@ -11,8 +11,9 @@ use std::{
 use futures_core::Stream;
 
 use crate::{
+    connect_error::ConnectError,
     defaults::EVENT_BACKLOG,
-    error::{Close, ConnectError, ConnectionError},
+    error::{Close, ConnectionError},
     stats::StallCause,
 };
 
@@ -122,7 +123,10 @@ impl EventLog {
     }
 
     pub(crate) fn listen(self: &Arc<Self>) -> Events {
-        Events { log: self.clone(), next: 0 }
+        Events {
+            log: self.clone(),
+            next: 0,
+        }
     }
 }
 
@@ -157,7 +161,11 @@ impl Events {
         if log.ended {
             return Poll::Ready(None);
         }
-        if !log.listeners.iter().any(|waker| waker.will_wake(cx.waker())) {
+        if !log
+            .listeners
+            .iter()
+            .any(|waker| waker.will_wake(cx.waker()))
+        {
             log.listeners.push(cx.waker().clone());
         }
         Poll::Pending
@@ -185,7 +193,10 @@ mod tests {
         }
         log.push(Event::Ended { why: None });
         assert!(matches!(events.recv().await, Some(Event::Missed(11))));
-        assert!(matches!(events.recv().await, Some(Event::Expired { messages: 11 })));
+        assert!(matches!(
+            events.recv().await,
+            Some(Event::Expired { messages: 11 })
+        ));
         let mut count = 1;
         while events.recv().await.is_some() {
             count += 1;

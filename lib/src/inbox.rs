@@ -99,7 +99,11 @@ impl Inbox {
                 }
             }
             state.overflowed += pushed.overflowed;
-            if state.queue.is_empty() { None } else { state.receiver.take() }
+            if state.queue.is_empty() {
+                None
+            } else {
+                state.receiver.take()
+            }
         };
         receiver.into_iter().for_each(Waker::wake);
         pushed
@@ -201,6 +205,13 @@ impl Inbox {
         self.state.lock().unwrap().receiver_gone
     }
 
+    /// Puts back, before everything else, what was taken and not handed out.
+    pub(crate) fn put_back(&self, mut local: VecDeque<Incoming>) {
+        let mut state = self.state.lock().unwrap();
+        local.append(&mut state.queue);
+        state.queue = local;
+    }
+
     /// Takes everything, for moving it to another inbox.
     pub(crate) fn drain(&self) -> VecDeque<Incoming> {
         let mut state = self.state.lock().unwrap();
@@ -232,14 +243,22 @@ impl State {
     }
 
     fn append(&mut self, item: Incoming, now: Instant) {
+        if let Some(conflation) = &mut self.conflation {
+            conflation.appended(&item);
+        } else if let (
+            Incoming::Gap(Gap::Reconnected { away: more, .. }),
+            Some(Incoming::Gap(Gap::Reconnected { away, .. })),
+        ) = (&item, self.queue.back_mut())
+        {
+            // However often the connection is lost while nobody reads, it is one gap.
+            *away += *more;
+            return;
+        }
         if self.queue.is_empty() {
             self.oldest = Some(now);
         }
         self.bytes += item.cost();
         self.high_water = self.high_water.max(self.bytes);
-        if let Some(conflation) = &mut self.conflation {
-            conflation.appended(&item);
-        }
         self.queue.push_back(item);
     }
 
@@ -251,7 +270,9 @@ impl State {
         pushed: &mut Pushed,
         now: Instant,
     ) -> Option<Incoming> {
-        let Incoming::Message(message) = item else { return Some(item) };
+        let Incoming::Message(message) = item else {
+            return Some(item);
+        };
         match policy {
             Overflow::Pause | Overflow::Spill(_) => Some(Incoming::Message(message)),
             Overflow::Disconnect => {
@@ -272,7 +293,9 @@ impl State {
                 let replaced = self.conflation.as_mut().and_then(|conflation| {
                     conflation.replace(&mut self.queue, &mut self.bytes, &message)
                 });
-                let Some(bytes) = replaced else { return Some(Incoming::Message(message)) };
+                let Some(bytes) = replaced else {
+                    return Some(Incoming::Message(message));
+                };
                 pushed.overflowed += 1;
                 pushed.overflowed_bytes += bytes;
                 None
@@ -287,7 +310,10 @@ impl State {
             *messages += 1;
             *bytes += message.len() as u64;
         } else {
-            let gap = Gap::Dropped { messages: 1, bytes: message.len() as u64 };
+            let gap = Gap::Dropped {
+                messages: 1,
+                bytes: message.len() as u64,
+            };
             self.append(Incoming::Gap(gap), now);
         }
     }
@@ -298,7 +324,9 @@ impl State {
         let (mut messages, mut bytes, mut freed) = (0, 0, 0);
         let mut kept = Vec::new();
         while freed < cost {
-            let Some(item) = self.queue.pop_front() else { break };
+            let Some(item) = self.queue.pop_front() else {
+                break;
+            };
             match item {
                 Incoming::Message(message) => {
                     freed += message.cost();
@@ -307,7 +335,10 @@ impl State {
                     messages += 1;
                     bytes += message.len() as u64;
                 }
-                Incoming::Gap(Gap::Dropped { messages: earlier, bytes: earlier_bytes }) => {
+                Incoming::Gap(Gap::Dropped {
+                    messages: earlier,
+                    bytes: earlier_bytes,
+                }) => {
                     self.bytes -= MESSAGE_OVERHEAD_BYTES;
                     messages += earlier;
                     bytes += earlier_bytes;
@@ -316,10 +347,13 @@ impl State {
             }
         }
         self.bytes -= freed;
-        kept.into_iter().rev().for_each(|gap| self.queue.push_front(gap));
+        kept.into_iter()
+            .rev()
+            .for_each(|gap| self.queue.push_front(gap));
         if messages > 0 {
             self.bytes += MESSAGE_OVERHEAD_BYTES;
-            self.queue.push_front(Incoming::Gap(Gap::Dropped { messages, bytes }));
+            self.queue
+                .push_front(Incoming::Gap(Gap::Dropped { messages, bytes }));
         }
     }
 
@@ -370,7 +404,13 @@ struct Conflation {
 
 impl Conflation {
     fn new(key: KeyFn) -> Conflation {
-        Conflation { key, latest: HashMap::new(), replaced: HashMap::new(), front: 0, next: 0 }
+        Conflation {
+            key,
+            latest: HashMap::new(),
+            replaced: HashMap::new(),
+            front: 0,
+            next: 0,
+        }
     }
 
     fn key_of(&self, item: &Incoming) -> Option<Vec<u8>> {
@@ -396,7 +436,9 @@ impl Conflation {
     ) -> Option<u64> {
         let place = *self.latest.get(&(self.key)(message)?)?;
         let slot = queue.get_mut((place - self.front) as usize)?;
-        let Incoming::Message(old) = slot else { return None };
+        let Incoming::Message(old) = slot else {
+            return None;
+        };
         let old_len = old.len() as u64;
         *bytes = *bytes - old.cost() + message.cost();
         *slot = Incoming::Message(message.clone());

@@ -7,6 +7,7 @@ mod connect_error;
 mod connection;
 pub mod defaults;
 mod dial;
+pub mod doctor;
 mod error;
 mod events;
 mod handshake;
@@ -35,7 +36,6 @@ pub use error::{
 };
 pub use events::{Event, Events};
 pub use handshake::Rejection;
-pub use kernel::{TcpAccount, TcpState, TcpTimer};
 pub use message::{Gap, Incoming, Message};
 pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};
 pub use stats::{QueueStats, StallCause, StallStats, Stats};

@@ -21,7 +21,10 @@ impl Payload {
         (len <= INLINE_BYTES).then(|| {
             let mut bytes = [0; INLINE_BYTES];
             bytes[..len].copy_from_slice(payload);
-            Payload::Inline { len: len as u8, bytes }
+            Payload::Inline {
+                len: len as u8,
+                bytes,
+            }
         })
     }
 
@@ -157,7 +160,10 @@ impl From<&str> for Message {
     fn from(text: &str) -> Message {
         let payload = Payload::inline(text.as_bytes())
             .unwrap_or_else(|| Payload::Shared(Bytes::copy_from_slice(text.as_bytes())));
-        Message { text: true, payload }
+        Message {
+            text: true,
+            payload,
+        }
     }
 }
 
@@ -171,7 +177,10 @@ impl From<&[u8]> for Message {
     fn from(payload: &[u8]) -> Message {
         let payload = Payload::inline(payload)
             .unwrap_or_else(|| Payload::Shared(Bytes::copy_from_slice(payload)));
-        Message { text: false, payload }
+        Message {
+            text: false,
+            payload,
+        }
     }
 }
 
@@ -253,7 +262,11 @@ mod tests {
 
     #[test]
     fn message_is_no_larger_than_its_queue_place_is_charged() {
-        assert!(2 * size_of::<Incoming>() <= MESSAGE_OVERHEAD_BYTES, "{}", size_of::<Incoming>());
+        assert!(
+            2 * size_of::<Incoming>() <= MESSAGE_OVERHEAD_BYTES,
+            "{}",
+            size_of::<Incoming>()
+        );
     }
 
     #[test]
@@ -265,7 +278,10 @@ mod tests {
             let inside = window.as_ptr() as usize..window.as_ptr() as usize + window.len();
             assert_eq!(message.as_bytes(), &slice[..]);
             let payload = message.into_bytes();
-            assert!(!inside.contains(&(payload.as_ptr() as usize)), "{len} bytes pin the window");
+            assert!(
+                !inside.contains(&(payload.as_ptr() as usize)),
+                "{len} bytes pin the window"
+            );
         }
     }
 

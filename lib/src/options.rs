@@ -58,7 +58,11 @@ pub struct Spill {
 impl Default for Spill {
     /// 1 GiB in the system's temporary directory, then `Pause`.
     fn default() -> Spill {
-        Spill { directory: None, max_bytes: defaults::SPILL_BYTES, then: SpillFallback::Pause }
+        Spill {
+            directory: None,
+            max_bytes: defaults::SPILL_BYTES,
+            then: SpillFallback::Pause,
+        }
     }
 }
 

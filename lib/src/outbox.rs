@@ -92,7 +92,11 @@ impl Outbox {
 
     fn check_size(&self, message: &Message) -> Result<(), SendRefusal> {
         let (size, limit) = (message.len(), self.max_message);
-        if size > limit { Err(SendRefusal::TooLarge { size, limit }) } else { Ok(()) }
+        if size > limit {
+            Err(SendRefusal::TooLarge { size, limit })
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits for room and queues the message. Dropped before it resolves: the message was not
@@ -143,7 +147,10 @@ impl Outbox {
             let reason = ended.map_or(SendRefusal::Full, SendRefusal::Ended);
             return Err(TrySendError { message, reason });
         };
-        match self.push(Queued { message, expires: None }) {
+        match self.push(Queued {
+            message,
+            expires: None,
+        }) {
             Ok(()) => {
                 permit.forget();
                 Ok(())
@@ -195,7 +202,9 @@ impl Outbox {
                     return Ok(());
                 }
                 if let Some(reason) = &state.ended {
-                    return Err(FlushError { reason: reason.clone() });
+                    return Err(FlushError {
+                        reason: reason.clone(),
+                    });
                 }
             }
             written.await;

@@ -58,6 +58,27 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// No WebSocket was open when the end was asked for.
+    pub(crate) fn requested() -> Ended {
+        Ended {
+            requested: true,
+            clean: true,
+            ..Ended::because(ConnectionError::ClosedHere)
+        }
+    }
+
+    /// No WebSocket could be opened.
+    pub(crate) fn because(why: ConnectionError) -> Ended {
+        Ended {
+            why: Some(why).filter(|why| !matches!(why, ConnectionError::ClosedHere)),
+            clean: false,
+            peer: None,
+            in_flight: 0,
+            received_any: false,
+            requested: false,
+        }
+    }
+
     /// Ends the handle with this connection: the last messages, then the end of the stream.
     pub(crate) async fn finish(self, shared: &Shared, reading: &mut Reading) {
         let why = self.why.map(Arc::new);
@@ -98,7 +119,9 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
         let mut counters = shared.meter.counters();
         counters.connections += 1;
         shared.meter.publish(counters);
-        shared.events.push(Event::Connected { generation: counters.connections });
+        shared.events.push(Event::Connected {
+            generation: counters.connections,
+        });
         Pump {
             liveness: Liveness::new(&shared, Instant::now()),
             ws,
@@ -121,9 +144,11 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Goes on with other queues, after what the present inbox still holds was moved over.
-    pub(crate) fn rebind(&mut self, shared: Arc<Shared>) {
-        self.reading.prepend(self.shared.inbox.drain());
+    /// Goes on with other queues; what the present ones received goes there.
+    pub(crate) fn rebind(&mut self, shared: Arc<Shared>, reading: &'r mut Reading) {
+        reading.append(self.shared.inbox.drain());
+        reading.append(self.reading.take_received());
+        self.reading = reading;
         self.shared = shared;
     }
 
@@ -182,8 +207,14 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         // After the peer's close frame only the end of the stream can follow.
         let unlimited = self.peer.is_some();
-        let turn =
-            self.reading.turn(&mut self.ws, &self.shared, &mut self.counters, unlimited, cx, now);
+        let turn = self.reading.turn(
+            &mut self.ws,
+            &self.shared,
+            &mut self.counters,
+            unlimited,
+            cx,
+            now,
+        );
         self.liveness.read(&self.ws, self.reading.is_paused(), now);
         for pong in turn.pongs {
             self.counters.round_trip = self.liveness.pong(&pong, now).or(self.counters.round_trip);
@@ -192,7 +223,8 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
             self.shared.events.push(Event::PeerClosed(close.clone()));
             self.peer = Some(close);
             self.phase = Phase::Closing;
-            self.deadline.get_or_insert(now + self.shared.options.close_timeout);
+            self.deadline
+                .get_or_insert(now + self.shared.options.close_timeout);
         }
         match turn.failure {
             Some(failure) => Err(failure),
@@ -203,17 +235,28 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         if matches!(self.phase, Phase::Open | Phase::Draining) {
             let idle = !self.writing.is_blocked();
-            self.liveness.heartbeat(&mut self.ws, idle, self.reading.is_paused(), now)?;
+            self.liveness
+                .heartbeat(&mut self.ws, idle, self.reading.is_paused(), now)?;
         }
         let open = matches!(self.phase, Phase::Open | Phase::Draining);
-        self.writing.turn(&mut self.ws, &self.shared, &mut self.counters, open, cx, now)
+        self.writing.turn(
+            &mut self.ws,
+            &self.shared,
+            &mut self.counters,
+            open,
+            cx,
+            now,
+        )
     }
 
     /// Decides how a failure ends the connection; `Ready`: at once.
     fn stop(&mut self, failure: Failure, now: Instant) -> Poll<()> {
         self.phase = Phase::Lingering;
         let linger = now + LINGER.min(self.shared.options.close_timeout);
-        self.deadline = Some(self.deadline.map_or(linger, |deadline| deadline.min(linger)));
+        self.deadline = Some(
+            self.deadline
+                .map_or(linger, |deadline| deadline.min(linger)),
+        );
         match failure {
             Failure::Closed => {
                 self.clean = true;

@@ -80,7 +80,10 @@ impl Shared {
 
     /// Queues of their own for the `on_connect` hook, over the same events and counters.
     pub(crate) fn for_setup(&self) -> Arc<Shared> {
-        let options = Options { overflow: crate::Overflow::Pause, ..(*self.options).clone() };
+        let options = Options {
+            overflow: crate::Overflow::Pause,
+            ..(*self.options).clone()
+        };
         Arc::new(Shared {
             id: self.id,
             inbox: Inbox::new(&options),
@@ -108,7 +111,11 @@ impl Shared {
         let deadline = Instant::now() + self.options.close_timeout;
         let pump = {
             let mut control = self.control.lock().unwrap();
-            control.close.get_or_insert(CloseRequest { code, reason: fit(reason), deadline });
+            control.close.get_or_insert(CloseRequest {
+                code,
+                reason: fit(reason),
+                deadline,
+            });
             control.pump.take()
         };
         self.outbox.refuse(Arc::new(ConnectionError::ClosedHere));
@@ -145,7 +152,9 @@ impl Shared {
     /// The end of sending, told once to everyone. The received stream ends with `inbox.end`, when
     /// everything before was handed over.
     pub(crate) fn end(&self, end: End, report: CloseReport) {
-        let why = end.clone().unwrap_or_else(|| Arc::new(ConnectionError::ClosedHere));
+        let why = end
+            .clone()
+            .unwrap_or_else(|| Arc::new(ConnectionError::ClosedHere));
         self.outbox.refuse(why);
         {
             let mut control = self.control.lock().unwrap();
@@ -171,7 +180,9 @@ impl Shared {
     /// What was found out at the end; the unsent messages only the first time.
     pub(crate) fn report(&self) -> CloseReport {
         let mut control = self.control.lock().unwrap();
-        let Some(report) = &mut control.report else { return CloseReport::default() };
+        let Some(report) = &mut control.report else {
+            return CloseReport::default();
+        };
         CloseReport {
             clean: report.clean,
             peer: report.peer.clone(),
@@ -220,6 +231,8 @@ fn fit(reason: &str) -> String {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

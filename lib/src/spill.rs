@@ -40,7 +40,12 @@ impl Disk {
             Some(directory) => tempfile::tempfile_in(directory)?,
             None => tempfile::tempfile()?,
         };
-        Ok(Disk { file, capacity, head: 0, tail: 0 })
+        Ok(Disk {
+            file,
+            capacity,
+            head: 0,
+            tail: 0,
+        })
     }
 
     /// How much of `len` bytes from `position` on lies before the ring's end.
@@ -49,7 +54,9 @@ impl Disk {
     }
 
     fn seek(&mut self, position: u64) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(position % self.capacity)).map(drop)
+        self.file
+            .seek(SeekFrom::Start(position % self.capacity))
+            .map(drop)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -180,7 +187,9 @@ impl SpillFile {
 
     /// Starts to read the next chunk. Not while busy.
     pub(crate) fn read(&mut self) {
-        let Some(mut disk) = self.disk.take() else { return };
+        let Some(mut disk) = self.disk.take() else {
+            return;
+        };
         self.operation = Some(tokio::task::spawn_blocking(move || {
             let result = disk.read();
             (Some(disk), Outcome::Read(result))
@@ -189,7 +198,9 @@ impl SpillFile {
 
     /// Drives the operation that runs, if one does.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
-        let Some(operation) = &mut self.operation else { return Poll::Pending };
+        let Some(operation) = &mut self.operation else {
+            return Poll::Pending;
+        };
         let result = ready!(Pin::new(operation).poll(cx));
         self.operation = None;
         Poll::Ready(match result {
@@ -238,7 +249,10 @@ impl SpillFile {
         (self.entries, self.stored) = (0, 0);
         self.refused.append(&mut self.gaps);
         self.refused.append(&mut self.writing);
-        Progress::Failed { why: format!("the spill file {why}"), lost }
+        Progress::Failed {
+            why: format!("the spill file {why}"),
+            lost,
+        }
     }
 
     /// Cuts whole entries out of what was read.
@@ -253,7 +267,10 @@ impl SpillFile {
             let payload = self.partial.split_to(len).freeze();
             let item = match kind {
                 KIND_GAP => self.gaps.pop_front(),
-                kind => Some(Incoming::Message(Message::received(kind == KIND_TEXT, payload))),
+                kind => Some(Incoming::Message(Message::received(
+                    kind == KIND_TEXT,
+                    payload,
+                ))),
             };
             self.ready.extend(item);
             self.entries -= 1;
@@ -306,10 +323,16 @@ mod tests {
         for round in 0..200 {
             let mut items = batch(written, 30);
             written += 30;
-            items.push_back(Incoming::Gap(Gap::Dropped { messages: round, bytes: 0 }));
+            items.push_back(Incoming::Gap(Gap::Dropped {
+                messages: round,
+                bytes: 0,
+            }));
             assert!(file.can_take(&items));
             file.write(&mut items);
-            assert!(matches!(turn(&mut file).await, Progress::Spilled { messages: 30, .. }));
+            assert!(matches!(
+                turn(&mut file).await,
+                Progress::Spilled { messages: 30, .. }
+            ));
             while file.has_stored() {
                 file.read();
                 assert!(matches!(turn(&mut file).await, Progress::Loaded));
@@ -343,7 +366,10 @@ mod tests {
         let mut file = SpillFile::new(Spill::default().directory("/nonexistent/unstall"));
         let mut items = batch(0, 3);
         file.write(&mut items);
-        assert!(matches!(turn(&mut file).await, Progress::Failed { lost: 0, .. }));
+        assert!(matches!(
+            turn(&mut file).await,
+            Progress::Failed { lost: 0, .. }
+        ));
         assert_eq!(file.refused.len(), 3);
     }
 }

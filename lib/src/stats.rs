@@ -109,7 +109,10 @@ pub struct Stats {
 impl Stats {
     /// The causes that hold something up at this moment.
     pub fn stalled_by(&self) -> impl Iterator<Item = StallCause> + '_ {
-        self.stalls.iter().filter(|stall| stall.now.is_some()).map(|stall| stall.cause)
+        self.stalls
+            .iter()
+            .filter(|stall| stall.now.is_some())
+            .map(|stall| stall.cause)
     }
 }
 
@@ -149,7 +152,11 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(events: Arc<EventLog>, stall_after: Duration) -> Meter {
-        Meter { state: Mutex::default(), events, stall_after }
+        Meter {
+            state: Mutex::default(),
+            events,
+            stall_after,
+        }
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -204,11 +211,16 @@ impl Meter {
         {
             let mut state = self.state.lock().unwrap();
             for (cause, wait) in StallCause::ALL.into_iter().zip(&mut state.waits) {
-                let Some(since) = wait.since.filter(|_| !wait.reported) else { continue };
+                let Some(since) = wait.since.filter(|_| !wait.reported) else {
+                    continue;
+                };
                 let at = since + self.stall_after;
                 if at <= now {
                     wait.reported = true;
-                    due.push(Event::Stalled { cause, since: now - since });
+                    due.push(Event::Stalled {
+                        cause,
+                        since: now - since,
+                    });
                 } else {
                     next = Some(next.map_or(at, |next: Instant| next.min(at)));
                 }

@@ -17,7 +17,9 @@ pub(crate) struct Alarm {
 impl Alarm {
     /// Wakes the task at `deadline` at the latest; `true` if that is already past.
     pub(crate) fn set(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.is_elapsed() || deadline < sleep.deadline() {
             sleep.as_mut().reset(deadline);
         }

@@ -1,6 +1,40 @@
-//! The one file that names tungstenite.
+//! The WebSocket engine: the one file that names tungstenite.
+//!
+//! Sockets that unstall opened drive tungstenite's context directly over readiness, which saves
+//! two waker registrations a message. A `WebSocketStream` that was adopted is driven through its
+//! `Stream` and `Sink`, because its buffers cannot be taken over.
 
-use tokio_tungstenite::tungstenite::handshake;
+use std::{
+    io::{self, Read, Write},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message as WsMessage,
+        error::{CapacityError, ProtocolError},
+        handshake,
+        protocol::{
+            CloseFrame, Role, WebSocketConfig, WebSocketContext,
+            frame::{
+                Frame,
+                coding::{Data, OpCode},
+            },
+        },
+    },
+};
+
+use crate::{
+    defaults::READ_BUFFER_BYTES,
+    error::{Close, CloseCode, ConnectionError},
+    message::Message,
+    options::Options,
+};
 
 /// A fresh `Sec-WebSocket-Key` (RFC 6455 section 4.1, item 7).
 pub(crate) fn new_key() -> String {
@@ -10,4 +44,333 @@ pub(crate) fn new_key() -> String {
 /// The `Sec-WebSocket-Accept` that answers `key` (RFC 6455 section 4.2.2, item 5.4).
 pub(crate) fn accept_key(key: &[u8]) -> String {
     handshake::derive_accept_key(key)
+}
+
+/// What a read yields.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Message(Message),
+    /// A ping; its pong is queued already.
+    Ping,
+    Pong(Bytes),
+    Close(Close),
+}
+
+/// Why the engine cannot go on.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The closing handshake is complete.
+    Closed,
+    Broken(ConnectionError),
+}
+
+/// Which end of the connection this is: clients mask, servers do not (RFC 6455 §5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+enum Engine<S> {
+    Own {
+        context: Box<WebSocketContext>,
+        io: S,
+    },
+    Adopted(Box<WebSocketStream<S>>),
+}
+
+/// A WebSocket over any byte stream, polled by one task.
+pub(crate) struct WebSocket<S> {
+    engine: Engine<S>,
+    /// Inline payloads are copied here, so that a batch of them costs one allocation.
+    scratch: BytesMut,
+    fragment_bytes: usize,
+    /// Something was written that `poll_flush` has not yet carried out.
+    unflushed: bool,
+    bytes_read: u64,
+    bytes_written: u64,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
+    /// After the upgrade; `leftover` is what was read beyond it.
+    pub(crate) fn new(io: S, leftover: Bytes, side: Side, options: &Options) -> WebSocket<S> {
+        let role = match side {
+            Side::Client => Role::Client,
+            Side::Server => Role::Server,
+        };
+        let limit = Some(options.max_message_bytes);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            // Written out by poll_flush alone, a batch at a time.
+            .write_buffer_size(usize::MAX - 1)
+            .max_message_size(limit)
+            .max_frame_size(limit);
+        let context = Box::new(WebSocketContext::from_partially_read(
+            leftover.into(),
+            role,
+            Some(config),
+        ));
+        WebSocket::over(Engine::Own { context, io }, options)
+    }
+
+    pub(crate) fn adopt(stream: WebSocketStream<S>, options: &Options) -> WebSocket<S> {
+        WebSocket::over(Engine::Adopted(Box::new(stream)), options)
+    }
+
+    fn over(engine: Engine<S>, options: &Options) -> WebSocket<S> {
+        WebSocket {
+            engine,
+            scratch: BytesMut::new(),
+            fragment_bytes: options.fragment_bytes,
+            unflushed: false,
+            bytes_read: 0,
+            bytes_written: 0,
+        }
+    }
+
+    /// The next message or control frame. Any byte that arrives shows in [`Self::bytes_read`].
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Failure>> {
+        let message = match &mut self.engine {
+            Engine::Own { context, io } => {
+                let mut io = Bridge {
+                    io,
+                    cx,
+                    read: &mut self.bytes_read,
+                    written: &mut self.bytes_written,
+                };
+                ready!(would_block_is_pending(context.read(&mut io)))
+            }
+            Engine::Adopted(stream) => {
+                let message = ready!(Pin::new(&mut **stream).poll_next(cx));
+                // Only whole messages can be seen here.
+                self.bytes_read += 1;
+                message.unwrap_or(Err(Error::ConnectionClosed))
+            }
+        };
+        let received = match message.map_err(failure)? {
+            WsMessage::Text(text) => Received::Message(Message::received(true, text.into())),
+            WsMessage::Binary(bytes) => Received::Message(Message::received(false, bytes)),
+            WsMessage::Ping(_) => {
+                self.unflushed = true;
+                Received::Ping
+            }
+            WsMessage::Pong(payload) => Received::Pong(payload),
+            WsMessage::Close(frame) => {
+                self.unflushed = true;
+                Received::Close(close(frame))
+            }
+            WsMessage::Frame(_) => {
+                let why = "a raw frame where a message was due".to_owned();
+                return Poll::Ready(Err(Failure::Broken(ConnectionError::Protocol(why))));
+            }
+        };
+        Poll::Ready(Ok(received))
+    }
+
+    /// Puts the message's next frame into the write buffer, from `offset` on, and returns where it
+    /// ends: the message's length, once it is whole.
+    pub(crate) fn write(&mut self, message: &Message, offset: usize) -> Result<usize, Failure> {
+        let end = message.len().min(offset + self.fragment_bytes);
+        let payload = match message.shared() {
+            Ok(bytes) => bytes.slice(offset..end),
+            Err(inline) => {
+                self.scratch.extend_from_slice(&inline[offset..end]);
+                self.scratch.split().freeze()
+            }
+        };
+        let kind = match (offset, message.is_text()) {
+            (0, true) => Data::Text,
+            (0, false) => Data::Binary,
+            _ => Data::Continue,
+        };
+        let frame = Frame::message(payload, OpCode::Data(kind), end == message.len());
+        self.write_raw(WsMessage::Frame(frame))?;
+        Ok(end)
+    }
+
+    pub(crate) fn ping(&mut self, payload: [u8; 8]) -> Result<(), Failure> {
+        self.write_raw(WsMessage::Ping(Bytes::copy_from_slice(&payload)))
+    }
+
+    /// An unsolicited pong (RFC 6455 §5.5.3): a heartbeat that asks for nothing.
+    pub(crate) fn pong(&mut self) -> Result<(), Failure> {
+        self.write_raw(WsMessage::Pong(Bytes::new()))
+    }
+
+    /// Puts a close frame into the write buffer, once.
+    pub(crate) fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Failure> {
+        let frame = CloseFrame {
+            code: code.as_u16().into(),
+            reason: reason.into(),
+        };
+        match self.write_raw(WsMessage::Close(Some(frame))) {
+            // The peer was faster: the answer to its close is queued.
+            Err(Failure::Closed) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn write_raw(&mut self, message: WsMessage) -> Result<(), Failure> {
+        self.unflushed = true;
+        let result = match &mut self.engine {
+            Engine::Own { context, .. } => context.write(&mut Buffering, message),
+            Engine::Adopted(stream) => Pin::new(&mut **stream).start_send(message),
+        };
+        match result {
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            result => result.map_err(failure),
+        }
+    }
+
+    /// Carries everything out of the write buffer and, under TLS, out of the TLS buffer.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        let result = match &mut self.engine {
+            Engine::Own { context, io } => {
+                let mut io = Bridge {
+                    io,
+                    cx,
+                    read: &mut self.bytes_read,
+                    written: &mut self.bytes_written,
+                };
+                ready!(would_block_is_pending(context.flush(&mut io)))
+            }
+            Engine::Adopted(stream) => ready!(Pin::new(&mut **stream).poll_flush(cx)),
+        };
+        self.unflushed = false;
+        Poll::Ready(result.map_err(failure))
+    }
+
+    /// Sends FIN, then reads and forgets until the peer's FIN: what this side wrote is then not
+    /// destroyed by a reset.
+    pub(crate) fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let io = match &mut self.engine {
+            Engine::Own { io, .. } => io,
+            Engine::Adopted(stream) => stream.get_mut(),
+        };
+        if ready!(Pin::new(&mut *io).poll_shutdown(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        let mut forgotten = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut forgotten);
+            let read = ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Bytes ever read from the socket; for an adopted stream, messages.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// Bytes ever written to the socket; zero for an adopted stream.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.bytes_written
+    }
+}
+
+/// A byte stream with the task that polls it, as tungstenite wants it.
+struct Bridge<'a, 'b, S> {
+    io: &'a mut S,
+    cx: &'a mut Context<'b>,
+    read: &'a mut u64,
+    written: &'a mut u64,
+}
+
+impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut *self.io).poll_read(self.cx, &mut buffer) {
+            Poll::Ready(result) => {
+                result?;
+                *self.read += buffer.filled().len() as u64;
+                Ok(buffer.filled().len())
+            }
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Write for Bridge<'_, '_, S> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match Pin::new(&mut *self.io).poll_write(self.cx, buffer) {
+            Poll::Ready(result) => {
+                let written = result?;
+                *self.written += written as u64;
+                Ok(written)
+            }
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match Pin::new(&mut *self.io).poll_flush(self.cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+/// Stands for the socket while messages are only put into the write buffer: takes nothing.
+struct Buffering;
+
+impl Read for Buffering {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for Buffering {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+fn would_block_is_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>> {
+    match result {
+        Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        result => Poll::Ready(result),
+    }
+}
+
+fn close(frame: Option<CloseFrame>) -> Close {
+    match frame {
+        Some(frame) => Close {
+            code: Some(CloseCode::received(frame.code.into())),
+            reason: frame.reason.as_str().to_owned(),
+        },
+        None => Close {
+            code: None,
+            reason: String::new(),
+        },
+    }
+}
+
+fn failure(error: Error) -> Failure {
+    Failure::Broken(match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => return Failure::Closed,
+        Error::Protocol(ProtocolError::SendAfterClosing) => return Failure::Closed,
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            ConnectionError::EndOfStream
+        }
+        Error::Protocol(error) => ConnectionError::Protocol(error.to_string()),
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+            ConnectionError::MessageTooLarge {
+                size,
+                limit: max_size,
+            }
+        }
+        Error::Utf8(_) => ConnectionError::InvalidText,
+        Error::Io(error) => ConnectionError::from(error),
+        error => ConnectionError::Protocol(error.to_string()),
+    })
 }

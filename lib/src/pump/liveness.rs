@@ -76,7 +76,11 @@ impl Liveness {
     /// The answer to the last ping gives the round trip.
     pub(super) fn pong(&mut self, payload: &Bytes, now: Instant) -> Option<Duration> {
         let answers = payload.as_ref() == self.pings.to_be_bytes();
-        let sent = if answers { self.outstanding.take() } else { None };
+        let sent = if answers {
+            self.outstanding.take()
+        } else {
+            None
+        };
         sent.map(|sent| now.saturating_duration_since(sent))
     }
 

@@ -83,10 +83,14 @@ impl Reading {
         self.spill.as_ref().map_or((0, 0), SpillFile::stored)
     }
 
-    /// Puts messages before those that are not handed over yet.
-    pub(super) fn prepend(&mut self, mut first: VecDeque<Incoming>) {
-        first.append(&mut self.received);
-        self.received = first;
+    /// Puts messages behind those that are not handed over yet.
+    pub(crate) fn append(&mut self, mut messages: VecDeque<Incoming>) {
+        self.received.append(&mut messages);
+    }
+
+    /// What was read and not handed over.
+    pub(crate) fn take_received(&mut self) -> VecDeque<Incoming> {
+        std::mem::take(&mut self.received)
     }
 
     /// Marks a place in the stream behind everything received so far.
@@ -109,7 +113,11 @@ impl Reading {
             turn.failure = Some(Failure::Broken(why));
             return turn;
         }
-        let room = if unlimited { usize::MAX } else { self.room(shared, cx) };
+        let room = if unlimited {
+            usize::MAX
+        } else {
+            self.room(shared, cx)
+        };
         self.set_paused(room == 0, shared, now);
         let limit = room.min(READ_TURN_BYTES);
         let mut bytes = 0;
@@ -158,12 +166,18 @@ impl Reading {
             return 0;
         }
         let room = shared.inbox.room(cx);
-        if room == 0 { self.wait_for_budget(shared, cx) } else { self.budget = None }
+        if room == 0 {
+            self.wait_for_budget(shared, cx)
+        } else {
+            self.budget = None
+        }
         room
     }
 
     fn wait_for_budget(&mut self, shared: &Shared, cx: &mut Context<'_>) {
-        let Some(budget) = &shared.options.budget else { return };
+        let Some(budget) = &shared.options.budget else {
+            return;
+        };
         let freed = self.budget.get_or_insert_with(|| Box::pin(budget.freed()));
         if freed.as_mut().poll(cx).is_ready() {
             self.budget = None;
@@ -174,7 +188,9 @@ impl Reading {
     fn set_paused(&mut self, paused: bool, shared: &Shared, now: Instant) {
         if self.paused != paused {
             self.paused = paused;
-            shared.meter.wait(StallCause::ApplicationNotReading, paused, now);
+            shared
+                .meter
+                .wait(StallCause::ApplicationNotReading, paused, now);
         }
     }
 
@@ -237,7 +253,10 @@ impl Reading {
                 Poll::Ready(Progress::Failed { why, lost }) => {
                     shared.events.push(Event::SpillFailed { why });
                     if lost > 0 {
-                        let gap = Gap::Dropped { messages: lost, bytes: 0 };
+                        let gap = Gap::Dropped {
+                            messages: lost,
+                            bytes: 0,
+                        };
                         spill.refused.push_front(Incoming::Gap(gap));
                     }
                 }
@@ -272,7 +291,10 @@ impl Reading {
                         *messages += 1;
                         *bytes += message.len() as u64;
                     } else {
-                        let gap = Gap::Dropped { messages: 1, bytes: message.len() as u64 };
+                        let gap = Gap::Dropped {
+                            messages: 1,
+                            bytes: message.len() as u64,
+                        };
                         spill.refused.push_back(Incoming::Gap(gap));
                     }
                 }
@@ -283,7 +305,11 @@ impl Reading {
 
     /// Reports overflows once a second; returns when the next report is due.
     pub(super) fn report_overflow(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
-        let OverflowReport { messages, bytes, last } = self.report;
+        let OverflowReport {
+            messages,
+            bytes,
+            last,
+        } = self.report;
         if messages == 0 {
             return None;
         }
@@ -291,7 +317,11 @@ impl Reading {
         if due > now {
             return Some(due);
         }
-        self.report = OverflowReport { messages: 0, bytes: 0, last: Some(now) };
+        self.report = OverflowReport {
+            messages: 0,
+            bytes: 0,
+            last: Some(now),
+        };
         shared.events.push(Event::Overflow { messages, bytes });
         None
     }
@@ -302,7 +332,11 @@ impl Reading {
             // Between connections there is nothing left to disconnect.
             let _ = self.hand_over(shared, cx, Instant::now());
             let spilling = self.spill.as_ref().is_some_and(SpillFile::is_active);
-            if self.received.is_empty() && !spilling { Poll::Ready(()) } else { Poll::Pending }
+            if self.received.is_empty() && !spilling {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
         let now = Instant::now();

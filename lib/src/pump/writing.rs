@@ -94,7 +94,9 @@ impl Writing {
         let mut bytes = 0;
         let mut expired = 0;
         while bytes < WRITE_BATCH_BYTES {
-            let Some(queued) = self.batch.front() else { break };
+            let Some(queued) = self.batch.front() else {
+                break;
+            };
             let message = &queued.message;
             let in_time = self.offset > 0 || queued.expires.is_none_or(|expires| expires > now);
             if in_time {
@@ -128,7 +130,11 @@ impl Writing {
         let encoded = std::mem::take(&mut self.encoded);
         counters.messages_sent += encoded.messages;
         counters.bytes_sent += encoded.payload;
-        shared.outbox.done(encoded.messages + encoded.expired, encoded.cost, encoded.permits);
+        shared.outbox.done(
+            encoded.messages + encoded.expired,
+            encoded.cost,
+            encoded.permits,
+        );
     }
 
     fn track_progress<S: AsyncRead + AsyncWrite + Unpin>(
@@ -175,7 +181,11 @@ impl Writing {
     /// back to the outbox. Returns how many messages may or may not have left.
     pub(super) fn abandon(&mut self, shared: &Shared) -> u64 {
         let encoded = std::mem::take(&mut self.encoded);
-        shared.outbox.done(encoded.messages + encoded.expired, encoded.cost, encoded.permits);
+        shared.outbox.done(
+            encoded.messages + encoded.expired,
+            encoded.cost,
+            encoded.permits,
+        );
         shared.outbox.put_back(std::mem::take(&mut self.batch));
         self.offset = 0;
         encoded.messages

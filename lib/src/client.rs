@@ -1,0 +1,588 @@
+//! Clients: dial, set up, run, and dial again.
+
+mod backoff;
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::rustls::ClientConfig;
+use tracing::Instrument;
+
+use crate::{
+    connect_error::ConnectError,
+    connection::{Connection, Receiver, Sender, TaskGuard, span},
+    defaults,
+    dial::{DialOptions, Target, dial},
+    error::{BoxError, CloseCode, ConnectionError, FlushError, SendError},
+    events::Event,
+    message::{Gap, Incoming, Message},
+    options::Options,
+    proxy::Proxy,
+    pump::{Ended, Pump, Reading},
+    shared::{Identity, Shared},
+    stats::StallCause,
+    transport::{Transport, Upgraded},
+    ws::{Side, WebSocket},
+};
+
+use backoff::Backoff;
+
+/// Connects to a WebSocket server, with every default. The same as `Client::new(url).connect()`.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut ws = unstall::connect("wss://feed.example/stream").await?;
+/// ws.send("subscribe").await?;
+/// while let Some(incoming) = ws.recv().await? {
+///     match incoming {
+///         unstall::Incoming::Message(message) => println!("{message:?}"),
+///         unstall::Incoming::Gap(gap) => println!("something is missing here: {gap:?}"),
+///         _ => {}
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// As [`Client::connect`].
+pub async fn connect(url: impl AsRef<str>) -> Result<Connection, ConnectError> {
+    Client::new(url).connect().await
+}
+
+/// Which attempt to connect this is, for [`Client::headers_with`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// From 1, counted since the connection was lost.
+    pub number: u32,
+    /// Why the attempt before failed, if there was one.
+    pub last_error: Option<Arc<ConnectError>>,
+}
+
+/// When and how often to connect again.
+#[derive(Clone, Debug)]
+pub struct Reconnect {
+    first: Duration,
+    max: Duration,
+    proof: Duration,
+    attempts: Option<u32>,
+}
+
+impl Default for Reconnect {
+    fn default() -> Reconnect {
+        Reconnect {
+            first: defaults::RECONNECT_FIRST,
+            max: defaults::RECONNECT_MAX,
+            proof: defaults::RECONNECT_PROOF,
+            attempts: None,
+        }
+    }
+}
+
+impl Reconnect {
+    /// The first wait is drawn between zero and this, the next from twice as much, and so on.
+    /// Default 250 ms.
+    pub fn first(mut self, wait: Duration) -> Reconnect {
+        self.first = wait;
+        self
+    }
+
+    /// No wait is longer, but for a server's `Retry-After`. Default 30 s.
+    pub fn max(mut self, wait: Duration) -> Reconnect {
+        self.max = wait;
+        self
+    }
+
+    /// A connection that lived this long and received something starts the waits anew. Default
+    /// 10 s.
+    pub fn proof(mut self, life: Duration) -> Reconnect {
+        self.proof = life;
+        self
+    }
+
+    /// Give up after so many failed attempts in a row. Default: never.
+    pub fn attempts(mut self, attempts: u32) -> Reconnect {
+        self.attempts = Some(attempts);
+        self
+    }
+}
+
+type HeaderFuture = Pin<Box<dyn Future<Output = Result<HeaderMap, BoxError>> + Send>>;
+type HeaderFn = Box<dyn Fn(Attempt) -> HeaderFuture + Send + Sync>;
+type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+type Hook = Box<dyn Fn(Setup) -> HookFuture + Send + Sync>;
+
+/// A client and everything it needs to connect, now and again.
+///
+/// A lost connection is made again by itself: exponential waits with full jitter, `Retry-After`
+/// honoured. Each time the [`on_connect`](Client::on_connect) hook runs first, then what was
+/// queued meanwhile is sent; the received stream carries a [`Gap::Reconnected`] at the place.
+/// A peer's close with 1000, or a refusal that no retry can mend, ends it.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), unstall::ConnectError> {
+/// let ws = unstall::Client::new("wss://feed.example/stream")
+///     .header("authorization", "Bearer …")
+///     .on_connect(|mut setup| async move {
+///         setup.send("subscribe").await?;
+///         let answer = setup.recv().await?;
+///         println!("subscribed: {answer:?}");
+///         Ok(())
+///     })
+///     .connect()
+///     .await?;
+/// # Ok(()) }
+/// ```
+pub struct Client {
+    url: String,
+    headers: Vec<(String, String)>,
+    header_fn: Option<HeaderFn>,
+    subprotocols: Vec<String>,
+    tls: Option<Arc<ClientConfig>>,
+    proxy: Option<String>,
+    options: Options,
+    reconnect: Option<Reconnect>,
+    hook: Option<Hook>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of the server at `url` (`ws://` or `wss://`). A bad URL is an error of
+    /// [`connect`](Client::connect).
+    pub fn new(url: impl AsRef<str>) -> Client {
+        Client {
+            url: url.as_ref().to_owned(),
+            headers: Vec::new(),
+            header_fn: None,
+            subprotocols: Vec::new(),
+            tls: None,
+            proxy: None,
+            options: Options::default(),
+            reconnect: Some(Reconnect::default()),
+            hook: None,
+        }
+    }
+
+    /// Adds a header to the upgrade request.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Client {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds headers that are made at each attempt, such as a token that expires. The connect
+    /// deadline covers the function; its failure counts as a failed attempt.
+    pub fn headers_with<F, R>(mut self, headers: F) -> Client
+    where
+        F: Fn(Attempt) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<HeaderMap, BoxError>> + Send + 'static,
+    {
+        self.header_fn = Some(Box::new(move |attempt| Box::pin(headers(attempt))));
+        self
+    }
+
+    /// Offers a subprotocol (RFC 6455 §1.9). Repeat it for more, best first. If any is offered,
+    /// the server must agree to one.
+    pub fn subprotocol(mut self, name: impl Into<String>) -> Client {
+        self.subprotocols.push(name.into());
+        self
+    }
+
+    /// The TLS configuration. Default: the roots of the operating system, or those compiled in,
+    /// as the crate's features say.
+    pub fn tls(mut self, config: Arc<ClientConfig>) -> Client {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Connects through a proxy: `http://` (CONNECT) or `socks5://`, with `user:password@` where it
+    /// wants one. The proxy resolves the server's name.
+    pub fn proxy(mut self, url: impl Into<String>) -> Client {
+        self.proxy = Some(url.into());
+        self
+    }
+
+    /// Limits, policies and deadlines.
+    pub fn options(mut self, options: Options) -> Client {
+        self.options = options;
+        self
+    }
+
+    /// When to connect again.
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Client {
+        self.reconnect = Some(reconnect);
+        self
+    }
+
+    /// The first loss is the end.
+    pub fn without_reconnect(mut self) -> Client {
+        self.reconnect = None;
+        self
+    }
+
+    /// Runs at each new connection before anything that was queued is sent: authenticate,
+    /// subscribe, backfill. What the hook does not receive itself goes to the stream. Its failure,
+    /// or exceeding [`Options::setup_timeout`], closes the connection and counts as a loss.
+    pub fn on_connect<F, R>(mut self, hook: F) -> Client
+    where
+        F: Fn(Setup) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.hook = Some(Box::new(move |setup| Box::pin(hook(setup))));
+        self
+    }
+
+    /// Connects. The first attempt must succeed; later ones are made by themselves. The hook runs
+    /// after this returns.
+    ///
+    /// Cancel safety: dropped, it leaves nothing behind.
+    ///
+    /// # Errors
+    /// Why the attempt failed; [`ConnectError::is_retryable`] says whether another may not.
+    pub async fn connect(self) -> Result<Connection, ConnectError> {
+        let mut dialer = Dialer::new(self)?;
+        let upgraded = dialer.dial().await?;
+        Ok(dialer.spawn(Some(upgraded)))
+    }
+
+    /// Returns at once and connects in the background, trying again as after a loss. What is sent
+    /// meanwhile waits in the outbox.
+    ///
+    /// # Errors
+    /// The URL, a header or the proxy's URL is not valid.
+    pub fn connect_lazy(self) -> Result<Connection, ConnectError> {
+        Ok(Dialer::new(self)?.spawn(None))
+    }
+}
+
+/// What the `on_connect` hook speaks through: the new connection, before anything queued.
+#[derive(Debug)]
+pub struct Setup {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl Setup {
+    /// Sends on the new connection, before what is queued.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.sender.send(message).await
+    }
+
+    /// See [`Sender::flush`].
+    ///
+    /// # Errors
+    /// As [`Sender::flush`].
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        self.sender.flush().await
+    }
+
+    /// The next message on the new connection. What is not received here goes to the stream.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub async fn recv(&mut self) -> Result<Message, ConnectionError> {
+        loop {
+            match self.receiver.recv().await? {
+                Some(Incoming::Message(message)) => return Ok(message),
+                Some(Incoming::Gap(_)) => {}
+                None => return Err(ConnectionError::EndOfStream),
+            }
+        }
+    }
+}
+
+/// Where waiting for a connection led.
+enum Dialed {
+    Open(Box<Upgraded>),
+    /// Close was requested meanwhile.
+    Closed,
+    Failed(Arc<ConnectError>),
+}
+
+struct Dialer {
+    target: Target,
+    dial_options: DialOptions,
+    headers: HeaderMap,
+    header_fn: Option<HeaderFn>,
+    hook: Option<Hook>,
+    options: Options,
+    backoff: Option<Backoff>,
+    attempt: Attempt,
+}
+
+impl Dialer {
+    fn new(client: Client) -> Result<Dialer, ConnectError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in client.headers {
+            let header = |why: String| ConnectError::Header {
+                name: name.clone(),
+                why,
+            };
+            let parsed = HeaderName::try_from(&name).map_err(|error| header(error.to_string()))?;
+            let value = HeaderValue::try_from(value).map_err(|error| header(error.to_string()))?;
+            headers.append(parsed, value);
+        }
+        Ok(Dialer {
+            target: Target::parse(&client.url)?,
+            dial_options: DialOptions {
+                tls: client.tls,
+                proxy: client.proxy.as_deref().map(Proxy::parse).transpose()?,
+                subprotocols: client.subprotocols,
+                connect_timeout: client.options.connect_timeout,
+            },
+            headers,
+            header_fn: client.header_fn,
+            hook: client.hook,
+            options: client.options,
+            backoff: client.reconnect.map(Backoff::new),
+            attempt: Attempt {
+                number: 1,
+                last_error: None,
+            },
+        })
+    }
+
+    fn spawn(self, upgraded: Option<Upgraded>) -> Connection {
+        let identity = upgraded.as_ref().map(identity).unwrap_or_default();
+        let shared = Shared::new(self.options.clone(), identity);
+        let (connection, guard) = Connection::over(shared.clone());
+        let span = span(&shared);
+        tokio::spawn(self.run(shared, upgraded, guard).instrument(span));
+        connection
+    }
+
+    async fn dial(&mut self) -> Result<Upgraded, ConnectError> {
+        let made = self
+            .header_fn
+            .as_ref()
+            .map(|make| make(self.attempt.clone()));
+        let mut headers = self.headers.clone();
+        let headers = async move {
+            if let Some(made) = made {
+                headers.extend(made.await?);
+            }
+            Ok(headers)
+        };
+        dial(&self.target, &self.dial_options, headers).await
+    }
+
+    /// From the first connection to the end of the last.
+    async fn run(mut self, shared: Arc<Shared>, first: Option<Upgraded>, guard: TaskGuard) {
+        let mut reading = Reading::new(&shared.options);
+        let mut upgraded = first;
+        let mut lost: Option<(Arc<ConnectionError>, Instant)> = None;
+        let ended = loop {
+            let open = match upgraded.take() {
+                Some(upgraded) => upgraded,
+                None => match self.redial(&shared, &mut reading).await {
+                    Dialed::Open(upgraded) => *upgraded,
+                    Dialed::Closed => break Ended::requested(),
+                    Dialed::Failed(error) => {
+                        break Ended::because(ConnectionError::Reconnect(error));
+                    }
+                },
+            };
+            shared.set_identity(identity(&open));
+            if let Some((why, since)) = lost.take() {
+                reading.mark(Gap::Reconnected {
+                    why,
+                    away: since.elapsed(),
+                });
+            }
+            let started = Instant::now();
+            let ended = self.converse(open, &shared, &mut reading).await;
+            let Some(why) = self.reason_to_reconnect(&ended) else {
+                break ended;
+            };
+            if let Some(backoff) = &mut self.backoff {
+                backoff.lived(started.elapsed(), ended.received_any);
+            }
+            let why = Arc::new(why);
+            let in_flight = ended.in_flight;
+            shared.events.push(Event::Disconnected {
+                why: why.clone(),
+                in_flight,
+            });
+            lost = Some((why, Instant::now()));
+        };
+        ended.finish(&shared, &mut reading).await;
+        drop(guard);
+    }
+
+    /// Why to connect again after this end; `None` if it is the last.
+    fn reason_to_reconnect(&self, ended: &Ended) -> Option<ConnectionError> {
+        if self.backoff.is_none() || ended.requested {
+            return None;
+        }
+        match (&ended.why, &ended.peer) {
+            (Some(why), _) => why.is_retryable().then(|| why.clone()),
+            (None, Some(close)) if close.code == Some(CloseCode::NORMAL) => None,
+            (None, Some(close)) => Some(ConnectionError::ClosedByPeer(close.clone())),
+            (None, None) => Some(ConnectionError::EndOfStream),
+        }
+    }
+
+    /// Dials until it succeeds, with waits in between.
+    async fn redial(&mut self, shared: &Arc<Shared>, reading: &mut Reading) -> Dialed {
+        shared
+            .meter
+            .wait(StallCause::Connecting, true, Instant::now());
+        self.attempt = Attempt {
+            number: 0,
+            last_error: None,
+        };
+        let dialed = loop {
+            let asked = self
+                .attempt
+                .last_error
+                .as_ref()
+                .and_then(|error| error.retry_after());
+            let first = self.attempt.number == 0 && shared.meter.counters().connections == 0;
+            let wait = match &mut self.backoff {
+                Some(backoff) if !first => backoff.next(asked),
+                _ => Duration::ZERO,
+            };
+            self.attempt.number += 1;
+            let attempt = self.attempt.number;
+            if !first {
+                shared.events.push(Event::Reconnecting {
+                    attempt,
+                    after: wait,
+                });
+            }
+            let work = async {
+                sleep_until(Instant::now() + wait).await;
+                self.dial().await
+            };
+            match while_away(shared, reading, work).await {
+                None => break Dialed::Closed,
+                Some(Ok(upgraded)) => break Dialed::Open(Box::new(upgraded)),
+                Some(Err(error)) => {
+                    let why = Arc::new(error);
+                    shared.events.push(Event::AttemptFailed {
+                        attempt,
+                        why: why.clone(),
+                    });
+                    let more = self.backoff.as_ref().is_some_and(|it| it.allows(attempt));
+                    if !why.is_retryable() || !more {
+                        break Dialed::Failed(why);
+                    }
+                    self.attempt.last_error = Some(why);
+                }
+            }
+        };
+        shared
+            .meter
+            .wait(StallCause::Connecting, false, Instant::now());
+        dialed
+    }
+
+    /// One connection: the hook, then everything else.
+    async fn converse(&self, open: Upgraded, shared: &Arc<Shared>, reading: &mut Reading) -> Ended {
+        let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
+        match &self.hook {
+            None => Pump::new(ws, shared.clone(), reading).run().await,
+            Some(hook) => set_up(hook, ws, shared, reading).await,
+        }
+    }
+}
+
+/// Runs the hook over queues of its own, then goes on with those of the connection.
+async fn set_up(
+    hook: &Hook,
+    ws: WebSocket<Transport>,
+    shared: &Arc<Shared>,
+    reading: &mut Reading,
+) -> Ended {
+    let own = shared.for_setup();
+    let mut own_reading = Reading::new(&own.options);
+    // Held, so that the hook may drop its `Setup` and go on.
+    let sender = Sender::new(own.clone());
+    let setup = Setup {
+        sender: sender.clone(),
+        receiver: Receiver::borrowed(own.clone()),
+    };
+    let mut pump = Pump::new(ws, own.clone(), &mut own_reading);
+    let run_hook = async {
+        hook(setup).await?;
+        // What the hook sent must be on its way before anything else.
+        sender.flush().await.map_err(BoxError::from)
+    };
+    let done = tokio::select! {
+        biased;
+        done = timeout(own.options.setup_timeout, run_hook) => match done {
+            Ok(result) => result.map_err(|error| ConnectionError::Setup(error.to_string())),
+            Err(_) => Err(ConnectionError::Setup(format!(
+                "it took longer than {:?}", own.options.setup_timeout
+            ))),
+        },
+        ended = pump.run() => {
+            reading.append(own.inbox.drain());
+            reading.append(own_reading.take_received());
+            return ended;
+        }
+        () = shared.close_requested() => Err(ConnectionError::ClosedHere),
+    };
+    let Err(why) = done else {
+        pump.rebind(shared.clone(), reading);
+        return pump.run().await;
+    };
+    own.request_close(CloseCode::GOING_AWAY, "");
+    let mut ended = pump.run().await;
+    ended.requested = shared.is_closing();
+    ended.why = Some(why).filter(|_| !ended.requested);
+    reading.append(own.inbox.drain());
+    reading.append(own_reading.take_received());
+    ended
+}
+
+/// Does `work` while the handles go on being served; `None` if close was requested.
+async fn while_away<T>(
+    shared: &Shared,
+    reading: &mut Reading,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let serve = async {
+        reading.drain(shared).await;
+        std::future::pending::<()>().await
+    };
+    let report = async {
+        loop {
+            let now = Instant::now();
+            let expired = shared.outbox.expire(now);
+            if expired > 0 {
+                shared.events.push(Event::Expired { messages: expired });
+            }
+            match shared.meter.report(now) {
+                Some(next) => sleep_until(next).await,
+                None => std::future::pending::<()>().await,
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = shared.close_requested() => None,
+        done = work => Some(done),
+        () = serve => None,
+        () = report => None,
+    }
+}
+
+fn identity(upgraded: &Upgraded) -> Identity {
+    Identity {
+        local: upgraded.local,
+        peer: upgraded.peer,
+        subprotocol: upgraded.subprotocol.clone(),
+        request: None,
+    }
+}
