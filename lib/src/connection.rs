@@ -73,7 +73,12 @@ impl Connection {
             subprotocol: upgraded.subprotocol,
             request: Some(Arc::new(request)),
         };
-        let ws = WebSocket::new(upgraded.transport, upgraded.leftover, Side::Server, &options);
+        let ws = WebSocket::new(
+            upgraded.transport,
+            upgraded.leftover,
+            Side::Server,
+            &options,
+        );
         Connection::start(ws, options, identity)
     }
 

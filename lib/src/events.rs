@@ -132,8 +132,8 @@ impl EventLog {
 
 /// A stream of [`Event`]s, from the oldest that is still kept (up to 256). It ends after
 /// [`Event::Ended`]. A slow listener never holds the connection up: it finds
-/// [`Event::Missed`].
-#[derive(Debug)]
+/// [`Event::Missed`]. A clone goes on from the same place.
+#[derive(Clone, Debug)]
 pub struct Events {
     log: Arc<EventLog>,
     /// The number of the next event, from 0.

@@ -1,5 +1,5 @@
 //! Two connections over a real loopback TCP connection.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use tokio::net::{TcpListener, TcpStream};
 use unstall::tokio_tungstenite::{
@@ -36,5 +36,14 @@ pub fn plain(received: Result<Option<Incoming>, ConnectionError>) -> Message {
     match received {
         Ok(Some(Incoming::Message(message))) => message,
         other => panic!("a message was due, not {other:?}"),
+    }
+}
+
+/// Fails the test when the work takes longer than so many seconds: a hang must not hang the tests.
+pub async fn limit<T>(seconds: u64, work: impl Future<Output = T>) -> T {
+    let limit = std::time::Duration::from_secs(seconds);
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("nothing came of it within {seconds} s"),
     }
 }
