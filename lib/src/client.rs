@@ -19,7 +19,7 @@ use crate::{
     message::{Gap, Incoming, Message},
     options::Options,
     proxy::Proxy,
-    pump::{Ended, Pump, Reading},
+    pump::{Ended, Plain, Pump, Reading},
     shared::{Identity, Shared},
     stats::StallCause,
     transport::{Transport, Upgraded},
@@ -491,7 +491,11 @@ impl Dialer {
     async fn converse(&self, open: Upgraded, shared: &Arc<Shared>, reading: &mut Reading) -> Ended {
         let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
         match &self.hook {
-            None => Pump::new(ws, shared.clone(), reading).run().await,
+            None => {
+                Pump::new(ws, shared.clone(), Plain::new(reading))
+                    .run()
+                    .await
+            }
             Some(hook) => set_up(hook, ws, shared, reading).await,
         }
     }
@@ -512,7 +516,7 @@ async fn set_up(
         sender: sender.clone(),
         receiver: Receiver::borrowed(own.clone()),
     };
-    let mut pump = Pump::new(ws, own.clone(), &mut own_reading);
+    let mut pump = Pump::new(ws, own.clone(), Plain::new(&mut own_reading));
     let run_hook = async {
         hook(setup).await?;
         // What the hook sent must be on its way before anything else.
@@ -534,7 +538,8 @@ async fn set_up(
         () = shared.close_requested() => Err(ConnectionError::ClosedHere),
     };
     let Err(why) = done else {
-        pump.rebind(shared.clone(), reading);
+        reading.append(own.inbox.drain());
+        pump.rebind(shared.clone(), |plain| plain.continue_with(reading));
         return pump.run().await;
     };
     own.request_close(CloseCode::GOING_AWAY, "");

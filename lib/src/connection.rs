@@ -25,7 +25,7 @@ use crate::{
     inbox::End,
     message::{Incoming, Message},
     options::Options,
-    pump::{Pump, Reading},
+    pump::{Plain, Pump, Reading},
     shared::{Identity, Shared},
     stats::Stats,
     transport::Upgraded,
@@ -92,7 +92,9 @@ impl Connection {
         let span = span(&shared);
         let run = async move {
             let mut reading = Reading::new(&shared.options);
-            let ended = Pump::new(ws, shared.clone(), &mut reading).run().await;
+            let ended = Pump::new(ws, shared.clone(), Plain::new(&mut reading))
+                .run()
+                .await;
             ended.finish(&shared, &mut reading).await;
             drop(guard);
         };

@@ -3,7 +3,9 @@
 //! Each turn reads, writes and looks at the clock, each on its own readiness and each with a share
 //! of the turn. Nothing that the application does can block it.
 
+mod flushing;
 mod liveness;
+mod plain;
 mod reading;
 mod writing;
 
@@ -26,9 +28,53 @@ use crate::{
     ws::{Failure, WebSocket},
 };
 
+pub(crate) use flushing::Flushing;
 use liveness::Liveness;
-pub(crate) use reading::Reading;
-use writing::Writing;
+pub(crate) use plain::Plain;
+pub(crate) use reading::{Reading, Turn};
+
+/// How messages travel over a WebSocket: as they are, or in the packets of a session.
+pub(crate) trait Traffic {
+    /// Reads until the socket is empty, the application's room used up, or the turn.
+    fn read<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        shared: &Shared,
+        counters: &mut Counters,
+        unlimited: bool,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Turn;
+
+    /// Fills the write buffer and flushes it, until nothing is left, the socket is full, or the
+    /// turn used up. `true`: there is more to do at once.
+    #[allow(clippy::too_many_arguments)]
+    fn write<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        flushing: &mut Flushing,
+        shared: &Shared,
+        counters: &mut Counters,
+        open: bool,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<bool, Failure>;
+
+    /// Whether reading waits for the application.
+    fn is_paused(&self) -> bool;
+
+    /// Whether all is said, so that the WebSocket is to be closed.
+    fn is_over(&mut self, shared: &Shared, request: Option<&CloseRequest>, now: Instant) -> bool;
+
+    /// When `write` has to be called though nothing happened.
+    fn wake_at(&self) -> Option<Instant>;
+
+    /// Tells what has to be told now and then; returns when to call again.
+    fn report(&mut self, shared: &Shared, now: Instant) -> Option<Instant>;
+
+    /// The connection is gone. Returns how many messages may or may not have left.
+    fn abandon(&mut self, shared: &Shared) -> u64;
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -97,11 +143,11 @@ impl Ended {
     }
 }
 
-pub(crate) struct Pump<'r, S> {
+pub(crate) struct Pump<S, T> {
     ws: WebSocket<S>,
     shared: Arc<Shared>,
-    reading: &'r mut Reading,
-    writing: Writing,
+    traffic: T,
+    flushing: Flushing,
     liveness: Liveness,
     counters: Counters,
     alarm: Alarm,
@@ -114,8 +160,8 @@ pub(crate) struct Pump<'r, S> {
     clean: bool,
 }
 
-impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
-    pub(crate) fn new(ws: WebSocket<S>, shared: Arc<Shared>, reading: &'r mut Reading) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
+    pub(crate) fn new(ws: WebSocket<S>, shared: Arc<Shared>, traffic: T) -> Self {
         let mut counters = shared.meter.counters();
         counters.connections += 1;
         shared.meter.publish(counters);
@@ -126,8 +172,8 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
             liveness: Liveness::new(&shared, Instant::now()),
             ws,
             shared,
-            reading,
-            writing: Writing::default(),
+            traffic,
+            flushing: Flushing::default(),
             counters,
             alarm: Alarm::default(),
             phase: Phase::Open,
@@ -144,18 +190,15 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Goes on with other queues; what the present ones received goes there.
-    pub(crate) fn rebind(&mut self, shared: Arc<Shared>, reading: &'r mut Reading) {
-        reading.append(self.shared.inbox.drain());
-        reading.append(self.reading.take_received());
-        self.reading = reading;
+    /// Goes on with other queues; `change` makes the traffic do so.
+    pub(crate) fn rebind(&mut self, shared: Arc<Shared>, change: impl FnOnce(&mut T)) {
+        change(&mut self.traffic);
         self.shared = shared;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let now = Instant::now();
         let turn = self.turn(cx, now);
-        self.counters.spilled = self.reading.spilled();
         self.shared.meter.publish(self.counters);
         match turn {
             Ok(false) => {}
@@ -184,13 +227,26 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
         self.look_for_close_request(cx);
         let mut again = self.read(cx, now)?;
         again |= self.write(cx, now)?;
-        if self.phase == Phase::Draining && self.writing.is_idle(&self.shared) {
-            let request = self.request.as_ref().expect("Draining follows a request");
-            self.phase = Phase::Closing;
-            self.ws.close(request.code, &request.reason)?;
+        let talking = matches!(self.phase, Phase::Open | Phase::Draining);
+        if talking
+            && self
+                .traffic
+                .is_over(&self.shared, self.request.as_ref(), now)
+        {
+            self.close(now)?;
             again = true;
         }
         Ok(again)
+    }
+
+    fn close(&mut self, now: Instant) -> Result<(), Failure> {
+        self.phase = Phase::Closing;
+        self.deadline
+            .get_or_insert(now + self.shared.options.close_timeout);
+        match &self.request {
+            Some(request) => self.ws.close(request.code, &request.reason),
+            None => self.ws.close(CloseCode::NORMAL, ""),
+        }
     }
 
     fn look_for_close_request(&mut self, cx: &Context<'_>) {
@@ -207,7 +263,7 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         // After the peer's close frame only the end of the stream can follow.
         let unlimited = self.peer.is_some();
-        let turn = self.reading.turn(
+        let turn = self.traffic.read(
             &mut self.ws,
             &self.shared,
             &mut self.counters,
@@ -215,7 +271,7 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
             cx,
             now,
         );
-        self.liveness.read(&self.ws, self.reading.is_paused(), now);
+        self.liveness.read(&self.ws, self.traffic.is_paused(), now);
         for pong in turn.pongs {
             self.counters.round_trip = self.liveness.pong(&pong, now).or(self.counters.round_trip);
         }
@@ -233,14 +289,16 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
-        if matches!(self.phase, Phase::Open | Phase::Draining) {
-            let idle = !self.writing.is_blocked();
-            self.liveness
-                .heartbeat(&mut self.ws, idle, self.reading.is_paused(), now)?;
-        }
         let open = matches!(self.phase, Phase::Open | Phase::Draining);
-        self.writing.turn(
-            &mut self.ws,
+        if open {
+            let writable = self.flushing.blocked_since().is_none();
+            self.liveness
+                .heartbeat(&mut self.ws, writable, self.traffic.is_paused(), now)?;
+        }
+        let (ws, flushing) = (&mut self.ws, &mut self.flushing);
+        self.traffic.write(
+            ws,
+            flushing,
             &self.shared,
             &mut self.counters,
             open,
@@ -292,20 +350,20 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
                 next = [next, at].into_iter().flatten().min();
             };
             if matches!(self.phase, Phase::Open | Phase::Draining) {
-                if let Some(why) = self.liveness.verdict(&self.shared, &self.writing, now) {
+                if let Some(why) = self.liveness.verdict(&self.shared, &self.flushing, now) {
                     self.why = Some(why);
                     return Err(());
                 }
-                sooner(Some(self.liveness.next(&self.writing)));
+                sooner(Some(self.liveness.next(&self.flushing)));
             }
-            sooner(self.writing.wake_at());
-            sooner(self.reading.report_overflow(&self.shared, now));
+            sooner(self.traffic.wake_at());
+            sooner(self.traffic.report(&self.shared, now));
             sooner(self.shared.meter.report(now));
             let Some(next) = next else { return Ok(()) };
             if !self.alarm.set(next, cx) {
                 return Ok(());
             }
-            if self.liveness.is_due(now) || self.writing.wake_at().is_some_and(|at| at <= now) {
+            if self.liveness.is_due(now) || self.traffic.wake_at().is_some_and(|at| at <= now) {
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
@@ -324,7 +382,7 @@ impl<'r, S: AsyncRead + AsyncWrite + Unpin> Pump<'r, S> {
             why: self.why.take(),
             clean: self.clean,
             peer: self.peer.take(),
-            in_flight: self.writing.abandon(&self.shared),
+            in_flight: self.traffic.abandon(&self.shared),
             received_any: self.liveness.received_any(),
             requested: self.request.is_some(),
         }

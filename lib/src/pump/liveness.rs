@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::writing::Writing;
+use super::flushing::Flushing;
 use crate::{
     defaults::{KERNEL_CHECK_INTERVAL, WRITE_TIMEOUT_BLIND},
     error::ConnectionError,
@@ -112,7 +112,7 @@ impl Liveness {
     pub(super) fn verdict(
         &mut self,
         shared: &Shared,
-        writing: &Writing,
+        flushing: &Flushing,
         now: Instant,
     ) -> Option<ConnectionError> {
         let waiting = self.outstanding.is_some_and(|sent| self.heard < sent);
@@ -120,7 +120,7 @@ impl Liveness {
             self.waiting = waiting;
             shared.meter.wait(StallCause::PeerSilent, waiting, now);
         }
-        let blocked = writing.blocked_since();
+        let blocked = flushing.blocked_since();
         if let (Some(since), Some(limit)) = (blocked, self.write_timeout) {
             if now >= since + limit {
                 return Some(ConnectionError::WriteStalled(limit));
@@ -165,9 +165,9 @@ impl Liveness {
     }
 
     /// When the clock has to be looked at next.
-    pub(super) fn next(&self, writing: &Writing) -> Instant {
+    pub(super) fn next(&self, flushing: &Flushing) -> Instant {
         let silence = self.check_at.unwrap_or(self.heard + self.silence_timeout);
-        let stalled = writing.blocked_since().zip(self.write_timeout);
+        let stalled = flushing.blocked_since().zip(self.write_timeout);
         let next = self.ping_at.min(silence);
         stalled.map_or(next, |(since, limit)| next.min(since + limit))
     }

@@ -39,11 +39,11 @@ struct OverflowReport {
 
 /// What a turn of reading found beside messages.
 #[derive(Default)]
-pub(super) struct Turn {
-    pub(super) again: bool,
-    pub(super) pongs: Vec<Bytes>,
-    pub(super) close: Option<Close>,
-    pub(super) failure: Option<Failure>,
+pub(crate) struct Turn {
+    pub(crate) again: bool,
+    pub(crate) pongs: Vec<Bytes>,
+    pub(crate) close: Option<Close>,
+    pub(crate) failure: Option<Failure>,
 }
 
 /// Received messages between the socket and the inbox.
@@ -74,12 +74,12 @@ impl Reading {
     }
 
     /// Whether reading waits for the application.
-    pub(super) fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.paused
     }
 
     /// Entries and bytes in the spill file.
-    pub(super) fn spilled(&self) -> (u64, u64) {
+    pub(crate) fn spilled(&self) -> (u64, u64) {
         self.spill.as_ref().map_or((0, 0), SpillFile::stored)
     }
 
@@ -99,7 +99,7 @@ impl Reading {
     }
 
     /// Reads until the socket is empty, the inbox full, or the turn used up.
-    pub(super) fn turn<S: AsyncRead + AsyncWrite + Unpin>(
+    pub(crate) fn turn<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
         shared: &Shared,
@@ -304,7 +304,7 @@ impl Reading {
     }
 
     /// Reports overflows once a second; returns when the next report is due.
-    pub(super) fn report_overflow(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
+    pub(crate) fn report_overflow(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
         let OverflowReport {
             messages,
             bytes,

@@ -9,12 +9,13 @@ use tokio::{
     time::Instant,
 };
 
+use super::flushing::Flushing;
 use crate::{
     defaults::{WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
     events::Event,
     outbox::Queued,
     shared::Shared,
-    stats::{Counters, StallCause},
+    stats::Counters,
     ws::{Failure, WebSocket},
 };
 
@@ -35,8 +36,6 @@ pub(super) struct Writing {
     /// How much of the batch's first message is in frames already.
     offset: usize,
     encoded: Encoded,
-    /// Since when the socket took nothing, and the bytes it had taken by then.
-    blocked: Option<(Instant, u64)>,
     /// A small batch is held back for company until then.
     held_until: Option<Instant>,
 }
@@ -47,6 +46,7 @@ impl Writing {
     pub(super) fn turn<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
+        flushing: &mut Flushing,
         shared: &Shared,
         counters: &mut Counters,
         open: bool,
@@ -56,9 +56,7 @@ impl Writing {
         let mut written = 0;
         self.held_until = None;
         loop {
-            let flushed = ws.poll_flush(cx);
-            self.track_progress(ws, flushed.is_pending(), shared, now);
-            match flushed {
+            match flushing.poll(ws, shared, cx, now) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(result) => result?,
             }
@@ -135,37 +133,6 @@ impl Writing {
             encoded.cost,
             encoded.permits,
         );
-    }
-
-    fn track_progress<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        ws: &WebSocket<S>,
-        pending: bool,
-        shared: &Shared,
-        now: Instant,
-    ) {
-        let written = ws.bytes_written();
-        let still = pending && self.blocked.is_some_and(|(_, before)| before == written);
-        if still {
-            return;
-        }
-        if self.blocked.take().is_some() {
-            shared.meter.wait(StallCause::SocketFull, false, now);
-        }
-        if pending {
-            self.blocked = Some((now, written));
-            shared.meter.wait(StallCause::SocketFull, true, now);
-        }
-    }
-
-    /// Whether the socket takes nothing at present.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.is_some()
-    }
-
-    /// Since when the socket has taken nothing.
-    pub(super) fn blocked_since(&self) -> Option<Instant> {
-        self.blocked.map(|(since, _)| since)
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {

@@ -1,0 +1,49 @@
+//! The write buffer on its way into the socket, and how long the socket takes nothing.
+
+use std::task::{Context, Poll};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use crate::{
+    shared::Shared,
+    stats::StallCause,
+    ws::{Failure, WebSocket},
+};
+
+#[derive(Default)]
+pub(crate) struct Flushing {
+    /// Since when the socket took nothing, and the bytes it had taken by then.
+    blocked: Option<(Instant, u64)>,
+}
+
+impl Flushing {
+    pub(crate) fn poll<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Result<(), Failure>> {
+        let flushed = ws.poll_flush(cx);
+        let pending = flushed.is_pending();
+        let written = ws.bytes_written();
+        let still = pending && self.blocked.is_some_and(|(_, before)| before == written);
+        if !still {
+            if self.blocked.take().is_some() {
+                shared.meter.wait(StallCause::SocketFull, false, now);
+            }
+            if pending {
+                self.blocked = Some((now, written));
+                shared.meter.wait(StallCause::SocketFull, true, now);
+            }
+        }
+        flushed
+    }
+
+    /// Since when the socket has taken nothing; `None` if it takes.
+    pub(crate) fn blocked_since(&self) -> Option<Instant> {
+        self.blocked.map(|(since, _)| since)
+    }
+}

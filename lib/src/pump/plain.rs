@@ -1,0 +1,89 @@
+//! Messages as they are, for any WebSocket peer.
+
+use std::task::Context;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use super::{
+    Traffic,
+    flushing::Flushing,
+    reading::{Reading, Turn},
+    writing::Writing,
+};
+use crate::{
+    shared::{CloseRequest, Shared},
+    stats::Counters,
+    ws::{Failure, WebSocket},
+};
+
+pub(crate) struct Plain<'r> {
+    reading: &'r mut Reading,
+    writing: Writing,
+}
+
+impl<'r> Plain<'r> {
+    pub(crate) fn new(reading: &'r mut Reading) -> Plain<'r> {
+        Plain {
+            reading,
+            writing: Writing::default(),
+        }
+    }
+
+    /// From now on what is received goes behind what `reading` holds already.
+    pub(crate) fn continue_with(&mut self, reading: &'r mut Reading) {
+        reading.append(self.reading.take_received());
+        self.reading = reading;
+    }
+}
+
+impl Traffic for Plain<'_> {
+    fn read<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        shared: &Shared,
+        counters: &mut Counters,
+        unlimited: bool,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Turn {
+        let turn = self.reading.turn(ws, shared, counters, unlimited, cx, now);
+        counters.spilled = self.reading.spilled();
+        turn
+    }
+
+    fn write<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        flushing: &mut Flushing,
+        shared: &Shared,
+        counters: &mut Counters,
+        open: bool,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<bool, Failure> {
+        self.writing
+            .turn(ws, flushing, shared, counters, open, cx, now)
+    }
+
+    fn is_paused(&self) -> bool {
+        self.reading.is_paused()
+    }
+
+    fn is_over(&mut self, shared: &Shared, request: Option<&CloseRequest>, _: Instant) -> bool {
+        request.is_some() && self.writing.is_idle(shared)
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.writing.wake_at()
+    }
+
+    fn report(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
+        self.reading.report_overflow(shared, now)
+    }
+
+    fn abandon(&mut self, shared: &Shared) -> u64 {
+        self.writing.abandon(shared)
+    }
+}
