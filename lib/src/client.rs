@@ -589,5 +589,6 @@ fn identity(upgraded: &Upgraded) -> Identity {
         peer: upgraded.peer,
         subprotocol: upgraded.subprotocol.clone(),
         request: None,
+        response: upgraded.response.clone().map(Arc::new),
     }
 }

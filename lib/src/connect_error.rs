@@ -121,10 +121,14 @@ pub enum ConnectError {
         location: Option<String>,
     },
 
-    /// The server chose a subprotocol that was not offered (RFC 6455 section 4.1), or none of the
-    /// demanded.
+    /// The server agreed to none of the subprotocols that were offered, or chose one that was not
+    /// (RFC 6455 section 4.1).
     #[error(
-        "the server chose the subprotocol {chosen:?}, offered were {offered:?}; ask its operator which it speaks"
+        "the server {}; offered were {offered:?}: ask its operator which it speaks",
+        match .chosen {
+            Some(chosen) => format!("chose the subprotocol {chosen:?}"),
+            None => "agreed to no subprotocol".to_owned(),
+        }
     )]
     Subprotocol {
         /// What was offered, in the order of preference.

@@ -13,6 +13,7 @@ use std::{
 use futures_core::Stream;
 use futures_sink::Sink;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
 use tokio_tungstenite::WebSocketStream;
 use tracing::Instrument;
 
@@ -58,20 +59,21 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let ws = WebSocket::adopt(stream, &options);
-        Connection::start(ws, options, Identity::default())
+        Connection::start(ws, options, Identity::default()).0
     }
 
-    /// The server's side of an upgrade.
+    /// The server's side of an upgrade, and the means to abort its task and so drop the socket.
     pub(crate) fn start_server(
         upgraded: Upgraded,
         request: http::Request<()>,
         options: Options,
-    ) -> Connection {
+    ) -> (Connection, AbortHandle) {
         let identity = Identity {
             local: upgraded.local,
             peer: upgraded.peer,
             subprotocol: upgraded.subprotocol,
             request: Some(Arc::new(request)),
+            response: None,
         };
         let ws = WebSocket::new(
             upgraded.transport,
@@ -83,7 +85,11 @@ impl Connection {
     }
 
     /// Runs an open WebSocket until it ends.
-    pub(crate) fn start<S>(ws: WebSocket<S>, options: Options, identity: Identity) -> Connection
+    pub(crate) fn start<S>(
+        ws: WebSocket<S>,
+        options: Options,
+        identity: Identity,
+    ) -> (Connection, AbortHandle)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -98,8 +104,8 @@ impl Connection {
             ended.finish(&shared, &mut reading).await;
             drop(guard);
         };
-        tokio::spawn(run.instrument(span));
-        connection
+        let pump = tokio::spawn(run.instrument(span));
+        (connection, pump.abort_handle())
     }
 
     /// The handles over `shared`, and the guard that ends it should its task vanish.
@@ -181,6 +187,16 @@ impl Connection {
     /// into its extensions.
     pub fn request(&self) -> Option<Arc<http::Request<()>>> {
         self.sender.shared.identity().request
+    }
+
+    /// On a client, the head of the server's answer to the upgrade request, of the latest connection:
+    /// cookies, limits, the name of the node.
+    pub fn response(&self) -> Option<Arc<http::Response<()>>> {
+        self.sender.shared.identity().response
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.sender.shared
     }
 }
 

@@ -1,6 +1,8 @@
 //! WebSocket streams that never stall, never lose a message in silence, and never eat the machine's
 //! memory.
 
+#[cfg(feature = "axum")]
+pub mod axum;
 mod budget;
 mod client;
 mod connect_error;
@@ -18,6 +20,7 @@ mod options;
 mod outbox;
 mod proxy;
 mod pump;
+mod server;
 mod shared;
 mod spill;
 mod stats;
@@ -38,6 +41,7 @@ pub use events::{Event, Events};
 pub use handshake::Rejection;
 pub use message::{Gap, Incoming, Message};
 pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};
+pub use server::{PeerAddr, Server, ServerBuilder, ServerLimits, ServerStats, ShutdownReport};
 pub use stats::{QueueStats, StallCause, StallStats, Stats};
 pub use tls::client_config_from_pem;
 pub use tokio_rustls::rustls;

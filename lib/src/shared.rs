@@ -29,6 +29,8 @@ pub(crate) struct Identity {
     pub(crate) subprotocol: Option<String>,
     /// On a server, the upgrade request.
     pub(crate) request: Option<Arc<http::Request<()>>>,
+    /// On a client, the server's answer to it.
+    pub(crate) response: Option<Arc<http::Response<()>>>,
 }
 
 /// A request to close: the first one counts.

@@ -104,11 +104,6 @@ impl Transport {
         }
     }
 
-    /// Whether bytes written may wait in a TLS buffer until the stream is flushed.
-    pub(crate) fn is_tls(&self) -> bool {
-        !matches!(self.stream, Stream::Tcp(_))
-    }
-
     /// The address of the peer.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         self.tcp().and_then(|tcp| tcp.peer_addr().ok())

@@ -143,7 +143,16 @@ fn check(
     }
     let mut chosen = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let (first, second) = (chosen.next(), chosen.next());
-    let Some(first) = first else { return Ok(None) };
+    let Some(first) = first else {
+        // As browsers do: what was offered is what the application goes on to speak.
+        return match subprotocols.is_empty() {
+            true => Ok(None),
+            false => Err(ConnectError::Subprotocol {
+                offered: subprotocols.to_vec(),
+                chosen: None,
+            }),
+        };
+    };
     let name = String::from_utf8_lossy(first.as_bytes()).trim().to_owned();
     if second.is_some() || !subprotocols.contains(&name) {
         return Err(ConnectError::Subprotocol {

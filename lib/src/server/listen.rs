@@ -1,0 +1,83 @@
+//! The listening task: takes connections from the kernel, whatever happens.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
+
+use super::admit::{self, Admitted};
+use super::{Life, State};
+use crate::defaults;
+
+/// Runs until the server stops. Handshakes under way end with it.
+pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
+    let mut handshakes = JoinSet::new();
+    let mut pause = Duration::ZERO;
+    loop {
+        tokio::select! {
+            () = state.reached(Life::Draining) => return,
+            Some(ended) = handshakes.join_next() => reap(&state, ended),
+            accepted = accept_after(&listener, pause) => match accepted {
+                Ok((tcp, peer)) => {
+                    pause = Duration::ZERO;
+                    admit(&state, &mut handshakes, tcp, peer);
+                }
+                Err(error) => pause = failed(&state, &error, pause),
+            },
+        }
+    }
+}
+
+/// A pause, so that an accept that fails again and again does not spin, then the next connection.
+async fn accept_after(
+    listener: &TcpListener,
+    pause: Duration,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    listener.accept().await
+}
+
+fn admit(state: &Arc<State>, handshakes: &mut JoinSet<()>, tcp: TcpStream, peer: SocketAddr) {
+    state.counters.arrived.add();
+    match state.admission.ask() {
+        Admitted::In(entry) => {
+            handshakes.spawn(admit::open(tcp, peer, entry, state.clone()));
+        }
+        Admitted::Refused(full, permit) => {
+            full.counter(&state.counters).add();
+            // Without a permit there is nobody to say it: the connection is closed at once.
+            if let Some(permit) = permit {
+                handshakes.spawn(admit::refuse(tcp, full, permit, state.clone()));
+            }
+        }
+    }
+}
+
+/// Counts the failure; how long to pause before the next try.
+fn failed(state: &State, error: &io::Error, pause: Duration) -> Duration {
+    state.counters.accept_errors.add();
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    if matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    ) {
+        // That connection's own trouble; the next one may be fine.
+        return Duration::ZERO;
+    }
+    // Want of descriptors or memory: only time, and connections that end, can help.
+    let next = (pause * 2).clamp(defaults::ACCEPT_BACKOFF_FIRST, defaults::ACCEPT_BACKOFF_MAX);
+    tracing::warn!(%error, ?next, "cannot accept connections; trying again after a pause");
+    next
+}
+
+fn reap(state: &State, ended: Result<(), JoinError>) {
+    if ended.is_err_and(|error| error.is_panic()) {
+        state.counters.handshakes_failed.add();
+        tracing::error!("the authentication hook panicked; its handshake was broken off");
+    }
+}
