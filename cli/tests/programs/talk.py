@@ -18,8 +18,11 @@ MESSAGE = bytes(4096)
 
 def read_all(sock, masked):
     """Reads everything, writes nothing."""
-    while True:
-        websocket.read_message(sock)
+    try:
+        while True:
+            websocket.read_message(sock)
+    except ConnectionError:
+        sys.exit()
 
 
 def flood(sock, masked):
@@ -79,7 +82,10 @@ def main():
         sock = socket.create_connection((address, int(sys.argv[4])))
         websocket.ask(sock, address)
     print("open", flush=True)
-    globals()[behaviour](sock, masked=role == "connect")
+    try:
+        globals()[behaviour](sock, masked=role == "connect")
+    except ConnectionError:
+        sys.exit("the peer has gone")
 
 
 main()

@@ -116,10 +116,10 @@ fn peer_not_reading(finding: &Finding, there: &str) -> String {
             bytes(unread.into())
         );
     }
+    let answered = time(account.last_ack_received);
     format!(
         "{there} does not read: its receive window has been closed for {since} and {waiting} wait \
-         here. Its kernel is alive and answers probes, the last {} ago.",
-        time(account.last_ack_received)
+         here. Its kernel is alive: it last answered a probe {answered} ago."
     )
 }
 
@@ -162,13 +162,11 @@ fn network(finding: &Finding) -> String {
 
 fn slow_reader(finding: &Finding, here: &str, there: &str) -> String {
     let account = &finding.account;
-    let unread = account.unread();
-    let full = account.own_window.is_some_and(|window| window < unread / 2);
-    if full && account.send_queue == 0 {
+    if account.send_queue == 0 {
         return format!(
             "{here} reads {}, slower than the peer sends; {} wait unread.",
             rate(finding.read_per_second),
-            bytes(unread.into())
+            bytes(account.unread().into())
         );
     }
     let waiting = bytes(account.send_queue.into());
@@ -193,7 +191,7 @@ fn moving(finding: &Finding) -> String {
     if finding.retransmitted > 0 {
         let again = bytes(finding.retransmitted);
         sentence.push_str(&format!(
-            " {again} were sent again: the network loses packets."
+            " {again} were sent again: lost on the way, or the receiver had no room."
         ));
     }
     sentence

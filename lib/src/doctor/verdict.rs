@@ -13,6 +13,10 @@ const STANDING: Duration = Duration::from_secs(1);
 /// then, so a closed one proves little at first.
 const CLOSED_WINDOW: Duration = Duration::from_secs(5);
 
+/// The share of the time during which the peer's window must be the limit for
+/// the peer to count as slow.
+const LIMITED: f64 = 0.8;
+
 /// Without any sign of life for this long while packets wait for an
 /// acknowledgement, the network is at fault although the timer has not shown
 /// it yet.
@@ -88,121 +92,56 @@ pub(super) fn judge(samples: &[Sample]) -> Option<Judgement> {
     let [first, .., last] = samples else {
         return None;
     };
+    let account = &last.account;
     let observed = last.at.saturating_sub(first.at);
-    let here = Reading::of(samples.iter().map(|sample| &sample.account));
-    // A socket that is not in every look has no history to go by.
-    let there = if samples.iter().all(|sample| sample.other_end.is_some()) {
-        Reading::of(
-            samples
-                .iter()
-                .filter_map(|sample| sample.other_end.as_ref()),
-        )
-    } else {
-        Reading::Unknown
-    };
-    let sending = Sending::of(samples, observed);
     let judgement = |verdict, since| Some(Judgement { verdict, since });
 
-    if let Some(since) = last.account.peer_is_dead_since() {
-        return match last.account.timer {
+    if let Some(since) = account.peer_is_dead_since() {
+        return match account.timer {
             TcpTimer::Retransmit { .. } => judgement(Verdict::Network, since),
-            _ => judgement(Verdict::PeerGone, last.account.last_heard()),
+            _ => judgement(Verdict::PeerGone, account.last_heard()),
         };
     }
-    let here_stands = here.stands_for(&last.account, observed);
-    let there_stands = match (there, &last.other_end) {
-        (Reading::Unknown, _) | (_, None) => sending.closed_for(),
-        (_, Some(other)) => there.stands_for(other, observed),
+    let here = End::seen(samples.iter().map(|sample| Some(&sample.account)), observed);
+    let there = End::seen(
+        samples.iter().map(|sample| sample.other_end.as_ref()),
+        observed,
+    );
+    let sending = here.as_ref()?;
+    let here_stands = sending.unread_for();
+    let there_stands = match &there {
+        Some(there) => there.unread_for(),
+        None => sending.kept_waiting_for(),
+    };
+    let slow = |end: &Option<End<'_>>| {
+        end.as_ref()
+            .is_some_and(|end| end.reads_slowly() || end.is_kept_waiting())
     };
     match (here_stands, there_stands) {
         (Some(here), Some(there)) => judgement(Verdict::BothNotReading, here.min(there)),
         (Some(here), None) => judgement(Verdict::NotReading, here),
         (None, Some(there)) => judgement(Verdict::PeerNotReading, there),
-        (None, None) if here == Reading::Slow || sending.is_held_back(there) => {
-            judgement(Verdict::SlowReader, observed)
-        }
-        (None, None) => rest(first, last, &sending, observed),
+        (None, None) if slow(&here) || slow(&there) => judgement(Verdict::SlowReader, observed),
+        (None, None) => rest(sending),
     }
 }
 
 /// The verdict on a connection on which nobody fails to read.
-fn rest(
-    first: &Sample,
-    last: &Sample,
-    sending: &Sending<'_>,
-    observed: Duration,
-) -> Option<Judgement> {
-    let account = &last.account;
+fn rest(end: &End<'_>) -> Option<Judgement> {
+    let account = end.last();
+    let judgement = |verdict, since| Some(Judgement { verdict, since });
     let silent = account.last_heard();
-    let verdict = |verdict, since| Some(Judgement { verdict, since });
-    if !sending.moved && account.unacked > 0 && silent >= SILENCE.max(account.rto * 4) {
-        return verdict(Verdict::Network, observed);
+    if !end.acked() && account.unacked > 0 && silent >= SILENCE.max(account.rto * 4) {
+        return judgement(Verdict::Network, end.observed);
     }
-    let received = account.bytes_received != first.account.bytes_received;
-    if sending.moved || received || account.send_queue > 0 || account.unread() > 0 {
-        return verdict(Verdict::Moving, observed);
+    let waiting = account.send_queue > 0 || account.unread() > 0;
+    if end.acked() || end.received() || waiting {
+        return judgement(Verdict::Moving, end.observed);
     }
-    verdict(
+    judgement(
         Verdict::Idle,
         account.last_data_sent.min(account.last_data_received),
     )
-}
-
-/// What a program does about the bytes that its kernel received for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    /// The socket could not be seen.
-    Unknown,
-    /// Nothing stands unread for long.
-    Keeps,
-    /// It reads, yet its window is closed or nearly so in every look.
-    Slow,
-    /// Bytes lay unread in every look, and none was taken.
-    Stands,
-}
-
-impl Reading {
-    fn of<'a>(accounts: impl Iterator<Item = &'a TcpAccount> + Clone) -> Reading {
-        let mut looks = accounts.clone();
-        let Some(first) = looks.next() else {
-            return Reading::Unknown;
-        };
-        let last = looks.last().unwrap_or(first);
-        if accounts.clone().any(|account| account.unread() == 0) {
-            return Reading::Keeps;
-        }
-        if taken(last) == taken(first) {
-            return Reading::Stands;
-        }
-        let full = |account: &TcpAccount| {
-            account
-                .own_window
-                .is_some_and(|window| window < account.unread() / 2)
-        };
-        if accounts.clone().all(full) {
-            Reading::Slow
-        } else {
-            Reading::Keeps
-        }
-    }
-
-    /// How long the program has not read, at least, if that is long enough to
-    /// say so.
-    fn stands_for(self, account: &TcpAccount, observed: Duration) -> Option<Duration> {
-        if self != Reading::Stands {
-            return None;
-        }
-        // With its window closed a single read would have let new data in.
-        let closed = account
-            .own_window
-            .is_some_and(|window| window < account.mss);
-        let since = if closed {
-            observed.max(account.last_data_received)
-        } else {
-            observed
-        };
-        (since >= STANDING).then_some(since)
-    }
 }
 
 /// Bytes that the program has taken from the socket since the connection began.
@@ -212,57 +151,102 @@ pub(super) fn taken(account: &TcpAccount) -> u64 {
         .saturating_sub(u64::from(account.receive_queue))
 }
 
-/// What became of the bytes that this side's program wrote.
-struct Sending<'a> {
-    last: &'a TcpAccount,
-    /// The peer acknowledged some during the observation.
-    moved: bool,
-    /// Share of the observation, in percent, during which the peer's window
-    /// was the limit.
-    limited: u128,
+/// One end of the connection over all looks.
+struct End<'a> {
+    /// Invariant: not empty.
+    looks: Vec<&'a TcpAccount>,
     observed: Duration,
 }
 
-impl<'a> Sending<'a> {
-    fn of(samples: &'a [Sample], observed: Duration) -> Sending<'a> {
-        let (first, last) = (&samples[0].account, &samples[samples.len() - 1].account);
+impl<'a> End<'a> {
+    /// `None` for an end that was not there in every look: it has no history
+    /// to judge by.
+    fn seen(
+        looks: impl Iterator<Item = Option<&'a TcpAccount>>,
+        observed: Duration,
+    ) -> Option<End<'a>> {
+        let looks = looks
+            .collect::<Option<Vec<_>>>()
+            .filter(|looks| !looks.is_empty())?;
+        Some(End { looks, observed })
+    }
+
+    fn first(&self) -> &'a TcpAccount {
+        self.looks[0]
+    }
+
+    fn last(&self) -> &'a TcpAccount {
+        self.looks[self.looks.len() - 1]
+    }
+
+    fn received(&self) -> bool {
+        self.last().bytes_received != self.first().bytes_received
+    }
+
+    fn acked(&self) -> bool {
+        self.last().bytes_acked != self.first().bytes_acked
+    }
+
+    fn read(&self) -> bool {
+        taken(self.last()) != taken(self.first())
+    }
+
+    /// How long its program has left bytes unread without taking any, at least,
+    /// if that is long enough to say so.
+    fn unread_for(&self) -> Option<Duration> {
+        if self.read() || self.looks.iter().any(|account| account.unread() == 0) {
+            return None;
+        }
+        let last = self.last();
+        // With its window closed a single read would have let new data in.
+        let closed = last.own_window.is_some_and(|window| window < last.mss);
+        let since = if closed {
+            self.observed.max(last.last_data_received)
+        } else {
+            self.observed
+        };
+        (since >= STANDING).then_some(since)
+    }
+
+    /// Its program reads, yet its window is nearly closed in every look.
+    fn reads_slowly(&self) -> bool {
+        let full = |account: &&TcpAccount| {
+            account
+                .own_window
+                .is_some_and(|window| window < account.unread() / 2)
+        };
+        self.read() && self.looks.iter().all(full)
+    }
+
+    /// Bytes wait here, and it is the peer's window that they wait for.
+    fn waits_for_window(&self) -> bool {
+        let last = self.last();
+        let persist = matches!(last.timer, TcpTimer::Persist { .. });
+        last.send_queue > 0 && (persist || last.peer_window == Some(0))
+    }
+
+    /// How long nothing has gone through the peer's closed window, once that
+    /// is long enough to accuse a peer that cannot be seen.
+    fn kept_waiting_for(&self) -> Option<Duration> {
+        let waited = match self.last().timer {
+            // Retransmissions into the closed window refresh the kernel's time.
+            TcpTimer::Retransmit { .. } => self.observed,
+            _ => self.last().last_data_sent,
+        };
+        (!self.acked() && self.waits_for_window() && waited >= CLOSED_WINDOW).then_some(waited)
+    }
+
+    /// Whether the peer's window is what limits this end for now.
+    fn is_kept_waiting(&self) -> bool {
+        let (first, last) = (self.first(), self.last());
         let limited = last
             .limited_by_peer_window
             .saturating_sub(first.limited_by_peer_window);
-        Sending {
-            last,
-            moved: last.bytes_acked != first.bytes_acked,
-            limited: limited.as_micros() * 100 / observed.as_micros().max(1),
-            observed,
+        let mostly = limited >= self.observed.mul_f64(LIMITED) && limited > Duration::ZERO;
+        if self.acked() {
+            mostly
+        } else {
+            self.waits_for_window()
         }
-    }
-
-    /// Bytes wait, and it is the peer's window that they wait for.
-    fn waits_for_window(&self) -> bool {
-        let persist = matches!(self.last.timer, TcpTimer::Persist { .. });
-        self.last.send_queue > 0 && (persist || self.last.peer_window == Some(0))
-    }
-
-    /// How long nothing has gone through the peer's closed window.
-    fn waited(&self) -> Duration {
-        match self.last.timer {
-            // Retransmissions into the closed window refresh the kernel's time.
-            TcpTimer::Retransmit { .. } => self.observed,
-            _ => self.last.last_data_sent,
-        }
-    }
-
-    /// As [`Sending::waited`], once that is long enough to accuse a peer that
-    /// cannot be seen.
-    fn closed_for(&self) -> Option<Duration> {
-        let waited = self.waited();
-        (!self.moved && self.waits_for_window() && waited >= CLOSED_WINDOW).then_some(waited)
-    }
-
-    /// The peer reads, and this side could send more than it does.
-    fn is_held_back(&self, there: Reading) -> bool {
-        let limited = self.waits_for_window() || (self.moved && self.limited >= 80);
-        limited && matches!(there, Reading::Unknown | Reading::Slow | Reading::Stands)
-            || there == Reading::Slow && self.last.send_queue > 0
     }
 }
