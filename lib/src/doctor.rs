@@ -29,11 +29,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+mod own;
 mod owners;
 mod sentence;
 mod verdict;
 
 pub use crate::kernel::{TcpAccount, TcpState, TcpTimer};
+#[allow(
+    unused_imports,
+    reason = "connections register themselves when they start"
+)]
+pub(crate) use own::register;
+pub use own::{Diagnosis, doctor};
 pub use owners::{Process, sockets_of};
 pub use verdict::Verdict;
 

@@ -251,5 +251,51 @@ pub(crate) fn tcp_accounts() -> io::Result<Vec<TcpAccount>> {
     netlink::tcp_accounts()
 }
 
+#[cfg(test)]
+impl TcpAccount {
+    /// A connection on which nothing has happened for ten seconds.
+    pub(crate) fn quiet(local: SocketAddr, peer: SocketAddr) -> TcpAccount {
+        let ago = Duration::from_secs(10);
+        TcpAccount {
+            cookie: 1,
+            local,
+            peer,
+            inode: 4711,
+            uid: 1000,
+            state: TcpState::Established,
+            timer: TcpTimer::Off,
+            retransmits: 0,
+            probes: 0,
+            backoff: 0,
+            receive_queue: 0,
+            send_queue: 0,
+            not_sent: 0,
+            unacked: 0,
+            lost: 0,
+            congestion_window: 10,
+            receive_buffer: 131_072,
+            send_buffer: 2_626_560,
+            peer_window: Some(65_536),
+            own_window: Some(65_536),
+            rto: Duration::from_millis(204),
+            rtt: Duration::from_micros(40),
+            mss: 1448,
+            last_data_sent: ago,
+            last_data_received: ago,
+            last_ack_received: ago,
+            busy: Duration::ZERO,
+            limited_by_peer_window: Duration::ZERO,
+            limited_by_send_buffer: Duration::ZERO,
+            bytes_sent: 1000,
+            bytes_acked: 1000,
+            bytes_received: 1000,
+            bytes_retransmitted: 0,
+            total_retransmits: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod judgement_tests;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;

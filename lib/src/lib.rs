@@ -33,6 +33,7 @@ pub use budget::Budget;
 pub use client::{Attempt, Client, Reconnect, Setup, connect};
 pub use connect_error::{ConnectError, ConnectPhase};
 pub use connection::{Connection, MessageSink, Receiver, Sender};
+pub use doctor::doctor;
 pub use error::{
     BoxError, Close, CloseCode, CloseReport, ConnectionError, FlushError, SendError, SendRefusal,
     TrySendError,

@@ -250,3 +250,6 @@ impl<'a> End<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

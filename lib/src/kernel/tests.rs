@@ -74,3 +74,40 @@ fn the_dump_holds_both_ends_of_a_connection_and_no_listener() {
             .all(|account| account.state != TcpState::Listen)
     );
 }
+
+/// TCP_USER_TIMEOUT takes this peer for a dead one.
+#[test]
+fn a_live_peer_that_does_not_read_is_never_dead() {
+    let (mut near, _far) = pair("127.0.0.1:0");
+    near.set_nonblocking(true).unwrap();
+    while near.write(&[0; 65_536]).is_ok() {}
+    // Three doublings of the persist timer, each probe answered by the kernel.
+    let began = std::time::Instant::now();
+    loop {
+        let account = account_of(&near);
+        assert_eq!(account.peer_is_dead_since(), None, "{account:?}");
+        if matches!(account.timer, TcpTimer::Persist { .. }) && account.backoff >= 3 {
+            assert!(account.send_queue > 0);
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{account:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_structure_of_another_kernel_s_length_is_read_as_far_as_it_goes() {
+    use super::tcp_info::TcpInfo;
+    let mut bytes = vec![0; 400];
+    bytes[228..232].copy_from_slice(&7_u32.to_ne_bytes());
+    bytes[144..148].copy_from_slice(&9_u32.to_ne_bytes());
+    let longer = TcpInfo(&bytes);
+    assert_eq!((longer.peer_window(), longer.not_sent()), (Some(7), 9));
+    // Linux 4.9 knew no peer's window; half a field is none.
+    for length in [0, 1, 147, 148, 192, 231] {
+        let shorter = TcpInfo(&bytes[..length]);
+        assert_eq!(shorter.peer_window(), None);
+        assert_eq!(shorter.not_sent(), if length >= 148 { 9 } else { 0 });
+        assert_eq!(shorter.busy(), Duration::ZERO);
+    }
+}
