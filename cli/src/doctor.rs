@@ -121,9 +121,6 @@ fn print(text: &str) -> io::Result<()> {
 impl Selection {
     /// Lets the doctor look once more.
     fn look(&self, doctor: &mut Doctor) -> io::Result<()> {
-        if let Some(pid) = self.pid {
-            owned(pid)?;
-        }
         doctor.look().map_err(|error| match error.kind() {
             io::ErrorKind::Unsupported => io::Error::other(format!(
                 "{error}. On this system a program that uses the library `unstall` can still ask \
@@ -132,7 +129,9 @@ impl Selection {
             _ => io::Error::other(format!(
                 "the kernel's list of TCP sockets cannot be read: {error}"
             )),
-        })
+        })?;
+        // A wrong id is told at once.
+        self.pid.map_or(Ok(()), |pid| owned(pid).map(drop))
     }
 
     /// The findings about the connections that were asked for.
@@ -158,11 +157,7 @@ impl Selection {
 
 fn owned(pid: u32) -> io::Result<HashSet<u32>> {
     sockets_of(pid).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound if cfg!(target_os = "linux") => {
-            io::Error::other(format!("there is no process {pid}"))
-        }
-        // Elsewhere the look itself says what is missing.
-        io::ErrorKind::NotFound => error,
+        io::ErrorKind::NotFound => io::Error::other(format!("there is no process {pid}")),
         io::ErrorKind::PermissionDenied => io::Error::other(format!(
             "process {pid} belongs to another user, so its sockets cannot be seen: run as root, or \
              ask by --port"

@@ -320,7 +320,7 @@ fn a_slow_reader_is_slow_and_not_stuck() {
 #[test]
 fn a_healthy_conversation_is_never_accused() {
     let talk = Conversation::start("chat", "chat");
-    for _ in 0..8 {
+    for _ in 0..5 {
         let report = talk.expect("moving", "moving", &STUCK);
         assert_eq!(report.code, Some(0));
     }
@@ -576,36 +576,57 @@ fn a_far_peer_is_judged_by_this_side_alone() {
     let Some(network) = Network::enter("a_far_peer_is_judged_by_this_side_alone") else {
         return;
     };
-    let talk = network.conversation("stop_reading", "flood");
-    let report = talk.until(
-        &["not_reading", "network", "peer_gone", "both_not_reading"],
-        |report| report.verdict(&report.client) == "peer_not_reading",
-    );
+    let full = network.conversation("stop_reading", "flood");
+    let deadlock = network.conversation("flood", "flood");
+    let slow = network.conversation("read_slowly", "flood");
+    let healthy = network.conversation("chat", "chat");
+
+    let never = ["not_reading", "network", "peer_gone", "both_not_reading"];
+    let report = full.until(&never, |report| {
+        report.verdict(&report.client) == "peer_not_reading"
+    });
     assert_eq!(report.server, Value::Null, "the far end cannot be seen");
     assert!(report.client["since_ms"].as_u64().unwrap() >= 5000);
     assert_eq!(report.client["evidence"]["peer_window_bytes"], 0);
     assert_eq!(report.client["evidence"]["timer"], "persist");
-    drop(talk);
 
-    let talk = network.conversation("flood", "flood");
-    talk.until(&["network", "peer_gone"], |report| {
+    deadlock.until(&["network", "peer_gone"], |report| {
         report.verdict(&report.client) == "both_not_reading"
     });
-    drop(talk);
+    for _ in 0..2 {
+        let report = slow.until(&STUCK, |report| {
+            report.verdict(&report.client) == "slow_reader"
+        });
+        assert_eq!(report.code, Some(0));
+        let report = healthy.until(&STUCK, |report| report.verdict(&report.client) == "moving");
+        assert_eq!(report.code, Some(0));
+    }
+}
 
-    let talk = network.conversation("read_slowly", "flood");
-    talk.until(&STUCK, |report| {
-        report.verdict(&report.client) == "slow_reader"
-    });
+#[test]
+fn a_slow_link_that_loses_packets_is_not_accused() {
+    let Some(network) = Network::enter("a_slow_link_that_loses_packets_is_not_accused") else {
+        return;
+    };
+    if !network.slow_down() {
+        println!("skipped: no token bucket filter (tc, sch_tbf) to slow the link down with");
+        return;
+    }
+    let talk = network.conversation("read_all", "flood");
     for _ in 0..3 {
-        assert_eq!(talk.examine().code, Some(0));
+        let report = talk.until(&STUCK, |report| report.verdict(&report.client) == "moving");
+        assert_eq!(report.code, Some(0));
     }
-    drop(talk);
-
-    let talk = network.conversation("chat", "chat");
-    for _ in 0..4 {
-        talk.until(&STUCK, |report| report.verdict(&report.client) == "moving");
-    }
+    let report = talk.until(&STUCK, |report| {
+        let again = &report.client["evidence"]["retransmitted_packets_total"];
+        again.as_u64().is_some_and(|again| again > 0)
+    });
+    assert!(
+        report.client["evidence"]["send_queue_bytes"]
+            .as_u64()
+            .unwrap()
+            > 0
+    );
 }
 
 #[test]
@@ -649,7 +670,7 @@ fn a_peer_that_dies_without_closing_is_gone_once_probes_stay_unanswered() {
     quiet.until(&STUCK, |report| report.verdict(&report.client) == "idle");
     let mut full = network.conversation("stop_reading", "flood");
     full.until(&["network", "peer_gone"], |report| {
-        report.verdict(&report.client) == "peer_not_reading"
+        report.client["evidence"]["timer"] == "persist"
     });
     network.cut();
     quiet.server.child.kill().unwrap();
@@ -689,8 +710,8 @@ fn a_live_peer_that_never_reads_is_not_a_dead_one() {
     };
     let mut probed = 0;
     let began = Instant::now();
-    // Five doublings of the persist timer are more than six seconds.
-    while probed < 5 {
+    // Four doublings of the persist timer are more than three seconds.
+    while probed < 4 {
         let account = look().expect("the connection is there").account;
         assert_eq!(account.peer_is_dead_since(), None, "alive: {account:?}");
         if matches!(account.timer, TcpTimer::Persist { .. }) {

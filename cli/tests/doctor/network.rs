@@ -98,6 +98,14 @@ impl Network {
         cut(Some(self), NEAR_ADDRESS, "far");
     }
 
+    /// From now on the link carries 32 KiB a second and drops what is more;
+    /// false where this kernel cannot do that.
+    pub(crate) fn slow_down(&self) -> bool {
+        let mut shape = Command::new("tc");
+        shape.args("qdisc add dev near root tbf rate 256kbit burst 8kb latency 200ms".split(' '));
+        shape.status().is_ok_and(|status| status.success())
+    }
+
     /// A command that runs on the far machine.
     fn there(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
