@@ -1,0 +1,240 @@
+//! Credit: how much a peer may send, as an absolute offset (SPEC.md, "Credit"; the idea of
+//! MAX_DATA in RFC 9000, section 4.1).
+
+use crate::error::ProtocolError;
+use crate::number::Offset;
+
+/// The credit that the peer granted for what this side sends.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SendCredit {
+    limit: Offset,
+    /// The limit for which the peer of this connection was told that it holds data back.
+    told: Option<Offset>,
+}
+
+impl SendCredit {
+    pub(crate) fn limit(&self) -> Offset {
+        self.limit
+    }
+
+    /// Takes the peer's limit; an older one, lower, is of no effect.
+    pub(crate) fn raise(&mut self, limit: Offset) {
+        self.limit = self.limit.max(limit);
+    }
+
+    /// A new connection: what was told on the older one may be lost.
+    pub(crate) fn reconnect(&mut self) {
+        self.told = None;
+    }
+
+    /// Whether the peer is still to be told that this limit holds data back.
+    pub(crate) fn owes_blocked(&self) -> bool {
+        self.told != Some(self.limit)
+    }
+
+    /// The limit to tell, once.
+    pub(crate) fn tell_blocked(&mut self) -> Offset {
+        self.told = Some(self.limit);
+        self.limit
+    }
+}
+
+/// The credit that this side grants for what it receives.
+///
+/// Invariant: `granted` never falls, and never passes what was taken, the largest window and one
+/// largest message together.
+#[derive(Clone, Debug)]
+pub(crate) struct ReceiveCredit {
+    window: u64,
+    max_window: u64,
+    granted: Offset,
+    /// The limit at which the peer holds data back.
+    blocked: Option<Offset>,
+}
+
+/// How far receiving and taking have come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// The end of what was received.
+    pub(crate) received: Offset,
+    /// The end of what the application has taken.
+    pub(crate) taken: Offset,
+    /// What the records of an incomplete message cost. The application cannot take them yet, so
+    /// the window must not wait for them; they are bounded by the largest message instead.
+    pub(crate) incomplete: u64,
+}
+
+impl Progress {
+    /// What waits for the application to take it.
+    fn waiting(self) -> u64 {
+        self.received
+            .since(self.taken)
+            .saturating_sub(self.incomplete)
+    }
+}
+
+impl ReceiveCredit {
+    pub(crate) fn new(window: u64, max_window: u64) -> ReceiveCredit {
+        ReceiveCredit {
+            window,
+            max_window,
+            granted: Offset::new(window),
+            blocked: None,
+        }
+    }
+
+    pub(crate) fn granted(&self) -> Offset {
+        self.granted
+    }
+
+    pub(crate) fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Checks that the peer may send up to `end`.
+    pub(crate) fn check(&self, end: Offset) -> Result<(), ProtocolError> {
+        if end > self.granted {
+            return Err(ProtocolError::CreditExceeded {
+                sent: end,
+                granted: self.granted,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a renewal would raise the limit by at least half the window. Less would be a
+    /// packet for a trickle (the silly window of RFC 9293, section 3.8.6.2).
+    pub(crate) fn is_due(&self, progress: Progress) -> bool {
+        self.target(progress).since(self.granted) >= self.window / 2
+    }
+
+    /// Raises the limit as far as it goes now.
+    pub(crate) fn renew(&mut self, progress: Progress) -> Offset {
+        self.granted = self.granted.max(self.target(progress));
+        self.granted
+    }
+
+    /// The peer holds data back at `limit`.
+    pub(crate) fn peer_blocked(&mut self, limit: Offset, progress: Progress) {
+        self.blocked = Some(limit);
+        self.grow_if_starved(progress);
+    }
+
+    /// When the application has taken everything while the peer still holds data back, then the
+    /// window is what limits the stream: it doubles, up to its bound. An application that is the
+    /// slower one never gets there: more arrives before it has taken all.
+    pub(crate) fn grow_if_starved(&mut self, progress: Progress) {
+        let Some(limit) = self.blocked else { return };
+        if progress.received > limit {
+            self.blocked = None;
+        } else if progress.waiting() == 0 {
+            self.blocked = None;
+            self.window = self.window.saturating_mul(2).min(self.max_window);
+        }
+    }
+
+    fn target(&self, progress: Progress) -> Offset {
+        progress
+            .taken
+            .saturating_add(progress.incomplete)
+            .saturating_add(self.window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(received: u64, taken: u64, incomplete: u64) -> Progress {
+        Progress {
+            received: Offset::new(received),
+            taken: Offset::new(taken),
+            incomplete,
+        }
+    }
+
+    #[test]
+    fn credit_is_renewed_past_half_a_window_and_not_before() {
+        let mut credit = ReceiveCredit::new(1000, 1000);
+        assert!(!credit.is_due(progress(1000, 499, 0)));
+        assert!(credit.is_due(progress(1000, 500, 0)));
+        assert_eq!(credit.renew(progress(1000, 500, 0)), Offset::new(1500));
+        assert!(!credit.is_due(progress(1000, 999, 0)));
+    }
+
+    #[test]
+    fn when_all_is_taken_half_a_window_is_always_open() {
+        let mut credit = ReceiveCredit::new(1000, 1000);
+        for taken in 0..5000 {
+            let now = progress(taken, taken, 0);
+            if credit.is_due(now) {
+                credit.renew(now);
+            }
+            assert!(credit.granted().since(Offset::new(taken)) > 500);
+        }
+    }
+
+    #[test]
+    fn a_message_larger_than_the_window_still_gets_through() {
+        let mut credit = ReceiveCredit::new(1000, 1000);
+        assert!(credit.is_due(progress(600, 0, 600)));
+        assert_eq!(credit.renew(progress(600, 0, 600)), Offset::new(1600));
+        // Complete and not taken: nothing more is granted.
+        assert!(!credit.is_due(progress(1600, 0, 0)));
+        assert_eq!(credit.renew(progress(1600, 0, 0)), Offset::new(1600));
+    }
+
+    #[test]
+    fn a_byte_past_the_credit_is_an_error() {
+        let credit = ReceiveCredit::new(1000, 1000);
+        assert_eq!(credit.check(Offset::new(1000)), Ok(()));
+        assert!(matches!(
+            credit.check(Offset::new(1001)),
+            Err(ProtocolError::CreditExceeded { .. })
+        ));
+    }
+
+    #[test]
+    fn the_window_grows_only_while_the_application_keeps_up_and_up_to_its_bound() {
+        let mut credit = ReceiveCredit::new(1000, 3000);
+        credit.peer_blocked(Offset::new(1000), progress(1000, 100, 0));
+        credit.grow_if_starved(progress(1000, 600, 0));
+        credit.grow_if_starved(progress(1200, 1200, 0));
+        assert_eq!(credit.window(), 1000, "more came before all was taken");
+        credit.peer_blocked(Offset::new(1500), progress(1500, 1000, 0));
+        credit.grow_if_starved(progress(1500, 1500, 0));
+        assert_eq!(credit.window(), 2000);
+        credit.grow_if_starved(progress(1500, 1500, 0));
+        assert_eq!(
+            credit.window(),
+            2000,
+            "once for each time that the peer is blocked"
+        );
+        credit.peer_blocked(Offset::new(3500), progress(3500, 3500, 0));
+        credit.peer_blocked(Offset::new(3500), progress(3500, 3500, 0));
+        assert_eq!(credit.window(), 3000);
+    }
+
+    #[test]
+    fn a_lower_limit_that_comes_late_is_of_no_effect() {
+        let mut credit = SendCredit::default();
+        credit.raise(Offset::new(100));
+        credit.raise(Offset::new(50));
+        credit.raise(Offset::new(100));
+        assert_eq!(credit.limit(), Offset::new(100));
+    }
+
+    #[test]
+    fn being_blocked_is_told_once_for_each_limit_and_connection() {
+        let mut credit = SendCredit::default();
+        credit.raise(Offset::new(100));
+        assert!(credit.owes_blocked());
+        credit.tell_blocked();
+        assert!(!credit.owes_blocked());
+        credit.raise(Offset::new(200));
+        assert!(credit.owes_blocked());
+        credit.tell_blocked();
+        credit.reconnect();
+        assert!(credit.owes_blocked());
+    }
+}

@@ -1,0 +1,404 @@
+//! What was received: in order, each once, whole messages, until the application takes them.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::credit::{Progress, ReceiveCredit};
+use crate::error::ProtocolError;
+use crate::limits::record_cost;
+use crate::message::{Batch, Kind};
+use crate::number::{Position, Seq};
+use crate::packet::Record;
+
+/// Received messages that were not handed over yet, and how far everything has come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inbox {
+    batches: VecDeque<Batch>,
+    partial: Option<Partial>,
+    /// The end of what was received.
+    received: Position,
+    /// The end of what was handed over.
+    handed: Position,
+    /// The end of what the application has taken. Invariant: taken ≤ handed ≤ received.
+    taken: Position,
+    duplicates: u64,
+}
+
+/// A message whose last record has not come yet. It is bounded by the largest message.
+#[derive(Clone, Debug)]
+struct Partial {
+    kind: Kind,
+    payload: Vec<u8>,
+    start: Position,
+}
+
+/// What a packet may not pass.
+pub(crate) struct Bounds<'a> {
+    pub(crate) credit: &'a ReceiveCredit,
+    pub(crate) max_message: u64,
+}
+
+impl Inbox {
+    /// The last record received.
+    pub(crate) fn received(&self) -> Seq {
+        self.received.seq
+    }
+
+    /// The end of what the application has taken.
+    pub(crate) fn taken(&self) -> Position {
+        self.taken
+    }
+
+    /// How many records came twice.
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        let incomplete = match &self.partial {
+            Some(partial) => self.received.offset.since(partial.start.offset),
+            None => 0,
+        };
+        Progress {
+            received: self.received.offset,
+            taken: self.taken.offset,
+            incomplete,
+        }
+    }
+
+    /// Takes the records of one data packet: drops those that came before, checks and keeps the
+    /// rest.
+    pub(crate) fn accept(
+        &mut self,
+        first: Seq,
+        records: Bytes,
+        bounds: &Bounds<'_>,
+    ) -> Result<(), ProtocolError> {
+        let Some(expected) = self.received.seq.next() else {
+            return Err(ProtocolError::SequenceExhausted);
+        };
+        if first > expected {
+            return Err(ProtocolError::SequenceGap { expected, first });
+        }
+        let at = self.skip_duplicates(&records, expected.since(first))?;
+        self.accept_new(&records, at, bounds)
+    }
+
+    /// Steps over the `known` records that were received before: where the new ones begin.
+    fn skip_duplicates(&mut self, records: &[u8], known: u64) -> Result<usize, ProtocolError> {
+        let mut at = 0;
+        for _ in 0..known {
+            if at == records.len() {
+                break;
+            }
+            at += Record::read(&records[at..])?.size();
+            self.duplicates += 1;
+        }
+        Ok(at)
+    }
+
+    fn accept_new(
+        &mut self,
+        records: &Bytes,
+        mut at: usize,
+        bounds: &Bounds<'_>,
+    ) -> Result<(), ProtocolError> {
+        let mut run = Run {
+            from: at,
+            start: self.received,
+        };
+        let mut position = self.received;
+        while at < records.len() {
+            let record = Record::read(&records[at..])?;
+            let next = at + record.size();
+            let Some(end) = position.after(record_cost(record.payload.len())) else {
+                return Err(ProtocolError::SequenceExhausted);
+            };
+            bounds.credit.check(end.offset)?;
+            if record.continues || self.partial.is_some() {
+                self.close_run(&run, records, at, position);
+                self.accept_part(record, position, end, bounds.max_message)?;
+                run = Run {
+                    from: next,
+                    start: end,
+                };
+            } else {
+                check_message(record, bounds.max_message)?;
+            }
+            at = next;
+            position = end;
+        }
+        self.close_run(&run, records, at, position);
+        self.received = position;
+        Ok(())
+    }
+
+    /// Queues the whole messages that were walked since the run began.
+    fn close_run(&mut self, run: &Run, records: &Bytes, to: usize, end: Position) {
+        if run.from < to {
+            let bytes = records.slice(run.from..to);
+            self.batches
+                .push_back(Batch::records(bytes, run.start, end));
+        }
+    }
+
+    /// Adds a record to the incomplete message; queues the message when it is its last one.
+    fn accept_part(
+        &mut self,
+        record: Record<'_>,
+        start: Position,
+        end: Position,
+        max_message: u64,
+    ) -> Result<(), ProtocolError> {
+        let mut partial = match self.partial.take() {
+            Some(partial) if partial.kind != record.kind => {
+                return Err(ProtocolError::Malformed("a message that changes its kind"));
+            }
+            Some(partial) => partial,
+            None => Partial {
+                kind: record.kind,
+                payload: Vec::new(),
+                start,
+            },
+        };
+        let size = partial.payload.len() + record.payload.len();
+        if size as u64 > max_message {
+            return Err(ProtocolError::MessageTooLarge { limit: max_message });
+        }
+        if size > partial.payload.capacity() {
+            // Doubles, so that a long message is not copied for each record, but never past the
+            // limit.
+            let capacity = (2 * size).min(usize::try_from(max_message).unwrap_or(usize::MAX));
+            partial
+                .payload
+                .reserve_exact(capacity - partial.payload.len());
+        }
+        partial.payload.extend_from_slice(record.payload);
+        if record.continues {
+            self.partial = Some(partial);
+            return Ok(());
+        }
+        if partial.kind == Kind::Text {
+            utf8(&partial.payload)?;
+        }
+        let payload = Bytes::from(partial.payload);
+        self.batches
+            .push_back(Batch::assembled(partial.kind, payload, partial.start, end));
+        Ok(())
+    }
+
+    /// Hands over the next batch.
+    pub(crate) fn pop(&mut self) -> Option<Batch> {
+        let batch = self.batches.pop_front()?;
+        self.handed = batch.end();
+        Some(batch)
+    }
+
+    /// The application has come as far as `position`; what it never got cannot be meant.
+    pub(crate) fn take_up_to(&mut self, position: Position) {
+        let position = position.min(self.handed);
+        self.taken = self.taken.max(position);
+    }
+
+    /// Whether a message is incomplete.
+    pub(crate) fn has_partial(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    /// Lets go of a message that can no longer become whole.
+    pub(crate) fn drop_partial(&mut self) {
+        self.partial = None;
+    }
+}
+
+/// The run of whole messages that is being walked.
+struct Run {
+    from: usize,
+    start: Position,
+}
+
+fn check_message(record: Record<'_>, max_message: u64) -> Result<(), ProtocolError> {
+    if record.payload.len() as u64 > max_message {
+        return Err(ProtocolError::MessageTooLarge { limit: max_message });
+    }
+    if record.kind == Kind::Text {
+        utf8(record.payload)?;
+    }
+    Ok(())
+}
+
+/// The payload of a text message as text.
+pub(crate) fn utf8(payload: &[u8]) -> Result<&str, ProtocolError> {
+    std::str::from_utf8(payload).map_err(|_| ProtocolError::InvalidText)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_RECORD;
+    use bytes::BytesMut;
+
+    const MAX_MESSAGE: u64 = 1 << 20;
+
+    fn accept(
+        inbox: &mut Inbox,
+        first: u64,
+        records: &[(Kind, bool, &[u8])],
+    ) -> Result<(), ProtocolError> {
+        let credit = ReceiveCredit::new(1 << 21, 1 << 21);
+        let mut buf = BytesMut::new();
+        for (kind, continues, payload) in records {
+            Record::write(&mut buf, *kind, *continues, payload);
+        }
+        let bounds = Bounds {
+            credit: &credit,
+            max_message: MAX_MESSAGE,
+        };
+        inbox.accept(Seq::new(first), buf.freeze(), &bounds)
+    }
+
+    fn texts(inbox: &mut Inbox) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(batch) = inbox.pop() {
+            all.extend(batch.map(|m| String::from_utf8(m.payload.to_vec()).unwrap()));
+        }
+        all
+    }
+
+    use Kind::{Binary, Text};
+
+    #[test]
+    fn records_come_out_in_order_and_empty_messages_are_messages() {
+        let mut inbox = Inbox::default();
+        accept(
+            &mut inbox,
+            1,
+            &[
+                (Text, false, b"a"),
+                (Text, false, b""),
+                (Binary, false, b"c"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(inbox.received(), Seq::new(3));
+        assert_eq!(texts(&mut inbox), ["a", "", "c"]);
+    }
+
+    #[test]
+    fn a_gap_is_an_error_and_nothing_of_it_is_kept() {
+        let mut inbox = Inbox::default();
+        let error = accept(&mut inbox, 2, &[(Text, false, b"b")]).unwrap_err();
+        assert_eq!(
+            error,
+            ProtocolError::SequenceGap {
+                expected: Seq::new(1),
+                first: Seq::new(2)
+            }
+        );
+        assert!(error.is_resumable());
+        assert!(inbox.pop().is_none());
+        assert_eq!(inbox.received(), Seq::ZERO);
+    }
+
+    #[test]
+    fn a_duplicate_is_dropped_and_counted_also_when_it_is_a_part_of_a_packet() {
+        let mut inbox = Inbox::default();
+        accept(&mut inbox, 1, &[(Text, false, b"a"), (Text, false, b"b")]).unwrap();
+        accept(&mut inbox, 1, &[(Text, false, b"a")]).unwrap();
+        accept(&mut inbox, 2, &[(Text, false, b"b"), (Text, false, b"c")]).unwrap();
+        assert_eq!(inbox.duplicates(), 2);
+        assert_eq!(texts(&mut inbox), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_message_in_several_records_comes_out_whole_between_its_neighbours() {
+        let mut inbox = Inbox::default();
+        accept(
+            &mut inbox,
+            1,
+            &[
+                (Text, false, b"a"),
+                (Text, true, "\u{e9}".as_bytes().split_at(1).0),
+            ],
+        )
+        .unwrap();
+        assert_eq!(inbox.progress().incomplete, 65);
+        accept(
+            &mut inbox,
+            3,
+            &[
+                (Text, false, "\u{e9}".as_bytes().split_at(1).1),
+                (Text, false, b"z"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(inbox.progress().incomplete, 0);
+        assert_eq!(texts(&mut inbox), ["a", "\u{e9}", "z"]);
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_an_error_whole_or_in_parts() {
+        let mut inbox = Inbox::default();
+        assert_eq!(
+            accept(&mut inbox, 1, &[(Text, false, b"\xff")]),
+            Err(ProtocolError::InvalidText)
+        );
+        let mut inbox = Inbox::default();
+        assert_eq!(
+            accept(&mut inbox, 1, &[(Text, true, b"\xc3"), (Text, false, b"a")]),
+            Err(ProtocolError::InvalidText)
+        );
+    }
+
+    #[test]
+    fn a_message_past_the_limit_is_an_error_before_it_is_held() {
+        let mut inbox = Inbox::default();
+        let part = [0; MAX_RECORD];
+        for first in 1..=16 {
+            accept(&mut inbox, first, &[(Binary, true, &part)]).unwrap();
+        }
+        assert_eq!(
+            accept(&mut inbox, 17, &[(Binary, true, b"x")]),
+            Err(ProtocolError::MessageTooLarge { limit: MAX_MESSAGE })
+        );
+    }
+
+    #[test]
+    fn nothing_is_accepted_past_the_last_sequence_number() {
+        let mut inbox = Inbox::default();
+        inbox.received.seq = Seq::new(u64::MAX - 1);
+        accept(&mut inbox, u64::MAX, &[(Text, false, b"last")]).unwrap();
+        assert_eq!(
+            accept(&mut inbox, u64::MAX, &[(Text, false, b"again")]),
+            Err(ProtocolError::SequenceExhausted)
+        );
+        let mut inbox = Inbox::default();
+        inbox.received.seq = Seq::new(u64::MAX - 1);
+        assert_eq!(
+            accept(
+                &mut inbox,
+                u64::MAX,
+                &[(Text, false, b"a"), (Text, false, b"b")]
+            ),
+            Err(ProtocolError::SequenceExhausted)
+        );
+    }
+
+    #[test]
+    fn only_what_was_handed_over_can_be_taken() {
+        let mut inbox = Inbox::default();
+        accept(&mut inbox, 1, &[(Text, false, b"a")]).unwrap();
+        let far = Position {
+            seq: Seq::new(9),
+            offset: crate::Offset::new(999),
+        };
+        inbox.take_up_to(far);
+        assert_eq!(inbox.taken(), Position::START);
+        inbox.pop().unwrap();
+        inbox.take_up_to(far);
+        assert_eq!(inbox.taken().seq, Seq::new(1));
+        inbox.take_up_to(Position::START);
+        assert_eq!(inbox.taken().seq, Seq::new(1));
+    }
+}

@@ -1,0 +1,195 @@
+//! Sequence numbers, byte offsets and generations: types whose arithmetic is checked in one place.
+
+use std::fmt;
+
+/// The sequence number of a record in one direction of a session (SPEC.md, "Sequence").
+///
+/// The first record is 1. [`Seq::ZERO`] stands for "none yet".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(u64);
+
+impl Seq {
+    /// No record yet.
+    pub const ZERO: Seq = Seq(0);
+
+    /// The sequence number `value`.
+    pub const fn new(value: u64) -> Seq {
+        Seq(value)
+    }
+
+    /// The number itself.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The number `records` further on; `None` past `u64::MAX`.
+    pub const fn checked_add(self, records: u64) -> Option<Seq> {
+        match self.0.checked_add(records) {
+            Some(value) => Some(Seq(value)),
+            None => None,
+        }
+    }
+
+    /// The next number; `None` past `u64::MAX`.
+    pub const fn next(self) -> Option<Seq> {
+        self.checked_add(1)
+    }
+
+    /// How many records lie after `earlier`, up to and with this one; 0 when it is not earlier.
+    pub const fn since(self, earlier: Seq) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A point in one direction's stream of bytes, as credit counts them (SPEC.md, "Credit").
+///
+/// It is the cost of all records from the first one of the session up to that point; a record
+/// costs its payload and [`RECORD_OVERHEAD`](crate::limits::RECORD_OVERHEAD).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(u64);
+
+impl Offset {
+    /// The beginning of the stream.
+    pub const ZERO: Offset = Offset(0);
+
+    /// The offset `value`.
+    pub const fn new(value: u64) -> Offset {
+        Offset(value)
+    }
+
+    /// The number itself.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The offset `bytes` further on; `None` past `u64::MAX`.
+    pub const fn checked_add(self, bytes: u64) -> Option<Offset> {
+        match self.0.checked_add(bytes) {
+            Some(value) => Some(Offset(value)),
+            None => None,
+        }
+    }
+
+    /// The offset `bytes` further on, or the last one there is.
+    pub const fn saturating_add(self, bytes: u64) -> Offset {
+        Offset(self.0.saturating_add(bytes))
+    }
+
+    /// How many bytes lie between `earlier` and this; 0 when it is not earlier.
+    pub const fn since(self, earlier: Offset) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The end of a record: its sequence number, and its offset as credit counts.
+///
+/// A received message carries the position of its last record; giving that back to
+/// [`Session::taken`](crate::Session::taken) says how far the application has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The record's sequence number.
+    pub seq: Seq,
+    /// The cost of all records up to and with this one.
+    pub offset: Offset,
+}
+
+impl Position {
+    /// Before the first record.
+    pub const START: Position = Position {
+        seq: Seq::ZERO,
+        offset: Offset::ZERO,
+    };
+
+    /// The position after one more record of that cost; `None` when a number is exhausted.
+    #[inline]
+    pub(crate) const fn after(self, cost: u64) -> Option<Position> {
+        match (self.seq.next(), self.offset.checked_add(cost)) {
+            (Some(seq), Some(offset)) => Some(Position { seq, offset }),
+            _ => None,
+        }
+    }
+}
+
+/// The number of a connection within its session, from 1, raised by the client at each attempt.
+///
+/// A newer generation fences the older one: whatever still comes from the older connection is
+/// refused (SPEC.md, "Resume").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// Before the first connection.
+    pub const ZERO: Generation = Generation(0);
+
+    /// The generation `value`.
+    pub const fn new(value: u64) -> Generation {
+        Generation(value)
+    }
+
+    /// The number itself.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The next generation; `None` past `u64::MAX`.
+    pub const fn next(self) -> Option<Generation> {
+        match self.0.checked_add(1) {
+            Some(value) => Some(Generation(value)),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_end_at_the_last_u64_and_never_wrap() {
+        assert_eq!(Seq::ZERO.next(), Some(Seq::new(1)));
+        assert_eq!(Seq::new(u64::MAX - 1).next(), Some(Seq::new(u64::MAX)));
+        assert_eq!(Seq::new(u64::MAX).next(), None);
+        assert_eq!(Seq::new(5).checked_add(u64::MAX), None);
+    }
+
+    #[test]
+    fn distances_backwards_are_zero_not_huge() {
+        assert_eq!(Seq::new(3).since(Seq::new(7)), 0);
+        assert_eq!(Seq::new(u64::MAX).since(Seq::ZERO), u64::MAX);
+        assert_eq!(Offset::new(3).since(Offset::new(7)), 0);
+        assert_eq!(
+            Offset::new(u64::MAX).saturating_add(9),
+            Offset::new(u64::MAX)
+        );
+    }
+
+    #[test]
+    fn a_position_moves_both_numbers_or_none() {
+        let last = Position {
+            seq: Seq::new(u64::MAX - 1),
+            offset: Offset::new(u64::MAX - 64),
+        };
+        let end = last.after(64).unwrap();
+        assert_eq!((end.seq.get(), end.offset.get()), (u64::MAX, u64::MAX));
+        assert_eq!(end.after(0), None);
+        assert_eq!(last.after(65), None);
+    }
+}

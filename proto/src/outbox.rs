@@ -1,0 +1,424 @@
+//! What this side has accepted for sending: encoded at once, kept until it is acknowledged.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::error::ProtocolError;
+use crate::limits::{BLOCK, MAX_PACKET_COST, MAX_RECORD, PACKET_FILL, message_cost, record_cost};
+use crate::message::{Kind, Payload};
+use crate::number::{Offset, Position, Seq};
+use crate::packet::{DATA_HEADER, Record, kind};
+use crate::undelivered::Undelivered;
+
+/// A sealed data packet, as it was and will be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) bytes: Bytes,
+    pub(crate) first: Seq,
+    end: Position,
+    /// Whether its last record's message continues in the next packet.
+    continues: bool,
+}
+
+/// Accepted messages, in packets.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    /// Sealed packets that are not wholly acknowledged, in order.
+    sealed: VecDeque<Sealed>,
+    /// The index in `sealed` of the packet to send next on this connection.
+    next: usize,
+    /// The packet that is being filled. Invariant: empty, or a header and whole records.
+    open: BytesMut,
+    /// Where the open packet's records begin.
+    open_start: Position,
+    /// The end of what was accepted.
+    accepted: Position,
+    /// Where the first kept packet begins, as credit counts.
+    released: Offset,
+    acked: Seq,
+    /// The last record ever handed to a connection.
+    sent: Seq,
+    /// The last record that the peer of this connection has, or was handed to it.
+    on_connection: Seq,
+    /// The most that accepted and unacknowledged records may cost.
+    limit: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(limit: u64) -> Outbox {
+        Outbox {
+            sealed: VecDeque::new(),
+            next: 0,
+            open: BytesMut::new(),
+            open_start: Position::START,
+            accepted: Position::START,
+            released: Offset::ZERO,
+            acked: Seq::ZERO,
+            sent: Seq::ZERO,
+            on_connection: Seq::ZERO,
+            limit,
+        }
+    }
+
+    /// The last record that was accepted.
+    pub(crate) fn accepted(&self) -> Seq {
+        self.accepted.seq
+    }
+
+    /// The last record that is acknowledged.
+    pub(crate) fn acked(&self) -> Seq {
+        self.acked
+    }
+
+    /// Whether everything accepted is acknowledged.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.acked == self.accepted.seq
+    }
+
+    /// What the kept records cost.
+    pub(crate) fn cost(&self) -> u64 {
+        self.accepted.offset.since(self.released)
+    }
+
+    /// How much more may be accepted.
+    pub(crate) fn room(&self) -> u64 {
+        self.limit.saturating_sub(self.cost())
+    }
+
+    /// Accepts a message if there is room for it: the sequence number of its last record.
+    #[inline]
+    pub(crate) fn push(&mut self, payload: Payload<'_>) -> Option<Seq> {
+        let bytes = payload.as_bytes();
+        if bytes.len() <= MAX_RECORD {
+            let end = self.accepted.after(record_cost(bytes.len()))?;
+            if end.offset.since(self.released) > self.limit {
+                return None;
+            }
+            self.append(payload.kind(), false, bytes, end);
+            return Some(end.seq);
+        }
+        self.push_large(payload.kind(), bytes)
+    }
+
+    /// Accepts a message of several records. Each but the last fills a packet of its own.
+    fn push_large(&mut self, kind: Kind, bytes: &[u8]) -> Option<Seq> {
+        let cost = message_cost(bytes.len() as u64);
+        let records = bytes.len().div_ceil(MAX_RECORD) as u64;
+        self.accepted.seq.checked_add(records)?;
+        let end = self.accepted.offset.checked_add(cost)?;
+        if end.since(self.released) > self.limit {
+            return None;
+        }
+        let mut chunks = bytes.chunks(MAX_RECORD).peekable();
+        while let Some(chunk) = chunks.next() {
+            let continues = chunks.peek().is_some();
+            if continues {
+                self.seal(false);
+            }
+            let end = self.accepted.after(record_cost(chunk.len()))?;
+            self.append(kind, continues, chunk, end);
+            if continues {
+                self.seal(true);
+            }
+        }
+        Some(self.accepted.seq)
+    }
+
+    /// Writes one record into the open packet, or into a new one if it does not fit.
+    #[inline]
+    fn append(&mut self, kind: Kind, continues: bool, payload: &[u8], end: Position) {
+        let size = Record::max_size(payload.len());
+        if !self.open.is_empty() {
+            // A packet ends where its block ends: growing it would copy it.
+            let fits = self.open.len() + size <= PACKET_FILL.min(self.open.capacity())
+                && end.offset.since(self.open_start.offset) <= MAX_PACKET_COST;
+            if !fits {
+                self.seal(false);
+            }
+        }
+        if self.open.is_empty() {
+            self.begin_packet(size);
+        }
+        Record::write(&mut self.open, kind, continues, payload);
+        self.accepted = end;
+    }
+
+    fn begin_packet(&mut self, size: usize) {
+        let needed = DATA_HEADER + size;
+        // A remnant of a block below an eighth of a packet is not worth a packet.
+        if self.open.capacity() < needed.max(PACKET_FILL / 8) {
+            self.open.reserve(needed.max(BLOCK));
+        }
+        self.open_start = self.accepted;
+        self.open.put_u8(kind::DATA);
+        // Cannot be exhausted: the record's own number was checked.
+        self.open.put_u64(self.accepted.seq.get().saturating_add(1));
+    }
+
+    /// Ends the open packet.
+    fn seal(&mut self, continues: bool) {
+        if self.open.is_empty() {
+            return;
+        }
+        let bytes = self.open.split().freeze();
+        let first = Seq::new(self.open_start.seq.get().saturating_add(1));
+        self.sealed.push_back(Sealed {
+            bytes,
+            first,
+            end: self.accepted,
+            continues,
+        });
+    }
+
+    /// Where the packets handed to this connection, or to an earlier one that the peer has, end.
+    pub(crate) fn sent_end(&self) -> Offset {
+        match self
+            .next
+            .checked_sub(1)
+            .and_then(|last| self.sealed.get(last))
+        {
+            Some(packet) => packet.end.offset,
+            None => self.released,
+        }
+    }
+
+    /// Where the packet to send next ends, as credit counts.
+    pub(crate) fn next_end(&self) -> Option<Offset> {
+        match self.sealed.get(self.next) {
+            Some(packet) => Some(packet.end.offset),
+            None if self.open.is_empty() => None,
+            None => Some(self.accepted.offset),
+        }
+    }
+
+    /// The next packet to send on this connection, if `credit` covers all of it.
+    pub(crate) fn transmit(&mut self, credit: Offset) -> Option<&Sealed> {
+        if self.next_end()? > credit {
+            return None;
+        }
+        if self.next == self.sealed.len() {
+            self.seal(false);
+        }
+        let packet = self.sealed.get(self.next)?;
+        self.next += 1;
+        self.sent = self.sent.max(packet.end.seq);
+        self.on_connection = self.on_connection.max(packet.end.seq);
+        Some(packet)
+    }
+
+    /// Whether a peer could have received up to `received` and acknowledged up to `acked`.
+    pub(crate) fn check_resume(&self, received: Seq, acked: Seq) -> Result<(), ProtocolError> {
+        if received > self.sent {
+            return Err(ProtocolError::Inconsistent(
+                "it received what was never sent",
+            ));
+        }
+        if received < self.acked {
+            return Err(ProtocolError::Inconsistent(
+                "it lost what it had acknowledged",
+            ));
+        }
+        if acked > received {
+            return Err(ProtocolError::Inconsistent(
+                "it acknowledged what it did not receive",
+            ));
+        }
+        self.check_whole(acked)
+    }
+
+    /// Begins again on a new connection after the record `received`, which
+    /// [`check_resume`](Outbox::check_resume) allowed. Gives how many records are sent again.
+    pub(crate) fn rewind(&mut self, received: Seq) -> u64 {
+        self.on_connection = received;
+        self.next = self
+            .sealed
+            .partition_point(|packet| packet.end.seq <= received);
+        self.sent.since(received)
+    }
+
+    /// Everything up to `seq` is acknowledged: what is wholly acknowledged is let go.
+    pub(crate) fn acknowledge(&mut self, seq: Seq) -> Result<(), ProtocolError> {
+        if seq <= self.acked {
+            return Ok(());
+        }
+        if seq > self.on_connection {
+            return Err(ProtocolError::InvalidAck {
+                acknowledged: seq,
+                why: "was not sent",
+            });
+        }
+        self.check_whole(seq)?;
+        let done = self.sealed.partition_point(|packet| packet.end.seq <= seq);
+        if let Some(last) = self.sealed.drain(..done).next_back() {
+            self.released = last.end.offset;
+        }
+        self.next = self.next.saturating_sub(done);
+        self.acked = seq;
+        Ok(())
+    }
+
+    /// Only whole messages can be taken, so only they are acknowledged.
+    fn check_whole(&self, acked: Seq) -> Result<(), ProtocolError> {
+        let index = self.sealed.partition_point(|packet| packet.end.seq < acked);
+        match self.sealed.get(index) {
+            Some(packet) if packet.continues && packet.end.seq == acked => {
+                Err(ProtocolError::InvalidAck {
+                    acknowledged: acked,
+                    why: "is within a message",
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything that is not acknowledged, to be given back; nothing is kept.
+    pub(crate) fn take_undelivered(&mut self) -> Undelivered {
+        self.seal(false);
+        let packets = std::mem::take(&mut self.sealed);
+        self.next = 0;
+        self.released = self.accepted.offset;
+        Undelivered::new(packets, self.acked, self.sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Offset = Offset::new(u64::MAX);
+
+    fn outbox() -> Outbox {
+        Outbox::new(1 << 20)
+    }
+
+    fn sent(outbox: &mut Outbox) -> Vec<Bytes> {
+        std::iter::from_fn(|| outbox.transmit(ALL).map(|p| p.bytes.clone())).collect()
+    }
+
+    #[test]
+    fn many_small_messages_share_a_packet() {
+        let mut outbox = outbox();
+        for _ in 0..400 {
+            outbox.push(Payload::Binary(&[7; 64])).unwrap();
+        }
+        let packets = sent(&mut outbox);
+        assert_eq!(packets.len(), 1);
+        assert_eq!(packets[0].len(), 9 + 400 * 66);
+        assert_eq!(
+            &packets[0][..11],
+            &[0x10, 0, 0, 0, 0, 0, 0, 0, 1, 0x41, 0x00]
+        );
+    }
+
+    #[test]
+    fn no_packet_costs_more_than_the_bound() {
+        let mut outbox = Outbox::new(u64::MAX);
+        for _ in 0..10_000 {
+            outbox.push(Payload::Text("")).unwrap();
+        }
+        let mut last = Offset::ZERO;
+        while let Some(packet) = outbox.transmit(ALL) {
+            assert!(packet.end.offset.since(last) <= MAX_PACKET_COST);
+            last = packet.end.offset;
+        }
+        assert_eq!(last.get(), 640_000);
+    }
+
+    #[test]
+    fn the_very_bytes_are_sent_again_from_the_peers_position() {
+        let mut outbox = outbox();
+        let mut packets = Vec::new();
+        for message in ["one", "two", "three"] {
+            outbox.push(Payload::Text(message)).unwrap();
+            packets.extend(sent(&mut outbox));
+        }
+        assert_eq!(outbox.rewind(Seq::new(1)), 2);
+        let again = sent(&mut outbox);
+        assert_eq!(again, packets[1..]);
+        assert_eq!(again[0].as_ptr(), packets[1].as_ptr());
+    }
+
+    #[test]
+    fn full_refuses_and_an_acknowledgement_makes_room() {
+        let mut outbox = Outbox::new(200);
+        outbox.push(Payload::Binary(&[0; 36])).unwrap();
+        outbox.push(Payload::Binary(&[0; 36])).unwrap();
+        assert_eq!(outbox.room(), 0);
+        assert_eq!(outbox.push(Payload::Binary(&[])), None);
+        assert_eq!(sent(&mut outbox).len(), 1);
+        outbox.acknowledge(Seq::new(2)).unwrap();
+        assert_eq!(outbox.room(), 200);
+        assert!(outbox.is_delivered());
+        assert_eq!(outbox.push(Payload::Binary(&[])), Some(Seq::new(3)));
+    }
+
+    #[test]
+    fn an_acknowledgement_of_what_was_not_sent_is_an_error() {
+        let mut outbox = outbox();
+        outbox.push(Payload::Text("a")).unwrap();
+        assert!(
+            outbox.acknowledge(Seq::new(1)).is_err(),
+            "accepted, but not sent"
+        );
+        sent(&mut outbox);
+        assert!(outbox.acknowledge(Seq::new(2)).is_err());
+        outbox.acknowledge(Seq::new(1)).unwrap();
+        outbox.acknowledge(Seq::new(1)).unwrap();
+    }
+
+    #[test]
+    fn after_a_resume_only_what_this_connection_carried_can_be_acknowledged() {
+        let mut outbox = outbox();
+        for _ in 0..2 {
+            outbox.push(Payload::Text("a")).unwrap();
+            sent(&mut outbox);
+        }
+        outbox.rewind(Seq::new(1));
+        assert!(outbox.acknowledge(Seq::new(2)).is_err());
+        sent(&mut outbox);
+        outbox.acknowledge(Seq::new(2)).unwrap();
+    }
+
+    #[test]
+    fn an_acknowledgement_within_a_message_is_an_error() {
+        let mut outbox = outbox();
+        assert_eq!(
+            outbox.push(Payload::Binary(&[0; MAX_RECORD + 1])),
+            Some(Seq::new(2))
+        );
+        assert_eq!(sent(&mut outbox).len(), 2);
+        assert!(outbox.acknowledge(Seq::new(1)).is_err());
+        outbox.acknowledge(Seq::new(2)).unwrap();
+    }
+
+    #[test]
+    fn a_packet_waits_until_credit_covers_all_of_it() {
+        let mut outbox = outbox();
+        outbox.push(Payload::Binary(&[0; 36])).unwrap();
+        outbox.push(Payload::Binary(&[0; 36])).unwrap();
+        assert!(outbox.transmit(Offset::new(199)).is_none());
+        assert!(outbox.next_end().is_some());
+        assert!(outbox.transmit(Offset::new(200)).is_some());
+        assert!(outbox.next_end().is_none());
+    }
+
+    #[test]
+    fn a_peer_that_claims_an_impossible_position_is_refused() {
+        let mut outbox = outbox();
+        for _ in 0..3 {
+            outbox.push(Payload::Text("a")).unwrap();
+            sent(&mut outbox);
+        }
+        outbox.acknowledge(Seq::new(2)).unwrap();
+        assert!(outbox.check_resume(Seq::new(4), Seq::new(2)).is_err());
+        assert!(outbox.check_resume(Seq::new(1), Seq::new(1)).is_err());
+        assert!(outbox.check_resume(Seq::new(2), Seq::new(3)).is_err());
+        assert!(
+            outbox
+                .check_resume(Seq::new(u64::MAX), Seq::new(2))
+                .is_err()
+        );
+        assert!(outbox.check_resume(Seq::new(3), Seq::new(2)).is_ok());
+    }
+}

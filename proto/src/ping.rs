@@ -1,0 +1,59 @@
+//! A sign of life from the peer's session, and how long it took.
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// The last ping, if it is not answered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ping {
+    number: u64,
+    owed: bool,
+    sent: Option<Time>,
+}
+
+impl Ping {
+    /// A new ping is to be sent; the last one is forgotten.
+    pub(crate) fn ask(&mut self) {
+        self.owed = true;
+    }
+
+    pub(crate) fn is_owed(&self) -> bool {
+        self.owed
+    }
+
+    /// The number of the ping that is being sent.
+    pub(crate) fn send(&mut self, now: Time) -> u64 {
+        self.owed = false;
+        self.sent = Some(now);
+        self.number = self.number.wrapping_add(1);
+        self.number
+    }
+
+    /// The peer answered `number`: how long the last ping took, if it is that one.
+    pub(crate) fn answer(&mut self, now: Time, number: u64) -> Option<Duration> {
+        if number != self.number {
+            return None;
+        }
+        self.sent.take().map(|sent| now.since(sent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_answer_to_the_last_ping_counts_and_only_once() {
+        let mut ping = Ping::default();
+        ping.ask();
+        let first = ping.send(Time::from_millis(1));
+        let second = ping.send(Time::from_millis(5));
+        assert_eq!(ping.answer(Time::from_millis(7), first), None);
+        assert_eq!(
+            ping.answer(Time::from_millis(8), second),
+            Some(Duration::from_millis(3))
+        );
+        assert_eq!(ping.answer(Time::from_millis(9), second), None);
+    }
+}

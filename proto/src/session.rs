@@ -1,0 +1,464 @@
+//! The session: it only delegates. What it knows lies in the files of the same names.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::ack::Acks;
+use crate::credit::{ReceiveCredit, SendCredit};
+use crate::error::{HandleError, ProtocolError, SendError};
+use crate::event::{EndReason, Event, Events, Incoming};
+use crate::inbox::{Bounds, Inbox};
+use crate::limits::{Acknowledge, Config, MAX_MILLIS, MIN_MAX_MESSAGE, message_cost};
+use crate::message::Payload;
+use crate::number::{Generation, Offset, Position, Seq};
+use crate::outbox::Outbox;
+use crate::packet::{Packet, cut_reason};
+use crate::ping::Ping;
+use crate::resume::{Epoch, SessionId, Token, Tokens};
+use crate::state::{Link, LinkState, State};
+use crate::stats::{Counters, Stats, Wait};
+use crate::time::Time;
+use crate::timer::{Timer, Timers};
+use crate::transmit::control_buffer;
+
+/// Which side of a session this is. They differ in the resume exchange and in GOAWAY only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// It connects, and opens or resumes the session.
+    Client,
+    /// It answers.
+    Server,
+}
+
+/// One session of `unstall.v1`: a value that outlives its connections.
+///
+/// The crate's front page shows the run loop. A session is driven from one place at a time; it
+/// holds no lock, task, clock or socket.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub(crate) side: Side,
+    pub(crate) config: Config,
+    pub(crate) id: SessionId,
+    /// The server's; `None` on a client that was never welcomed.
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) tokens: Tokens,
+    pub(crate) state: State,
+    pub(crate) link: Link,
+    pub(crate) outbox: Outbox,
+    pub(crate) send_credit: SendCredit,
+    pub(crate) inbox: Inbox,
+    pub(crate) receive_credit: ReceiveCredit,
+    pub(crate) acks: Acks,
+    pub(crate) ping: Ping,
+    pub(crate) timers: Timers,
+    pub(crate) events: Events,
+    /// The largest message that the peer accepts, once it is known.
+    pub(crate) peer_max_message: Option<u64>,
+    /// How long the session lives without a connection.
+    pub(crate) life: Duration,
+    /// GOAWAY to be sent: the window in milliseconds, and the reason.
+    pub(crate) go_away: Option<(u64, String)>,
+    /// The cost of the message that found no room.
+    wanted: Option<u64>,
+    /// The application was told that nothing more comes.
+    end_told: bool,
+    pub(crate) control: BytesMut,
+    pub(crate) counters: Counters,
+}
+
+impl Session {
+    pub(crate) fn new(side: Side, config: Config, id: SessionId, token: Token) -> Session {
+        Session {
+            side,
+            id,
+            epoch: None,
+            tokens: Tokens::new(token),
+            state: State::Open,
+            link: Link::default(),
+            outbox: Outbox::new(config.replay),
+            send_credit: SendCredit::default(),
+            inbox: Inbox::default(),
+            receive_credit: ReceiveCredit::new(config.window, config.max_window),
+            acks: Acks::default(),
+            ping: Ping::default(),
+            timers: Timers::default(),
+            events: Events::default(),
+            peer_max_message: None,
+            life: config.session_life,
+            go_away: None,
+            wanted: None,
+            end_told: false,
+            control: control_buffer(),
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// Accepts a message for delivery: the sequence number of its last record, which
+    /// [`acknowledged`](Session::acknowledged) reaches when it is delivered. It is encoded at
+    /// once; the caller keeps what it borrowed.
+    ///
+    /// After calling this: [`poll_transmit`](Session::poll_transmit), when the connection can take
+    /// a packet. Sending several messages before lets them share one.
+    ///
+    /// # Errors
+    /// [`SendError::Full`]: wait for [`Event::Writable`] and send it again. Before the peer has
+    /// told its largest message, one of more than [`MIN_MAX_MESSAGE`] bytes waits as well. The
+    /// other errors are final.
+    #[inline]
+    pub fn send<'a>(&mut self, payload: impl Into<Payload<'a>>) -> Result<Seq, SendError> {
+        let payload = payload.into();
+        if !matches!(self.state, State::Open) {
+            return Err(SendError::Closed);
+        }
+        let size = payload.as_bytes().len() as u64;
+        if size > MIN_MAX_MESSAGE {
+            self.check_size(size)?;
+        }
+        match self.outbox.push(payload) {
+            Some(seq) => {
+                self.counters.messages_sent += 1;
+                Ok(seq)
+            }
+            None => {
+                self.wanted = Some(message_cost(size));
+                Err(SendError::Full)
+            }
+        }
+    }
+
+    /// Whether a message of that size may be sent at all.
+    fn check_size(&mut self, size: u64) -> Result<(), SendError> {
+        let limit = self.max_send_message();
+        if size <= limit {
+            return Ok(());
+        }
+        if self.peer_max_message.is_none() && size <= self.config.max_message {
+            self.wanted = Some(message_cost(size));
+            return Err(SendError::Full);
+        }
+        Err(SendError::TooLarge { size, limit })
+    }
+
+    /// The largest message that can be sent now, in bytes: the smaller one of both sides' limits;
+    /// [`MIN_MAX_MESSAGE`] before the peer's is known.
+    pub fn max_send_message(&self) -> u64 {
+        self.peer_max_message
+            .unwrap_or(MIN_MAX_MESSAGE)
+            .min(self.config.max_message)
+    }
+
+    /// A packet came on the connection `generation`: one WebSocket binary message. Messages in it
+    /// are slices of it.
+    ///
+    /// After calling this: [`recv`](Session::recv), [`poll_event`](Session::poll_event),
+    /// [`poll_transmit`](Session::poll_transmit), [`poll_timeout`](Session::poll_timeout).
+    ///
+    /// # Errors
+    /// After any error: send what `poll_transmit` still gives, close the connection, and call
+    /// [`detach`](Session::detach). [`HandleError::is_resumable`] says whether the session goes
+    /// on; if not, [`Event::Ended`] has come.
+    pub fn handle_packet(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        packet: Bytes,
+    ) -> Result<(), HandleError> {
+        if !self.link.is_current(generation) {
+            return Err(HandleError::Superseded);
+        }
+        if self.state.is_ended() {
+            return Ok(());
+        }
+        self.counters.packets_received += 1;
+        let result = match Packet::decode(packet) {
+            Ok(packet) => self.dispatch(now, packet),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(HandleError::Protocol(error)) = &result {
+            self.fail(now, generation, error.clone());
+        }
+        result
+    }
+
+    fn dispatch(&mut self, now: Time, packet: Packet) -> Result<(), HandleError> {
+        match packet {
+            Packet::Unknown(_) => {
+                self.counters.ignored += 1;
+                return Ok(());
+            }
+            Packet::Welcome(welcome) => return Ok(self.handle_welcome(&welcome)?),
+            Packet::Reject(rejection) => return Err(self.handle_reject(now, rejection)),
+            _ => {}
+        }
+        if self.link.state != LinkState::Attached {
+            return Err(ProtocolError::Unexpected("a packet before WELCOME").into());
+        }
+        self.tokens.confirm();
+        Ok(self.handle_attached(now, packet)?)
+    }
+
+    fn handle_attached(&mut self, now: Time, packet: Packet) -> Result<(), ProtocolError> {
+        match packet {
+            Packet::Data { first, records } => self.handle_data(first, records)?,
+            Packet::Ack(seq) => self.handle_ack(seq)?,
+            Packet::Credit(limit) => self.send_credit.raise(limit),
+            Packet::Blocked(limit) => {
+                self.receive_credit
+                    .peer_blocked(limit, self.inbox.progress());
+            }
+            Packet::Ping(number) => self.link.pong = Some(number),
+            Packet::Pong(number) => {
+                if let Some(round_trip) = self.ping.answer(now, number) {
+                    self.events.push(Event::Pong { round_trip });
+                }
+            }
+            Packet::Close { last, frame } => self.handle_close(now, last, frame)?,
+            Packet::End => self.handle_end()?,
+            Packet::Abort { code, reason } => {
+                self.end(EndReason::AbortedByPeer { code, reason }, None);
+            }
+            Packet::GoAway {
+                within_millis,
+                reason,
+            } if self.side == Side::Client => {
+                let within = Duration::from_millis(within_millis);
+                self.events.push(Event::GoAway { within, reason });
+            }
+            Packet::GoAway { .. } => return Err(ProtocolError::Unexpected("GOAWAY from a client")),
+            _ => {
+                return Err(ProtocolError::Unexpected(
+                    "a handshake on an attached connection",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_data(&mut self, first: Seq, records: Bytes) -> Result<(), ProtocolError> {
+        let bounds = Bounds {
+            credit: &self.receive_credit,
+            max_message: self.config.max_message,
+        };
+        self.inbox.accept(first, records, &bounds)?;
+        let peer_last = self
+            .state
+            .closing()
+            .and_then(|closing| closing.peer.as_ref());
+        match peer_last {
+            Some((last, _)) if self.inbox.received() > *last => {
+                Err(ProtocolError::Unexpected("records after CLOSE"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn handle_ack(&mut self, seq: Seq) -> Result<(), ProtocolError> {
+        self.outbox.acknowledge(seq)?;
+        self.check_writable();
+        self.check_finished();
+        Ok(())
+    }
+
+    /// Reports once that the message that found no room may find it now.
+    pub(crate) fn check_writable(&mut self) {
+        let fits = |cost| self.peer_max_message.is_some() && cost <= self.outbox.room();
+        if self.wanted.is_some_and(fits) {
+            self.wanted = None;
+            self.events.push(Event::Writable);
+        }
+    }
+
+    /// The next thing for the application, in order: messages, and at last the end. Handing over
+    /// is not taking: the peer is told nothing yet, so that messages may wait elsewhere.
+    ///
+    /// After calling this: [`taken`](Session::taken), when the application has them.
+    pub fn recv(&mut self) -> Option<Incoming> {
+        if let Some(batch) = self.inbox.pop() {
+            return Some(Incoming::Messages(batch));
+        }
+        if self.end_told {
+            return None;
+        }
+        let end = match &self.state {
+            State::Ended {
+                reason: EndReason::Closed(frame),
+                ..
+            } => Incoming::Closed(frame.clone()),
+            State::Ended { reason, .. } => Incoming::Discontinuity(reason.clone()),
+            other => Incoming::Closed(other.closing()?.peer.as_ref()?.1.clone()),
+        };
+        self.end_told = true;
+        Some(end)
+    }
+
+    /// The application has taken all messages up to `position`. This renews the peer's credit
+    /// and, unless the application acknowledges by hand, acknowledges them. Cumulative: report
+    /// once for many. A position from before is of no effect, and one beyond what was handed over
+    /// counts as all of that.
+    ///
+    /// After calling this: [`poll_transmit`](Session::poll_transmit) if
+    /// [`wants_transmit`](Session::wants_transmit), and [`poll_timeout`](Session::poll_timeout).
+    pub fn taken(&mut self, now: Time, position: Position) {
+        self.take_up_to(position);
+        if self.config.acknowledge == Acknowledge::WhenTaken {
+            self.acknowledge_taken(now, self.inbox.taken());
+        }
+    }
+
+    /// The application has processed all messages up to `position`, and so has taken them.
+    /// Needed only with [`Acknowledge::ByHand`].
+    ///
+    /// After calling this: the same as after [`taken`](Session::taken).
+    pub fn acknowledge(&mut self, now: Time, position: Position) {
+        self.take_up_to(position);
+        self.acknowledge_taken(now, position.min(self.inbox.taken()));
+    }
+
+    fn take_up_to(&mut self, position: Position) {
+        self.inbox.take_up_to(position);
+        self.receive_credit.grow_if_starved(self.inbox.progress());
+    }
+
+    fn acknowledge_taken(&mut self, now: Time, position: Position) {
+        if self.state.is_ended() {
+            return;
+        }
+        self.acks.advance(position);
+        if self.acks.is_owed() {
+            self.timers
+                .start(Timer::AckDelay, now, self.config.ack_delay);
+        }
+        self.check_finished();
+    }
+
+    /// The time has come that [`poll_timeout`](Session::poll_timeout) gave, or any other: calling
+    /// it too early, or too often, does no harm.
+    ///
+    /// After calling this: [`poll_event`](Session::poll_event),
+    /// [`poll_transmit`](Session::poll_transmit), [`poll_timeout`](Session::poll_timeout).
+    pub fn handle_timeout(&mut self, now: Time) {
+        while let Some(timer) = self.timers.expired(now) {
+            match timer {
+                Timer::AckDelay => self.acks.hurry(),
+                Timer::Handshake => {
+                    let generation = self.link.generation;
+                    self.detach(now, generation);
+                    self.events.push(Event::HandshakeTimedOut(generation));
+                }
+                Timer::Expiry => self.end(EndReason::Expired, None),
+                Timer::Close => self.close_timed_out(),
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Session::handle_timeout) is to be called next; `None`: not until
+    /// another call changes it.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// The next thing that happened. Call it after any other call, until it gives `None`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// Asks the peer for a sign of life; [`Event::Pong`] brings the round trip. One at a time: an
+    /// older one that is not answered is forgotten.
+    ///
+    /// After calling this: [`poll_transmit`](Session::poll_transmit).
+    pub fn ping(&mut self) {
+        self.ping.ask();
+    }
+
+    /// Server: asks the client to connect again, elsewhere or later, at a random moment within
+    /// `within`. The session is not touched.
+    ///
+    /// After calling this: [`poll_transmit`](Session::poll_transmit).
+    pub fn go_away(&mut self, within: Duration, reason: &str) {
+        if self.side == Side::Server {
+            let millis = u64::try_from(within.as_millis())
+                .unwrap_or(MAX_MILLIS)
+                .min(MAX_MILLIS);
+            self.go_away = Some((millis, cut_reason(reason).to_owned()));
+        }
+    }
+
+    /// Which side this is.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The session's name.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The last connection's number.
+    pub fn generation(&self) -> Generation {
+        self.link.generation
+    }
+
+    /// Whether `generation` is the connection that carries the session now. If not, close it.
+    pub fn is_current(&self, generation: Generation) -> bool {
+        self.link.is_current(generation)
+    }
+
+    /// Whether a connection carries the session and the resume exchange is done.
+    pub fn is_attached(&self) -> bool {
+        self.link.is_attached()
+    }
+
+    /// The last record that was accepted for sending.
+    pub fn accepted(&self) -> Seq {
+        self.outbox.accepted()
+    }
+
+    /// The last record that the peer has acknowledged. Everything accepted is delivered once
+    /// this reaches [`accepted`](Session::accepted).
+    pub fn acknowledged(&self) -> Seq {
+        self.outbox.acked()
+    }
+
+    /// How much more can be accepted, in bytes as credit counts them.
+    pub fn room(&self) -> u64 {
+        self.outbox.room()
+    }
+
+    /// What sending waits for, if anything is to be sent or acknowledged.
+    pub fn waits_for(&self) -> Option<Wait> {
+        let unsent = self.outbox.next_end();
+        if self.outbox.is_delivered() && self.wanted.is_none() {
+            return None;
+        }
+        if !self.link.is_attached() {
+            return Some(Wait::Connection);
+        }
+        match unsent {
+            Some(end) if end > self.send_credit.limit() => Some(Wait::Credit),
+            Some(_) => Some(Wait::Transport),
+            None if self.wanted.is_some() => Some(Wait::Replay),
+            None => Some(Wait::Acknowledgement),
+        }
+    }
+
+    /// The counters and gauges of this moment.
+    pub fn stats(&self) -> Stats {
+        let progress = self.inbox.progress();
+        Stats {
+            counters: self.counters,
+            duplicates: self.inbox.duplicates(),
+            unacknowledged: self.outbox.cost(),
+            untaken: progress.received.since(progress.taken),
+            window: self.receive_credit.window(),
+            credit: self.send_credit.limit().since(self.outbox.sent_end()),
+            granted: self.receive_credit.granted().since(progress.received),
+        }
+    }
+
+    /// How far the peer may send, as credit counts.
+    pub fn granted(&self) -> Offset {
+        self.receive_credit.granted()
+    }
+}

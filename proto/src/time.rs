@@ -1,0 +1,40 @@
+//! The caller's clock.
+
+use std::time::Duration;
+
+/// A moment on the caller's clock: the time since any fixed origin of the caller's choice.
+///
+/// The session never asks for the time; it is told. Moments must not go backwards from call to
+/// call; if they do, timers only fire later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(Duration);
+
+impl Time {
+    /// The origin of the clock.
+    pub const ORIGIN: Time = Time(Duration::ZERO);
+
+    /// The moment `since_origin` after the origin.
+    pub const fn new(since_origin: Duration) -> Time {
+        Time(since_origin)
+    }
+
+    /// The moment that many milliseconds after the origin.
+    pub const fn from_millis(millis: u64) -> Time {
+        Time(Duration::from_millis(millis))
+    }
+
+    /// The time since the origin.
+    pub const fn since_origin(self) -> Duration {
+        self.0
+    }
+
+    /// The moment `later` after this one; the last one there is when that does not exist.
+    pub const fn after(self, later: Duration) -> Time {
+        Time(self.0.saturating_add(later))
+    }
+
+    /// The time from `earlier` to this moment; zero when it is not earlier.
+    pub const fn since(self, earlier: Time) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}

@@ -1,0 +1,495 @@
+//! What a session promises, on a quiet wire and on a broken one.
+
+mod world;
+
+use std::time::Duration;
+
+use unstall_proto::limits::MIN_WINDOW;
+use unstall_proto::{
+    Acknowledge, CloseFrame, Config, EndReason, Event, Fate, HandleError, Incoming, Kind, Payload,
+    Rejection, SendError, Seq, Session, SessionId, Side, Time, Token, Wait,
+};
+use world::World;
+
+fn world() -> World {
+    World::new(1, Config::new(), Config::new())
+}
+
+/// A world whose session is open.
+fn opened() -> World {
+    let mut world = world();
+    world.connect();
+    world.run_for(100);
+    assert!(world.client.events.contains(&Event::Opened));
+    assert!(world.server().events.contains(&Event::Opened));
+    world
+}
+
+fn texts(received: &[(Kind, Vec<u8>)]) -> Vec<&str> {
+    received
+        .iter()
+        .map(|(_, bytes)| std::str::from_utf8(bytes).unwrap())
+        .collect()
+}
+
+#[test]
+fn messages_arrive_both_ways_and_empty_ones_too() {
+    let mut world = opened();
+    world.client.session.send("a").unwrap();
+    world.client.session.send("").unwrap();
+    world.server().session.send(&[1, 2][..]).unwrap();
+    world.run_for(100);
+    assert_eq!(
+        world.server().received,
+        [(Kind::Text, b"a".to_vec()), (Kind::Text, Vec::new())]
+    );
+    assert_eq!(world.client.received, [(Kind::Binary, vec![1, 2])]);
+    assert_eq!(world.client.session.acknowledged(), Seq::new(2));
+}
+
+#[test]
+fn what_is_sent_before_the_first_connection_is_delivered() {
+    let mut world = world();
+    world.client.session.send("early").unwrap();
+    assert_eq!(world.client.session.waits_for(), Some(Wait::Connection));
+    world.connect();
+    world.run_for(100);
+    assert_eq!(texts(&world.server().received), ["early"]);
+}
+
+#[test]
+fn a_message_of_many_packets_arrives_whole_also_when_larger_than_the_window() {
+    let config = Config::new().window(MIN_WINDOW).max_window(MIN_WINDOW);
+    let mut world = World::new(1, config.clone(), config);
+    world.connect();
+    world.run_for(100);
+    let large: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+    world.client.session.send(&large[..]).unwrap();
+    world.client.session.send("after").unwrap();
+    world.run_for(2_000);
+    assert_eq!(world.server().received.len(), 2);
+    assert!(world.server().received[0].1 == large);
+}
+
+#[test]
+fn every_cut_of_the_resume_exchange_is_survived() {
+    // The wire's delay is 5 ms: HELLO, WELCOME and the confirmation are cut in turn.
+    for cut_after in 0..25 {
+        for (client_notices, server_notices) in [(true, true), (true, false)] {
+            let mut world = world();
+            world.client.session.send("one").unwrap();
+            for round in 0..3 {
+                world.connect();
+                world.run_for(cut_after);
+                world.cut(client_notices, server_notices);
+                if let Some(server) = &mut world.server {
+                    server.session.send(&*format!("s{round}")).unwrap();
+                }
+                world.run_for(20);
+            }
+            world.client.session.send("two").unwrap();
+            world.connect();
+            world.run_for(200);
+            assert_eq!(
+                texts(&world.server().received),
+                ["one", "two"],
+                "cut after {cut_after} ms"
+            );
+            let all: Vec<_> = (3 - world.client.received.len()..3)
+                .map(|r| format!("s{r}"))
+                .collect();
+            assert_eq!(texts(&world.client.received), all);
+            assert!(world.errors.is_empty() && world.rejections.is_empty());
+        }
+    }
+}
+
+#[test]
+fn credit_is_renewed_after_a_resume_that_lost_it() {
+    let config = Config::new().window(MIN_WINDOW).max_window(MIN_WINDOW);
+    let mut world = World::new(1, config.clone(), config);
+    world.connect();
+    world.run_for(100);
+    world.server().takes = false;
+    for _ in 0..40 {
+        world.client.session.send(&[0; 60_000][..]).unwrap();
+    }
+    world.run_for(100);
+    assert_eq!(world.client.session.waits_for(), Some(Wait::Credit));
+    world.cut(true, true);
+    world.server().takes = true;
+    world.run_for(10);
+    world.connect();
+    world.run_for(2_000);
+    assert_eq!(world.server().received.len(), 40);
+    assert_eq!(
+        world.client.session.acknowledged(),
+        world.client.session.accepted()
+    );
+}
+
+#[test]
+fn a_receiver_that_does_not_take_is_never_sent_more_than_its_window() {
+    let config = Config::new().window(MIN_WINDOW).max_window(MIN_WINDOW);
+    let mut world = World::new(1, config.clone(), config);
+    world.connect();
+    world.run_for(100);
+    world.server().takes = false;
+    while world.client.session.send("").is_ok() {}
+    world.run_for(1_000);
+    let stats = world.server().session.stats();
+    assert!(
+        stats.untaken <= MIN_WINDOW && stats.untaken > MIN_WINDOW / 2,
+        "{}",
+        stats.untaken
+    );
+    // Control does not wait: a ping is answered although data is held back.
+    world.client.session.ping();
+    world.run_for(100);
+    assert!(
+        world
+            .client
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Pong { .. }))
+    );
+}
+
+#[test]
+fn the_window_grows_when_the_wire_is_long_and_the_application_keeps_up() {
+    let mut world = opened();
+    world.delay = Duration::from_millis(50);
+    for _ in 0..200 {
+        world.client.session.send(&[0; 60_000][..]).unwrap();
+    }
+    world.run_for(10_000);
+    assert_eq!(world.server().received.len(), 200);
+    assert!(world.server().session.stats().window > 1 << 20);
+}
+
+#[test]
+fn full_gives_the_message_back_and_writable_comes_when_there_is_room() {
+    let mut world = opened();
+    world.server().takes = false;
+    let mut sent = 0;
+    while world.client.session.send(&[0; 60_000][..]).is_ok() {
+        sent += 1;
+    }
+    assert_eq!(
+        world.client.session.send(&[0; 60_000][..]),
+        Err(SendError::Full)
+    );
+    world.run_for(1_000);
+    assert!(!world.client.events.contains(&Event::Writable));
+    world.server().takes = true;
+    world.run_for(10_000);
+    assert!(world.client.events.contains(&Event::Writable));
+    world.client.session.send(&[0; 60_000][..]).unwrap();
+    world.run_for(10_000);
+    assert_eq!(world.server().received.len(), sent + 1);
+}
+
+#[test]
+fn a_message_larger_than_the_peer_accepts_is_refused_at_the_sender() {
+    let mut world = World::new(1, Config::new(), Config::new().max_message(100_000));
+    assert_eq!(
+        world.client.session.send(&[0; 100_001][..]),
+        Err(SendError::Full)
+    );
+    world.connect();
+    world.run_for(100);
+    assert!(world.client.events.contains(&Event::Writable));
+    assert_eq!(
+        world.client.session.send(&[0; 100_001][..]),
+        Err(SendError::TooLarge {
+            size: 100_001,
+            limit: 100_000
+        })
+    );
+    world.client.session.send(&[0; 100_000][..]).unwrap();
+    world.run_for(1_000);
+    assert_eq!(world.server().received.len(), 1);
+}
+
+#[test]
+fn acknowledging_by_hand_means_processed() {
+    let by_hand = Config::new().acknowledge(Acknowledge::ByHand);
+    let mut world = World::new(1, Config::new(), by_hand);
+    world.connect();
+    world.client.session.send("a").unwrap();
+    world.client.session.send("b").unwrap();
+    world.run_for(1_000);
+    assert_eq!(world.server().received.len(), 2);
+    assert_eq!(world.client.session.acknowledged(), Seq::ZERO);
+    let now = world.now;
+    let first = unstall_proto::Position {
+        seq: Seq::new(1),
+        offset: unstall_proto::Offset::new(65),
+    };
+    world.server().session.acknowledge(now, first);
+    world.run_for(1_000);
+    assert_eq!(world.client.session.acknowledged(), Seq::new(1));
+}
+
+#[test]
+fn a_newer_connection_fences_the_older_one_at_once() {
+    let mut world = opened();
+    let old = world.client.session.generation();
+    // The client gave up a connection that the server still holds.
+    world.client.session.detach(world.now, old);
+    world.connect();
+    world.run_for(100);
+    let now = world.now;
+    let server = &mut world.server().session;
+    assert!(!server.is_current(old));
+    let packet = unstall_proto::Packet::Ping(1).to_bytes();
+    assert_eq!(
+        server.handle_packet(now, old, packet),
+        Err(HandleError::Superseded)
+    );
+    assert_eq!(server.poll_transmit(now, old), None);
+}
+
+#[test]
+fn rejections_carry_their_reason() {
+    let mut world = opened();
+    world.cut(true, true);
+    let now = world.now;
+
+    let mut stranger = Session::client(Config::new(), world.client.session.id(), Token([9; 16]));
+    let generation = stranger.attach(now).unwrap();
+    let hello = stranger.poll_transmit(now, generation).unwrap();
+    let hello = unstall_proto::Hello::from_packet(hello).unwrap();
+    let answer = world.server().session.resume(&hello, Token([8; 16]));
+    assert_eq!(answer, Err(Rejection::NotYours));
+
+    // The server let the session go after its life.
+    world.run_for(130_000);
+    assert_eq!(world.server().ended(), Some(&EndReason::Expired));
+}
+
+#[test]
+fn a_restarted_server_says_unknown_and_the_messages_come_back() {
+    let mut world = opened();
+    world.client.session.send("delivered").unwrap();
+    world.run_for(100);
+    world.client.session.send("maybe").unwrap();
+    world.step();
+    world.cut(true, true);
+    world.client.session.send("not sent").unwrap();
+    world.server = None;
+    world.epoch = unstall_proto::Epoch(std::num::NonZeroU64::new(2).unwrap());
+    world.connect();
+    world.run_for(100);
+    assert_eq!(
+        world.client.ended(),
+        Some(&EndReason::Rejected(Rejection::Unknown))
+    );
+    let back: Vec<_> = world
+        .client
+        .session
+        .undelivered()
+        .map(|m| (m.payload.to_vec(), m.fate))
+        .collect();
+    assert_eq!(
+        back,
+        [
+            (b"maybe".to_vec(), Fate::MaybeDelivered),
+            (b"not sent".to_vec(), Fate::NotSent)
+        ]
+    );
+    assert!(matches!(
+        world.client.last,
+        Some(Incoming::Discontinuity(_))
+    ));
+    assert!(world.client.session.attach(world.now).is_none());
+}
+
+#[test]
+fn close_delivers_everything_first_and_both_sides_end_cleanly() {
+    for cut_after in 0..40 {
+        let mut world = opened();
+        world.client.session.send("a").unwrap();
+        world.server().session.send("b").unwrap();
+        let now = world.now;
+        world
+            .client
+            .session
+            .close(now, CloseFrame::new(1000, "bye"), Duration::from_secs(30));
+        assert_eq!(world.client.session.send("late"), Err(SendError::Closed));
+        world.run_for(cut_after);
+        world.cut(true, true);
+        world.run_for(10);
+        world.connect();
+        world.run_for(1_000);
+        let closed = EndReason::Closed(CloseFrame::new(1000, "bye"));
+        assert_eq!(
+            world.client.ended(),
+            Some(&closed),
+            "cut after {cut_after} ms"
+        );
+        assert_eq!(
+            world.server().ended(),
+            Some(&closed),
+            "cut after {cut_after} ms"
+        );
+        assert_eq!(texts(&world.server().received), ["a"]);
+        assert_eq!(texts(&world.client.received), ["b"]);
+        assert!(matches!(world.client.last, Some(Incoming::Closed(_))));
+        assert!(matches!(world.server().last, Some(Incoming::Closed(_))));
+        assert!(world.client.session.is_over() && world.server().session.is_over());
+        assert!(world.client.session.poll_timeout().is_none());
+    }
+}
+
+#[test]
+fn a_close_that_takes_too_long_ends_with_the_list() {
+    let mut world = opened();
+    world.server().takes = false;
+    world.client.session.send("a").unwrap();
+    let now = world.now;
+    world
+        .client
+        .session
+        .close(now, CloseFrame::new(1000, ""), Duration::from_secs(1));
+    world.run_for(2_000);
+    assert_eq!(world.client.ended(), Some(&EndReason::CloseTimedOut));
+    assert_eq!(world.client.session.undelivered().count(), 1);
+    assert!(matches!(
+        world.server().ended(),
+        Some(EndReason::AbortedByPeer { .. })
+    ));
+    assert!(world.client.session.is_over() && world.server().session.is_over());
+    // The server's application can still have what had arrived, and then learns of the end.
+    world.server().takes = true;
+    world.run_for(10);
+    assert_eq!(texts(&world.server().received), ["a"]);
+    assert!(matches!(
+        world.server().last,
+        Some(Incoming::Discontinuity(_))
+    ));
+}
+
+#[test]
+fn an_idle_session_is_kept_while_connected_and_expires_without_connection() {
+    let mut world = opened();
+    world.run_for(3_600_000);
+    assert_eq!(world.client.ended(), None);
+    world.cut(true, true);
+    world.run_for(119_000);
+    world.connect();
+    world.run_for(100);
+    assert!(world.client.session.is_attached());
+    world.cut(true, true);
+    world.run_for(121_000);
+    assert_eq!(world.client.ended(), Some(&EndReason::Expired));
+    assert_eq!(world.server().ended(), Some(&EndReason::Expired));
+}
+
+#[test]
+fn a_server_that_does_not_answer_hello_is_given_up() {
+    let mut world = world();
+    world.connect();
+    world.cut(false, false);
+    world.run_for(10_001);
+    assert!(matches!(
+        world.client.events[..],
+        [Event::HandshakeTimedOut(_)]
+    ));
+    assert!(world.client.session.wants_connection());
+    world.connect();
+    world.run_for(100);
+    assert!(world.client.session.is_attached());
+}
+
+#[test]
+fn go_away_reaches_the_client_with_its_window() {
+    let mut world = opened();
+    world
+        .server()
+        .session
+        .go_away(Duration::from_secs(30), "deploy");
+    world.run_for(100);
+    let expected = Event::GoAway {
+        within: Duration::from_secs(30),
+        reason: "deploy".to_owned(),
+    };
+    assert!(world.client.events.contains(&expected));
+}
+
+#[test]
+fn an_abort_reaches_the_peer_and_gives_the_messages_back() {
+    let mut world = opened();
+    world.server().takes = false;
+    world.client.session.send("a").unwrap();
+    world.run_for(100);
+    world.client.session.abort("enough");
+    world.run_for(100);
+    assert_eq!(world.client.session.undelivered().count(), 1);
+    assert!(matches!(
+        world.server().ended(),
+        Some(EndReason::AbortedByPeer { .. })
+    ));
+    assert!(world.client.session.is_over());
+}
+
+#[test]
+fn a_session_that_was_never_connected_closes_at_once() {
+    let mut session = Session::client(Config::new(), SessionId([0; 16]), Token([0; 16]));
+    session.close(
+        Time::ORIGIN,
+        CloseFrame::new(1000, ""),
+        Duration::from_secs(1),
+    );
+    assert!(session.is_over());
+    assert_eq!(session.side(), Side::Client);
+}
+
+#[test]
+fn a_broken_peer_ends_the_session_and_is_told_why() {
+    let mut world = opened();
+    let now = world.now;
+    let generation = world.client.session.generation();
+    let server = &mut world.server().session;
+    server.send("mine").unwrap();
+    let beyond = unstall_proto::Packet::Ack(Seq::new(5)).to_bytes();
+    let error = server.handle_packet(now, generation, beyond).unwrap_err();
+    assert!(!error.is_resumable());
+    world.run_for(100);
+    assert!(matches!(
+        world.server().ended(),
+        Some(EndReason::Protocol(_))
+    ));
+    assert!(matches!(
+        world.client.ended(),
+        Some(EndReason::AbortedByPeer {
+            code: unstall_proto::ErrorCode::INVALID_ACK,
+            ..
+        })
+    ));
+    assert_eq!(world.server().session.undelivered().count(), 1);
+}
+
+#[test]
+fn a_gap_loses_the_connection_and_not_the_session() {
+    let mut world = opened();
+    let now = world.now;
+    let generation = world.client.session.generation();
+    let server = &mut world.server().session;
+    let mut packet = vec![0x10, 0, 0, 0, 0, 0, 0, 0, 2];
+    packet.extend([4, 7]);
+    let error = server
+        .handle_packet(now, generation, packet.into())
+        .unwrap_err();
+    assert!(error.is_resumable());
+    assert!(!server.is_attached());
+    world.client.session.detach(now, generation);
+    world
+        .client
+        .session
+        .send(Payload::Text("still here"))
+        .unwrap();
+    world.connect();
+    world.run_for(100);
+    assert_eq!(texts(&world.server().received), ["still here"]);
+}
