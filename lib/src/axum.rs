@@ -13,10 +13,13 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::connection::Connection;
+use crate::defaults;
 use crate::handshake::{self, Rejection};
 use crate::options::Options;
+use crate::session::registry::{Attached, Sessions};
 use crate::transport::Transport;
 
 /// Extracts a WebSocket handshake from a request; [`on_upgrade`](Upgrade::on_upgrade) answers it.
@@ -46,6 +49,7 @@ pub struct Upgrade {
     upgrade: OnUpgrade,
     options: Options,
     subprotocols: Vec<String>,
+    sessions: Option<Sessions>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
@@ -62,6 +66,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
             upgrade,
             options: Options::default(),
             subprotocols: Vec::new(),
+            sessions: None,
         })
     }
 }
@@ -70,6 +75,13 @@ impl Upgrade {
     /// The options of the connection.
     pub fn options(mut self, options: Options) -> Upgrade {
         self.options = options;
+        self
+    }
+
+    /// Offers sessions (`unstall.v1`) beside plain connections. A client that resumes a session is
+    /// handed to the handler that has it, and `on_upgrade`'s does not run again.
+    pub fn sessions(mut self, sessions: &Sessions) -> Upgrade {
+        self.sessions = Some(sessions.clone());
         self
     }
 
@@ -92,7 +104,11 @@ impl Upgrade {
         H: FnOnce(Connection) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let agreement = match handshake::check(&self.request, &self.subprotocols) {
+        let mut spoken = self.subprotocols;
+        if self.sessions.is_some() {
+            spoken.insert(0, unstall_proto::SUBPROTOCOL.to_owned());
+        }
+        let agreement = match handshake::check(&self.request, &spoken) {
             Ok(agreement) => agreement,
             Err(rejection) => return IntoResponse::into_response(rejection),
         };
@@ -121,7 +137,18 @@ impl Upgrade {
                 subprotocol,
                 response: None,
             };
-            handler(Connection::start_server(upgraded, request, options).0).await;
+            let connection = match self.sessions.filter(|_| upgraded.is_session()) {
+                None => Connection::start_server(upgraded, request, options).0,
+                Some(sessions) => {
+                    let attach = sessions.0.attach(upgraded, request, &options);
+                    match timeout(defaults::SERVER_HANDSHAKE_TIMEOUT, attach).await {
+                        Ok(Ok(Attached::New(connection, _))) => connection,
+                        // An existing session goes on with its own handler.
+                        _ => return,
+                    }
+                }
+            };
+            handler(connection).await;
         });
         response
     }

@@ -5,7 +5,10 @@ mod backoff;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_rustls::rustls::ClientConfig;
 use tracing::Instrument;
 
@@ -19,10 +22,11 @@ use crate::{
     message::{Gap, Incoming, Message},
     options::Options,
     proxy::Proxy,
-    pump::{Ended, Plain, Pump, Reading},
+    pump::{Ended, Plain, Pump, Reading, Traffic},
+    session::{Link, client::Wanted, packets::Packets, registry::over_packets},
     shared::{Identity, Shared},
     stats::StallCause,
-    transport::{Transport, Upgraded},
+    transport::Upgraded,
     ws::{Side, WebSocket},
 };
 
@@ -141,6 +145,7 @@ pub struct Client {
     subprotocols: Vec<String>,
     tls: Option<Arc<ClientConfig>>,
     proxy: Option<String>,
+    session: Wanted,
     options: Options,
     reconnect: Option<Reconnect>,
     hook: Option<Hook>,
@@ -165,6 +170,7 @@ impl Client {
             subprotocols: Vec::new(),
             tls: None,
             proxy: None,
+            session: Wanted::Offered,
             options: Options::default(),
             reconnect: Some(Reconnect::default()),
             hook: None,
@@ -206,6 +212,19 @@ impl Client {
     /// wants one. The proxy resolves the server's name.
     pub fn proxy(mut self, url: impl Into<String>) -> Client {
         self.proxy = Some(url.into());
+        self
+    }
+
+    /// The server must agree to a session (`unstall.v1`); else connecting fails with
+    /// [`ConnectError::Subprotocol`].
+    pub fn require_session(mut self) -> Client {
+        self.session = Wanted::Required;
+        self
+    }
+
+    /// Offers no session, even to a server that speaks `unstall.v1`.
+    pub fn plain(mut self) -> Client {
+        self.session = Wanted::Never;
         self
     }
 
@@ -304,8 +323,8 @@ impl Setup {
 /// Where waiting for a connection led.
 enum Dialed {
     Open(Box<Upgraded>),
-    /// Close was requested meanwhile.
-    Closed,
+    /// Meanwhile it ended: close was requested, or the session is over.
+    Over,
     Failed(Arc<ConnectError>),
 }
 
@@ -338,6 +357,7 @@ impl Dialer {
                 tls: client.tls,
                 proxy: client.proxy.as_deref().map(Proxy::parse).transpose()?,
                 subprotocols: client.subprotocols,
+                session: client.session,
                 connect_timeout: client.options.connect_timeout,
             },
             headers,
@@ -381,12 +401,12 @@ impl Dialer {
         let mut reading = Reading::new(&shared.options);
         let mut upgraded = first;
         let mut lost: Option<(Arc<ConnectionError>, Instant)> = None;
-        let ended = loop {
+        loop {
             let open = match upgraded.take() {
                 Some(upgraded) => upgraded,
-                None => match self.redial(&shared, &mut reading).await {
+                None => match self.redial(&shared, Away::Plain(&mut reading)).await {
                     Dialed::Open(upgraded) => *upgraded,
-                    Dialed::Closed => break Ended::requested(),
+                    Dialed::Over => break Ended::requested(),
                     Dialed::Failed(error) => {
                         break Ended::because(ConnectionError::Reconnect(error));
                     }
@@ -399,24 +419,45 @@ impl Dialer {
                     away: since.elapsed(),
                 });
             }
+            if open.is_session() {
+                match self.run_session(open, &shared, &mut reading).await {
+                    Some(next) => {
+                        upgraded = next;
+                        continue;
+                    }
+                    None => return drop(guard),
+                }
+            }
             let started = Instant::now();
             let ended = self.converse(open, &shared, &mut reading).await;
             let Some(why) = self.reason_to_reconnect(&ended) else {
                 break ended;
             };
-            if let Some(backoff) = &mut self.backoff {
-                backoff.lived(started.elapsed(), ended.received_any);
-            }
-            let why = Arc::new(why);
-            let in_flight = ended.in_flight;
-            shared.events.push(Event::Disconnected {
-                why: why.clone(),
-                in_flight,
-            });
-            lost = Some((why, Instant::now()));
-        };
-        ended.finish(&shared, &mut reading).await;
+            lost = Some((self.lost(why, &ended, started, &shared), Instant::now()));
+        }
+        .finish(&shared, &mut reading)
+        .await;
         drop(guard);
+    }
+
+    /// A connection that is to be made again has ended.
+    fn lost(
+        &mut self,
+        why: ConnectionError,
+        ended: &Ended,
+        started: Instant,
+        shared: &Shared,
+    ) -> Arc<ConnectionError> {
+        if let Some(backoff) = &mut self.backoff {
+            backoff.lived(started.elapsed(), ended.received_any);
+        }
+        let why = Arc::new(why);
+        let in_flight = ended.in_flight;
+        shared.events.push(Event::Disconnected {
+            why: why.clone(),
+            in_flight,
+        });
+        why
     }
 
     /// Why to connect again after this end; `None` if it is the last.
@@ -433,7 +474,7 @@ impl Dialer {
     }
 
     /// Dials until it succeeds, with waits in between.
-    async fn redial(&mut self, shared: &Arc<Shared>, reading: &mut Reading) -> Dialed {
+    async fn redial(&mut self, shared: &Shared, mut away: Away<'_>) -> Dialed {
         shared
             .meter
             .wait(StallCause::Connecting, true, Instant::now());
@@ -464,8 +505,8 @@ impl Dialer {
                 sleep_until(Instant::now() + wait).await;
                 self.dial().await
             };
-            match while_away(shared, reading, work).await {
-                None => break Dialed::Closed,
+            match away.until(shared, work).await {
+                None => break Dialed::Over,
                 Some(Ok(upgraded)) => break Dialed::Open(Box::new(upgraded)),
                 Some(Err(error)) => {
                     let why = Arc::new(error);
@@ -487,99 +528,206 @@ impl Dialer {
         dialed
     }
 
-    /// One connection: the hook, then everything else.
+    /// One plain connection: the hook, then everything else.
     async fn converse(&self, open: Upgraded, shared: &Arc<Shared>, reading: &mut Reading) -> Ended {
         let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
-        match &self.hook {
-            None => {
-                Pump::new(ws, shared.clone(), Plain::new(reading))
-                    .run()
-                    .await
+        let Some(hook) = &self.hook else {
+            return Pump::new(ws, shared.clone(), Plain::new(reading))
+                .run()
+                .await;
+        };
+        let own = shared.for_setup();
+        let mut own_reading = Reading::new(&own.options);
+        let mut pump = Pump::new(ws, own.clone(), Plain::new(&mut own_reading));
+        let ended = match set_up(hook, &mut pump, &own, shared).await {
+            Ok(()) => {
+                reading.append(own.inbox.drain());
+                pump.rebind(shared.clone(), |plain| plain.continue_with(reading));
+                return pump.run().await;
             }
-            Some(hook) => set_up(hook, ws, shared, reading).await,
+            Err(SetupFailure::Ended(ended)) => ended,
+            Err(SetupFailure::Failed(why)) => {
+                own.request_close(CloseCode::GOING_AWAY, "");
+                let mut ended = pump.run().await;
+                ended.requested = shared.is_closing();
+                ended.why = Some(why).filter(|_| !ended.requested);
+                ended
+            }
+        };
+        drop(pump);
+        reading.append(own.inbox.drain());
+        reading.append(own_reading.take_received());
+        ended
+    }
+
+    /// A session, over as many connections as it takes. `None`: it was the last; else what there
+    /// is to go on with.
+    async fn run_session(
+        &mut self,
+        open: Upgraded,
+        shared: &Arc<Shared>,
+        reading: &mut Reading,
+    ) -> Option<Option<Upgraded>> {
+        let mut link = Link::client(shared);
+        link.put_before(reading.take_received());
+        let mut next = Some(open);
+        let mut refused = None;
+        while let Some(open) = next.take() {
+            if !open.is_session() {
+                link.abort("the server no longer offers sessions");
+                next = Some(open);
+                break;
+            }
+            if !link.attach() {
+                break;
+            }
+            shared.set_identity(identity(&open));
+            let started = Instant::now();
+            let ended = self.converse_session(open, shared, &mut link).await;
+            link.detach(shared, Instant::now());
+            if link.is_over() || link.end().is_some() {
+                break;
+            }
+            let why = ended.why.clone().unwrap_or(ConnectionError::EndOfStream);
+            self.lost(why, &ended, started, shared);
+            if self.backoff.is_none() {
+                link.abort("this client does not reconnect");
+                break;
+            }
+            match self.redial(shared, Away::Session(&mut link)).await {
+                Dialed::Open(open) => next = Some(*open),
+                Dialed::Over => break,
+                Dialed::Failed(why) => {
+                    refused = Some(ConnectionError::Reconnect(why));
+                    link.abort("connecting again failed");
+                }
+            }
+        }
+        let restart = refused.is_none() && self.backoff.is_some() && !shared.is_closing();
+        link.end_client(shared, reading, restart, refused)
+            .await
+            .then_some(next)
+    }
+
+    /// One connection of a session: for a fresh one the hook, then everything else.
+    async fn converse_session(
+        &self,
+        open: Upgraded,
+        shared: &Arc<Shared>,
+        link: &mut Link,
+    ) -> Ended {
+        let ws = over_packets(open, Side::Client, &shared.options);
+        let hook = self.hook.as_ref().filter(|_| !link.was_opened());
+        let Some(hook) = hook else {
+            return Pump::new(ws, shared.clone(), Packets(link)).run().await;
+        };
+        let own = shared.for_setup();
+        link.rebind(shared, &own);
+        let mut pump = Pump::new(ws, own.clone(), Packets(link));
+        match set_up(hook, &mut pump, &own, shared).await {
+            Ok(()) => {
+                pump.rebind(shared.clone(), |packets| packets.0.rebind(&own, shared));
+                return pump.run().await;
+            }
+            Err(failure) => {
+                let link = &mut *pump.traffic().0;
+                link.abort("the set-up was not completed");
+                link.forget_undelivered();
+                link.rebind(&own, shared);
+                match failure {
+                    SetupFailure::Ended(ended) => ended,
+                    SetupFailure::Failed(why) => {
+                        let mut ended = pump.run().await;
+                        ended.why = Some(why);
+                        ended
+                    }
+                }
+            }
         }
     }
 }
 
-/// Runs the hook over queues of its own, then goes on with those of the connection.
-async fn set_up(
+enum SetupFailure {
+    /// The connection ended first.
+    Ended(Ended),
+    Failed(ConnectionError),
+}
+
+/// Runs the hook over the queues `own`, which the pump serves.
+async fn set_up<S, T>(
     hook: &Hook,
-    ws: WebSocket<Transport>,
-    shared: &Arc<Shared>,
-    reading: &mut Reading,
-) -> Ended {
-    let own = shared.for_setup();
-    let mut own_reading = Reading::new(&own.options);
+    pump: &mut Pump<S, T>,
+    own: &Arc<Shared>,
+    shared: &Shared,
+) -> Result<(), SetupFailure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: Traffic,
+{
     // Held, so that the hook may drop its `Setup` and go on.
     let sender = Sender::new(own.clone());
     let setup = Setup {
         sender: sender.clone(),
         receiver: Receiver::borrowed(own.clone()),
     };
-    let mut pump = Pump::new(ws, own.clone(), Plain::new(&mut own_reading));
+    let limit = own.options.setup_timeout;
     let run_hook = async {
         hook(setup).await?;
         // What the hook sent must be on its way before anything else.
         sender.flush().await.map_err(BoxError::from)
     };
-    let done = tokio::select! {
-        biased;
-        done = timeout(own.options.setup_timeout, run_hook) => match done {
-            Ok(result) => result.map_err(|error| ConnectionError::Setup(error.to_string())),
-            Err(_) => Err(ConnectionError::Setup(format!(
-                "it took longer than {:?}", own.options.setup_timeout
-            ))),
-        },
-        ended = pump.run() => {
-            reading.append(own.inbox.drain());
-            reading.append(own_reading.take_received());
-            return ended;
-        }
-        () = shared.close_requested() => Err(ConnectionError::ClosedHere),
-    };
-    let Err(why) = done else {
-        reading.append(own.inbox.drain());
-        pump.rebind(shared.clone(), |plain| plain.continue_with(reading));
-        return pump.run().await;
-    };
-    own.request_close(CloseCode::GOING_AWAY, "");
-    let mut ended = pump.run().await;
-    ended.requested = shared.is_closing();
-    ended.why = Some(why).filter(|_| !ended.requested);
-    reading.append(own.inbox.drain());
-    reading.append(own_reading.take_received());
-    ended
-}
-
-/// Does `work` while the handles go on being served; `None` if close was requested.
-async fn while_away<T>(
-    shared: &Shared,
-    reading: &mut Reading,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    let serve = async {
-        reading.drain(shared).await;
-        std::future::pending::<()>().await
-    };
-    let report = async {
-        loop {
-            let now = Instant::now();
-            let expired = shared.outbox.expire(now);
-            if expired > 0 {
-                shared.events.push(Event::Expired { messages: expired });
-            }
-            match shared.meter.report(now) {
-                Some(next) => sleep_until(next).await,
-                None => std::future::pending::<()>().await,
-            }
-        }
-    };
+    let failed = |why: String| SetupFailure::Failed(ConnectionError::Setup(why));
     tokio::select! {
         biased;
-        () = shared.close_requested() => None,
-        done = work => Some(done),
-        () = serve => None,
-        () = report => None,
+        done = timeout(limit, run_hook) => match done {
+            Ok(result) => result.map_err(|error| failed(error.to_string())),
+            Err(_) => Err(failed(format!("it took longer than {limit:?}"))),
+        },
+        ended = pump.run() => Err(SetupFailure::Ended(ended)),
+        () = shared.close_requested() => Err(SetupFailure::Failed(ConnectionError::ClosedHere)),
+    }
+}
+
+/// What goes on being served while there is no connection.
+enum Away<'a> {
+    Plain(&'a mut Reading),
+    Session(&'a mut Link),
+}
+
+impl Away<'_> {
+    /// Does `work` meanwhile; `None` if it is over before: for a plain connection when close is
+    /// requested, for a session when it has ended.
+    async fn until<T>(&mut self, shared: &Shared, work: impl Future<Output = T>) -> Option<T> {
+        let serve = async {
+            match self {
+                Away::Session(link) => link.serve_detached(shared).await,
+                Away::Plain(reading) => tokio::select! {
+                    () = shared.close_requested() => {}
+                    () = async { reading.drain(shared).await; std::future::pending().await } => {}
+                },
+            }
+        };
+        tokio::select! {
+            biased;
+            () = serve => None,
+            done = work => Some(done),
+            () = report_while_away(shared) => None,
+        }
+    }
+}
+
+/// Reports what waits too long, and drops what has passed its time. Never resolves.
+async fn report_while_away(shared: &Shared) {
+    loop {
+        let now = Instant::now();
+        let expired = shared.outbox.expire(now);
+        if expired > 0 {
+            shared.events.push(Event::Expired { messages: expired });
+        }
+        match shared.meter.report(now) {
+            Some(next) => sleep_until(next).await,
+            None => std::future::pending::<()>().await,
+        }
     }
 }
 

@@ -20,13 +20,15 @@ use tracing::Instrument;
 use crate::{
     defaults::RECEIVE_YIELD_EVERY,
     error::{
-        CloseCode, CloseReport, ConnectionError, FlushError, SendError, SendRefusal, TrySendError,
+        CloseCode, CloseReport, ConnectionError, DeliveryError, FlushError, SendError, SendRefusal,
+        TrySendError,
     },
     events::Events,
-    inbox::End,
+    inbox::{End, Taken},
     message::{Incoming, Message},
     options::Options,
     pump::{Plain, Pump, Reading},
+    session::Undelivered,
     shared::{Identity, Shared},
     stats::Stats,
     transport::Upgraded,
@@ -110,6 +112,7 @@ impl Connection {
 
     /// The handles over `shared`, and the guard that ends it should its task vanish.
     pub(crate) fn over(shared: Arc<Shared>) -> (Connection, TaskGuard) {
+        crate::doctor::register(&shared);
         let guard = TaskGuard(shared.clone());
         let connection = Connection {
             sender: Sender::new(shared.clone()),
@@ -166,6 +169,25 @@ impl Connection {
     /// What happens to the connection, from the oldest event that is kept.
     pub fn events(&self) -> Events {
         self.sender.events()
+    }
+
+    /// Whether the peer agreed to a session (`unstall.v1`), so that nothing is lost in silence over
+    /// broken connections. A client that connects lazily knows it after the first connection.
+    pub fn is_session(&self) -> bool {
+        self.sender.is_session()
+    }
+
+    /// See [`Sender::delivered`].
+    ///
+    /// # Errors
+    /// As [`Sender::delivered`].
+    pub async fn delivered(&self) -> Result<(), DeliveryError> {
+        self.sender.delivered().await
+    }
+
+    /// See [`Receiver::acknowledge`].
+    pub fn acknowledge(&self) {
+        self.receiver.acknowledge();
     }
 
     /// The peer's address, where there is one: of the proxy, if one is in between.
@@ -296,6 +318,52 @@ impl Sender {
         self.shared.report()
     }
 
+    /// Whether the peer agreed to a session.
+    pub fn is_session(&self) -> bool {
+        self.shared.board.is_session()
+    }
+
+    /// Of a session: waits until the peer's application has taken (or acknowledged by hand)
+    /// everything accepted before this call. Safe to cancel.
+    ///
+    /// # Errors
+    /// This is no session, or it ended first: then the messages come back from
+    /// [`take_undelivered`](Self::take_undelivered) or the close report.
+    pub async fn delivered(&self) -> Result<(), DeliveryError> {
+        let board = &self.shared.board;
+        let (lost_before, _) = board.progress();
+        self.shared
+            .outbox
+            .flush()
+            .await
+            .map_err(|error| DeliveryError::Ended(error.reason))?;
+        if !board.is_session() {
+            return Err(DeliveryError::NotASession);
+        }
+        let target = board.accepted();
+        loop {
+            let changed = board.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let (lost, settled) = board.progress();
+            if lost > lost_before {
+                return Err(DeliveryError::Lost {
+                    messages: lost - lost_before,
+                });
+            }
+            if settled + lost >= target {
+                return Ok(());
+            }
+            changed.await;
+        }
+    }
+
+    /// Messages of sessions that ended before the peer's application had taken them, in order.
+    /// Each comes back once: here, or in the report of [`close`](Self::close).
+    pub fn take_undelivered(&self) -> Vec<Undelivered> {
+        self.shared.board.take_undelivered()
+    }
+
     /// Waits until the connection has ended for good, and reports as [`close`](Self::close) does.
     /// Safe to cancel.
     pub async fn ended(&self) -> CloseReport {
@@ -423,7 +491,9 @@ pub struct Receiver {
     /// Taken from the inbox in one go, handed out one by one.
     local: VecDeque<Incoming>,
     /// Bytes handed out that the inbox does not know of yet.
-    taken: usize,
+    taken: Taken,
+    /// Messages handed out in all.
+    received: u64,
     handed_out: u32,
     end: Option<End>,
     /// Dropped, it gives back what it has not handed out, for another receiver.
@@ -436,7 +506,8 @@ impl Receiver {
         Receiver {
             shared,
             local,
-            taken: 0,
+            taken: Taken::default(),
+            received: 0,
             handed_out: 0,
             end: None,
             borrowed: false,
@@ -478,8 +549,9 @@ impl Receiver {
             }
         }
         if let Some(incoming) = self.local.pop_front() {
-            self.taken += incoming.cost();
-            if self.taken >= self.shared.inbox.release_step() {
+            self.taken.add(&incoming);
+            self.received += u64::from(matches!(incoming, Incoming::Message(_)));
+            if self.taken.bytes >= self.shared.inbox.release_step() {
                 self.shared.inbox.release(&mut self.taken);
             }
             return Poll::Ready(Ok(Some(incoming)));
@@ -488,6 +560,22 @@ impl Receiver {
             Some(error) => Err((**error).clone()),
             None => Ok(None),
         })
+    }
+
+    /// With [`Options::acknowledge_by_hand`]: everything received so far is processed, and counts as
+    /// delivered to the peer.
+    pub fn acknowledge(&self) {
+        self.shared.board.acknowledge(self.received);
+    }
+
+    /// How many messages were received so far, for [`acknowledge_to`](Self::acknowledge_to).
+    pub fn position(&self) -> u64 {
+        self.received
+    }
+
+    /// As [`acknowledge`](Self::acknowledge), up to an earlier [`position`](Self::position).
+    pub fn acknowledge_to(&self, position: u64) {
+        self.shared.board.acknowledge(position.min(self.received));
     }
 
     /// A snapshot of the counters, queues and stalls.
@@ -514,7 +602,7 @@ impl Drop for Receiver {
         if self.borrowed {
             self.shared.inbox.put_back(std::mem::take(&mut self.local));
         } else {
-            self.shared.inbox.receiver_gone();
+            self.shared.inbox.receiver_gone(&mut self.local);
             self.shared.handle_dropped();
         }
     }

@@ -102,6 +102,20 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
 /// starts again with the first wait.
 pub const RECONNECT_PROOF: Duration = Duration::from_secs(10);
 
+/// Sent messages that a session keeps until they are acknowledged: two of the largest messages,
+/// and more than the largest window.
+pub const REPLAY_BYTES: usize = 32 << 20;
+
+/// How far a session's receive window may grow: 1 Gbit/s over 60 ms.
+pub const WINDOW_BYTES: usize = 8 << 20;
+
+/// A session's first receive window: 100 Mbit/s over 80 ms.
+pub(crate) const FIRST_WINDOW_BYTES: u64 = 1 << 20;
+
+/// A session's life without a connection: covers a deploy, a tunnel, a laptop carried to another
+/// room.
+pub const SESSION_LIFE: Duration = Duration::from_secs(120);
+
 /// The spill file's default size.
 pub const SPILL_BYTES: u64 = 1 << 30;
 
@@ -152,6 +166,13 @@ pub(crate) const SERVER_ANSWER_GRACE: Duration = Duration::from_secs(1);
 pub(crate) const SERVER_HEADER_BYTES: usize = 16 * 1024;
 /// Header lines of the upgrade request. Browsers behind two proxies send about thirty.
 pub(crate) const SERVER_HEADERS: usize = 100;
+/// Sessions of a server, with or without a connection: twice its connections, so that each may be
+/// between two of them.
+pub const SERVER_SESSIONS: usize = 20_000;
+/// Bytes that a server's sessions may keep in all, beyond which those without a connection go.
+pub const SERVER_SESSION_BYTES: usize = 1 << 30;
+/// Over how long a server that goes away spreads its clients: 10,000 clients make 1,000 a second.
+pub const GO_AWAY_SPREAD: Duration = Duration::from_secs(10);
 /// Bytes that all connections of a process may hold in their buffers together.
 pub(crate) const SERVER_PROCESS_BYTES: usize = 1024 * 1024 * 1024;
 /// Connections over a limit that are being told so at once. Beyond it they are closed unanswered:

@@ -21,6 +21,7 @@ use tower_service::Service;
 pub(crate) use self::target::Target;
 use crate::connect_error::{ConnectError, ConnectPhase};
 use crate::proxy::Proxy;
+use crate::session::client::Wanted;
 use crate::transport::{Transport, Upgraded};
 use crate::{defaults, tls};
 
@@ -32,6 +33,8 @@ pub(crate) struct DialOptions {
     pub(crate) proxy: Option<Proxy>,
     /// Offered in this order.
     pub(crate) subprotocols: Vec<String>,
+    /// Whether a session is offered, before them.
+    pub(crate) session: Wanted,
     /// One deadline over everything.
     pub(crate) connect_timeout: Duration,
 }
@@ -74,7 +77,7 @@ pub(crate) async fn dial(
     } else {
         Transport::tcp_stream(tcp)
     };
-    let upgrade = upgrade::upgrade(transport, target, &options.subprotocols, headers);
+    let upgrade = upgrade::upgrade(transport, target, options, headers);
     deadline.cover(ConnectPhase::Upgrade, upgrade).await
 }
 

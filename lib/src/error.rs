@@ -124,6 +124,12 @@ pub enum ConnectionError {
     /// Connecting again failed in a way that no retry can mend, or the attempts were used up.
     #[error("reconnecting failed: {0}")]
     Reconnect(Arc<ConnectError>),
+    /// The server goes away and asked to be left.
+    #[error("the server goes away and asked its clients to connect again")]
+    GoingAway,
+    /// The session ended and cannot be resumed.
+    #[error("the session was lost: {0}")]
+    SessionLost(SessionLoss),
     /// The connection's task ended without a word: the runtime was shut down.
     #[error("the connection's task was stopped: the runtime shut down")]
     Aborted,
@@ -152,6 +158,39 @@ impl From<io::Error> for ConnectionError {
     fn from(error: io::Error) -> ConnectionError {
         ConnectionError::Io(Arc::new(error))
     }
+}
+
+/// Why a session cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionLoss {
+    /// It was without a connection for longer than its life.
+    #[error("it was without a connection for its whole life")]
+    Expired,
+    /// The server does not know it: it was started anew.
+    #[error("the server was started anew and does not know it")]
+    Unknown,
+    /// It belongs to somebody else: the token or the principal does not match.
+    #[error("it belongs to somebody else")]
+    NotYours,
+    /// A newer connection of the same session exists.
+    #[error("it is in use by a newer connection")]
+    Superseded,
+    /// The server has no room for it.
+    #[error("the server has no room for another session")]
+    Full,
+    /// The close was not completed by its deadline.
+    #[error("the close was not completed by its deadline")]
+    CloseTimedOut,
+    /// The peer ended it at once.
+    #[error("the peer ended it: {0}")]
+    AbortedByPeer(String),
+    /// The server, or the protocol, refused it.
+    #[error("{0}")]
+    Refused(String),
+    /// The server offers no session any more.
+    #[error("the server no longer offers sessions")]
+    NotOffered,
 }
 
 /// A message that could not be sent comes back with the reason.
@@ -202,6 +241,24 @@ pub struct FlushError {
     pub reason: Arc<ConnectionError>,
 }
 
+/// [`delivered`](crate::Sender::delivered) cannot say that everything was delivered.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeliveryError {
+    /// A plain peer never says what its application took.
+    #[error("the peer agreed to no session: what its application took cannot be known")]
+    NotASession,
+    /// The session ended first; the messages come back.
+    #[error("the session ended with {messages} messages undelivered")]
+    Lost {
+        /// How many come back.
+        messages: u64,
+    },
+    /// The connection has ended.
+    #[error("the connection ended before everything was delivered: {0}")]
+    Ended(Arc<ConnectionError>),
+}
+
 /// What [`close`](crate::Sender::close) found out.
 #[derive(Debug, Default)]
 #[non_exhaustive]
@@ -213,6 +270,9 @@ pub struct CloseReport {
     /// Messages of which no byte was written, in order. Only the first report of a connection has
     /// them.
     pub unsent: Vec<Message>,
+    /// Of a session: messages that were sent and that the peer's application never acknowledged, in
+    /// order; it may have them or not. They come before those in `unsent`.
+    pub maybe_delivered: Vec<Message>,
     /// How many messages were handed to the socket's write buffer without leaving it whole: each
     /// may or may not have reached the peer.
     pub in_flight: u64,

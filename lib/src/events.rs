@@ -33,6 +33,29 @@ pub enum Event {
         /// Messages that were in the write buffer: each may or may not have reached the peer.
         in_flight: u64,
     },
+    /// The peer agreed to a session: from now on nothing is lost in silence, whatever happens to
+    /// connections.
+    SessionOpened,
+    /// The session goes on over a new connection.
+    Resumed {
+        /// How long there was no connection.
+        after: Duration,
+        /// Records that were sent again.
+        replayed: u64,
+    },
+    /// The session ended and could not be resumed.
+    SessionLost {
+        /// Why.
+        why: Arc<ConnectionError>,
+        /// Messages that come back from
+        /// [`Sender::take_undelivered`](crate::Sender::take_undelivered).
+        undelivered: u64,
+    },
+    /// The server goes away: this client connects again at a random moment within this time.
+    GoAway {
+        /// From now.
+        within: Duration,
+    },
     /// An attempt to connect failed.
     AttemptFailed {
         /// Which attempt since the loss, from 1.

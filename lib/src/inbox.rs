@@ -41,9 +41,33 @@ struct State {
     overflowed: u64,
     discarded: u64,
     receiver_gone: bool,
+    /// Messages that the application has taken, or will never take.
+    taken: u64,
     end: Option<End>,
     receiver: Option<Waker>,
     pump: Option<Waker>,
+}
+
+/// What the receiver has handed to the application and not reported yet.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) bytes: usize,
+    pub(crate) messages: u64,
+}
+
+impl Taken {
+    pub(crate) fn add(&mut self, item: &Incoming) {
+        self.bytes += item.cost();
+        self.messages += u64::from(is_message(item));
+    }
+}
+
+fn is_message(item: &Incoming) -> bool {
+    matches!(item, Incoming::Message(_))
+}
+
+fn count_messages(items: &VecDeque<Incoming>) -> u64 {
+    items.iter().filter(|item| is_message(item)).count() as u64
 }
 
 /// One task pushes (the pump), one takes (the receiver).
@@ -72,6 +96,7 @@ impl Inbox {
                 overflowed: 0,
                 discarded: 0,
                 receiver_gone: false,
+                taken: 0,
                 end: None,
                 receiver: None,
                 pump: None,
@@ -86,8 +111,7 @@ impl Inbox {
         let receiver = {
             let mut state = self.state.lock().unwrap();
             if state.receiver_gone {
-                state.discarded += batch.len() as u64;
-                batch.clear();
+                state.discard(batch);
                 return pushed;
             }
             while let Some(item) = batch.pop_front() {
@@ -152,7 +176,7 @@ impl Inbox {
     pub(crate) fn take(
         &self,
         local: &mut VecDeque<Incoming>,
-        taken: &mut usize,
+        taken: &mut Taken,
         cx: &Context<'_>,
     ) -> Poll<Result<(), End>> {
         let (result, pump) = {
@@ -178,7 +202,7 @@ impl Inbox {
     }
 
     /// Reports bytes as consumed between two takes, so that reading goes on meanwhile.
-    pub(crate) fn release(&self, taken: &mut usize) {
+    pub(crate) fn release(&self, taken: &mut Taken) {
         let pump = self.state.lock().unwrap().release(std::mem::take(taken));
         pump.into_iter().for_each(Waker::wake);
     }
@@ -188,17 +212,52 @@ impl Inbox {
         self.limit / 8
     }
 
-    /// The receiver was dropped: from now on what arrives is counted and discarded.
-    pub(crate) fn receiver_gone(&self) {
+    /// The receiver was dropped, with what it had not handed out: from now on what arrives is
+    /// counted and discarded.
+    pub(crate) fn receiver_gone(&self, local: &mut VecDeque<Incoming>) {
         let pump = {
             let mut state = self.state.lock().unwrap();
             state.receiver_gone = true;
-            state.discarded += state.queue.len() as u64;
-            state.queue = VecDeque::new();
+            state.discard(local);
+            let mut queue = std::mem::take(&mut state.queue);
+            state.discard(&mut queue);
             let bytes = state.bytes;
-            state.release(bytes)
+            state.release(Taken { bytes, messages: 0 });
+            state.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);
+    }
+
+    /// How many messages the application has taken, or will never take, in all.
+    pub(crate) fn taken_messages(&self) -> u64 {
+        self.state.lock().unwrap().taken
+    }
+
+    /// Moves messages while there is room, whatever the policy; the rest waits.
+    pub(crate) fn push_while_room(&self, batch: &mut VecDeque<Incoming>, now: Instant) {
+        if batch.is_empty() {
+            return;
+        }
+        let receiver = {
+            let mut state = self.state.lock().unwrap();
+            if state.receiver_gone {
+                state.discard(batch);
+                return;
+            }
+            while let Some(item) = batch.front() {
+                if !state.has_room(item.cost(), self.limit) && is_message(item) {
+                    break;
+                }
+                let item = batch.pop_front().expect("it is there");
+                state.append(item, now);
+            }
+            if state.queue.is_empty() {
+                None
+            } else {
+                state.receiver.take()
+            }
+        };
+        receiver.into_iter().for_each(Waker::wake);
     }
 
     pub(crate) fn is_receiver_gone(&self) -> bool {
@@ -216,7 +275,7 @@ impl Inbox {
     pub(crate) fn drain(&self) -> VecDeque<Incoming> {
         let mut state = self.state.lock().unwrap();
         let bytes = state.bytes;
-        state.release(bytes);
+        state.release(Taken { bytes, messages: 0 });
         std::mem::take(&mut state.queue)
     }
 
@@ -240,6 +299,13 @@ impl Inbox {
 impl State {
     fn has_room(&mut self, cost: usize, limit: usize) -> bool {
         self.bytes == 0 || (self.bytes + cost <= limit && self.share.cover(self.bytes + cost))
+    }
+
+    fn discard(&mut self, items: &mut VecDeque<Incoming>) {
+        let messages = count_messages(items);
+        self.discarded += messages;
+        self.taken += messages;
+        items.clear();
     }
 
     fn append(&mut self, item: Incoming, now: Instant) {
@@ -374,11 +440,12 @@ impl State {
         }
     }
 
-    fn release(&mut self, taken: usize) -> Option<Waker> {
-        if taken == 0 {
+    fn release(&mut self, taken: Taken) -> Option<Waker> {
+        if taken.bytes == 0 {
             return None;
         }
-        self.bytes = self.bytes.saturating_sub(taken);
+        self.taken += taken.messages;
+        self.bytes = self.bytes.saturating_sub(taken.bytes);
         let bytes = self.bytes;
         self.share.relax(bytes);
         self.pump.take()

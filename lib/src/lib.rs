@@ -21,6 +21,7 @@ mod outbox;
 mod proxy;
 mod pump;
 mod server;
+mod session;
 mod shared;
 mod spill;
 mod stats;
@@ -35,14 +36,18 @@ pub use connect_error::{ConnectError, ConnectPhase};
 pub use connection::{Connection, MessageSink, Receiver, Sender};
 pub use doctor::doctor;
 pub use error::{
-    BoxError, Close, CloseCode, CloseReport, ConnectionError, FlushError, SendError, SendRefusal,
-    TrySendError,
+    BoxError, Close, CloseCode, CloseReport, ConnectionError, DeliveryError, FlushError, SendError,
+    SendRefusal, SessionLoss, TrySendError,
 };
 pub use events::{Event, Events};
 pub use handshake::Rejection;
 pub use message::{Gap, Incoming, Message};
 pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};
 pub use server::{PeerAddr, Server, ServerBuilder, ServerLimits, ServerStats, ShutdownReport};
+pub use session::{
+    Undelivered,
+    registry::{Principal, SessionLimits, Sessions},
+};
 pub use stats::{QueueStats, StallCause, StallStats, Stats};
 pub use tls::client_config_from_pem;
 pub use tokio_rustls::rustls;

@@ -83,6 +83,13 @@ impl Message {
         Message { text, payload }
     }
 
+    /// A message whose payload is borrowed from a packet.
+    pub(crate) fn copied(text: bool, payload: &[u8]) -> Message {
+        let payload = Payload::inline(payload)
+            .unwrap_or_else(|| Payload::Shared(Bytes::copy_from_slice(payload)));
+        Message { text, payload }
+    }
+
     /// Whether this is a text message.
     pub fn is_text(&self) -> bool {
         self.text
@@ -158,12 +165,7 @@ impl Eq for Message {}
 
 impl From<&str> for Message {
     fn from(text: &str) -> Message {
-        let payload = Payload::inline(text.as_bytes())
-            .unwrap_or_else(|| Payload::Shared(Bytes::copy_from_slice(text.as_bytes())));
-        Message {
-            text: true,
-            payload,
-        }
+        Message::copied(true, text.as_bytes())
     }
 }
 
@@ -175,12 +177,7 @@ impl From<String> for Message {
 
 impl From<&[u8]> for Message {
     fn from(payload: &[u8]) -> Message {
-        let payload = Payload::inline(payload)
-            .unwrap_or_else(|| Payload::Shared(Bytes::copy_from_slice(payload)));
-        Message {
-            text: false,
-            payload,
-        }
+        Message::copied(false, payload)
     }
 }
 
@@ -239,6 +236,12 @@ pub enum Gap {
         why: Arc<ConnectionError>,
         /// From its end to the new connection.
         away: Duration,
+    },
+    /// The session ended and could not be resumed; another one may follow. What the peer had
+    /// accepted for sending and this side did not receive is missing; the peer was given it back.
+    SessionLost {
+        /// Why it ended.
+        why: Arc<ConnectionError>,
     },
     /// The inbox was full and its policy dropped these messages here.
     Dropped {

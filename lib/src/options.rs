@@ -131,6 +131,10 @@ pub struct Options {
     pub(crate) stall_after: Duration,
     pub(crate) pack_delay: Duration,
     pub(crate) budget: Option<Arc<Budget>>,
+    pub(crate) replay_bytes: usize,
+    pub(crate) window_bytes: usize,
+    pub(crate) session_life: Duration,
+    pub(crate) acknowledge_by_hand: bool,
 }
 
 impl Default for Options {
@@ -150,6 +154,10 @@ impl Default for Options {
             stall_after: defaults::STALL_AFTER,
             pack_delay: Duration::ZERO,
             budget: None,
+            replay_bytes: defaults::REPLAY_BYTES,
+            window_bytes: defaults::WINDOW_BYTES,
+            session_life: defaults::SESSION_LIFE,
+            acknowledge_by_hand: false,
         }
     }
 }
@@ -253,5 +261,52 @@ impl Options {
     pub fn budget(mut self, budget: Arc<Budget>) -> Options {
         self.budget = Some(budget);
         self
+    }
+
+    /// Of a session: how many bytes of sent messages are kept until the peer's application has
+    /// taken them. Full means that sending waits. Default 32 MiB.
+    pub fn replay_bytes(mut self, bytes: usize) -> Options {
+        self.replay_bytes = bytes;
+        self
+    }
+
+    /// Of a session: how many bytes the peer may send ahead of this application, at most. The
+    /// window grows up to it while it is what limits the stream. Default 8 MiB; at least 256 KiB.
+    pub fn window_bytes(mut self, bytes: usize) -> Options {
+        self.window_bytes = bytes;
+        self
+    }
+
+    /// How long a session lives without a connection; the shorter time of both sides counts.
+    /// Default 2 min.
+    pub fn session_life(mut self, life: Duration) -> Options {
+        self.session_life = life;
+        self
+    }
+
+    /// Of a session: a received message counts as delivered when the application says so with
+    /// [`Receiver::acknowledge`](crate::Receiver::acknowledge), not already when it asks for the
+    /// next one. Default off.
+    pub fn acknowledge_by_hand(mut self, by_hand: bool) -> Options {
+        self.acknowledge_by_hand = by_hand;
+        self
+    }
+
+    /// What the session protocol is told of all this.
+    pub(crate) fn session_config(&self) -> unstall_proto::Config {
+        let acknowledge = match self.acknowledge_by_hand {
+            true => unstall_proto::Acknowledge::ByHand,
+            false => unstall_proto::Acknowledge::WhenTaken,
+        };
+        let window = self.window_bytes as u64;
+        unstall_proto::Config::new()
+            .window(window.min(defaults::FIRST_WINDOW_BYTES))
+            .max_window(window)
+            .max_message(self.max_message_bytes as u64)
+            .replay(self.replay_bytes as u64)
+            .handshake_timeout(self.connect_timeout)
+            .session_life(self.session_life)
+            .close_timeout(self.close_timeout)
+            .acknowledge(acknowledge)
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -55,7 +58,7 @@ pub(crate) struct Outbox {
     written: Notify,
     budget: Option<Arc<Budget>>,
     limit: usize,
-    max_message: usize,
+    max_message: AtomicUsize,
 }
 
 impl Outbox {
@@ -81,7 +84,7 @@ impl Outbox {
             written: Notify::new(),
             budget: options.budget.clone(),
             limit,
-            max_message: options.max_message_bytes,
+            max_message: AtomicUsize::new(options.max_message_bytes),
         }
     }
 
@@ -91,7 +94,7 @@ impl Outbox {
     }
 
     fn check_size(&self, message: &Message) -> Result<(), SendRefusal> {
-        let (size, limit) = (message.len(), self.max_message);
+        let (size, limit) = (message.len(), self.max_message.load(Ordering::Relaxed));
         if size > limit {
             Err(SendRefusal::TooLarge { size, limit })
         } else {
@@ -243,18 +246,34 @@ impl Outbox {
 
     /// Messages left the pump: written to the socket, or expired unsent.
     pub(crate) fn done(&self, messages: u64, bytes: usize, permits: usize) {
-        if messages == 0 {
-            return;
+        if messages > 0 {
+            self.release(bytes, permits);
+            self.complete(messages);
         }
+    }
+
+    /// Gives room back.
+    pub(crate) fn release(&self, bytes: usize, permits: usize) {
         {
             let mut state = self.state.lock().unwrap();
-            state.done += messages;
             state.bytes -= bytes;
             let bytes = state.bytes;
             state.share.relax(bytes);
         }
         self.room.add_permits(permits);
-        self.written.notify_waiters();
+    }
+
+    /// So many messages more count as flushed.
+    pub(crate) fn complete(&self, messages: u64) {
+        if messages > 0 {
+            self.state.lock().unwrap().done += messages;
+            self.written.notify_waiters();
+        }
+    }
+
+    /// The peer of a session takes no larger message.
+    pub(crate) fn limit_messages(&self, bytes: usize) {
+        self.max_message.fetch_min(bytes, Ordering::Relaxed);
     }
 
     /// Drops queued messages whose time has passed, and makes room.

@@ -190,6 +190,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
+    pub(crate) fn traffic(&mut self) -> &mut T {
+        &mut self.traffic
+    }
+
     /// Goes on with other queues; `change` makes the traffic do so.
     pub(crate) fn rebind(&mut self, shared: Arc<Shared>, change: impl FnOnce(&mut T)) {
         change(&mut self.traffic);
@@ -199,6 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let now = Instant::now();
         let turn = self.turn(cx, now);
+        self.counters.resumes = self.shared.meter.counters().resumes;
         self.shared.meter.publish(self.counters);
         match turn {
             Ok(false) => {}

@@ -212,11 +212,18 @@ impl Server {
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         let state = self.state();
         state.stop();
+        let sessions = state.config.sessions.as_ref();
+        if let Some(sessions) = sessions {
+            sessions.0.close_all(deadline.max(defaults::GO_AWAY_SPREAD));
+        }
         state.open.close_all();
         state.queue.close();
         let mut aborted = 0;
         if timeout(deadline, state.open.emptied()).await.is_err() {
             aborted = state.open.abort_all();
+            if let Some(sessions) = sessions {
+                sessions.0.abort_all();
+            }
             let _ = timeout(defaults::SHUTDOWN_ABORT_GRACE, state.open.emptied()).await;
         }
         state.advance(Life::Stopped);

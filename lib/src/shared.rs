@@ -16,6 +16,7 @@ use crate::{
     inbox::{End, Inbox},
     options::Options,
     outbox::Outbox,
+    session::Board,
     stats::{Meter, Stats},
 };
 
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     pub(crate) events: Arc<EventLog>,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) board: Arc<Board>,
     identity: Mutex<Identity>,
     control: Mutex<Control>,
     closing: watch::Sender<bool>,
@@ -73,6 +75,7 @@ impl Shared {
             options: Arc::new(options),
             events,
             meter,
+            board: Arc::default(),
             identity: Mutex::new(identity),
             control: Mutex::default(),
             closing: watch::Sender::new(false),
@@ -93,6 +96,7 @@ impl Shared {
             options: Arc::new(options),
             events: self.events.clone(),
             meter: self.meter.clone(),
+            board: self.board.clone(),
             identity: Mutex::new(self.identity()),
             control: Mutex::default(),
             closing: watch::Sender::new(false),
@@ -161,6 +165,12 @@ impl Shared {
         {
             let mut control = self.control.lock().unwrap();
             let report = control.report.get_or_insert(report);
+            for undelivered in self.board.take_undelivered() {
+                match undelivered.maybe_delivered {
+                    true => report.maybe_delivered.push(undelivered.message),
+                    false => report.unsent.push(undelivered.message),
+                }
+            }
             report.unsent.extend(self.outbox.take_unsent());
         }
         let now = Instant::now();
@@ -189,6 +199,7 @@ impl Shared {
             clean: report.clean,
             peer: report.peer.clone(),
             unsent: std::mem::take(&mut report.unsent),
+            maybe_delivered: std::mem::take(&mut report.maybe_delivered),
             in_flight: report.in_flight,
             error: report.error.clone(),
         }
@@ -217,6 +228,7 @@ impl Shared {
             discarded,
             round_trip: counters.round_trip,
             connections: counters.connections,
+            resumes: counters.resumes,
             stalls: self.meter.stalls(now),
         }
     }

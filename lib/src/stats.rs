@@ -15,6 +15,10 @@ use crate::events::{Event, EventLog};
 pub enum StallCause {
     /// The inbox is full: this side's application does not take what was received.
     ApplicationNotReading,
+    /// The peer's credit is used up: its application does not take what was sent.
+    OutOfCredit,
+    /// The replay buffer is full: the peer acknowledges too little.
+    ReplayFull,
     /// The socket takes no more: the peer does not read, or the network does not carry.
     SocketFull,
     /// A ping is unanswered.
@@ -25,8 +29,10 @@ pub enum StallCause {
 
 impl StallCause {
     /// All causes.
-    pub const ALL: [StallCause; 4] = [
+    pub const ALL: [StallCause; 6] = [
         StallCause::ApplicationNotReading,
+        StallCause::OutOfCredit,
+        StallCause::ReplayFull,
         StallCause::SocketFull,
         StallCause::PeerSilent,
         StallCause::Connecting,
@@ -37,6 +43,8 @@ impl fmt::Display for StallCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             StallCause::ApplicationNotReading => "this application is not reading",
+            StallCause::OutOfCredit => "out of credit: the peer's application is not reading",
+            StallCause::ReplayFull => "the peer has not acknowledged enough",
             StallCause::SocketFull => "the peer is not reading",
             StallCause::PeerSilent => "the peer is silent",
             StallCause::Connecting => "connecting",
@@ -102,7 +110,9 @@ pub struct Stats {
     pub round_trip: Option<Duration>,
     /// WebSockets made for this handle, the present one included.
     pub connections: u64,
-    /// Time spent in each stall cause, all four in the order of [`StallCause::ALL`].
+    /// Connections over which a session went on.
+    pub resumes: u64,
+    /// Time spent in each stall cause, all of them in the order of [`StallCause::ALL`].
     pub stalls: Vec<StallStats>,
 }
 
@@ -127,6 +137,7 @@ pub(crate) struct Counters {
     pub(crate) round_trip: Option<Duration>,
     pub(crate) overflowed: u64,
     pub(crate) connections: u64,
+    pub(crate) resumes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -161,6 +172,10 @@ impl Meter {
 
     pub(crate) fn counters(&self) -> Counters {
         self.state.lock().unwrap().counters
+    }
+
+    pub(crate) fn count_resume(&self) {
+        self.state.lock().unwrap().counters.resumes += 1;
     }
 
     pub(crate) fn publish(&self, counters: Counters) {

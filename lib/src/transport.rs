@@ -58,6 +58,13 @@ pub(crate) struct Upgraded {
     pub(crate) local: Option<SocketAddr>,
 }
 
+impl Upgraded {
+    /// Whether both sides agreed to a session.
+    pub(crate) fn is_session(&self) -> bool {
+        self.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
+    }
+}
+
 impl Transport {
     /// Plain TCP. Sets the socket's options.
     pub(crate) fn tcp_stream(tcp: TcpStream) -> Transport {

@@ -188,6 +188,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Ok(end)
     }
 
+    /// Puts a binary message into the write buffer, whole.
+    pub(crate) fn write_packet(&mut self, packet: Bytes) -> Result<(), Failure> {
+        self.write_raw(WsMessage::Binary(packet))
+    }
+
     pub(crate) fn ping(&mut self, payload: [u8; 8]) -> Result<(), Failure> {
         self.write_raw(WsMessage::Ping(Bytes::copy_from_slice(&payload)))
     }

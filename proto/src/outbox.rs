@@ -71,6 +71,11 @@ impl Outbox {
         self.acked
     }
 
+    /// The last record that the peer of this connection has, or was handed to it.
+    pub(crate) fn transmitted(&self) -> Seq {
+        self.on_connection
+    }
+
     /// Whether everything accepted is acknowledged.
     pub(crate) fn is_delivered(&self) -> bool {
         self.acked == self.accepted.seq

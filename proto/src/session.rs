@@ -415,6 +415,11 @@ impl Session {
         self.outbox.accepted()
     }
 
+    /// The last record that was handed to the current connection, or that its peer has.
+    pub fn transmitted(&self) -> Seq {
+        self.outbox.transmitted()
+    }
+
     /// The last record that the peer has acknowledged. Everything accepted is delivered once
     /// this reaches [`accepted`](Session::accepted).
     pub fn acknowledged(&self) -> Seq {

@@ -4,12 +4,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::Empty;
 
+use super::DialOptions;
 use super::exchange::{Answer, exchange};
 use super::target::Target;
 use crate::connect_error::{self, ConnectError};
 use crate::handshake::has_token;
+use crate::session::client::Wanted;
 use crate::transport::{Transport, Upgraded};
 use crate::ws;
+use unstall_proto::SUBPROTOCOL;
 
 /// Headers that the handshake sets itself.
 const RESERVED: [HeaderName; 9] = [
@@ -35,15 +38,39 @@ pub(super) fn check_headers(headers: &HeaderMap) -> Result<(), ConnectError> {
     }
 }
 
+/// The subprotocols that are offered, and whether the server must take one.
+struct Offer {
+    names: Vec<String>,
+    required: bool,
+}
+
+impl Offer {
+    fn new(options: &DialOptions) -> Offer {
+        let session = SUBPROTOCOL.to_owned();
+        let others = options.subprotocols.iter().cloned();
+        let (names, required) = match options.session {
+            Wanted::Never => (others.collect(), !options.subprotocols.is_empty()),
+            // A server that knows nothing of sessions is as good as ever.
+            Wanted::Offered => (
+                std::iter::once(session).chain(others).collect(),
+                !options.subprotocols.is_empty(),
+            ),
+            Wanted::Required => (vec![session], true),
+        };
+        Offer { names, required }
+    }
+}
+
 /// Asks the server at the other end of `transport` for a WebSocket.
 pub(super) async fn upgrade(
     transport: Transport,
     target: &Target,
-    subprotocols: &[String],
+    options: &DialOptions,
     headers: HeaderMap,
 ) -> Result<Upgraded, ConnectError> {
     let key = ws::new_key();
-    let request = request(target, subprotocols, headers, &key)?;
+    let offer = Offer::new(options);
+    let request = request(target, &offer.names, headers, &key)?;
     let host = target.host_and_port();
     match exchange(transport, request).await {
         Err(error) if error.is_parse() => Err(ConnectError::NotWebSocket {
@@ -61,7 +88,7 @@ pub(super) async fn upgrade(
             location: text(head.headers(), header::LOCATION).map(str::to_owned),
         }),
         Ok(Answer::Switched(head, transport, leftover)) => {
-            let subprotocol = check(&head, subprotocols, &key, host)?;
+            let subprotocol = check(&head, &offer, &key, host)?;
             let (peer, local) = (transport.peer(), transport.local());
             Ok(Upgraded {
                 transport,
@@ -118,7 +145,7 @@ fn request(
 /// Checks the server's 101; what it chose among `subprotocols`.
 fn check(
     head: &Response<()>,
-    subprotocols: &[String],
+    offer: &Offer,
     key: &str,
     host: String,
 ) -> Result<Option<String>, ConnectError> {
@@ -145,18 +172,18 @@ fn check(
     let (first, second) = (chosen.next(), chosen.next());
     let Some(first) = first else {
         // As browsers do: what was offered is what the application goes on to speak.
-        return match subprotocols.is_empty() {
-            true => Ok(None),
-            false => Err(ConnectError::Subprotocol {
-                offered: subprotocols.to_vec(),
+        return match offer.required {
+            false => Ok(None),
+            true => Err(ConnectError::Subprotocol {
+                offered: offer.names.clone(),
                 chosen: None,
             }),
         };
     };
     let name = String::from_utf8_lossy(first.as_bytes()).trim().to_owned();
-    if second.is_some() || !subprotocols.contains(&name) {
+    if second.is_some() || !offer.names.contains(&name) {
         return Err(ConnectError::Subprotocol {
-            offered: subprotocols.to_vec(),
+            offered: offer.names.clone(),
             chosen: Some(name),
         });
     }

@@ -46,6 +46,14 @@ pub(crate) struct Turn {
     pub(crate) failure: Option<Failure>,
 }
 
+impl Turn {
+    /// A peer may send pongs without end; only a few can be answers.
+    pub(crate) fn add_pong(&mut self, payload: Bytes) {
+        self.pongs.truncate(15);
+        self.pongs.push(payload);
+    }
+}
+
 /// Received messages between the socket and the inbox.
 pub(crate) struct Reading {
     /// Read, and not yet taken by the inbox or the spill file. At most one turn's worth.
@@ -133,9 +141,7 @@ impl Reading {
                 Poll::Ready(Ok(Received::Ping)) => bytes += 1,
                 Poll::Ready(Ok(Received::Pong(payload))) => {
                     bytes += 1;
-                    // A peer may send pongs without end; only the last ones can be answers.
-                    turn.pongs.truncate(15);
-                    turn.pongs.push(payload);
+                    turn.add_pong(payload);
                 }
                 Poll::Ready(Ok(Received::Close(close))) => turn.close = Some(close),
                 Poll::Ready(Err(failure)) => {

@@ -18,6 +18,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use super::State;
@@ -25,7 +27,9 @@ use super::builder::{Config, PeerAddr, ServerLimits};
 use super::open::{Open, Slot};
 use super::stats::{Counter, Counters};
 use crate::connection::Connection;
+use crate::error::ConnectionError;
 use crate::handshake::{self, Agreement, Rejection};
+use crate::session::registry::Attached;
 use crate::transport::{Held, Transport, Upgraded};
 use crate::{defaults, tls};
 
@@ -141,11 +145,46 @@ pub(super) async fn open(tcp: TcpStream, peer: SocketAddr, entry: Entry, state: 
                 peer: Some(peer),
             };
             let options = config.options.clone();
-            let (connection, pump) = Connection::start_server(upgraded, accepted.request, options);
-            state.open.opened(&entry.slot, &connection, pump);
-            state.queue.push((connection, entry.slot));
+            let sessions = config.sessions.as_ref().filter(|_| upgraded.is_session());
+            let started = match sessions {
+                None => Some(Connection::start_server(
+                    upgraded,
+                    accepted.request,
+                    options,
+                )),
+                Some(sessions) => {
+                    let attach = sessions.0.attach(upgraded, accepted.request, &options);
+                    attached(timeout_at(deadline, attach).await, peer, counters)
+                }
+            };
+            if let Some((connection, pump)) = started {
+                state.open.opened(&entry.slot, &connection, pump);
+                state.queue.push((connection, entry.slot));
+            }
         }
     }
+}
+
+/// The new connection, if that is what came of a client that asked for a session.
+fn attached(
+    result: Result<Result<Attached, ConnectionError>, Elapsed>,
+    peer: SocketAddr,
+    counters: &Counters,
+) -> Option<(Connection, AbortHandle)> {
+    match result {
+        Err(_) => counters.handshakes_timed_out.add(),
+        Ok(Err(error)) => {
+            counters.handshakes_failed.add();
+            tracing::debug!(%peer, %error, "a session's handshake failed");
+        }
+        Ok(Ok(Attached::New(connection, task))) => return Some((connection, task)),
+        Ok(Ok(Attached::Resumed)) => counters.sessions_resumed.add(),
+        Ok(Ok(Attached::Refused(rejection))) => {
+            counters.sessions_refused.add();
+            tracing::debug!(%peer, %rejection, "a session was refused");
+        }
+    }
+    None
 }
 
 /// Tells a client that a limit is reached. It is heard out first, because an answer that comes

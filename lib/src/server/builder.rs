@@ -13,10 +13,13 @@ use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 use tokio_rustls::rustls::ServerConfig;
 
 use super::Server;
+use unstall_proto::SUBPROTOCOL;
+
 use crate::budget::Budget;
 use crate::defaults;
 use crate::handshake::Rejection;
 use crate::options::Options;
+use crate::session::registry::{SessionLimits, Sessions};
 use crate::tls;
 
 /// The limits of a server. Start from `ServerLimits::default()` and set what differs.
@@ -100,14 +103,30 @@ type Checked = Result<Request<()>, Rejection>;
 type Hook = dyn Fn(Request<()>) -> Pin<Box<dyn Future<Output = Checked> + Send>> + Send + Sync;
 
 /// What the handshakes of a server go by.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Config {
     pub(super) options: Options,
     pub(super) limits: ServerLimits,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) origins: Option<Vec<String>>,
     pub(super) subprotocols: Vec<String>,
+    /// `None`: plain connections only.
+    pub(super) sessions: Option<Sessions>,
     pub(super) authenticate: Option<Arc<Hook>>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            options: Options::default(),
+            limits: ServerLimits::default(),
+            tls: None,
+            origins: None,
+            subprotocols: vec![SUBPROTOCOL.to_owned()],
+            sessions: Some(Sessions::default()),
+            authenticate: None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Config {
@@ -173,7 +192,24 @@ impl ServerBuilder {
         mut self,
         subprotocols: impl IntoIterator<Item = P>,
     ) -> ServerBuilder {
-        self.config.subprotocols = subprotocols.into_iter().map(Into::into).collect();
+        self.config.subprotocols.retain(|name| name == SUBPROTOCOL);
+        self.config
+            .subprotocols
+            .extend(subprotocols.into_iter().map(Into::into));
+        self
+    }
+
+    /// The limits of sessions. Sessions are offered by default, beside plain connections, on the
+    /// same port and path.
+    pub fn sessions(mut self, limits: SessionLimits) -> ServerBuilder {
+        self.config.sessions = Some(Sessions::new(limits));
+        self
+    }
+
+    /// Agrees to no session: every connection is plain.
+    pub fn plain(mut self) -> ServerBuilder {
+        self.config.sessions = None;
+        self.config.subprotocols.retain(|name| name != SUBPROTOCOL);
         self
     }
 

@@ -24,6 +24,10 @@ pub struct ServerStats {
     pub handshakes_timed_out: u64,
     /// Broken off: by the client, by TLS, by a head over the limits, by a hook that panicked.
     pub handshakes_failed: u64,
+    /// Connections that went on with a session that existed.
+    pub sessions_resumed: u64,
+    /// Connections whose session was refused, each with a reason to its client.
+    pub sessions_refused: u64,
     /// Times that `accept` failed, such as for want of file descriptors.
     pub accept_errors: u64,
     /// Handlers that panicked.
@@ -58,6 +62,8 @@ pub(super) struct Counters {
     pub(super) refused_unauthenticated: Counter,
     pub(super) handshakes_timed_out: Counter,
     pub(super) handshakes_failed: Counter,
+    pub(super) sessions_resumed: Counter,
+    pub(super) sessions_refused: Counter,
     pub(super) accept_errors: Counter,
     pub(super) handler_panics: Counter,
 }
@@ -74,6 +80,8 @@ impl Counters {
             refused_unauthenticated: self.refused_unauthenticated.get(),
             handshakes_timed_out: self.handshakes_timed_out.get(),
             handshakes_failed: self.handshakes_failed.get(),
+            sessions_resumed: self.sessions_resumed.get(),
+            sessions_refused: self.sessions_refused.get(),
             accept_errors: self.accept_errors.get(),
             handler_panics: self.handler_panics.get(),
             handshaking,

@@ -1,6 +1,8 @@
 //! Two connections over a real loopback TCP connection.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod proxy;
+
 use tokio::net::{TcpListener, TcpStream};
 use unstall::tokio_tungstenite::{
     WebSocketStream,

@@ -1,0 +1,175 @@
+//! A session's packets over a WebSocket: the pump's other traffic.
+
+use std::task::{Context, Poll};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use super::Link;
+use crate::{
+    defaults::{READ_TURN_BYTES, WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
+    error::ConnectionError,
+    message::Message,
+    pump::{Flushing, Traffic, Turn},
+    shared::{CloseRequest, Shared},
+    stats::Counters,
+    ws::{Failure, Received, WebSocket},
+};
+use unstall_proto::HandleError;
+
+pub(crate) struct Packets<'l>(pub(crate) &'l mut Link);
+
+impl Link {
+    fn handle_packet(&mut self, message: Message, now: Instant) -> Result<(), Failure> {
+        let broken = |why: String| Failure::Broken(ConnectionError::Protocol(why));
+        if message.is_text() {
+            return Err(broken(
+                "a text message where a session's packet was due".into(),
+            ));
+        }
+        let time = self.time(now);
+        let Some(generation) = self.generation else {
+            return Err(broken("a packet on a connection that was replaced".into()));
+        };
+        match self
+            .session
+            .handle_packet(time, generation, message.into_bytes())
+        {
+            Ok(()) => Ok(()),
+            // The farewell goes out first, and then the session is over.
+            Err(HandleError::Protocol(error)) if !error.is_resumable() => Ok(()),
+            Err(error) => Err(broken(error.to_string())),
+        }
+    }
+}
+
+impl Traffic for Packets<'_> {
+    fn read<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        shared: &Shared,
+        counters: &mut Counters,
+        _unlimited: bool,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Turn {
+        let link = &mut *self.0;
+        let mut turn = Turn::default();
+        let before = link.received;
+        let mut bytes = 0;
+        turn.again = true;
+        while bytes < READ_TURN_BYTES {
+            match ws.poll_read(cx) {
+                Poll::Ready(Ok(Received::Message(packet))) => {
+                    bytes += packet.len() + 1;
+                    counters.bytes_received += packet.len() as u64;
+                    if let Err(failure) = link.handle_packet(packet, now) {
+                        turn.failure = Some(failure);
+                        break;
+                    }
+                }
+                Poll::Ready(Ok(Received::Ping)) => bytes += 1,
+                Poll::Ready(Ok(Received::Pong(payload))) => {
+                    bytes += 1;
+                    turn.add_pong(payload);
+                }
+                Poll::Ready(Ok(Received::Close(close))) => turn.close = Some(close),
+                Poll::Ready(Err(failure)) => {
+                    turn.failure = Some(failure);
+                    break;
+                }
+                Poll::Pending => {
+                    turn.again = false;
+                    break;
+                }
+            }
+        }
+        link.exchange(shared, cx, now);
+        counters.messages_received += link.received - before;
+        if let Some(failure) = link.failure.take() {
+            turn.failure.get_or_insert(Failure::Broken(failure));
+        }
+        if link.leave_at.is_some_and(|at| at <= now) {
+            turn.failure
+                .get_or_insert(Failure::Broken(ConnectionError::GoingAway));
+        }
+        turn
+    }
+
+    fn write<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        flushing: &mut Flushing,
+        shared: &Shared,
+        counters: &mut Counters,
+        open: bool,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<bool, Failure> {
+        let link = &mut *self.0;
+        let time = link.time(now);
+        let mut written = 0;
+        let again = loop {
+            match flushing.poll(ws, shared, cx, now) {
+                Poll::Pending => break false,
+                Poll::Ready(result) => result?,
+            }
+            link.settle_flushes(shared);
+            let Some(generation) = link.generation.filter(|_| open) else {
+                break false;
+            };
+            if written >= WRITE_TURN_BYTES {
+                break true;
+            }
+            if link.was_opened() {
+                counters.messages_sent += link.accept(shared, cx, now);
+            }
+            let mut bytes = 0;
+            while bytes < WRITE_BATCH_BYTES {
+                let Some(packet) = link.session.poll_transmit(time, generation) else {
+                    break;
+                };
+                bytes += packet.len();
+                ws.write_packet(packet)?;
+            }
+            if bytes == 0 {
+                break false;
+            }
+            counters.bytes_sent += bytes as u64;
+            written += bytes;
+        };
+        link.tell_stalls(shared, now, true);
+        Ok(again)
+    }
+
+    /// The reader can always read: credit bounds what comes.
+    fn is_paused(&self) -> bool {
+        false
+    }
+
+    fn is_over(&mut self, shared: &Shared, request: Option<&CloseRequest>, now: Instant) -> bool {
+        if let Some(request) = request {
+            self.0.close(shared, request, now);
+        }
+        self.0.is_over()
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let timer = self
+            .0
+            .session
+            .poll_timeout()
+            .map(|at| self.0.origin + at.since_origin());
+        [timer, self.0.leave_at].into_iter().flatten().min()
+    }
+
+    fn report(&mut self, _: &Shared, _: Instant) -> Option<Instant> {
+        None
+    }
+
+    /// What was sent and not acknowledged is sent again.
+    fn abandon(&mut self, _: &Shared) -> u64 {
+        0
+    }
+}
