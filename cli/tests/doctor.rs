@@ -2,6 +2,8 @@
 //! speak WebSocket by hand (`tests/programs`).
 #![cfg(target_os = "linux")]
 
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 use serde_json::Value;
@@ -164,6 +166,37 @@ fn a_stopped_peer_is_told_from_one_that_does_not_read_and_recovers() {
 
     talk.server.signal("CONT");
     talk.expect("moving", "moving", &["network", "peer_gone"]);
+}
+
+#[test]
+fn a_connection_that_nobody_accepted_is_said_to_be() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    let report = Report::of(&["--port", &port.to_string()], port);
+    assert_eq!(
+        report.verdict(&report.server),
+        "not_reading",
+        "{}",
+        report.text
+    );
+    assert_eq!(
+        report.verdict(&report.client),
+        "peer_not_reading",
+        "{}",
+        report.text
+    );
+    for end in [&report.server, &report.client] {
+        let sentence = end["sentence"].as_str().unwrap();
+        assert!(
+            sentence.contains("has not accepted the connection"),
+            "{sentence}"
+        );
+    }
+    assert_eq!(report.server["pid"], Value::Null);
+    let text = String::from_utf8(doctor(&["--port", &port.to_string()]).stdout).unwrap();
+    assert!(text.contains("NOT READING  not accepted yet"), "{text}");
 }
 
 #[test]

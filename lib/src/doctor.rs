@@ -86,7 +86,7 @@ pub struct Finding {
     /// The account of the other end, where that is in the same network
     /// namespace.
     pub peer_account: Option<TcpAccount>,
-    /// The process that holds the socket; `None` when nobody does any more, or
+    /// The process that holds the socket; `None` when nobody does (yet), or
     /// when this user may not see it.
     pub owner: Option<Process>,
     /// The process that holds the other end, where it can be seen.
