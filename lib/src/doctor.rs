@@ -29,17 +29,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-mod own;
+pub(crate) mod own;
 mod owners;
 mod sentence;
 mod verdict;
 
 pub use crate::kernel::{TcpAccount, TcpState, TcpTimer};
-#[allow(
-    unused_imports,
-    reason = "connections register themselves when they start"
-)]
-pub(crate) use own::register;
 pub use own::{Diagnosis, doctor};
 pub use owners::{Process, sockets_of};
 pub use verdict::Verdict;
@@ -91,7 +86,7 @@ pub struct Finding {
     /// The account of the other end, where that is in the same network
     /// namespace.
     pub peer_account: Option<TcpAccount>,
-    /// The process that holds the socket; `None` when nobody does any more, or
+    /// The process that holds the socket; `None` when nobody does (yet), or
     /// when this user may not see it.
     pub owner: Option<Process>,
     /// The process that holds the other end, where it can be seen.
@@ -127,8 +122,8 @@ impl Doctor {
     /// Looks at every TCP connection once. Verdicts need two looks; a second
     /// or more between them, in all, is what accusations need.
     ///
-    /// Blocks for as long as the kernel takes to list its sockets: well under
-    /// a millisecond for a hundred of them.
+    /// Blocks for as long as the kernel takes to list its sockets: one or two
+    /// milliseconds for a hundred of them.
     ///
     /// # Errors
     /// What the netlink socket reports; [`io::ErrorKind::Unsupported`] on other

@@ -88,7 +88,7 @@ pub struct TcpAccount {
     /// The other side's address.
     pub peer: SocketAddr,
     /// The socket's inode, by which `/proc` names its owner; 0 when no process
-    /// holds it any more.
+    /// holds it, not yet or no more.
     pub inode: u32,
     /// The user that owns the socket.
     pub uid: u32,
@@ -170,6 +170,14 @@ impl TcpAccount {
             TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait
         );
         self.receive_queue.saturating_sub(u32::from(closing))
+    }
+
+    /// Whether the connection is open and its program has not accepted it yet:
+    /// the kernel did, on the program's behalf.
+    #[must_use]
+    pub fn is_unaccepted(&self) -> bool {
+        // One that a program closed is in a later state.
+        self.inode == 0 && matches!(self.state, TcpState::Established | TcpState::CloseWait)
     }
 
     /// Time since anything at all arrived from the peer's kernel.

@@ -57,6 +57,7 @@ pub(super) fn rights(findings: &[Finding]) -> Option<String> {
 pub(super) fn owner(finding: &Finding) -> String {
     match &finding.owner {
         Some(process) => format!("{} (pid {})", process.program, process.pid),
+        None if finding.account.is_unaccepted() => "not accepted yet".to_owned(),
         None if finding.account.inode == 0 => "closed by its program".to_owned(),
         None => format!("of user {}, not visible", finding.account.uid),
     }

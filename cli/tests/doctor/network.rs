@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Conversation, python};
+use super::conversation::{Conversation, python};
 
 /// Set in the test's second run, which is on the near machine.
 const NEAR: &str = "UNSTALL_TEST_NEAR";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Finding, Process, Verdict};
-use crate::kernel::{TcpState, TcpTimer};
+use crate::kernel::{TcpAccount, TcpState, TcpTimer};
 
 /// The verdict in a sentence, with the figures that it rests on.
 pub(super) fn sentence(finding: &Finding) -> String {
@@ -39,6 +39,10 @@ pub(super) fn sentence(finding: &Finding) -> String {
     };
     if account.state == TcpState::CloseWait && finding.verdict == Verdict::Idle {
         sentence.push_str(" The peer has closed the connection, this program has not.");
+    }
+    let peer = finding.peer_account.as_ref();
+    if account.is_unaccepted() || peer.is_some_and(TcpAccount::is_unaccepted) {
+        sentence.push_str(" The listening program has not accepted the connection.");
     }
     for process in [finding.owner.as_ref(), finding.peer_owner.as_ref()]
         .into_iter()

@@ -198,8 +198,8 @@ impl<'a> End<'a> {
             return None;
         }
         let last = self.last();
-        // With its window closed a single read would have let new data in.
-        let closed = last.own_window.is_some_and(|window| window < last.mss);
+        // Reading would have opened the window, and let new data in.
+        let closed = last.own_window == Some(0);
         let since = if closed {
             self.observed.max(last.last_data_received)
         } else {
