@@ -47,7 +47,11 @@ async fn a_connection_over_the_limit_gets_503_and_retry_after() {
     let server = limited(limits().max_connections(2).retry_after(retry_after)).await;
     let address = server.local_addr();
     let (one, two) = (connect(address).await, connect(address).await);
-    until("both are open", || server.stats().open == 2).await;
+    let accepted = (
+        server.accept().await.unwrap(),
+        server.accept().await.unwrap(),
+    );
+    assert_eq!(server.stats().open, 2);
 
     let error = unstall::connect(format!("ws://{address}/"))
         .await
@@ -62,10 +66,10 @@ async fn a_connection_over_the_limit_gets_503_and_retry_after() {
     assert_eq!(server.stats().refused_connections, 1);
 
     // A place that is given back can be taken again.
-    drop(one);
+    drop((one, accepted.0));
     until("a place is free", || server.stats().open == 1).await;
     let _three = connect(address).await;
-    drop(two);
+    drop((two, accepted.1));
     assert_eq!(server.stats().accepted, 3);
 }
 
