@@ -14,7 +14,8 @@ use crate::ws;
 #[derive(Debug, Clone)]
 pub struct Rejection {
     status: StatusCode,
-    headers: HeaderMap,
+    /// Boxed, because errors travel by value.
+    headers: Box<HeaderMap>,
     body: Bytes,
 }
 
@@ -29,7 +30,7 @@ impl Rejection {
         } else {
             StatusCode::INTERNAL_SERVER_ERROR
         };
-        let mut headers = HeaderMap::new();
+        let mut headers = Box::new(HeaderMap::new());
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("text/plain; charset=utf-8"),
@@ -84,7 +85,7 @@ impl Rejection {
     pub(crate) fn answer<B: From<Bytes>>(self) -> Response<B> {
         let mut response = Response::new(B::from(self.body));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = *self.headers;
         response
     }
 }

@@ -493,24 +493,28 @@ async fn phase_of_timeout(url: &str, options: &DialOptions) -> ConnectPhase {
 #[tokio::test]
 async fn whoever_hangs_is_cut_by_the_deadline_and_named() {
     let mute = mute().await;
-    let upgrade = phase_of_timeout(&format!("ws://{mute}/"), &options()).await;
-    assert_eq!(upgrade, ConnectPhase::Upgrade);
-    let tls = phase_of_timeout(&format!("wss://{mute}/"), &options()).await;
-    assert_eq!(tls, ConnectPhase::Tls);
-    for kind in ["http", "socks5"] {
+    let proxied = |kind: &str| {
         let proxy = Some(Proxy::parse(&format!("{kind}://{mute}")).unwrap());
-        let proxied = DialOptions { proxy, ..options() };
-        let phase = phase_of_timeout("ws://server.invalid/", &proxied).await;
-        assert_eq!(phase, ConnectPhase::Proxy, "{kind}");
-    }
-    let target = Target::parse(&format!("ws://{mute}/")).unwrap();
+        DialOptions { proxy, ..options() }
+    };
+    let (plain, secure) = (format!("ws://{mute}/"), format!("wss://{mute}/"));
+    let (direct, http, socks) = (options(), proxied("http"), proxied("socks5"));
+    let target = Target::parse(&plain).unwrap();
     let short = DialOptions {
         connect_timeout: SHORT,
         ..options()
     };
-    let error = dial(&target, &short, std::future::pending())
-        .await
-        .unwrap_err();
+    let (upgrade, tls, http, socks, headers) = tokio::join!(
+        phase_of_timeout(&plain, &direct),
+        phase_of_timeout(&secure, &direct),
+        phase_of_timeout("ws://server.invalid/", &http),
+        phase_of_timeout("ws://server.invalid/", &socks),
+        dial(&target, &short, std::future::pending()),
+    );
+    assert_eq!(upgrade, ConnectPhase::Upgrade);
+    assert_eq!(tls, ConnectPhase::Tls);
+    assert_eq!((http, socks), (ConnectPhase::Proxy, ConnectPhase::Proxy));
+    let error = headers.unwrap_err();
     assert!(
         matches!(
             error,
