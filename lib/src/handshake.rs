@@ -143,6 +143,11 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
             "The header `Connection: Upgrade` is missing; does a proxy in between drop it?\n",
         ));
     }
+    // A body would stand where the first frames are read from.
+    let length = headers.get(header::CONTENT_LENGTH);
+    if length.is_some_and(|l| l != "0") || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(bad("A WebSocket handshake has no body.\n"));
+    }
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
@@ -285,6 +290,8 @@ mod tests {
             with(|r| r.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")),
             400
         );
+        assert_eq!(with(|r| r.header("Content-Length", "5")), 400);
+        assert_eq!(with(|r| r.header("Transfer-Encoding", "chunked")), 400);
         let short = || {
             let mut request = good();
             request

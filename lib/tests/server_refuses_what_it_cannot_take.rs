@@ -199,7 +199,9 @@ async fn what_is_no_websocket_request_gets_a_clear_answer() {
     );
     let keyless = upgrade("").replace("dGhlIHNhbXBsZSBub25jZQ==", "short");
     assert_eq!(status(&answer(address, &keyless).await), 400);
-    assert_eq!(server.stats().refused_requests, 4);
+    let with_body = upgrade("content-length: 5\r\n") + "hello";
+    assert_eq!(status(&answer(address, &with_body).await), 400);
+    assert_eq!(server.stats().refused_requests, 5);
 
     assert_eq!(
         status(&answer(address, "SSH-2.0-OpenSSH_9.9\r\n\r\n").await),
