@@ -1,4 +1,4 @@
-//! WebSockets in an [axum](::axum) application: the extractor [`Upgrade`].
+//! WebSockets in an [axum](https://docs.rs/axum) application: the extractor [`Upgrade`].
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -14,7 +14,8 @@ use crate::ws;
 #[derive(Debug, Clone)]
 pub struct Rejection {
     status: StatusCode,
-    headers: HeaderMap,
+    /// Boxed, because errors travel by value.
+    headers: Box<HeaderMap>,
     body: Bytes,
 }
 
@@ -29,7 +30,7 @@ impl Rejection {
         } else {
             StatusCode::INTERNAL_SERVER_ERROR
         };
-        let mut headers = HeaderMap::new();
+        let mut headers = Box::new(HeaderMap::new());
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("text/plain; charset=utf-8"),
@@ -84,7 +85,7 @@ impl Rejection {
     pub(crate) fn answer<B: From<Bytes>>(self) -> Response<B> {
         let mut response = Response::new(B::from(self.body));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = *self.headers;
         response
     }
 }
@@ -141,6 +142,11 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
         return Err(bad(
             "The header `Connection: Upgrade` is missing; does a proxy in between drop it?\n",
         ));
+    }
+    // A body would stand where the first frames are read from.
+    let length = headers.get(header::CONTENT_LENGTH);
+    if length.is_some_and(|l| l != "0") || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(bad("A WebSocket handshake has no body.\n"));
     }
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
@@ -284,6 +290,8 @@ mod tests {
             with(|r| r.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")),
             400
         );
+        assert_eq!(with(|r| r.header("Content-Length", "5")), 400);
+        assert_eq!(with(|r| r.header("Transfer-Encoding", "chunked")), 400);
         let short = || {
             let mut request = good();
             request

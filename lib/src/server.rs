@@ -18,8 +18,9 @@ use futures_util::FutureExt;
 use tokio::net::ToSocketAddrs;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tracing::Instrument;
 
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::defaults;
 
 use admit::Admission;
@@ -174,8 +175,9 @@ impl Server {
 
     /// Runs `handler` for each connection, in a task of its own, until the server has shut down.
     ///
-    /// A handler that panics ends its own connection and nothing else; it is counted in
-    /// [`ServerStats::handler_panics`] and logged. Cancel safe: dropped, it takes no more
+    /// A handler that panics ends its own connection, with code 1011, and nothing else; it is
+    /// counted in [`ServerStats::handler_panics`] and logged. What a handler logs carries the span
+    /// of its connection. Cancel safe: dropped, it takes no more
     /// connections, and running handlers go on.
     pub async fn serve<H, F>(&self, handler: H)
     where
@@ -185,17 +187,19 @@ impl Server {
         let handler = Arc::new(handler);
         let state = self.state();
         while let Some((connection, slot)) = state.queue.pop().await {
-            let (handler, counted, id) = (handler.clone(), state.clone(), slot.id());
-            let task = tokio::spawn(async move {
+            let (handler, counted, place) = (handler.clone(), state.clone(), slot.id());
+            let span = connection::span(connection.shared());
+            let run = async move {
                 // The place is free again when socket and handler both have ended.
                 let _slot = slot;
-                let run = AssertUnwindSafe(async { handler(connection).await }).catch_unwind();
-                if run.await.is_err() {
+                let run = AssertUnwindSafe(async { handler(connection).await });
+                if run.catch_unwind().await.is_err() {
                     counted.counters.handler_panics.add();
-                    tracing::error!(connection = id, "a handler panicked; its connection ends");
+                    tracing::error!("the handler panicked; its connection ends with code 1011");
                 }
-            });
-            state.open.set_handler(id, task.abort_handle());
+            };
+            let task = tokio::spawn(run.instrument(span));
+            state.open.set_handler(place, task.abort_handle());
         }
         tokio::select! {
             () = state.open.emptied() => {}

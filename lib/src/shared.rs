@@ -151,7 +151,12 @@ impl Shared {
     /// A handle was dropped; the last one closes the connection.
     pub(crate) fn handle_dropped(&self) {
         if self.inbox.is_receiver_gone() && !self.outbox.has_senders() {
-            self.request_close(CloseCode::GOING_AWAY, "");
+            // A handler that panics drops its handles while it unwinds.
+            let code = match std::thread::panicking() {
+                true => CloseCode::INTERNAL_ERROR,
+                false => CloseCode::GOING_AWAY,
+            };
+            self.request_close(code, "");
         }
     }
 

@@ -6,6 +6,8 @@ mod net;
 use std::time::Duration;
 
 use net::{Certificate, answer, connect, status, until, upgrade};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use unstall::{Client, ConnectError, PeerAddr, Rejection, Server, ServerLimits};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -209,4 +211,23 @@ async fn a_pem_file_that_is_missing_is_named_when_the_server_starts() {
     let builder = Server::builder().tls_pem("/nowhere/cert.pem", "/nowhere/key.pem");
     let error = builder.bind("127.0.0.1:0").await.unwrap_err().to_string();
     assert!(error.contains("/nowhere/cert.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn frames_sent_together_with_the_request_are_not_lost() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let mut tcp = TcpStream::connect(server.local_addr()).await.unwrap();
+    let mut bytes = upgrade("").into_bytes();
+    // A masked text frame "hi".
+    bytes.extend_from_slice(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']);
+    tcp.write_all(&bytes).await.unwrap();
+    let mut connection = server.accept().await.unwrap();
+    let message = connection
+        .recv()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_message()
+        .unwrap();
+    assert_eq!(message.as_text(), Some("hi"));
 }

@@ -47,7 +47,11 @@ async fn a_connection_over_the_limit_gets_503_and_retry_after() {
     let server = limited(limits().max_connections(2).retry_after(retry_after)).await;
     let address = server.local_addr();
     let (one, two) = (connect(address).await, connect(address).await);
-    until("both are open", || server.stats().open == 2).await;
+    let accepted = (
+        server.accept().await.unwrap(),
+        server.accept().await.unwrap(),
+    );
+    assert_eq!(server.stats().open, 2);
 
     let error = unstall::connect(format!("ws://{address}/"))
         .await
@@ -62,10 +66,10 @@ async fn a_connection_over_the_limit_gets_503_and_retry_after() {
     assert_eq!(server.stats().refused_connections, 1);
 
     // A place that is given back can be taken again.
-    drop(one);
+    drop((one, accepted.0));
     until("a place is free", || server.stats().open == 1).await;
     let _three = connect(address).await;
-    drop(two);
+    drop((two, accepted.1));
     assert_eq!(server.stats().accepted, 3);
 }
 
@@ -195,7 +199,9 @@ async fn what_is_no_websocket_request_gets_a_clear_answer() {
     );
     let keyless = upgrade("").replace("dGhlIHNhbXBsZSBub25jZQ==", "short");
     assert_eq!(status(&answer(address, &keyless).await), 400);
-    assert_eq!(server.stats().refused_requests, 4);
+    let with_body = upgrade("content-length: 5\r\n") + "hello";
+    assert_eq!(status(&answer(address, &with_body).await), 400);
+    assert_eq!(server.stats().refused_requests, 5);
 
     assert_eq!(
         status(&answer(address, "SSH-2.0-OpenSSH_9.9\r\n\r\n").await),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use net::{AMPLE, connect, to_end, until, upgrade};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use unstall::{Connection, Incoming, Server};
+use unstall::{Connection, ConnectionError, Incoming, Server};
 
 async fn echo(mut connection: Connection) {
     while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
@@ -163,7 +163,12 @@ async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
     let end = tokio::time::timeout(AMPLE, victim.recv())
         .await
         .expect("its connection ends");
-    assert!(!matches!(end, Ok(Some(_))), "{end:?}");
+    // 1011: "a server is terminating the connection because it encountered an unexpected
+    // condition" (RFC 6455 section 7.4.1).
+    let Err(ConnectionError::ClosedByPeer(close)) = end else {
+        panic!("{end:?}")
+    };
+    assert_eq!(close.code.unwrap().as_u16(), 1011);
     until("its place is free", || server.stats().open == 1).await;
     assert_eq!(server.stats().handler_panics, 1);
     echoes(&mut bystander).await;

@@ -95,6 +95,9 @@ impl Authority {
                     .into(),
             );
         }
+        if !url.contains("://") {
+            return Err("it has no scheme: write ws:// or wss:// first".into());
+        }
         let rest: Uri = url
             .parse()
             .map_err(|error: http::uri::InvalidUri| error.to_string())?;

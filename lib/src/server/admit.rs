@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -275,8 +275,13 @@ async fn decide(
         handshake::check_origin(&parts.headers, origins)
             .inspect_err(|_| counters.refused_origins.add())?;
     }
-    let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let upgrade = upgrade.expect("hyper prepares an upgrade for a request that asks for one");
+    let upgrade = parts.extensions.remove::<OnUpgrade>().ok_or_else(|| {
+        counters.refused_requests.add();
+        Rejection::new(
+            StatusCode::BAD_REQUEST,
+            "This request cannot be upgraded.\n",
+        )
+    })?;
     let mut request = Request::from_parts(parts, ());
     if let Some(hook) = &config.authenticate {
         request.extensions_mut().insert(PeerAddr(peer));

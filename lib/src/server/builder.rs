@@ -24,23 +24,13 @@ use crate::tls;
 
 /// The limits of a server. Start from `ServerLimits::default()` and set what differs.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct ServerLimits {
-    /// Connections at once, handshakes among them; further ones are refused with 503. Default
-    /// 10,000.
-    pub max_connections: usize,
-    /// Handshakes at once; further ones are refused with 503. Default 1,024.
-    pub max_handshakes: usize,
-    /// Time for TLS, the request's head and the authentication hook together. Default 10 s.
-    pub handshake_timeout: Duration,
-    /// Bytes of the request's head; a longer one is refused with 431. Default 16 KiB.
-    pub header_bytes: usize,
-    /// Bytes that the queues of all the server's connections may hold together; see
-    /// [`Budget`](crate::Budget). Without effect where the options bring a budget of their own,
-    /// shared with other servers and clients of the process. Default 1 GiB.
-    pub process_bytes: usize,
-    /// What a refusal over a limit says in `Retry-After`, in whole seconds. Default 5 s.
-    pub retry_after: Duration,
+    pub(super) max_connections: usize,
+    pub(super) max_handshakes: usize,
+    pub(super) handshake_timeout: Duration,
+    pub(super) header_bytes: usize,
+    pub(super) process_bytes: usize,
+    pub(super) retry_after: Duration,
 }
 
 impl Default for ServerLimits {
@@ -57,37 +47,43 @@ impl Default for ServerLimits {
 }
 
 impl ServerLimits {
-    /// Sets [`max_connections`](ServerLimits::max_connections); at least 1.
+    /// Connections at once, handshakes among them; further ones are refused with 503. A place is
+    /// free again when both the socket and its handler have ended. Default 10,000; at least 1.
     pub fn max_connections(mut self, connections: usize) -> ServerLimits {
         self.max_connections = connections.max(1);
         self
     }
 
-    /// Sets [`max_handshakes`](ServerLimits::max_handshakes); at least 1.
+    /// Handshakes at once; further ones are refused with 503. Default 1,024; at least 1.
     pub fn max_handshakes(mut self, handshakes: usize) -> ServerLimits {
         self.max_handshakes = handshakes.max(1);
         self
     }
 
-    /// Sets [`handshake_timeout`](ServerLimits::handshake_timeout).
+    /// Time for TLS, the request's head and the authentication hook together; who takes longer is
+    /// cut. Default 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> ServerLimits {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// Sets [`header_bytes`](ServerLimits::header_bytes).
+    /// Bytes of the request's head; a longer one is refused with 431. At most 100 header lines.
+    /// Default 16 KiB.
     pub fn header_bytes(mut self, bytes: usize) -> ServerLimits {
         self.header_bytes = bytes;
         self
     }
 
-    /// Sets [`process_bytes`](ServerLimits::process_bytes).
+    /// Bytes that the queues of all the server's connections may hold together; see
+    /// [`Budget`](crate::Budget). Without effect where the options bring a budget of their own,
+    /// shared with other servers and clients of the process. Default 1 GiB.
     pub fn process_bytes(mut self, bytes: usize) -> ServerLimits {
         self.process_bytes = bytes;
         self
     }
 
-    /// Sets [`retry_after`](ServerLimits::retry_after).
+    /// What a refusal over a limit says in `Retry-After`, in whole seconds. Default 5 s; at least
+    /// 1 s.
     pub fn retry_after(mut self, retry_after: Duration) -> ServerLimits {
         self.retry_after = retry_after;
         self

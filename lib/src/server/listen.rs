@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
 
 use super::admit::{self, Admitted};
 use super::{Life, State};
@@ -16,28 +17,33 @@ use crate::defaults;
 pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
     let mut handshakes = JoinSet::new();
     let mut pause = Duration::ZERO;
+    let mut resume = Instant::now();
     loop {
         tokio::select! {
             () = state.reached(Life::Draining) => return,
             Some(ended) = handshakes.join_next() => reap(&state, ended),
-            accepted = accept_after(&listener, pause) => match accepted {
+            accepted = accept_from(&listener, resume) => match accepted {
                 Ok((tcp, peer)) => {
                     pause = Duration::ZERO;
                     admit(&state, &mut handshakes, tcp, peer);
                 }
-                Err(error) => pause = failed(&state, &error, pause),
+                Err(error) => {
+                    pause = failed(&state, &error, pause);
+                    resume = Instant::now() + pause;
+                }
             },
         }
     }
 }
 
-/// A pause, so that an accept that fails again and again does not spin, then the next connection.
-async fn accept_after(
+/// The next connection, not before `resume`, so that an accept that fails again and again does not
+/// spin.
+async fn accept_from(
     listener: &TcpListener,
-    pause: Duration,
+    resume: Instant,
 ) -> io::Result<(TcpStream, SocketAddr)> {
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
+    if resume > Instant::now() {
+        sleep_until(resume).await;
     }
     listener.accept().await
 }

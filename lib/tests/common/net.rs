@@ -1,5 +1,5 @@
 //! Raw HTTP clients, certificates and waiting without luck, for the tests of the server.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
