@@ -112,7 +112,7 @@ impl Connection {
 
     /// The handles over `shared`, and the guard that ends it should its task vanish.
     pub(crate) fn over(shared: Arc<Shared>) -> (Connection, TaskGuard) {
-        crate::doctor::register(&shared);
+        crate::doctor::own::register(&shared);
         let guard = TaskGuard(shared.clone());
         let connection = Connection {
             sender: Sender::new(shared.clone()),

@@ -105,8 +105,14 @@ impl Inbox {
     }
 
     /// Moves as much of the batch as the policy allows; what is left must wait for room. Wakes the
-    /// receiver.
-    pub(crate) fn push(&self, batch: &mut VecDeque<Incoming>, now: Instant) -> Pushed {
+    /// Moves as much of the batch as the policy allows, and wakes the receiver. If something is
+    /// left, the pump is woken when there is room.
+    pub(crate) fn push(
+        &self,
+        batch: &mut VecDeque<Incoming>,
+        now: Instant,
+        cx: &Context<'_>,
+    ) -> Pushed {
         let mut pushed = Pushed::default();
         let receiver = {
             let mut state = self.state.lock().unwrap();
@@ -121,6 +127,9 @@ impl Inbox {
                     batch.push_front(item);
                     break;
                 }
+            }
+            if !batch.is_empty() {
+                state.pump = Some(cx.waker().clone());
             }
             state.overflowed += pushed.overflowed;
             if state.queue.is_empty() {

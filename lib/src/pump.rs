@@ -63,8 +63,11 @@ pub(crate) trait Traffic {
     /// Whether reading waits for the application.
     fn is_paused(&self) -> bool;
 
+    /// Close was asked for, once: what was accepted is written first.
+    fn request_close(&mut self, request: &CloseRequest);
+
     /// Whether all is said, so that the WebSocket is to be closed.
-    fn is_over(&mut self, shared: &Shared, request: Option<&CloseRequest>, now: Instant) -> bool;
+    fn is_over(&self, shared: &Shared) -> bool;
 
     /// When `write` has to be called though nothing happened.
     fn wake_at(&self) -> Option<Instant>;
@@ -233,11 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         let mut again = self.read(cx, now)?;
         again |= self.write(cx, now)?;
         let talking = matches!(self.phase, Phase::Open | Phase::Draining);
-        if talking
-            && self
-                .traffic
-                .is_over(&self.shared, self.request.as_ref(), now)
-        {
+        if talking && self.traffic.is_over(&self.shared) {
             self.close(now)?;
             again = true;
         }
@@ -262,6 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         if let (Phase::Open, Some(request)) = (self.phase, &self.request) {
             self.phase = Phase::Draining;
             self.deadline = Some(request.deadline);
+            self.traffic.request_close(request);
         }
     }
 

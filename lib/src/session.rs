@@ -154,6 +154,7 @@ pub(crate) struct Link {
     received: u64,
     /// Received, waiting for room in the inbox.
     backlog: VecDeque<Incoming>,
+    request: Option<CloseRequest>,
     closing: bool,
     end: Option<EndReason>,
     failure: Option<ConnectionError>,
@@ -180,6 +181,7 @@ impl Link {
             forget_undelivered: false,
             received: 0,
             backlog: VecDeque::new(),
+            request: None,
             closing: false,
             end: None,
             failure: None,
@@ -276,6 +278,8 @@ impl Link {
 
     /// Tells the session what the application took since, and hands over what it received.
     fn exchange(&mut self, shared: &Shared, cx: &Context<'_>, now: Instant) {
+        // Before looking, so that nothing taken in between goes unnoticed.
+        shared.inbox.wake_on_room(cx);
         let time = self.time(now);
         if self.session.poll_timeout().is_some_and(|at| at <= time) {
             self.session.handle_timeout(time);
@@ -290,7 +294,6 @@ impl Link {
             }
             shared.inbox.push_while_room(&mut self.backlog, now);
         }
-        shared.inbox.wake_on_room(cx);
         self.tell_events(shared, now);
     }
 
@@ -478,8 +481,14 @@ impl Link {
         shared.board.state.lock().unwrap().stats = Some(self.session.stats());
     }
 
+    /// Close was asked for: everything accepted goes first.
+    pub(crate) fn request_close(&mut self, request: &CloseRequest) {
+        self.request.get_or_insert_with(|| request.clone());
+    }
+
     /// Starts to close the session once everything accepted is in it.
-    fn close(&mut self, shared: &Shared, request: &CloseRequest, now: Instant) {
+    fn close_when_empty(&mut self, shared: &Shared, now: Instant) {
+        let Some(request) = &self.request else { return };
         if self.closing || !self.waiting.is_empty() || shared.outbox.has_queued() {
             return;
         }
@@ -519,8 +528,11 @@ impl Link {
                 let now = Instant::now();
                 self.exchange(shared, cx, now);
                 if let Some(request) = shared.close_request(cx) {
-                    self.accept(shared, cx, now);
-                    self.close(shared, &request, now);
+                    self.request_close(&request);
+                    if self.opened {
+                        self.accept(shared, cx, now);
+                    }
+                    self.close_when_empty(shared, now);
                     self.exchange(shared, cx, now);
                 }
                 if self.session.is_over() || self.end.is_some() {

@@ -86,10 +86,6 @@ pub async fn doctor() -> Vec<Diagnosis> {
 }
 
 /// Lets [`doctor`] find a connection for as long as it lives.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "called where a connection starts")
-)]
 pub(crate) fn register(connection: &Arc<Shared>) {
     let mut connections = CONNECTIONS.lock().unwrap();
     // Swept when the list would grow: a constant share of the work.

@@ -21,6 +21,7 @@ use crate::{
 pub(crate) struct Plain<'r> {
     reading: &'r mut Reading,
     writing: Writing,
+    closing: bool,
 }
 
 impl<'r> Plain<'r> {
@@ -28,6 +29,7 @@ impl<'r> Plain<'r> {
         Plain {
             reading,
             writing: Writing::default(),
+            closing: false,
         }
     }
 
@@ -71,8 +73,12 @@ impl Traffic for Plain<'_> {
         self.reading.is_paused()
     }
 
-    fn is_over(&mut self, shared: &Shared, request: Option<&CloseRequest>, _: Instant) -> bool {
-        request.is_some() && self.writing.is_idle(shared)
+    fn request_close(&mut self, _: &CloseRequest) {
+        self.closing = true;
+    }
+
+    fn is_over(&self, shared: &Shared) -> bool {
+        self.closing && self.writing.is_idle(shared)
     }
 
     fn wake_at(&self) -> Option<Instant> {

@@ -216,13 +216,12 @@ impl Reading {
         if self.received.is_empty() {
             return Ok(());
         }
-        let pushed = shared.inbox.push(&mut self.received, now);
+        let pushed = shared.inbox.push(&mut self.received, now, cx);
         self.report.add(pushed.overflowed, pushed.overflowed_bytes);
         if pushed.disconnect {
             return Err(ConnectionError::InboxFull);
         }
         if !self.received.is_empty() {
-            shared.inbox.wake_on_room(cx);
             self.wait_for_budget(shared, cx);
         }
         Ok(())
@@ -236,16 +235,16 @@ impl Reading {
         now: Instant,
     ) -> Result<(), ConnectionError> {
         loop {
-            shared.inbox.push(&mut spill.ready, now);
+            shared.inbox.push(&mut spill.ready, now, cx);
             if spill.ready.is_empty() && !spill.is_busy() {
                 if spill.has_stored() {
                     spill.read();
                 } else {
-                    shared.inbox.push(&mut spill.refused, now);
+                    shared.inbox.push(&mut spill.refused, now, cx);
                 }
             }
             if !spill.is_active() {
-                shared.inbox.push(&mut self.received, now);
+                shared.inbox.push(&mut self.received, now, cx);
             }
             if !self.received.is_empty() && !spill.is_busy() {
                 self.store(spill)?;
@@ -269,7 +268,6 @@ impl Reading {
             }
         }
         if spill.is_active() || !self.received.is_empty() {
-            shared.inbox.wake_on_room(cx);
             self.wait_for_budget(shared, cx);
         }
         Ok(())

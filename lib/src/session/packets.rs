@@ -125,6 +125,7 @@ impl Traffic for Packets<'_> {
             if link.was_opened() {
                 counters.messages_sent += link.accept(shared, cx, now);
             }
+            link.close_when_empty(shared, now);
             let mut bytes = 0;
             while bytes < WRITE_BATCH_BYTES {
                 let Some(packet) = link.session.poll_transmit(time, generation) else {
@@ -148,10 +149,11 @@ impl Traffic for Packets<'_> {
         false
     }
 
-    fn is_over(&mut self, shared: &Shared, request: Option<&CloseRequest>, now: Instant) -> bool {
-        if let Some(request) = request {
-            self.0.close(shared, request, now);
-        }
+    fn request_close(&mut self, request: &CloseRequest) {
+        self.0.request_close(request);
+    }
+
+    fn is_over(&self, _: &Shared) -> bool {
         self.0.is_over()
     }
 
