@@ -528,10 +528,10 @@ impl Conflation {
     fn popped(&mut self, item: &Incoming) -> Option<Incoming> {
         let place = self.front;
         self.front += 1;
-        if let Some(key) = self.key_of(item) {
-            if self.latest.get(&key) == Some(&place) {
-                self.latest.remove(&key);
-            }
+        if let Some(key) = self.key_of(item)
+            && self.latest.get(&key) == Some(&place)
+        {
+            self.latest.remove(&key);
         }
         let (messages, bytes) = self.replaced.remove(&place)?;
         Some(Incoming::Gap(Gap::Conflated { messages, bytes }))

@@ -316,10 +316,10 @@ impl Link {
         if let Some(within) = go_away {
             self.session.go_away(within, "");
         }
-        if self.by_hand {
-            if let Some(position) = self.processed.count_to(processed) {
-                self.session.acknowledge(time, position);
-            }
+        if self.by_hand
+            && let Some(position) = self.processed.count_to(processed)
+        {
+            self.session.acknowledge(time, position);
         }
     }
 

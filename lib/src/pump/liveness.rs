@@ -121,10 +121,10 @@ impl Liveness {
             shared.meter.wait(StallCause::PeerSilent, waiting, now);
         }
         let blocked = flushing.blocked_since();
-        if let (Some(since), Some(limit)) = (blocked, self.write_timeout) {
-            if now >= since + limit {
-                return Some(ConnectionError::WriteStalled(limit));
-            }
+        if let (Some(since), Some(limit)) = (blocked, self.write_timeout)
+            && now >= since + limit
+        {
+            return Some(ConnectionError::WriteStalled(limit));
         }
         if now < self.heard + self.silence_timeout || self.check_at.is_some_and(|at| now < at) {
             return None;

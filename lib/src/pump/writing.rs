@@ -43,6 +43,7 @@ pub(super) struct Writing {
 impl Writing {
     /// Fills the write buffer and flushes it, until the outbox is empty, the socket full, or the
     /// turn used up.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn turn<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
