@@ -259,32 +259,46 @@ impl<'a> Record<'a> {
     /// it is empty.
     #[inline]
     pub fn read(bytes: &'a [u8]) -> Result<Record<'a>, ProtocolError> {
-        let Some((word, header)) = varint::read(bytes) else {
-            return Err(ProtocolError::Malformed("a record's header is cut short"));
-        };
+        Record::parse(bytes).ok_or_else(|| Record::why_malformed(bytes))
+    }
+
+    /// The same without the reason, which is dear to carry along.
+    #[inline]
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Record<'a>> {
+        let (word, header) = varint::read(bytes)?;
         let length = word >> FLAG_BITS;
         if length > MAX_RECORD as u64 {
-            return Err(ProtocolError::Malformed(
-                "a record longer than the largest record",
-            ));
+            return None;
         }
-        let Some(payload) = bytes.get(header..header + length as usize) else {
-            return Err(ProtocolError::Malformed("a record's payload is cut short"));
-        };
+        let payload = bytes.get(header..header + length as usize)?;
         let continues = word & CONTINUES != 0;
         if continues && length == 0 {
-            return Err(ProtocolError::Malformed("an empty record that continues"));
+            return None;
         }
         let kind = if word & TEXT != 0 {
             Kind::Text
         } else {
             Kind::Binary
         };
-        Ok(Record {
+        Some(Record {
             kind,
             continues,
             payload,
             header,
+        })
+    }
+
+    #[cold]
+    fn why_malformed(bytes: &[u8]) -> ProtocolError {
+        ProtocolError::Malformed(match varint::read(bytes) {
+            None => "a record's header is cut short",
+            Some((word, _)) if word >> FLAG_BITS > MAX_RECORD as u64 => {
+                "a record longer than the largest record"
+            }
+            Some((word, header)) if (word >> FLAG_BITS) as usize > bytes.len() - header => {
+                "a record's payload is cut short"
+            }
+            Some(_) => "an empty record that continues",
         })
     }
 
