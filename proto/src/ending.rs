@@ -87,10 +87,8 @@ impl Session {
         let received = self.inbox.received();
         if last > received {
             let expected = received.next().unwrap_or(received);
-            return Err(ProtocolError::SequenceGap {
-                expected,
-                first: last,
-            });
+            let first = last.next().unwrap_or(last);
+            return Err(ProtocolError::SequenceGap { expected, first });
         }
         if last < received || self.inbox.has_partial() {
             return Err(ProtocolError::Unexpected(
@@ -140,7 +138,12 @@ impl Session {
         let Some((last, frame)) = &closing.peer else {
             return;
         };
-        if *last != self.acks.ready() || !self.outbox.is_delivered() {
+        if *last != self.acks.ready() {
+            return;
+        }
+        // Nothing more will come that the acknowledgement could wait for.
+        self.acks.hurry();
+        if !self.outbox.is_delivered() {
             return;
         }
         self.events
