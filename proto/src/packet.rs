@@ -90,6 +90,8 @@ pub enum Packet {
     Close {
         /// The last record that the sender of this packet has sent.
         last: Seq,
+        /// How long the close may take, in milliseconds.
+        within_millis: u64,
         /// Why.
         frame: CloseFrame,
     },
@@ -141,11 +143,16 @@ impl Packet {
             kind::PONG => Packet::Pong(fields.u64()?),
             kind::CLOSE => {
                 let last = Seq::new(fields.u64()?);
+                let within_millis = fields.millis()?;
                 let frame = CloseFrame {
                     code: fields.u16()?,
                     reason: fields.reason()?,
                 };
-                Packet::Close { last, frame }
+                Packet::Close {
+                    last,
+                    within_millis,
+                    frame,
+                }
             }
             kind::END => Packet::End,
             kind::ABORT => Packet::Abort {
@@ -183,8 +190,13 @@ impl Packet {
             Packet::Blocked(limit) => numbered(buf, kind::BLOCKED, limit.get()),
             Packet::Ping(number) => numbered(buf, kind::PING, *number),
             Packet::Pong(number) => numbered(buf, kind::PONG, *number),
-            Packet::Close { last, frame } => {
+            Packet::Close {
+                last,
+                within_millis,
+                frame,
+            } => {
                 numbered(buf, kind::CLOSE, last.get());
+                buf.put_u64(*within_millis);
                 buf.put_u16(frame.code);
                 buf.put_slice(cut_reason(&frame.reason).as_bytes());
             }

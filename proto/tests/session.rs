@@ -355,9 +355,10 @@ fn a_close_that_takes_too_long_ends_with_the_list() {
     world.run_for(2_000);
     assert_eq!(world.client.ended(), Some(&EndReason::CloseTimedOut));
     assert_eq!(world.client.session.undelivered().count(), 1);
+    // The server keeps the same deadline; the client's word may come first.
     assert!(matches!(
         world.server().ended(),
-        Some(EndReason::AbortedByPeer { .. })
+        Some(EndReason::AbortedByPeer { .. } | EndReason::CloseTimedOut)
     ));
     assert!(world.client.session.is_over() && world.server().session.is_over());
     // The server's application can still have what had arrived, and then learns of the end.

@@ -19,9 +19,14 @@ fn read(name: &str) -> Value {
     serde_json::from_str(&text).expect("the vectors are JSON")
 }
 
-/// Whether the expectations are to be written; if so, writes them.
+/// Whether the expectations are to be written anew.
+fn writing() -> bool {
+    std::env::var("UNSTALL_VECTORS").is_ok_and(|mode| mode == "write")
+}
+
+/// Writes the expectations if they are to be written.
 fn written(name: &str, value: &Value) -> bool {
-    let write = std::env::var("UNSTALL_VECTORS").is_ok_and(|mode| mode == "write");
+    let write = writing();
     if write {
         let text = serde_json::to_string_pretty(value).expect("a value is JSON");
         std::fs::write(path(name), text + "\n").expect("the vectors can be written");

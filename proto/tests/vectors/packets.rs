@@ -8,7 +8,7 @@ use unstall_proto::{
     Rejection, Seq, SessionId, Token, Welcome,
 };
 
-use crate::{hex, read, unhex, written};
+use crate::{hex, read, unhex, writing, written};
 
 fn hello(epoch: u64, generation: u64, received: u64) -> Packet {
     Packet::Hello(Hello {
@@ -46,6 +46,7 @@ fn data(first: u64, records: &str) -> Packet {
 fn close(last: u64, code: u16, reason: &str) -> Packet {
     Packet::Close {
         last: Seq::new(last),
+        within_millis: 5000,
         frame: CloseFrame::new(code, reason),
     }
 }
@@ -201,12 +202,12 @@ fn malformed() -> Vec<(&'static str, String, &'static str)> {
         ),
         (
             "CLOSE cut in its code",
-            format!("18{number}03"),
+            format!("18{number}{number}03"),
             "MALFORMED",
         ),
         (
             "CLOSE with a reason that is not UTF-8",
-            format!("18{number}03e8ff"),
+            format!("18{number}{number}03e8ff"),
             "MALFORMED",
         ),
         ("END with a byte left over", "1900".to_owned(), "MALFORMED"),
@@ -254,8 +255,12 @@ fn fields(packet: &Packet) -> Value {
         Packet::Blocked(offset) => json!({ "kind": "BLOCKED", "offset": text(offset.get()) }),
         Packet::Ping(number) => json!({ "kind": "PING", "number": text(*number) }),
         Packet::Pong(number) => json!({ "kind": "PONG", "number": text(*number) }),
-        Packet::Close { last, frame } => json!({
-            "kind": "CLOSE", "last": text(last.get()), "code": frame.code, "reason": frame.reason,
+        Packet::Close {
+            last,
+            within_millis,
+            frame,
+        } => json!({
+            "kind": "CLOSE", "last": text(last.get()), "deadline": text(*within_millis), "code": frame.code, "reason": frame.reason,
         }),
         Packet::End => json!({ "kind": "END" }),
         Packet::Abort { code, reason } => {
@@ -338,6 +343,9 @@ fn every_packet_is_as_the_vectors_have_it() {
 
 #[test]
 fn every_packet_of_the_vectors_decodes_to_its_fields_and_back() {
+    if writing() {
+        return;
+    }
     let vectors = read("packets.json");
     let valid = vectors["valid"].as_array().expect("a list");
     assert!(valid.len() >= 27);
@@ -351,6 +359,9 @@ fn every_packet_of_the_vectors_decodes_to_its_fields_and_back() {
 
 #[test]
 fn every_malformed_packet_of_the_vectors_gives_its_error() {
+    if writing() {
+        return;
+    }
     let vectors = read("packets.json");
     let malformed = vectors["malformed"].as_array().expect("a list");
     assert!(malformed.len() >= 27);
