@@ -242,6 +242,7 @@ fn a_newer_connection_fences_the_older_one_at_once() {
     let now = world.now;
     let server = &mut world.server().session;
     assert!(!server.is_current(old));
+    assert!(server.is_current(old.next().unwrap()));
     let packet = unstall_proto::Packet::Ping(1).to_bytes();
     assert_eq!(
         server.handle_packet(now, old, packet),
