@@ -26,7 +26,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
-        let config = Config::new().window(8 << 20);
+        let config = Config::new().window(8 << 20).replay(64 << 20);
         let mut client = Session::client(config.clone(), SessionId([1; 16]), Token([2; 16]));
         let on_client = client.attach(NOW).unwrap();
         let hello = client.poll_transmit(NOW, on_client).unwrap();

@@ -18,7 +18,8 @@ impl Session {
     /// longer than `within`, it ends with [`EndReason::CloseTimedOut`] and
     /// [`undelivered`](Session::undelivered) has what was not acknowledged.
     ///
-    /// The application goes on taking what the peer had sent. Closing again, or after the peer,
+    /// The peer is told the deadline, and keeps it as well. The application goes on taking what
+    /// the peer had sent. Closing again, or after the peer,
     /// may only shorten the deadline.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit) and
@@ -26,7 +27,11 @@ impl Session {
     pub fn close(&mut self, now: Time, frame: CloseFrame, within: Duration) {
         match self.state {
             State::Open => {
-                self.state = State::Closing(Closing { frame, peer: None });
+                self.state = State::Closing(Closing {
+                    frame,
+                    within,
+                    peer: None,
+                });
                 self.timers.set(Timer::Close, now, within);
                 self.forget_unopened();
             }
@@ -82,15 +87,14 @@ impl Session {
         &mut self,
         now: Time,
         last: Seq,
+        within_millis: u64,
         frame: CloseFrame,
     ) -> Result<(), ProtocolError> {
         let received = self.inbox.received();
         if last > received {
             let expected = received.next().unwrap_or(received);
-            return Err(ProtocolError::SequenceGap {
-                expected,
-                first: last,
-            });
+            let first = last.next().unwrap_or(last);
+            return Err(ProtocolError::SequenceGap { expected, first });
         }
         if last < received || self.inbox.has_partial() {
             return Err(ProtocolError::Unexpected(
@@ -100,12 +104,13 @@ impl Session {
         match &mut self.state {
             State::Open => {
                 let peer = Some((last, frame.clone()));
+                let within = Duration::from_millis(within_millis);
                 self.state = State::Closing(Closing {
                     frame: frame.clone(),
+                    within,
                     peer,
                 });
-                self.timers
-                    .set(Timer::Close, now, self.config.close_timeout);
+                self.timers.set(Timer::Close, now, within);
                 self.events.push(Event::Closing(frame));
             }
             State::Closing(closing) if closing.peer.is_none() => {
@@ -140,7 +145,12 @@ impl Session {
         let Some((last, frame)) = &closing.peer else {
             return;
         };
-        if *last != self.acks.ready() || !self.outbox.is_delivered() {
+        if *last != self.acks.ready() {
+            return;
+        }
+        // Nothing more will come that the acknowledgement could wait for.
+        self.acks.hurry();
+        if !self.outbox.is_delivered() {
             return;
         }
         self.events

@@ -33,6 +33,35 @@ struct Partial {
     start: Position,
 }
 
+impl Partial {
+    fn push(&mut self, part: &[u8], max_message: u64) -> Result<(), ProtocolError> {
+        let size = self.payload.len() + part.len();
+        if size as u64 > max_message {
+            return Err(ProtocolError::MessageTooLarge { limit: max_message });
+        }
+        if size > self.payload.capacity() {
+            // Doubles, so that a long message is not copied for each record, but never past the
+            // limit.
+            let capacity = (2 * size).min(usize::try_from(max_message).unwrap_or(usize::MAX));
+            self.payload.reserve_exact(capacity - self.payload.len());
+        }
+        self.payload.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn finish(self, end: Position) -> Result<Batch, ProtocolError> {
+        if self.kind == Kind::Text && !is_utf8(&self.payload) {
+            return Err(ProtocolError::InvalidText);
+        }
+        Ok(Batch::assembled(
+            self.kind,
+            self.payload.into(),
+            self.start,
+            end,
+        ))
+    }
+}
+
 /// What a packet may not pass.
 pub(crate) struct Bounds<'a> {
     pub(crate) credit: &'a ReceiveCredit,
@@ -104,53 +133,70 @@ impl Inbox {
         mut at: usize,
         bounds: &Bounds<'_>,
     ) -> Result<(), ProtocolError> {
-        let mut run = Run {
-            from: at,
-            start: self.received,
-        };
-        let mut position = self.received;
         while at < records.len() {
-            let record = Record::read(&records[at..])?;
-            let next = at + record.size();
-            let Some(end) = position.after(record_cost(record.payload.len())) else {
-                return Err(ProtocolError::SequenceExhausted);
-            };
-            bounds.credit.check(end.offset)?;
-            if record.continues || self.partial.is_some() {
-                self.close_run(&run, records, at, position);
-                self.accept_part(record, position, end, bounds.max_message)?;
-                run = Run {
-                    from: next,
-                    start: end,
-                };
-            } else {
-                check_message(record, bounds.max_message)?;
+            if self.partial.is_none() {
+                at = self.accept_run(records, at, bounds)?;
             }
-            at = next;
-            position = end;
+            if at < records.len() {
+                at = self.accept_part(records, at, bounds)?;
+            }
         }
-        self.close_run(&run, records, at, position);
-        self.received = position;
         Ok(())
     }
 
-    /// Queues the whole messages that were walked since the run began.
-    fn close_run(&mut self, run: &Run, records: &Bytes, to: usize, end: Position) {
-        if run.from < to {
-            let bytes = records.slice(run.from..to);
-            self.batches
-                .push_back(Batch::records(bytes, run.start, end));
+    /// Queues the whole messages from `at` on, up to one that continues: where they end.
+    fn accept_run(
+        &mut self,
+        records: &Bytes,
+        from: usize,
+        bounds: &Bounds<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let (mut at, mut count, mut cost) = (from, 0, 0);
+        while at < records.len() {
+            let record = Record::read(&records[at..])?;
+            if record.continues {
+                break;
+            }
+            // A record is never larger than any limit on messages.
+            if record.kind == Kind::Text && !is_utf8(record.payload) {
+                return Err(ProtocolError::InvalidText);
+            }
+            at += record.size();
+            count += 1;
+            cost += record_cost(record.payload.len());
         }
+        if count > 0 {
+            let end = self.advance(count, cost, bounds)?;
+            let batch = Batch::records(records.slice(from..at), self.received, end);
+            self.batches.push_back(batch);
+            self.received = end;
+        }
+        Ok(at)
     }
 
-    /// Adds a record to the incomplete message; queues the message when it is its last one.
+    /// Where so many records more would end, if credit and numbers allow them.
+    fn advance(
+        &self,
+        records: u64,
+        cost: u64,
+        bounds: &Bounds<'_>,
+    ) -> Result<Position, ProtocolError> {
+        let end = self.received.after_records(records, cost);
+        let end = end.ok_or(ProtocolError::SequenceExhausted)?;
+        bounds.credit.check(end.offset)?;
+        Ok(end)
+    }
+
+    /// Adds the record at `at` to the incomplete message, and queues the message when it is its
+    /// last one: where the record ends.
     fn accept_part(
         &mut self,
-        record: Record<'_>,
-        start: Position,
-        end: Position,
-        max_message: u64,
-    ) -> Result<(), ProtocolError> {
+        records: &Bytes,
+        at: usize,
+        bounds: &Bounds<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let record = Record::read(&records[at..])?;
+        let end = self.advance(1, record_cost(record.payload.len()), bounds)?;
         let mut partial = match self.partial.take() {
             Some(partial) if partial.kind != record.kind => {
                 return Err(ProtocolError::Malformed("a message that changes its kind"));
@@ -159,33 +205,17 @@ impl Inbox {
             None => Partial {
                 kind: record.kind,
                 payload: Vec::new(),
-                start,
+                start: self.received,
             },
         };
-        let size = partial.payload.len() + record.payload.len();
-        if size as u64 > max_message {
-            return Err(ProtocolError::MessageTooLarge { limit: max_message });
-        }
-        if size > partial.payload.capacity() {
-            // Doubles, so that a long message is not copied for each record, but never past the
-            // limit.
-            let capacity = (2 * size).min(usize::try_from(max_message).unwrap_or(usize::MAX));
-            partial
-                .payload
-                .reserve_exact(capacity - partial.payload.len());
-        }
-        partial.payload.extend_from_slice(record.payload);
+        partial.push(record.payload, bounds.max_message)?;
+        self.received = end;
         if record.continues {
             self.partial = Some(partial);
-            return Ok(());
+        } else {
+            self.batches.push_back(partial.finish(end)?);
         }
-        if partial.kind == Kind::Text {
-            utf8(&partial.payload)?;
-        }
-        let payload = Bytes::from(partial.payload);
-        self.batches
-            .push_back(Batch::assembled(partial.kind, payload, partial.start, end));
-        Ok(())
+        Ok(at + record.size())
     }
 
     /// Hands over the next batch.
@@ -212,25 +242,10 @@ impl Inbox {
     }
 }
 
-/// The run of whole messages that is being walked.
-struct Run {
-    from: usize,
-    start: Position,
-}
-
-fn check_message(record: Record<'_>, max_message: u64) -> Result<(), ProtocolError> {
-    if record.payload.len() as u64 > max_message {
-        return Err(ProtocolError::MessageTooLarge { limit: max_message });
-    }
-    if record.kind == Kind::Text {
-        utf8(record.payload)?;
-    }
-    Ok(())
-}
-
-/// The payload of a text message as text.
-pub(crate) fn utf8(payload: &[u8]) -> Result<&str, ProtocolError> {
-    std::str::from_utf8(payload).map_err(|_| ProtocolError::InvalidText)
+/// Whether the payload is UTF-8. Plain ASCII is told apart many bytes at a time.
+#[inline]
+fn is_utf8(payload: &[u8]) -> bool {
+    payload.is_ascii() || std::str::from_utf8(payload).is_ok()
 }
 
 #[cfg(test)]

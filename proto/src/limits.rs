@@ -55,6 +55,11 @@ pub(crate) const PACKET_FILL: usize = 32 * 1024;
 /// The size of the blocks that packets are encoded into, in bytes: two filled packets.
 pub(crate) const BLOCK: usize = 2 * PACKET_FILL;
 
+/// A time as a packet carries it.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).map_or(MAX_MILLIS, |millis| millis.min(MAX_MILLIS))
+}
+
 /// When a received message counts as acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Acknowledge {
@@ -80,7 +85,6 @@ pub struct Config {
     pub(crate) ack_delay: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) session_life: Duration,
-    pub(crate) close_timeout: Duration,
     pub(crate) acknowledge: Acknowledge,
 }
 
@@ -106,8 +110,6 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(10),
             // Covers a deploy, a tunnel, a laptop carried to another room.
             session_life: Duration::from_secs(120),
-            // A peer that reads at all takes its last messages well within this.
-            close_timeout: Duration::from_secs(10),
             acknowledge: Acknowledge::WhenTaken,
         }
     }
@@ -187,13 +189,6 @@ impl Config {
     #[must_use]
     pub fn session_life(mut self, life: Duration) -> Config {
         self.session_life = life.min(Duration::from_millis(MAX_MILLIS));
-        self
-    }
-
-    /// How long a close that the peer began may take. Default 10 s.
-    #[must_use]
-    pub fn close_timeout(mut self, timeout: Duration) -> Config {
-        self.close_timeout = timeout;
         self
     }
 

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use crate::inbox::utf8;
 use crate::limits::record_cost;
 use crate::number::Position;
 use crate::packet::Record;
@@ -94,7 +93,7 @@ impl<'a> MessageRef<'a> {
 
 fn as_text(kind: Kind, payload: &[u8]) -> Option<&str> {
     match kind {
-        Kind::Text => utf8(payload).ok(),
+        Kind::Text => std::str::from_utf8(payload).ok(),
         Kind::Binary => None,
     }
 }
@@ -188,7 +187,7 @@ impl Batch {
         }
         match self.content {
             Content::Records => {
-                let record = Record::read(&self.bytes[self.at..]).ok()?;
+                let record = Record::parse(&self.bytes[self.at..])?;
                 let start = self.at + record.header;
                 self.at = start + record.payload.len();
                 let cost = record_cost(record.payload.len());

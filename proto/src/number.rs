@@ -115,7 +115,13 @@ impl Position {
     /// The position after one more record of that cost; `None` when a number is exhausted.
     #[inline]
     pub(crate) const fn after(self, cost: u64) -> Option<Position> {
-        match (self.seq.next(), self.offset.checked_add(cost)) {
+        self.after_records(1, cost)
+    }
+
+    /// The position after that many more records, which together cost `cost`.
+    #[inline]
+    pub(crate) const fn after_records(self, records: u64, cost: u64) -> Option<Position> {
+        match (self.seq.checked_add(records), self.offset.checked_add(cost)) {
             (Some(seq), Some(offset)) => Some(Position { seq, offset }),
             _ => None,
         }

@@ -90,6 +90,8 @@ pub enum Packet {
     Close {
         /// The last record that the sender of this packet has sent.
         last: Seq,
+        /// How long the close may take, in milliseconds.
+        within_millis: u64,
         /// Why.
         frame: CloseFrame,
     },
@@ -141,11 +143,16 @@ impl Packet {
             kind::PONG => Packet::Pong(fields.u64()?),
             kind::CLOSE => {
                 let last = Seq::new(fields.u64()?);
+                let within_millis = fields.millis()?;
                 let frame = CloseFrame {
                     code: fields.u16()?,
                     reason: fields.reason()?,
                 };
-                Packet::Close { last, frame }
+                Packet::Close {
+                    last,
+                    within_millis,
+                    frame,
+                }
             }
             kind::END => Packet::End,
             kind::ABORT => Packet::Abort {
@@ -183,8 +190,13 @@ impl Packet {
             Packet::Blocked(limit) => numbered(buf, kind::BLOCKED, limit.get()),
             Packet::Ping(number) => numbered(buf, kind::PING, *number),
             Packet::Pong(number) => numbered(buf, kind::PONG, *number),
-            Packet::Close { last, frame } => {
+            Packet::Close {
+                last,
+                within_millis,
+                frame,
+            } => {
                 numbered(buf, kind::CLOSE, last.get());
+                buf.put_u64(*within_millis);
                 buf.put_u16(frame.code);
                 buf.put_slice(cut_reason(&frame.reason).as_bytes());
             }
@@ -259,32 +271,46 @@ impl<'a> Record<'a> {
     /// it is empty.
     #[inline]
     pub fn read(bytes: &'a [u8]) -> Result<Record<'a>, ProtocolError> {
-        let Some((word, header)) = varint::read(bytes) else {
-            return Err(ProtocolError::Malformed("a record's header is cut short"));
-        };
+        Record::parse(bytes).ok_or_else(|| Record::why_malformed(bytes))
+    }
+
+    /// The same without the reason, which is dear to carry along.
+    #[inline]
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Record<'a>> {
+        let (word, header) = varint::read(bytes)?;
         let length = word >> FLAG_BITS;
         if length > MAX_RECORD as u64 {
-            return Err(ProtocolError::Malformed(
-                "a record longer than the largest record",
-            ));
+            return None;
         }
-        let Some(payload) = bytes.get(header..header + length as usize) else {
-            return Err(ProtocolError::Malformed("a record's payload is cut short"));
-        };
+        let payload = bytes.get(header..header + length as usize)?;
         let continues = word & CONTINUES != 0;
         if continues && length == 0 {
-            return Err(ProtocolError::Malformed("an empty record that continues"));
+            return None;
         }
         let kind = if word & TEXT != 0 {
             Kind::Text
         } else {
             Kind::Binary
         };
-        Ok(Record {
+        Some(Record {
             kind,
             continues,
             payload,
             header,
+        })
+    }
+
+    #[cold]
+    fn why_malformed(bytes: &[u8]) -> ProtocolError {
+        ProtocolError::Malformed(match varint::read(bytes) {
+            None => "a record's header is cut short",
+            Some((word, _)) if word >> FLAG_BITS > MAX_RECORD as u64 => {
+                "a record longer than the largest record"
+            }
+            Some((word, header)) if (word >> FLAG_BITS) as usize > bytes.len() - header => {
+                "a record's payload is cut short"
+            }
+            Some(_) => "an empty record that continues",
         })
     }
 

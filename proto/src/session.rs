@@ -9,7 +9,7 @@ use crate::credit::{ReceiveCredit, SendCredit};
 use crate::error::{HandleError, ProtocolError, SendError};
 use crate::event::{EndReason, Event, Events, Incoming};
 use crate::inbox::{Bounds, Inbox};
-use crate::limits::{Acknowledge, Config, MAX_MILLIS, MIN_MAX_MESSAGE, message_cost};
+use crate::limits::{Acknowledge, Config, MIN_MAX_MESSAGE, message_cost, millis};
 use crate::message::Payload;
 use crate::number::{Generation, Offset, Position, Seq};
 use crate::outbox::Outbox;
@@ -214,7 +214,11 @@ impl Session {
                     self.events.push(Event::Pong { round_trip });
                 }
             }
-            Packet::Close { last, frame } => self.handle_close(now, last, frame)?,
+            Packet::Close {
+                last,
+                within_millis,
+                frame,
+            } => self.handle_close(now, last, within_millis, frame)?,
             Packet::End => self.handle_end()?,
             Packet::Abort { code, reason } => {
                 self.end(EndReason::AbortedByPeer { code, reason }, None);
@@ -373,15 +377,13 @@ impl Session {
     }
 
     /// Server: asks the client to connect again, elsewhere or later, at a random moment within
-    /// `within`. The session is not touched.
+    /// `within`. The session is not touched. It is said once: when the connection is lost with
+    /// it, say it again.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit).
     pub fn go_away(&mut self, within: Duration, reason: &str) {
         if self.side == Side::Server {
-            let millis = u64::try_from(within.as_millis())
-                .unwrap_or(MAX_MILLIS)
-                .min(MAX_MILLIS);
-            self.go_away = Some((millis, cut_reason(reason).to_owned()));
+            self.go_away = Some((millis(within), cut_reason(reason).to_owned()));
         }
     }
 

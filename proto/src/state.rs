@@ -1,5 +1,7 @@
 //! The life of a session, and the state of its connection.
 
+use std::time::Duration;
+
 use crate::error::ErrorCode;
 use crate::event::EndReason;
 use crate::number::{Generation, Seq};
@@ -32,6 +34,8 @@ pub(crate) enum State {
 pub(crate) struct Closing {
     /// What this side's CLOSE says.
     pub(crate) frame: CloseFrame,
+    /// How long it may take, in the words of the side that began.
+    pub(crate) within: Duration,
     /// The peer's last record and CLOSE, once it came.
     pub(crate) peer: Option<(Seq, CloseFrame)>,
 }

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::limits::millis;
 use crate::number::{Generation, Offset};
 use crate::packet::Packet;
 use crate::resume::{Hello, Welcome};
@@ -138,9 +139,11 @@ impl Session {
             Next::Blocked => Packet::Blocked(self.send_credit.tell_blocked()),
             Next::Close => {
                 self.link.close_sent = true;
-                let frame = self.state.closing()?.frame.clone();
+                let closing = self.state.closing()?;
+                let (within, frame) = (closing.within, closing.frame.clone());
                 Packet::Close {
                     last: self.outbox.accepted(),
+                    within_millis: millis(within),
                     frame,
                 }
             }
@@ -187,7 +190,7 @@ impl Session {
             acked: self.acks.tell(),
             credit: self.renew_credit(),
             max_message: self.config.max_message,
-            life_millis: u64::try_from(self.life.as_millis()).unwrap_or(u64::MAX),
+            life_millis: millis(self.life),
         }))
     }
 

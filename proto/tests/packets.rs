@@ -82,11 +82,13 @@ fn packet() -> impl Strategy<Value = Packet> {
             records: records.into(),
         },
     );
-    let close =
-        (any::<u64>(), any::<u16>(), reason()).prop_map(|(last, code, reason)| Packet::Close {
+    let close = (any::<u64>(), millis(), any::<u16>(), reason()).prop_map(
+        |(last, within_millis, code, reason)| Packet::Close {
             last: Seq::new(last),
+            within_millis,
             frame: CloseFrame { code, reason },
-        });
+        },
+    );
     prop_oneof![
         hello(),
         welcome(),

@@ -242,6 +242,7 @@ fn a_newer_connection_fences_the_older_one_at_once() {
     let now = world.now;
     let server = &mut world.server().session;
     assert!(!server.is_current(old));
+    assert!(server.is_current(old.next().unwrap()));
     let packet = unstall_proto::Packet::Ping(1).to_bytes();
     assert_eq!(
         server.handle_packet(now, old, packet),
@@ -355,9 +356,10 @@ fn a_close_that_takes_too_long_ends_with_the_list() {
     world.run_for(2_000);
     assert_eq!(world.client.ended(), Some(&EndReason::CloseTimedOut));
     assert_eq!(world.client.session.undelivered().count(), 1);
+    // The server keeps the same deadline; the client's word may come first.
     assert!(matches!(
         world.server().ended(),
-        Some(EndReason::AbortedByPeer { .. })
+        Some(EndReason::AbortedByPeer { .. } | EndReason::CloseTimedOut)
     ));
     assert!(world.client.session.is_over() && world.server().session.is_over());
     // The server's application can still have what had arrived, and then learns of the end.

@@ -175,11 +175,10 @@ impl World {
             if client_notices {
                 self.client.session.detach(self.now, wire.client);
             }
-            if let (true, Some(generation), Some(server)) =
-                (server_notices, wire.server, &mut self.server)
-            {
-                server.session.detach(self.now, generation);
-            }
+        }
+        if let (true, Some(server)) = (server_notices, &mut self.server) {
+            let generation = server.session.generation();
+            server.session.detach(self.now, generation);
         }
     }
 

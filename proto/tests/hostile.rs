@@ -1,0 +1,150 @@
+//! A hostile peer: whatever bytes come, in whatever state, nothing panics, and nothing is held
+//! beyond the limits.
+
+mod world;
+
+use bytes::Bytes;
+use unstall_proto::limits::{MIN_MAX_MESSAGE, MIN_WINDOW};
+use unstall_proto::{Config, Generation, Hello, Incoming, Session, SessionId, Time, Token};
+use world::Random;
+
+const NOW: Time = Time::ORIGIN;
+
+fn config() -> Config {
+    Config::new()
+        .window(MIN_WINDOW)
+        .max_window(2 * MIN_WINDOW)
+        .max_message(MIN_MAX_MESSAGE)
+}
+
+/// Real packets of both sides of a session, to be mangled.
+fn corpus() -> Vec<Bytes> {
+    let (mut client, on_client, mut server, on_server, mut packets) = opened();
+    for end in [&mut client, &mut server] {
+        end.send("text").unwrap();
+        end.send(&[0xff; 300][..]).unwrap();
+        end.send(&[7; 60_000][..]).unwrap();
+        end.ping();
+    }
+    server.go_away(std::time::Duration::from_secs(1), "why");
+    client.close(
+        NOW,
+        unstall_proto::CloseFrame::new(1000, "bye"),
+        std::time::Duration::from_secs(9),
+    );
+    for _ in 0..3 {
+        while let Some(packet) = client.poll_transmit(NOW, on_client) {
+            packets.push(packet.clone());
+            server.handle_packet(NOW, on_server, packet).unwrap();
+        }
+        while let Some(packet) = server.poll_transmit(NOW, on_server) {
+            packets.push(packet.clone());
+            client.handle_packet(NOW, on_client, packet).unwrap();
+        }
+        for end in [&mut client, &mut server] {
+            while let Some(Incoming::Messages(batch)) = end.recv() {
+                end.taken(NOW, batch.end());
+            }
+        }
+    }
+    assert!(client.is_over() && server.is_over());
+    packets
+}
+
+fn opened() -> (Session, Generation, Session, Generation, Vec<Bytes>) {
+    let mut client = Session::client(config(), SessionId([1; 16]), Token([2; 16]));
+    let on_client = client.attach(NOW).unwrap();
+    let hello = client.poll_transmit(NOW, on_client).unwrap();
+    let epoch = unstall_proto::Epoch(std::num::NonZeroU64::MIN);
+    let parsed = Hello::from_packet(hello.clone()).unwrap();
+    let (mut server, on_server) =
+        Session::server(config(), &parsed, epoch, Token([3; 16])).unwrap();
+    let welcome = server.poll_transmit(NOW, on_server).unwrap();
+    client
+        .handle_packet(NOW, on_client, welcome.clone())
+        .unwrap();
+    (client, on_client, server, on_server, vec![hello, welcome])
+}
+
+fn mangle(random: &mut Random, packet: &Bytes) -> Bytes {
+    let mut bytes = packet.to_vec();
+    for _ in 0..random.below(4) {
+        let at = random.below(bytes.len().max(1) as u64) as usize;
+        match random.below(5) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, random.next() as u8),
+            2 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+            3 if at < bytes.len() => bytes[at] = random.next() as u8,
+            _ => bytes.extend_from_slice(&random.bytes()),
+        }
+    }
+    bytes.into()
+}
+
+#[test]
+fn no_mangled_packet_panics_or_passes_a_limit() {
+    let corpus = corpus();
+    let mut accepted = 0;
+    for seed in 0..3_000 {
+        let mut random = Random(seed);
+        let (client, on_client, server, on_server, _) = opened();
+        let (mut session, generation) = match random.chance(50) {
+            true => (client, on_client),
+            false => (server, on_server),
+        };
+        session.send("mine").unwrap();
+        for _ in 0..40 {
+            let packet = &corpus[random.below(corpus.len() as u64) as usize];
+            let packet = mangle(&mut random, packet);
+            let _ = Hello::from_packet(packet.clone());
+            accepted += u64::from(session.handle_packet(NOW, generation, packet).is_ok());
+            if random.chance(30) {
+                while let Some(Incoming::Messages(batch)) = session.recv() {
+                    let end = batch.end();
+                    for message in batch {
+                        assert!(
+                            message.payload.len() as u64 <= MIN_MAX_MESSAGE,
+                            "seed {seed}"
+                        );
+                    }
+                    session.taken(NOW, end);
+                }
+            }
+            while session.poll_transmit(NOW, generation).is_some() {}
+            while session.poll_event().is_some() {}
+            let stats = session.stats();
+            let bound = 2 * MIN_WINDOW + MIN_MAX_MESSAGE + 64;
+            assert!(stats.untaken <= bound, "seed {seed}: {stats:?}");
+        }
+        session.undelivered().for_each(drop);
+    }
+    assert!(
+        accepted > 1_000,
+        "the mangled packets reach beyond the decoder: {accepted}"
+    );
+}
+
+#[test]
+fn a_server_refuses_any_mangled_hello_and_keeps_its_session() {
+    let (mut client, on_client, mut server, on_server, packets) = opened();
+    for seed in 0..20_000 {
+        let packet = mangle(&mut Random(seed), &packets[0]);
+        let Ok(hello) = Hello::from_packet(packet) else {
+            continue;
+        };
+        // The generation of the packet may be mangled into a newer one, which is then granted.
+        let mut server = server.clone();
+        if let Err(rejection) = server.resume(&hello, Token([4; 16])) {
+            assert!(!rejection.is_retryable(), "seed {seed}");
+            assert!(
+                server.is_current(on_server),
+                "seed {seed}: a rejection changes nothing"
+            );
+        }
+    }
+    client.send("still here").unwrap();
+    while let Some(packet) = client.poll_transmit(NOW, on_client) {
+        server.handle_packet(NOW, on_server, packet).unwrap();
+    }
+    assert!(matches!(server.recv(), Some(Incoming::Messages(_))));
+}
