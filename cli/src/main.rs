@@ -2,25 +2,26 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
+mod args;
+mod completions;
 mod doctor;
-
-/// WebSocket streams that never stall.
-#[derive(Parser)]
-#[command(name = "unstall", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Doctor(doctor::Arguments),
-}
+mod demo;
+mod failure;
+mod logging;
+mod man;
+mod packets;
+mod progress;
+mod rss;
+mod runtime;
+mod stdout;
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Doctor(arguments) => doctor::run(arguments),
+    let args = args::Args::parse();
+    logging::start(args.verbose);
+    match args.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
     }
 }

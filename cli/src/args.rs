@@ -1,0 +1,59 @@
+//! The command line: the subcommands and what they share.
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::{completions, demo, man};
+
+const EXAMPLES: &str = "\
+Examples:
+  unstall demo                                     the stall, the usual cure and unstall, in seconds
+  unstall serve                                    a server to test against, on 127.0.0.1:9100
+  unstall pull ws://127.0.0.1:9100/packets         100,000 packets, each one checked
+  unstall cat wss://feed.example/stream            received messages as lines
+  echo '{\"report\":true}' | unstall cat ws://127.0.0.1:9100/sink
+
+Exit codes: 0 success; 1 a promise was broken or the work failed; 2 wrong usage.
+UNSTALL_LOG or RUST_LOG select what is logged to stderr, as in UNSTALL_LOG=unstall=debug.";
+
+/// WebSocket streams that never stall, never lose a message in silence, and never eat the
+/// machine's memory.
+#[derive(Debug, Parser)]
+#[command(name = "unstall", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// Log more to stderr: -v what happens, -vv details, -vvv everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Demo(demo::Demo),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Demo(demo) => demo.run(),
+            Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}
