@@ -4,6 +4,8 @@
 //! after these 16 bytes (u64, big-endian), and a payload derived from the index: the little-endian
 //! words of SplitMix64 seeded with it.
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -71,18 +73,48 @@ pub(crate) struct Request {
     pub(crate) size: usize,
 }
 
+/// Why a request is not answered. Small, because a peer may send many such requests ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadRequest {
+    /// Not the JSON that is asked for, or too long to be it.
+    NotAPacketsRequest,
+    /// Not the JSON that is asked for, or too long to be it.
+    NotAReportRequest,
+    /// A binary message on a path that takes requests.
+    Binary,
+    /// More than [`MAX_COUNT`].
+    Count(u64),
+    /// Outside [`HEADER_BYTES`] to [`MAX_PACKET_BYTES`].
+    Size(usize),
+}
+
+impl fmt::Display for BadRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAPacketsRequest => {
+                f.write_str(r#"not understood: send {"count":N,"size":B} and nothing else"#)
+            }
+            Self::NotAReportRequest => {
+                f.write_str(r#"not understood: send packets, and {"report":true} for their counts"#)
+            }
+            Self::Binary => f.write_str(r#"a binary message: send the text {"count":N,"size":B}"#),
+            Self::Count(count) => write!(f, "count {count} is over {MAX_COUNT}"),
+            Self::Size(size) => {
+                write!(f, "size {size} is not in {HEADER_BYTES} to {MAX_PACKET_BYTES}")
+            }
+        }
+    }
+}
+
 impl Request {
     /// Reads `{"count":N,"size":B}`. The error is what the peer is to be told.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let request: Self = parse(text, r#"{"count":N,"size":B}"#)?;
+    pub(crate) fn parse(text: &str) -> Result<Self, BadRequest> {
+        let request: Self = parse(text).ok_or(BadRequest::NotAPacketsRequest)?;
         if request.count > MAX_COUNT {
-            return Err(format!("count {} is over {MAX_COUNT}", request.count));
+            return Err(BadRequest::Count(request.count));
         }
         if !(HEADER_BYTES..=MAX_PACKET_BYTES).contains(&request.size) {
-            let size = request.size;
-            return Err(format!(
-                "size {size} is not in {HEADER_BYTES} to {MAX_PACKET_BYTES}"
-            ));
+            return Err(BadRequest::Size(request.size));
         }
         Ok(request)
     }
@@ -94,15 +126,15 @@ impl Request {
 }
 
 /// Reads `{"report":true}`, the one request that `/sink` knows.
-pub(crate) fn parse_report_request(text: &str) -> Result<(), String> {
+pub(crate) fn parse_report_request(text: &str) -> Result<(), BadRequest> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct ReportRequest {
         report: bool,
     }
-    match parse(text, r#"{"report":true}"#)? {
-        ReportRequest { report: true } => Ok(()),
-        ReportRequest { report: false } => Err(r#"only {"report":true} is answered"#.to_owned()),
+    match parse(text) {
+        Some(ReportRequest { report: true }) => Ok(()),
+        _ => Err(BadRequest::NotAReportRequest),
     }
 }
 
@@ -117,21 +149,20 @@ pub(crate) fn parse_done(text: &str) -> Option<u64> {
     struct Done {
         done: u64,
     }
-    let text = text.get(..text.len().min(MAX_REQUEST_BYTES))?;
-    serde_json::from_str(text).ok().map(|Done { done }| done)
+    parse(text).map(|Done { done }| done)
 }
 
 /// The answer to a request that cannot be understood.
-pub(crate) fn error_text(reason: &str) -> String {
-    serde_json::json!({ "error": reason }).to_string()
+pub(crate) fn error_text(reason: BadRequest) -> String {
+    serde_json::json!({ "error": reason.to_string() }).to_string()
 }
 
 /// Parses a text that a peer sent, its length checked first.
-fn parse<'a, T: Deserialize<'a>>(text: &'a str, form: &str) -> Result<T, String> {
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     if text.len() > MAX_REQUEST_BYTES {
-        return Err(format!("the request has {} bytes; send {form}", text.len()));
+        return None;
     }
-    serde_json::from_str(text).map_err(|error| format!("{error}; send {form}"))
+    serde_json::from_str(text).ok()
 }
 
 #[cfg(test)]
@@ -201,23 +232,20 @@ mod tests {
             r#"{{"count":1,"size":16{}}}"#,
             " ".repeat(MAX_REQUEST_BYTES)
         );
+        let not_understood = BadRequest::NotAPacketsRequest;
         for (text, reason) in [
-            (r#"{"count":1,"size":15}"#, "size 15"),
-            (r#"{"count":1,"size":16777217}"#, "size 16777217"),
-            (
-                r#"{"count":1000000000001,"size":16}"#,
-                "count 1000000000001",
-            ),
-            (r#"{"count":-1,"size":16}"#, "-1"),
-            (r#"{"count":1e3,"size":16}"#, "floating"),
-            (r#"{"count":1}"#, "size"),
-            (r#"{"count":1,"size":16,"from":5}"#, "from"),
-            ("", "EOF"),
-            ("packets, please", "expected"),
-            (&long, "bytes"),
+            (r#"{"count":1,"size":15}"#, BadRequest::Size(15)),
+            (r#"{"count":1,"size":16777217}"#, BadRequest::Size(16_777_217)),
+            (r#"{"count":1000000000001,"size":16}"#, BadRequest::Count(1_000_000_000_001)),
+            (r#"{"count":-1,"size":16}"#, not_understood),
+            (r#"{"count":1e3,"size":16}"#, not_understood),
+            (r#"{"count":1}"#, not_understood),
+            (r#"{"count":1,"size":16,"from":5}"#, not_understood),
+            ("", not_understood),
+            ("packets, please", not_understood),
+            (&long, not_understood),
         ] {
-            let error = Request::parse(text).unwrap_err();
-            assert!(error.contains(reason), "{text}: {error}");
+            assert_eq!(Request::parse(text), Err(reason), "{text}");
         }
     }
 
@@ -226,7 +254,10 @@ mod tests {
         assert_eq!(done_text(7), r#"{"done":7}"#);
         assert_eq!(parse_done(&done_text(7)), Some(7));
         assert_eq!(parse_done(r#"{"error":"no"}"#), None);
-        assert_eq!(error_text("a \"b\""), r#"{"error":"a \"b\""}"#);
+        assert_eq!(
+            error_text(BadRequest::Size(15)),
+            r#"{"error":"size 15 is not in 16 to 16777216"}"#
+        );
         assert_eq!(parse_report_request(r#"{"report":true}"#), Ok(()));
         assert!(parse_report_request(r#"{"report":false}"#).is_err());
         assert!(parse_report_request("{}").is_err());
