@@ -1,9 +1,11 @@
 //! The command line: the subcommands and what they share.
 
+use std::process::ExitCode;
+
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::{completions, demo, man};
+use crate::{cat, completions, demo, doctor, man, pull, serve};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -11,6 +13,7 @@ Examples:
   unstall serve                                    a server to test against, on 127.0.0.1:9100
   unstall pull ws://127.0.0.1:9100/packets         100,000 packets, each one checked
   unstall cat wss://feed.example/stream            received messages as lines
+  unstall doctor                                   which connection on this machine is stuck, and why
   echo '{\"report\":true}' | unstall cat ws://127.0.0.1:9100/sink
 
 Exit codes: 0 success; 1 a promise was broken or the work failed; 2 wrong usage.
@@ -32,17 +35,26 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Demo(demo::Demo),
+    Serve(serve::Serve),
+    Pull(pull::Pull),
+    Cat(cat::Cat),
+    Doctor(doctor::Arguments),
     Completions(completions::Completions),
     Man(man::Man),
 }
 
 impl Command {
-    pub(crate) fn run(self) -> Result<(), Failure> {
-        match self {
+    pub(crate) fn run(self) -> ExitCode {
+        let result = match self {
+            Self::Doctor(arguments) => return doctor::run(arguments),
             Self::Demo(demo) => demo.run(),
+            Self::Serve(serve) => serve.run(),
+            Self::Pull(pull) => pull.run(),
+            Self::Cat(cat) => cat.run(),
             Self::Completions(completions) => completions.run(),
             Self::Man(man) => man.run(),
-        }
+        };
+        result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
     }
 }
 

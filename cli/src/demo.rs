@@ -16,6 +16,7 @@ mod naive;
 mod queue;
 mod row;
 mod server;
+mod unstalled;
 mod watch;
 mod wire;
 
@@ -24,7 +25,8 @@ Each client asks the same tokio-tungstenite server for the same packets, over lo
 same kernel buffers. The server answers each request before it reads the next.
 
   naive loop     one loop sends the requests and reads the packets
-  queue          a reader task fills an unbounded queue, a slow consumer empties it
+  unbounded queue
+                 a reader task fills an unbounded queue, a slow consumer empties it
   unstall        the same slow consumer behind an unstall connection
 
 Nothing is staged: a row that does not stall says so. Exit 1 when unstall did not deliver every

@@ -5,23 +5,24 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod args;
+mod cat;
 mod completions;
-mod doctor;
+mod connect;
 mod demo;
+mod doctor;
 mod failure;
 mod logging;
 mod man;
 mod packets;
 mod progress;
+mod pull;
 mod rss;
 mod runtime;
+mod serve;
 mod stdout;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
     logging::start(args.verbose);
-    match args.command.run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    args.command.run()
 }

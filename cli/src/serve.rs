@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use unstall::{Connection, Rejection, Server};
+use serde::Serialize;
+use unstall::{Connection, Rejection, Server, ServerStats, ShutdownReport};
 
 use crate::connect::parse_seconds;
 use crate::failure::Failure;
@@ -58,4 +59,98 @@ pub(crate) struct Serve {
     /// Print one JSON object at the end: what became of the connections
     #[arg(long)]
     json: bool,
+}
+
+/// What became of the connections; the names are those of the JSON.
+#[derive(Debug, Serialize)]
+struct ServeResult {
+    /// TCP connections that came.
+    arrived: u64,
+    /// Those whose WebSocket handshake was completed.
+    accepted: u64,
+    /// Those refused: over a limit, or not for this server.
+    refused: u64,
+    /// Those whose handshake was broken off or took too long.
+    handshakes_failed: u64,
+    /// Open at the end and closed in good time.
+    closed: usize,
+    /// Open at the end and cut, because their clients did not close in time.
+    aborted: usize,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        runtime::run(async {
+            // Caught before the first line of output: who reads it may send a signal at once.
+            let end_asked = signals::end_asked().map_err(Failure::work)?;
+            let server = self.bind().await?;
+            let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
+            stdout::print(&format!("listening on {scheme}://{}", server.local_addr()))?;
+            tokio::select! {
+                () = server.serve(route) => {}
+                () = end_asked => tracing::info!("asked to end"),
+            }
+            let shutdown = server.shutdown(self.drain).await;
+            let result = ServeResult::new(server.stats(), shutdown);
+            tracing::info!("{result:?}");
+            if self.json { stdout::print_json(&result) } else { Ok(()) }
+        })
+    }
+
+    async fn bind(&self) -> Result<Server, Failure> {
+        let mut builder = Server::builder().authenticate(|request| async {
+            match handler_of(request.uri().path()) {
+                Some(_) => Ok(request),
+                None => Err(Rejection::not_found("the paths are /, /echo, /packets and /sink")),
+            }
+        });
+        if let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
+            builder = builder.tls_pem(cert, key);
+        }
+        builder.bind(self.listen).await.map_err(Failure::work)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Handler {
+    Echo,
+    Packets,
+    Sink,
+}
+
+fn handler_of(path: &str) -> Option<Handler> {
+    match path {
+        "/" | "/echo" => Some(Handler::Echo),
+        "/packets" => Some(Handler::Packets),
+        "/sink" => Some(Handler::Sink),
+        _ => None,
+    }
+}
+
+async fn route(connection: Connection) {
+    let request = connection.request();
+    match request.and_then(|request| handler_of(request.uri().path())) {
+        Some(Handler::Echo) => echo::run(connection).await,
+        Some(Handler::Packets) => packets::run(connection).await,
+        Some(Handler::Sink) => sink::run(connection).await,
+        // Refused in the handshake already.
+        None => {}
+    }
+}
+
+impl ServeResult {
+    fn new(stats: ServerStats, shutdown: ShutdownReport) -> Self {
+        Self {
+            arrived: stats.arrived,
+            accepted: stats.accepted,
+            refused: stats.refused_connections
+                + stats.refused_handshakes
+                + stats.refused_requests
+                + stats.refused_origins
+                + stats.refused_unauthenticated,
+            handshakes_failed: stats.handshakes_failed + stats.handshakes_timed_out,
+            closed: shutdown.closed,
+            aborted: shutdown.aborted,
+        }
+    }
 }

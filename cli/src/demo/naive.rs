@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::Plan;
+use super::row::RowError;
 use super::server::request_text;
 use super::watch::Progress;
 use crate::packets::Checker;
@@ -18,7 +19,7 @@ pub(super) async fn run(
     plan: Plan,
     progress: Arc<Progress>,
     checker: &mut Checker,
-) -> Result<(), tungstenite::Error> {
+) -> Result<(), RowError> {
     let mut next_request = 0;
     while checker.received() < plan.count {
         tokio::select! {

@@ -8,10 +8,11 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::Plan;
 use super::consumer::SlowConsumer;
+use super::row::RowError;
 use super::server::request_text;
 use super::watch::Progress;
 
@@ -44,7 +45,7 @@ pub(super) async fn run(
     progress: Arc<Progress>,
     queued: Arc<QueuedBytes>,
     consumer: &mut SlowConsumer,
-) -> Result<(), tungstenite::Error> {
+) -> Result<(), RowError> {
     let (mut sender, mut receiver) = ws.split();
     let (into_queue, mut queue) = mpsc::unbounded_channel();
 
@@ -55,7 +56,7 @@ pub(super) async fn run(
                 .await?;
             progress.client_sent.add(1);
         }
-        Ok(())
+        Ok::<(), RowError>(())
     };
     // A set, because dropping it ends the task.
     let mut reader = JoinSet::new();

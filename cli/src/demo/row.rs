@@ -9,13 +9,13 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite;
+use unstall::{Connection, Options, Stats};
 
 use super::consumer::SlowConsumer;
 use super::queue::QueuedBytes;
 use super::watch::{Progress, Steps, Watched, watch};
 use super::wire::KernelBuffers;
-use super::{Plan, naive, queue, server, wire};
+use super::{Plan, naive, queue, server, unstalled, wire};
 use crate::packets::{Checker, Report};
 use crate::progress::packets_bar;
 
@@ -23,6 +23,7 @@ use crate::progress::packets_bar;
 pub(super) enum Row {
     Naive,
     Queue,
+    Unstall,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -46,15 +47,16 @@ pub(super) struct RowResult {
     pub(super) queue_limit_bytes: Option<u64>,
 }
 
-type RowError = Box<dyn Error + Send + Sync>;
+pub(super) type RowError = Box<dyn Error + Send + Sync>;
 
 impl Row {
-    pub(super) const ALL: [Self; 2] = [Self::Naive, Self::Queue];
+    pub(super) const ALL: [Self; 3] = [Self::Naive, Self::Queue, Self::Unstall];
 
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Naive => "naive loop",
             Self::Queue => "unbounded queue",
+            Self::Unstall => "unstall",
         }
     }
 
@@ -91,6 +93,7 @@ impl Row {
         Ok((result, buffers))
     }
 
+    /// Runs the client under watch.
     async fn run_client(
         self,
         ws: WebSocketStream<TcpStream>,
@@ -122,13 +125,28 @@ impl Row {
                     queue_limit_bytes: None,
                 }
             }
+            Self::Unstall => {
+                let options = Options::default();
+                let (sender, receiver) = Connection::from_websocket(ws, options).split();
+                let mut consumer = SlowConsumer::new(plan, progress.clone());
+                let client =
+                    unstalled::run(sender.clone(), receiver, plan, progress.clone(), &mut consumer);
+                let watched = watch(client, progress, bar).await;
+                let Stats { inbox, outbox, .. } = sender.stats();
+                Outcome {
+                    watched,
+                    report: consumer.report(),
+                    peak_queued_bytes: Some((inbox.high_water + outbox.high_water) as u64),
+                    queue_limit_bytes: Some((inbox.limit + outbox.limit) as u64),
+                }
+            }
         }
     }
 }
 
 /// What a client leaves behind.
 struct Outcome {
-    watched: Watched<Result<(), tungstenite::Error>>,
+    watched: Watched<Result<(), RowError>>,
     report: Report,
     peak_queued_bytes: Option<u64>,
     queue_limit_bytes: Option<u64>,
