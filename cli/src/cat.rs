@@ -76,15 +76,16 @@ impl Cat {
         let mut printing = pin!(output::print(receiver));
         let mut printed = None;
         let mut sent = Ok(());
+        let mut linger = self.linger;
         tokio::select! {
             result = &mut printing => printed = Some(result),
             result = self.send_input(sender, &waiting) => sent = result,
-            _ = tokio::signal::ctrl_c() => {}
+            _ = tokio::signal::ctrl_c() => linger = Duration::ZERO,
         }
-        if printed.is_none() && sent.is_ok() {
+        if printed.is_none() {
             tokio::select! {
                 result = &mut printing => printed = Some(result),
-                () = tokio::time::sleep(self.linger) => {}
+                () = tokio::time::sleep(linger) => {}
                 _ = tokio::signal::ctrl_c() => {}
             }
         }
@@ -139,7 +140,10 @@ impl Cat {
 }
 
 async fn send(sender: &Sender, message: Message) -> Result<(), Failure> {
-    sender.send(message).await.map_err(|SendError { reason, .. }| {
-        Failure::work(format_args!("a line was not sent: {reason}"))
-    })
+    sender
+        .send(message)
+        .await
+        .map_err(|SendError { reason, .. }| {
+            Failure::work(format_args!("a line was not sent: {reason}"))
+        })
 }

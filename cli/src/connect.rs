@@ -89,7 +89,9 @@ pub(crate) async fn log_events(mut events: Events) {
 }
 
 fn parse_url(text: &str) -> Result<String, String> {
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let scheme = text
+        .split_once("://")
+        .map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
         Some("ws" | "wss") => Ok(text.to_owned()),
         _ => Err("a WebSocket URL begins with ws:// or wss://".to_owned()),
@@ -110,7 +112,9 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     if text == "forever" {
         return Ok(Duration::MAX);
     }
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "not a length of time".to_owned())
 }
 
@@ -131,7 +135,10 @@ mod tests {
     fn a_header_is_split_at_its_first_colon() {
         let header = ("Authorization".to_owned(), "Basic a:b".to_owned());
         assert_eq!(parse_header("Authorization: Basic a:b"), Ok(header));
-        assert_eq!(parse_header("X-Empty:"), Ok(("X-Empty".to_owned(), String::new())));
+        assert_eq!(
+            parse_header("X-Empty:"),
+            Ok(("X-Empty".to_owned(), String::new()))
+        );
         assert!(parse_header(": value").is_err());
         assert!(parse_header("no colon").is_err());
     }

@@ -116,17 +116,12 @@ async fn run_rows(plan: Plan) -> Result<DemoResult, Failure> {
 
 /// What a reader understands at once.
 fn table(result: &DemoResult) -> String {
-    let buffers = result.kernel_buffers;
     let mut text = format!(
-        "{} packets of {} bytes over loopback TCP, one server, three clients\n\
-         kernel buffers: client {} to send, {} to receive; server {} to send, {} to receive (bytes)\n\n\
-         {:14} {:22} {:>9} {:>8}  {}\n",
+        "{} packets of {} bytes over loopback TCP: one server, three clients\n{}\n\n\
+         {:16} {:22} {:>9} {:>8} {:>21}\n",
         HumanCount(result.packets),
         HumanCount(result.packet_bytes as u64),
-        HumanCount(buffers.client_send),
-        HumanCount(buffers.client_receive),
-        HumanCount(buffers.server_send),
-        HumanCount(buffers.server_receive),
+        result.kernel_buffers,
         "client",
         "result",
         "received",
@@ -134,22 +129,20 @@ fn table(result: &DemoResult) -> String {
         "peak of queued bytes",
     );
     for row in &result.rows {
-        let limit = match row.queue_limit_bytes {
-            _ if row.peak_queued_bytes.is_none() => String::new(),
-            Some(limit) => format!("of {} allowed", HumanCount(limit)),
-            None => "and no limit".to_owned(),
-        };
-        let peak = row
-            .peak_queued_bytes
-            .map_or("-".to_owned(), |peak| HumanCount(peak).to_string());
         let _ = writeln!(
             text,
-            "{:14} {:22} {:>9} {:>8.1}  {:>11} {limit}",
+            "{:16} {:22} {:>9} {:>8.1} {:>21}{}",
             row.client,
             row.verdict(),
             HumanCount(row.report.received).to_string(),
             row.seconds,
-            peak,
+            row.peak_queued_bytes
+                .map_or("-".to_owned(), |peak| HumanCount(peak).to_string()),
+            match (row.peak_queued_bytes, row.queue_limit_bytes) {
+                (None, _) => String::new(),
+                (Some(_), Some(limit)) => format!(", limit {}", HumanCount(limit)),
+                (Some(_), None) => ", no limit".to_owned(),
+            },
         );
     }
     for row in result

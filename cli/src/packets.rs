@@ -100,7 +100,10 @@ impl fmt::Display for BadRequest {
             Self::Binary => f.write_str(r#"a binary message: send the text {"count":N,"size":B}"#),
             Self::Count(count) => write!(f, "count {count} is over {MAX_COUNT}"),
             Self::Size(size) => {
-                write!(f, "size {size} is not in {HEADER_BYTES} to {MAX_PACKET_BYTES}")
+                write!(
+                    f,
+                    "size {size} is not in {HEADER_BYTES} to {MAX_PACKET_BYTES}"
+                )
             }
         }
     }
@@ -235,8 +238,14 @@ mod tests {
         let not_understood = BadRequest::NotAPacketsRequest;
         for (text, reason) in [
             (r#"{"count":1,"size":15}"#, BadRequest::Size(15)),
-            (r#"{"count":1,"size":16777217}"#, BadRequest::Size(16_777_217)),
-            (r#"{"count":1000000000001,"size":16}"#, BadRequest::Count(1_000_000_000_001)),
+            (
+                r#"{"count":1,"size":16777217}"#,
+                BadRequest::Size(16_777_217),
+            ),
+            (
+                r#"{"count":1000000000001,"size":16}"#,
+                BadRequest::Count(1_000_000_000_001),
+            ),
             (r#"{"count":-1,"size":16}"#, not_understood),
             (r#"{"count":1e3,"size":16}"#, not_understood),
             (r#"{"count":1}"#, not_understood),

@@ -102,7 +102,9 @@ impl Pull {
             match result.error {
                 Some(error) => Err(Failure::work(error)),
                 None if result.report.is_perfect() => Ok(()),
-                None => Err(Failure::work("not every packet came intact, once and in order")),
+                None => Err(Failure::work(
+                    "not every packet came intact, once and in order",
+                )),
             }
         })
     }
@@ -114,7 +116,9 @@ impl Pull {
         let mut connection = match self.connect.client()?.connect().await {
             Ok(connection) => connection,
             Err(error) => match connect_failure(error) {
-                Failure::Work(reason) => return Ok(self.result(&checker, started, 0, Some(reason))),
+                Failure::Work(reason) => {
+                    return Ok(self.result(&checker, started, 0, Some(reason)));
+                }
                 usage => return Err(usage),
             },
         };
@@ -138,7 +142,10 @@ impl Pull {
         checker: &mut Checker,
         bar: &ProgressBar,
     ) -> Result<(), Broken> {
-        let request = Request { count: self.count, size: self.size as usize };
+        let request = Request {
+            count: self.count,
+            size: self.size as usize,
+        };
         connection.send(request.to_text()).await?;
         loop {
             match self.next(connection).await? {
@@ -146,7 +153,9 @@ impl Pull {
                     None => checker.take(message.as_bytes()),
                     Some(text) => return self.take_answer(text),
                 },
-                Incoming::Gap(Gap::Reconnected { why, .. }) => return Err(Broken::Reconnected(why)),
+                Incoming::Gap(Gap::Reconnected { why, .. }) => {
+                    return Err(Broken::Reconnected(why));
+                }
                 Incoming::Gap(gap) => return Err(Broken::Missing(gap)),
             }
             if checker.received().is_multiple_of(64) {
@@ -172,7 +181,10 @@ impl Pull {
     fn take_answer(&self, text: &str) -> Result<(), Broken> {
         match packets::parse_done(text) {
             Some(said) if said == self.count => Ok(()),
-            Some(said) => Err(Broken::Done { said, asked: self.count }),
+            Some(said) => Err(Broken::Done {
+                said,
+                asked: self.count,
+            }),
             None => Err(Broken::Answer(text.chars().take(200).collect())),
         }
     }
@@ -200,13 +212,22 @@ impl Pull {
 
 impl std::fmt::Display for PullResult {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Report { count, received, lost, duplicated, reordered, corrupted } = self.report;
+        let Report {
+            count,
+            received,
+            lost,
+            duplicated,
+            reordered,
+            corrupted,
+        } = self.report;
         let verdict = if self.error.is_none() && self.report.is_perfect() {
             "every packet intact, once and in order"
         } else {
             "NOT every packet intact, once and in order"
         };
-        let memory = self.peak_rss_bytes.map_or("unknown".to_owned(), |n| HumanBytes(n).to_string());
+        let memory = self
+            .peak_rss_bytes
+            .map_or("unknown".to_owned(), |n| HumanBytes(n).to_string());
         write!(
             f,
             "{} of {} packets received: {verdict}\n\

@@ -93,7 +93,11 @@ impl Serve {
             let shutdown = server.shutdown(self.drain).await;
             let result = ServeResult::new(server.stats(), shutdown);
             tracing::info!("{result:?}");
-            if self.json { stdout::print_json(&result) } else { Ok(()) }
+            if self.json {
+                stdout::print_json(&result)
+            } else {
+                Ok(())
+            }
         })
     }
 
@@ -101,7 +105,9 @@ impl Serve {
         let mut builder = Server::builder().authenticate(|request| async {
             match handler_of(request.uri().path()) {
                 Some(_) => Ok(request),
-                None => Err(Rejection::not_found("the paths are /, /echo, /packets and /sink")),
+                None => Err(Rejection::not_found(
+                    "the paths are /, /echo, /packets and /sink",
+                )),
             }
         });
         if let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {

@@ -22,5 +22,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// Prints the one JSON object of `--json`.
 pub(crate) fn print_json(object: &impl Serialize) -> Result<(), Failure> {
-    print(&serde_json::json!(object).to_string())
+    let text = serde_json::to_string(object)
+        .map_err(|error| Failure::work(format_args!("writing JSON: {error}")))?;
+    print(&text)
 }

@@ -13,7 +13,11 @@ pub(super) struct Lines<R> {
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
     pub(super) fn new(reader: R, limit: usize) -> Self {
-        Self { reader, limit, number: 0 }
+        Self {
+            reader,
+            limit,
+            number: 0,
+        }
     }
 
     /// The number of the line that [`next`](Self::next) gave last, from 1.
@@ -38,7 +42,9 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             let part = &available[..newline.unwrap_or(available.len())];
             if line.len() + part.len() > self.limit {
                 let (number, limit) = (self.number + 1, self.limit);
-                return Err(io::Error::other(format!("line {number} is over {limit} bytes")));
+                return Err(io::Error::other(format!(
+                    "line {number} is over {limit} bytes"
+                )));
             }
             line.extend_from_slice(part);
             let consumed = part.len() + usize::from(newline.is_some());
@@ -75,12 +81,10 @@ mod tests {
     async fn each_line_is_one_also_an_empty_one_and_one_without_an_end() {
         assert_eq!(lines(b"", 9).await.0, Vec::<String>::new());
         assert_eq!(lines(b"\n", 9).await.0, [""]);
-        assert_eq!(lines(b"one\n\nthree and more\nlast", 99).await.0, [
-            "one",
-            "",
-            "three and more",
-            "last"
-        ]);
+        assert_eq!(
+            lines(b"one\n\nthree and more\nlast", 99).await.0,
+            ["one", "", "three and more", "last"]
+        );
         assert_eq!(lines(b"a\r\n", 9).await.0, ["a\r"]);
     }
 

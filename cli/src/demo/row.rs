@@ -129,8 +129,13 @@ impl Row {
                 let options = Options::default();
                 let (sender, receiver) = Connection::from_websocket(ws, options).split();
                 let mut consumer = SlowConsumer::new(plan, progress.clone());
-                let client =
-                    unstalled::run(sender.clone(), receiver, plan, progress.clone(), &mut consumer);
+                let client = unstalled::run(
+                    sender.clone(),
+                    receiver,
+                    plan,
+                    progress.clone(),
+                    &mut consumer,
+                );
                 let watched = watch(client, progress, bar).await;
                 let Stats { inbox, outbox, .. } = sender.stats();
                 Outcome {

@@ -27,7 +27,9 @@ pub(super) async fn run(
     };
     let consuming = async {
         while !consumer.has_all(plan) {
-            let Some(incoming) = receiver.recv().await? else { break };
+            let Some(incoming) = receiver.recv().await? else {
+                break;
+            };
             if let Incoming::Message(packet) = incoming {
                 progress.client_received.add(1);
                 consumer.take(packet.as_bytes()).await;

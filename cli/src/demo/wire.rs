@@ -1,8 +1,9 @@
 //! Loopback TCP with kernel buffers of one size at both ends.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::{fmt, io};
 
+use indicatif::HumanCount;
 use serde::Serialize;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -19,6 +20,37 @@ pub(super) struct KernelBuffers {
     pub(super) client_receive: u64,
     pub(super) server_send: u64,
     pub(super) server_receive: u64,
+}
+
+impl fmt::Display for KernelBuffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            client_send,
+            client_receive,
+            server_send,
+            server_receive,
+        } = *self;
+        let end = |send, receive| {
+            format!(
+                "{} bytes to send, {} to receive",
+                HumanCount(send),
+                HumanCount(receive)
+            )
+        };
+        if (client_send, client_receive) == (server_send, server_receive) {
+            return write!(
+                f,
+                "kernel buffers of each end: {}",
+                end(client_send, client_receive)
+            );
+        }
+        write!(
+            f,
+            "kernel buffers of the client: {}; of the server: {}",
+            end(client_send, client_receive),
+            end(server_send, server_receive)
+        )
+    }
 }
 
 /// Both ends of a new connection, and the sizes read back from them.

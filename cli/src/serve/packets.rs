@@ -25,8 +25,12 @@ pub(super) async fn run(connection: Connection) {
 /// Over when the connection is: nobody is left to answer.
 async fn take_requests(mut receiver: Receiver, ask: mpsc::Sender<Asked>) {
     while let Ok(Some(incoming)) = receiver.recv().await {
-        let Incoming::Message(message) = incoming else { continue };
-        let asked = message.as_text().map_or(Err(BadRequest::Binary), Request::parse);
+        let Incoming::Message(message) = incoming else {
+            continue;
+        };
+        let asked = message
+            .as_text()
+            .map_or(Err(BadRequest::Binary), Request::parse);
         if ask.send(asked).await.is_err() {
             break;
         }
@@ -38,7 +42,9 @@ async fn answer(sender: Sender, mut asked: mpsc::Receiver<Asked>) -> Result<(), 
         match asked {
             Ok(Request { count, size }) => {
                 for index in 0..count {
-                    sender.send(Message::binary(packets::packet(index, size))).await?;
+                    sender
+                        .send(Message::binary(packets::packet(index, size)))
+                        .await?;
                 }
                 sender.send(packets::done_text(count)).await?;
             }

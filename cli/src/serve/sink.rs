@@ -7,7 +7,9 @@ use crate::packets::{self, Checker};
 pub(super) async fn run(mut connection: Connection) {
     let mut checker = Checker::anything();
     while let Ok(Some(incoming)) = connection.recv().await {
-        let Incoming::Message(message) = incoming else { continue };
+        let Incoming::Message(message) = incoming else {
+            continue;
+        };
         let Some(text) = message.as_text() else {
             checker.take(message.as_bytes());
             continue;
