@@ -25,7 +25,8 @@ takes several lines.
 
 When the connection is lost, cat connects again; lines wait meanwhile. What the server sent in
 between is missing: standard error says so at that place. cat ends when standard input has ended,
-everything was sent and --linger has passed, or when the server closes the connection.
+everything was sent and --linger has passed, or when the server closes the connection for good
+(close code 1000).
 
 Examples:
   unstall cat ws://127.0.0.1:9100/echo

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use unstall::{Client, ConnectError, Event, Events, Options};
+use unstall::{Client, ConnectError, Event, Events, Options, StallCause};
 
 use crate::failure::Failure;
 
@@ -81,6 +81,15 @@ pub(crate) async fn log_events(mut events: Events) {
             Event::Connected { generation } if generation > 1 => {
                 tracing::warn!("connected again");
             }
+            // Told already, by the loss.
+            Event::Stalled {
+                cause: StallCause::Connecting,
+                ..
+            }
+            | Event::Moving {
+                cause: StallCause::Connecting,
+                ..
+            } => {}
             Event::Stalled { cause, since } => tracing::warn!("stalled for {since:.1?}: {cause}"),
             Event::Moving { cause, after } => tracing::info!("moving after {after:.1?}: {cause}"),
             other => tracing::info!("{other:?}"),

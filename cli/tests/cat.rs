@@ -48,7 +48,7 @@ async fn binary_lines_keep_every_byte_but_the_newline() {
             Message::binary(vec![0, 0xff, b'\r'])
         );
         ws.send(Message::binary(vec![1, 0xfe])).await.unwrap();
-        ws.close(None).await.unwrap();
+        ws.close(Some(normal())).await.unwrap();
         while ws.next().await.is_some_and(|message| message.is_ok()) {}
     })
     .await;
@@ -106,7 +106,7 @@ async fn headers_and_subprotocols_reach_the_server() {
         let mut ws = tokio_tungstenite::accept_hdr_async(stream, check)
             .await
             .unwrap();
-        ws.close(None).await.unwrap();
+        ws.close(Some(normal())).await.unwrap();
         while ws.next().await.is_some_and(|message| message.is_ok()) {}
     });
     let ended = beside(move || {
@@ -119,6 +119,13 @@ async fn headers_and_subprotocols_reach_the_server() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
+fn normal() -> CloseFrame {
+    CloseFrame {
+        code: 1000.into(),
+        reason: "".into(),
+    }
+}
+
 /// Sends its number and cuts the first connection; closes the second.
 async fn cutting_server() -> String {
     foreign_server(|number, mut ws| async move {
@@ -126,10 +133,9 @@ async fn cutting_server() -> String {
             .await
             .unwrap();
         if number == 0 {
-            // Read to the end what was sent: the kernel would answer it with a reset.
             return;
         }
-        ws.close(None).await.unwrap();
+        ws.close(Some(normal())).await.unwrap();
         while ws.next().await.is_some_and(|message| message.is_ok()) {}
     })
     .await
