@@ -9,23 +9,23 @@ use crate::{cat, completions, demo, doctor, man, pull, serve};
 
 const EXAMPLES: &str = "\
 Examples:
-  unstall demo                                     the stall, the usual cure and unstall, in seconds
-  unstall serve                                    a server to test against, on 127.0.0.1:9100
-  unstall pull ws://127.0.0.1:9100/packets         100,000 packets, each one checked
-  unstall cat wss://feed.example/stream            received messages as lines
-  unstall doctor                                   which connection on this machine is stuck, and why
+  unstall demo                              the stall, its usual cure, unstall
+  unstall serve                             a server to test against
+  unstall pull ws://127.0.0.1:9100/packets  100,000 packets, each one checked
+  unstall cat wss://feed.example/stream     received messages as lines
+  unstall doctor                            which connection is stuck, and why
   echo '{\"report\":true}' | unstall cat ws://127.0.0.1:9100/sink
 
 Exit codes: 0 success; 1 a promise was broken or the work failed; 2 wrong usage.
-UNSTALL_LOG or RUST_LOG select what is logged to stderr, as in UNSTALL_LOG=unstall=debug.";
+UNSTALL_LOG or RUST_LOG select what is logged to stderr, as in
+UNSTALL_LOG=unstall=debug.";
 
-/// WebSocket streams that never stall, never lose a message in silence, and never eat the
-/// machine's memory.
+/// WebSocket streams that never stall, lose nothing in silence, stay bounded
 #[derive(Debug, Parser)]
 #[command(name = "unstall", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Args {
     /// Log more to stderr: -v what happens, -vv details, -vvv everything
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 900, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 
     #[command(subcommand)]

@@ -19,19 +19,19 @@ mod input;
 mod output;
 
 const EXAMPLES: &str = "\
-Each line of standard input becomes one text message, without its line end; each received message is
-written to standard output, with a newline behind it. A received message that itself holds newlines
-takes several lines.
+Each line of standard input becomes one text message, without its line end;
+each received message is written to standard output with a newline behind it.
+A received message that itself holds newlines takes several lines.
 
-When the connection is lost, cat connects again; lines wait meanwhile. What the server sent in
-between is missing: standard error says so at that place. cat ends when standard input has ended,
-everything was sent and --linger has passed, or when the server closes the connection for good
-(close code 1000).
+When the connection is lost, cat connects again; lines wait meanwhile. What the
+server sent in between is missing: standard error says so at that place. cat
+ends when standard input has ended, everything was sent and --linger has
+passed, or when the server closes the connection for good (close code 1000).
 
 Examples:
   unstall cat ws://127.0.0.1:9100/echo
-  echo '{\"op\":\"subscribe\"}' | unstall cat --linger forever wss://feed.example/stream | head -n 100
-  unstall cat -H 'Authorization: Bearer …' --subprotocol v2.json wss://feed.example/stream
+  echo subscribe | unstall cat --linger forever wss://feed.example | head -n 9
+  unstall cat -H 'Authorization: Bearer …' wss://feed.example/stream
   printf 'one\\ntwo\\n' | unstall cat ws://127.0.0.1:9100/echo";
 
 /// Send lines as messages, print messages as lines, and reconnect

@@ -21,22 +21,22 @@ mod watch;
 mod wire;
 
 const EXAMPLES: &str = "\
-Each client asks the same tokio-tungstenite server for the same packets, over loopback TCP with the
-same kernel buffers. The server answers each request before it reads the next.
+Each client asks the same tokio-tungstenite server for the same packets, over
+loopback TCP with the same kernel buffers. The server answers each request
+before it reads the next.
 
-  naive loop     one loop sends the requests and reads the packets
-  unbounded queue
-                 a reader task fills an unbounded queue, a slow consumer empties it
-  unstall        the same slow consumer behind an unstall connection
+  naive loop       one loop sends the requests and reads the packets
+  unbounded queue  a reader task fills a queue, a slow consumer empties it
+  unstall          the same slow consumer behind an unstall connection
 
-Nothing is staged: a row that does not stall says so. Exit 1 when unstall did not deliver every
-packet intact, once and in order, within its memory limit.
+Nothing is staged: a row that does not stall says so. Exit code 1 when unstall
+did not deliver every packet intact, once and in order, within its limit.
 
 Examples:
   unstall demo
   unstall demo --json 2>/dev/null | jq .rows";
 
-/// See a WebSocket stream stall, the usual cure, and unstall, on this machine in seconds
+/// See a WebSocket stream stall, the usual cure, and unstall, in seconds
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Demo {

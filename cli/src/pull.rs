@@ -16,15 +16,15 @@ use crate::rss::peak_rss_bytes;
 use crate::{runtime, stdout};
 
 const EXAMPLES: &str = "\
-A plain WebSocket cannot resume. When the connection is lost, what was under way is gone: pull counts
-it as lost and ends with exit code 1.
+A plain WebSocket cannot resume. When the connection is lost, what was under
+way is gone: pull counts it as lost and ends with exit code 1.
 
 Examples:
   unstall pull ws://127.0.0.1:9100/packets
   unstall pull ws://127.0.0.1:9100/packets --count 1000000 --size 64 --json
-  unstall pull ws://127.0.0.1:9100/packets --count 1000 --slow 5    a consumer that is slow";
+  unstall pull ws://127.0.0.1:9100/packets --count 1000 --slow 5";
 
-/// Ask a server's /packets for packets and check that each came intact, once and in order
+/// Ask for packets and check that each came intact, once and in order
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Pull {
@@ -41,7 +41,7 @@ pub(crate) struct Pull {
           value_parser = clap::value_parser!(u64).range(HEADER_BYTES as u64..=MAX_PACKET_BYTES as u64))]
     size: u64,
 
-    /// Wait this many milliseconds after each packet, as a slow consumer does
+    /// Wait so many milliseconds after each packet, as a slow consumer does
     #[arg(long, value_name = "MS", default_value_t = 0)]
     slow: u64,
 
@@ -84,6 +84,8 @@ enum Broken {
     Reconnected(std::sync::Arc<ConnectionError>),
     #[error("messages are missing: {0:?}")]
     Missing(Gap),
+    #[error("interrupted")]
+    Interrupted,
     #[error("the server answered: {0}")]
     Answer(String),
     #[error("the server said that it sent {said} packets; {asked} were asked for")]
@@ -125,7 +127,10 @@ impl Pull {
         let logging = tokio::spawn(log_events(connection.events()));
         let bar = packets_bar("pull", self.count);
         let started = Instant::now();
-        let run = self.receive(&mut connection, &mut checker, &bar).await;
+        let run = tokio::select! {
+            run = self.receive(&mut connection, &mut checker, &bar) => run,
+            _ = tokio::signal::ctrl_c() => Err(Broken::Interrupted),
+        };
         let reconnects = connection.stats().connections.saturating_sub(1);
         let error = run.err().map(|broken| broken.to_string());
         let result = self.result(&checker, started, reconnects, error);
@@ -158,7 +163,7 @@ impl Pull {
                 }
                 Incoming::Gap(gap) => return Err(Broken::Missing(gap)),
             }
-            if checker.received().is_multiple_of(64) {
+            if self.slow > 0 || checker.received().is_multiple_of(64) {
                 bar.set_position(checker.received());
             }
             if self.slow > 0 {

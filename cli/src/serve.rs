@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use tracing::Instrument;
 use unstall::{Connection, Rejection, Server, ServerStats, ShutdownReport};
 
-use crate::connect::parse_seconds;
+use crate::connect::{log_events, parse_seconds};
 use crate::failure::Failure;
 use crate::{runtime, stdout};
 
@@ -19,17 +20,19 @@ mod sink;
 
 const EXAMPLES: &str = "\
 Paths:
-  /, /echo   returns each message, text as text and binary as binary
-  /packets   answers the text {\"count\":N,\"size\":B} with N binary messages of B bytes (at least 16),
-             then the text {\"done\":N}; a request that is not understood gets {\"error\":\"…\"}
-  /sink      checks such packets and answers the text {\"report\":true} with its counts
+  /, /echo  returns each message, text as text and binary as binary
+  /packets  answers the text {\"count\":N,\"size\":B} with N binary messages of B
+            bytes (at least 16), then the text {\"done\":N}; a request that is
+            not understood gets {\"error\":\"…\"}
+  /sink     checks such packets; answers the text {\"report\":true} with counts
 
-A packet is its index (u64, big-endian, from 0), the XXH3-64 of everything after these 16 bytes
-(u64, big-endian), and a payload derived from the index. Requests may be sent without waiting for
-the answer; they are answered in order.
+A packet is its index (u64, big-endian, from 0), the XXH3-64 of everything
+after these 16 bytes (u64, big-endian), and a payload derived from the index.
+Requests may be sent without waiting; they are answered in order.
 
-The first line on standard output is `listening on ws://ADDRESS`, with the port really bound.
-SIGINT and SIGTERM close every connection with code 1001 and end the server.
+The first line on standard output is `listening on ws://ADDRESS`, with the
+port really bound. SIGINT and SIGTERM close every connection with code 1001
+and end the server.
 
 Examples:
   unstall serve
@@ -52,7 +55,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// How long connections may take to close at the end, in seconds
+    /// Seconds that connections may take to close at the end
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
     drain: Duration,
 
@@ -133,15 +136,23 @@ fn handler_of(path: &str) -> Option<Handler> {
     }
 }
 
+/// Runs one connection, and logs what happens to it, until both it and its handler have ended.
 async fn route(connection: Connection) {
     let request = connection.request();
-    match request.and_then(|request| handler_of(request.uri().path())) {
-        Some(Handler::Echo) => echo::run(connection).await,
-        Some(Handler::Packets) => packets::run(connection).await,
-        Some(Handler::Sink) => sink::run(connection).await,
-        // Refused in the handshake already.
-        None => {}
-    }
+    let path = request.as_ref().map_or("", |request| request.uri().path());
+    // An error's span, because a span below the level of the log would not be shown.
+    let span = tracing::error_span!("connection", peer = ?connection.peer(), path);
+    let logging = log_events(connection.events()).instrument(span);
+    let handling = async {
+        match handler_of(path) {
+            Some(Handler::Echo) => echo::run(connection).await,
+            Some(Handler::Packets) => packets::run(connection).await,
+            Some(Handler::Sink) => sink::run(connection).await,
+            // Refused in the handshake already.
+            None => {}
+        }
+    };
+    tokio::join!(handling, logging);
 }
 
 impl ServeResult {
