@@ -2,25 +2,27 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
+mod args;
+mod cat;
+mod completions;
+mod connect;
+mod demo;
 mod doctor;
-
-/// WebSocket streams that never stall.
-#[derive(Parser)]
-#[command(name = "unstall", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Doctor(doctor::Arguments),
-}
+mod failure;
+mod logging;
+mod man;
+mod packets;
+mod progress;
+mod pull;
+mod rss;
+mod runtime;
+mod serve;
+mod stdout;
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Doctor(arguments) => doctor::run(arguments),
-    }
+    let args = args::Args::parse();
+    logging::start(args.verbose);
+    args.command.run()
 }

@@ -1,0 +1,71 @@
+//! The command line: the subcommands and what they share.
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::{cat, completions, demo, doctor, man, pull, serve};
+
+const EXAMPLES: &str = "\
+Examples:
+  unstall demo                              the stall, its usual cure, unstall
+  unstall serve                             a server to test against
+  unstall pull ws://127.0.0.1:9100/packets  100,000 packets, each one checked
+  unstall cat wss://feed.example/stream     received messages as lines
+  unstall doctor                            which connection is stuck, and why
+  echo '{\"report\":true}' | unstall cat ws://127.0.0.1:9100/sink
+
+Exit codes: 0 success; 1 a promise was broken or the work failed; 2 wrong usage.
+UNSTALL_LOG or RUST_LOG select what is logged to stderr, as in
+UNSTALL_LOG=unstall=debug.";
+
+/// WebSocket streams that never stall, lose nothing in silence, stay bounded
+#[derive(Debug, Parser)]
+#[command(name = "unstall", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// Log more to stderr: -v what happens, -vv details, -vvv everything
+    #[arg(short, long, global = true, display_order = 900, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Demo(demo::Demo),
+    Serve(serve::Serve),
+    Pull(pull::Pull),
+    Cat(cat::Cat),
+    Doctor(doctor::Arguments),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> ExitCode {
+        let result = match self {
+            Self::Doctor(arguments) => return doctor::run(arguments),
+            Self::Demo(demo) => demo.run(),
+            Self::Serve(serve) => serve.run(),
+            Self::Pull(pull) => pull.run(),
+            Self::Cat(cat) => cat.run(),
+            Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
+        };
+        result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

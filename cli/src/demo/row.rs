@@ -1,0 +1,202 @@
+//! Runs one row and says how it ended.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Instant;
+
+use indicatif::{HumanCount, ProgressBar};
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_tungstenite::WebSocketStream;
+use unstall::{Connection, Options, Stats};
+
+use super::consumer::SlowConsumer;
+use super::queue::QueuedBytes;
+use super::watch::{Progress, Steps, Watched, watch};
+use super::wire::KernelBuffers;
+use super::{Plan, naive, queue, server, unstalled, wire};
+use crate::packets::{Checker, Report};
+use crate::progress::packets_bar;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Row {
+    Naive,
+    Queue,
+    Unstall,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Ending {
+    Finished,
+    Stalled,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct RowResult {
+    pub(super) client: &'static str,
+    pub(super) ending: Ending,
+    pub(super) seconds: f64,
+    /// How long nothing had moved when the row was given up.
+    pub(super) seconds_without_progress: f64,
+    #[serde(flatten)]
+    pub(super) report: Report,
+    pub(super) steps: Steps,
+    pub(super) peak_queued_bytes: Option<u64>,
+    pub(super) queue_limit_bytes: Option<u64>,
+}
+
+pub(super) type RowError = Box<dyn Error + Send + Sync>;
+
+impl Row {
+    pub(super) const ALL: [Self; 3] = [Self::Naive, Self::Queue, Self::Unstall];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Naive => "naive loop",
+            Self::Queue => "unbounded queue",
+            Self::Unstall => "unstall",
+        }
+    }
+
+    /// Runs server and client over a new connection until the client ends or nothing moves.
+    pub(super) async fn run(self, plan: Plan) -> Result<(RowResult, KernelBuffers), RowError> {
+        let (client, server, buffers) = wire::connect().await?;
+        let progress = Arc::new(Progress::default());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server::answer_inline(server, progress.clone()));
+        let (ws, _) = tokio_tungstenite::client_async("ws://localhost/", client).await?;
+        let bar = packets_bar(self.title(), plan.count);
+        let started = Instant::now();
+        let outcome = self.run_client(ws, plan, &progress, &bar).await;
+        let seconds = started.elapsed().as_secs_f64();
+        bar.abandon();
+        let quiet = match outcome.watched {
+            Watched::Finished(result) => result.map(|()| None)?,
+            Watched::Stalled(quiet) => Some(quiet.as_secs_f64()),
+        };
+        let result = RowResult {
+            client: self.title(),
+            ending: if quiet.is_some() {
+                Ending::Stalled
+            } else {
+                Ending::Finished
+            },
+            seconds,
+            seconds_without_progress: quiet.unwrap_or(0.0),
+            report: outcome.report,
+            steps: progress.steps(),
+            peak_queued_bytes: outcome.peak_queued_bytes,
+            queue_limit_bytes: outcome.queue_limit_bytes,
+        };
+        Ok((result, buffers))
+    }
+
+    /// Runs the client under watch.
+    async fn run_client(
+        self,
+        ws: WebSocketStream<TcpStream>,
+        plan: Plan,
+        progress: &Arc<Progress>,
+        bar: &ProgressBar,
+    ) -> Outcome {
+        match self {
+            Self::Naive => {
+                let mut checker = Checker::exactly(plan.count, plan.size);
+                let client = naive::run(ws, plan, progress.clone(), &mut checker);
+                let watched = watch(client, progress, bar).await;
+                Outcome {
+                    watched,
+                    report: checker.report(),
+                    peak_queued_bytes: None,
+                    queue_limit_bytes: None,
+                }
+            }
+            Self::Queue => {
+                let queued = Arc::new(QueuedBytes::default());
+                let mut consumer = SlowConsumer::new(plan, progress.clone());
+                let client = queue::run(ws, plan, progress.clone(), queued.clone(), &mut consumer);
+                let watched = watch(client, progress, bar).await;
+                Outcome {
+                    watched,
+                    report: consumer.report(),
+                    peak_queued_bytes: Some(queued.peak()),
+                    queue_limit_bytes: None,
+                }
+            }
+            Self::Unstall => {
+                let options = Options::default();
+                let (sender, receiver) = Connection::from_websocket(ws, options).split();
+                let mut consumer = SlowConsumer::new(plan, progress.clone());
+                let client = unstalled::run(
+                    sender.clone(),
+                    receiver,
+                    plan,
+                    progress.clone(),
+                    &mut consumer,
+                );
+                let watched = watch(client, progress, bar).await;
+                let Stats { inbox, outbox, .. } = sender.stats();
+                Outcome {
+                    watched,
+                    report: consumer.report(),
+                    peak_queued_bytes: Some((inbox.high_water + outbox.high_water) as u64),
+                    queue_limit_bytes: Some((inbox.limit + outbox.limit) as u64),
+                }
+            }
+        }
+    }
+}
+
+/// What a client leaves behind.
+struct Outcome {
+    watched: Watched<Result<(), RowError>>,
+    report: Report,
+    peak_queued_bytes: Option<u64>,
+    queue_limit_bytes: Option<u64>,
+}
+
+impl RowResult {
+    /// Every packet came intact, once and in order, and what was queued stayed under its limit.
+    pub(super) fn is_kept(&self) -> bool {
+        let within_limit = self
+            .peak_queued_bytes
+            .zip(self.queue_limit_bytes)
+            .is_some_and(|(peak, limit)| peak <= limit);
+        self.ending == Ending::Finished && self.report.is_perfect() && within_limit
+    }
+
+    /// The result in two or three words.
+    pub(super) fn verdict(&self) -> &'static str {
+        match self.ending {
+            Ending::Stalled => "STALLED",
+            Ending::Finished if self.report.is_perfect() => "all intact, in order",
+            Ending::Finished => "INCOMPLETE",
+        }
+    }
+
+    /// What the two ends had done when nothing moved any more.
+    pub(super) fn stall_story(&self) -> String {
+        let Steps {
+            client_sent,
+            server_read,
+            server_sent,
+            client_received,
+            ..
+        } = self.steps;
+        format!(
+            "{}: stalled after {} packets, {} still missing. For {:.1} seconds not one of these moved:\n\
+             \x20 requests sent {}, read by the server {}; packets sent {}, read by the client {}.\n\
+             \x20 The client waits in send() and does not read; so does the server.\n",
+            self.client,
+            HumanCount(self.report.received),
+            HumanCount(self.report.lost),
+            self.seconds_without_progress,
+            HumanCount(client_sent),
+            HumanCount(server_read),
+            HumanCount(server_sent),
+            HumanCount(client_received),
+        )
+    }
+}

@@ -1,0 +1,51 @@
+//! The server of every row: plain tokio-tungstenite that answers inline, as most servers do.
+
+use std::sync::Arc;
+
+use futures_util::{SinkExt, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use super::watch::Progress;
+use crate::packets;
+
+/// What a client sends for one packet.
+#[derive(Debug, Serialize, Deserialize)]
+struct PacketRequest {
+    packet: u64,
+    size: usize,
+}
+
+/// The text that asks for the packet `index`.
+pub(super) fn request_text(index: u64, size: usize) -> String {
+    serde_json::json!(PacketRequest {
+        packet: index,
+        size
+    })
+    .to_string()
+}
+
+/// Answers each request before it reads the next, until the client leaves.
+pub(super) async fn answer_inline(
+    stream: TcpStream,
+    progress: Arc<Progress>,
+) -> Result<(), tungstenite::Error> {
+    let mut ws = tokio_tungstenite::accept_async(stream).await?;
+    while let Some(message) = ws.next().await {
+        let Message::Text(text) = message? else {
+            continue;
+        };
+        let Ok(request) = serde_json::from_str::<PacketRequest>(&text) else {
+            continue;
+        };
+        progress.server_read.add(1);
+        ws.send(Message::Binary(packets::packet(
+            request.packet,
+            request.size,
+        )))
+        .await?;
+        progress.server_sent.add(1);
+    }
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! Counts what became of a run of packets, in memory that does not grow with the run.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{MAX_COUNT, intact_index};
+
+/// The most holes that are kept apart. A run with more has long failed; the oldest hole is then
+/// closed for good: its packets stay lost, and one that comes late counts as duplicated.
+/// At most about 3 MiB.
+const MAX_HOLES: usize = 1 << 16;
+
+/// Takes packets as they come and counts what is wrong with them.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    expected: Expected,
+    /// One past the highest index seen.
+    next: u64,
+    /// Indexes below `next` that have not come: start to end (exclusive), disjoint.
+    holes: BTreeMap<u64, u64>,
+    received: u64,
+    duplicated: u64,
+    reordered: u64,
+    corrupted: u64,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+enum Expected {
+    /// So many packets of this size.
+    Exactly { count: u64, size: usize },
+    /// Whatever the peer sends.
+    Anything,
+}
+
+/// What became of the packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Report {
+    /// How many there should be: those asked for, or one past the highest index seen.
+    pub(crate) count: u64,
+    /// Different intact packets that came.
+    pub(crate) received: u64,
+    /// `count` without `received`.
+    pub(crate) lost: u64,
+    /// Intact packets that had come before.
+    pub(crate) duplicated: u64,
+    /// Packets that came behind one with a higher index.
+    pub(crate) reordered: u64,
+    /// Wrong hash, wrong size, or an index that nobody asked for.
+    pub(crate) corrupted: u64,
+}
+
+impl Report {
+    /// Every packet came intact, once and in order.
+    pub(crate) fn is_perfect(&self) -> bool {
+        self.lost == 0 && self.duplicated == 0 && self.reordered == 0 && self.corrupted == 0
+    }
+}
+
+impl Checker {
+    /// Checks for `count` packets of `size` bytes.
+    pub(crate) fn exactly(count: u64, size: usize) -> Self {
+        Self::new(Expected::Exactly { count, size })
+    }
+
+    /// Checks whatever comes: indexes from 0, any size.
+    pub(crate) fn anything() -> Self {
+        Self::new(Expected::Anything)
+    }
+
+    fn new(expected: Expected) -> Self {
+        Self {
+            expected,
+            next: 0,
+            holes: BTreeMap::new(),
+            received: 0,
+            duplicated: 0,
+            reordered: 0,
+            corrupted: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Takes the next message of the run.
+    pub(crate) fn take(&mut self, packet: &[u8]) {
+        self.bytes += packet.len() as u64;
+        match intact_index(packet).filter(|&index| self.is_expected(index, packet.len())) {
+            None => self.corrupted += 1,
+            Some(index) if index >= self.next => self.take_ahead(index),
+            Some(index) => self.take_behind(index),
+        }
+    }
+
+    fn is_expected(&self, index: u64, len: usize) -> bool {
+        match self.expected {
+            Expected::Exactly { count, size } => index < count && len == size,
+            Expected::Anything => index < MAX_COUNT,
+        }
+    }
+
+    /// An index beyond all others: in order, or past a hole.
+    fn take_ahead(&mut self, index: u64) {
+        if index > self.next {
+            self.holes.insert(self.next, index);
+            if self.holes.len() > MAX_HOLES {
+                self.holes.pop_first();
+            }
+        }
+        self.next = index + 1;
+        self.received += 1;
+    }
+
+    /// An index below the highest: it fills a hole, or came before.
+    fn take_behind(&mut self, index: u64) {
+        match self.holes.range(..=index).next_back() {
+            Some((&start, &end)) if index < end => {
+                self.holes.remove(&start);
+                if start < index {
+                    self.holes.insert(start, index);
+                }
+                if index + 1 < end {
+                    self.holes.insert(index + 1, end);
+                }
+                self.received += 1;
+                self.reordered += 1;
+            }
+            _ => self.duplicated += 1,
+        }
+    }
+
+    /// Different intact packets so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes of all messages so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The counts so far.
+    pub(crate) fn report(&self) -> Report {
+        let count = match self.expected {
+            Expected::Exactly { count, .. } => count,
+            Expected::Anything => self.next,
+        };
+        Report {
+            count,
+            received: self.received,
+            lost: count - self.received,
+            duplicated: self.duplicated,
+            reordered: self.reordered,
+            corrupted: self.corrupted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::super::{HEADER_BYTES, packet};
+    use super::*;
+
+    fn checked(count: u64, indexes: &[u64]) -> Report {
+        let mut checker = Checker::exactly(count, HEADER_BYTES);
+        for &index in indexes {
+            checker.take(&packet(index, HEADER_BYTES));
+        }
+        checker.report()
+    }
+
+    #[test]
+    fn all_in_order_is_perfect() {
+        let report = checked(4, &[0, 1, 2, 3]);
+        assert!(report.is_perfect());
+        assert_eq!(report.received, 4);
+    }
+
+    #[test]
+    fn each_fault_is_counted_as_what_it_is() {
+        let zero = Report {
+            count: 4,
+            received: 4,
+            ..Report::default()
+        };
+        assert_eq!(
+            checked(4, &[0, 2, 3]),
+            Report {
+                received: 3,
+                lost: 1,
+                ..zero
+            }
+        );
+        assert_eq!(
+            checked(4, &[0, 1, 2]),
+            Report {
+                received: 3,
+                lost: 1,
+                ..zero
+            }
+        );
+        assert_eq!(
+            checked(4, &[0, 1, 1, 2, 3]),
+            Report {
+                duplicated: 1,
+                ..zero
+            }
+        );
+        assert_eq!(
+            checked(4, &[0, 2, 3, 1]),
+            Report {
+                reordered: 1,
+                ..zero
+            }
+        );
+        assert_eq!(
+            checked(4, &[0, 2, 3, 1, 1]),
+            Report {
+                reordered: 1,
+                duplicated: 1,
+                ..zero
+            }
+        );
+        assert_eq!(
+            checked(4, &[0, 1, 2, 3, 4]),
+            Report {
+                corrupted: 1,
+                ..zero
+            }
+        );
+        assert_eq!(
+            checked(4, &[]),
+            Report {
+                received: 0,
+                lost: 4,
+                ..zero
+            }
+        );
+    }
+
+    #[test]
+    fn wrong_bytes_and_wrong_sizes_are_corrupted() {
+        let mut checker = Checker::exactly(1, 64);
+        checker.take(b"");
+        checker.take(&packet(0, 63));
+        let mut flipped = packet(0, 64).to_vec();
+        flipped[63] ^= 1;
+        checker.take(&flipped);
+        assert_eq!(checker.report().corrupted, 3);
+        checker.take(&packet(0, 64));
+        assert_eq!(checker.report().received, 1);
+        assert_eq!(checker.bytes(), 63 + 64 + 64);
+    }
+
+    #[test]
+    fn a_hostile_index_costs_no_memory() {
+        let mut checker = Checker::anything();
+        checker.take(&packet(u64::MAX, HEADER_BYTES));
+        checker.take(&packet(MAX_COUNT, HEADER_BYTES));
+        assert_eq!(checker.report().corrupted, 2);
+        for index in (1..4 * MAX_HOLES as u64).step_by(2) {
+            checker.take(&packet(index, HEADER_BYTES));
+        }
+        assert_eq!(checker.holes.len(), MAX_HOLES);
+        let report = checker.report();
+        assert_eq!(
+            (report.received, report.lost),
+            (2 * MAX_HOLES as u64, 2 * MAX_HOLES as u64)
+        );
+    }
+
+    proptest! {
+        /// Against a model that remembers every index.
+        #[test]
+        fn any_order_is_counted_as_a_set_would(indexes in prop::collection::vec(0u64..40, 0..120)) {
+            let (mut seen, mut highest) = (HashSet::new(), None);
+            let (mut duplicated, mut reordered) = (0, 0);
+            for &index in &indexes {
+                if !seen.insert(index) {
+                    duplicated += 1;
+                } else if Some(index) < highest {
+                    reordered += 1;
+                }
+                highest = highest.max(Some(index));
+            }
+            let received = seen.len() as u64;
+            prop_assert_eq!(checked(40, &indexes), Report {
+                count: 40, received, lost: 40 - received, duplicated, reordered, corrupted: 0,
+            });
+        }
+    }
+}

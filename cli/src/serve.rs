@@ -1,0 +1,173 @@
+//! `unstall serve`: a server to test clients against.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tracing::Instrument;
+use unstall::{Connection, Rejection, Server, ServerStats, ShutdownReport};
+
+use crate::connect::{log_events, parse_seconds};
+use crate::failure::Failure;
+use crate::{runtime, stdout};
+
+mod echo;
+mod packets;
+mod signals;
+mod sink;
+
+const EXAMPLES: &str = "\
+Paths:
+  /, /echo  returns each message, text as text and binary as binary
+  /packets  answers the text {\"count\":N,\"size\":B} with N binary messages of B
+            bytes (at least 16), then the text {\"done\":N}; a request that is
+            not understood gets {\"error\":\"…\"}
+  /sink     checks such packets; answers the text {\"report\":true} with counts
+
+A packet is its index (u64, big-endian, from 0), the XXH3-64 of everything
+after these 16 bytes (u64, big-endian), and a payload derived from the index.
+Requests may be sent without waiting; they are answered in order.
+
+The first line on standard output is `listening on ws://ADDRESS`, with the
+port really bound. SIGINT and SIGTERM close every connection with code 1001
+and end the server.
+
+Examples:
+  unstall serve
+  unstall serve --listen 127.0.0.1:0 --json
+  unstall serve --tls-cert server.pem --tls-key server.key";
+
+/// Serve echoes, checked packets and a packet sink
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Serve {
+    /// The address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
+    listen: SocketAddr,
+
+    /// Serve wss:// with the certificate chain of this PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Seconds that connections may take to close at the end
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
+    drain: Duration,
+
+    /// Print one JSON object at the end: what became of the connections
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of the connections; the names are those of the JSON.
+#[derive(Debug, Serialize)]
+struct ServeResult {
+    /// TCP connections that came.
+    arrived: u64,
+    /// Those whose WebSocket handshake was completed.
+    accepted: u64,
+    /// Those refused: over a limit, or not for this server.
+    refused: u64,
+    /// Those whose handshake was broken off or took too long.
+    handshakes_failed: u64,
+    /// Open at the end and closed in good time.
+    closed: usize,
+    /// Open at the end and cut, because their clients did not close in time.
+    aborted: usize,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        runtime::run(async {
+            // Caught before the first line of output: who reads it may send a signal at once.
+            let end_asked = signals::end_asked().map_err(Failure::work)?;
+            let server = self.bind().await?;
+            let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
+            stdout::print(&format!("listening on {scheme}://{}", server.local_addr()))?;
+            tokio::select! {
+                () = server.serve(route) => {}
+                () = end_asked => tracing::info!("asked to end"),
+            }
+            let shutdown = server.shutdown(self.drain).await;
+            let result = ServeResult::new(server.stats(), shutdown);
+            tracing::info!("{result:?}");
+            if self.json {
+                stdout::print_json(&result)
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    async fn bind(&self) -> Result<Server, Failure> {
+        let mut builder = Server::builder().authenticate(|request| async {
+            match handler_of(request.uri().path()) {
+                Some(_) => Ok(request),
+                None => Err(Rejection::not_found(
+                    "the paths are /, /echo, /packets and /sink",
+                )),
+            }
+        });
+        if let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
+            builder = builder.tls_pem(cert, key);
+        }
+        builder.bind(self.listen).await.map_err(Failure::work)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Handler {
+    Echo,
+    Packets,
+    Sink,
+}
+
+fn handler_of(path: &str) -> Option<Handler> {
+    match path {
+        "/" | "/echo" => Some(Handler::Echo),
+        "/packets" => Some(Handler::Packets),
+        "/sink" => Some(Handler::Sink),
+        _ => None,
+    }
+}
+
+/// Runs one connection, and logs what happens to it, until both it and its handler have ended.
+async fn route(connection: Connection) {
+    let request = connection.request();
+    let path = request.as_ref().map_or("", |request| request.uri().path());
+    // An error's span, because a span below the level of the log would not be shown.
+    let span = tracing::error_span!("connection", peer = ?connection.peer(), path);
+    let logging = log_events(connection.events()).instrument(span);
+    let handling = async {
+        match handler_of(path) {
+            Some(Handler::Echo) => echo::run(connection).await,
+            Some(Handler::Packets) => packets::run(connection).await,
+            Some(Handler::Sink) => sink::run(connection).await,
+            // Refused in the handshake already.
+            None => {}
+        }
+    };
+    tokio::join!(handling, logging);
+}
+
+impl ServeResult {
+    fn new(stats: ServerStats, shutdown: ShutdownReport) -> Self {
+        Self {
+            arrived: stats.arrived,
+            accepted: stats.accepted,
+            refused: stats.refused_connections
+                + stats.refused_handshakes
+                + stats.refused_requests
+                + stats.refused_origins
+                + stats.refused_unauthenticated,
+            handshakes_failed: stats.handshakes_failed + stats.handshakes_timed_out,
+            closed: shutdown.closed,
+            aborted: shutdown.aborted,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `unstall cat` in pipes, against `unstall serve` and against servers that are not ours.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+
+use futures_util::{SinkExt, StreamExt};
+use support::{Running, Serve, beside, foreign_server, run_with};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+#[test]
+fn lines_become_messages_and_messages_lines() {
+    let serve = Serve::start(&[]);
+    let ended = run_with(
+        &["cat", &serve.at("/echo")],
+        "one\n\nthree, grüße\r\nno line end",
+    );
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stdout, "one\n\nthree, grüße\nno line end\n");
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn a_hundred_thousand_lines_come_back_in_order() {
+    let serve = Serve::start(&[]);
+    let input: String = (0..100_000)
+        .map(|number| format!("line {number}\n"))
+        .collect();
+    let mut cat = Running::start(&["cat", "--linger", "forever", &serve.at("/echo")]);
+    let output = BufReader::new(cat.child.stdout.take().unwrap());
+    let mut stdin = cat.child.stdin.take().unwrap();
+    let sent = input.clone();
+    let writing =
+        std::thread::spawn(move || std::io::Write::write_all(&mut stdin, sent.as_bytes()));
+    for (line, expected) in output.lines().take(100_000).zip(input.lines()) {
+        assert_eq!(line.unwrap(), expected);
+    }
+    writing.join().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn binary_lines_keep_every_byte_but_the_newline() {
+    let url = foreign_server(|_, mut ws| async move {
+        assert_eq!(
+            ws.next().await.unwrap().unwrap(),
+            Message::binary(vec![0, 0xff, b'\r'])
+        );
+        ws.send(Message::binary(vec![1, 0xfe])).await.unwrap();
+        ws.close(Some(normal())).await.unwrap();
+        while ws.next().await.is_some_and(|message| message.is_ok()) {}
+    })
+    .await;
+    let ended = beside(move || run_with(&["cat", "--binary", &url], b"\x00\xff\r\n")).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stdout, String::from_utf8_lossy(b"\x01\xfe\n"));
+}
+
+#[test]
+fn a_line_that_is_not_text_is_refused_with_its_number() {
+    let serve = Serve::start(&[]);
+    let ended = run_with(&["cat", &serve.at("/echo")], b"good\n\xff\xfe\n");
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("line 2") && ended.stderr.contains("--binary"),
+        "{ended:?}"
+    );
+    assert_eq!(ended.stdout, "good\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_ends_it_without_complaint() {
+    let serve = Serve::start(&[]);
+    let mut cat = Running::start(&["cat", "--linger", "forever", &serve.at("/packets")]);
+    cat.write("{\"count\":1000000,\"size\":4096}\n");
+    // What `head -n 1` does: one read, then gone.
+    BufReader::new(cat.child.stdout.take().unwrap())
+        .read_until(b'\n', &mut Vec::new())
+        .unwrap();
+    let ended = cat.end();
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+#[tokio::test]
+async fn headers_and_subprotocols_reach_the_server() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/a?b=c", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        #[allow(clippy::result_large_err, reason = "tungstenite's callback")]
+        let check = |request: &Request, mut response: Response| {
+            assert_eq!(request.uri(), "/a?b=c");
+            assert_eq!(request.headers()["authorization"], "Bearer a:b");
+            assert_eq!(
+                request.headers()["sec-websocket-protocol"],
+                "v2.json, v1.json"
+            );
+            let chosen = "v1.json".parse().unwrap();
+            response
+                .headers_mut()
+                .insert("sec-websocket-protocol", chosen);
+            Ok(response)
+        };
+        let mut ws = tokio_tungstenite::accept_hdr_async(stream, check)
+            .await
+            .unwrap();
+        ws.close(Some(normal())).await.unwrap();
+        while ws.next().await.is_some_and(|message| message.is_ok()) {}
+    });
+    let ended = beside(move || {
+        let header = ["--header", "Authorization: Bearer a:b"];
+        let protocols = ["--subprotocol", "v2.json", "--subprotocol", "v1.json"];
+        run_with(&[&["cat", &url][..], &header, &protocols].concat(), "")
+    })
+    .await;
+    serving.await.unwrap();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+fn normal() -> CloseFrame {
+    CloseFrame {
+        code: 1000.into(),
+        reason: "".into(),
+    }
+}
+
+/// Sends its number and cuts the first connection; closes the second.
+async fn cutting_server() -> String {
+    foreign_server(|number, mut ws| async move {
+        ws.send(Message::text(format!("connection {number}")))
+            .await
+            .unwrap();
+        if number == 0 {
+            return;
+        }
+        ws.close(Some(normal())).await.unwrap();
+        while ws.next().await.is_some_and(|message| message.is_ok()) {}
+    })
+    .await
+}
+
+#[tokio::test]
+async fn it_connects_again_and_says_where_messages_may_be_missing() {
+    let url = cutting_server().await;
+    let ended = beside(move || {
+        let mut cat = Running::start(&["cat", &url]);
+        // Held open: the server's close ends it, not the end of input.
+        let stdin = cat.child.stdin.take();
+        let ended = cat.end();
+        drop(stdin);
+        ended
+    })
+    .await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stdout, "connection 0\nconnection 1\n");
+    assert!(
+        ended.stderr.contains("messages may be missing here"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn without_reconnecting_a_lost_connection_is_exit_1() {
+    let url = cutting_server().await;
+    let ended = beside(move || {
+        let mut cat = Running::start(&["cat", "--no-reconnect", &url]);
+        let stdin = cat.child.stdin.take();
+        let ended = cat.end();
+        drop(stdin);
+        ended
+    })
+    .await;
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(1), "connection 0\n"),
+        "{ended:?}"
+    );
+    assert!(ended.stderr.contains("without closing"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_close_code_that_is_not_normal_is_told() {
+    let url = foreign_server(|_, mut ws| async move {
+        let frame = CloseFrame {
+            code: 4001.into(),
+            reason: "token expired".into(),
+        };
+        ws.close(Some(frame)).await.unwrap();
+        while ws.next().await.is_some_and(|message| message.is_ok()) {}
+    })
+    .await;
+    let ended = beside(move || run_with(&["cat", "--no-reconnect", &url], "")).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("4001") && ended.stderr.contains("token expired"),
+        "{ended:?}"
+    );
+}

@@ -1,0 +1,216 @@
+//! Runs the real command and holds it to a deadline.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// Far above what anything here takes, so that a hang fails and a busy machine does not.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub(crate) fn unstall(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unstall"));
+    command
+        .args(args)
+        .env_remove("UNSTALL_LOG")
+        .env_remove("RUST_LOG");
+    command
+}
+
+/// A started command. Ended with the test, however that ends.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// The last line of stdout, which must be the only JSON object.
+    pub(crate) fn json(&self) -> Value {
+        let lines: Vec<_> = self
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with('{'))
+            .collect();
+        assert_eq!(lines.len(), 1, "{self:?}");
+        serde_json::from_str(lines[0]).unwrap()
+    }
+}
+
+impl Running {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut command = unstall(args);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self {
+            child: command.spawn().unwrap(),
+        }
+    }
+
+    pub(crate) fn write(&mut self, input: impl AsRef<[u8]>) {
+        self.child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(input.as_ref())
+            .unwrap();
+    }
+
+    /// Ends its input and waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        drop(self.child.stdin.take());
+        let stdout = self.child.stdout.take().map(gather);
+        let stderr = self.child.stderr.take().map(gather);
+        let status = self.wait();
+        let text = |thread: Option<std::thread::JoinHandle<String>>| {
+            thread
+                .map(|thread| thread.join().unwrap())
+                .unwrap_or_default()
+        };
+        Ended {
+            code: status.code(),
+            stdout: text(stdout),
+            stderr: text(stderr),
+        }
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < DEADLINE, "the command does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn gather(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(args: &[&str]) -> Ended {
+    Running::start(args).end()
+}
+
+/// Runs `unstall cat` and the like with this input.
+pub(crate) fn run_with(args: &[&str], input: impl AsRef<[u8]>) -> Ended {
+    let mut running = Running::start(args);
+    running.write(input);
+    running.end()
+}
+
+/// A running `unstall serve`.
+pub(crate) struct Serve {
+    pub(crate) running: Running,
+    pub(crate) stdout: BufReader<ChildStdout>,
+    /// What it says that it listens on.
+    pub(crate) url: String,
+}
+
+impl Serve {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut running = Running::start(&[&["serve", "--listen", "127.0.0.1:0"], args].concat());
+        let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let url = line
+            .strip_prefix("listening on ")
+            .expect("the first line")
+            .trim_end()
+            .to_owned();
+        Self {
+            running,
+            stdout,
+            url,
+        }
+    }
+
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    pub(crate) async fn connect(&self, path: &str) -> Raw {
+        tokio_tungstenite::connect_async(self.at(path))
+            .await
+            .unwrap()
+            .0
+    }
+}
+
+/// A client that is not ours.
+pub(crate) type Raw = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+pub(crate) async fn send(ws: &mut Raw, text: &str) {
+    ws.send(Message::text(text)).await.unwrap();
+}
+
+pub(crate) async fn next(ws: &mut Raw) -> Message {
+    tokio::time::timeout(DEADLINE, ws.next())
+        .await
+        .expect("in time")
+        .unwrap()
+        .unwrap()
+}
+
+/// The next message, which must be a text of JSON.
+pub(crate) async fn next_json(ws: &mut Raw) -> Value {
+    serde_json::from_str(next(ws).await.to_text().unwrap()).unwrap()
+}
+
+/// A packet as the documentation describes it; of any payload.
+pub(crate) fn packet(index: u64, payload: &[u8]) -> Message {
+    let hash = xxhash_rust::xxh3::xxh3_64(payload);
+    Message::binary([&index.to_be_bytes()[..], &hash.to_be_bytes(), payload].concat())
+}
+
+/// A server that is not ours: gives each WebSocket in turn to `handle`.
+pub(crate) async fn foreign_server<F>(
+    handle: impl Fn(usize, WebSocketStream<TcpStream>) -> F + Send + 'static,
+) -> String
+where
+    F: Future<Output = ()> + Send,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            let ws = tokio_tungstenite::accept_async(stream).await.unwrap();
+            handle(number, ws).await;
+        }
+    });
+    url
+}
+
+/// Runs a blocking command without blocking the foreign server of the same test.
+pub(crate) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
