@@ -306,7 +306,6 @@ impl Options {
             .replay(self.replay_bytes as u64)
             .handshake_timeout(self.connect_timeout)
             .session_life(self.session_life)
-            .close_timeout(self.close_timeout)
             .acknowledge(acknowledge)
     }
 }
