@@ -321,6 +321,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
                 .map_or(linger, |deadline| deadline.min(linger)),
         );
         match failure {
+            // What a peer sends behind its close frame is nothing (RFC 6455 section 5.5.1), and so
+            // is how its stream ends.
+            Failure::Broken(_) if self.peer.is_some() => {
+                self.why = self.peer.clone().and_then(abnormal);
+                Poll::Pending
+            }
             Failure::Closed => {
                 self.clean = true;
                 self.why = self.peer.clone().and_then(abnormal);

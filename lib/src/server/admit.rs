@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -230,7 +231,14 @@ where
         let decision = decide(request.into_parts().0);
         async {
             let response: Response<Full<Bytes>> = match decision.await {
-                Err(rejection) => rejection.answer(),
+                Err(rejection) => {
+                    let mut answer = rejection.answer();
+                    // One request a connection. Not hyper's `keep_alive(false)`: that puts `close`
+                    // into the 101 as well, which tungstenite's clients refuse.
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().append(header::CONNECTION, close);
+                    answer
+                }
                 Ok((passed, agreement)) => {
                     *accepted.lock().unwrap() = Some(passed);
                     agreement.response()
@@ -241,7 +249,6 @@ where
     });
     let header_bytes = config.limits.header_bytes;
     let connection = http1::Builder::new()
-        .keep_alive(false)
         // The handshake's own deadline covers it.
         .header_read_timeout(None)
         .max_headers(defaults::SERVER_HEADERS)
