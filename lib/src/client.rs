@@ -375,6 +375,9 @@ impl Dialer {
     fn spawn(self, upgraded: Option<Upgraded>) -> Connection {
         let identity = upgraded.as_ref().map(identity).unwrap_or_default();
         let shared = Shared::new(self.options.clone(), identity);
+        if upgraded.as_ref().is_some_and(Upgraded::is_session) {
+            shared.board.agree();
+        }
         let (connection, guard) = Connection::over(shared.clone());
         let span = span(&shared);
         tokio::spawn(self.run(shared, upgraded, guard).instrument(span));

@@ -42,7 +42,7 @@ pub(crate) struct Board {
 
 #[derive(Debug, Default)]
 struct BoardState {
-    attached_before: bool,
+    agreed: bool,
     /// Messages accepted into sessions, and those that were acknowledged or given back.
     accepted: u64,
     settled: u64,
@@ -59,7 +59,12 @@ struct BoardState {
 impl Board {
     /// Whether a session was ever agreed.
     pub(crate) fn is_session(&self) -> bool {
-        self.state.lock().unwrap().attached_before
+        self.state.lock().unwrap().agreed
+    }
+
+    /// The peer agreed to a session.
+    pub(crate) fn agree(&self) {
+        self.state.lock().unwrap().agreed = true;
     }
 
     /// What the session holds: for replay, and for the application.
@@ -165,6 +170,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(session: proto::Session, shared: &Shared, origin: Instant) -> Link {
+        shared.board.agree();
         let taken = shared.inbox.taken_messages();
         Link {
             session,
@@ -449,7 +455,6 @@ impl Link {
             match event {
                 proto::Event::Opened => {
                     self.opened = true;
-                    shared.board.state.lock().unwrap().attached_before = true;
                     let limit = self.session.max_send_message();
                     shared.outbox.limit_messages(limit as usize);
                     self.lost_at = None;
