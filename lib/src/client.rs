@@ -1,28 +1,26 @@
 //! Clients: dial, set up, run, and dial again.
 
 mod backoff;
+mod setup;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::rustls::ClientConfig;
 use tracing::Instrument;
 
 use crate::{
     connect_error::ConnectError,
-    connection::{Connection, Receiver, Sender, TaskGuard, span},
-    defaults,
+    connection::{Connection, TaskGuard, span},
+    defaults::EXPIRY_INTERVAL,
     dial::{DialOptions, Target, dial},
-    error::{BoxError, CloseCode, ConnectionError, FlushError, SendError},
+    error::{BoxError, CloseCode, ConnectionError},
     events::Event,
-    message::{Gap, Incoming, Message},
+    message::Gap,
     options::Options,
     proxy::Proxy,
-    pump::{Ended, Plain, Pump, Reading, Traffic},
+    pump::{Ended, Plain, Pump, Reading},
     session::{Link, client::Wanted, packets::Packets, registry::over_packets},
     shared::{Identity, Shared},
     stats::StallCause,
@@ -31,6 +29,9 @@ use crate::{
 };
 
 use backoff::Backoff;
+pub use backoff::Reconnect;
+pub use setup::Setup;
+use setup::{SetupFailure, set_up};
 
 /// Connects to a WebSocket server, with every default. The same as `Client::new(url).connect()`.
 ///
@@ -62,54 +63,6 @@ pub struct Attempt {
     pub number: u32,
     /// Why the attempt before failed, if there was one.
     pub last_error: Option<Arc<ConnectError>>,
-}
-
-/// When and how often to connect again.
-#[derive(Clone, Debug)]
-pub struct Reconnect {
-    first: Duration,
-    max: Duration,
-    proof: Duration,
-    attempts: Option<u32>,
-}
-
-impl Default for Reconnect {
-    fn default() -> Reconnect {
-        Reconnect {
-            first: defaults::RECONNECT_FIRST,
-            max: defaults::RECONNECT_MAX,
-            proof: defaults::RECONNECT_PROOF,
-            attempts: None,
-        }
-    }
-}
-
-impl Reconnect {
-    /// The first wait is drawn between zero and this, the next from twice as much, and so on.
-    /// Default 250 ms.
-    pub fn first(mut self, wait: Duration) -> Reconnect {
-        self.first = wait;
-        self
-    }
-
-    /// No wait is longer, but for a server's `Retry-After`. Default 30 s.
-    pub fn max(mut self, wait: Duration) -> Reconnect {
-        self.max = wait;
-        self
-    }
-
-    /// A connection that lived this long and received something starts the waits anew. Default
-    /// 10 s.
-    pub fn proof(mut self, life: Duration) -> Reconnect {
-        self.proof = life;
-        self
-    }
-
-    /// Give up after so many failed attempts in a row. Default: never.
-    pub fn attempts(mut self, attempts: u32) -> Reconnect {
-        self.attempts = Some(attempts);
-        self
-    }
 }
 
 type HeaderFuture = Pin<Box<dyn Future<Output = Result<HeaderMap, BoxError>> + Send>>;
@@ -281,45 +234,6 @@ impl Client {
     }
 }
 
-/// What the `on_connect` hook speaks through: the new connection, before anything queued.
-#[derive(Debug)]
-pub struct Setup {
-    sender: Sender,
-    receiver: Receiver,
-}
-
-impl Setup {
-    /// Sends on the new connection, before what is queued.
-    ///
-    /// # Errors
-    /// As [`Sender::send`].
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.sender.send(message).await
-    }
-
-    /// See [`Sender::flush`].
-    ///
-    /// # Errors
-    /// As [`Sender::flush`].
-    pub async fn flush(&self) -> Result<(), FlushError> {
-        self.sender.flush().await
-    }
-
-    /// The next message on the new connection. What is not received here goes to the stream.
-    ///
-    /// # Errors
-    /// The connection ended.
-    pub async fn recv(&mut self) -> Result<Message, ConnectionError> {
-        loop {
-            match self.receiver.recv().await? {
-                Some(Incoming::Message(message)) => return Ok(message),
-                Some(Incoming::Gap(_)) => {}
-                None => return Err(ConnectionError::EndOfStream),
-            }
-        }
-    }
-}
-
 /// Where waiting for a connection led.
 enum Dialed {
     Open(Box<Upgraded>),
@@ -415,7 +329,14 @@ impl Dialer {
                     }
                 },
             };
-            shared.set_identity(identity(&open));
+            let identity = identity(&open);
+            if let Some(peer) = identity
+                .peer
+                .filter(|peer| shared.identity().peer != Some(*peer))
+            {
+                tracing::Span::current().record("peer", tracing::field::display(peer));
+            }
+            shared.set_identity(identity);
             if let Some((why, since)) = lost.take() {
                 reading.mark(Gap::Reconnected {
                     why,
@@ -542,7 +463,8 @@ impl Dialer {
         let own = shared.for_setup();
         let mut own_reading = Reading::new(&own.options);
         let mut pump = Pump::new(ws, own.clone(), Plain::new(&mut own_reading));
-        let ended = match set_up(hook, &mut pump, &own, shared).await {
+        let away = Away::Plain(&mut *reading);
+        let ended = match set_up(hook, &mut pump, &own, shared, away).await {
             Ok(()) => {
                 reading.append(own.inbox.drain());
                 pump.rebind(shared.clone(), |plain| plain.continue_with(reading));
@@ -550,7 +472,10 @@ impl Dialer {
             }
             Err(SetupFailure::Ended(ended)) => ended,
             Err(SetupFailure::Failed(why)) => {
-                own.request_close(CloseCode::GOING_AWAY, "");
+                match shared.close_request() {
+                    Some(request) => own.request_close(request.code, &request.reason),
+                    None => own.request_close(CloseCode::GOING_AWAY, ""),
+                }
                 let mut ended = pump.run().await;
                 ended.requested = shared.is_closing();
                 ended.why = Some(why).filter(|_| !ended.requested);
@@ -627,7 +552,7 @@ impl Dialer {
         let own = shared.for_setup();
         link.rebind(shared, &own);
         let mut pump = Pump::new(ws, own.clone(), Packets(link));
-        match set_up(hook, &mut pump, &own, shared).await {
+        match set_up(hook, &mut pump, &own, shared, Away::Busy).await {
             Ok(()) => {
                 pump.rebind(shared.clone(), |packets| packets.0.rebind(&own, shared));
                 return pump.run().await;
@@ -650,51 +575,12 @@ impl Dialer {
     }
 }
 
-enum SetupFailure {
-    /// The connection ended first.
-    Ended(Ended),
-    Failed(ConnectionError),
-}
-
-/// Runs the hook over the queues `own`, which the pump serves.
-async fn set_up<S, T>(
-    hook: &Hook,
-    pump: &mut Pump<S, T>,
-    own: &Arc<Shared>,
-    shared: &Shared,
-) -> Result<(), SetupFailure>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    T: Traffic,
-{
-    // Held, so that the hook may drop its `Setup` and go on.
-    let sender = Sender::new(own.clone());
-    let setup = Setup {
-        sender: sender.clone(),
-        receiver: Receiver::borrowed(own.clone()),
-    };
-    let limit = own.options.setup_timeout;
-    let run_hook = async {
-        hook(setup).await?;
-        // What the hook sent must be on its way before anything else.
-        sender.flush().await.map_err(BoxError::from)
-    };
-    let failed = |why: String| SetupFailure::Failed(ConnectionError::Setup(why));
-    tokio::select! {
-        biased;
-        done = timeout(limit, run_hook) => match done {
-            Ok(result) => result.map_err(|error| failed(error.to_string())),
-            Err(_) => Err(failed(format!("it took longer than {limit:?}"))),
-        },
-        ended = pump.run() => Err(SetupFailure::Ended(ended)),
-        () = shared.close_requested() => Err(SetupFailure::Failed(ConnectionError::ClosedHere)),
-    }
-}
-
 /// What goes on being served while there is no connection.
 enum Away<'a> {
     Plain(&'a mut Reading),
     Session(&'a mut Link),
+    /// The pump of a session serves: only the handles' wishes are left.
+    Busy,
 }
 
 impl Away<'_> {
@@ -708,6 +594,7 @@ impl Away<'_> {
                     () = shared.close_requested() => {}
                     () = async { reading.drain(shared).await; std::future::pending().await } => {}
                 },
+                Away::Busy => shared.close_requested().await,
             }
         };
         tokio::select! {
@@ -727,10 +614,8 @@ async fn report_while_away(shared: &Shared) {
         if expired > 0 {
             shared.events.push(Event::Expired { messages: expired });
         }
-        match shared.meter.report(now) {
-            Some(next) => sleep_until(next).await,
-            None => std::future::pending::<()>().await,
-        }
+        let next = now + EXPIRY_INTERVAL;
+        sleep_until(shared.meter.report(now).map_or(next, |at| at.min(next))).await;
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
     shared::{Identity, Shared},
     stats::Stats,
     transport::Upgraded,
-    ws::{Side, WebSocket},
+    ws::{self, Side, WebSocket},
 };
 
 /// A WebSocket connection that reads always, writes always, and says what holds it up.
@@ -60,8 +60,14 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let tcp = ws::tcp_below(stream.get_ref());
+        let identity = Identity {
+            local: tcp.and_then(|tcp| tcp.local_addr().ok()),
+            peer: tcp.and_then(|tcp| tcp.peer_addr().ok()),
+            ..Identity::default()
+        };
         let ws = WebSocket::adopt(stream, &options);
-        Connection::start(ws, options, Identity::default()).0
+        Connection::start(ws, options, identity).0
     }
 
     /// The server's side of an upgrade, and the means to abort its task and so drop the socket.
@@ -230,6 +236,7 @@ impl Stream for Connection {
     }
 }
 
+/// The span of a connection's task: its id, and the peer as soon as that is known.
 pub(crate) fn span(shared: &Shared) -> tracing::Span {
     let peer = shared.identity().peer.map(tracing::field::display);
     tracing::info_span!(target: "unstall", "connection", id = shared.id, peer)

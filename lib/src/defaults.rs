@@ -46,6 +46,10 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// within what a person notices.
 pub const STALL_AFTER: Duration = Duration::from_secs(1);
 
+/// How often messages that wait while there is no connection are looked through for those past
+/// their time to live: until then they only hold their room.
+pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
+
 /// How often the kernel is asked about a peer that is silent while our bytes wait.
 pub const KERNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 

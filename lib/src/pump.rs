@@ -66,6 +66,9 @@ pub(crate) trait Traffic {
     /// Close was asked for, once: what was accepted is written first.
     fn request_close(&mut self, request: &CloseRequest);
 
+    /// Whether nothing that was accepted waits to be written.
+    fn is_idle(&self, shared: &Shared) -> bool;
+
     /// Whether all is said, so that the WebSocket is to be closed.
     fn is_over(&self, shared: &Shared) -> bool;
 
@@ -84,7 +87,8 @@ enum Phase {
     Open,
     /// Close was asked for: the outbox is written first.
     Draining,
-    /// A close frame was sent or received; the other is awaited.
+    /// A close frame was sent or received and the other is awaited, or the socket takes nothing any
+    /// more: what the peer still has to say is read.
     Closing,
     /// Nothing more is said: the last bytes are flushed and the peer's FIN awaited.
     Lingering,
@@ -193,6 +197,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// Runs until everything accepted is on the socket; `Some` if the connection ends before.
+    pub(crate) async fn run_until_idle(&mut self) -> Option<Ended> {
+        std::future::poll_fn(|cx| match self.poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if self.traffic.is_idle(&self.shared) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
     pub(crate) fn traffic(&mut self) -> &mut T {
         &mut self.traffic
     }
@@ -235,18 +249,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         self.look_for_close_request(cx);
         let mut again = self.read(cx, now)?;
         again |= self.write(cx, now)?;
-        let talking = matches!(self.phase, Phase::Open | Phase::Draining);
-        if talking && self.traffic.is_over(&self.shared) {
+        if self.is_open() && self.traffic.is_over(&self.shared) {
             self.close(now)?;
             again = true;
+        }
+        if self.peer.is_some() && self.ws.is_flushed() && !self.clean {
+            // The server closes the TCP connection (RFC 6455 §7.1.1); it has a moment for it.
+            self.clean = true;
+            self.end_by(now + LINGER);
         }
         Ok(again)
     }
 
+    /// Whether messages may still be written.
+    fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Draining)
+    }
+
+    fn end_by(&mut self, deadline: Instant) {
+        let earlier = self.deadline.filter(|earlier| *earlier < deadline);
+        self.deadline = earlier.or(Some(deadline));
+    }
+
     fn close(&mut self, now: Instant) -> Result<(), Failure> {
         self.phase = Phase::Closing;
-        self.deadline
-            .get_or_insert(now + self.shared.options.close_timeout);
+        self.end_by(now + self.shared.options.close_timeout);
         match &self.request {
             Some(request) => self.ws.close(request.code, &request.reason),
             None => self.ws.close(CloseCode::NORMAL, ""),
@@ -257,12 +284,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         if self.request.is_some() {
             return;
         }
-        self.request = self.shared.close_request(cx);
-        if let (Phase::Open, Some(request)) = (self.phase, &self.request) {
+        let Some(request) = self.shared.poll_close_request(cx) else {
+            return;
+        };
+        self.end_by(request.deadline);
+        if self.phase == Phase::Open {
             self.phase = Phase::Draining;
-            self.deadline = Some(request.deadline);
-            self.traffic.request_close(request);
+            self.traffic.request_close(&request);
         }
+        self.request = Some(request);
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
@@ -276,7 +306,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             cx,
             now,
         );
-        self.liveness.read(&self.ws, self.traffic.is_paused(), now);
+        self.liveness
+            .read(&self.ws, self.traffic.is_paused(), &self.shared, now);
         for pong in turn.pongs {
             self.counters.round_trip = self.liveness.pong(&pong, now).or(self.counters.round_trip);
         }
@@ -284,8 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             self.shared.events.push(Event::PeerClosed(close.clone()));
             self.peer = Some(close);
             self.phase = Phase::Closing;
-            self.deadline
-                .get_or_insert(now + self.shared.options.close_timeout);
+            self.end_by(now + self.shared.options.close_timeout);
         }
         match turn.failure {
             Some(failure) => Err(failure),
@@ -294,14 +324,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
-        let open = matches!(self.phase, Phase::Open | Phase::Draining);
+        let open = self.is_open();
         if open {
-            let writable = self.flushing.blocked_since().is_none();
-            self.liveness
-                .heartbeat(&mut self.ws, writable, self.traffic.is_paused(), now)?;
+            self.liveness.heartbeat(
+                &mut self.ws,
+                self.flushing.blocked_since().is_none(),
+                self.traffic.is_paused(),
+                &self.shared,
+                now,
+            )?;
         }
         let (ws, flushing) = (&mut self.ws, &mut self.flushing);
-        self.traffic.write(
+        let written = self.traffic.write(
             ws,
             flushing,
             &self.shared,
@@ -309,17 +343,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             open,
             cx,
             now,
-        )
+        );
+        match written {
+            Err(Failure::Broken(why @ ConnectionError::Io(_))) => {
+                self.only_listen(why, now);
+                Ok(false)
+            }
+            written => written,
+        }
+    }
+
+    /// The socket takes nothing any more. What the peer said before may still wait to be read, for
+    /// as long as the application takes.
+    fn only_listen(&mut self, why: ConnectionError, now: Instant) {
+        self.phase = Phase::Closing;
+        self.why.get_or_insert(why);
+        let patience = (!self.traffic.is_paused()).then(|| now + self.shared.options.close_timeout);
+        let requested = self.request.as_ref().map(|request| request.deadline);
+        self.deadline = requested.or(patience);
     }
 
     /// Decides how a failure ends the connection; `Ready`: at once.
     fn stop(&mut self, failure: Failure, now: Instant) -> Poll<()> {
         self.phase = Phase::Lingering;
-        let linger = now + LINGER.min(self.shared.options.close_timeout);
-        self.deadline = Some(
-            self.deadline
-                .map_or(linger, |deadline| deadline.min(linger)),
-        );
+        self.end_by(now + LINGER.min(self.shared.options.close_timeout));
         match failure {
             // What a peer sends behind its close frame is nothing (RFC 6455 section 5.5.1), and so
             // is how its stream ends.
@@ -329,7 +376,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             }
             Failure::Closed => {
                 self.clean = true;
-                self.why = self.peer.clone().and_then(abnormal);
                 Poll::Pending
             }
             Failure::Broken(why) => {
@@ -352,45 +398,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
 
     /// Acts on deadlines that are past and sets the alarm for the next. `Err`: the end.
     fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), ()> {
-        loop {
-            if self.deadline.is_some_and(|deadline| deadline <= now) {
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(());
+        }
+        let mut liveness = None;
+        if self.is_open() {
+            if let Some(why) = self.liveness.verdict(&self.flushing, now) {
+                self.why = Some(why);
                 return Err(());
             }
-            let mut next = self.deadline;
-            let mut sooner = |at: Option<Instant>| {
-                next = [next, at].into_iter().flatten().min();
-            };
-            if matches!(self.phase, Phase::Open | Phase::Draining) {
-                if let Some(why) = self.liveness.verdict(&self.shared, &self.flushing, now) {
-                    self.why = Some(why);
-                    return Err(());
-                }
-                sooner(Some(self.liveness.next(&self.flushing)));
-            }
-            sooner(self.traffic.wake_at());
-            sooner(self.traffic.report(&self.shared, now));
-            sooner(self.shared.meter.report(now));
-            let Some(next) = next else { return Ok(()) };
-            if !self.alarm.set(next, cx) {
-                return Ok(());
-            }
-            if self.liveness.is_due(now) || self.traffic.wake_at().is_some_and(|at| at <= now) {
-                cx.waker().wake_by_ref();
-                return Ok(());
-            }
+            liveness = Some(self.liveness.next(&self.flushing));
         }
+        let next = [
+            self.deadline,
+            liveness,
+            self.traffic.wake_at(),
+            self.traffic.report(&self.shared, now),
+            self.shared.meter.report(now),
+        ];
+        let next = next.into_iter().flatten().min();
+        // What is due already is due for the next turn, with its own look at the clock.
+        if next.is_some_and(|next| self.alarm.set(next, cx)) {
+            cx.waker().wake_by_ref();
+        }
+        Ok(())
     }
 
     fn ended(&mut self) -> Ended {
         let now = Instant::now();
         self.shared.meter.wait(StallCause::SocketFull, false, now);
         self.shared.meter.wait(StallCause::PeerSilent, false, now);
-        if !self.clean && self.why.is_none() && self.request.is_none() {
-            // The peer began to close and did not finish in time.
-            self.why = self.peer.clone().and_then(abnormal);
-        }
+        let why = match &self.peer {
+            // The peer has said why, whatever became of the socket afterwards.
+            Some(close) => abnormal(close.clone()),
+            None => self.why.take(),
+        };
         Ended {
-            why: self.why.take(),
+            why,
             clean: self.clean,
             peer: self.peer.take(),
             in_flight: self.traffic.abandon(&self.shared),
@@ -415,7 +459,6 @@ fn close_code(why: &ConnectionError) -> Option<CloseCode> {
         ConnectionError::InvalidText => Some(CloseCode::INVALID_PAYLOAD),
         ConnectionError::MessageTooLarge { .. } => Some(CloseCode::MESSAGE_TOO_BIG),
         ConnectionError::InboxFull => Some(CloseCode::POLICY_VIOLATION),
-        ConnectionError::Setup(_) => Some(CloseCode::GOING_AWAY),
         _ => None,
     }
 }

@@ -532,7 +532,7 @@ impl Link {
             loop {
                 let now = Instant::now();
                 self.exchange(shared, cx, now);
-                if let Some(request) = shared.close_request(cx) {
+                if let Some(request) = shared.poll_close_request(cx) {
                     self.request_close(&request);
                     if self.opened {
                         self.accept(shared, cx, now);

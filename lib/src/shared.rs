@@ -119,7 +119,7 @@ impl Shared {
             let mut control = self.control.lock().unwrap();
             control.close.get_or_insert(CloseRequest {
                 code,
-                reason: fit(reason),
+                reason: reason.to_owned(),
                 deadline,
             });
             control.pump.take()
@@ -130,12 +130,17 @@ impl Shared {
     }
 
     /// The request to close, if there is one; else the pump is woken when one comes.
-    pub(crate) fn close_request(&self, cx: &Context<'_>) -> Option<CloseRequest> {
+    pub(crate) fn poll_close_request(&self, cx: &Context<'_>) -> Option<CloseRequest> {
         let mut control = self.control.lock().unwrap();
         if control.close.is_none() {
             control.pump = Some(cx.waker().clone());
         }
         control.close.clone()
+    }
+
+    /// The request to close, if there is one.
+    pub(crate) fn close_request(&self) -> Option<CloseRequest> {
+        self.control.lock().unwrap().close.clone()
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -237,15 +242,6 @@ impl Shared {
             stalls: self.meter.stalls(now),
         }
     }
-}
-
-/// A close reason has at most 123 bytes (RFC 6455 §5.5): cut at a character.
-fn fit(reason: &str) -> String {
-    let mut end = reason.len().min(123);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    reason[..end].to_owned()
 }
 
 impl std::fmt::Debug for Shared {

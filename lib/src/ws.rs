@@ -5,6 +5,7 @@
 //! `Stream` and `Sink`, because its buffers cannot be taken over.
 
 use std::{
+    any::Any,
     io::{self, Read, Write},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -12,9 +13,12 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
-    WebSocketStream,
+    MaybeTlsStream, WebSocketStream,
     tungstenite::{
         Error, Message as WsMessage,
         error::{CapacityError, ProtocolError},
@@ -44,6 +48,24 @@ pub(crate) fn new_key() -> String {
 /// The `Sec-WebSocket-Accept` that answers `key` (RFC 6455 section 4.2.2, item 5.4).
 pub(crate) fn accept_key(key: &[u8]) -> String {
     handshake::derive_accept_key(key)
+}
+
+/// The TCP socket below a stream that someone else made, if it is of a kind that is known.
+pub(crate) fn tcp_below(stream: &dyn Any) -> Option<&TcpStream> {
+    if let Some(tcp) = stream.downcast_ref::<TcpStream>() {
+        return Some(tcp);
+    }
+    if let Some(MaybeTlsStream::Plain(tcp)) = stream.downcast_ref() {
+        return Some(tcp);
+    }
+    if let Some(tls) = stream.downcast_ref::<tokio_rustls::TlsStream<TcpStream>>() {
+        return Some(tls.get_ref().0);
+    }
+    if let Some(tls) = stream.downcast_ref::<tokio_rustls::client::TlsStream<TcpStream>>() {
+        return Some(tls.get_ref().0);
+    }
+    let tls = stream.downcast_ref::<tokio_rustls::server::TlsStream<TcpStream>>()?;
+    Some(tls.get_ref().0)
 }
 
 /// What a read yields.
@@ -85,10 +107,13 @@ pub(crate) struct WebSocket<S> {
     /// Inline payloads are copied here, so that a batch of them costs one allocation.
     scratch: BytesMut,
     fragment_bytes: usize,
+    max_message_bytes: usize,
     /// Something was written that `poll_flush` has not yet carried out.
     unflushed: bool,
     bytes_read: u64,
     bytes_written: u64,
+    /// The socket takes nothing any more. What the peer sent before can still be read.
+    write_failure: Option<ConnectionError>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
@@ -105,12 +130,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             .write_buffer_size(usize::MAX - 1)
             .max_message_size(limit)
             .max_frame_size(limit);
+        let bytes_read = leftover.len() as u64;
         let context = Box::new(WebSocketContext::from_partially_read(
             leftover.into(),
             role,
             Some(config),
         ));
-        WebSocket::over(Engine::Own { context, io }, options)
+        WebSocket {
+            bytes_read,
+            ..WebSocket::over(Engine::Own { context, io }, options)
+        }
     }
 
     pub(crate) fn adopt(stream: WebSocketStream<S>, options: &Options) -> WebSocket<S> {
@@ -122,9 +151,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             engine,
             scratch: BytesMut::new(),
             fragment_bytes: options.fragment_bytes,
+            max_message_bytes: options.max_message_bytes,
             unflushed: false,
             bytes_read: 0,
             bytes_written: 0,
+            write_failure: None,
         }
     }
 
@@ -137,6 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                     cx,
                     read: &mut self.bytes_read,
                     written: &mut self.bytes_written,
+                    write_failure: &mut self.write_failure,
                 };
                 ready!(would_block_is_pending(context.read(&mut io)))
             }
@@ -147,7 +179,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                 message.unwrap_or(Err(Error::ConnectionClosed))
             }
         };
-        let received = match message.map_err(failure)? {
+        let message = message.map_err(failure)?;
+        // An adopted stream has limits of its own.
+        let (size, limit) = (message.len(), self.max_message_bytes);
+        if size > limit && (message.is_text() || message.is_binary()) {
+            let why = ConnectionError::MessageTooLarge { size, limit };
+            return Poll::Ready(Err(Failure::Broken(why)));
+        }
+        let received = match message {
             WsMessage::Text(text) => Received::Message(Message::received(true, text.into())),
             WsMessage::Binary(bytes) => Received::Message(Message::received(false, bytes)),
             WsMessage::Ping(_) => {
@@ -202,11 +241,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         self.write_raw(WsMessage::Pong(Bytes::new()))
     }
 
-    /// Puts a close frame into the write buffer, once.
+    /// Puts a close frame into the write buffer, once. A reason that does not fit is cut.
     pub(crate) fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Failure> {
         let frame = CloseFrame {
             code: code.as_u16().into(),
-            reason: reason.into(),
+            reason: fit(reason).into(),
         };
         match self.write_raw(WsMessage::Close(Some(frame))) {
             // The peer was faster: the answer to its close is queued.
@@ -239,13 +278,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                     cx,
                     read: &mut self.bytes_read,
                     written: &mut self.bytes_written,
+                    write_failure: &mut self.write_failure,
                 };
                 ready!(would_block_is_pending(context.flush(&mut io)))
             }
             Engine::Adopted(stream) => ready!(Pin::new(&mut **stream).poll_flush(cx)),
         };
+        if let Some(why) = &self.write_failure {
+            return Poll::Ready(Err(Failure::Broken(why.clone())));
+        }
         self.unflushed = false;
         Poll::Ready(result.map_err(failure))
+    }
+
+    /// Whether everything written is on the socket.
+    pub(crate) fn is_flushed(&self) -> bool {
+        !self.unflushed
     }
 
     /// Sends FIN, then reads and forgets until the peer's FIN: what this side wrote is then not
@@ -285,6 +333,7 @@ struct Bridge<'a, 'b, S> {
     cx: &'a mut Context<'b>,
     read: &'a mut u64,
     written: &'a mut u64,
+    write_failure: &'a mut Option<ConnectionError>,
 }
 
 impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
@@ -302,20 +351,35 @@ impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
 }
 
 impl<S: AsyncWrite + Unpin> Write for Bridge<'_, '_, S> {
+    /// Never fails: tungstenite writes pongs while it reads, and reading must go on. The failure is
+    /// kept for `poll_flush`.
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if self.write_failure.is_some() {
+            return Ok(buffer.len());
+        }
         match Pin::new(&mut *self.io).poll_write(self.cx, buffer) {
-            Poll::Ready(result) => {
-                let written = result?;
+            Poll::Ready(Ok(written)) => {
                 *self.written += written as u64;
                 Ok(written)
+            }
+            Poll::Ready(Err(error)) => {
+                *self.write_failure = Some(error.into());
+                Ok(buffer.len())
             }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if self.write_failure.is_some() {
+            return Ok(());
+        }
         match Pin::new(&mut *self.io).poll_flush(self.cx) {
-            Poll::Ready(result) => result,
+            Poll::Ready(Ok(())) => Ok(()),
+            Poll::Ready(Err(error)) => {
+                *self.write_failure = Some(error.into());
+                Ok(())
+            }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -345,6 +409,15 @@ fn would_block_is_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>>
         Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
         result => Poll::Ready(result),
     }
+}
+
+/// A close reason has at most 123 bytes (RFC 6455 §5.5): cut at a character.
+fn fit(reason: &str) -> &str {
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
 }
 
 fn close(frame: Option<CloseFrame>) -> Close {

@@ -1,8 +1,56 @@
-//! How long to wait before an attempt to connect.
+//! When to connect again: how long to wait, and how often to try.
 
 use std::time::Duration;
 
-use super::Reconnect;
+use crate::defaults;
+
+/// When and how often to connect again.
+#[derive(Clone, Debug)]
+pub struct Reconnect {
+    first: Duration,
+    max: Duration,
+    proof: Duration,
+    attempts: Option<u32>,
+}
+
+impl Default for Reconnect {
+    fn default() -> Reconnect {
+        Reconnect {
+            first: defaults::RECONNECT_FIRST,
+            max: defaults::RECONNECT_MAX,
+            proof: defaults::RECONNECT_PROOF,
+            attempts: None,
+        }
+    }
+}
+
+impl Reconnect {
+    /// The first wait is drawn between zero and this, the next from twice as much, and so on.
+    /// Default 250 ms.
+    pub fn first(mut self, wait: Duration) -> Reconnect {
+        self.first = wait;
+        self
+    }
+
+    /// No wait is longer, but for a server's `Retry-After`. Default 30 s.
+    pub fn max(mut self, wait: Duration) -> Reconnect {
+        self.max = wait;
+        self
+    }
+
+    /// A connection that lived this long and received something starts the waits anew. Default
+    /// 10 s.
+    pub fn proof(mut self, life: Duration) -> Reconnect {
+        self.proof = life;
+        self
+    }
+
+    /// Give up after so many failed attempts in a row. Default: never.
+    pub fn attempts(mut self, attempts: u32) -> Reconnect {
+        self.attempts = Some(attempts);
+        self
+    }
+}
 
 /// Exponential waits with full jitter: drawn evenly between zero and a bound that doubles.
 pub(super) struct Backoff {

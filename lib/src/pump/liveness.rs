@@ -29,9 +29,10 @@ pub(super) struct Liveness {
     bytes_read: u64,
     ping_at: Instant,
     pings: u64,
-    /// The last ping, until it is answered.
-    outstanding: Option<Instant>,
-    waiting: bool,
+    /// When the last ping was sent, until its pong comes.
+    last_ping: Option<Instant>,
+    /// The first ping since a byte was last received: by then the peer was asked.
+    asked: Option<Instant>,
     /// When to look again at a peer that takes nothing.
     check_at: Option<Instant>,
 }
@@ -49,8 +50,8 @@ impl Liveness {
             bytes_read: 0,
             ping_at: now + options.ping_interval,
             pings: 0,
-            outstanding: None,
-            waiting: false,
+            last_ping: None,
+            asked: None,
             check_at: None,
         }
     }
@@ -60,12 +61,16 @@ impl Liveness {
         &mut self,
         ws: &WebSocket<S>,
         paused: bool,
+        shared: &Shared,
         now: Instant,
     ) {
         if ws.bytes_read() != self.bytes_read || paused {
             self.bytes_read = ws.bytes_read();
             self.heard = now;
             self.check_at = None;
+            if self.asked.take().is_some() {
+                shared.meter.wait(StallCause::PeerSilent, false, now);
+            }
         }
     }
 
@@ -75,13 +80,10 @@ impl Liveness {
 
     /// The answer to the last ping gives the round trip.
     pub(super) fn pong(&mut self, payload: &Bytes, now: Instant) -> Option<Duration> {
-        let answers = payload.as_ref() == self.pings.to_be_bytes();
-        let sent = if answers {
-            self.outstanding.take()
-        } else {
-            None
-        };
-        sent.map(|sent| now.saturating_duration_since(sent))
+        let sent = self
+            .last_ping
+            .take_if(|_| payload.as_ref() == self.pings.to_be_bytes())?;
+        Some(now.saturating_duration_since(sent))
     }
 
     /// Sends a ping when one is due; while this side does not read, a pong that asks for nothing.
@@ -91,6 +93,7 @@ impl Liveness {
         ws: &mut WebSocket<S>,
         writable: bool,
         paused: bool,
+        shared: &Shared,
         now: Instant,
     ) -> Result<(), Failure> {
         if now < self.ping_at {
@@ -104,22 +107,14 @@ impl Liveness {
             return ws.pong();
         }
         self.pings += 1;
-        self.outstanding = Some(now);
+        self.last_ping = Some(now);
+        self.asked.get_or_insert(now);
+        shared.meter.wait(StallCause::PeerSilent, true, now);
         ws.ping(self.pings.to_be_bytes())
     }
 
     /// Whether, by the clock, the connection is over.
-    pub(super) fn verdict(
-        &mut self,
-        shared: &Shared,
-        flushing: &Flushing,
-        now: Instant,
-    ) -> Option<ConnectionError> {
-        let waiting = self.outstanding.is_some_and(|sent| self.heard < sent);
-        if waiting != self.waiting {
-            self.waiting = waiting;
-            shared.meter.wait(StallCause::PeerSilent, waiting, now);
-        }
+    pub(super) fn verdict(&mut self, flushing: &Flushing, now: Instant) -> Option<ConnectionError> {
         let blocked = flushing.blocked_since();
         if let (Some(since), Some(limit)) = (blocked, self.write_timeout)
             && now >= since + limit
@@ -130,7 +125,8 @@ impl Liveness {
             return None;
         }
         self.check_at = Some(now + KERNEL_CHECK_INTERVAL);
-        let gone = match self.account() {
+        let account = self.account();
+        let gone = match &account {
             // The ping may wait with the rest in the kernel: what counts is who does not answer
             // there.
             Some(account) if account.send_queue > 0 => account.peer_is_dead_since().is_some(),
@@ -140,7 +136,7 @@ impl Liveness {
         if gone {
             return Some(ConnectionError::PeerSilent(self.silence_timeout));
         }
-        let blind = self.write_timeout.is_none() && self.account().is_none();
+        let blind = self.write_timeout.is_none() && account.is_none();
         let blind_since = blocked.filter(|_| blind)?;
         (now >= blind_since + WRITE_TIMEOUT_BLIND)
             .then_some(ConnectionError::WriteStalled(WRITE_TIMEOUT_BLIND))
@@ -149,8 +145,8 @@ impl Liveness {
     /// Whether the peer had its time to answer a ping. One that was held back by a full socket is
     /// sent now.
     fn ping_is_unanswered(&mut self, now: Instant) -> bool {
-        match self.outstanding.filter(|sent| *sent > self.heard) {
-            Some(sent) => now >= sent + self.ping_interval,
+        match self.asked {
+            Some(asked) => now >= asked + self.ping_interval,
             None => {
                 self.ping_at = now;
                 false
@@ -170,10 +166,5 @@ impl Liveness {
         let stalled = flushing.blocked_since().zip(self.write_timeout);
         let next = self.ping_at.min(silence);
         stalled.map_or(next, |(since, limit)| next.min(since + limit))
-    }
-
-    /// Whether a heartbeat is due.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.ping_at <= now
     }
 }

@@ -77,8 +77,12 @@ impl Traffic for Plain<'_> {
         self.closing = true;
     }
 
+    fn is_idle(&self, shared: &Shared) -> bool {
+        self.writing.is_idle(shared)
+    }
+
     fn is_over(&self, shared: &Shared) -> bool {
-        self.closing && self.writing.is_idle(shared)
+        self.closing && self.is_idle(shared)
     }
 
     fn wake_at(&self) -> Option<Instant> {

@@ -153,6 +153,10 @@ impl Traffic for Packets<'_> {
         self.0.request_close(request);
     }
 
+    fn is_idle(&self, shared: &Shared) -> bool {
+        !shared.outbox.has_queued()
+    }
+
     fn is_over(&self, _: &Shared) -> bool {
         self.0.is_over()
     }

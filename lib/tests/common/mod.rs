@@ -1,6 +1,7 @@
 //! Two connections over a real loopback TCP connection.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod frames;
 pub mod proxy;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -8,7 +9,7 @@ use unstall::tokio_tungstenite::{
     WebSocketStream,
     tungstenite::protocol::{Role, WebSocketConfig},
 };
-use unstall::{Connection, ConnectionError, Incoming, Message, Options};
+use unstall::{Client, Connection, ConnectionError, Event, Events, Incoming, Message, Options};
 
 /// Both ends of one TCP connection over loopback.
 pub async fn tcp_pair() -> (TcpStream, TcpStream) {
@@ -31,6 +32,33 @@ pub async fn pair(options: Options) -> (Connection, Connection) {
         adopt(client, Role::Client, options.clone()).await,
         adopt(server, Role::Server, options).await,
     )
+}
+
+/// A client of the library's own dialing, which does not reconnect.
+pub fn client(address: std::net::SocketAddr, options: Options) -> Client {
+    Client::new(format!("ws://{address}"))
+        .options(options)
+        .without_reconnect()
+}
+
+/// The next connection of `listener`, upgraded by a foreign engine and then adopted.
+pub async fn accept(listener: &TcpListener, options: Options) -> Connection {
+    let (tcp, _) = listener.accept().await.unwrap();
+    tcp.set_nodelay(true).unwrap();
+    let stream = unstall::tokio_tungstenite::accept_async(tcp).await.unwrap();
+    Connection::from_websocket(stream, options)
+}
+
+/// Waits for the first event of which `pick` makes something.
+pub async fn wait_for<T>(events: &mut Events, pick: impl Fn(&Event) -> Option<T>) -> T {
+    let mut seen = Vec::new();
+    while let Some(event) = events.recv().await {
+        if let Some(picked) = pick(&event) {
+            return picked;
+        }
+        seen.push(event);
+    }
+    panic!("the connection ended without the event; there were {seen:?}");
 }
 
 /// The message, where nothing else may come.

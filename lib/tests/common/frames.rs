@@ -1,0 +1,201 @@
+//! A peer made of raw bytes: it says and sees exactly the frames of RFC 6455 section 5.2.
+
+use std::net::SocketAddr;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use unstall::tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+pub const CONTINUATION: u8 = 0;
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
+
+/// A frame, as said or as seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub fin: bool,
+    /// RSV1 is 4, RSV2 is 2, RSV3 is 1.
+    pub reserved: u8,
+    pub opcode: u8,
+    pub masked: bool,
+    pub payload: Vec<u8>,
+}
+
+pub fn frame(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
+    Frame {
+        fin: true,
+        reserved: 0,
+        opcode,
+        masked: false,
+        payload: payload.as_ref().to_vec(),
+    }
+}
+
+/// Not the last frame of its message.
+pub fn part(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
+    Frame {
+        fin: false,
+        ..frame(opcode, payload)
+    }
+}
+
+pub fn close(code: u16, reason: &str) -> Frame {
+    let mut payload = code.to_be_bytes().to_vec();
+    payload.extend_from_slice(reason.as_bytes());
+    frame(CLOSE, payload)
+}
+
+impl Frame {
+    pub fn close_code(&self) -> Option<u16> {
+        assert_eq!(self.opcode, CLOSE, "{self:?}");
+        let code = self.payload.first_chunk::<2>();
+        code.map(|code| u16::from_be_bytes(*code))
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+        let mut bytes = vec![u8::from(self.fin) << 7 | self.reserved << 4 | self.opcode];
+        let mask_bit = u8::from(self.masked) << 7;
+        match self.payload.len() {
+            len @ 0..=125 => bytes.push(mask_bit | len as u8),
+            len @ 126..=0xffff => {
+                bytes.push(mask_bit | 126);
+                bytes.extend_from_slice(&(len as u16).to_be_bytes());
+            }
+            len => {
+                bytes.push(mask_bit | 127);
+                bytes.extend_from_slice(&(len as u64).to_be_bytes());
+            }
+        }
+        if self.masked {
+            bytes.extend_from_slice(&MASK);
+            let masked = self.payload.iter().zip(MASK.iter().cycle());
+            bytes.extend(masked.map(|(byte, mask)| byte ^ mask));
+        } else {
+            bytes.extend_from_slice(&self.payload);
+        }
+        bytes
+    }
+}
+
+/// How a raw peer's stream ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    Fin,
+    Reset,
+}
+
+/// One end of a WebSocket connection whose handshake is done, in bytes.
+pub struct RawPeer {
+    pub tcp: TcpStream,
+    /// Whether this end is the client, whose frames are masked.
+    pub is_client: bool,
+}
+
+impl RawPeer {
+    /// The server's end of the next connection: answers the upgrade request.
+    pub async fn accept(listener: &TcpListener) -> RawPeer {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut tcp).await;
+        tcp.write_all(switching(&head, "").as_bytes())
+            .await
+            .unwrap();
+        tcp.set_nodelay(true).unwrap();
+        RawPeer {
+            tcp,
+            is_client: false,
+        }
+    }
+
+    /// Masks as this end's role demands.
+    pub async fn say(&mut self, frame: Frame) {
+        let masked = self.is_client;
+        self.say_as_is(&Frame { masked, ..frame }).await;
+    }
+
+    pub async fn say_as_is(&mut self, frame: &Frame) {
+        self.tcp.write_all(&frame.encode()).await.unwrap();
+    }
+
+    /// The next frame; `Err` with the stream's end.
+    pub async fn see(&mut self) -> Result<Frame, StreamEnd> {
+        self.read_frame().await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => StreamEnd::Fin,
+            _ => StreamEnd::Reset,
+        })
+    }
+
+    /// The next frame that is no heartbeat.
+    pub async fn see_beyond_heartbeats(&mut self) -> Result<Frame, StreamEnd> {
+        loop {
+            let frame = self.see().await?;
+            if frame.opcode != PING && (frame.opcode != PONG || !frame.payload.is_empty()) {
+                return Ok(frame);
+            }
+        }
+    }
+
+    async fn read_frame(&mut self) -> std::io::Result<Frame> {
+        let first = self.tcp.read_u8().await?;
+        let second = self.tcp.read_u8().await?;
+        let len = match second & 0x7f {
+            126 => u64::from(self.tcp.read_u16().await?),
+            127 => self.tcp.read_u64().await?,
+            len => u64::from(len),
+        };
+        let masked = second & 0x80 != 0;
+        // RFC 6455 section 5.1: a client's frames are masked, a server's are not.
+        assert_eq!(masked, !self.is_client, "masking of opcode {}", first & 15);
+        let mut mask = [0; 4];
+        if masked {
+            self.tcp.read_exact(&mut mask).await?;
+        }
+        let mut payload = vec![0; usize::try_from(len).unwrap()];
+        self.tcp.read_exact(&mut payload).await?;
+        for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
+            *byte ^= mask;
+        }
+        Ok(Frame {
+            fin: first & 0x80 != 0,
+            reserved: first >> 4 & 7,
+            opcode: first & 15,
+            masked,
+            payload,
+        })
+    }
+}
+
+/// Reads up to the end of an HTTP head.
+pub async fn read_head(tcp: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tcp.read_u8().await.expect("a whole request"));
+    }
+    String::from_utf8(head).unwrap()
+}
+
+pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines()
+        .filter_map(|line| line.split_once(": "))
+        .find_map(|(found, value)| found.eq_ignore_ascii_case(name).then_some(value))
+}
+
+/// The 101 that answers a request, with more header lines, each with its CRLF.
+pub fn switching(head: &str, more: &str) -> String {
+    let key = header(head, "sec-websocket-key").expect("a WebSocket request");
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+         sec-websocket-accept: {}\r\n{more}\r\n",
+        derive_accept_key(key.as_bytes())
+    )
+}
+
+pub async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
