@@ -231,8 +231,8 @@ impl Options {
     /// End the connection when the peer takes no byte for this long while data waits, though it
     /// is alive. Default `None`: a live peer that does not read is reported as stalled, never cut.
     ///
-    /// Whether it is alive the kernel tells on Linux. Where nothing can tell (other systems,
-    /// adopted streams), `None` means 60 s.
+    /// Whether it is alive the kernel tells on Linux. Where nothing can tell (other systems, adopted
+    /// streams over something else than TCP or its TLS by tokio-rustls), `None` means 60 s.
     pub fn write_timeout(mut self, timeout: Option<Duration>) -> Options {
         self.write_timeout = timeout;
         self

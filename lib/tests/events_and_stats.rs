@@ -137,7 +137,6 @@ async fn inbox_tells_its_depth_its_high_water_mark_and_the_age_of_the_oldest() {
     .await;
 }
 
-/// Once the age started anew whenever a message came after the pump had taken those before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outbox_tells_its_depth_and_the_age_of_what_waits_for_a_full_socket() {
     limit(LIMIT, async {

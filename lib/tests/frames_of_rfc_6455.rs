@@ -15,7 +15,7 @@ use common::{
 };
 use futures_util::future::join_all;
 use unstall::{
-    Close, CloseCode, Connection, ConnectionError, Message, Options,
+    Close, CloseCode, Connection, ConnectionError, Message, Options, Server,
     tokio_tungstenite::tungstenite::protocol::Role,
 };
 
@@ -23,11 +23,17 @@ use unstall::{
 #[derive(Clone, Copy, Debug)]
 enum End {
     Client,
+    Server,
     AdoptedClient,
     AdoptedServer,
 }
 
-const ENDS: [End; 3] = [End::Client, End::AdoptedClient, End::AdoptedServer];
+const ENDS: [End; 4] = [
+    End::Client,
+    End::Server,
+    End::AdoptedClient,
+    End::AdoptedServer,
+];
 
 async fn connect(end: End, options: Options) -> (Connection, RawPeer) {
     let role = match end {
@@ -36,6 +42,13 @@ async fn connect(end: End, options: Options) -> (Connection, RawPeer) {
             let client = client(address, options);
             let (client, raw) = tokio::join!(client.connect(), RawPeer::accept(&listener));
             return (client.unwrap(), raw);
+        }
+        End::Server => {
+            let builder = Server::builder().options(options);
+            let server = builder.bind("127.0.0.1:0").await.unwrap();
+            let address = server.local_addr();
+            let (server, raw) = tokio::join!(server.accept(), RawPeer::connect(address));
+            return (server.unwrap(), raw);
         }
         End::AdoptedClient => Role::Client,
         End::AdoptedServer => Role::Server,

@@ -232,6 +232,25 @@ async fn receiving_one_message_for_longer_than_the_silence_time_is_not_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trickled_message_is_cut_on_neither_side_in_either_direction() {
+    let server = unstall::Server::builder().options(options());
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::to(server.local_addr()).await;
+    let (client, server) =
+        tokio::join!(client(proxy.address, options()).connect(), server.accept());
+    let (mut client, mut server) = (client.unwrap(), server.unwrap());
+    proxy.set(Mode::Trickle(2 << 10, PING_INTERVAL));
+    for _ in 0..2 {
+        let started = Instant::now();
+        client.send(vec![1; 40 << 10]).await.unwrap();
+        let message = limit(LIMIT, async { plain(server.recv().await) }).await;
+        assert_eq!(message.len(), 40 << 10);
+        assert!(started.elapsed() > SILENCE * 2, "{:?}", started.elapsed());
+        std::mem::swap(&mut client, &mut server);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sending_one_message_for_longer_than_the_silence_time_is_not_cut() {
     // The peer says nothing before it has the whole message. It is larger than what its kernel and
     // ours hold together, so most of the time our kernel has bytes that wait.

@@ -5,6 +5,12 @@ use std::time::Duration;
 use crate::defaults;
 
 /// When and how often to connect again.
+///
+/// Each wait is drawn evenly between zero and a bound that doubles from
+/// [`first`](Reconnect::first) to [`max`](Reconnect::max) (full jitter). A server that `n` clients
+/// lost at once therefore sees on average at most `2 n / first` attempts a second at any time, and
+/// `3 n / max` once the waits have reached their longest (`2 n / max` in the long run): for 1,000
+/// clients with the defaults 100, and 67.
 #[derive(Clone, Debug)]
 pub struct Reconnect {
     first: Duration,

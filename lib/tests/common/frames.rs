@@ -111,6 +111,23 @@ impl RawPeer {
         }
     }
 
+    /// The client's end of a new connection to `server`.
+    pub async fn connect(server: SocketAddr) -> RawPeer {
+        let mut tcp = TcpStream::connect(server).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let request = format!(
+            "GET / HTTP/1.1\r\nhost: {server}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let head = read_head(&mut tcp).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        RawPeer {
+            tcp,
+            is_client: true,
+        }
+    }
+
     /// Masks as this end's role demands.
     pub async fn say(&mut self, frame: Frame) {
         let masked = self.is_client;
