@@ -370,10 +370,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         match failure {
             // What a peer sends behind its close frame is nothing (RFC 6455 section 5.5.1), and so
             // is how its stream ends.
-            Failure::Broken(_) if self.peer.is_some() => {
-                self.why = self.peer.clone().and_then(abnormal);
-                Poll::Pending
-            }
+            Failure::Broken(_) if self.peer.is_some() => Poll::Pending,
             Failure::Closed => {
                 self.clean = true;
                 Poll::Pending

@@ -28,6 +28,7 @@ fn options() -> DialOptions {
         tls: None,
         proxy: None,
         subprotocols: Vec::new(),
+        session: Wanted::Never,
         connect_timeout: AMPLE,
     }
 }
