@@ -313,7 +313,10 @@ async fn connecting_is_the_cause_until_there_is_a_connection() {
         assert!(after >= STALL_AFTER);
         let stall = stall(&client.stats(), StallCause::Connecting);
         assert!(stall.total >= after && stall.now.is_none(), "{stall:?}");
-        assert_eq!(client.stats().connections, 2);
+        wait_for(&mut events, |event| {
+            matches!(event, Event::Connected { generation: 2 }).then_some(())
+        })
+        .await;
         accepted.abort();
     })
     .await;
