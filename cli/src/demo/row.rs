@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar};
 use serde::Serialize;
@@ -60,6 +60,15 @@ impl Row {
         }
     }
 
+    /// How long nothing may move. Two seconds show that the first row stands still; the others get
+    /// time for what the kernel may have to send again on a busy machine.
+    fn stalled_after(self) -> Duration {
+        match self {
+            Self::Naive => Duration::from_secs(2),
+            Self::Queue | Self::Unstall => Duration::from_secs(10),
+        }
+    }
+
     /// Runs server and client over a new connection until the client ends or nothing moves.
     pub(super) async fn run(self, plan: Plan) -> Result<(RowResult, KernelBuffers), RowError> {
         let (client, server, buffers) = wire::connect().await?;
@@ -105,7 +114,7 @@ impl Row {
             Self::Naive => {
                 let mut checker = Checker::exactly(plan.count, plan.size);
                 let client = naive::run(ws, plan, progress.clone(), &mut checker);
-                let watched = watch(client, progress, bar).await;
+                let watched = watch(client, progress, bar, self.stalled_after()).await;
                 Outcome {
                     watched,
                     report: checker.report(),
@@ -117,7 +126,7 @@ impl Row {
                 let queued = Arc::new(QueuedBytes::default());
                 let mut consumer = SlowConsumer::new(plan, progress.clone());
                 let client = queue::run(ws, plan, progress.clone(), queued.clone(), &mut consumer);
-                let watched = watch(client, progress, bar).await;
+                let watched = watch(client, progress, bar, self.stalled_after()).await;
                 Outcome {
                     watched,
                     report: consumer.report(),
@@ -136,7 +145,7 @@ impl Row {
                     progress.clone(),
                     &mut consumer,
                 );
-                let watched = watch(client, progress, bar).await;
+                let watched = watch(client, progress, bar, self.stalled_after()).await;
                 let Stats { inbox, outbox, .. } = sender.stats();
                 Outcome {
                     watched,
@@ -185,10 +194,16 @@ impl RowResult {
             client_received,
             ..
         } = self.steps;
+        let cause = if self.client == Row::Naive.title() {
+            "The client waits in send() and does not read; so does the server."
+        } else {
+            "Run `unstall doctor` beside it to see who waits for whom."
+        };
         format!(
-            "{}: stalled after {} packets, {} still missing. For {:.1} seconds not one of these moved:\n\
+            "{}: stalled after {} packets, {} still missing.\n\
+             For {:.1} seconds not one of these moved:\n\
              \x20 requests sent {}, read by the server {}; packets sent {}, read by the client {}.\n\
-             \x20 The client waits in send() and does not read; so does the server.\n",
+             \x20 {cause}\n",
             self.client,
             HumanCount(self.report.received),
             HumanCount(self.report.lost),

@@ -8,9 +8,6 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// Without a single step at either end for so long, a row has stalled.
-pub(super) const STALLED_AFTER: Duration = Duration::from_secs(2);
-
 const TICK: Duration = Duration::from_millis(50);
 
 /// A tick that comes so late says that the machine was busy, not that the row stood still.
@@ -74,11 +71,12 @@ pub(super) enum Watched<T> {
     Stalled(Duration),
 }
 
-/// Runs `client` until it ends or nothing moves for [`STALLED_AFTER`].
+/// Runs `client` until it ends or not a single step is made at either end for `stalled_after`.
 pub(super) async fn watch<T>(
     client: impl Future<Output = T>,
     progress: &Progress,
     bar: &ProgressBar,
+    stalled_after: Duration,
 ) -> Watched<T> {
     let mut client = std::pin::pin!(client);
     let mut ticks = tokio::time::interval(TICK);
@@ -95,7 +93,7 @@ pub(super) async fn watch<T>(
         bar.set_position(steps.consumed);
         if steps != last || now - last_tick > LATE {
             (last, quiet_since) = (steps, now);
-        } else if now - quiet_since >= STALLED_AFTER {
+        } else if now - quiet_since >= stalled_after {
             return Watched::Stalled(now - quiet_since);
         }
         last_tick = now;

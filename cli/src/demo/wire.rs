@@ -54,6 +54,11 @@ impl fmt::Display for KernelBuffers {
 }
 
 /// Both ends of a new connection, and the sizes read back from them.
+///
+/// Nagle's algorithm stays on, as a program finds it. Without it each request is a segment of its
+/// own, and thousands of them take more of the receive buffer than their bytes: Linux then drops
+/// segments that it had made room for, and on some kernels two full directions wait for their
+/// retransmission timers. That would be the kernel's stall, not the program's.
 pub(super) async fn connect() -> io::Result<(TcpStream, TcpStream, KernelBuffers)> {
     let listener = listen()?;
     let socket = TcpSocket::new_v4()?;
@@ -62,8 +67,6 @@ pub(super) async fn connect() -> io::Result<(TcpStream, TcpStream, KernelBuffers
     let (client, accepted) =
         tokio::try_join!(socket.connect(listener.local_addr()?), listener.accept())?;
     let (server, _) = accepted;
-    client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
     let buffers = KernelBuffers {
         client_send: SockRef::from(&client).send_buffer_size()? as u64,
         client_receive: SockRef::from(&client).recv_buffer_size()? as u64,
