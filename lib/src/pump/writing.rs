@@ -129,6 +129,10 @@ impl Writing {
         let encoded = std::mem::take(&mut self.encoded);
         counters.messages_sent += encoded.messages;
         counters.bytes_sent += encoded.payload;
+        if encoded.messages > 0 {
+            // Before `flush` returns to who may look at them.
+            shared.meter.publish(*counters);
+        }
         shared.outbox.done(
             encoded.messages + encoded.expired,
             encoded.cost,
