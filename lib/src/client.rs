@@ -148,7 +148,8 @@ impl Client {
     }
 
     /// Offers a subprotocol (RFC 6455 §1.9). Repeat it for more, best first. If any is offered,
-    /// the server must agree to one.
+    /// the server must agree to one. WebSocket agrees to one only, so no session is offered beside
+    /// them.
     pub fn subprotocol(mut self, name: impl Into<String>) -> Client {
         self.subprotocols.push(name.into());
         self

@@ -45,19 +45,25 @@ struct Offer {
 }
 
 impl Offer {
+    /// One name is agreed on (RFC 6455 section 1.9), so subprotocols of the application's own take
+    /// the place of a session that is not required.
     fn new(options: &DialOptions) -> Offer {
-        let session = SUBPROTOCOL.to_owned();
-        let others = options.subprotocols.iter().cloned();
-        let (names, required) = match options.session {
-            Wanted::Never => (others.collect(), !options.subprotocols.is_empty()),
+        let own = &options.subprotocols;
+        match options.session {
+            Wanted::Required => Offer {
+                names: vec![SUBPROTOCOL.to_owned()],
+                required: true,
+            },
             // A server that knows nothing of sessions is as good as ever.
-            Wanted::Offered => (
-                std::iter::once(session).chain(others).collect(),
-                !options.subprotocols.is_empty(),
-            ),
-            Wanted::Required => (vec![session], true),
-        };
-        Offer { names, required }
+            Wanted::Offered if own.is_empty() => Offer {
+                names: vec![SUBPROTOCOL.to_owned()],
+                required: false,
+            },
+            Wanted::Offered | Wanted::Never => Offer {
+                names: own.clone(),
+                required: !own.is_empty(),
+            },
+        }
     }
 }
 
