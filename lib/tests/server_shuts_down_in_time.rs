@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use net::{AMPLE, connect, to_end, until, upgrade};
+use net::{AMPLE, connect_plain, to_end, until, upgrade};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use unstall::{Connection, ConnectionError, Incoming, Server};
@@ -55,7 +55,7 @@ async fn every_connection_is_closed_with_1001_and_every_handler_ends() {
     });
     let mut clients = Vec::new();
     for _ in 0..5 {
-        let mut client = connect(server.local_addr()).await;
+        let mut client = connect_plain(server.local_addr()).await;
         echoes(&mut client).await;
         clients.push(client);
     }
@@ -94,7 +94,7 @@ async fn a_peer_that_does_not_close_and_a_handler_that_does_not_end_are_cut_at_t
     // Answers no close frame.
     let mut stubborn = TcpStream::connect(server.local_addr()).await.unwrap();
     stubborn.write_all(upgrade("").as_bytes()).await.unwrap();
-    let polite = connect(server.local_addr()).await;
+    let polite = connect_plain(server.local_addr()).await;
     until("both are open", || server.stats().open == 2).await;
     let start = Instant::now();
     let report = server.shutdown(Duration::from_millis(300)).await;
@@ -115,7 +115,7 @@ async fn a_peer_that_does_not_close_and_a_handler_that_does_not_end_are_cut_at_t
 #[tokio::test]
 async fn connections_that_nobody_accepted_are_closed_too() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
-    let mut client = connect(server.local_addr()).await;
+    let mut client = connect_plain(server.local_addr()).await;
     until("it is open", || server.stats().open == 1).await;
     let mut mute = TcpStream::connect(server.local_addr()).await.unwrap();
     until("its handshake is under way", || {
@@ -132,7 +132,7 @@ async fn connections_that_nobody_accepted_are_closed_too() {
 #[tokio::test]
 async fn a_shutdown_that_was_dropped_can_be_waited_for_again() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
-    let _client = connect(server.local_addr()).await;
+    let _client = connect_plain(server.local_addr()).await;
     let connection = server.accept().await.unwrap();
     // Polled once: it begins, and is dropped while it waits.
     let begun = server.shutdown(AMPLE);
@@ -156,9 +156,9 @@ async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
             connection.send(message).await.unwrap();
         }
     });
-    let mut bystander = connect(server.local_addr()).await;
+    let mut bystander = connect_plain(server.local_addr()).await;
     echoes(&mut bystander).await;
-    let mut victim = connect(server.local_addr()).await;
+    let mut victim = connect_plain(server.local_addr()).await;
     victim.send("panic").await.unwrap();
     let end = tokio::time::timeout(AMPLE, victim.recv())
         .await
@@ -172,7 +172,7 @@ async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
     until("its place is free", || server.stats().open == 1).await;
     assert_eq!(server.stats().handler_panics, 1);
     echoes(&mut bystander).await;
-    let mut newcomer = connect(server.local_addr()).await;
+    let mut newcomer = connect_plain(server.local_addr()).await;
     echoes(&mut newcomer).await;
 }
 
@@ -192,7 +192,7 @@ async fn several_tasks_may_accept_and_one_that_is_cut_loses_nothing() {
     let waiting: Vec<_> = (0..4).map(|_| accept(server.clone())).collect();
     let mut clients = Vec::new();
     for _ in 0..4 {
-        clients.push(connect(server.local_addr()).await);
+        clients.push(connect_plain(server.local_addr()).await);
     }
     for task in waiting {
         let accepted = tokio::time::timeout(AMPLE, task).await;

@@ -31,6 +31,12 @@ pub async fn connect(address: SocketAddr) -> Connection {
     client.connect().await.unwrap()
 }
 
+/// The same without a session: the WebSocket's own close is all there is.
+pub async fn connect_plain(address: SocketAddr) -> Connection {
+    let client = Client::new(format!("ws://{address}/")).without_reconnect();
+    client.plain().connect().await.unwrap()
+}
+
 /// A good upgrade request with `more` header lines.
 pub fn upgrade(more: &str) -> String {
     format!(
