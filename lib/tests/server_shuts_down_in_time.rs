@@ -207,7 +207,7 @@ async fn several_tasks_may_accept_and_one_that_is_cut_loses_nothing() {
 async fn dropping_the_server_stops_the_listening() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr();
-    let mut client = connect(address).await;
+    let mut client = connect_plain(address).await;
     let accepted = server.accept().await.unwrap();
     drop(server);
     until("nothing listens", || {
