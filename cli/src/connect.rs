@@ -81,6 +81,12 @@ pub(crate) async fn log_events(mut events: Events) {
             Event::Connected { generation } if generation > 1 => {
                 tracing::warn!("connected again");
             }
+            Event::Resumed { after, replayed } => {
+                tracing::warn!("session resumed after {after:.1?}, {replayed} records sent again");
+            }
+            Event::SessionLost { why, undelivered } => {
+                tracing::warn!("session lost with {undelivered} messages undelivered: {why}");
+            }
             // Told already, by the loss.
             Event::Stalled {
                 cause: StallCause::Connecting,

@@ -6,7 +6,7 @@ use clap::Args;
 use futures_util::FutureExt;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde::Serialize;
-use unstall::{CloseCode, Connection, ConnectionError, Gap, Incoming};
+use unstall::{CloseCode, ConnectionError, Gap, Incoming, Receiver, Sender};
 
 use crate::connect::{Connect, connect_failure, log_events, parse_seconds};
 use crate::failure::Failure;
@@ -16,8 +16,9 @@ use crate::rss::peak_rss_bytes;
 use crate::{runtime, stdout};
 
 const EXAMPLES: &str = "\
-A plain WebSocket cannot resume. When the connection is lost, what was under
-way is gone: pull counts it as lost and ends with exit code 1.
+A plain WebSocket cannot resume. When its connection is lost, what was under
+way is gone: pull counts it as lost and ends with exit code 1. A session, which
+`unstall serve` agrees to, goes on where it was.
 
 Examples:
   unstall pull ws://127.0.0.1:9100/packets
@@ -82,6 +83,8 @@ enum Broken {
     Connection(#[from] ConnectionError),
     #[error("the connection was lost and made again, and what was under way is gone: {0}")]
     Reconnected(std::sync::Arc<ConnectionError>),
+    #[error("the session was lost, and what was under way is gone: {0}")]
+    SessionLost(std::sync::Arc<ConnectionError>),
     #[error("messages are missing: {0:?}")]
     Missing(Gap),
     #[error("interrupted")]
@@ -115,7 +118,7 @@ impl Pull {
         let size = self.size as usize;
         let mut checker = Checker::exactly(self.count, size);
         let started = Instant::now();
-        let mut connection = match self.connect.client()?.connect().await {
+        let connection = match self.connect.client()?.connect().await {
             Ok(connection) => connection,
             Err(error) => match connect_failure(error) {
                 Failure::Work(reason) => {
@@ -125,17 +128,20 @@ impl Pull {
             },
         };
         let logging = tokio::spawn(log_events(connection.events()));
+        let (sender, mut receiver) = connection.split();
         let bar = packets_bar("pull", self.count);
         let started = Instant::now();
         let run = tokio::select! {
-            run = self.receive(&mut connection, &mut checker, &bar) => run,
+            run = self.receive(&sender, &mut receiver, &mut checker, &bar) => run,
             _ = tokio::signal::ctrl_c() => Err(Broken::Interrupted),
         };
-        let reconnects = connection.stats().connections.saturating_sub(1);
+        let reconnects = sender.stats().connections.saturating_sub(1);
         let error = run.err().map(|broken| broken.to_string());
         let result = self.result(&checker, started, reconnects, error);
         bar.finish_and_clear();
-        connection.close(CloseCode::NORMAL, "").await;
+        // Taking what still comes is what lets a close complete at once.
+        let rest = async { while let Ok(Some(_)) = receiver.recv().await {} };
+        tokio::join!(sender.close(CloseCode::NORMAL, ""), rest);
         logging.abort();
         Ok(result)
     }
@@ -143,7 +149,8 @@ impl Pull {
     /// Asks and takes packets until the server is done.
     async fn receive(
         &self,
-        connection: &mut Connection,
+        sender: &Sender,
+        receiver: &mut Receiver,
         checker: &mut Checker,
         bar: &ProgressBar,
     ) -> Result<(), Broken> {
@@ -151,9 +158,9 @@ impl Pull {
             count: self.count,
             size: self.size as usize,
         };
-        connection.send(request.to_text()).await?;
+        sender.send(request.to_text()).await?;
         loop {
-            match self.next(connection).await? {
+            match self.next(receiver).await? {
                 Incoming::Message(message) => match message.as_text() {
                     None => checker.take(message.as_bytes()),
                     Some(text) => return self.take_answer(text),
@@ -161,6 +168,7 @@ impl Pull {
                 Incoming::Gap(Gap::Reconnected { why, .. }) => {
                     return Err(Broken::Reconnected(why));
                 }
+                Incoming::Gap(Gap::SessionLost { why }) => return Err(Broken::SessionLost(why)),
                 Incoming::Gap(gap) => return Err(Broken::Missing(gap)),
             }
             if self.slow > 0 || checker.received().is_multiple_of(64) {
@@ -173,10 +181,10 @@ impl Pull {
     }
 
     /// The next of the stream, the timer armed only when there is something to wait for.
-    async fn next(&self, connection: &mut Connection) -> Result<Incoming, Broken> {
-        let next = match connection.recv().now_or_never() {
+    async fn next(&self, receiver: &mut Receiver) -> Result<Incoming, Broken> {
+        let next = match receiver.recv().now_or_never() {
             Some(next) => next,
-            None => tokio::time::timeout(self.timeout, connection.recv())
+            None => tokio::time::timeout(self.timeout, receiver.recv())
                 .await
                 .map_err(|_| Broken::NothingCame(self.timeout))?,
         };
