@@ -183,7 +183,7 @@ impl World {
             end.vanished || end.closes || end.ended.is_some()
         };
         let sound = |who: usize| !ending(who) && self.ends[who].session.is_attached();
-        let connected = !self.wires.iter().any(|wire| wire.cut);
+        let connected = !self.wires.iter().any(|wire| wire.cut && !wire.is_gone());
         connected && sound(CLIENT) && self.peer.is_some_and(sound) && self.all_delivered()
     }
 
