@@ -35,10 +35,13 @@ impl Session {
                 self.timers.set(Timer::Close, now, within);
                 self.forget_unopened();
             }
-            State::Closing(_) | State::Finished { .. } => {
+            State::Closing(_)
+            | State::Finished {
+                peer_ended: false, ..
+            } => {
                 self.timers.shorten(Timer::Close, now, within);
             }
-            State::Ended { .. } => {}
+            State::Finished { .. } | State::Ended { .. } => {}
         }
     }
 
@@ -175,8 +178,11 @@ impl Session {
         }
     }
 
-    /// The session ends for this reason. Has no effect when it has ended.
+    /// The session ends for this reason. Has no effect when it has ended, or is over.
     pub(crate) fn end(&mut self, reason: EndReason, farewell: Option<Farewell>) {
+        if self.is_over() {
+            return;
+        }
         let reason = match &self.state {
             State::Ended { .. } => return,
             // All is acknowledged: nothing can go wrong any more, and it was reported.

@@ -495,3 +495,37 @@ fn a_gap_loses_the_connection_and_not_the_session() {
     world.run_for(100);
     assert_eq!(texts(&world.server().received), ["still here"]);
 }
+
+/// Once a session was over, closing it again armed the close timer anew: a finished session kept
+/// asking its driver to be woken.
+#[test]
+fn closing_a_session_that_is_over_leaves_no_timer() {
+    let mut world = opened();
+    let close = |world: &mut World| {
+        let now = world.now;
+        let frame = CloseFrame::new(1000, "bye");
+        let session = &mut world.client.session;
+        session.close(now, frame, Duration::from_secs(5));
+    };
+    close(&mut world);
+    world.run_for(100);
+    assert!(world.client.session.is_over());
+    close(&mut world);
+    assert_eq!(world.client.session.poll_timeout(), None);
+}
+
+/// Once an abort of a session that was over, and whose connection was not detached yet, owed the
+/// peer an ABORT: the session was not over any more, and waited for a connection that never came.
+#[test]
+fn aborting_a_session_that_is_over_changes_nothing() {
+    let mut world = opened();
+    let now = world.now;
+    let frame = CloseFrame::new(1000, "bye");
+    let session = &mut world.client.session;
+    session.close(now, frame, Duration::from_secs(5));
+    world.run_for(100);
+    let session = &mut world.client.session;
+    assert!(session.is_over() && session.is_attached());
+    session.abort("too late");
+    assert!(session.is_over() && !session.wants_transmit());
+}

@@ -1,13 +1,14 @@
-//! Packets on the wire: decoding gives back what was encoded, and no bytes make it panic.
+//! Any packet, and what can become of one on a bad day.
 
 use std::num::NonZeroU64;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proptest::prelude::*;
+use proptest::sample::Index;
 use unstall_proto::limits::{MAX_MAX_MESSAGE, MIN_MAX_MESSAGE};
 use unstall_proto::{
-    CloseFrame, Epoch, ErrorCode, Generation, Hello, Offset, Packet, ProtocolError, Record,
-    Rejection, Seq, SessionId, Token, Welcome,
+    CloseFrame, Epoch, ErrorCode, Generation, Hello, Offset, Packet, Rejection, Seq, SessionId,
+    Token, Welcome,
 };
 
 fn reason() -> impl Strategy<Value = String> {
@@ -75,7 +76,7 @@ fn rejection() -> impl Strategy<Value = Packet> {
     .prop_map(Packet::Reject)
 }
 
-fn packet() -> impl Strategy<Value = Packet> {
+pub fn packet() -> impl Strategy<Value = Packet> {
     let data = (1..=u64::MAX, proptest::collection::vec(any::<u8>(), 1..200)).prop_map(
         |(first, records)| Packet::Data {
             first: Seq::new(first),
@@ -113,37 +114,47 @@ fn packet() -> impl Strategy<Value = Packet> {
     ]
 }
 
-proptest! {
-    #[test]
-    fn decoding_gives_back_what_was_encoded(packet in packet()) {
-        prop_assert_eq!(Packet::decode(packet.to_bytes()), Ok(packet));
-    }
-
-    #[test]
-    fn every_cut_of_a_control_packet_is_malformed_or_shorter_text(packet in packet()) {
-        let bytes = packet.to_bytes();
-        for end in 0..bytes.len() {
-            let _ = Packet::decode(bytes.slice(..end));
-        }
-    }
-
-    #[test]
-    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let bytes = Bytes::from(bytes);
-        if let Ok(Packet::Data { records, .. }) = Packet::decode(bytes.clone()) {
-            let mut rest = &records[..];
-            while let Ok(record) = Record::read(rest) {
-                rest = &rest[record.size()..];
-            }
-        }
-    }
+/// A change to the bytes of a packet.
+#[derive(Clone, Debug)]
+pub enum Mutation {
+    Truncate(Index),
+    Insert(Index, u8),
+    Flip(Index, u8),
+    Replace(Index, u8),
+    Append(Vec<u8>),
+    /// Eight bytes become a number at an edge.
+    Number(Index, u64),
 }
 
-#[test]
-fn a_packet_past_the_largest_is_refused_by_its_length_alone() {
-    let bytes = BytesMut::zeroed(unstall_proto::limits::MAX_PACKET + 1).freeze();
-    assert!(matches!(
-        Packet::decode(bytes),
-        Err(ProtocolError::Malformed(_))
-    ));
+pub fn mutation() -> impl Strategy<Value = Mutation> {
+    let edge = prop_oneof![0..9_u64, u64::MAX - 9..=u64::MAX, Just(1 << 62)];
+    prop_oneof![
+        any::<Index>().prop_map(Mutation::Truncate),
+        any::<(Index, u8)>().prop_map(|(at, byte)| Mutation::Insert(at, byte)),
+        (any::<Index>(), 0..8_u8).prop_map(|(at, bit)| Mutation::Flip(at, 1 << bit)),
+        any::<(Index, u8)>().prop_map(|(at, byte)| Mutation::Replace(at, byte)),
+        proptest::collection::vec(any::<u8>(), 1..20).prop_map(Mutation::Append),
+        (any::<Index>(), edge).prop_map(|(at, number)| Mutation::Number(at, number)),
+    ]
+}
+
+pub fn mutate(packet: &Bytes, mutations: &[Mutation]) -> Bytes {
+    let mut bytes = packet.to_vec();
+    for mutation in mutations {
+        let length = bytes.len();
+        let place = |at: &Index| at.index(length.max(1));
+        match mutation {
+            Mutation::Truncate(at) => bytes.truncate(place(at)),
+            Mutation::Insert(at, byte) => bytes.insert(place(at), *byte),
+            Mutation::Append(more) => bytes.extend_from_slice(more),
+            Mutation::Flip(at, bits) if length > 0 => bytes[place(at)] ^= bits,
+            Mutation::Replace(at, byte) if length > 0 => bytes[place(at)] = *byte,
+            Mutation::Number(at, number) if length >= 9 => {
+                let at = at.index(length - 8);
+                bytes[at..at + 8].copy_from_slice(&number.to_be_bytes());
+            }
+            _ => {}
+        }
+    }
+    bytes.into()
 }
