@@ -2,6 +2,8 @@
 //! delivered: nothing is lost in silence, nothing goes to the wrong one, nothing is tried for ever.
 
 mod common;
+#[path = "common/net.rs"]
+mod net;
 
 use std::{
     net::SocketAddr,
@@ -14,11 +16,11 @@ use std::{
 
 use common::{
     limit,
-    net::until,
     plain,
     sessions::{AMPLE, Raw, bind, client, event, pair, text, up_to_the_loss},
 };
 use futures_util::{SinkExt, StreamExt};
+use net::until;
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
 use unstall::{
     Client, CloseCode, ConnectionError, Event, Gap, Incoming, Message, Options, Principal,
