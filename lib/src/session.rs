@@ -28,8 +28,8 @@ use crate::{
     stats::StallCause,
 };
 
-pub use board::Undelivered;
 pub(crate) use board::Board;
+pub use board::Undelivered;
 use counting::{Ends, Held};
 
 /// A session and what lies between it and the queues of the application.
@@ -313,7 +313,8 @@ impl Link {
 
     /// When this client leaves a server that goes away, unless the session ends anyway.
     fn leaves_at(&self) -> Option<Instant> {
-        self.leave_at.filter(|_| !self.closing && !self.peer_closing)
+        self.leave_at
+            .filter(|_| !self.closing && !self.peer_closing)
     }
 
     /// Serves the application while there is no connection. Resolves when the session is over.

@@ -15,8 +15,7 @@ use std::{
 };
 
 use common::{
-    limit,
-    plain,
+    limit, plain,
     sessions::{AMPLE, Raw, bind, client, event, pair, text, up_to_the_loss},
 };
 use futures_util::{SinkExt, StreamExt};
@@ -44,7 +43,7 @@ struct Process {
 
 impl Process {
     /// Its application takes `take` messages of each session, and then no more.
-    fn start(address: &str, take: usize) -> Process {
+    async fn start(address: &str, take: usize) -> Process {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -53,7 +52,7 @@ impl Process {
         let taken = Arc::new(Mutex::new(Vec::new()));
         let options = Options::default().window_bytes(256 << 10).inbox_bytes(1);
         let binding = Server::builder().options(options).bind(address.to_owned());
-        let server = runtime.block_on(binding).unwrap();
+        let server = runtime.spawn(binding).await.unwrap().unwrap();
         let address = server.local_addr();
         let log = taken.clone();
         runtime.spawn(async move {
@@ -80,8 +79,10 @@ impl Process {
         }
     }
 
-    fn kill(&mut self) {
-        self.runtime.take().unwrap().shutdown_background();
+    async fn kill(&mut self) {
+        let runtime = self.runtime.take().unwrap();
+        let end = move || runtime.shutdown_timeout(Duration::from_secs(AMPLE));
+        tokio::task::spawn_blocking(end).await.unwrap();
     }
 }
 
@@ -107,7 +108,7 @@ fn number(message: &Message) -> u32 {
 async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins() {
     const SENT: u32 = 400;
     const TAKEN: usize = 10;
-    let mut process = Process::start("127.0.0.1:0", 1 + TAKEN);
+    let mut process = Process::start("127.0.0.1:0", 1 + TAKEN).await;
     let hooks = Arc::new(AtomicU32::new(0));
     let counted = hooks.clone();
     let mut connection = client(process.address)
@@ -119,16 +120,18 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
         .await
         .unwrap();
     for index in 0..SENT {
-        limit(AMPLE, connection.send(numbered(index))).await.unwrap();
+        limit(AMPLE, connection.send(numbered(index)))
+            .await
+            .unwrap();
     }
     assert_eq!(text(&mut connection).await, "enough");
-    process.kill();
+    process.kill().await;
     let got: Vec<_> = process.taken.lock().unwrap().clone();
     assert_eq!(got[0].as_text(), Some("hook 1"));
     let got: Vec<u32> = got[1..].iter().map(number).collect();
     assert_eq!(got, (0..TAKEN as u32).collect::<Vec<_>>());
 
-    let again = Process::start(&process.address.to_string(), 2);
+    let again = Process::start(&process.address.to_string(), 2).await;
     let (messages, why) = up_to_the_loss(&mut connection).await;
     assert_eq!((messages, why), (Vec::new(), SessionLoss::Unknown));
     let (sender, mut receiver) = connection.split();
@@ -143,10 +146,16 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
         let number = number(&undelivered.message);
         assert!(undelivered.message == numbered(number));
         let taken = number < TAKEN as u32;
-        assert!(undelivered.maybe_delivered || !taken, "{number} is with the peer");
+        assert!(
+            undelivered.maybe_delivered || !taken,
+            "{number} is with the peer"
+        );
     }
     let not_sent = given_back.iter().filter(|it| !it.maybe_delivered).count();
-    let sent = given_back.iter().take_while(|it| it.maybe_delivered).count();
+    let sent = given_back
+        .iter()
+        .take_while(|it| it.maybe_delivered)
+        .count();
     assert_eq!(sent + not_sent, given_back.len(), "first the sent ones");
     // 256 KiB of credit is what was sent at most.
     assert!(not_sent > 300, "{not_sent} of {}", given_back.len());
@@ -163,7 +172,7 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_without_fresh_session_stops_with_the_reason_and_the_messages() {
-    let mut process = Process::start("127.0.0.1:0", 1);
+    let mut process = Process::start("127.0.0.1:0", 1).await;
     let mut connection = client(process.address)
         .without_fresh_session()
         .connect()
@@ -174,13 +183,16 @@ async fn client_without_fresh_session_stops_with_the_reason_and_the_messages() {
     limit(AMPLE, connection.delivered()).await.unwrap();
     connection.send("one").await.unwrap();
     connection.flush().await.unwrap();
-    process.kill();
-    let _again = Process::start(&process.address.to_string(), 1);
+    process.kill().await;
+    let _again = Process::start(&process.address.to_string(), 1).await;
     let (_, why) = up_to_the_loss(&mut connection).await;
     assert_eq!(why, SessionLoss::Unknown);
     for _ in 0..2 {
         let end = limit(AMPLE, connection.recv()).await;
-        assert!(matches!(end, Err(ConnectionError::SessionLost(SessionLoss::Unknown))));
+        assert!(matches!(
+            end,
+            Err(ConnectionError::SessionLost(SessionLoss::Unknown))
+        ));
     }
     connection.send("two").await.expect_err("it has ended");
     let report = limit(AMPLE, connection.close(CloseCode::NORMAL, "")).await;
@@ -214,12 +226,20 @@ async fn the_session_longest_away_makes_room_and_a_full_server_says_so() {
         sessions.push(limit(AMPLE, server.accept()).await.unwrap());
     }
     let answer = raws[2].attach().await;
-    assert!(matches!(answer, Packet::Reject(Rejection::Full { retry_after_millis: 1.. })));
+    assert!(matches!(
+        answer,
+        Packet::Reject(Rejection::Full {
+            retry_after_millis: 1..
+        })
+    ));
 
     for (index, session) in sessions.iter().enumerate() {
         let mut events = session.events();
         drop(raws[index].ws.take());
-        event(&mut events, |event| matches!(event, Event::Disconnected { .. })).await;
+        event(&mut events, |event| {
+            matches!(event, Event::Disconnected { .. })
+        })
+        .await;
     }
     // The registry hears of it right after the event.
     until("room for the third", || {
@@ -237,7 +257,10 @@ async fn the_session_longest_away_makes_room_and_a_full_server_says_so() {
     let (_, why) = up_to_the_loss(&mut sessions[0]).await;
     assert_eq!(why, SessionLoss::Evicted);
     assert_eq!(raws[0].attach().await, Packet::Reject(Rejection::Expired));
-    assert!(matches!(raws[1].attach().await, Packet::Welcome(_)), "it stayed");
+    assert!(
+        matches!(raws[1].attach().await, Packet::Welcome(_)),
+        "it stayed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -278,9 +301,15 @@ async fn another_principal_gets_nothing_even_with_the_token() {
     bob.session = alice.session.clone();
     assert_eq!(bob.attach().await, Packet::Reject(Rejection::NotYours));
     session.send("for alice").await.unwrap();
-    assert!(bob.read_to_end().await.is_empty(), "nothing after the rejection");
+    assert!(
+        bob.read_to_end().await.is_empty(),
+        "nothing after the rejection"
+    );
     let data = Packet::decode(alice.read().await.unwrap()).unwrap();
-    assert!(matches!(data, Packet::Data { .. }), "her connection is untouched");
+    assert!(
+        matches!(data, Packet::Data { .. }),
+        "her connection is untouched"
+    );
     drop(alice.ws.take());
     assert!(matches!(alice.attach().await, Packet::Welcome(_)));
 }
@@ -296,7 +325,10 @@ async fn wrong_stale_and_replayed_tokens_are_rejected() {
     let mut wrong = owner.thief();
     wrong.connect().await;
     let generation = wrong.session.attach(Time::ORIGIN).unwrap();
-    let hello = wrong.session.poll_transmit(Time::ORIGIN, generation).unwrap();
+    let hello = wrong
+        .session
+        .poll_transmit(Time::ORIGIN, generation)
+        .unwrap();
     for bit in [0, 7, 64, 127] {
         let mut forged = hello.to_vec();
         forged[17 + bit / 8] ^= 1 << (bit % 8);
@@ -319,7 +351,10 @@ async fn wrong_stale_and_replayed_tokens_are_rejected() {
     // Confirmed: the old one is worth nothing, whatever the generation.
     owner.session.ping();
     owner.flush().await;
-    assert!(matches!(Packet::decode(owner.read().await.unwrap()), Ok(Packet::Pong(_))));
+    assert!(matches!(
+        Packet::decode(owner.read().await.unwrap()),
+        Ok(Packet::Pong(_))
+    ));
     stale.session.attach(Time::ORIGIN);
     stale.session.attach(Time::ORIGIN);
     assert_eq!(stale.attach().await, Packet::Reject(Rejection::NotYours));
@@ -342,7 +377,10 @@ async fn truncated_hello_opens_nothing() {
     for length in 0..hello.len() {
         raw.connect().await;
         raw.write(hello.slice(..length)).await;
-        assert!(raw.read_to_end().await.is_empty(), "{length} bytes were answered");
+        assert!(
+            raw.read_to_end().await.is_empty(),
+            "{length} bytes were answered"
+        );
         refused += 1;
     }
     println!("{refused} of {} truncated HELLOs refused", hello.len());
@@ -370,7 +408,10 @@ async fn of_two_with_the_same_token_at_once_one_is_the_owner() {
         };
         session.send("secret").await.unwrap();
         assert!(other.read_to_end().await.is_empty());
-        assert!(first.read_to_end().await.is_empty(), "the older one is fenced");
+        assert!(
+            first.read_to_end().await.is_empty(),
+            "the older one is fenced"
+        );
         let data = Packet::decode(owner.read().await.unwrap()).unwrap();
         assert!(matches!(data, Packet::Data { .. }));
     }
@@ -387,7 +428,7 @@ async fn two_first_connections_of_one_session_make_one_session() {
         let mut one = Raw::new(server.local_addr(), 1);
         let mut two = one.thief();
         two.session.attach(Time::ORIGIN);
-        let answers = tokio::join!(one.attach(), two.attach());
+        let answers = tokio::join!(one.try_attach(), two.attach());
         assert!(
             matches!(answers.1, Packet::Welcome(_)),
             "round {round}: the newer one goes on: {answers:?}"
@@ -412,7 +453,9 @@ async fn rejecting(rejection: Rejection) -> (SocketAddr, mpsc::UnboundedReceiver
             #[allow(clippy::result_large_err)]
             let agree = |_: &Request, mut response: Response| {
                 let agreed = unstall_proto::SUBPROTOCOL.parse().unwrap();
-                response.headers_mut().insert("sec-websocket-protocol", agreed);
+                response
+                    .headers_mut()
+                    .insert("sec-websocket-protocol", agreed);
                 Ok(response)
             };
             let mut ws = accept_hdr_async(tcp, agree).await.unwrap();
@@ -434,11 +477,19 @@ async fn rejections_never_loop() {
         Rejection::NotYours,
         Rejection::Inconsistent,
         Rejection::Other(99),
-        Rejection::Full { retry_after_millis: 1 },
+        Rejection::Full {
+            retry_after_millis: 1,
+        },
     ] {
         let (address, mut attempts) = rejecting(rejection).await;
-        let reconnect = Reconnect::default().first(Duration::from_millis(5)).attempts(4);
-        let mut connection = client(address).reconnect(reconnect).connect().await.unwrap();
+        let reconnect = Reconnect::default()
+            .first(Duration::from_millis(5))
+            .attempts(4);
+        let mut connection = client(address)
+            .reconnect(reconnect)
+            .connect()
+            .await
+            .unwrap();
         connection.send("for nobody").await.unwrap();
         let end = limit(AMPLE, connection.recv()).await;
         assert!(end.is_err(), "{rejection}: {end:?}");
@@ -455,7 +506,9 @@ async fn rejections_never_loop() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_server_is_asked_again_when_it_said() {
     let wait = Duration::from_millis(400);
-    let full = Rejection::Full { retry_after_millis: wait.as_millis() as u64 };
+    let full = Rejection::Full {
+        retry_after_millis: wait.as_millis() as u64,
+    };
     let (address, mut attempts) = rejecting(full).await;
     let connection = client(address).connect().await.unwrap();
     let mut last = limit(AMPLE, attempts.recv()).await.unwrap();
@@ -491,10 +544,16 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
         assert_eq!(text(&mut client).await, format!("old {index}"));
     }
     let gap = limit(AMPLE, client.recv()).await;
-    assert!(matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))), "{gap:?}");
+    assert!(
+        matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))),
+        "{gap:?}"
+    );
     // Longer than any acknowledgement is held back.
     let early = tokio::time::timeout(Duration::from_millis(300), second.delivered()).await;
-    assert!(early.is_err(), "acknowledged before it was taken: {early:?}");
+    assert!(
+        early.is_err(),
+        "acknowledged before it was taken: {early:?}"
+    );
     for index in 0..5 {
         assert_eq!(text(&mut client).await, format!("new {index}"));
     }
@@ -505,11 +564,9 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
     delivered.unwrap();
 }
 
-/// An endpoint that a client cannot reach any more and its application: `Client` is used without
-/// sessions too, so that the imports of plain clients stay true.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_that_no_longer_offers_sessions_is_gone_on_with_plainly() {
-    let mut process = Process::start("127.0.0.1:0", 1);
+    let mut process = Process::start("127.0.0.1:0", 1).await;
     let mut connection = Client::new(format!("ws://{}/", process.address))
         .reconnect(Reconnect::default().first(Duration::from_millis(5)))
         .connect()
@@ -518,8 +575,12 @@ async fn server_that_no_longer_offers_sessions_is_gone_on_with_plainly() {
     assert!(connection.is_session());
     connection.send("one").await.unwrap();
     assert_eq!(text(&mut connection).await, "enough");
-    process.kill();
-    let plain = Server::builder().plain().bind(process.address).await.unwrap();
+    process.kill().await;
+    let plain = Server::builder()
+        .plain()
+        .bind(process.address)
+        .await
+        .unwrap();
     let (_, why) = up_to_the_loss(&mut connection).await;
     assert_eq!(why, SessionLoss::NotOffered);
     let mut peer = limit(AMPLE, plain.accept()).await.unwrap();

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Away, Dialed, Dialer, identity, setup::{SetupFailure, set_up}};
+use super::{
+    Away, Dialed, Dialer, identity,
+    setup::{SetupFailure, set_up},
+};
 use crate::{
     error::{ConnectionError, SessionLoss},
     pump::{Ended, Pump, Reading},

@@ -115,14 +115,19 @@ impl Raw {
 
     /// Connects and says HELLO; what the server answers.
     pub async fn attach(&mut self) -> Packet {
+        self.try_attach().await.expect("an answer to HELLO")
+    }
+
+    /// The same; `None` when the connection ends without one.
+    pub async fn try_attach(&mut self) -> Option<Packet> {
         self.connect().await;
         let generation = self.session.attach(Time::ORIGIN).expect("it wants one");
         let hello = self.session.poll_transmit(Time::ORIGIN, generation);
         self.write(hello.unwrap()).await;
-        let answer = self.read().await.expect("an answer to HELLO");
+        let answer = self.read().await?;
         let packet = Packet::decode(answer.clone()).unwrap();
         let _ = self.session.handle_packet(Time::ORIGIN, generation, answer);
-        packet
+        Some(packet)
     }
 
     /// A WebSocket on which nothing was said.
