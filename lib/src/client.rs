@@ -1,6 +1,7 @@
 //! Clients: dial, set up, run, and dial again.
 
 mod backoff;
+mod session;
 mod setup;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -21,7 +22,7 @@ use crate::{
     options::Options,
     proxy::Proxy,
     pump::{Ended, Plain, Pump, Reading},
-    session::{Link, client::Wanted, packets::Packets, registry::over_packets},
+    session::{Link, client::Wanted},
     shared::{Identity, Shared},
     stats::StallCause,
     transport::Upgraded,
@@ -99,6 +100,7 @@ pub struct Client {
     tls: Option<Arc<ClientConfig>>,
     proxy: Option<String>,
     session: Wanted,
+    fresh_sessions: bool,
     options: Options,
     reconnect: Option<Reconnect>,
     hook: Option<Hook>,
@@ -124,6 +126,7 @@ impl Client {
             tls: None,
             proxy: None,
             session: Wanted::Offered,
+            fresh_sessions: true,
             options: Options::default(),
             reconnect: Some(Reconnect::default()),
             hook: None,
@@ -179,6 +182,14 @@ impl Client {
     /// Offers no session, even to a server that speaks `unstall.v1`.
     pub fn plain(mut self) -> Client {
         self.session = Wanted::Never;
+        self
+    }
+
+    /// The end of a session is the end of the connection. Default: when a session cannot be
+    /// resumed, the stream carries a [`Gap::SessionLost`], what was not delivered comes back from
+    /// [`Sender::take_undelivered`], and a fresh session begins, with the hook.
+    pub fn without_fresh_session(mut self) -> Client {
+        self.fresh_sessions = false;
         self
     }
 
@@ -252,6 +263,14 @@ struct Dialer {
     options: Options,
     backoff: Option<Backoff>,
     attempt: Attempt,
+    fresh_sessions: bool,
+    /// Connections in a row that carried no session, though it was agreed.
+    refused: u32,
+    /// What the server wants waited before the next attempt.
+    asked: Option<Duration>,
+    /// The next connection is plain, because HELLO was not answered; then sessions are offered
+    /// again.
+    plain_once: bool,
 }
 
 impl Dialer {
@@ -284,15 +303,16 @@ impl Dialer {
                 number: 1,
                 last_error: None,
             },
+            fresh_sessions: client.fresh_sessions,
+            refused: 0,
+            asked: None,
+            plain_once: false,
         })
     }
 
     fn spawn(self, upgraded: Option<Upgraded>) -> Connection {
         let identity = upgraded.as_ref().map(identity).unwrap_or_default();
         let shared = Shared::new(self.options.clone(), identity);
-        if upgraded.as_ref().is_some_and(Upgraded::is_session) {
-            shared.board.agree();
-        }
         let (connection, guard) = Connection::over(shared.clone());
         let span = span(&shared);
         tokio::spawn(self.run(shared, upgraded, guard).instrument(span));
@@ -311,7 +331,18 @@ impl Dialer {
             }
             Ok(headers)
         };
-        dial(&self.target, &self.dial_options, headers).await
+        let plain;
+        let options = match std::mem::take(&mut self.plain_once) {
+            false => &self.dial_options,
+            true => {
+                plain = DialOptions {
+                    session: Wanted::Never,
+                    ..self.dial_options.clone()
+                };
+                &plain
+            }
+        };
+        dial(&self.target, options, headers).await
     }
 
     /// From the first connection to the end of the last.
@@ -412,7 +443,8 @@ impl Dialer {
                 .attempt
                 .last_error
                 .as_ref()
-                .and_then(|error| error.retry_after());
+                .and_then(|error| error.retry_after())
+                .or(self.asked.take());
             let first = self.attempt.number == 0 && shared.meter.counters().connections == 0;
             let wait = match &mut self.backoff {
                 Some(backoff) if !first => backoff.next(asked),
@@ -487,92 +519,6 @@ impl Dialer {
         reading.append(own.inbox.drain());
         reading.append(own_reading.take_received());
         ended
-    }
-
-    /// A session, over as many connections as it takes. `None`: it was the last; else what there
-    /// is to go on with.
-    async fn run_session(
-        &mut self,
-        open: Upgraded,
-        shared: &Arc<Shared>,
-        reading: &mut Reading,
-    ) -> Option<Option<Upgraded>> {
-        let mut link = Link::client(shared);
-        link.put_before(reading.take_received());
-        let mut next = Some(open);
-        let mut refused = None;
-        while let Some(open) = next.take() {
-            if !open.is_session() {
-                link.abort("the server no longer offers sessions");
-                next = Some(open);
-                break;
-            }
-            if !link.attach() {
-                break;
-            }
-            shared.set_identity(identity(&open));
-            let started = Instant::now();
-            let ended = self.converse_session(open, shared, &mut link).await;
-            link.detach(shared, Instant::now());
-            if link.is_over() || link.end().is_some() {
-                break;
-            }
-            let why = ended.why.clone().unwrap_or(ConnectionError::EndOfStream);
-            self.lost(why, &ended, started, shared);
-            if self.backoff.is_none() {
-                link.abort("this client does not reconnect");
-                break;
-            }
-            match self.redial(shared, Away::Session(&mut link)).await {
-                Dialed::Open(open) => next = Some(*open),
-                Dialed::Over => break,
-                Dialed::Failed(why) => {
-                    refused = Some(ConnectionError::Reconnect(why));
-                    link.abort("connecting again failed");
-                }
-            }
-        }
-        let restart = refused.is_none() && self.backoff.is_some() && !shared.is_closing();
-        link.end_client(shared, reading, restart, refused)
-            .await
-            .then_some(next)
-    }
-
-    /// One connection of a session: for a fresh one the hook, then everything else.
-    async fn converse_session(
-        &self,
-        open: Upgraded,
-        shared: &Arc<Shared>,
-        link: &mut Link,
-    ) -> Ended {
-        let ws = over_packets(open, Side::Client, &shared.options);
-        let hook = self.hook.as_ref().filter(|_| !link.was_opened());
-        let Some(hook) = hook else {
-            return Pump::new(ws, shared.clone(), Packets(link)).run().await;
-        };
-        let own = shared.for_setup();
-        link.rebind(shared, &own);
-        let mut pump = Pump::new(ws, own.clone(), Packets(link));
-        match set_up(hook, &mut pump, &own, shared, Away::Busy).await {
-            Ok(()) => {
-                pump.rebind(shared.clone(), |packets| packets.0.rebind(&own, shared));
-                return pump.run().await;
-            }
-            Err(failure) => {
-                let link = &mut *pump.traffic().0;
-                link.abort("the set-up was not completed");
-                link.forget_undelivered();
-                link.rebind(&own, shared);
-                match failure {
-                    SetupFailure::Ended(ended) => ended,
-                    SetupFailure::Failed(why) => {
-                        let mut ended = pump.run().await;
-                        ended.why = Some(why);
-                        ended
-                    }
-                }
-            }
-        }
     }
 }
 

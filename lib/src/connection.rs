@@ -5,7 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -157,8 +157,9 @@ impl Connection {
         self.sender.flush().await
     }
 
-    /// See [`Sender::close`].
+    /// See [`Sender::close`]. What was received here counts as taken.
     pub async fn close(&self, code: CloseCode, reason: &str) -> CloseReport {
+        self.receiver.report_taken();
         self.sender.close(code, reason).await
     }
 
@@ -327,7 +328,7 @@ impl Sender {
 
     /// Whether the peer agreed to a session.
     pub fn is_session(&self) -> bool {
-        self.shared.board.is_session()
+        self.shared.is_session()
     }
 
     /// Of a session: waits until the peer's application has taken (or acknowledged by hand)
@@ -338,27 +339,27 @@ impl Sender {
     /// [`take_undelivered`](Self::take_undelivered) or the close report.
     pub async fn delivered(&self) -> Result<(), DeliveryError> {
         let board = &self.shared.board;
-        let (lost_before, _) = board.progress();
+        let before = board.progress().lost;
         self.shared
             .outbox
             .flush()
             .await
             .map_err(|error| DeliveryError::Ended(error.reason))?;
-        if !board.is_session() {
+        if !self.shared.is_session() {
             return Err(DeliveryError::NotASession);
         }
-        let target = board.accepted();
+        let target = board.progress().accepted;
         loop {
             let changed = board.changed();
             tokio::pin!(changed);
+            // Registered before looking, so that no change falls in between.
             changed.as_mut().enable();
-            let (lost, settled) = board.progress();
-            if lost > lost_before {
-                return Err(DeliveryError::Lost {
-                    messages: lost - lost_before,
-                });
+            let progress = board.progress();
+            let messages = progress.lost - before;
+            if messages > 0 {
+                return Err(DeliveryError::Lost { messages });
             }
-            if settled + lost >= target {
+            if progress.settled + progress.lost >= target {
                 return Ok(());
             }
             changed.await;
@@ -366,7 +367,13 @@ impl Sender {
     }
 
     /// Messages of sessions that ended before the peer's application had taken them, in order.
-    /// Each comes back once: here, or in the report of [`close`](Self::close).
+    /// Each comes back once: here, or in the report of [`close`](Self::close). What was still in
+    /// the outbox is not among them: it goes on with the next session.
+    ///
+    /// Bounded: of what earlier sessions left, the latest
+    /// [`Options::replay_bytes`](crate::Options::replay_bytes) (at least 32 MiB) are kept beside
+    /// those of the last session; older ones are dropped with
+    /// [`Event::UndeliveredDropped`](crate::Event::UndeliveredDropped).
     pub fn take_undelivered(&self) -> Vec<Undelivered> {
         self.shared.board.take_undelivered()
     }
@@ -498,7 +505,7 @@ pub struct Receiver {
     /// Taken from the inbox in one go, handed out one by one.
     local: VecDeque<Incoming>,
     /// Bytes handed out that the inbox does not know of yet.
-    taken: Taken,
+    taken: Mutex<Taken>,
     /// Messages handed out in all.
     received: u64,
     handed_out: u32,
@@ -513,7 +520,7 @@ impl Receiver {
         Receiver {
             shared,
             local,
-            taken: Taken::default(),
+            taken: Mutex::default(),
             received: 0,
             handed_out: 0,
             end: None,
@@ -550,16 +557,18 @@ impl Receiver {
             self.handed_out = 0;
         }
         if self.local.is_empty() && self.end.is_none() {
-            match ready!(self.shared.inbox.take(&mut self.local, &mut self.taken, cx)) {
+            let taken = self.taken.get_mut().unwrap();
+            match ready!(self.shared.inbox.take(&mut self.local, taken, cx)) {
                 Ok(()) => {}
                 Err(end) => self.end = Some(end),
             }
         }
         if let Some(incoming) = self.local.pop_front() {
-            self.taken.add(&incoming);
             self.received += u64::from(matches!(incoming, Incoming::Message(_)));
-            if self.taken.bytes >= self.shared.inbox.release_step() {
-                self.shared.inbox.release(&mut self.taken);
+            let taken = self.taken.get_mut().unwrap();
+            taken.add(&incoming);
+            if taken.bytes >= self.shared.inbox.release_step() {
+                self.shared.inbox.release(taken);
             }
             return Poll::Ready(Ok(Some(incoming)));
         }
@@ -567,6 +576,11 @@ impl Receiver {
             Some(error) => Err((**error).clone()),
             None => Ok(None),
         })
+    }
+
+    /// Tells the session of what was handed out, though nobody asks for more.
+    fn report_taken(&self) {
+        self.shared.inbox.release(&mut self.taken.lock().unwrap());
     }
 
     /// With [`Options::acknowledge_by_hand`]: everything received so far is processed, and counts as
@@ -606,9 +620,14 @@ impl std::fmt::Debug for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
+        self.report_taken();
         if self.borrowed {
             self.shared.inbox.put_back(std::mem::take(&mut self.local));
         } else {
+            // Who drops only the receiver wants nothing more; who is gone never took it.
+            if std::thread::panicking() || !self.shared.outbox.has_senders() {
+                self.shared.inbox.abandon();
+            }
             self.shared.inbox.receiver_gone(&mut self.local);
             self.shared.handle_dropped();
         }

@@ -175,6 +175,8 @@ pub(crate) const SERVER_HEADERS: usize = 100;
 pub const SERVER_SESSIONS: usize = 20_000;
 /// Bytes that a server's sessions may keep in all, beyond which those without a connection go.
 pub const SERVER_SESSION_BYTES: usize = 1 << 30;
+/// What each session may keep for replay even when all together keep too much: every one goes on.
+pub(crate) const SESSION_FLOOR_BYTES: u64 = 64 << 10;
 /// Over how long a server that goes away spreads its clients: 10,000 clients make 1,000 a second.
 pub const GO_AWAY_SPREAD: Duration = Duration::from_secs(10);
 /// Bytes that all connections of a process may hold in their buffers together.

@@ -127,6 +127,14 @@ pub enum ConnectionError {
     /// The server goes away and asked to be left.
     #[error("the server goes away and asked its clients to connect again")]
     GoingAway,
+    /// The server refuses the session for now.
+    #[error("the server refused the session for now: {why}")]
+    SessionRefused {
+        /// Why.
+        why: SessionLoss,
+        /// When the server wants to be asked again, if it said so.
+        retry_after: Option<Duration>,
+    },
     /// The session ended and cannot be resumed.
     #[error("the session was lost: {0}")]
     SessionLost(SessionLoss),
@@ -164,9 +172,13 @@ impl From<io::Error> for ConnectionError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionLoss {
-    /// It was without a connection for longer than its life.
-    #[error("it was without a connection for its whole life")]
+    /// It was without a connection for longer than its life, or the server let it go, to make room
+    /// or because its application was done with it.
+    #[error("it was without a connection for too long, or the other side let it go")]
     Expired,
+    /// On a server: it was without a connection and had to make room for others.
+    #[error("the server had to make room for other sessions")]
+    Evicted,
     /// The server does not know it: it was started anew.
     #[error("the server was started anew and does not know it")]
     Unknown,
@@ -191,6 +203,9 @@ pub enum SessionLoss {
     /// The server offers no session any more.
     #[error("the server no longer offers sessions")]
     NotOffered,
+    /// The server agreed to `unstall.v1` and does not speak it.
+    #[error("the server agreed to unstall.v1 and does not speak it")]
+    NotSpoken,
 }
 
 /// A message that could not be sent comes back with the reason.

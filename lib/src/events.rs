@@ -51,6 +51,12 @@ pub enum Event {
         /// [`Sender::take_undelivered`](crate::Sender::take_undelivered).
         undelivered: u64,
     },
+    /// Nobody took what earlier sessions gave back, and there is no room for all of it: the oldest
+    /// were dropped. See [`Sender::take_undelivered`](crate::Sender::take_undelivered).
+    UndeliveredDropped {
+        /// How many.
+        messages: u64,
+    },
     /// The server goes away: this client connects again at a random moment within this time.
     GoAway {
         /// From now.

@@ -41,8 +41,12 @@ struct State {
     overflowed: u64,
     discarded: u64,
     receiver_gone: bool,
-    /// Messages that the application has taken, or will never take.
+    /// The application as a whole is gone: what it has not taken counts as that.
+    abandoned: bool,
+    /// Messages that the application has taken, or does not want.
     taken: u64,
+    /// Messages ever queued: what `taken` will be once the application has all of them.
+    appended: u64,
     end: Option<End>,
     receiver: Option<Waker>,
     pump: Option<Waker>,
@@ -66,7 +70,7 @@ fn is_message(item: &Incoming) -> bool {
     matches!(item, Incoming::Message(_))
 }
 
-fn count_messages(items: &VecDeque<Incoming>) -> u64 {
+pub(crate) fn count_messages(items: &VecDeque<Incoming>) -> u64 {
     items.iter().filter(|item| is_message(item)).count() as u64
 }
 
@@ -96,7 +100,9 @@ impl Inbox {
                 overflowed: 0,
                 discarded: 0,
                 receiver_gone: false,
+                abandoned: false,
                 taken: 0,
+                appended: 0,
                 end: None,
                 receiver: None,
                 pump: None,
@@ -104,7 +110,6 @@ impl Inbox {
         }
     }
 
-    /// Moves as much of the batch as the policy allows; what is left must wait for room. Wakes the
     /// Moves as much of the batch as the policy allows, and wakes the receiver. If something is
     /// left, the pump is woken when there is room.
     pub(crate) fn push(
@@ -117,6 +122,7 @@ impl Inbox {
         let receiver = {
             let mut state = self.state.lock().unwrap();
             if state.receiver_gone {
+                state.appended += count_messages(batch);
                 state.discard(batch);
                 return pushed;
             }
@@ -237,9 +243,23 @@ impl Inbox {
         pump.into_iter().for_each(Waker::wake);
     }
 
-    /// How many messages the application has taken, or will never take, in all.
+    /// The application as a whole is gone.
+    pub(crate) fn abandon(&self) {
+        self.state.lock().unwrap().abandoned = true;
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.state.lock().unwrap().abandoned
+    }
+
+    /// How many messages the application has taken, or does not want, in all.
     pub(crate) fn taken_messages(&self) -> u64 {
         self.state.lock().unwrap().taken
+    }
+
+    /// What [`taken_messages`](Self::taken_messages) will be once everything in here is taken.
+    pub(crate) fn end_of_queue(&self) -> i64 {
+        self.state.lock().unwrap().appended as i64
     }
 
     /// Moves messages while there is room, whatever the policy; the rest waits.
@@ -250,6 +270,7 @@ impl Inbox {
         let receiver = {
             let mut state = self.state.lock().unwrap();
             if state.receiver_gone {
+                state.appended += count_messages(batch);
                 state.discard(batch);
                 return;
             }
@@ -313,7 +334,9 @@ impl State {
     fn discard(&mut self, items: &mut VecDeque<Incoming>) {
         let messages = count_messages(items);
         self.discarded += messages;
-        self.taken += messages;
+        if !self.abandoned {
+            self.taken += messages;
+        }
         items.clear();
     }
 
@@ -328,10 +351,18 @@ impl State {
             // However often the connection is lost while nobody reads, it is one gap.
             *away += *more;
             return;
+        } else if let (
+            Incoming::Gap(Gap::SessionLost { why: latest }),
+            Some(Incoming::Gap(Gap::SessionLost { why })),
+        ) = (&item, self.queue.back_mut())
+        {
+            *why = latest.clone();
+            return;
         }
         if self.queue.is_empty() {
             self.oldest = Some(now);
         }
+        self.appended += u64::from(is_message(&item));
         self.bytes += item.cost();
         self.high_water = self.high_water.max(self.bytes);
         self.queue.push_back(item);
@@ -408,6 +439,7 @@ impl State {
                     pushed.overflowed += 1;
                     pushed.overflowed_bytes += message.len() as u64;
                     messages += 1;
+                    self.taken += 1;
                     bytes += message.len() as u64;
                 }
                 Incoming::Gap(Gap::Dropped {

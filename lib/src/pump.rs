@@ -409,7 +409,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         let next = [
             self.deadline,
             liveness,
-            self.traffic.wake_at(),
+            // Without a turn, what is due would be due again at once.
+            self.traffic
+                .wake_at()
+                .filter(|_| self.phase != Phase::Lingering),
             self.traffic.report(&self.shared, now),
             self.shared.meter.report(now),
         ];

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
+    time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -40,6 +41,8 @@ pub(crate) struct CloseRequest {
     pub(crate) code: CloseCode,
     pub(crate) reason: String,
     pub(crate) deadline: Instant,
+    /// How long it had when it was asked for.
+    pub(crate) within: Duration,
 }
 
 #[derive(Default)]
@@ -114,13 +117,15 @@ impl Shared {
 
     /// Asks for the end of the connection. Sends are refused from now on.
     pub(crate) fn request_close(&self, code: CloseCode, reason: &str) {
-        let deadline = Instant::now() + self.options.close_timeout;
+        let within = self.options.close_timeout;
+        let deadline = Instant::now() + within;
         let pump = {
             let mut control = self.control.lock().unwrap();
             control.close.get_or_insert(CloseRequest {
                 code,
                 reason: reason.to_owned(),
                 deadline,
+                within,
             });
             control.pump.take()
         };
@@ -143,6 +148,12 @@ impl Shared {
         self.control.lock().unwrap().close.clone()
     }
 
+    /// Whether the present connection, or the last one, carries a session.
+    pub(crate) fn is_session(&self) -> bool {
+        let identity = self.identity.lock().unwrap();
+        identity.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         *self.closing.borrow()
     }
@@ -156,6 +167,7 @@ impl Shared {
     /// A handle was dropped; the last one closes the connection.
     pub(crate) fn handle_dropped(&self) {
         if self.inbox.is_receiver_gone() && !self.outbox.has_senders() {
+            self.inbox.abandon();
             // A handler that panics drops its handles while it unwinds.
             let code = match std::thread::panicking() {
                 true => CloseCode::INTERNAL_ERROR,

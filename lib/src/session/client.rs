@@ -1,17 +1,18 @@
 //! The client's side of a session's life: which connection it takes, and what follows its end.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::time::Instant;
-use unstall_proto::{EndReason, Session, SessionId, Token};
+use unstall_proto::{
+    EndReason, Session, SessionId, Token,
+    limits::{MIN_WINDOW, RECORD_OVERHEAD},
+};
 
-use super::{Link, closed_by_peer, random, session_error};
+use super::{Link, random};
 use crate::{
-    error::{Close, CloseCode, CloseReport, ConnectionError},
-    events::Event,
-    inbox::End,
-    message::Gap,
-    pump::Reading,
+    error::{CloseCode, ConnectionError},
+    message::{Gap, Incoming},
+    pump::{Ended, Reading},
     shared::Shared,
 };
 
@@ -25,11 +26,23 @@ pub(crate) enum Wanted {
     Never,
 }
 
+/// A server agreed to `unstall.v1` and does not answer HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotSpoken {
+    /// It said something else.
+    Misunderstood,
+    /// It said nothing, which may have been the network's fault.
+    Silent,
+}
+
 impl Link {
-    pub(crate) fn client(shared: &Shared) -> Link {
+    /// A fresh session. `renewed`: another one follows when it cannot be resumed.
+    pub(crate) fn client(shared: &Shared, renewed: bool) -> Link {
         let config = shared.options.session_config();
         let session = Session::client(config, SessionId(random()), Token(random()));
-        Link::new(session, shared, Instant::now())
+        let mut link = Link::new(session, shared, Instant::now());
+        link.renewed = renewed;
+        link
     }
 
     /// Begins on a new connection. `false`: the session wants none.
@@ -42,90 +55,126 @@ impl Link {
         generation.is_some()
     }
 
-    /// Gives the session up.
-    pub(crate) fn abort(&mut self, reason: &str) {
-        self.session().abort(reason);
-    }
-
-    /// After the end: collects what was not delivered, and says how the stream ends.
-    pub(crate) fn conclude(&mut self, shared: &Shared) -> End {
-        self.tell_events(shared, Instant::now());
-        self.put_back_waiting(shared);
-        let (lost_before, _) = shared.board.progress();
-        self.collect_undelivered(shared);
-        let end = match self.end() {
-            Some(EndReason::Closed(frame)) => match CloseCode::received(frame.code) {
-                CloseCode::NORMAL | CloseCode::GOING_AWAY => None,
-                _ if self.closing => None,
-                _ => Some(closed_by_peer(frame)),
-            },
-            Some(reason) => Some(session_error(reason)),
-            None => Some(ConnectionError::Aborted),
-        };
-        let end = end.map(Arc::new);
-        if let Some(why) = &end {
-            let undelivered = shared.board.progress().0 - lost_before;
-            shared.events.push(Event::SessionLost {
-                why: why.clone(),
-                undelivered,
-            });
+    /// Whether this connection, which has ended, showed that the server speaks no sessions.
+    pub(crate) fn not_spoken(&self, ended: &Ended) -> Option<NotSpoken> {
+        if self.opened {
+            return None;
         }
-        end
-    }
-
-    pub(crate) fn report(&self, error: End) -> CloseReport {
-        let peer = match self.end() {
-            Some(EndReason::Closed(frame)) => Some(Close {
-                code: Some(CloseCode::received(frame.code)),
-                reason: frame.reason.clone(),
-            }),
-            _ => None,
-        };
-        CloseReport {
-            clean: peer.is_some(),
-            peer,
-            error,
-            ..CloseReport::default()
+        let closed = ended.peer.as_ref().and_then(|close| close.code);
+        let refused = matches!(
+            closed,
+            Some(
+                CloseCode::PROTOCOL_ERROR
+                    | CloseCode::UNSUPPORTED_DATA
+                    | CloseCode::INVALID_PAYLOAD
+                    | CloseCode::POLICY_VIOLATION
+            )
+        );
+        let broken = matches!(self.end, Some(EndReason::Protocol(_)))
+            || matches!(ended.why, Some(ConnectionError::Protocol(_)));
+        match (refused || broken, self.unanswered) {
+            (true, _) => Some(NotSpoken::Misunderstood),
+            (false, true) => Some(NotSpoken::Silent),
+            (false, false) => None,
         }
     }
 
-    /// After the end of a client's session. `true`: another one is to follow, and what was received
-    /// went to `reading`; else the handle has ended too.
+    /// When the server that closed this session wants its clients back.
+    pub(crate) fn comes_back_at(&self) -> Option<Instant> {
+        self.leave_at.filter(|_| self.peer_closing)
+    }
+
+    /// After the end of a client's session. `true`: another one is to follow, and what was
+    /// received went to `reading`; else the handle has ended too.
     pub(crate) async fn end_client(
-        mut self,
+        &mut self,
         shared: &Shared,
         reading: &mut Reading,
         restart: bool,
-        refused: Option<ConnectionError>,
     ) -> bool {
-        let mut end = self.conclude(shared);
-        let lost = end.clone();
-        let restart = restart && (end.is_some() || self.is_moved());
-        if let Some(refused) = refused {
-            end = Some(Arc::new(refused));
+        let restart = restart && self.is_renewed();
+        let lost = self.conclude(shared);
+        if !restart {
+            self.put_before(reading.take_received());
+            self.end_handle(shared, lost.clone(), lost).await;
+            return false;
         }
-        if restart {
-            self.receive_rest();
-            if self.was_opened() {
-                let why = lost.unwrap_or_else(|| Arc::new(ConnectionError::GoingAway));
-                self.mark(Gap::SessionLost { why });
-            }
-            reading.append(self.take_backlog());
-            return true;
+        self.receive_rest();
+        let mut received = std::mem::take(&mut self.backlog);
+        let window = (shared.options.window_bytes as u64).max(MIN_WINDOW);
+        bound_carried(&mut received, 2 * window);
+        if self.opened {
+            let why = lost.unwrap_or_else(|| Arc::new(ConnectionError::GoingAway));
+            received.push_back(Incoming::Gap(Gap::SessionLost { why }));
         }
-        shared.end(end.clone(), self.report(end.clone()));
-        if let Some(why) = lost {
-            self.mark(Gap::SessionLost { why });
-        }
-        self.drain(shared).await;
-        shared.inbox.end(end);
-        false
+        reading.append(received);
+        true
     }
+}
 
-    /// Whether the server closed the session in order to go away, so that another may take over.
-    pub(crate) fn is_moved(&self) -> bool {
-        !self.closing
-            && matches!(self.end(), Some(EndReason::Closed(frame))
-                if frame.code == CloseCode::GOING_AWAY.as_u16())
+/// What an application that does not read leaves over from lost sessions is bounded: beyond
+/// `limit` it is dropped, and the place marked. The peer's application was given it back, because
+/// it was never acknowledged.
+fn bound_carried(received: &mut VecDeque<Incoming>, limit: u64) {
+    let mut held = 0;
+    let fits = received.iter().take_while(|item| {
+        held += match item {
+            Incoming::Message(message) => message.len() as u64 + RECORD_OVERHEAD,
+            Incoming::Gap(_) => RECORD_OVERHEAD,
+        };
+        held <= limit
+    });
+    let kept = fits.count();
+    let (mut messages, mut bytes) = (0, 0);
+    for item in received.drain(kept..) {
+        match item {
+            Incoming::Message(message) => {
+                messages += 1;
+                bytes += message.len() as u64;
+            }
+            Incoming::Gap(Gap::Dropped {
+                messages: earlier,
+                bytes: earlier_bytes,
+            }) => {
+                messages += earlier;
+                bytes += earlier_bytes;
+            }
+            Incoming::Gap(_) => {}
+        }
+    }
+    if messages > 0 {
+        received.push_back(Incoming::Gap(Gap::Dropped { messages, bytes }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+
+    #[test]
+    fn what_lost_sessions_leave_to_a_reader_that_does_not_read_is_bounded_and_counted() {
+        const LIMIT: u64 = 100 * (RECORD_OVERHEAD + 8);
+        let mut carried = VecDeque::new();
+        let mut sent = 0;
+        for _session in 0..1000 {
+            for _ in 0..7 {
+                carried.push_back(Incoming::Message(Message::from("12345678")));
+                sent += 1;
+            }
+            bound_carried(&mut carried, LIMIT);
+            let why = Arc::new(ConnectionError::GoingAway);
+            carried.push_back(Incoming::Gap(Gap::SessionLost { why }));
+            assert!(carried.len() < 110, "{}", carried.len());
+        }
+        let mut seen = 0;
+        for item in &carried {
+            seen += match item {
+                Incoming::Message(_) => 1,
+                Incoming::Gap(Gap::Dropped { messages, .. }) => *messages,
+                Incoming::Gap(_) => 0,
+            };
+        }
+        assert_eq!(seen, sent);
     }
 }

@@ -6,7 +6,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::Link;
+use super::{Link, ending::session_loss};
 use crate::{
     defaults::{READ_TURN_BYTES, WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
     error::ConnectionError,
@@ -39,6 +39,12 @@ impl Link {
             Ok(()) => Ok(()),
             // The farewell goes out first, and then the session is over.
             Err(HandleError::Protocol(error)) if !error.is_resumable() => Ok(()),
+            Err(HandleError::Rejected(rejection)) => {
+                Err(Failure::Broken(ConnectionError::SessionRefused {
+                    why: session_loss(rejection),
+                    retry_after: rejection.retry_after(),
+                }))
+            }
             Err(error) => Err(broken(error.to_string())),
         }
     }
@@ -90,7 +96,8 @@ impl Traffic for Packets<'_> {
         if let Some(failure) = link.failure.take() {
             turn.failure.get_or_insert(Failure::Broken(failure));
         }
-        if link.leave_at.is_some_and(|at| at <= now) {
+        if link.leaves_at().is_some_and(|at| at <= now) {
+            link.leave_at = None;
             turn.failure
                 .get_or_insert(Failure::Broken(ConnectionError::GoingAway));
         }
@@ -116,6 +123,7 @@ impl Traffic for Packets<'_> {
                 Poll::Ready(result) => result?,
             }
             link.settle_flushes(shared);
+            link.close_when_due(shared, now);
             let Some(generation) = link.generation.filter(|_| open) else {
                 break false;
             };
@@ -125,7 +133,7 @@ impl Traffic for Packets<'_> {
             if link.was_opened() {
                 counters.messages_sent += link.accept(shared, cx, now);
             }
-            link.close_when_empty(shared, now);
+            link.close_when_due(shared, now);
             let mut bytes = 0;
             while bytes < WRITE_BATCH_BYTES {
                 let Some(packet) = link.session.poll_transmit(time, generation) else {
@@ -154,7 +162,7 @@ impl Traffic for Packets<'_> {
     }
 
     fn is_idle(&self, shared: &Shared) -> bool {
-        !shared.outbox.has_queued()
+        self.0.is_idle(shared)
     }
 
     fn is_over(&self, _: &Shared) -> bool {
@@ -162,12 +170,7 @@ impl Traffic for Packets<'_> {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let timer = self
-            .0
-            .session
-            .poll_timeout()
-            .map(|at| self.0.origin + at.since_origin());
-        [timer, self.0.leave_at].into_iter().flatten().min()
+        self.0.next_timer()
     }
 
     fn report(&mut self, _: &Shared, _: Instant) -> Option<Instant> {

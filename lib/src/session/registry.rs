@@ -3,25 +3,28 @@
 use std::{
     collections::HashMap,
     num::NonZeroU64,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::AbortHandle,
     time::{Instant, timeout},
 };
 use tracing::Instrument;
 use unstall_proto::{Epoch, Hello, Rejection, Session, SessionId, Token, limits::MAX_PACKET};
 
-use super::{Link, packets::Packets, random};
+use super::{Link, counting::Held, packets::Packets, random};
 use crate::{
     connection::{Connection, TaskGuard, span},
     defaults,
-    error::{CloseCode, ConnectionError},
+    error::{CloseCode, ConnectionError, SessionLoss},
     events::Event,
-    message::Gap,
     options::Options,
     pump::Pump,
     shared::{Identity, Shared},
@@ -60,7 +63,9 @@ impl SessionLimits {
     }
 
     /// Bytes that all sessions together may keep for replay and for their applications. Default
-    /// 1 GiB. Beyond it, sessions without a connection are ended, the longest away first.
+    /// 1 GiB. Beyond it, sessions without a connection are ended, the longest away first; then
+    /// newcomers are told that the server is full, and each session keeps at most 64 KiB and what
+    /// its peer sends within its window: further `send`s wait.
     pub fn bytes(mut self, bytes: usize) -> SessionLimits {
         self.bytes = bytes;
         self
@@ -72,16 +77,27 @@ struct Newcomer {
     hello: Hello,
     ws: WebSocket<Transport>,
     identity: Identity,
+    answer: oneshot::Sender<Result<(), Rejection>>,
+}
+
+impl Newcomer {
+    fn refuse(self, rejection: Rejection) {
+        let _ = self.answer.send(Err(rejection));
+        refuse(self.ws, rejection);
+    }
 }
 
 struct Entry {
     mailbox: mpsc::Sender<Newcomer>,
     principal: Option<Principal>,
     shared: Arc<Shared>,
+    held: Held,
     task: Option<AbortHandle>,
     /// Since when it has no connection.
     detached: Option<Instant>,
 }
+
+type Entries = HashMap<SessionId, Entry>;
 
 /// What became of a connection that asked for a session.
 pub(crate) enum Attached {
@@ -117,6 +133,14 @@ impl Sessions {
     pub fn detached(&self) -> usize {
         self.0.detached()
     }
+
+    /// Asks every session to close with code 1001, within its
+    /// [`Options::close_timeout`](crate::Options::close_timeout), and its client to come back, to
+    /// another server, at a random moment within `spread`. [`Server`](crate::Server) does so when it
+    /// shuts down.
+    pub fn close_all(&self, spread: Duration) {
+        self.0.close_all(spread);
+    }
 }
 
 impl Default for Sessions {
@@ -129,7 +153,9 @@ pub(crate) struct Registry {
     epoch: Epoch,
     limits: SessionLimits,
     origin: Instant,
-    entries: Mutex<HashMap<SessionId, Entry>>,
+    /// The bytes of all sessions together.
+    held: Arc<AtomicU64>,
+    entries: Mutex<Entries>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -148,6 +174,7 @@ impl Registry {
             epoch: Epoch(epoch),
             limits,
             origin: Instant::now(),
+            held: Arc::default(),
             entries: Mutex::default(),
         })
     }
@@ -167,27 +194,38 @@ impl Registry {
             response: None,
         };
         let mut ws = over_packets(upgraded, Side::Server, options);
-        let hello = read_hello(&mut ws).await?;
+        let hello = match read_hello(&mut ws).await {
+            Ok(hello) => hello,
+            Err(error) => {
+                if let ConnectionError::Protocol(why) = &error {
+                    dismiss(ws, None, CloseCode::PROTOCOL_ERROR, why.clone());
+                }
+                return Err(error);
+            }
+        };
         let principal = identity
             .request
             .as_ref()
             .and_then(|request| request.extensions().get::<Principal>().cloned());
-        let mailbox = match self.find(&hello.id, &principal) {
-            Ok(mailbox) => mailbox,
-            Err(rejection) => return Ok(refuse(ws, rejection)),
-        };
-        if let Some(mailbox) = mailbox {
-            let newcomer = Newcomer {
-                hello,
-                ws,
-                identity,
+        loop {
+            let mailbox = match self.find(&hello.id, &principal) {
+                Ok(mailbox) => mailbox,
+                Err(rejection) => return Ok(refuse(ws, rejection)),
             };
-            return Ok(match mailbox.try_send(newcomer) {
-                Ok(()) => Attached::Resumed,
-                Err(error) => refuse(error.into_inner().ws, Rejection::Superseded),
-            });
+            if let Some(mailbox) = mailbox {
+                return Ok(hand_over(&mailbox, hello, ws, identity).await);
+            }
+            let opened = self.open(&hello, identity.clone(), principal.clone(), options);
+            match opened {
+                Ok((connection, keeper)) => {
+                    let task = self.start(keeper, ws);
+                    return Ok(Attached::New(connection, task));
+                }
+                Err(Some(rejection)) => return Ok(refuse(ws, rejection)),
+                // Another connection of the same session was faster.
+                Err(None) => {}
+            }
         }
-        Ok(self.open(hello, ws, identity, principal, options))
     }
 
     fn find(
@@ -202,86 +240,105 @@ impl Registry {
         }
     }
 
+    /// Makes a new session. `Err(None)`: it exists already.
     fn open(
         self: &Arc<Self>,
-        hello: Hello,
-        ws: WebSocket<Transport>,
+        hello: &Hello,
         identity: Identity,
         principal: Option<Principal>,
         options: &Options,
-    ) -> Attached {
-        if !self.make_room() {
-            let retry_after_millis = defaults::SERVER_RETRY_AFTER.as_millis() as u64;
-            return refuse(ws, Rejection::Full { retry_after_millis });
-        }
-        let shared = Shared::new(options.clone(), identity);
-        let token = Token(random());
+    ) -> Result<(Connection, Keeper), Option<Rejection>> {
         let config = options.session_config();
-        let (session, generation) = match Session::server(config, &hello, self.epoch, token) {
-            Ok(opened) => opened,
-            Err(rejection) => return refuse(ws, rejection),
-        };
+        let (session, generation) = Session::server(config, hello, self.epoch, Token(random()))?;
+        let shared = Shared::new(options.clone(), identity);
+        let held = Held::among(&self.held, self.limits.bytes as u64);
         let mut link = Link::new(session, &shared, self.origin);
+        link.held = held.clone();
         link.attached(generation);
         let (mailbox, newcomers) = mpsc::channel(1);
-        let entry = Entry {
-            mailbox,
-            principal,
-            shared: shared.clone(),
-            task: None,
-            detached: None,
-        };
-        let id = hello.id;
-        self.entries.lock().unwrap().insert(id, entry);
+        {
+            let mut entries = self.entries.lock().unwrap();
+            if entries.contains_key(&hello.id) {
+                return Err(None);
+            }
+            if !self.make_room(&mut entries, 1) {
+                let retry_after_millis = defaults::SERVER_RETRY_AFTER.as_millis() as u64;
+                return Err(Some(Rejection::Full { retry_after_millis }));
+            }
+            let entry = Entry {
+                mailbox,
+                principal,
+                shared: shared.clone(),
+                held,
+                task: None,
+                detached: None,
+            };
+            entries.insert(hello.id, entry);
+        }
         let (connection, guard) = Connection::over(shared.clone());
-        let span = span(&shared);
         let keeper = Keeper {
             registry: self.clone(),
-            id,
-            shared,
-            link,
+            id: hello.id,
+            kept: Kept::new(link, shared),
             newcomers,
+            _guard: guard,
         };
-        let task = tokio::spawn(keeper.run(ws, guard).instrument(span)).abort_handle();
-        if let Some(entry) = self.entries.lock().unwrap().get_mut(&id) {
-            entry.task = Some(task.clone());
-        }
-        Attached::New(connection, task)
+        Ok((connection, keeper))
     }
 
-    /// Makes room for one more session; `false` if all that there are have a connection.
-    fn make_room(&self) -> bool {
-        let mut entries = self.entries.lock().unwrap();
+    fn start(&self, keeper: Keeper, ws: WebSocket<Transport>) -> AbortHandle {
+        let (id, shared) = (keeper.id, keeper.kept.shared.clone());
+        let task = tokio::spawn(keeper.run(ws).instrument(span(&shared))).abort_handle();
+        self.with_entry(&id, &shared, |entry| entry.task = Some(task.clone()));
+        task
+    }
+
+    /// Makes room for so many sessions more: ends those without a connection, the longest away
+    /// first. `false` if that is not enough.
+    fn make_room(&self, entries: &mut Entries, more: usize) -> bool {
+        let mut held = self.held.load(Ordering::Relaxed);
         loop {
-            let bytes: u64 = entries
-                .values()
-                .map(|entry| entry.shared.board.held_bytes())
-                .sum();
-            let full = entries.len() >= self.limits.sessions;
-            if !full && bytes <= self.limits.bytes as u64 {
+            let full = entries.len() + more > self.limits.sessions;
+            if !full && held < self.limits.bytes as u64 {
                 return true;
             }
             let longest = entries
                 .iter()
                 .filter_map(|(id, entry)| entry.detached.map(|since| (since, *id)))
                 .min_by_key(|(since, _)| *since);
-            let Some((_, id)) = longest else { return !full };
-            let Some(entry) = entries.remove(&id) else {
-                return !full;
-            };
             // Its mailbox goes with the entry, which is how the session learns of it.
-            drop(entry);
+            let Some(entry) = longest.and_then(|(_, id)| entries.remove(&id)) else {
+                return false;
+            };
+            held = held.saturating_sub(entry.held.bytes());
         }
     }
 
-    fn set_detached(&self, id: &SessionId, detached: Option<Instant>) {
-        if let Some(entry) = self.entries.lock().unwrap().get_mut(id) {
-            entry.detached = detached;
+    fn with_entry(&self, id: &SessionId, shared: &Arc<Shared>, act: impl FnOnce(&mut Entry)) {
+        let mut entries = self.entries.lock().unwrap();
+        // After an eviction another session may have the name.
+        if let Some(entry) = entries.get_mut(id)
+            && Arc::ptr_eq(&entry.shared, shared)
+        {
+            act(entry);
         }
     }
 
-    fn remove(&self, id: &SessionId) {
-        self.entries.lock().unwrap().remove(id);
+    fn set_detached(&self, id: &SessionId, shared: &Arc<Shared>, detached: Option<Instant>) {
+        self.with_entry(id, shared, |entry| entry.detached = detached);
+        if detached.is_some() {
+            self.make_room(&mut self.entries.lock().unwrap(), 0);
+        }
+    }
+
+    fn remove(&self, id: &SessionId, shared: &Arc<Shared>) {
+        let mut entries = self.entries.lock().unwrap();
+        if entries
+            .get(id)
+            .is_some_and(|entry| Arc::ptr_eq(&entry.shared, shared))
+        {
+            entries.remove(id);
+        }
     }
 
     /// Sessions without a connection now.
@@ -350,11 +407,42 @@ async fn read_hello(ws: &mut WebSocket<Transport>) -> Result<Hello, ConnectionEr
     }
 }
 
+/// Hands the connection to the session that it asks for.
+async fn hand_over(
+    mailbox: &mpsc::Sender<Newcomer>,
+    hello: Hello,
+    ws: WebSocket<Transport>,
+    identity: Identity,
+) -> Attached {
+    let (answer, answered) = oneshot::channel();
+    let newcomer = Newcomer {
+        hello,
+        ws,
+        identity,
+        answer,
+    };
+    if let Err(error) = mailbox.send(newcomer).await {
+        return refuse(error.0.ws, Rejection::Expired);
+    }
+    match answered.await {
+        Ok(Ok(())) => Attached::Resumed,
+        Ok(Err(rejection)) => Attached::Refused(rejection),
+        Err(_) => Attached::Refused(Rejection::Expired),
+    }
+}
+
 /// Tells the client why, beside.
-fn refuse(mut ws: WebSocket<Transport>, rejection: Rejection) -> Attached {
+fn refuse(ws: WebSocket<Transport>, rejection: Rejection) -> Attached {
+    let packet = Some(rejection.to_packet());
+    dismiss(ws, packet, CloseCode::NORMAL, rejection.to_string());
+    Attached::Refused(rejection)
+}
+
+/// Says the last words on a connection, beside.
+fn dismiss(mut ws: WebSocket<Transport>, packet: Option<Bytes>, code: CloseCode, why: String) {
     let tell = async move {
-        if ws.write_packet(rejection.to_packet()).is_err()
-            || ws.close(CloseCode::NORMAL, &rejection.to_string()).is_err()
+        if packet.is_some_and(|packet| ws.write_packet(packet).is_err())
+            || ws.close(code, &why).is_err()
         {
             return;
         }
@@ -365,16 +453,40 @@ fn refuse(mut ws: WebSocket<Transport>, rejection: Rejection) -> Attached {
     };
     // The connection holds its place among the server's until then.
     tokio::spawn(timeout(defaults::SERVER_REFUSAL_TIMEOUT, tell));
-    Attached::Refused(rejection)
+}
+
+/// A session with its queues, to which everything comes back should its task vanish.
+pub(crate) struct Kept {
+    pub(crate) link: Link,
+    shared: Arc<Shared>,
+}
+
+impl Kept {
+    pub(crate) fn new(link: Link, shared: Arc<Shared>) -> Kept {
+        Kept { link, shared }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.link.vanish(&self.shared);
+    }
 }
 
 /// The task of one session on a server.
 struct Keeper {
     registry: Arc<Registry>,
     id: SessionId,
-    shared: Arc<Shared>,
-    link: Link,
     newcomers: mpsc::Receiver<Newcomer>,
+    kept: Kept,
+    /// Dropped after `kept`, so that the last report has what comes back.
+    _guard: TaskGuard,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.registry.remove(&self.id, &self.kept.shared);
+    }
 }
 
 /// What ended a wait.
@@ -387,37 +499,41 @@ enum Next {
 }
 
 impl Keeper {
-    async fn run(mut self, ws: WebSocket<Transport>, guard: TaskGuard) {
+    async fn run(mut self, ws: WebSocket<Transport>) {
         let mut next = Next::Connection(Box::new(ws));
         loop {
             next = match next {
                 Next::Connection(ws) => self.converse(*ws).await,
                 Next::Detached => self.wait().await,
                 Next::Evicted => {
-                    self.link.session().abort("the server had to make room");
+                    let why = ConnectionError::SessionLost(SessionLoss::Evicted);
+                    self.kept.link.give_up(why);
                     Next::Over
                 }
                 Next::Over => break,
             };
         }
-        self.registry.remove(&self.id);
-        let Keeper { shared, link, .. } = self;
-        link.finish(&shared).await;
-        drop(guard);
+        self.registry.remove(&self.id, &self.kept.shared);
+        self.newcomers.close();
+        while let Ok(newcomer) = self.newcomers.try_recv() {
+            newcomer.refuse(Rejection::Expired);
+        }
+        let Kept { link, shared } = &mut self.kept;
+        link.finish(shared).await;
     }
 
     /// Carries the session over one connection.
     async fn converse(&mut self, ws: WebSocket<Transport>) -> Next {
-        self.registry.set_detached(&self.id, None);
-        let shared = self.shared.clone();
-        let mut pump = Pump::new(ws, shared.clone(), Packets(&mut self.link));
+        let Kept { link, shared } = &mut self.kept;
+        self.registry.set_detached(&self.id, shared, None);
+        let mut pump = Pump::new(ws, shared.clone(), Packets(link));
         let ended = loop {
             tokio::select! {
                 biased;
                 newcomer = self.newcomers.recv() => {
                     let Some(newcomer) = newcomer else { return Next::Evicted };
                     // The older connection is dropped with its pump.
-                    match resume(pump.traffic().0, newcomer, &shared) {
+                    match resume(pump.traffic().0, newcomer, shared) {
                         Some(ws) => return Next::Connection(Box::new(ws)),
                         None => continue,
                     }
@@ -426,8 +542,8 @@ impl Keeper {
             }
         };
         drop(pump);
-        self.link.detach(&shared, Instant::now());
-        if self.link.is_over() || self.link.end().is_some() {
+        link.detach(shared, Instant::now());
+        if link.is_over() {
             return Next::Over;
         }
         let why = Arc::new(ended.why.unwrap_or(ConnectionError::EndOfStream));
@@ -439,18 +555,19 @@ impl Keeper {
 
     /// Waits for the client to come back.
     async fn wait(&mut self) -> Next {
-        self.registry.set_detached(&self.id, Some(Instant::now()));
-        let shared = self.shared.clone();
+        let Kept { link, shared } = &mut self.kept;
+        self.registry
+            .set_detached(&self.id, shared, Some(Instant::now()));
         loop {
             tokio::select! {
                 biased;
                 newcomer = self.newcomers.recv() => {
                     let Some(newcomer) = newcomer else { return Next::Evicted };
-                    if let Some(ws) = resume(&mut self.link, newcomer, &shared) {
+                    if let Some(ws) = resume(link, newcomer, shared) {
                         return Next::Connection(Box::new(ws));
                     }
                 }
-                () = self.link.serve_detached(&shared) => return Next::Over,
+                () = link.serve_detached(shared) => return Next::Over,
             }
         }
     }
@@ -458,36 +575,17 @@ impl Keeper {
 
 /// Resumes the session on a new connection, or refuses it.
 fn resume(link: &mut Link, newcomer: Newcomer, shared: &Shared) -> Option<WebSocket<Transport>> {
-    let Newcomer {
-        hello,
-        ws,
-        identity,
-    } = newcomer;
-    let now = Instant::now();
-    match link.session().resume(&hello, Token(random())) {
+    match link.session().resume(&newcomer.hello, Token(random())) {
         Ok(generation) => {
-            link.lose(now);
+            link.lose(shared, Instant::now());
             link.attached(generation);
-            shared.set_identity(identity);
-            Some(ws)
+            shared.set_identity(newcomer.identity);
+            let _ = newcomer.answer.send(Ok(()));
+            Some(newcomer.ws)
         }
         Err(rejection) => {
-            refuse(ws, rejection);
+            newcomer.refuse(rejection);
             None
         }
-    }
-}
-
-impl Link {
-    /// Ends the handle with the session.
-    pub(crate) async fn finish(mut self, shared: &Shared) {
-        let end = self.conclude(shared);
-        let report = self.report(end.clone());
-        shared.end(end.clone(), report);
-        if let Some(why) = &end {
-            self.mark(Gap::SessionLost { why: why.clone() });
-        }
-        self.drain(shared).await;
-        shared.inbox.end(end);
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod frames;
 pub mod proxy;
+pub mod sessions;
 
 use tokio::net::{TcpListener, TcpStream};
 use unstall::tokio_tungstenite::{

@@ -1,0 +1,144 @@
+//! From the outbox into the session, and what became of it.
+
+use std::task::Context;
+
+use tokio::time::Instant;
+use unstall_proto::{Fate, Kind, Payload, SendError};
+
+use super::{Link, Undelivered};
+use crate::{
+    defaults::{REPLAY_BYTES, SESSION_FLOOR_BYTES},
+    events::Event,
+    message::Message,
+    shared::Shared,
+};
+
+impl Link {
+    /// Moves messages from the outbox into the session while it has room: how many.
+    pub(super) fn accept(&mut self, shared: &Shared, cx: &Context<'_>, now: Instant) -> u64 {
+        // A session that keeps much is woken by the acknowledgement of it.
+        self.held_back = self.held.is_over_limit() && self.held.bytes() >= SESSION_FLOOR_BYTES;
+        let (mut accepted, mut expired) = (0, 0);
+        let (mut cost, mut permits) = (0, 0);
+        let mut too_large = Vec::new();
+        while !self.held_back {
+            if self.waiting.is_empty() {
+                let _ = shared.outbox.take(&mut self.waiting, None, now, cx);
+            }
+            let Some(queued) = self.waiting.front() else {
+                break;
+            };
+            if queued.expires.is_some_and(|expires| expires <= now) {
+                expired += 1;
+            } else {
+                match self.session.send(payload(&queued.message)) {
+                    Ok(seq) => {
+                        accepted += 1;
+                        self.unacknowledged.push_back(seq);
+                    }
+                    Err(SendError::TooLarge { .. }) => too_large.push(Undelivered {
+                        message: queued.message.clone(),
+                        maybe_delivered: false,
+                    }),
+                    Err(_) => break,
+                }
+            }
+            let (message_cost, message_permits) = shared.outbox.released(&queued.message);
+            cost += message_cost;
+            permits += message_permits;
+            self.waiting.pop_front();
+        }
+        if cost > 0 {
+            shared.outbox.release(cost, permits);
+        }
+        if expired > 0 {
+            shared.outbox.count_expired(expired);
+            shared.events.push(Event::Expired { messages: expired });
+        }
+        let done = accepted + expired + too_large.len() as u64;
+        if done > 0 {
+            self.flushes.push_back((self.session.accepted(), done));
+            let into_session = accepted + too_large.len() as u64;
+            shared.board.count_accepted(into_session);
+            self.give_back(shared, too_large);
+        }
+        accepted
+    }
+
+    /// Whether everything sent is in the session.
+    pub(super) fn is_idle(&self, shared: &Shared) -> bool {
+        self.waiting.is_empty() && !shared.outbox.has_queued()
+    }
+
+    /// What is on the socket now counts as flushed.
+    pub(super) fn settle_flushes(&mut self, shared: &Shared) {
+        let mut messages = 0;
+        while let Some((seq, count)) = self.flushes.front() {
+            if *seq > self.session.transmitted() {
+                break;
+            }
+            messages += count;
+            self.flushes.pop_front();
+        }
+        shared.outbox.complete(messages);
+    }
+
+    /// What the peer acknowledged counts as delivered.
+    pub(super) fn settle_deliveries(&mut self, shared: &Shared) {
+        let acknowledged = self.session.acknowledged();
+        let count = self
+            .unacknowledged
+            .partition_point(|seq| *seq <= acknowledged);
+        if count > 0 {
+            self.unacknowledged.drain(..count);
+            shared.board.count_settled(count as u64);
+        }
+    }
+
+    /// Messages that wait for the session come back to the outbox.
+    pub(super) fn put_back_waiting(&mut self, shared: &Shared) {
+        let waiting = std::mem::take(&mut self.waiting);
+        if !self.set_up {
+            shared.outbox.put_back(waiting);
+        }
+    }
+
+    /// Gives back what the peer never acknowledged, after the end.
+    pub(super) fn collect_undelivered(&mut self, shared: &Shared) {
+        let undelivered: Vec<_> = self
+            .session
+            .undelivered()
+            .map(|message| Undelivered {
+                maybe_delivered: message.fate == Fate::MaybeDelivered,
+                message: Message::new(message.kind == Kind::Text, message.payload),
+            })
+            .collect();
+        self.unacknowledged.clear();
+        let flushed = self.flushes.drain(..).map(|(_, count)| count).sum();
+        if self.set_up {
+            shared.board.count_settled(undelivered.len() as u64);
+        } else {
+            shared.outbox.complete(flushed);
+            self.give_back(shared, undelivered);
+        }
+    }
+
+    fn give_back(&self, shared: &Shared, messages: Vec<Undelivered>) {
+        if messages.is_empty() {
+            return;
+        }
+        let limit = shared.options.replay_bytes.max(REPLAY_BYTES);
+        let messages = shared.board.give_back(messages, limit);
+        if messages > 0 {
+            tracing::warn!(messages, "nobody took what sessions gave back undelivered");
+            shared.events.push(Event::UndeliveredDropped { messages });
+        }
+    }
+}
+
+fn payload(message: &Message) -> Payload<'_> {
+    match message.as_text() {
+        Some(text) => Payload::Text(text),
+        None => Payload::Binary(message.as_bytes()),
+    }
+}
