@@ -49,10 +49,12 @@ impl Partial {
         Ok(())
     }
 
-    fn finish(self, end: Position) -> Result<Batch, ProtocolError> {
+    fn finish(mut self, end: Position) -> Result<Batch, ProtocolError> {
         if self.kind == Kind::Text && !is_utf8(&self.payload) {
             return Err(ProtocolError::InvalidText);
         }
+        // It may wait for long: what it had room to grow is given back.
+        self.payload.shrink_to_fit();
         Ok(Batch::assembled(
             self.kind,
             self.payload.into(),
@@ -167,8 +169,14 @@ impl Inbox {
         }
         if count > 0 {
             let end = self.advance(count, cost, bounds)?;
-            let batch = Batch::records(records.slice(from..at), self.received, end);
-            self.batches.push_back(batch);
+            // A slice keeps its whole packet in memory, so it must be all of it: what was not
+            // paid for by credit, as duplicates, must not be held.
+            let run = match at - from == records.len() {
+                true => records.clone(),
+                false => Bytes::copy_from_slice(&records[from..at]),
+            };
+            self.batches
+                .push_back(Batch::records(run, self.received, end));
             self.received = end;
         }
         Ok(at)

@@ -1,0 +1,79 @@
+//! The fuzz targets (`fuzz/`) as plain tests: what was found stays found, and the targets run on
+//! a stable toolchain.
+
+use std::num::NonZeroU64;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use unstall_proto::limits::{MIN_MAX_MESSAGE, MIN_WINDOW};
+use unstall_proto::{Config, Epoch, Generation, Hello, Seq, Session, SessionId, Time, Token};
+
+const NOW: Time = Time::ORIGIN;
+
+fn server() -> (Session, Generation) {
+    let config = Config::new()
+        .window(MIN_WINDOW)
+        .max_window(MIN_WINDOW)
+        .max_message(MIN_MAX_MESSAGE);
+    let hello = Hello {
+        id: SessionId([1; 16]),
+        token: Token([2; 16]),
+        epoch: None,
+        generation: Generation::new(1),
+        received: Seq::ZERO,
+        acked: Seq::ZERO,
+        credit: unstall_proto::Offset::new(MIN_WINDOW),
+        max_message: MIN_MAX_MESSAGE,
+    };
+    let epoch = Epoch(NonZeroU64::MIN);
+    let (mut session, generation) =
+        Session::server(config, &hello, epoch, Token([3; 16])).unwrap();
+    session.poll_transmit(NOW, generation).unwrap();
+    (session, generation)
+}
+
+/// A data packet of records that are not text, each with its continue bit and length.
+fn data(first: u64, records: &[(bool, usize)]) -> Bytes {
+    let mut buf = BytesMut::new();
+    buf.put_u8(0x10);
+    buf.put_u64(first);
+    for (continues, length) in records {
+        let word = (*length as u32) << 2 | u32::from(*continues) << 1;
+        buf.put_u32(0x8000_0000 | word);
+        buf.put_bytes(b'x', *length);
+    }
+    Bytes::copy_from_slice(&buf)
+}
+
+/// What the session holds of that many packets, in bytes.
+fn held_after(packets: u64, packet: impl Fn(u64) -> Bytes) -> u64 {
+    let (mut session, generation) = server();
+    let held = allocation_counter::measure(|| {
+        for number in 1..=packets {
+            let packet = packet(number);
+            session.handle_packet(NOW, generation, packet).unwrap();
+        }
+    });
+    u64::try_from(held.bytes_current).unwrap()
+}
+
+#[test]
+fn a_new_record_behind_a_duplicate_holds_only_itself() {
+    // Seen: a packet of a known record of 60,000 bytes and a new, empty one. The empty message
+    // was a slice of the packet and kept all of it in memory, for 64 bytes of credit: a window of
+    // 256 KiB let a peer occupy 240 MB.
+    let held = held_after(500, |number| match number {
+        1 => data(1, &[(false, 60_000)]),
+        next => data(next - 1, &[(false, 60_000), (false, 0)]),
+    });
+    assert!(held < 2 * MIN_WINDOW, "{held} bytes");
+}
+
+#[test]
+fn a_message_that_was_put_together_holds_only_itself() {
+    // Seen: the buffer of a message of many records doubles as it grows, and the whole message
+    // kept that room while it waited for the application.
+    let held = held_after(7, |number| {
+        data(2 * number - 1, &[(true, 30_000), (false, 1)])
+    });
+    assert!(held < 7 * 31_000 + 10_000, "{held} bytes");
+}
