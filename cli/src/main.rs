@@ -20,6 +20,7 @@ mod rss;
 mod runtime;
 mod serve;
 mod stdout;
+mod verify;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
