@@ -36,6 +36,10 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10",
           help_heading = "Connection")]
     connect_timeout: Duration,
+
+    /// Offer no session, also to a server that speaks them
+    #[arg(long, help_heading = "Connection")]
+    plain: bool,
 }
 
 impl Connect {
@@ -43,6 +47,9 @@ impl Connect {
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let mut client = Client::new(&self.url)
             .options(Options::default().connect_timeout(self.connect_timeout));
+        if self.plain {
+            client = client.plain();
+        }
         for (name, value) in &self.headers {
             client = client.header(name, value);
         }
@@ -80,6 +87,14 @@ pub(crate) async fn log_events(mut events: Events) {
             }
             Event::Connected { generation } if generation > 1 => {
                 tracing::warn!("connected again");
+            }
+            Event::Resumed { after, replayed } => {
+                tracing::info!(
+                    "the session goes on after {after:.1?}, {replayed} records sent again"
+                );
+            }
+            Event::SessionLost { why, undelivered } => {
+                tracing::warn!("{why}; {undelivered} messages come back undelivered");
             }
             // Told already, by the loss.
             Event::Stalled {

@@ -11,6 +11,7 @@ mod connect;
 mod demo;
 mod doctor;
 mod failure;
+mod faults;
 mod logging;
 mod man;
 mod packets;

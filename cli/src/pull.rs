@@ -6,7 +6,7 @@ use clap::Args;
 use futures_util::FutureExt;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde::Serialize;
-use unstall::{CloseCode, Connection, ConnectionError, Gap, Incoming};
+use unstall::{CloseCode, Connection, ConnectionError, Gap, Incoming, Stats};
 
 use crate::connect::{Connect, connect_failure, log_events, parse_seconds};
 use crate::failure::Failure;
@@ -16,8 +16,11 @@ use crate::rss::peak_rss_bytes;
 use crate::{runtime, stdout};
 
 const EXAMPLES: &str = "\
-A plain WebSocket cannot resume. When the connection is lost, what was under
-way is gone: pull counts it as lost and ends with exit code 1.
+A server that speaks sessions, as `unstall serve` does, goes on over any number
+of broken connections where it was, once and in order. A plain WebSocket cannot
+resume. When its connection is lost, or the server of a session is started
+anew, what was under way is gone: pull counts it as lost and ends with exit
+code 1.
 
 Examples:
   unstall pull ws://127.0.0.1:9100/packets
@@ -63,6 +66,8 @@ struct PullResult {
     messages_per_second: f64,
     bytes_per_second: f64,
     reconnects: u64,
+    /// How often a session went on over a new connection.
+    resumed: u64,
     peak_rss_bytes: Option<u64>,
     /// Why the run ended before the server was done.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,6 +87,8 @@ enum Broken {
     Connection(#[from] ConnectionError),
     #[error("the connection was lost and made again, and what was under way is gone: {0}")]
     Reconnected(std::sync::Arc<ConnectionError>),
+    #[error("what was under way is gone: {0}")]
+    SessionLost(std::sync::Arc<ConnectionError>),
     #[error("messages are missing: {0:?}")]
     Missing(Gap),
     #[error("interrupted")]
@@ -119,7 +126,7 @@ impl Pull {
             Ok(connection) => connection,
             Err(error) => match connect_failure(error) {
                 Failure::Work(reason) => {
-                    return Ok(self.result(&checker, started, 0, Some(reason)));
+                    return Ok(self.result(&checker, started, None, Some(reason)));
                 }
                 usage => return Err(usage),
             },
@@ -131,9 +138,8 @@ impl Pull {
             run = self.receive(&mut connection, &mut checker, &bar) => run,
             _ = tokio::signal::ctrl_c() => Err(Broken::Interrupted),
         };
-        let reconnects = connection.stats().connections.saturating_sub(1);
         let error = run.err().map(|broken| broken.to_string());
-        let result = self.result(&checker, started, reconnects, error);
+        let result = self.result(&checker, started, Some(connection.stats()), error);
         bar.finish_and_clear();
         connection.close(CloseCode::NORMAL, "").await;
         logging.abort();
@@ -161,6 +167,7 @@ impl Pull {
                 Incoming::Gap(Gap::Reconnected { why, .. }) => {
                     return Err(Broken::Reconnected(why));
                 }
+                Incoming::Gap(Gap::SessionLost { why }) => return Err(Broken::SessionLost(why)),
                 Incoming::Gap(gap) => return Err(Broken::Missing(gap)),
             }
             if self.slow > 0 || checker.received().is_multiple_of(64) {
@@ -198,7 +205,7 @@ impl Pull {
         &self,
         checker: &Checker,
         started: Instant,
-        reconnects: u64,
+        stats: Option<Stats>,
         error: Option<String>,
     ) -> PullResult {
         let seconds = started.elapsed().as_secs_f64();
@@ -208,7 +215,10 @@ impl Pull {
             seconds,
             messages_per_second: report.received as f64 / seconds,
             bytes_per_second: checker.bytes() as f64 / seconds,
-            reconnects,
+            reconnects: stats
+                .as_ref()
+                .map_or(0, |stats| stats.connections.saturating_sub(1)),
+            resumed: stats.map_or(0, |stats| stats.resumes),
             peak_rss_bytes: peak_rss_bytes(),
             error,
         }
@@ -238,13 +248,14 @@ impl std::fmt::Display for PullResult {
             "{} of {} packets received: {verdict}\n\
              lost {lost}, duplicated {duplicated}, reordered {reordered}, corrupted {corrupted}\n\
              {:.2} seconds, {} packets a second, {} a second\n\
-             {} reconnects, {memory} of memory at the peak",
+             {} reconnects, {} sessions resumed, {memory} of memory at the peak",
             HumanCount(received),
             HumanCount(count),
             self.seconds,
             HumanCount(self.messages_per_second as u64),
             HumanBytes(self.bytes_per_second as u64),
             self.reconnects,
+            self.resumed,
         )
     }
 }

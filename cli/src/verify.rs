@@ -7,17 +7,15 @@ use unstall::defaults;
 
 use crate::connect::{parse_header, parse_url};
 use crate::failure::Failure;
+use crate::faults::Kind;
 use crate::{runtime, stdout};
-use faults::Kind;
 use plan::Sizes;
 use run::Run;
 
-mod faults;
 mod ledger;
 mod peer;
 mod plan;
 mod process;
-mod proxy;
 mod run;
 mod stream;
 mod talk;
@@ -75,8 +73,12 @@ pub(crate) struct Verify {
     size: Sizes,
 
     /// Which faults, separated by commas
-    #[arg(long, value_name = "FAULTS", value_delimiter = ',',
-          default_value = "cut,freeze,delay,refuse,slow")]
+    #[arg(
+        long,
+        value_name = "FAULTS",
+        value_delimiter = ',',
+        default_value = "cut,freeze,delay,refuse,slow"
+    )]
     faults: Vec<Kind>,
 
     /// How many faults, spread over the run; 0 for none

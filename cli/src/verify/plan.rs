@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::faults::Random;
+use crate::faults::Random;
 use crate::packets::{HEADER_BYTES, MAX_PACKET_BYTES, intact_index, packet};
 
 /// Sizes of messages, each size as likely as the other: of one index always the same.

@@ -8,8 +8,8 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::faults::Direction;
 use super::talk::{Order, Part, Report, Side};
+use crate::faults::Direction;
 use crate::rss::peak_rss_bytes_of;
 
 /// Reports that wait for the verifier, at most. Past them they wait in the pipe.

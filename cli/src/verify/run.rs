@@ -8,14 +8,15 @@ use indicatif::{HumanCount, ProgressBar};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout_at};
 
-use super::faults::{Action, Direction, Fault, Schedule};
 use super::ledger::Ledger;
+use super::peer::SILENCE;
 use super::process::{Ears, Process, Speaker};
-use super::proxy::{self, Route};
 use super::talk::{Connections, Order, Part, Report, Side};
 use super::verdict::{Found, Verdict};
 use super::{Aim, memory_limit_bytes};
 use crate::failure::Failure;
+use crate::faults::proxy::{self, Route};
+use crate::faults::{Action, Direction, Fault, Schedule};
 use crate::progress::packets_bar;
 
 /// How often the bar and the processes' memory are looked at.
@@ -58,12 +59,8 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) async fn start(aim: Aim) -> Result<Self, Failure> {
-        let schedule = Schedule::draw(
-            &aim.faults,
-            aim.times,
-            aim.sizes.bytes(aim.count),
-            aim.seed,
-        );
+        let bytes = [aim.sizes.bytes(aim.count); 2];
+        let schedule = Schedule::draw(&aim.faults, aim.times, bytes, SILENCE, aim.seed);
         let (server_at, upstream) = watch::channel(SocketAddr::from(([127, 0, 0, 1], 0)));
         let route = match aim.url {
             Some(_) => Route::Asked,
@@ -247,9 +244,9 @@ impl Run {
         }
         let seconds = (at - self.started).as_secs_f64();
         let offset = HumanCount(offset);
-        self.bar.println(format!(
-            "{seconds:7.2} s  {action}, after {offset} bytes {direction}"
-        ));
+        let story = format!("{action}, after {offset} bytes {direction}");
+        tracing::info!("{story}");
+        self.bar.println(format!("{seconds:7.2} s  {story}"));
         match action {
             Action::Cut { .. } | Action::Refuse(_) => {
                 self.cut_at.get_or_insert(at);
@@ -264,7 +261,7 @@ impl Run {
                     taker.order(Order::pause(lasts)).await;
                 }
             }
-            Action::Freeze(_) | Action::Delay { .. } => {}
+            Action::Freeze(_) | Action::Swallow(_) | Action::Delay { .. } => {}
         }
     }
 
@@ -344,7 +341,12 @@ impl Run {
         let longest_silence = self.ways().map(Ledger::longest_silence).max();
         let ways = self.ways().count();
         Verdict::new(Found {
-            accounts: self.ledgers.into_iter().take(ways).map(Ledger::close).collect(),
+            accounts: self
+                .ledgers
+                .into_iter()
+                .take(ways)
+                .map(Ledger::close)
+                .collect(),
             reconnects: self.connections.reconnects,
             resumes: self.connections.resumes,
             sessions_lost: self.connections.sessions_lost,

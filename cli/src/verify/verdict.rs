@@ -180,11 +180,7 @@ impl fmt::Display for Verdict {
             "longest silence", self.longest_silence_ms
         )?;
         if let (Some(p50), Some(p99)) = (self.recovery_ms_p50, self.recovery_ms_p99) {
-            writeln!(
-                f,
-                "{:<24} {p50:>12.1} ms, p99 {p99:.1} ms",
-                "recovery p50"
-            )?;
+            writeln!(f, "{:<24} {p50:>12.1} ms, p99 {p99:.1} ms", "recovery p50")?;
         }
         let limit = HumanBytes(self.told.memory_limit_bytes);
         for (side, peak) in [

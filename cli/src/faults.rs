@@ -1,16 +1,17 @@
-//! Which faults there are, and at which byte of the run each one strikes.
+//! Faults of the network: which there are, and at which byte of a run each one strikes.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::peer::SILENCE;
 use crate::packets::SplitMix64;
+
+pub(crate) mod proxy;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Cut,
     Freeze,
     Delay,
@@ -20,7 +21,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Cut,
         Self::Freeze,
         Self::Delay,
@@ -29,7 +30,7 @@ impl Kind {
         Self::Slow,
     ];
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cut => "cut",
             Self::Freeze => "freeze",
@@ -52,7 +53,7 @@ impl FromStr for Kind {
 
 /// Which way bytes and messages flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(crate) enum Direction {
     /// From the client to the server.
     Up,
     /// From the server to the client.
@@ -60,10 +61,10 @@ pub(super) enum Direction {
 }
 
 impl Direction {
-    pub(super) const BOTH: [Self; 2] = [Self::Up, Self::Down];
+    pub(crate) const BOTH: [Self; 2] = [Self::Up, Self::Down];
 
     /// Its place in an array of two.
-    pub(super) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self as usize
     }
 }
@@ -79,11 +80,13 @@ impl fmt::Display for Direction {
 
 /// What one fault does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Every connection ends: with a reset, which destroys what is under way, or with a FIN.
     Cut { reset: bool },
     /// Nothing passes on the connections that there are; then it passes late.
     Freeze(Duration),
+    /// As a freeze, but what is written vanishes as if it were delivered, and comes out late.
+    Swallow(Duration),
     /// Everything is held back for `by`, for so long.
     Delay { lasts: Duration, by: Duration },
     /// Every connection is reset, and new ones are too for so long.
@@ -95,7 +98,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    fn draw(kind: Kind, direction: Direction, random: &mut Random) -> Self {
+    fn draw(kind: Kind, direction: Direction, silence: Duration, random: &mut Random) -> Self {
         match kind {
             Kind::Cut => Self::Cut {
                 reset: random.below(2) == 0,
@@ -103,7 +106,7 @@ impl Action {
             // One in four outlives the silence time: the connection is given up as dead, another
             // is made, and then late bytes come out of the old one.
             Kind::Freeze if random.below(4) == 0 => {
-                Self::Freeze(SILENCE + random.millis(200, 1_000))
+                Self::Swallow(silence + random.millis(200, 1_000))
             }
             Kind::Freeze => Self::Freeze(random.millis(50, 400)),
             Kind::Delay => Self::Delay {
@@ -123,6 +126,7 @@ impl fmt::Display for Action {
             Self::Cut { reset: true } => write!(f, "cut with a reset"),
             Self::Cut { reset: false } => write!(f, "cut with a FIN"),
             Self::Freeze(lasts) => write!(f, "frozen for {lasts:?}"),
+            Self::Swallow(lasts) => write!(f, "swallowed for {lasts:?}"),
             Self::Delay { lasts, by } => write!(f, "delayed by {by:?} for {lasts:?}"),
             Self::Refuse(lasts) => write!(f, "cut, and refused for {lasts:?}"),
             Self::Restart(after) => write!(f, "server killed, started again after {after:?}"),
@@ -138,17 +142,17 @@ impl fmt::Display for Action {
 
 /// A fault and its place: behind so many bytes of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) direction: Direction,
-    pub(super) offset: u64,
-    pub(super) action: Action,
+pub(crate) struct Fault {
+    pub(crate) direction: Direction,
+    pub(crate) offset: u64,
+    pub(crate) action: Action,
 }
 
 /// The faults still to come and how far each direction has got.
 ///
 /// Places are byte offsets, not times, so that a run meets all its faults however fast it is.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     moved: [u64; 2],
     /// By direction, each in the order of its offsets.
     coming: [VecDeque<Fault>; 2],
@@ -158,13 +162,19 @@ pub(super) struct Schedule {
 const LAST_FAULT_PERCENT: u64 = 95;
 
 impl Schedule {
-    /// Draws `count` faults of these kinds over `bytes` in each direction. The same arguments
-    /// always give the same faults.
-    pub(super) fn draw(kinds: &[Kind], count: usize, bytes: u64, seed: u64) -> Self {
+    /// Draws `count` faults of these kinds over so many bytes in each direction, between peers that
+    /// give a connection up after `silence`. The same arguments always give the same faults.
+    pub(crate) fn draw(
+        kinds: &[Kind],
+        count: usize,
+        bytes: [u64; 2],
+        silence: Duration,
+        seed: u64,
+    ) -> Self {
         let mut random = Random::new(seed);
         let mut coming = [VecDeque::new(), VecDeque::new()];
         let mut kinds_left = Vec::new();
-        let span = bytes / 100 * LAST_FAULT_PERCENT;
+        let both = bytes[0].saturating_add(bytes[1]).max(1);
         for number in 0..count as u64 {
             if kinds_left.is_empty() {
                 kinds_left = kinds.to_vec();
@@ -173,11 +183,14 @@ impl Schedule {
                 break;
             }
             let kind = kinds_left.swap_remove(random.below(kinds_left.len() as u64) as usize);
-            let direction = Direction::BOTH[random.below(2) as usize];
+            // A direction with more bytes gets more of the faults.
+            let down = random.below(both) >= bytes[0];
+            let direction = Direction::BOTH[usize::from(down)];
             // Each in a stretch of its own: spread out, and yet anywhere.
+            let span = bytes[direction.index()] / 100 * LAST_FAULT_PERCENT;
             let stretch = span / count as u64;
             let offset = number * stretch + random.below(stretch.max(1));
-            let action = Action::draw(kind, direction, &mut random);
+            let action = Action::draw(kind, direction, silence, &mut random);
             coming[direction.index()].push_back(Fault {
                 direction,
                 offset: offset.max(1),
@@ -191,7 +204,7 @@ impl Schedule {
     }
 
     /// `len` bytes want to pass: how many may before a fault strikes, and the fault.
-    pub(super) fn pass(&mut self, direction: Direction, len: usize) -> (usize, Option<Fault>) {
+    pub(crate) fn pass(&mut self, direction: Direction, len: usize) -> (usize, Option<Fault>) {
         let moved = &mut self.moved[direction.index()];
         let coming = &mut self.coming[direction.index()];
         let left = coming
@@ -208,15 +221,15 @@ impl Schedule {
 
 /// Seeded numbers.
 #[derive(Debug)]
-pub(super) struct Random(SplitMix64);
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(SplitMix64(seed))
     }
 
     /// Less than `end`, which is not zero.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         // The bias is below 2^-40 for every `end` used here.
         self.0.next() % end
     }
@@ -230,13 +243,15 @@ impl Random {
 mod tests {
     use super::*;
 
+    const SILENCE: Duration = Duration::from_secs(1);
+
     #[test]
     fn a_seed_gives_the_same_faults_and_another_seed_others() {
-        let drawn = |seed| Schedule::draw(&Kind::ALL, 60, 1 << 20, seed).coming;
+        let drawn = |seed| Schedule::draw(&Kind::ALL, 60, [1 << 20; 2], SILENCE, seed).coming;
         assert_eq!(drawn(7), drawn(7));
         assert_ne!(drawn(7), drawn(8));
         for kind in Kind::ALL {
-            let one = Schedule::draw(&[kind], 5, 1 << 20, 1).coming;
+            let one = Schedule::draw(&[kind], 5, [1 << 20; 2], SILENCE, 1).coming;
             assert_eq!(one[0].len() + one[1].len(), 5);
         }
     }
@@ -244,7 +259,7 @@ mod tests {
     #[test]
     fn each_fault_strikes_at_its_byte_whatever_the_pieces_are() {
         for piece in [1, 7, 1000, 1 << 20] {
-            let mut schedule = Schedule::draw(&[Kind::Cut], 40, 100_000, 3);
+            let mut schedule = Schedule::draw(&[Kind::Cut], 40, [100_000; 2], SILENCE, 3);
             let expected = schedule.coming.clone();
             for direction in Direction::BOTH {
                 let (mut moved, mut struck) = (0, VecDeque::new());
@@ -265,12 +280,16 @@ mod tests {
     }
 
     #[test]
+    fn a_direction_without_bytes_gets_no_faults() {
+        let drawn = Schedule::draw(&[Kind::Cut], 12, [0, 1 << 20], SILENCE, 9).coming;
+        assert_eq!((drawn[0].len(), drawn[1].len()), (0, 12));
+    }
+
+    #[test]
     fn a_run_without_faults_or_of_few_bytes_is_no_panic() {
-        assert_eq!(
-            Schedule::draw(&[], 20, 1000, 1).pass(Direction::Up, 9).0,
-            9
-        );
-        let mut tiny = Schedule::draw(&Kind::ALL, 20, 3, 1);
+        let mut none = Schedule::draw(&[], 20, [1000; 2], SILENCE, 1);
+        assert_eq!(none.pass(Direction::Up, 9), (9, None));
+        let mut tiny = Schedule::draw(&Kind::ALL, 20, [3, 0], SILENCE, 1);
         for direction in Direction::BOTH {
             while tiny.pass(direction, 3).1.is_some() {}
         }

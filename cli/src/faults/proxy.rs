@@ -1,4 +1,4 @@
-//! The TCP proxy between the two processes: passes bytes on, until a fault strikes.
+//! The TCP proxy between two peers: passes bytes on, until a fault strikes.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,16 +6,20 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::faults::{Action, Direction, Fault, Schedule};
+use super::{Action, Direction, Fault, Schedule};
 
 /// Read and passed on at once. Small, so that the proxy adds little to what the kernel holds.
 const PIECE_BYTES: usize = 16 << 10;
+
+/// What a connection may swallow, each way; beyond it, it only freezes.
+const SWALLOWED_BYTES: usize = 8 << 20;
 
 /// The longest CONNECT request.
 const CONNECT_BYTES: usize = 8 << 10;
@@ -25,7 +29,7 @@ const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where connections lead.
 #[derive(Debug)]
-pub(super) enum Route {
+pub(crate) enum Route {
     /// To this server, which may move.
     To(watch::Receiver<SocketAddr>),
     /// Where the client says, in a CONNECT request (RFC 9110 §9.3.6).
@@ -38,11 +42,19 @@ struct Weather {
     /// Connections with a lower number are cut.
     cut_below: u64,
     reset: bool,
-    /// Connections with a lower number pass nothing until then.
-    frozen: (u64, Instant),
+    frozen: Frozen,
     delayed_until: Instant,
     delayed_by: Duration,
     refused_until: Instant,
+}
+
+/// Connections with a lower number than `below` pass nothing on.
+#[derive(Clone, Copy, Debug)]
+struct Frozen {
+    below: u64,
+    until: Instant,
+    /// But they take what is written.
+    swallow: bool,
 }
 
 #[derive(Debug)]
@@ -54,7 +66,7 @@ struct Proxy {
 }
 
 /// Starts the proxy: its address, and the faults as they strike. Lives as long as the runtime.
-pub(super) async fn start(
+pub(crate) async fn start(
     route: Route,
     schedule: Schedule,
 ) -> io::Result<(SocketAddr, mpsc::UnboundedReceiver<(Instant, Fault)>)> {
@@ -64,7 +76,11 @@ pub(super) async fn start(
     let weather = Weather {
         cut_below: 0,
         reset: false,
-        frozen: (0, now),
+        frozen: Frozen {
+            below: 0,
+            until: now,
+            swallow: false,
+        },
         delayed_until: now,
         delayed_by: Duration::ZERO,
         refused_until: now,
@@ -101,7 +117,9 @@ impl Proxy {
     /// One connection, until either end leaves or it is cut.
     async fn carry(&self, number: u64, mut client: TcpStream) {
         let Ok(mut server) = self.connect(&mut client).await else {
-            reset(&client);
+            if matches!(self.route, Route::To(_)) {
+                reset(&client);
+            }
             return;
         };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
@@ -137,11 +155,7 @@ impl Proxy {
                     let server = *server.borrow();
                     TcpStream::connect(server).await
                 }
-                Route::Asked => {
-                    let server = TcpStream::connect(read_connect(client).await?).await?;
-                    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
-                    Ok(server)
-                }
+                Route::Asked => tunnel(client).await,
             }
         };
         timeout(UPSTREAM_TIMEOUT, server).await?
@@ -155,42 +169,58 @@ impl Proxy {
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
     ) -> io::Result<()> {
-        let mut buffer = vec![0; PIECE_BYTES];
+        let mut held = BytesMut::with_capacity(PIECE_BYTES);
         loop {
-            let len = from.read(&mut buffer).await?;
-            self.hold_back(number).await;
-            if len == 0 {
-                return to.shutdown().await;
-            }
-            let mut piece = &buffer[..len];
+            let mut ended = read_piece(&mut from, &mut held).await? == 0;
             loop {
-                let (len, fault) = self.schedule.lock().unwrap().pass(direction, piece.len());
-                to.write_all(&piece[..len]).await?;
-                piece = &piece[len..];
-                let Some(fault) = fault else { break };
-                self.strike(fault, number).await;
-                self.hold_back(number).await;
+                ended |= self.hold_back(number, &mut from, &mut held).await?;
+                let (len, fault) = self.schedule.lock().unwrap().pass(direction, held.len());
+                to.write_all(&held.split_to(len)).await?;
+                match fault {
+                    Some(fault) => self.strike(fault, number),
+                    None => break,
+                }
+            }
+            if ended {
+                return to.shutdown().await;
             }
         }
     }
 
-    /// Waits while nothing may pass; for good on a connection that is cut.
-    async fn hold_back(&self, number: u64) {
+    /// Waits while nothing may pass; for good on a connection that is cut. `true`: what it
+    /// swallowed meanwhile was the last there is.
+    async fn hold_back(
+        &self,
+        number: u64,
+        from: &mut (impl AsyncRead + Unpin),
+        held: &mut BytesMut,
+    ) -> io::Result<bool> {
         let weather = *self.weather.borrow();
         let now = Instant::now();
         if number < weather.cut_below {
             std::future::pending::<()>().await;
         }
-        let (below, until) = weather.frozen;
-        if number < below {
-            sleep_until(until).await;
+        let frozen = weather.frozen;
+        let mut ended = false;
+        if number < frozen.below {
+            let thaw = sleep_until(frozen.until);
+            tokio::pin!(thaw);
+            while frozen.swallow && !ended && held.len() < SWALLOWED_BYTES {
+                tokio::select! {
+                    () = &mut thaw => return Ok(false),
+                    // A peer that gives the connection up does not unmake what it wrote.
+                    len = read_piece(from, held) => ended = len.unwrap_or(0) == 0,
+                }
+            }
+            thaw.await;
         }
         if now < weather.delayed_until {
             tokio::time::sleep(weather.delayed_by).await;
         }
+        Ok(ended)
     }
 
-    async fn strike(&self, fault: Fault, number: u64) {
+    fn strike(&self, fault: Fault, number: u64) {
         let now = Instant::now();
         self.weather.send_modify(|weather| match fault.action {
             Action::Cut { reset } => {
@@ -202,7 +232,13 @@ impl Proxy {
                 weather.reset = true;
                 weather.refused_until = now + lasts;
             }
-            Action::Freeze(lasts) => weather.frozen = (number + 1, now + lasts),
+            Action::Freeze(lasts) | Action::Swallow(lasts) => {
+                weather.frozen = Frozen {
+                    below: number + 1,
+                    until: now + lasts,
+                    swallow: matches!(fault.action, Action::Swallow(_)),
+                }
+            }
             Action::Delay { lasts, by } => {
                 weather.delayed_until = now + lasts;
                 weather.delayed_by = by;
@@ -214,10 +250,35 @@ impl Proxy {
     }
 }
 
+/// Reads what there is, up to a piece: how many bytes; none at the end.
+async fn read_piece(from: &mut (impl AsyncRead + Unpin), held: &mut BytesMut) -> io::Result<usize> {
+    held.reserve(PIECE_BYTES);
+    from.take(PIECE_BYTES as u64).read_buf(held).await
+}
+
 /// Makes the drop of this socket a reset, which destroys what is under way.
 fn reset(socket: &TcpStream) {
     // A socket that is gone already needs none.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Connects where the client asks to, and tells it how that went.
+async fn tunnel(client: &mut TcpStream) -> io::Result<TcpStream> {
+    let target = read_connect(client).await?;
+    let connected = TcpStream::connect(target).await;
+    let answer = match &connected {
+        Ok(_) => "HTTP/1.1 200 OK\r\n\r\n".to_owned(),
+        Err(error) => {
+            let body = error.to_string();
+            let len = body.len();
+            format!("HTTP/1.1 502 Bad Gateway\r\ncontent-length: {len}\r\n\r\n{body}")
+        }
+    };
+    client.write_all(answer.as_bytes()).await?;
+    if connected.is_err() {
+        client.shutdown().await?;
+    }
+    connected
 }
 
 /// Reads a CONNECT request: the `HOST:PORT` that it names.
