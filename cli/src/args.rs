@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::{cat, completions, demo, doctor, man, pull, serve};
+use crate::{cat, completions, demo, doctor, man, pull, serve, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,6 +13,7 @@ Examples:
   unstall serve                             a server to test against
   unstall pull ws://127.0.0.1:9100/packets  100,000 packets, each one checked
   unstall cat wss://feed.example/stream     received messages as lines
+  unstall verify                            broken connections, no message lost
   unstall doctor                            which connection is stuck, and why
   echo '{\"report\":true}' | unstall cat ws://127.0.0.1:9100/sink
 
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Serve(serve::Serve),
     Pull(pull::Pull),
     Cat(cat::Cat),
+    Verify(verify::Verify),
+    VerifyPeer(verify::VerifyPeer),
     Doctor(doctor::Arguments),
     Completions(completions::Completions),
     Man(man::Man),
@@ -51,6 +54,8 @@ impl Command {
             Self::Serve(serve) => serve.run(),
             Self::Pull(pull) => pull.run(),
             Self::Cat(cat) => cat.run(),
+            Self::Verify(verify) => verify.run(),
+            Self::VerifyPeer(peer) => peer.run(),
             Self::Completions(completions) => completions.run(),
             Self::Man(man) => man.run(),
         };

@@ -23,9 +23,9 @@ Each line of standard input becomes one text message, without its line end;
 each received message is written to standard output with a newline behind it.
 A received message that itself holds newlines takes several lines.
 
-When the connection is lost, cat connects again; lines wait meanwhile. What the
-server sent in between is missing: standard error says so at that place. cat
-ends when standard input has ended, everything was sent and --linger has
+When the connection is lost, cat connects again; lines wait meanwhile. With a
+server that speaks sessions nothing is lost by that. With any other, what it
+sent in between is missing: standard error says so at that place. cat ends when standard input has ended, everything was sent and --linger has
 passed, or when the server closes the connection for good (close code 1000).
 
 Examples:
@@ -98,6 +98,12 @@ impl Cat {
         });
         let printed = printed?;
         sent?;
+        let undelivered = sender.take_undelivered().len() + report.maybe_delivered.len();
+        if undelivered > 0 {
+            return Err(Failure::work(format_args!(
+                "the session was lost with {undelivered} messages that the server may not have"
+            )));
+        }
         let unsent = report.unsent.len() + usize::from(waiting.load(Relaxed));
         if unsent > 0 && printed == Printed::All {
             return Err(Failure::work(format_args!(

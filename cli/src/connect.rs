@@ -36,6 +36,10 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10",
           help_heading = "Connection")]
     connect_timeout: Duration,
+
+    /// Offer no session, also to a server that speaks them
+    #[arg(long, help_heading = "Connection")]
+    plain: bool,
 }
 
 impl Connect {
@@ -43,6 +47,9 @@ impl Connect {
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let mut client = Client::new(&self.url)
             .options(Options::default().connect_timeout(self.connect_timeout));
+        if self.plain {
+            client = client.plain();
+        }
         for (name, value) in &self.headers {
             client = client.header(name, value);
         }
@@ -82,10 +89,12 @@ pub(crate) async fn log_events(mut events: Events) {
                 tracing::warn!("connected again");
             }
             Event::Resumed { after, replayed } => {
-                tracing::warn!("session resumed after {after:.1?}, {replayed} records sent again");
+                tracing::info!(
+                    "the session goes on after {after:.1?}, {replayed} records sent again"
+                );
             }
             Event::SessionLost { why, undelivered } => {
-                tracing::warn!("session lost with {undelivered} messages undelivered: {why}");
+                tracing::warn!("{why}; {undelivered} messages come back undelivered");
             }
             // Told already, by the loss.
             Event::Stalled {
@@ -103,7 +112,7 @@ pub(crate) async fn log_events(mut events: Events) {
     }
 }
 
-fn parse_url(text: &str) -> Result<String, String> {
+pub(crate) fn parse_url(text: &str) -> Result<String, String> {
     let scheme = text
         .split_once("://")
         .map(|(scheme, _)| scheme.to_ascii_lowercase());
@@ -113,7 +122,7 @@ fn parse_url(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_header(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_header(text: &str) -> Result<(String, String), String> {
     match text.split_once(':') {
         Some((name, value)) if !name.trim().is_empty() => {
             Ok((name.trim().to_owned(), value.trim().to_owned()))

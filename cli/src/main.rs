@@ -11,6 +11,7 @@ mod connect;
 mod demo;
 mod doctor;
 mod failure;
+mod faults;
 mod logging;
 mod man;
 mod packets;
@@ -20,6 +21,7 @@ mod rss;
 mod runtime;
 mod serve;
 mod stdout;
+mod verify;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();

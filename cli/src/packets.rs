@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use checker::{Checker, Report};
+pub(crate) use sequence::Sequence;
 
 mod checker;
+mod sequence;
 
 /// Index and hash: the least that a packet has.
 pub(crate) const HEADER_BYTES: usize = 16;
@@ -51,10 +53,12 @@ pub(crate) fn intact_index(packet: &[u8]) -> Option<u64> {
 }
 
 /// Steele, Lea and Flood's generator: one multiply-and-shift round for eight bytes.
-struct SplitMix64(u64);
+#[derive(Debug)]
+pub(crate) struct SplitMix64(pub(crate) u64);
 
 impl SplitMix64 {
-    fn next(&mut self) -> u64 {
+    /// Any of 2^64 numbers.
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -6,7 +6,7 @@ use clap::Args;
 use futures_util::FutureExt;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde::Serialize;
-use unstall::{CloseCode, ConnectionError, Gap, Incoming, Receiver, Sender};
+use unstall::{CloseCode, Connection, ConnectionError, Gap, Incoming, Stats};
 
 use crate::connect::{Connect, connect_failure, log_events, parse_seconds};
 use crate::failure::Failure;
@@ -16,9 +16,11 @@ use crate::rss::peak_rss_bytes;
 use crate::{runtime, stdout};
 
 const EXAMPLES: &str = "\
-A plain WebSocket cannot resume. When its connection is lost, what was under
-way is gone: pull counts it as lost and ends with exit code 1. A session, which
-`unstall serve` agrees to, goes on where it was.
+A server that speaks sessions, as `unstall serve` does, goes on over any number
+of broken connections where it was, once and in order. A plain WebSocket cannot
+resume. When its connection is lost, or the server of a session is started
+anew, what was under way is gone: pull counts it as lost and ends with exit
+code 1.
 
 Examples:
   unstall pull ws://127.0.0.1:9100/packets
@@ -64,6 +66,8 @@ struct PullResult {
     messages_per_second: f64,
     bytes_per_second: f64,
     reconnects: u64,
+    /// How often a session went on over a new connection.
+    resumed: u64,
     peak_rss_bytes: Option<u64>,
     /// Why the run ended before the server was done.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +87,7 @@ enum Broken {
     Connection(#[from] ConnectionError),
     #[error("the connection was lost and made again, and what was under way is gone: {0}")]
     Reconnected(std::sync::Arc<ConnectionError>),
-    #[error("the session was lost, and what was under way is gone: {0}")]
+    #[error("what was under way is gone: {0}")]
     SessionLost(std::sync::Arc<ConnectionError>),
     #[error("messages are missing: {0:?}")]
     Missing(Gap),
@@ -118,28 +122,27 @@ impl Pull {
         let size = self.size as usize;
         let mut checker = Checker::exactly(self.count, size);
         let started = Instant::now();
-        let connection = match self.connect.client()?.connect().await {
+        let mut connection = match self.connect.client()?.connect().await {
             Ok(connection) => connection,
             Err(error) => match connect_failure(error) {
                 Failure::Work(reason) => {
-                    return Ok(self.result(&checker, started, 0, Some(reason)));
+                    return Ok(self.result(&checker, started, None, Some(reason)));
                 }
                 usage => return Err(usage),
             },
         };
         let logging = tokio::spawn(log_events(connection.events()));
-        let (sender, mut receiver) = connection.split();
         let bar = packets_bar("pull", self.count);
         let started = Instant::now();
         let run = tokio::select! {
-            run = self.receive(&sender, &mut receiver, &mut checker, &bar) => run,
+            run = self.receive(&mut connection, &mut checker, &bar) => run,
             _ = tokio::signal::ctrl_c() => Err(Broken::Interrupted),
         };
-        let reconnects = sender.stats().connections.saturating_sub(1);
         let error = run.err().map(|broken| broken.to_string());
-        let result = self.result(&checker, started, reconnects, error);
+        let result = self.result(&checker, started, Some(connection.stats()), error);
         bar.finish_and_clear();
-        // Taking what still comes is what lets a close complete at once.
+        // Taking what still comes is what lets a session's close complete at once.
+        let (sender, mut receiver) = connection.split();
         let rest = async { while let Ok(Some(_)) = receiver.recv().await {} };
         tokio::join!(sender.close(CloseCode::NORMAL, ""), rest);
         logging.abort();
@@ -149,8 +152,7 @@ impl Pull {
     /// Asks and takes packets until the server is done.
     async fn receive(
         &self,
-        sender: &Sender,
-        receiver: &mut Receiver,
+        connection: &mut Connection,
         checker: &mut Checker,
         bar: &ProgressBar,
     ) -> Result<(), Broken> {
@@ -158,9 +160,9 @@ impl Pull {
             count: self.count,
             size: self.size as usize,
         };
-        sender.send(request.to_text()).await?;
+        connection.send(request.to_text()).await?;
         loop {
-            match self.next(receiver).await? {
+            match self.next(connection).await? {
                 Incoming::Message(message) => match message.as_text() {
                     None => checker.take(message.as_bytes()),
                     Some(text) => return self.take_answer(text),
@@ -181,10 +183,10 @@ impl Pull {
     }
 
     /// The next of the stream, the timer armed only when there is something to wait for.
-    async fn next(&self, receiver: &mut Receiver) -> Result<Incoming, Broken> {
-        let next = match receiver.recv().now_or_never() {
+    async fn next(&self, connection: &mut Connection) -> Result<Incoming, Broken> {
+        let next = match connection.recv().now_or_never() {
             Some(next) => next,
-            None => tokio::time::timeout(self.timeout, receiver.recv())
+            None => tokio::time::timeout(self.timeout, connection.recv())
                 .await
                 .map_err(|_| Broken::NothingCame(self.timeout))?,
         };
@@ -206,7 +208,7 @@ impl Pull {
         &self,
         checker: &Checker,
         started: Instant,
-        reconnects: u64,
+        stats: Option<Stats>,
         error: Option<String>,
     ) -> PullResult {
         let seconds = started.elapsed().as_secs_f64();
@@ -216,7 +218,10 @@ impl Pull {
             seconds,
             messages_per_second: report.received as f64 / seconds,
             bytes_per_second: checker.bytes() as f64 / seconds,
-            reconnects,
+            reconnects: stats
+                .as_ref()
+                .map_or(0, |stats| stats.connections.saturating_sub(1)),
+            resumed: stats.map_or(0, |stats| stats.resumes),
             peak_rss_bytes: peak_rss_bytes(),
             error,
         }
@@ -246,13 +251,14 @@ impl std::fmt::Display for PullResult {
             "{} of {} packets received: {verdict}\n\
              lost {lost}, duplicated {duplicated}, reordered {reordered}, corrupted {corrupted}\n\
              {:.2} seconds, {} packets a second, {} a second\n\
-             {} reconnects, {memory} of memory at the peak",
+             {} reconnects, {} sessions resumed, {memory} of memory at the peak",
             HumanCount(received),
             HumanCount(count),
             self.seconds,
             HumanCount(self.messages_per_second as u64),
             HumanBytes(self.bytes_per_second as u64),
             self.reconnects,
+            self.resumed,
         )
     }
 }

@@ -7,8 +7,16 @@ pub(crate) fn peak_rss_bytes() -> Option<u64> {
     high_water_mark(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
+/// Peak resident set size of another process in bytes, seen from outside; `None` where the system
+/// does not tell or the process is gone.
+pub(crate) fn peak_rss_bytes_of(pid: u32) -> Option<u64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    high_water_mark(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
 /// `VmHWM` of a /proc/PID/status (proc_pid_status(5)).
-#[cfg(target_os = "linux")]
 fn high_water_mark(status: &str) -> Option<u64> {
     let value = status
         .lines()

@@ -28,7 +28,9 @@ Paths:
 
 A packet is its index (u64, big-endian, from 0), the XXH3-64 of everything
 after these 16 bytes (u64, big-endian), and a payload derived from the index.
-Requests may be sent without waiting; they are answered in order.
+Requests may be sent without waiting; they are answered in order. A client that
+offers the subprotocol unstall.v1 gets a session, which outlives its
+connections; every other client gets a plain WebSocket.
 
 The first line on standard output is `listening on ws://ADDRESS`, with the
 port really bound. SIGINT and SIGTERM close every connection with code 1001
@@ -54,6 +56,10 @@ pub(crate) struct Serve {
     /// The private key of the certificate, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+
+    /// Agree to no session: every connection is plain
+    #[arg(long)]
+    plain: bool,
 
     /// Seconds that connections may take to close at the end
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
@@ -115,6 +121,9 @@ impl Serve {
         });
         if let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
             builder = builder.tls_pem(cert, key);
+        }
+        if self.plain {
+            builder = builder.plain();
         }
         builder.bind(self.listen).await.map_err(Failure::work)
     }

@@ -42,6 +42,7 @@ fn every_packet_comes_intact_and_the_json_has_the_promised_fields() {
             "received",
             "reconnects",
             "reordered",
+            "resumed",
             "seconds"
         ]
     );
@@ -49,7 +50,14 @@ fn every_packet_comes_intact_and_the_json_has_the_promised_fields() {
         (&json["count"], &json["received"]),
         (&json!(20_000), &json!(20_000))
     );
-    for field in ["lost", "duplicated", "reordered", "corrupted", "reconnects"] {
+    for field in [
+        "lost",
+        "duplicated",
+        "reordered",
+        "corrupted",
+        "reconnects",
+        "resumed",
+    ] {
         assert_eq!(json[field], 0, "{field}");
     }
     let rate = json["messages_per_second"].as_f64().unwrap() * json["seconds"].as_f64().unwrap();

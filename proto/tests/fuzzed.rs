@@ -25,8 +25,7 @@ fn server() -> (Session, Generation) {
         max_message: MIN_MAX_MESSAGE,
     };
     let epoch = Epoch(NonZeroU64::MIN);
-    let (mut session, generation) =
-        Session::server(config, &hello, epoch, Token([3; 16])).unwrap();
+    let (mut session, generation) = Session::server(config, &hello, epoch, Token([3; 16])).unwrap();
     session.poll_transmit(NOW, generation).unwrap();
     (session, generation)
 }

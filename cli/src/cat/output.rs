@@ -77,9 +77,7 @@ fn tell(gap: &Gap) {
             "messages may be missing here: the connection was lost ({why}) and made again after \
              {away:.1?}"
         ),
-        Gap::SessionLost { why } => {
-            format!("messages may be missing here: the session was lost: {why}")
-        }
+        Gap::SessionLost { why } => format!("messages are missing here: {why}"),
         Gap::Dropped { messages, bytes } => {
             format!("{messages} messages of {bytes} bytes are missing here: dropped")
         }

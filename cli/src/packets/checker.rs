@@ -1,27 +1,15 @@
 //! Counts what became of a run of packets, in memory that does not grow with the run.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
+use super::sequence::Sequence;
 use super::{MAX_COUNT, intact_index};
-
-/// The most holes that are kept apart. A run with more has long failed; the oldest hole is then
-/// closed for good: its packets stay lost, and one that comes late counts as duplicated.
-/// At most about 3 MiB.
-const MAX_HOLES: usize = 1 << 16;
 
 /// Takes packets as they come and counts what is wrong with them.
 #[derive(Debug)]
 pub(crate) struct Checker {
     expected: Expected,
-    /// One past the highest index seen.
-    next: u64,
-    /// Indexes below `next` that have not come: start to end (exclusive), disjoint.
-    holes: BTreeMap<u64, u64>,
-    received: u64,
-    duplicated: u64,
-    reordered: u64,
+    sequence: Sequence,
     corrupted: u64,
     bytes: u64,
 }
@@ -72,11 +60,7 @@ impl Checker {
     fn new(expected: Expected) -> Self {
         Self {
             expected,
-            next: 0,
-            holes: BTreeMap::new(),
-            received: 0,
-            duplicated: 0,
-            reordered: 0,
+            sequence: Sequence::default(),
             corrupted: 0,
             bytes: 0,
         }
@@ -87,8 +71,7 @@ impl Checker {
         self.bytes += packet.len() as u64;
         match intact_index(packet).filter(|&index| self.is_expected(index, packet.len())) {
             None => self.corrupted += 1,
-            Some(index) if index >= self.next => self.take_ahead(index),
-            Some(index) => self.take_behind(index),
+            Some(index) => self.sequence.take(index),
         }
     }
 
@@ -99,39 +82,9 @@ impl Checker {
         }
     }
 
-    /// An index beyond all others: in order, or past a hole.
-    fn take_ahead(&mut self, index: u64) {
-        if index > self.next {
-            self.holes.insert(self.next, index);
-            if self.holes.len() > MAX_HOLES {
-                self.holes.pop_first();
-            }
-        }
-        self.next = index + 1;
-        self.received += 1;
-    }
-
-    /// An index below the highest: it fills a hole, or came before.
-    fn take_behind(&mut self, index: u64) {
-        match self.holes.range(..=index).next_back() {
-            Some((&start, &end)) if index < end => {
-                self.holes.remove(&start);
-                if start < index {
-                    self.holes.insert(start, index);
-                }
-                if index + 1 < end {
-                    self.holes.insert(index + 1, end);
-                }
-                self.received += 1;
-                self.reordered += 1;
-            }
-            _ => self.duplicated += 1,
-        }
-    }
-
     /// Different intact packets so far.
     pub(crate) fn received(&self) -> u64 {
-        self.received
+        self.sequence.received()
     }
 
     /// Bytes of all messages so far.
@@ -143,14 +96,14 @@ impl Checker {
     pub(crate) fn report(&self) -> Report {
         let count = match self.expected {
             Expected::Exactly { count, .. } => count,
-            Expected::Anything => self.next,
+            Expected::Anything => self.sequence.next(),
         };
         Report {
             count,
-            received: self.received,
-            lost: count - self.received,
-            duplicated: self.duplicated,
-            reordered: self.reordered,
+            received: self.received(),
+            lost: count - self.received(),
+            duplicated: self.sequence.duplicated(),
+            reordered: self.sequence.reordered(),
             corrupted: self.corrupted,
         }
     }
@@ -162,6 +115,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::sequence::MAX_HOLES;
     use super::super::{HEADER_BYTES, packet};
     use super::*;
 
@@ -265,7 +219,7 @@ mod tests {
         for index in (1..4 * MAX_HOLES as u64).step_by(2) {
             checker.take(&packet(index, HEADER_BYTES));
         }
-        assert_eq!(checker.holes.len(), MAX_HOLES);
+        assert_eq!(checker.sequence.missing().count(), MAX_HOLES);
         let report = checker.report();
         assert_eq!(
             (report.received, report.lost),

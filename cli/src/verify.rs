@@ -1,0 +1,201 @@
+//! `unstall verify`: breaks connections on purpose and proves what became of every message.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use unstall::defaults;
+
+use crate::connect::{parse_header, parse_url};
+use crate::failure::Failure;
+use crate::faults::Kind;
+use crate::{runtime, stdout};
+use plan::Sizes;
+use run::Run;
+
+mod ledger;
+mod peer;
+mod plan;
+mod process;
+mod run;
+mod stream;
+mod talk;
+mod verdict;
+
+pub(crate) use peer::VerifyPeer;
+
+const EXAMPLES: &str = "\
+Two processes, a client and a server, send each other numbered and hashed
+messages over loopback TCP, both ways at once. The proxy between them strikes
+at bytes that the seed draws:
+
+  cut      every connection ends, by a reset or a FIN, in mid-frame
+  freeze   nothing passes, in mid-frame; one in four times for longer than the
+           silence time, and late bytes come out of the connection given up
+  delay    everything comes late
+  refuse   a cut, and new connections are reset for a while
+  slow     the application of one side takes nothing for a while
+  restart  the server process is killed and started again: its sessions end
+
+A message is lost when it did not come and nobody was told: neither did its
+producer get it back, nor did its consumer find a gap at its place. `sent` is
+the sum of `delivered`, `reported_undelivered` and `lost`. What a killed
+process may have had in hand counts as sent. Recovery is the time from a cut
+to the first message taken over the new connection.
+
+With a URL the client verifies a server elsewhere, which must send every message
+back, as `unstall serve` does at /. With --plain there is no session: the
+verdict tells what plain connections lost, and how much of it they reported.
+
+Exit code 1 when a promise was broken. Ctrl-C ends the run with its verdict.
+
+Examples:
+  unstall verify
+  unstall verify --faults cut,restart --seed 7
+  unstall verify --count 1000000 --size 64 --times 200 --rate max --json
+  unstall verify --plain --faults cut
+  unstall verify wss://relay.example/echo --tls-roots ca.pem";
+
+/// Break connections on purpose and prove that no message was lost
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Verify {
+    /// A server elsewhere that echoes, ws://… or wss://…; without it one is started
+    #[arg(value_parser = parse_url)]
+    url: Option<String>,
+
+    /// Messages to send, each way
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    count: u64,
+
+    /// Bytes of each message, or the least and the most, as in 64..4096
+    #[arg(long, value_name = "B|A..B", default_value = "16..2048")]
+    size: Sizes,
+
+    /// Which faults, separated by commas
+    #[arg(
+        long,
+        value_name = "FAULTS",
+        value_delimiter = ',',
+        default_value = "cut,freeze,delay,refuse,slow"
+    )]
+    faults: Vec<Kind>,
+
+    /// How many faults, spread over the run; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u32).range(..=100_000))]
+    times: u32,
+
+    /// Messages a second each way, or `max`; by default what makes a run of 10 seconds
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    rate: Option<f64>,
+
+    /// Draw the same faults again; by default another seed each time
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+
+    /// No session: plain WebSocket connections
+    #[arg(long)]
+    plain: bool,
+
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+
+    /// Send this header with the upgrade request to URL; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header,
+          requires = "url")]
+    headers: Vec<(String, String)>,
+
+    /// Trust the certificates of this PEM file instead of the system's
+    #[arg(long, value_name = "FILE", requires = "url")]
+    tls_roots: Option<PathBuf>,
+}
+
+/// The default run lasts about so many seconds.
+const SECONDS: f64 = 10.0;
+
+/// What a run is to do.
+struct Aim {
+    url: Option<String>,
+    headers: Vec<(String, String)>,
+    tls_roots: Option<PathBuf>,
+    count: u64,
+    sizes: Sizes,
+    faults: Vec<Kind>,
+    times: usize,
+    rate: Option<f64>,
+    seed: u64,
+    plain: bool,
+}
+
+impl Verify {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let json = self.json;
+        runtime::run(async {
+            let verdict = Run::start(self.aim()?).await?.to_the_end().await;
+            if json {
+                stdout::print_json(&verdict)?;
+            } else {
+                stdout::print(&verdict.to_string())?;
+            }
+            if verdict.ok {
+                Ok(())
+            } else {
+                Err(Failure::work(verdict.broken().join("; ")))
+            }
+        })
+    }
+
+    fn aim(self) -> Result<Aim, Failure> {
+        if self.url.is_some() && self.faults.contains(&Kind::Restart) {
+            return Err(Failure::usage(
+                "a server elsewhere cannot be restarted: leave `restart` out, or the URL",
+            ));
+        }
+        let seed = self.seed.unwrap_or_else(any_seed);
+        let rate = self.rate.unwrap_or(self.count as f64 / SECONDS);
+        Ok(Aim {
+            url: self.url,
+            headers: self.headers,
+            tls_roots: self.tls_roots,
+            count: self.count,
+            sizes: self.size.with_seed(seed),
+            faults: self.faults,
+            times: self.times as usize,
+            rate: rate.is_finite().then_some(rate),
+            seed,
+            plain: self.plain,
+        })
+    }
+}
+
+/// A seed that differs from run to run, and that every program reads from JSON without rounding.
+fn any_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) & 0xffff_ffff
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    if text == "max" {
+        return Ok(f64::INFINITY);
+    }
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.001..=1e9).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err("a rate is 0.001 to 1000000000 messages a second, or `max`".to_owned())
+    }
+}
+
+/// What a process of a run may hold: every queue of its connection full, the same again for what
+/// comes back from a session that ended, and the process itself.
+fn memory_limit_bytes(sizes: Sizes) -> u64 {
+    const PROCESS_BYTES: usize = 32 << 20;
+    let queues = defaults::INBOX_BYTES
+        + defaults::OUTBOX_BYTES
+        + defaults::REPLAY_BYTES
+        + defaults::WINDOW_BYTES
+        + 2 * sizes.largest();
+    (2 * queues + PROCESS_BYTES) as u64
+}

@@ -1,0 +1,220 @@
+//! The account of one direction: what was sent, what was taken, what was told of.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::packets::Sequence;
+
+/// What became of the messages. `sent` is the sum of `delivered`, `lost` and
+/// `reported_undelivered`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) sent: u64,
+    pub(super) delivered: u64,
+    /// Missing, and nobody was told.
+    pub(super) lost: u64,
+    pub(super) duplicated: u64,
+    pub(super) reordered: u64,
+    pub(super) corrupted: u64,
+    /// Missing, and the producer got them back or the consumer found a gap at their place.
+    pub(super) reported_undelivered: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    sequence: Sequence,
+    sent: u64,
+    corrupted: u64,
+    ended: Option<u64>,
+    /// What came back to the producer: start to end (exclusive), disjoint.
+    returned: BTreeMap<u64, u64>,
+    /// When something new was taken last.
+    last: Option<Instant>,
+    longest_silence: Duration,
+}
+
+impl Ledger {
+    /// Messages below `next` are sent, or may be.
+    pub(super) fn sending(&mut self, next: u64) {
+        self.sent = next;
+    }
+
+    /// One past the highest index that may have been sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    pub(super) fn took(&mut self, first: u64, last: u64, at: Instant) {
+        let before = self.sequence.received();
+        for index in first..=last {
+            self.sequence.take(index);
+        }
+        if self.sequence.received() > before {
+            self.not_silent(at);
+        }
+    }
+
+    fn not_silent(&mut self, at: Instant) {
+        if let Some(last) = self.last.replace(at) {
+            self.longest_silence = self.longest_silence.max(at.saturating_duration_since(last));
+        }
+    }
+
+    pub(super) fn corrupted(&mut self, count: u64) {
+        self.corrupted += count;
+    }
+
+    pub(super) fn gap(&mut self) {
+        self.sequence.mark_gap();
+    }
+
+    /// Everything below `count` was taken or is missing.
+    pub(super) fn ended(&mut self, count: u64) {
+        self.sequence.end(count);
+        self.ended = Some(count);
+    }
+
+    /// Whether the consumer knows that it has everything there is.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended == Some(self.sent)
+    }
+
+    /// Messages that came back to the producer, both ends included.
+    pub(super) fn returned(&mut self, first: u64, last: u64) {
+        let (mut start, mut end) = (first, last + 1);
+        while let Some((&other_start, &other_end)) = self.returned.range(..=end).next_back() {
+            if other_end < start {
+                break;
+            }
+            self.returned.remove(&other_start);
+            (start, end) = (start.min(other_start), end.max(other_end));
+        }
+        self.returned.insert(start, end);
+    }
+
+    /// Messages that came so far.
+    pub(super) fn received(&self) -> u64 {
+        self.sequence.received()
+    }
+
+    /// When something new was taken last.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.last
+    }
+
+    pub(super) fn longest_silence(&self) -> Duration {
+        self.longest_silence
+    }
+
+    /// The account at the end of the run.
+    pub(super) fn close(mut self) -> Account {
+        self.sequence.end(self.sent);
+        let told: u64 = self
+            .sequence
+            .missing()
+            .map(|missing| {
+                if missing.told {
+                    missing.indexes.end - missing.indexes.start
+                } else {
+                    self.returned_of(missing.indexes.start, missing.indexes.end)
+                }
+            })
+            .sum::<u64>()
+            + self.sequence.told_for_good();
+        let delivered = self.sequence.received();
+        Account {
+            sent: self.sent,
+            delivered,
+            lost: self.sent.saturating_sub(delivered + told),
+            duplicated: self.sequence.duplicated(),
+            reordered: self.sequence.reordered(),
+            corrupted: self.corrupted,
+            reported_undelivered: told,
+        }
+    }
+
+    /// How many of these came back to the producer.
+    fn returned_of(&self, start: u64, end: u64) -> u64 {
+        self.returned
+            .range(..end)
+            .rev()
+            .take_while(|(_, other_end)| **other_end > start)
+            .map(|(&other_start, &other_end)| other_end.min(end) - other_start.max(start))
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(sent: u64, taken: &[(u64, u64)]) -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.sending(sent);
+        for &(first, last) in taken {
+            ledger.took(first, last, Instant::now());
+        }
+        ledger
+    }
+
+    #[test]
+    fn what_nobody_was_told_of_is_lost() {
+        let account = ledger(10, &[(0, 3), (6, 7)]).close();
+        let expected = Account {
+            sent: 10,
+            delivered: 6,
+            lost: 4,
+            ..Account::default()
+        };
+        assert_eq!(account, expected);
+    }
+
+    #[test]
+    fn what_came_back_or_lies_in_a_gap_is_reported_and_counted_once() {
+        let mut ledger = ledger(20, &[(0, 3)]);
+        ledger.gap();
+        ledger.took(6, 9, Instant::now());
+        // 5 lies in the gap, 9 was delivered after all, 15 and up nobody speaks of.
+        ledger.returned(9, 12);
+        ledger.returned(5, 5);
+        ledger.returned(13, 14);
+        ledger.returned(11, 13);
+        let account = ledger.close();
+        assert_eq!(
+            (account.delivered, account.reported_undelivered),
+            (8, 2 + 5)
+        );
+        assert_eq!(account.lost, 5);
+        assert_eq!(
+            account.sent,
+            account.delivered + account.lost + account.reported_undelivered
+        );
+    }
+
+    #[test]
+    fn a_gap_without_a_hole_tells_of_nothing_later() {
+        let mut ledger = ledger(10, &[(0, 3)]);
+        ledger.gap();
+        ledger.took(4, 5, Instant::now());
+        ledger.took(8, 9, Instant::now());
+        assert_eq!(ledger.close().lost, 2);
+    }
+
+    #[test]
+    fn the_end_counts_only_when_it_is_that_of_the_producer() {
+        let mut ledger = ledger(10, &[(0, 9)]);
+        ledger.ended(8);
+        assert!(!ledger.is_ended());
+        ledger.ended(10);
+        assert!(ledger.is_ended());
+    }
+
+    #[test]
+    fn doubled_and_late_messages_are_counted_as_what_they_are() {
+        let account = ledger(4, &[(0, 1), (3, 3), (2, 2), (0, 1)]).close();
+        assert_eq!((account.delivered, account.lost), (4, 0));
+        assert_eq!((account.reordered, account.duplicated), (1, 2));
+    }
+}

@@ -1,0 +1,237 @@
+//! One of the two processes of a run: `unstall verify-peer`, told what to do on standard input.
+
+use std::io;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+use unstall::{
+    Client, CloseCode, CloseReport, Connection, Message, Options, Reconnect, Sender, Server,
+};
+
+use super::plan::Sizes;
+use super::stream::{Halt, Over, Stream};
+use super::talk::{Order, Part, Report, Side, report, runs};
+use crate::failure::Failure;
+use crate::runtime;
+
+/// A connection from which nothing came for so long is given up. Short, so that a run of seconds
+/// meets it.
+pub(super) const SILENCE: Duration = Duration::from_secs(1);
+
+/// Four unanswered pings are silence.
+const PING_INTERVAL: Duration = Duration::from_millis(250);
+
+/// An attempt to connect on loopback succeeds at once, or meets a fault.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first wait before connecting again is drawn below this: the recovery time is measured, not
+/// the politeness towards a server that ten thousand clients lost.
+const RECONNECT_FIRST: Duration = Duration::from_millis(10);
+
+/// No wait before connecting again is longer: what is refused comes back within a moment.
+const RECONNECT_MAX: Duration = Duration::from_millis(250);
+
+/// A process of a run; started by `unstall verify`
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct VerifyPeer {}
+
+impl VerifyPeer {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        runtime::run(async {
+            let mut orders = Orders::new();
+            let part: Part = orders.first().await?;
+            let done = match &part.side {
+                Side::Server => serve(&part, orders).await,
+                Side::Client { .. } => connect(&part, orders).await,
+            };
+            match done {
+                Ok(()) | Err(Failed::Told) => Ok(()),
+                Err(Failed::Pipe(error)) => Err(Failure::work(error)),
+            }
+        })
+    }
+}
+
+enum Failed {
+    /// The verifier knows why.
+    Told,
+    /// The verifier is gone.
+    Pipe(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Pipe(error)
+    }
+}
+
+fn failed(why: impl std::fmt::Display) -> Failed {
+    match report(&[Report::Failed(why.to_string())]) {
+        Ok(()) => Failed::Told,
+        Err(error) => Failed::Pipe(error),
+    }
+}
+
+/// The lines of standard input.
+struct Orders(Lines<BufReader<Stdin>>);
+
+impl Orders {
+    fn new() -> Self {
+        Self(BufReader::new(tokio::io::stdin()).lines())
+    }
+
+    async fn first(&mut self) -> Result<Part, Failure> {
+        let line = self.0.next_line().await.map_err(Failure::work)?;
+        let usage = || Failure::usage("verify-peer is started by `unstall verify`");
+        let line = line.ok_or_else(usage)?;
+        serde_json::from_str(&line).map_err(|_| usage())
+    }
+
+    /// Obeys until the order to finish. Ends the process when the verifier has gone.
+    async fn obey(&mut self, halt: &Halt) {
+        loop {
+            let line = self.0.next_line().await;
+            let order = line.ok().flatten().map(|line| serde_json::from_str(&line));
+            match order {
+                Some(Ok(Order::Pause(millis))) => halt.pause(Duration::from_millis(millis)),
+                Some(Ok(Order::Stop)) => halt.stop(),
+                Some(Ok(Order::Finish)) => return,
+                Some(Err(_)) | None => std::process::exit(1),
+            }
+        }
+    }
+}
+
+fn options(part: &Part) -> Options {
+    Options::default()
+        // A message is at least as long as the text that ends the run.
+        .max_message_bytes(part.sizes.largest().max(128))
+        .acknowledge_by_hand(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
+        .silence_timeout(SILENCE)
+}
+
+/// Takes one client after the other; a newer connection replaces the one before.
+async fn serve(part: &Part, mut orders: Orders) -> Result<(), Failed> {
+    let mut builder = Server::builder().options(options(part));
+    if part.plain {
+        builder = builder.plain();
+    }
+    let server = builder.bind("127.0.0.1:0").await.map_err(failed)?;
+    report(&[Report::Listening(server.local_addr())])?;
+    let halt = Halt::default();
+    let mut stream = Stream::new(part, &halt);
+    tokio::select! {
+        result = serve_clients(&server, &mut stream, part.sizes) => result?,
+        () = orders.obey(&halt) => {}
+    }
+    // The client has closed already.
+    server.shutdown(Duration::from_secs(1)).await;
+    Ok(())
+}
+
+async fn serve_clients(
+    server: &Server,
+    stream: &mut Stream<'_>,
+    sizes: Sizes,
+) -> Result<(), Failed> {
+    let mut next = server.accept().await;
+    while let Some(connection) = next {
+        let (sender, mut receiver) = connection.split();
+        let over = tokio::select! {
+            biased;
+            newer = server.accept() => Err(newer),
+            over = stream.exchange(&sender, &mut receiver) => Ok(over?),
+        };
+        next = match over {
+            // What the old connection may still bring is not taken: as good as told of.
+            Err(newer) => {
+                report(&[Report::Gap])?;
+                newer
+            }
+            Ok(Over::Closed) => server.accept().await,
+            Ok(Over::Broken(_)) => {
+                report(&[
+                    Report::Gap,
+                    back(&sender, Some(sender.ended().await), sizes),
+                ])?;
+                server.accept().await
+            }
+        };
+    }
+    Ok(())
+}
+
+async fn connect(part: &Part, mut orders: Orders) -> Result<(), Failed> {
+    let connection = dial(part).await?;
+    let (sender, mut receiver) = connection.split();
+    let halt = Halt::default();
+    let mut stream = Stream::new(part, &halt);
+    let over = tokio::select! {
+        over = stream.exchange(&sender, &mut receiver) => over?,
+        () = orders.obey(&halt) => Over::Closed,
+    };
+    let (closed, rest) = tokio::join!(
+        sender.close(CloseCode::NORMAL, ""),
+        stream.take_rest(&sender, &mut receiver),
+    );
+    rest?;
+    let connections = stream.connections(&sender.stats());
+    report(&[
+        back(&sender, Some(closed), part.sizes),
+        Report::Connections(connections),
+    ])?;
+    match over {
+        Over::Closed => Ok(()),
+        Over::Broken(why) => Err(failed(why)),
+    }
+}
+
+async fn dial(part: &Part) -> Result<Connection, Failed> {
+    let Side::Client {
+        url,
+        proxy,
+        headers,
+        tls_roots,
+    } = &part.side
+    else {
+        return Err(failed("this is no client's part"));
+    };
+    let mut client = Client::new(url).options(options(part)).reconnect(
+        Reconnect::default()
+            .first(RECONNECT_FIRST)
+            .max(RECONNECT_MAX)
+            .proof(Duration::ZERO),
+    );
+    client = if part.plain {
+        client.plain()
+    } else {
+        client.require_session()
+    };
+    if let Some(proxy) = proxy {
+        client = client.proxy(proxy);
+    }
+    for (name, value) in headers {
+        client = client.header(name, value);
+    }
+    if let Some(file) = tls_roots {
+        client = client.tls(unstall::client_config_from_pem(file).map_err(failed)?);
+    }
+    client.connect().await.map_err(failed)
+}
+
+/// The messages that came back to this producer since it last asked.
+pub(super) fn back(sender: &Sender, closed: Option<CloseReport>, sizes: Sizes) -> Report {
+    let undelivered = sender.take_undelivered();
+    let closed = closed.unwrap_or_default();
+    let messages = undelivered
+        .iter()
+        .map(|undelivered| &undelivered.message)
+        .chain(&closed.maybe_delivered)
+        .chain(&closed.unsent);
+    let index = |message: &Message| sizes.intact_index(message.as_bytes());
+    Report::Undelivered(runs(messages.filter_map(index)))
+}

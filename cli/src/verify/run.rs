@@ -1,0 +1,378 @@
+//! A run: two processes, the proxy between them, and what is heard of all three.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout_at};
+
+use super::ledger::Ledger;
+use super::peer::SILENCE;
+use super::process::{Ears, Process, Speaker};
+use super::talk::{Connections, Order, Part, Report, Side};
+use super::verdict::{Found, Verdict};
+use super::{Aim, memory_limit_bytes};
+use crate::failure::Failure;
+use crate::faults::proxy::{self, Route};
+use crate::faults::{Action, Direction, Fault, Schedule};
+use crate::progress::packets_bar;
+
+/// How often the bar and the processes' memory are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Nothing taken for so long is a stall. Far above the longest fault and every wait of the library.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+
+/// After an interruption, or a failure: what is under way gets so long.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
+
+/// A process that was told to finish closes within the library's deadline; then it is killed.
+const FINISH: Duration = Duration::from_secs(10);
+
+pub(super) struct Run {
+    aim: Aim,
+    started: Instant,
+    ears: Ears,
+    strikes: mpsc::UnboundedReceiver<(Instant, Fault)>,
+    client: Option<Process>,
+    server: Option<Process>,
+    server_at: watch::Sender<SocketAddr>,
+    proxy: SocketAddr,
+    /// By direction. Against a server that echoes only the first is used.
+    ledgers: [Ledger; 2],
+    connections: Connections,
+    recoveries: Vec<Duration>,
+    /// The first cut since the last recovery.
+    cut_at: Option<Instant>,
+    faults: u64,
+    kills: u64,
+    /// The server was killed and starts again then.
+    restart_at: Option<Instant>,
+    restart_after: Duration,
+    server_peak_rss_bytes: Option<u64>,
+    /// Why everything is to end soon, and when.
+    broken_off: Option<(String, Instant)>,
+    bar: ProgressBar,
+}
+
+impl Run {
+    pub(super) async fn start(aim: Aim) -> Result<Self, Failure> {
+        let bytes = [aim.sizes.bytes(aim.count); 2];
+        let schedule = Schedule::draw(&aim.faults, aim.times, bytes, SILENCE, aim.seed);
+        let (server_at, upstream) = watch::channel(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let route = match aim.url {
+            Some(_) => Route::Asked,
+            None => Route::To(upstream),
+        };
+        let (proxy, strikes) = proxy::start(route, schedule)
+            .await
+            .map_err(|error| Failure::work(format_args!("starting the fault proxy: {error}")))?;
+        let ways = if aim.url.is_some() { 1 } else { 2 };
+        let mut run = Self {
+            started: Instant::now(),
+            ears: Ears::new(),
+            strikes,
+            client: None,
+            server: None,
+            server_at,
+            proxy,
+            ledgers: Default::default(),
+            connections: Connections::default(),
+            recoveries: Vec::new(),
+            cut_at: None,
+            faults: 0,
+            kills: 0,
+            restart_at: None,
+            restart_after: Duration::ZERO,
+            server_peak_rss_bytes: None,
+            broken_off: None,
+            bar: packets_bar("verify", aim.count * ways),
+            aim,
+        };
+        if run.aim.url.is_some() {
+            run.start_client().await
+        } else {
+            run.start_server().await
+        }
+        .map_err(|error| Failure::work(format_args!("starting a process: {error}")))?;
+        Ok(run)
+    }
+
+    fn part(&self, side: Side, first: u64) -> Part {
+        Part {
+            side,
+            plain: self.aim.plain,
+            first,
+            count: self.aim.count,
+            sizes: self.aim.sizes,
+            rate: self.aim.rate,
+        }
+    }
+
+    /// The server goes on behind the last message that the one before may have sent.
+    async fn start_server(&mut self) -> io::Result<()> {
+        let first = self.ledgers[Direction::Down.index()].sent();
+        let part = self.part(Side::Server, first);
+        self.server = Some(Process::start(&part, &self.ears).await?);
+        Ok(())
+    }
+
+    async fn start_client(&mut self) -> io::Result<()> {
+        let (url, proxy) = match &self.aim.url {
+            Some(url) => (url.clone(), Some(format!("http://{}", self.proxy))),
+            None => (format!("ws://{}/", self.proxy), None),
+        };
+        let side = Side::Client {
+            url,
+            proxy,
+            headers: self.aim.headers.clone(),
+            tls_roots: self.aim.tls_roots.clone(),
+        };
+        let part = self.part(side, 0);
+        self.client = Some(Process::start(&part, &self.ears).await?);
+        Ok(())
+    }
+
+    /// Runs to the end, whatever that is.
+    pub(super) async fn to_the_end(mut self) -> Verdict {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.is_done() {
+            let restart_at = self.restart_at;
+            tokio::select! {
+                biased;
+                Some((at, fault)) = self.strikes.recv() => self.struck(at, fault).await,
+                heard = self.ears.next() => {
+                    if let Some((speaker, at, report)) = heard {
+                        self.hear(speaker, at, report).await;
+                    }
+                }
+                () = sleep_until(restart_at.unwrap_or_else(Instant::now)), if restart_at.is_some() => {
+                    self.restart_at = None;
+                    if let Err(error) = self.start_server().await {
+                        self.break_off(format!("the server could not be started again: {error}"));
+                    }
+                }
+                _ = tokio::signal::ctrl_c() => self.interrupted().await,
+                _ = ticks.tick() => self.look(),
+            }
+        }
+        self.finish().await
+    }
+
+    fn is_done(&self) -> bool {
+        match &self.broken_off {
+            Some((_, until)) if Instant::now() >= *until => true,
+            _ => self.ways().all(Ledger::is_ended),
+        }
+    }
+
+    /// The directions that there are.
+    fn ways(&self) -> impl Iterator<Item = &Ledger> {
+        let ways = if self.aim.url.is_some() { 1 } else { 2 };
+        self.ledgers.iter().take(ways)
+    }
+
+    fn ledger(&mut self, direction: Direction) -> &mut Ledger {
+        let echo = self.aim.url.is_some();
+        &mut self.ledgers[if echo { 0 } else { direction.index() }]
+    }
+
+    async fn hear(&mut self, speaker: Speaker, at: Instant, report: Option<Report>) {
+        let taking = speaker.takes();
+        match report {
+            Some(Report::Listening(address)) => {
+                self.server_at.send_replace(address);
+                if self.client.is_none()
+                    && let Err(error) = self.start_client().await
+                {
+                    self.break_off(format!("the client could not be started: {error}"));
+                }
+            }
+            Some(Report::Sending(next)) => self.ledger(speaker.sends()).sending(next),
+            Some(Report::Took(first, last)) => self.ledger(taking).took(first, last, at),
+            Some(Report::Corrupted(count)) => self.ledger(taking).corrupted(count),
+            Some(Report::Gap) => self.ledger(taking).gap(),
+            Some(Report::Ended(count)) => self.ledger(taking).ended(count),
+            Some(Report::Undelivered(runs)) => {
+                for (first, last) in runs {
+                    self.ledger(speaker.sends()).returned(first, last);
+                }
+            }
+            Some(Report::Recovered) => {
+                if speaker == Speaker::Client
+                    && let Some(cut_at) = self.cut_at.take()
+                {
+                    self.recoveries.push(at.saturating_duration_since(cut_at));
+                }
+            }
+            Some(Report::Connections(connections)) => self.connections = connections,
+            Some(Report::Failed(why)) => self.break_off(format!("the {speaker} failed: {why}")),
+            None => self.ended(speaker),
+        }
+    }
+
+    /// A process has ended, and everything that it told is heard.
+    fn ended(&mut self, speaker: Speaker) {
+        match speaker {
+            Speaker::Client => self.client = None,
+            Speaker::Server => {
+                self.remember_memory();
+                self.server = None;
+                if self.restart_after > Duration::ZERO {
+                    let after = std::mem::take(&mut self.restart_after);
+                    self.restart_at = Some(Instant::now() + after);
+                    return;
+                }
+            }
+        }
+        self.break_off(format!("the {speaker} process ended by itself"));
+    }
+
+    async fn struck(&mut self, at: Instant, fault: Fault) {
+        self.faults += 1;
+        let Fault {
+            direction,
+            offset,
+            mut action,
+        } = fault;
+        if let (Action::Slow(taker, _), Some(_)) = (&mut action, &self.aim.url) {
+            // A server elsewhere takes no orders.
+            *taker = Direction::Down;
+        }
+        let seconds = (at - self.started).as_secs_f64();
+        let offset = HumanCount(offset);
+        let story = format!("{action}, after {offset} bytes {direction}");
+        tracing::info!("{story}");
+        self.bar.println(format!("{seconds:7.2} s  {story}"));
+        match action {
+            Action::Cut { .. } | Action::Refuse(_) => {
+                self.cut_at.get_or_insert(at);
+            }
+            Action::Restart(after) => self.kill_server(at, after),
+            Action::Slow(direction, lasts) => {
+                let taker = match direction {
+                    Direction::Up => &mut self.server,
+                    Direction::Down => &mut self.client,
+                };
+                if let Some(taker) = taker {
+                    taker.order(Order::pause(lasts)).await;
+                }
+            }
+            Action::Freeze(_) | Action::Swallow(_) | Action::Delay { .. } => {}
+        }
+    }
+
+    fn kill_server(&mut self, at: Instant, after: Duration) {
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        self.cut_at.get_or_insert(at);
+        self.kills += 1;
+        // Zero is the mark of a server that was not killed.
+        self.restart_after = after.max(Duration::from_millis(1));
+        if let Err(error) = server.kill() {
+            self.break_off(format!("the server could not be killed: {error}"));
+        }
+    }
+
+    /// Everything is to end soon, for the first reason there was.
+    fn break_off(&mut self, why: String) {
+        self.broken_off
+            .get_or_insert((why, Instant::now() + LAST_MOMENTS));
+        if self.client.is_none() {
+            // Nothing more can come.
+            if let Some((_, until)) = &mut self.broken_off {
+                *until = Instant::now();
+            }
+        }
+    }
+
+    /// Ctrl-C: what was sent is still to be taken; at the second, at once.
+    async fn interrupted(&mut self) {
+        match &mut self.broken_off {
+            Some((_, until)) => *until = Instant::now(),
+            None => self.break_off("interrupted".to_owned()),
+        }
+        for process in [&mut self.client, &mut self.server].into_iter().flatten() {
+            process.order(Order::Stop).await;
+        }
+    }
+
+    /// The bar, the processes' memory, and whether anything moves.
+    fn look(&mut self) {
+        let taken = self.ways().map(Ledger::received).sum();
+        self.bar.set_position(taken);
+        if let Some(client) = &mut self.client {
+            client.look_at_memory();
+        }
+        self.remember_memory();
+        let last = self.ways().filter_map(Ledger::last).max();
+        let between = self.aim.rate.map_or(0.0, |rate| 2.0 / rate);
+        let patience = STALLED_AFTER + Duration::from_secs_f64(between);
+        if self.broken_off.is_none() && last.unwrap_or(self.started).elapsed() > patience {
+            self.break_off(format!("nothing was taken for {patience:.0?}: stalled"));
+        }
+    }
+
+    fn remember_memory(&mut self) {
+        let now = self.server.as_mut().and_then(Process::look_at_memory);
+        self.server_peak_rss_bytes = self.server_peak_rss_bytes.max(now);
+    }
+
+    /// Lets both processes close, hears their last words and draws the verdict.
+    async fn finish(mut self) -> Verdict {
+        self.look();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let client_peak_rss_bytes = self.client.as_mut().and_then(Process::look_at_memory);
+        for speaker in [Speaker::Client, Speaker::Server] {
+            let process = match speaker {
+                Speaker::Client => &mut self.client,
+                Speaker::Server => &mut self.server,
+            };
+            if let Some(mut process) = process.take() {
+                process.order(Order::Finish).await;
+                self.hear_out(speaker).await;
+            }
+        }
+        self.bar.finish_and_clear();
+        let longest_silence = self.ways().map(Ledger::longest_silence).max();
+        let ways = self.ways().count();
+        Verdict::new(Found {
+            accounts: self
+                .ledgers
+                .into_iter()
+                .take(ways)
+                .map(Ledger::close)
+                .collect(),
+            reconnects: self.connections.reconnects,
+            resumes: self.connections.resumes,
+            sessions_lost: self.connections.sessions_lost,
+            longest_silence: longest_silence.unwrap_or_default(),
+            recoveries: self.recoveries,
+            client_peak_rss_bytes,
+            server_peak_rss_bytes: self.server_peak_rss_bytes,
+            memory_limit_bytes: memory_limit_bytes(self.aim.sizes),
+            seed: self.aim.seed,
+            plain: self.aim.plain,
+            faults: self.faults,
+            kills: self.kills,
+            seconds,
+            broken_off: self.broken_off.map(|(why, _)| why),
+        })
+    }
+
+    /// Hears a process until it has ended.
+    async fn hear_out(&mut self, speaker: Speaker) {
+        let until = Instant::now() + FINISH;
+        while let Ok(Some((from, at, report))) = timeout_at(until, self.ears.next()).await {
+            match report {
+                Some(report) => Box::pin(self.hear(from, at, Some(report))).await,
+                None if from == speaker => return,
+                None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What one process sends and takes over a connection, and what it tells of that.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use unstall::{ConnectionError, Event, Events, Gap, Incoming, Message, Receiver, Sender, Stats};
+
+use super::peer::back;
+use super::plan::Sizes;
+use super::talk::{Connections, Part, Report, report};
+
+/// Indexes that are written down ahead of sending them: one write for so many messages, and the
+/// most that a killed process may have written down and not sent.
+const AHEAD: u64 = 64;
+
+/// Taken before they are written down and acknowledged, at most.
+const BATCH: u64 = 1024;
+
+/// Behind the last message: how many there are. Sent again wherever something may be missing.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct End {
+    end: u64,
+}
+
+/// How the verifier holds a process up.
+#[derive(Debug, Default)]
+pub(super) struct Halt {
+    pause_millis: AtomicU64,
+    stopped: AtomicBool,
+    told: Notify,
+}
+
+impl Halt {
+    pub(super) fn pause(&self, lasts: Duration) {
+        self.pause_millis.store(lasts.as_millis() as u64, Relaxed);
+    }
+
+    /// Nothing new is sent any more.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+        self.told.notify_one();
+    }
+}
+
+/// Why an exchange is over.
+#[derive(Debug)]
+pub(super) enum Over {
+    Closed,
+    Broken(ConnectionError),
+}
+
+/// One process' messages, over as many connections as it takes.
+pub(super) struct Stream<'a> {
+    producer: Producer<'a>,
+    consumer: Consumer<'a>,
+}
+
+impl<'a> Stream<'a> {
+    pub(super) fn new(part: &Part, halt: &'a Halt) -> Self {
+        Self {
+            producer: Producer {
+                sizes: part.sizes,
+                first: part.first,
+                next: part.first,
+                told: part.first,
+                count: part.count,
+                rate: part.rate,
+                started: None,
+                halt,
+            },
+            consumer: Consumer {
+                sizes: part.sizes,
+                halt,
+                fresh: false,
+                sessions_lost: 0,
+            },
+        }
+    }
+
+    /// Sends and takes until the connection is over. Safe to cancel: what was taken is told.
+    ///
+    /// # Errors
+    /// The verifier is gone.
+    pub(super) async fn exchange(
+        &mut self,
+        sender: &Sender,
+        receiver: &mut Receiver,
+    ) -> io::Result<Over> {
+        let gap = Notify::new();
+        let events = receiver.events();
+        tokio::select! {
+            over = self.consumer.run(sender, receiver, events, &gap) => over,
+            failed = self.producer.run(sender, &gap) => Err(failed),
+        }
+    }
+
+    /// Takes what a connection that has ended still holds.
+    pub(super) async fn take_rest(
+        &mut self,
+        sender: &Sender,
+        receiver: &mut Receiver,
+    ) -> io::Result<()> {
+        let events = receiver.events();
+        self.consumer
+            .run(sender, receiver, events, &Notify::new())
+            .await
+            .map(|_| ())
+    }
+
+    pub(super) fn connections(&self, stats: &Stats) -> Connections {
+        Connections {
+            reconnects: stats.connections.saturating_sub(1),
+            resumes: stats.resumes,
+            sessions_lost: self.consumer.sessions_lost,
+        }
+    }
+}
+
+struct Producer<'a> {
+    sizes: Sizes,
+    first: u64,
+    next: u64,
+    /// Indexes below are written down.
+    told: u64,
+    count: u64,
+    rate: Option<f64>,
+    started: Option<Instant>,
+    halt: &'a Halt,
+}
+
+impl Producer<'_> {
+    /// Sends everything and then the end, which again wherever there is a gap. Returns only when
+    /// the verifier is gone.
+    async fn run(&mut self, sender: &Sender, gap: &Notify) -> io::Error {
+        loop {
+            if let Err(error) = self.send_all(sender).await {
+                return error;
+            }
+            tokio::select! {
+                () = gap.notified() => {}
+                () = self.halt.told.notified() => {}
+            }
+        }
+    }
+
+    async fn send_all(&mut self, sender: &Sender) -> io::Result<()> {
+        while self.next < self.count && !self.halt.stopped.load(Relaxed) {
+            if !self.is_due().await {
+                continue;
+            }
+            if self.next == self.told {
+                self.told = (self.told + AHEAD).min(self.count);
+                report(&[Report::Sending(self.told)])?;
+            }
+            let message = Message::binary(self.sizes.message(self.next));
+            if sender.send(message).await.is_err() {
+                // The consumer learns of the end too, and says why.
+                return std::future::pending().await;
+            }
+            self.next += 1;
+        }
+        if self.told != self.next {
+            self.told = self.next;
+            report(&[Report::Sending(self.told)])?;
+        }
+        let end = serde_json::json!(End { end: self.next }).to_string();
+        match sender.send(end).await {
+            Ok(()) => Ok(()),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits for the next message's time; `false` when something else came first.
+    async fn is_due(&mut self) -> bool {
+        let Some(rate) = self.rate else { return true };
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let due = started + Duration::from_secs_f64((self.next - self.first) as f64 / rate);
+        if due <= Instant::now() {
+            return true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => true,
+            () = self.halt.told.notified() => false,
+        }
+    }
+}
+
+struct Consumer<'a> {
+    sizes: Sizes,
+    halt: &'a Halt,
+    /// A new connection is there, and nothing was taken since.
+    fresh: bool,
+    sessions_lost: u64,
+}
+
+impl Consumer<'_> {
+    async fn run(
+        &mut self,
+        sender: &Sender,
+        receiver: &mut Receiver,
+        mut events: Events,
+        gap: &Notify,
+    ) -> io::Result<Over> {
+        loop {
+            let mut incoming = receiver.recv().await;
+            // From here to the report nothing is awaited, so nothing that was taken goes untold.
+            while let Some(Some(event)) = events.recv().now_or_never() {
+                self.fresh |= matches!(event, Event::Resumed { .. });
+            }
+            let (mut notes, mut taken) = (Notes::default(), 0);
+            let over = loop {
+                match incoming {
+                    Ok(Some(Incoming::Message(message))) => self.take(&message, &mut notes),
+                    Ok(Some(Incoming::Gap(what))) => {
+                        self.fresh = true;
+                        self.sessions_lost += u64::from(matches!(what, Gap::SessionLost { .. }));
+                        notes.0.push(Report::Gap);
+                        notes.0.push(back(sender, None, self.sizes));
+                        gap.notify_one();
+                    }
+                    Ok(None) => break Some(Over::Closed),
+                    Err(why) => break Some(Over::Broken(why)),
+                }
+                taken += 1;
+                if taken == BATCH {
+                    break None;
+                }
+                match receiver.recv().now_or_never() {
+                    Some(next) => incoming = next,
+                    None => break None,
+                }
+            };
+            report(&notes.0)?;
+            receiver.acknowledge();
+            if let Some(over) = over {
+                return Ok(over);
+            }
+            let pause = self.halt.pause_millis.swap(0, Relaxed);
+            if pause > 0 {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+        }
+    }
+
+    fn take(&mut self, message: &Message, notes: &mut Notes) {
+        if let Some(text) = message.as_text() {
+            match serde_json::from_str(text) {
+                Ok(End { end }) => notes.0.push(Report::Ended(end)),
+                Err(_) => notes.0.push(Report::Corrupted(1)),
+            }
+            return;
+        }
+        notes.take(self.sizes.intact_index(message.as_bytes()));
+        if std::mem::take(&mut self.fresh) {
+            notes.0.push(Report::Recovered);
+        }
+    }
+}
+
+/// What is written down of a batch.
+#[derive(Debug, Default)]
+struct Notes(Vec<Report>);
+
+impl Notes {
+    fn take(&mut self, index: Option<u64>) {
+        match (index, self.0.last_mut()) {
+            (Some(index), Some(Report::Took(_, last))) if *last + 1 == index => *last = index,
+            (Some(index), _) => self.0.push(Report::Took(index, index)),
+            (None, Some(Report::Corrupted(count))) => *count += 1,
+            (None, _) => self.0.push(Report::Corrupted(1)),
+        }
+    }
+}
