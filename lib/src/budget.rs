@@ -11,9 +11,10 @@ use crate::defaults::{BUDGET_FLOOR_BYTES, BUDGET_STEP_BYTES};
 /// A bound in bytes shared by the queues of all connections that were given it, such as those of a
 /// server.
 ///
-/// Each queue's first 64 KiB are free, so that no connection can starve another to a standstill;
-/// all queues together hold at most the budget and that floor each. A queue that finds the budget
-/// used up behaves as if it were full.
+/// Each queue's first 64 KiB are free, and an empty queue takes one message of any size, so that no
+/// connection can starve another to a standstill. All queues together hold at most the budget, that
+/// floor each, and what single messages are larger than it. A queue that finds the budget used up
+/// behaves as if it were full.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -36,7 +37,7 @@ impl Budget {
         self.limit
     }
 
-    /// Bytes drawn from it now.
+    /// Bytes drawn from it now; over the bound only for single messages larger than the floor.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -92,6 +93,17 @@ impl Share {
         true
     }
 
+    /// Draws what a queue of one message of so many bytes needs, in any case.
+    pub(crate) fn cover_one(&mut self, bytes: usize) {
+        if !self.cover(bytes)
+            && let Some(budget) = &self.budget
+        {
+            let need = need(bytes);
+            budget.used.fetch_add(need - self.drawn, Ordering::Relaxed);
+            self.drawn = need;
+        }
+    }
+
     /// Gives back what a queue of so many bytes no longer needs.
     pub(crate) fn relax(&mut self, bytes: usize) {
         let Some(budget) = &self.budget else { return };
@@ -132,6 +144,9 @@ mod tests {
         assert!(!two.cover(BUDGET_FLOOR_BYTES + BUDGET_STEP_BYTES + 1));
         one.relax(0);
         assert!(two.cover(BUDGET_FLOOR_BYTES + BUDGET_STEP_BYTES + 1));
+        two.cover_one(10 * BUDGET_STEP_BYTES);
+        assert_eq!(budget.used(), 9 * BUDGET_STEP_BYTES);
+        assert!(!one.cover(BUDGET_FLOOR_BYTES + 1), "others see it");
         drop((one, two));
         assert_eq!(budget.used(), 0);
     }

@@ -396,7 +396,8 @@ impl Sender {
     }
 
     /// A [`Sink`] of messages. Its flush is [`flush`](Self::flush), its close closes the
-    /// connection with 1000.
+    /// connection with 1000. Where the outbox is full, one message waits in the sink itself until
+    /// it is polled again: flush the sink before dropping it.
     pub fn sink(&self) -> MessageSink {
         MessageSink {
             sender: self.clone(),
@@ -452,18 +453,28 @@ impl Sink<Message> for MessageSink {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Self::Error> {
-        match self.sender.try_send(message) {
-            Ok(()) => Ok(()),
-            Err(TrySendError {
-                message,
-                reason: SendRefusal::Full,
-            }) => {
-                let sender = self.sender.clone();
-                self.sending = Some(Box::pin(async move { sender.send(message).await }));
-                Ok(())
+        // What was flushed so far does not cover this message.
+        self.flushing = None;
+        let earlier = self.sending.take();
+        let message = match &earlier {
+            Some(_) => message,
+            None => match self.sender.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError {
+                    message,
+                    reason: SendRefusal::Full,
+                }) => message,
+                Err(error) => return Err(refused(error.reason)),
+            },
+        };
+        let sender = self.sender.clone();
+        self.sending = Some(Box::pin(async move {
+            if let Some(earlier) = earlier {
+                earlier.await?;
             }
-            Err(error) => Err(refused(error.reason)),
-        }
+            sender.send(message).await
+        }));
+        Ok(())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -484,6 +495,7 @@ impl Sink<Message> for MessageSink {
             Box::pin(async move { sender.close(CloseCode::NORMAL, "").await })
         });
         let report = ready!(closing.as_mut().poll(cx));
+        self.closing = None;
         Poll::Ready(match report.error {
             Some(error) => Err((*error).clone()),
             None => Ok(()),

@@ -57,10 +57,6 @@ pub const KERNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// connection costs; larger windows cost a zero-fill at each read.
 pub(crate) const READ_BUFFER_BYTES: usize = 32 << 10;
 
-/// Received payloads up to this size are copied out of the read window; a larger one keeps its
-/// slice of it. So what a kept message pins is at most five times its own size.
-pub(crate) const COPY_BELOW_BYTES: usize = 8 << 10;
-
 /// Encoded bytes gathered before a write to the socket: one system call for many messages.
 pub(crate) const WRITE_BATCH_BYTES: usize = 64 << 10;
 
@@ -77,7 +73,11 @@ pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
 
 /// What a queued message costs beside its payload: its place in the queue (which may be twice as
 /// large as it is full) and the allocator's share. So floods of empty messages are bounded too.
-pub const MESSAGE_OVERHEAD_BYTES: usize = 192;
+pub const MESSAGE_OVERHEAD_BYTES: usize = 208;
+
+/// What a message queued under `Conflate` costs beside that and the bytes of its key: the places of
+/// the key in the index and of the count of what it replaced.
+pub(crate) const CONFLATE_OVERHEAD_BYTES: usize = 192;
 
 /// Queues that grew beyond this many places give the memory back when they run empty.
 pub(crate) const IDLE_QUEUE_PLACES: usize = 64;

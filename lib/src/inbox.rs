@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::{
     budget::Share,
-    defaults::{IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES},
+    defaults::{CONFLATE_OVERHEAD_BYTES, IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES},
     error::ConnectionError,
-    message::{Gap, Incoming, Message},
-    options::{KeyFn, Options, Overflow},
+    message::{Batch, Gap, Incoming, Message, push_gap},
+    options::{Options, Overflow},
     stats::QueueStats,
 };
 
@@ -30,7 +30,7 @@ pub(crate) struct Pushed {
 }
 
 struct State {
-    queue: VecDeque<Incoming>,
+    queue: Batch,
     /// Bytes in `queue` and in the receiver's hands that it has not reported as taken.
     bytes: usize,
     high_water: usize,
@@ -70,7 +70,7 @@ fn is_message(item: &Incoming) -> bool {
     matches!(item, Incoming::Message(_))
 }
 
-pub(crate) fn count_messages(items: &VecDeque<Incoming>) -> u64 {
+pub(crate) fn count_messages(items: &Batch) -> u64 {
     items.iter().filter(|item| is_message(item)).count() as u64
 }
 
@@ -84,14 +84,14 @@ pub(crate) struct Inbox {
 impl Inbox {
     pub(crate) fn new(options: &Options) -> Inbox {
         let conflation = match &options.overflow {
-            Overflow::Conflate(key) => Some(Conflation::new(key.clone())),
+            Overflow::Conflate(_) => Some(Conflation::default()),
             _ => None,
         };
         Inbox {
             limit: options.inbox_bytes,
             overflow: options.overflow.clone(),
             state: Mutex::new(State {
-                queue: VecDeque::new(),
+                queue: Batch::new(),
                 bytes: 0,
                 high_water: 0,
                 oldest: None,
@@ -112,13 +112,10 @@ impl Inbox {
 
     /// Moves as much of the batch as the policy allows, and wakes the receiver. If something is
     /// left, the pump is woken when there is room.
-    pub(crate) fn push(
-        &self,
-        batch: &mut VecDeque<Incoming>,
-        now: Instant,
-        cx: &Context<'_>,
-    ) -> Pushed {
+    pub(crate) fn push(&self, batch: &mut Batch, now: Instant, cx: &Context<'_>) -> Pushed {
         let mut pushed = Pushed::default();
+        // The application's function: outside the lock, for it may use the connection, or panic.
+        let mut keys = self.keys(batch).into_iter();
         let receiver = {
             let mut state = self.state.lock().unwrap();
             if state.receiver_gone {
@@ -127,10 +124,20 @@ impl Inbox {
                 return pushed;
             }
             while let Some(item) = batch.pop_front() {
-                if state.has_room(item.cost(), self.limit) || matches!(item, Incoming::Gap(_)) {
-                    state.append(item, now);
-                } else if let Some(item) = state.overflow(item, &self.overflow, &mut pushed, now) {
-                    batch.push_front(item);
+                let key = keys.next().flatten();
+                let message = match item {
+                    Incoming::Gap(gap) => {
+                        state.append_gap(gap, now);
+                        continue;
+                    }
+                    Incoming::Message(message) => message,
+                };
+                if state.make_room(message.cost() + key_cost(&key), self.limit_of_appends()) {
+                    state.append(message, key, now);
+                } else if let Some(message) =
+                    self.overflow(&mut state, message, key, &mut pushed, now)
+                {
+                    batch.push_front(Incoming::Message(message));
                     break;
                 }
             }
@@ -148,6 +155,67 @@ impl Inbox {
         pushed
     }
 
+    /// What conflation goes by; nothing for other policies.
+    fn keys(&self, batch: &Batch) -> Vec<Option<Key>> {
+        let Overflow::Conflate(key) = &self.overflow else {
+            return Vec::new();
+        };
+        let keys = batch.iter().map(|item| match item {
+            Incoming::Message(message) => key(message).map(Key::from),
+            Incoming::Gap(_) => None,
+        });
+        keys.collect()
+    }
+
+    /// Under `Conflate` a quarter is left for values that replace shorter ones.
+    fn limit_of_appends(&self) -> usize {
+        match self.overflow {
+            Overflow::Conflate(_) => self.limit - self.limit / 4,
+            _ => self.limit,
+        }
+    }
+
+    /// Applies the policy to a message that does not fit; gives it back if it must wait.
+    fn overflow(
+        &self,
+        state: &mut State,
+        message: Message,
+        key: Option<Key>,
+        pushed: &mut Pushed,
+        now: Instant,
+    ) -> Option<Message> {
+        match &self.overflow {
+            Overflow::Pause | Overflow::Spill(_) => return Some(message),
+            Overflow::Disconnect => {
+                pushed.disconnect = true;
+                return Some(message);
+            }
+            Overflow::DropNewest => {
+                let (messages, bytes) = (1, message.len() as u64);
+                pushed.count(messages, bytes);
+                state.append_gap(Gap::Dropped { messages, bytes }, now);
+            }
+            Overflow::DropOldest => {
+                let dropped = state.drop_oldest(message.cost());
+                pushed.count(dropped.0, dropped.1);
+                state.append(message, key, now);
+            }
+            Overflow::Conflate(_) => {
+                let replaced = key.and_then(|key| state.replace(&key, &message, self.limit));
+                let Some(bytes) = replaced else {
+                    return Some(message);
+                };
+                pushed.count(1, bytes);
+            }
+        }
+        None
+    }
+
+    /// Messages dropped on their way here, by the fallback of a spill file.
+    pub(crate) fn count_overflowed(&self, messages: u64) {
+        self.state.lock().unwrap().overflowed += messages;
+    }
+
     /// How many bytes may be read now. Zero: reading pauses, and the pump is woken when there is
     /// room. Policies that make room themselves always have some.
     pub(crate) fn room(&self, cx: &Context<'_>) -> usize {
@@ -159,12 +227,12 @@ impl Inbox {
         if state.receiver_gone || makes_room {
             return usize::MAX;
         }
-        let room = self.limit.saturating_sub(state.bytes);
-        let bytes = state.bytes;
-        if (room > 0 && state.share.cover(bytes + 1)) || state.bytes == 0 {
+        let used = state.used();
+        let room = self.limit_of_appends().saturating_sub(used);
+        if state.bytes == 0 || (room > 0 && state.share.cover(used + 1)) {
             return room.max(1);
         }
-        if self.overflow.conflates() {
+        if matches!(self.overflow, Overflow::Conflate(_)) {
             return 1;
         }
         state.pump = Some(cx.waker().clone());
@@ -190,7 +258,7 @@ impl Inbox {
     /// have been consumed since.
     pub(crate) fn take(
         &self,
-        local: &mut VecDeque<Incoming>,
+        local: &mut Batch,
         taken: &mut Taken,
         cx: &Context<'_>,
     ) -> Poll<Result<(), End>> {
@@ -198,14 +266,14 @@ impl Inbox {
             let mut state = self.state.lock().unwrap();
             let pump = state.release(std::mem::take(taken));
             let result = if !state.queue.is_empty() {
-                state.hand_over(local, &self.overflow);
+                state.hand_over(local, matches!(self.overflow, Overflow::DropOldest));
                 Poll::Ready(Ok(()))
             } else if let Some(end) = &state.end {
                 Poll::Ready(Err(end.clone()))
             } else {
+                state.shrink();
                 if local.capacity() > IDLE_QUEUE_PLACES {
                     local.shrink_to(IDLE_QUEUE_PLACES);
-                    state.queue.shrink_to(IDLE_QUEUE_PLACES);
                 }
                 state.receiver = Some(cx.waker().clone());
                 Poll::Pending
@@ -229,7 +297,7 @@ impl Inbox {
 
     /// The receiver was dropped, with what it had not handed out: from now on what arrives is
     /// counted and discarded.
-    pub(crate) fn receiver_gone(&self, local: &mut VecDeque<Incoming>) {
+    pub(crate) fn receiver_gone(&self, local: &mut Batch) {
         let pump = {
             let mut state = self.state.lock().unwrap();
             state.receiver_gone = true;
@@ -263,7 +331,7 @@ impl Inbox {
     }
 
     /// Moves messages while there is room, whatever the policy; the rest waits.
-    pub(crate) fn push_while_room(&self, batch: &mut VecDeque<Incoming>, now: Instant) {
+    pub(crate) fn push_while_room(&self, batch: &mut Batch, now: Instant) {
         if batch.is_empty() {
             return;
         }
@@ -274,12 +342,17 @@ impl Inbox {
                 state.discard(batch);
                 return;
             }
-            while let Some(item) = batch.front() {
-                if !state.has_room(item.cost(), self.limit) && is_message(item) {
-                    break;
+            while let Some(item) = batch.pop_front() {
+                match item {
+                    Incoming::Gap(gap) => state.append_gap(gap, now),
+                    Incoming::Message(message) if state.make_room(message.cost(), self.limit) => {
+                        state.append(message, None, now);
+                    }
+                    message => {
+                        batch.push_front(message);
+                        break;
+                    }
                 }
-                let item = batch.pop_front().expect("it is there");
-                state.append(item, now);
             }
             if state.queue.is_empty() {
                 None
@@ -295,14 +368,14 @@ impl Inbox {
     }
 
     /// Puts back, before everything else, what was taken and not handed out.
-    pub(crate) fn put_back(&self, mut local: VecDeque<Incoming>) {
+    pub(crate) fn put_back(&self, mut local: Batch) {
         let mut state = self.state.lock().unwrap();
         local.append(&mut state.queue);
         state.queue = local;
     }
 
     /// Takes everything, for moving it to another inbox.
-    pub(crate) fn drain(&self) -> VecDeque<Incoming> {
+    pub(crate) fn drain(&self) -> Batch {
         let mut state = self.state.lock().unwrap();
         let bytes = state.bytes;
         state.release(Taken { bytes, messages: 0 });
@@ -326,12 +399,20 @@ impl Inbox {
     }
 }
 
+impl Pushed {
+    fn count(&mut self, messages: u64, bytes: u64) {
+        self.overflowed += messages;
+        self.overflowed_bytes += bytes;
+    }
+}
+
 impl State {
-    fn has_room(&mut self, cost: usize, limit: usize) -> bool {
-        self.bytes == 0 || (self.bytes + cost <= limit && self.share.cover(self.bytes + cost))
+    /// Bytes held, with the keys of conflation.
+    fn used(&self) -> usize {
+        self.bytes + self.conflation.as_ref().map_or(0, |it| it.bytes)
     }
 
-    fn discard(&mut self, items: &mut VecDeque<Incoming>) {
+    fn discard(&mut self, items: &mut Batch) {
         let messages = count_messages(items);
         self.discarded += messages;
         if !self.abandoned {
@@ -340,144 +421,109 @@ impl State {
         items.clear();
     }
 
-    fn append(&mut self, item: Incoming, now: Instant) {
-        if let Some(conflation) = &mut self.conflation {
-            conflation.appended(&item);
-        } else if let (
-            Incoming::Gap(Gap::Reconnected { away: more, .. }),
-            Some(Incoming::Gap(Gap::Reconnected { away, .. })),
-        ) = (&item, self.queue.back_mut())
-        {
-            // However often the connection is lost while nobody reads, it is one gap.
-            *away += *more;
-            return;
-        } else if let (
-            Incoming::Gap(Gap::SessionLost { why: latest }),
-            Some(Incoming::Gap(Gap::SessionLost { why })),
-        ) = (&item, self.queue.back_mut())
-        {
-            *why = latest.clone();
-            return;
+    /// Whether so much more fits. One message always does.
+    fn make_room(&mut self, cost: usize, limit: usize) -> bool {
+        let used = self.used() + cost;
+        if self.bytes == 0 {
+            self.share.cover_one(used);
+            return true;
         }
-        if self.queue.is_empty() {
+        used <= limit && self.share.cover(used)
+    }
+
+    fn append(&mut self, message: Message, key: Option<Key>, now: Instant) {
+        let cost = message.cost();
+        self.appended += 1;
+        self.queue.push_back(Incoming::Message(message));
+        self.charge(cost, now);
+        if let Some(conflation) = &mut self.conflation {
+            conflation.appended(key);
+        }
+    }
+
+    /// A gap has its place, however full it is.
+    fn append_gap(&mut self, gap: Gap, now: Instant) {
+        if push_gap(&mut self.queue, gap) {
+            self.charge(MESSAGE_OVERHEAD_BYTES, now);
+            if let Some(conflation) = &mut self.conflation {
+                conflation.appended(None);
+            }
+        }
+    }
+
+    /// Something took a place at the back.
+    fn charge(&mut self, cost: usize, now: Instant) {
+        if self.queue.len() == 1 {
             self.oldest = Some(now);
         }
-        self.appended += u64::from(is_message(&item));
-        self.bytes += item.cost();
+        self.bytes += cost;
         self.high_water = self.high_water.max(self.bytes);
-        self.queue.push_back(item);
     }
 
-    /// Applies the policy to a message that does not fit; gives it back if it must wait.
-    fn overflow(
-        &mut self,
-        item: Incoming,
-        policy: &Overflow,
-        pushed: &mut Pushed,
-        now: Instant,
-    ) -> Option<Incoming> {
-        let Incoming::Message(message) = item else {
-            return Some(item);
-        };
-        match policy {
-            Overflow::Pause | Overflow::Spill(_) => Some(Incoming::Message(message)),
-            Overflow::Disconnect => {
-                pushed.disconnect = true;
-                Some(Incoming::Message(message))
-            }
-            Overflow::DropNewest => {
-                self.mark_dropped_at_back(&message, pushed, now);
-                None
-            }
-            Overflow::DropOldest => {
-                let cost = message.cost();
-                self.drop_oldest(cost, pushed);
-                self.append(Incoming::Message(message), now);
-                None
-            }
-            Overflow::Conflate(_) => {
-                let replaced = self.conflation.as_mut().and_then(|conflation| {
-                    conflation.replace(&mut self.queue, &mut self.bytes, &message)
-                });
-                let Some(bytes) = replaced else {
-                    return Some(Incoming::Message(message));
-                };
-                pushed.overflowed += 1;
-                pushed.overflowed_bytes += bytes;
-                None
-            }
-        }
-    }
-
-    fn mark_dropped_at_back(&mut self, message: &Message, pushed: &mut Pushed, now: Instant) {
-        pushed.overflowed += 1;
-        pushed.overflowed_bytes += message.len() as u64;
-        if let Some(Incoming::Gap(Gap::Dropped { messages, bytes })) = self.queue.back_mut() {
-            *messages += 1;
-            *bytes += message.len() as u64;
-        } else {
-            let gap = Gap::Dropped {
-                messages: 1,
-                bytes: message.len() as u64,
-            };
-            self.append(Incoming::Gap(gap), now);
-        }
-    }
-
-    /// Drops messages from the front until `cost` bytes are free, and marks the place. Gaps that
-    /// stand there are kept, those of earlier drops are joined.
-    fn drop_oldest(&mut self, cost: usize, pushed: &mut Pushed) {
+    /// Drops messages from the front until `cost` bytes are free, and marks the place: what was
+    /// dropped before a reconnect, the reconnect, what was dropped after it. Returns how many
+    /// messages and bytes.
+    fn drop_oldest(&mut self, cost: usize) -> (u64, u64) {
+        let mut marks = Marks::default();
         let (mut messages, mut bytes, mut freed) = (0, 0, 0);
-        let mut kept = Vec::new();
         while freed < cost {
-            let Some(item) = self.queue.pop_front() else {
-                break;
-            };
-            match item {
-                Incoming::Message(message) => {
+            match self.queue.pop_front() {
+                Some(Incoming::Message(message)) => {
                     freed += message.cost();
-                    pushed.overflowed += 1;
-                    pushed.overflowed_bytes += message.len() as u64;
+                    let len = message.len() as u64;
                     messages += 1;
                     self.taken += 1;
-                    bytes += message.len() as u64;
+                    bytes += len;
+                    marks.dropped(1, len);
                 }
-                Incoming::Gap(Gap::Dropped {
-                    messages: earlier,
-                    bytes: earlier_bytes,
-                }) => {
+                Some(Incoming::Gap(gap)) => {
                     self.bytes -= MESSAGE_OVERHEAD_BYTES;
-                    messages += earlier;
-                    bytes += earlier_bytes;
+                    marks.join(gap);
                 }
-                gap => kept.push(gap),
+                None => break,
             }
         }
-        self.bytes -= freed;
-        kept.into_iter()
-            .rev()
-            .for_each(|gap| self.queue.push_front(gap));
-        if messages > 0 {
-            self.bytes += MESSAGE_OVERHEAD_BYTES;
-            self.queue
-                .push_front(Incoming::Gap(Gap::Dropped { messages, bytes }));
-        }
+        let mut marks = marks.into_batch();
+        self.bytes = self.bytes - freed + marks.len() * MESSAGE_OVERHEAD_BYTES;
+        marks.append(&mut self.queue);
+        self.queue = marks;
+        (messages, bytes)
     }
 
-    fn hand_over(&mut self, local: &mut VecDeque<Incoming>, policy: &Overflow) {
-        match (&mut self.conflation, policy) {
-            (Some(conflation), _) => {
-                if let Some(item) = self.queue.pop_front() {
-                    if let Some(gap) = conflation.popped(&item) {
-                        self.bytes += gap.cost();
-                        local.push_back(gap);
-                    }
-                    local.push_back(item);
-                }
+    /// Puts the message where the queued one with its key stands, if it fits there; returns the
+    /// bytes replaced.
+    fn replace(&mut self, key: &Key, message: &Message, limit: usize) -> Option<u64> {
+        let used = self.used();
+        let conflation = self.conflation.as_mut()?;
+        let index = conflation.index_of(key)?;
+        let Some(Incoming::Message(old)) = self.queue.get_mut(index) else {
+            return None;
+        };
+        let after = used - old.cost() + message.cost();
+        if after > used && (after > limit || !self.share.cover(after)) {
+            return None;
+        }
+        let len = old.len() as u64;
+        self.bytes = self.bytes - old.cost() + message.cost();
+        self.high_water = self.high_water.max(self.bytes);
+        *old = message.clone();
+        conflation.places[index].replaced(len);
+        Some(len)
+    }
+
+    /// Moves what is queued to the receiver. What may still be dropped or replaced by newer data
+    /// stays where it can be, but for the first.
+    fn hand_over(&mut self, local: &mut Batch, one_by_one: bool) {
+        if let Some(conflation) = &mut self.conflation {
+            if let Some(gap) = conflation.popped() {
+                self.bytes += MESSAGE_OVERHEAD_BYTES;
+                local.push_back(Incoming::Gap(gap));
             }
-            // What may still be dropped for newer data stays where it can be.
-            (None, Overflow::DropOldest) => local.extend(self.queue.pop_front()),
-            _ => std::mem::swap(&mut self.queue, local),
+            local.extend(self.queue.pop_front());
+        } else if one_by_one {
+            local.extend(self.queue.pop_front());
+        } else {
+            std::mem::swap(&mut self.queue, local);
         }
     }
 
@@ -487,85 +533,138 @@ impl State {
         }
         self.taken += taken.messages;
         self.bytes = self.bytes.saturating_sub(taken.bytes);
-        let bytes = self.bytes;
-        self.share.relax(bytes);
+        let used = self.used();
+        self.share.relax(used);
         self.pump.take()
+    }
+
+    /// Empty, it gives back the memory that it grew by.
+    fn shrink(&mut self) {
+        if self.queue.capacity() > IDLE_QUEUE_PLACES {
+            self.queue.shrink_to(IDLE_QUEUE_PLACES);
+        }
+        if let Some(conflation) = &mut self.conflation
+            && conflation.places.capacity() > IDLE_QUEUE_PLACES
+        {
+            *conflation = Conflation {
+                front: conflation.front,
+                ..Conflation::default()
+            };
+        }
     }
 }
 
-impl Overflow {
-    fn conflates(&self) -> bool {
-        matches!(self, Overflow::Conflate(_))
+/// What stands at the front of a stream whose oldest messages were dropped: at most three gaps,
+/// however long that goes on.
+#[derive(Default)]
+struct Marks {
+    /// Messages and bytes dropped before the last reconnect, and after it.
+    before: (u64, u64),
+    after: (u64, u64),
+    reconnected: Option<Gap>,
+}
+
+impl Marks {
+    fn dropped(&mut self, messages: u64, bytes: u64) {
+        let side = match self.reconnected {
+            Some(_) => &mut self.after,
+            None => &mut self.before,
+        };
+        side.0 += messages;
+        side.1 += bytes;
     }
+
+    fn join(&mut self, gap: Gap) {
+        match gap {
+            Gap::Dropped { messages, bytes } | Gap::Conflated { messages, bytes } => {
+                self.dropped(messages, bytes);
+            }
+            gap @ (Gap::Reconnected { .. } | Gap::SessionLost { .. }) => {
+                let after = std::mem::take(&mut self.after);
+                self.before = (self.before.0 + after.0, self.before.1 + after.1);
+                let joined = self
+                    .reconnected
+                    .as_mut()
+                    .is_some_and(|first| first.join(&gap));
+                if !joined {
+                    self.reconnected = Some(gap);
+                }
+            }
+        }
+    }
+
+    fn into_batch(self) -> Batch {
+        let dropped =
+            |(messages, bytes)| (messages > 0).then_some(Gap::Dropped { messages, bytes });
+        let marks = [dropped(self.before), self.reconnected, dropped(self.after)];
+        marks.into_iter().flatten().map(Incoming::Gap).collect()
+    }
+}
+
+type Key = Arc<[u8]>;
+
+/// What a key and its message's place in the index cost; nothing for other policies.
+fn key_cost(key: &Option<Key>) -> usize {
+    key.as_ref()
+        .map_or(0, |key| key.len() + CONFLATE_OVERHEAD_BYTES)
 }
 
 /// Where in the queue the latest message of each key stands.
+#[derive(Default)]
 struct Conflation {
-    key: KeyFn,
-    latest: HashMap<Vec<u8>, u64>,
-    /// Replaced messages by place: their number and bytes.
-    replaced: HashMap<u64, (u64, u64)>,
-    /// The place of the queue's front, and of the next append.
+    latest: HashMap<Key, u64>,
+    /// One for each place in the queue.
+    places: VecDeque<Place>,
+    /// How many places there were before the queue's front.
     front: u64,
-    next: u64,
+    bytes: usize,
+}
+
+/// The key of a queued message, and what it replaced.
+struct Place {
+    key: Option<Key>,
+    messages: u64,
+    bytes: u64,
+}
+
+impl Place {
+    fn replaced(&mut self, bytes: u64) {
+        self.messages += 1;
+        self.bytes += bytes;
+    }
 }
 
 impl Conflation {
-    fn new(key: KeyFn) -> Conflation {
-        Conflation {
+    fn appended(&mut self, key: Option<Key>) {
+        self.bytes += key_cost(&key);
+        if let Some(key) = &key {
+            let place = self.front + self.places.len() as u64;
+            self.latest.insert(key.clone(), place);
+        }
+        self.places.push_back(Place {
             key,
-            latest: HashMap::new(),
-            replaced: HashMap::new(),
-            front: 0,
-            next: 0,
-        }
+            messages: 0,
+            bytes: 0,
+        });
     }
 
-    fn key_of(&self, item: &Incoming) -> Option<Vec<u8>> {
-        match item {
-            Incoming::Message(message) => (self.key)(message),
-            Incoming::Gap(_) => None,
-        }
+    fn index_of(&self, key: &Key) -> Option<usize> {
+        self.latest
+            .get(key)
+            .map(|place| (place - self.front) as usize)
     }
 
-    fn appended(&mut self, item: &Incoming) {
-        if let Some(key) = self.key_of(item) {
-            self.latest.insert(key, self.next);
-        }
-        self.next += 1;
-    }
-
-    /// Puts the message where the queued one with its key stands; returns the bytes replaced.
-    fn replace(
-        &mut self,
-        queue: &mut VecDeque<Incoming>,
-        bytes: &mut usize,
-        message: &Message,
-    ) -> Option<u64> {
-        let place = *self.latest.get(&(self.key)(message)?)?;
-        let slot = queue.get_mut((place - self.front) as usize)?;
-        let Incoming::Message(old) = slot else {
-            return None;
-        };
-        let old_len = old.len() as u64;
-        *bytes = *bytes - old.cost() + message.cost();
-        *slot = Incoming::Message(message.clone());
-        let replaced = self.replaced.entry(place).or_default();
-        replaced.0 += 1;
-        replaced.1 += old_len;
-        Some(old_len)
-    }
-
-    /// The front was popped; returns the gap that stands before it.
-    fn popped(&mut self, item: &Incoming) -> Option<Incoming> {
-        let place = self.front;
-        self.front += 1;
-        if let Some(key) = self.key_of(item)
-            && self.latest.get(&key) == Some(&place)
+    /// The front goes to the receiver; returns the gap that stands before it.
+    fn popped(&mut self) -> Option<Gap> {
+        let place = self.places.pop_front()?;
+        self.bytes -= key_cost(&place.key);
+        if let Some(key) = &place.key
+            && self.latest.get(key) == Some(&self.front)
         {
-            self.latest.remove(&key);
+            self.latest.remove(key);
         }
-        let (messages, bytes) = self.replaced.remove(&place)?;
-        Some(Incoming::Gap(Gap::Conflated { messages, bytes }))
+        self.front += 1;
+        let (messages, bytes) = (place.messages, place.bytes);
+        (messages > 0).then_some(Gap::Conflated { messages, bytes })
     }
 }

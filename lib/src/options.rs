@@ -25,7 +25,8 @@ pub enum Overflow {
     /// Drop the new message: what was queued is delivered, then a gap.
     DropNewest,
     /// Replace the queued message that has the same key, in its place: the latest value of each
-    /// key. A message without a queued twin waits as under `Pause`.
+    /// key. A quarter of the inbox is left for values that grow. A message without a queued twin,
+    /// or too large for its place, waits as under `Pause`.
     Conflate(KeyFn),
     /// Write to a bounded temporary file and read it back in order.
     Spill(Spill),
@@ -80,7 +81,9 @@ impl Spill {
         self
     }
 
-    /// What gives way when the file is full or the disk refuses. Default `Pause`.
+    /// What gives way when the file is full or the disk refuses; either is an
+    /// [`Event::SpillFailed`](crate::Event::SpillFailed). A full file is used again as soon as it
+    /// has room, a disk that refused is not. Default `Pause`.
     pub fn then(mut self, fallback: SpillFallback) -> Spill {
         self.then = fallback;
         self
@@ -103,8 +106,10 @@ pub enum SpillFallback {
 /// Limits, policies and deadlines of a connection.
 ///
 /// Every default stands in [`defaults`] with its reason. A connection's memory is bounded by
-/// `inbox_bytes + outbox_bytes`, one message of `max_message_bytes` each way, and some 400 KiB of
-/// read window and write buffer.
+/// `inbox_bytes + outbox_bytes`, one message of `max_message_bytes` each way, and 1 MiB of read
+/// window, write buffer and messages on their way between them and the queues. A received
+/// message of more than 8 KiB may pin more than itself: half as much again in a stream of equals, up
+/// to four times its size where a peer mixes long ones with short ones.
 ///
 /// ```
 /// # use std::time::Duration;

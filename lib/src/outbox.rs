@@ -27,7 +27,26 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) message: Message,
+    /// Its place among all ever accepted, from 0.
+    number: u64,
     pub(crate) expires: Option<Instant>,
+}
+
+/// What became of messages that the pump took: they are in the socket, or expired unsent.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    messages: usize,
+    /// What the outbox gets back: queue bytes and permits.
+    cost: usize,
+    permits: usize,
+    /// Everything before this number is done with.
+    upto: u64,
+}
+
+impl Done {
+    pub(crate) fn upto(&self) -> u64 {
+        self.upto
+    }
 }
 
 struct State {
@@ -35,12 +54,19 @@ struct State {
     /// Bytes in `queue` and in the pump's hands that are not yet on the socket.
     bytes: usize,
     high_water: usize,
+    /// When the first message of `queue` came, and the first of those in the pump's hands.
     oldest: Option<Instant>,
+    oldest_taken: Option<Instant>,
     share: Share,
-    /// Messages ever accepted, and those that are done with: written or expired.
+    /// Messages ever accepted.
     accepted: u64,
-    done: u64,
-    /// `flush` waits for this many; packing must not hold them back.
+    /// Messages in `queue` and in the pump's hands.
+    waiting: usize,
+    /// Every message with a lower number was handed to the pump, or is done with.
+    taken: u64,
+    /// Every message with a lower number is done with.
+    settled: u64,
+    /// `flush` waits for this number; packing must not hold back what is before it.
     flush_to: u64,
     expired: u64,
     /// Whether any message ever had a time to live.
@@ -55,6 +81,8 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     /// One permit a byte: who waits for room waits here, in order.
     room: Semaphore,
+    /// One permit: whoever has to wait for room or for the budget waits his turn.
+    turn: Semaphore,
     written: Notify,
     budget: Option<Arc<Budget>>,
     limit: usize,
@@ -70,9 +98,12 @@ impl Outbox {
                 bytes: 0,
                 high_water: 0,
                 oldest: None,
+                oldest_taken: None,
                 share: Share::of(options.budget.clone()),
                 accepted: 0,
-                done: 0,
+                waiting: 0,
+                taken: 0,
+                settled: 0,
                 flush_to: 0,
                 expired: 0,
                 expiring: false,
@@ -81,6 +112,7 @@ impl Outbox {
                 pump: None,
             }),
             room: Semaphore::new(limit),
+            turn: Semaphore::new(1),
             written: Notify::new(),
             budget: options.budget.clone(),
             limit,
@@ -113,30 +145,41 @@ impl Outbox {
             return Err(SendError { message, reason });
         }
         let expires = time_to_live.map(|life| Instant::now() + life);
-        let permits = self.permits(&message);
-        let permit = match self.room.try_acquire_many(permits) {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                self.expire(Instant::now());
-                self.room.acquire_many(permits).await.ok()
-            }
-        };
-        let mut queued = Queued { message, expires };
+        match self.push_now(message, expires) {
+            Ok(()) => Ok(()),
+            Err((message, SendRefusal::Full)) => self.wait_and_push(message, expires).await,
+            Err((message, reason)) => Err(SendError { message, reason }),
+        }
+    }
+
+    /// Queues the message in its turn, when there is room for it.
+    async fn wait_and_push(
+        &self,
+        mut message: Message,
+        expires: Option<Instant>,
+    ) -> Result<(), SendError> {
+        self.expire(Instant::now());
+        // Closed at the end of the connection: then `push` says why.
+        let _turn = self.turn.acquire().await;
+        let permits = self.room.acquire_many(self.permits(&message)).await;
         loop {
+            // Made before the look, so that nothing given back after it is missed.
             let freed = self.budget.as_ref().map(|budget| budget.freed());
-            match self.push(queued) {
+            let written = self.written.notified();
+            match self.push(message, expires) {
                 Ok(()) => {
-                    permit.into_iter().for_each(|permit| permit.forget());
+                    permits.into_iter().for_each(|permits| permits.forget());
                     return Ok(());
                 }
-                Err((back, SendRefusal::Full)) => {
-                    queued = back;
-                    // Only a budget refuses a message that has its permits.
-                    if let Some(freed) = freed {
-                        freed.await;
-                    }
+                Err((back, SendRefusal::Full)) => message = back,
+                Err((message, reason)) => return Err(SendError { message, reason }),
+            }
+            // Only a budget refuses a message that has its permits.
+            if let Some(freed) = freed {
+                tokio::select! {
+                    () = freed => {}
+                    () = written => {}
                 }
-                Err((Queued { message, .. }, reason)) => return Err(SendError { message, reason }),
             }
         }
     }
@@ -145,42 +188,59 @@ impl Outbox {
         if let Err(reason) = self.check_size(&message) {
             return Err(TrySendError { message, reason });
         }
-        let Ok(permit) = self.room.try_acquire_many(self.permits(&message)) else {
-            let ended = self.state.lock().unwrap().ended.clone();
-            let reason = ended.map_or(SendRefusal::Full, SendRefusal::Ended);
-            return Err(TrySendError { message, reason });
-        };
-        match self.push(Queued {
-            message,
-            expires: None,
-        }) {
-            Ok(()) => {
-                permit.forget();
-                Ok(())
-            }
-            Err((Queued { message, .. }, reason)) => Err(TrySendError { message, reason }),
-        }
+        self.push_now(message, None)
+            .map_err(|(message, reason)| TrySendError { message, reason })
     }
 
-    fn push(&self, queued: Queued) -> Result<(), (Queued, SendRefusal)> {
+    /// Queues the message if there is room and nobody waits for it.
+    fn push_now(
+        &self,
+        message: Message,
+        expires: Option<Instant>,
+    ) -> Result<(), (Message, SendRefusal)> {
+        let nobody_waits = self.turn.available_permits() > 0;
+        let permits = nobody_waits.then(|| self.room.try_acquire_many(self.permits(&message)));
+        let Some(Ok(permits)) = permits else {
+            let ended = self.state.lock().unwrap().ended.clone();
+            let reason = ended.map_or(SendRefusal::Full, SendRefusal::Ended);
+            return Err((message, reason));
+        };
+        self.push(message, expires)?;
+        permits.forget();
+        Ok(())
+    }
+
+    fn push(
+        &self,
+        message: Message,
+        expires: Option<Instant>,
+    ) -> Result<(), (Message, SendRefusal)> {
         let pump = {
             let mut state = self.state.lock().unwrap();
             if let Some(reason) = &state.ended {
                 let reason = SendRefusal::Ended(reason.clone());
-                return Err((queued, reason));
+                return Err((message, reason));
             }
-            let bytes = state.bytes + queued.message.cost();
-            if !state.share.cover(bytes) {
-                return Err((queued, SendRefusal::Full));
+            let bytes = state.bytes + message.cost();
+            if state.bytes == 0 {
+                state.share.cover_one(bytes);
+            } else if !state.share.cover(bytes) {
+                return Err((message, SendRefusal::Full));
             }
             state.bytes = bytes;
             state.high_water = state.high_water.max(bytes);
-            state.accepted += 1;
-            state.expiring |= queued.expires.is_some();
+            state.waiting += 1;
+            state.expiring |= expires.is_some();
             if state.queue.is_empty() {
                 state.oldest = Some(Instant::now());
             }
-            state.queue.push_back(queued);
+            let number = state.accepted;
+            state.accepted += 1;
+            state.queue.push_back(Queued {
+                message,
+                number,
+                expires,
+            });
             state.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);
@@ -201,7 +261,7 @@ impl Outbox {
             written.as_mut().enable();
             {
                 let state = self.state.lock().unwrap();
-                if state.done >= target {
+                if state.settled >= target {
                     return Ok(());
                 }
                 if let Some(reason) = &state.ended {
@@ -226,49 +286,47 @@ impl Outbox {
     ) -> Poll<Option<Instant>> {
         let mut state = self.state.lock().unwrap();
         if state.queue.is_empty() {
-            if batch.capacity() > IDLE_QUEUE_PLACES {
-                batch.shrink_to(IDLE_QUEUE_PLACES);
-                state.queue.shrink_to(IDLE_QUEUE_PLACES);
+            for queue in [batch, &mut state.queue] {
+                if queue.capacity() > IDLE_QUEUE_PLACES {
+                    queue.shrink_to(IDLE_QUEUE_PLACES);
+                }
             }
             state.pump = Some(cx.waker().clone());
             return Poll::Pending;
         }
         if let (Some((delay, enough)), Some(oldest)) = (hold, state.oldest) {
             let ripe = oldest + delay;
-            if now < ripe && state.bytes < enough && state.flush_to <= state.done {
+            if now < ripe && state.bytes < enough && state.flush_to <= state.settled {
                 state.pump = Some(cx.waker().clone());
                 return Poll::Ready(Some(ripe));
             }
         }
         std::mem::swap(&mut state.queue, batch);
+        state.oldest_taken = state.oldest.take();
+        state.taken = state.accepted;
         Poll::Ready(None)
     }
 
-    /// Messages left the pump: written to the socket, or expired unsent.
-    pub(crate) fn done(&self, messages: u64, bytes: usize, permits: usize) {
-        if messages > 0 {
-            self.release(bytes, permits);
-            self.complete(messages);
+    /// Messages left the pump.
+    pub(crate) fn done(&self, done: Done) {
+        if done.messages > 0 {
+            self.release(&done);
+            self.complete(done.upto);
         }
     }
 
     /// Gives room back.
-    pub(crate) fn release(&self, bytes: usize, permits: usize) {
-        {
-            let mut state = self.state.lock().unwrap();
-            state.bytes -= bytes;
-            let bytes = state.bytes;
-            state.share.relax(bytes);
-        }
-        self.room.add_permits(permits);
+    pub(crate) fn release(&self, done: &Done) {
+        self.state.lock().unwrap().release(done);
+        self.room.add_permits(done.permits);
+        // Room in the budget may be its own.
+        self.written.notify_waiters();
     }
 
-    /// So many messages more count as flushed.
-    pub(crate) fn complete(&self, messages: u64) {
-        if messages > 0 {
-            self.state.lock().unwrap().done += messages;
-            self.written.notify_waiters();
-        }
+    /// Everything before this number counts as flushed.
+    pub(crate) fn complete(&self, upto: u64) {
+        self.state.lock().unwrap().settle(upto);
+        self.written.notify_waiters();
     }
 
     /// The peer of a session takes no larger message.
@@ -276,28 +334,39 @@ impl Outbox {
         self.max_message.fetch_min(bytes, Ordering::Relaxed);
     }
 
+    /// Counts a message of the pump as done with.
+    pub(crate) fn count(&self, queued: &Queued, done: &mut Done) {
+        done.messages += 1;
+        done.cost += queued.message.cost();
+        done.permits += self.permits(&queued.message) as usize;
+        done.upto = queued.number + 1;
+    }
+
     /// Drops queued messages whose time has passed, and makes room.
     pub(crate) fn expire(&self, now: Instant) -> u64 {
-        let (mut bytes, mut permits) = (0, 0);
-        let expired = {
+        let mut done = Done::default();
+        {
             let mut state = self.state.lock().unwrap();
             if !state.expiring {
                 return 0;
             }
-            let before = state.queue.len();
             state.queue.retain(|queued| {
                 let keep = queued.expires.is_none_or(|expires| expires > now);
                 if !keep {
-                    bytes += queued.message.cost();
-                    permits += self.permits(&queued.message) as usize;
+                    self.count(queued, &mut done);
                 }
                 keep
             });
-            let expired = (before - state.queue.len()) as u64;
-            state.expired += expired;
-            expired
-        };
-        self.done(expired, bytes, permits);
+            state.expired += done.messages as u64;
+            state.release(&done);
+            // What stands before it in the queue may not be done with.
+            state.settle(0);
+        }
+        let expired = done.messages as u64;
+        if expired > 0 {
+            self.room.add_permits(done.permits);
+            self.written.notify_waiters();
+        }
         expired
     }
 
@@ -306,15 +375,16 @@ impl Outbox {
         self.state.lock().unwrap().expired += messages;
     }
 
-    pub(crate) fn released(&self, message: &Message) -> (usize, usize) {
-        (message.cost(), self.permits(message) as usize)
-    }
-
     /// Puts back, before everything else, what the pump took and did not begin to write.
     pub(crate) fn put_back(&self, mut batch: VecDeque<Queued>) {
         let mut state = self.state.lock().unwrap();
+        if let Some(first) = batch.front() {
+            state.taken = first.number;
+            state.oldest = state.oldest_taken.take().or(state.oldest);
+        }
         batch.append(&mut state.queue);
         state.queue = batch;
+        state.settle(0);
     }
 
     /// From now on nothing is accepted; what is queued stays for the pump.
@@ -324,6 +394,7 @@ impl Outbox {
             state.ended.get_or_insert(reason);
         }
         self.room.close();
+        self.turn.close();
         self.written.notify_waiters();
         if let Some(budget) = &self.budget {
             budget.wake();
@@ -334,7 +405,7 @@ impl Outbox {
     pub(crate) fn take_unsent(&self) -> Vec<Message> {
         let mut state = self.state.lock().unwrap();
         let unsent = std::mem::take(&mut state.queue);
-        state.bytes = 0;
+        (state.bytes, state.waiting) = (0, 0);
         state.share.relax(0);
         unsent.into_iter().map(|queued| queued.message).collect()
     }
@@ -362,15 +433,212 @@ impl Outbox {
     pub(crate) fn stats(&self, now: Instant) -> (QueueStats, u64) {
         let state = self.state.lock().unwrap();
         let queue = QueueStats {
-            messages: (state.accepted - state.done) as usize,
+            messages: state.waiting,
             bytes: state.bytes,
             high_water: state.high_water,
             limit: self.limit,
             oldest: state
-                .oldest
-                .filter(|_| state.accepted > state.done)
+                .oldest()
                 .map(|since| now.saturating_duration_since(since)),
         };
         (queue, state.expired)
+    }
+}
+
+impl State {
+    fn release(&mut self, done: &Done) {
+        self.waiting -= done.messages;
+        self.bytes -= done.cost;
+        self.share.relax(self.bytes);
+    }
+
+    /// Everything before this number is done with; and if that is all the pump has, everything
+    /// before the queue.
+    fn settle(&mut self, upto: u64) {
+        self.settled = self.settled.max(upto);
+        if self.settled >= self.taken {
+            self.settled = match self.queue.front() {
+                Some(first) => first.number,
+                None => self.accepted,
+            };
+        }
+    }
+
+    /// When the message came that waits longest.
+    fn oldest(&self) -> Option<Instant> {
+        if self.waiting > self.queue.len() {
+            self.oldest_taken
+        } else {
+            self.oldest.filter(|_| self.waiting > 0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{future::Future, pin::pin};
+
+    fn outbox(bytes: usize) -> Outbox {
+        Outbox::new(&Options::default().outbox_bytes(bytes))
+    }
+
+    fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn message(len: usize) -> Message {
+        Message::from(vec![0; len])
+    }
+
+    /// What the pump does with everything queued.
+    fn write_all(outbox: &Outbox) -> Vec<Message> {
+        let mut batch = VecDeque::new();
+        let cx = Context::from_waker(Waker::noop());
+        let _ = outbox.take(&mut batch, None, Instant::now(), &cx);
+        let mut done = Done::default();
+        for queued in &batch {
+            outbox.count(queued, &mut done);
+        }
+        outbox.done(done);
+        batch.into_iter().map(|queued| queued.message).collect()
+    }
+
+    /// With a shared budget a later sender overtook one that waited for the budget.
+    #[tokio::test]
+    async fn waiting_senders_keep_their_order() {
+        let budget = Budget::new(0);
+        for options in [
+            Options::default().outbox_bytes(1000),
+            Options::default().budget(budget),
+        ] {
+            let outbox = Outbox::new(&options);
+            outbox.try_send(message(60_000)).ok();
+            outbox.try_send(message(700)).ok();
+            let filled = outbox.stats(Instant::now()).0.messages;
+            let mut large = pin!(outbox.send(message(10_000), None));
+            let mut small = pin!(outbox.send(Message::from("small"), None));
+            assert!(poll(large.as_mut()).is_pending());
+            assert!(poll(small.as_mut()).is_pending());
+            let refused = outbox.try_send(Message::from("later")).unwrap_err();
+            assert!(matches!(refused.reason, SendRefusal::Full));
+            assert_eq!(refused.message, Message::from("later"));
+            assert_eq!(write_all(&outbox).len(), filled);
+            assert!(poll(large.as_mut()).is_ready());
+            let mut order = write_all(&outbox);
+            assert!(poll(small.as_mut()).is_ready());
+            order.extend(write_all(&outbox));
+            assert_eq!(order, [message(10_000), Message::from("small")]);
+        }
+    }
+
+    #[tokio::test]
+    async fn message_larger_than_the_outbox_is_taken_alone() {
+        let outbox = outbox(1000);
+        outbox.try_send(message(50_000)).unwrap();
+        assert!(outbox.try_send(message(0)).is_err());
+        write_all(&outbox);
+        outbox.try_send(message(0)).unwrap();
+        assert!(outbox.try_send(message(50_000)).is_err());
+        let mut large = pin!(outbox.send(message(50_000), None));
+        assert!(poll(large.as_mut()).is_pending());
+        write_all(&outbox);
+        assert!(poll(large.as_mut()).is_ready());
+    }
+
+    /// A flush counted messages that expired behind its place as if they were before it, and said
+    /// "written" while nothing was.
+    #[tokio::test]
+    async fn flush_does_not_count_what_expires_behind_it() {
+        let outbox = outbox(1 << 20);
+        outbox.try_send(message(1)).unwrap();
+        outbox.try_send(message(2)).unwrap();
+        let mut flush = pin!(outbox.flush());
+        assert!(poll(flush.as_mut()).is_pending());
+        for _ in 0..5 {
+            outbox.send(message(3), Some(Duration::ZERO)).await.unwrap();
+        }
+        assert_eq!(outbox.expire(Instant::now() + Duration::from_secs(1)), 5);
+        assert!(poll(flush.as_mut()).is_pending(), "nothing was written");
+        assert_eq!(write_all(&outbox).len(), 2);
+        assert!(poll(flush.as_mut()).is_ready());
+    }
+
+    #[tokio::test]
+    async fn flush_is_over_when_all_before_it_expired() {
+        let outbox = outbox(1 << 20);
+        outbox.send(message(3), Some(Duration::ZERO)).await.unwrap();
+        let mut flush = pin!(outbox.flush());
+        assert!(poll(flush.as_mut()).is_pending());
+        outbox.try_send(message(1)).unwrap();
+        assert_eq!(outbox.expire(Instant::now() + Duration::from_secs(1)), 1);
+        assert!(poll(flush.as_mut()).is_ready());
+    }
+
+    #[tokio::test]
+    async fn senders_after_the_end_get_their_message_and_the_reason() {
+        let outbox = outbox(1000);
+        outbox.try_send(message(900)).unwrap();
+        let mut waiting: Vec<_> = (0..3)
+            .map(|len| Box::pin(outbox.send(message(len), None)))
+            .collect();
+        for waiting in &mut waiting {
+            assert!(poll(waiting.as_mut()).is_pending());
+        }
+        outbox.refuse(Arc::new(ConnectionError::EndOfStream));
+        for (len, waiting) in waiting.into_iter().enumerate() {
+            let error = waiting.await.unwrap_err();
+            assert_eq!(error.message, message(len));
+            assert!(matches!(error.reason, SendRefusal::Ended(_)));
+        }
+        let error = outbox.try_send(message(7)).unwrap_err();
+        assert_eq!(error.message, message(7));
+        assert!(matches!(error.reason, SendRefusal::Ended(_)));
+        assert_eq!(outbox.take_unsent(), [message(900)]);
+        assert_eq!(outbox.stats(Instant::now()).0.messages, 0);
+    }
+
+    /// The age started anew with the first message after the pump had taken a batch.
+    #[tokio::test(start_paused = true)]
+    async fn oldest_age_counts_what_is_in_the_pump_s_hands() {
+        let outbox = outbox(1 << 20);
+        let second = Duration::from_secs(1);
+        let age = || outbox.stats(Instant::now()).0.oldest;
+        assert_eq!(age(), None);
+        outbox.try_send(message(1)).unwrap();
+        tokio::time::advance(second).await;
+        let mut batch = VecDeque::new();
+        let cx = Context::from_waker(Waker::noop());
+        assert!(
+            outbox
+                .take(&mut batch, None, Instant::now(), &cx)
+                .is_ready()
+        );
+        outbox.try_send(message(2)).unwrap();
+        tokio::time::advance(second).await;
+        assert_eq!(age(), Some(2 * second));
+        outbox.put_back(batch);
+        assert_eq!(age(), Some(2 * second));
+        write_all(&outbox);
+        assert_eq!(age(), None);
+    }
+
+    /// With the budget used up by others, a sender whose own queue had been written waited for
+    /// them all the same: a message over the free floor never went out.
+    #[tokio::test]
+    async fn used_up_budget_lets_an_empty_outbox_take_one_message() {
+        let budget = Budget::new(1 << 20);
+        let others = outbox_of(&budget);
+        others.try_send(message(1 << 20)).unwrap();
+        let own = outbox_of(&budget);
+        own.try_send(message(60_000)).unwrap();
+        let mut send = pin!(own.send(message(100_000), None));
+        assert!(poll(send.as_mut()).is_pending());
+        write_all(&own);
+        assert!(poll(send.as_mut()).is_ready());
+    }
+
+    fn outbox_of(budget: &Arc<Budget>) -> Outbox {
+        Outbox::new(&Options::default().budget(budget.clone()))
     }
 }

@@ -144,6 +144,7 @@ impl Ended {
         };
         // Who asked for the end knows of it.
         let end = why.filter(|_| !self.requested);
+        reading.report_all(shared, Instant::now());
         shared.end(end.clone(), report);
         reading.drain(shared).await;
         shared.inbox.end(end);

@@ -42,7 +42,7 @@ pub(crate) struct Link {
     waiting: VecDeque<Queued>,
     /// The last record of each message that is not acknowledged.
     unacknowledged: VecDeque<Seq>,
-    /// How many messages were complete at which record, for `flush`.
+    /// Up to which number the messages of the outbox are complete at which record, for `flush`.
     flushes: VecDeque<(Seq, u64)>,
     taken: Ends,
     processed: Ends,

@@ -245,7 +245,7 @@ impl Shared {
             inbox,
             outbox,
             spilled: counters.spilled,
-            overflowed: overflowed + counters.overflowed,
+            overflowed,
             expired,
             discarded,
             round_trip: counters.round_trip,

@@ -1,7 +1,6 @@
 //! The file of the `Spill` policy: a queue on disk, read and written off the pump's task.
 
 use std::{
-    collections::VecDeque,
     fs::File,
     future::Future,
     io::{self, Read, Seek, SeekFrom, Write},
@@ -14,8 +13,8 @@ use bytes::{Buf, BytesMut};
 use tokio::task::JoinHandle;
 
 use crate::{
-    defaults::SPILL_CHUNK_BYTES,
-    message::{Incoming, Message},
+    defaults::{IDLE_QUEUE_PLACES, SPILL_CHUNK_BYTES},
+    message::{Batch, Gap, Incoming, Message, push_gap},
     options::Spill,
 };
 
@@ -102,8 +101,7 @@ pub(crate) enum Progress {
     Spilled { messages: u64, bytes: u64 },
     /// Messages came back; they are in `ready`.
     Loaded,
-    /// The file is of no more use; a batch that it did not take is in `refused`. `lost` messages
-    /// that it held cannot be read back.
+    /// The file takes no more. `lost` messages that it held cannot be read back; they are marked.
     Failed { why: String, lost: u64 },
 }
 
@@ -112,18 +110,20 @@ pub(crate) struct SpillFile {
     config: Spill,
     disk: Option<Disk>,
     operation: Option<JoinHandle<(Option<Disk>, Outcome)>>,
-    writing: VecDeque<Incoming>,
+    writing: Batch,
     /// Bytes and entries in the file, and what stands at the entries that are gaps.
     stored: u64,
     entries: u64,
-    gaps: VecDeque<Incoming>,
+    gaps: Batch,
     /// What was read of an entry whose end is not read yet.
     partial: BytesMut,
     failed: bool,
+    /// It was told that the file takes no more; until it is empty again that is no news.
+    told: bool,
     /// Entries read back, waiting for room in the inbox.
-    pub(crate) ready: VecDeque<Incoming>,
-    /// Entries that the file could not take; they come after everything in it.
-    pub(crate) refused: VecDeque<Incoming>,
+    pub(crate) ready: Batch,
+    /// What comes after everything in the file.
+    pub(crate) behind: Batch,
 }
 
 impl SpillFile {
@@ -132,31 +132,41 @@ impl SpillFile {
             config,
             disk: None,
             operation: None,
-            writing: VecDeque::new(),
+            writing: Batch::new(),
             stored: 0,
             entries: 0,
-            gaps: VecDeque::new(),
+            gaps: Batch::new(),
             partial: BytesMut::new(),
             failed: false,
-            ready: VecDeque::new(),
-            refused: VecDeque::new(),
+            told: false,
+            ready: Batch::new(),
+            behind: Batch::new(),
         }
     }
 
-    /// Whether something is here, so that what comes later must go behind it.
-    pub(crate) fn is_active(&self) -> bool {
-        self.entries > 0 || self.is_busy() || !self.ready.is_empty() || !self.refused.is_empty()
+    /// Empty, it gives back the memory that it grew by.
+    pub(crate) fn shrink(&mut self) {
+        for batch in [&mut self.writing, &mut self.ready, &mut self.behind] {
+            if batch.capacity() > IDLE_QUEUE_PLACES {
+                batch.shrink_to(IDLE_QUEUE_PLACES);
+            }
+        }
+        self.partial = BytesMut::new();
+    }
+
+    /// Whether something is before what is `behind`.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.entries > 0 || self.is_busy() || !self.ready.is_empty()
     }
 
     pub(crate) fn is_busy(&self) -> bool {
         self.operation.is_some()
     }
 
-    /// Whether the batch fits into what is left of the file.
-    pub(crate) fn can_take(&self, batch: &VecDeque<Incoming>) -> bool {
-        !self.failed
-            && self.refused.is_empty()
-            && self.stored + encoded_len(batch) <= self.config.max_bytes
+    /// Whether messages, not only marks, wait behind the file.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let is_message = |item: &Incoming| matches!(item, Incoming::Message(_));
+        self.behind.iter().any(is_message)
     }
 
     /// Whether the file holds entries that can be read back.
@@ -169,12 +179,26 @@ impl SpillFile {
         (self.entries, self.stored)
     }
 
-    /// Starts to write the batch. Not while busy.
-    pub(crate) fn write(&mut self, batch: &mut VecDeque<Incoming>) {
+    /// Starts to write as much of what is behind as fits into the file. Not while busy. `false`:
+    /// the file takes nothing now.
+    pub(crate) fn write(&mut self) -> bool {
+        if self.entries == 0 {
+            self.told = self.failed;
+        }
+        let mut free = self.config.max_bytes - self.stored;
+        while let Some(item) = self.behind.front().filter(|_| !self.failed) {
+            let Some(rest) = free.checked_sub(encoded_len(item)) else {
+                break;
+            };
+            free = rest;
+            self.writing.extend(self.behind.pop_front());
+        }
+        if self.writing.is_empty() {
+            return false;
+        }
         let disk = self.disk.take();
         let (directory, capacity) = (self.config.directory.clone(), self.config.max_bytes);
-        let bytes = encode(batch);
-        std::mem::swap(&mut self.writing, batch);
+        let bytes = encode(&self.writing);
         self.operation = Some(tokio::task::spawn_blocking(move || {
             let mut disk = match disk.map_or_else(|| Disk::open(directory, capacity), Ok) {
                 Ok(disk) => disk,
@@ -183,6 +207,34 @@ impl SpillFile {
             let result = disk.write(&bytes);
             (Some(disk), Outcome::Wrote(result))
         }));
+        true
+    }
+
+    /// Why the file takes no more, where that is news.
+    pub(crate) fn news_of_full(&mut self) -> Option<String> {
+        let news = !std::mem::replace(&mut self.told, true);
+        news.then(|| {
+            let (stored, max) = (self.stored, self.config.max_bytes);
+            format!("the spill file is full: {stored} of {max} bytes")
+        })
+    }
+
+    /// Makes one mark of the messages that are behind; returns how many, and their bytes.
+    pub(crate) fn drop_behind(&mut self) -> (u64, u64) {
+        let (mut count, mut total) = (0, 0);
+        for item in std::mem::take(&mut self.behind) {
+            let gap = match item {
+                Incoming::Gap(gap) => gap,
+                Incoming::Message(message) => {
+                    let (messages, bytes) = (1, message.len() as u64);
+                    count += messages;
+                    total += bytes;
+                    Gap::Dropped { messages, bytes }
+                }
+            };
+            push_gap(&mut self.behind, gap);
+        }
+        (count, total)
     }
 
     /// Starts to read the next chunk. Not while busy.
@@ -222,12 +274,10 @@ impl SpillFile {
 
     fn wrote(&mut self, result: io::Result<()>) -> Progress {
         if let Err(error) = result {
-            self.failed = true;
-            std::mem::swap(&mut self.refused, &mut self.writing);
-            let why = format!("the spill file cannot be written: {error}");
-            return Progress::Failed { why, lost: 0 };
+            self.put_before_behind(Batch::new());
+            return self.fail(format!("cannot be written: {error}"), 0);
         }
-        self.stored += encoded_len(&self.writing);
+        self.stored += self.writing.iter().map(encoded_len).sum::<u64>();
         self.entries += self.writing.len() as u64;
         let (mut messages, mut bytes) = (0, 0);
         for item in self.writing.drain(..) {
@@ -242,17 +292,36 @@ impl SpillFile {
         Progress::Spilled { messages, bytes }
     }
 
-    /// The file is gone, with what it held.
+    /// The file is gone, with what it held: a mark stands for it.
     fn lose(&mut self, why: String) -> Progress {
-        self.failed = true;
         let lost = self.entries - self.gaps.len() as u64;
-        (self.entries, self.stored) = (0, 0);
-        self.refused.append(&mut self.gaps);
-        self.refused.append(&mut self.writing);
-        Progress::Failed {
-            why: format!("the spill file {why}"),
-            lost,
+        let encoded = self.stored + self.partial.len() as u64;
+        let mut marks = Batch::new();
+        if lost > 0 {
+            let gap = Gap::Dropped {
+                messages: lost,
+                bytes: encoded - self.entries * HEADER_BYTES as u64,
+            };
+            push_gap(&mut marks, gap);
         }
+        marks.append(&mut self.gaps);
+        self.put_before_behind(marks);
+        (self.entries, self.stored) = (0, 0);
+        self.partial = BytesMut::new();
+        self.fail(why, lost)
+    }
+
+    /// What was to be written, after `first`, comes before the rest again.
+    fn put_before_behind(&mut self, mut first: Batch) {
+        first.append(&mut self.writing);
+        first.append(&mut self.behind);
+        self.behind = first;
+    }
+
+    fn fail(&mut self, why: String, lost: u64) -> Progress {
+        (self.failed, self.told) = (true, true);
+        let why = format!("the spill file {why}");
+        Progress::Failed { why, lost }
     }
 
     /// Cuts whole entries out of what was read.
@@ -264,30 +333,30 @@ impl SpillFile {
                 return;
             }
             self.partial.advance(HEADER_BYTES);
-            let payload = self.partial.split_to(len).freeze();
             let item = match kind {
                 KIND_GAP => self.gaps.pop_front(),
-                kind => Some(Incoming::Message(Message::received(
-                    kind == KIND_TEXT,
-                    payload,
-                ))),
+                kind => {
+                    let message = Message::copied(kind == KIND_TEXT, &self.partial[..len]);
+                    Some(Incoming::Message(message))
+                }
             };
+            self.partial.advance(len);
             self.ready.extend(item);
             self.entries -= 1;
         }
     }
 }
 
-fn encoded_len(batch: &VecDeque<Incoming>) -> u64 {
-    let payloads = batch.iter().map(|item| match item {
+fn encoded_len(item: &Incoming) -> u64 {
+    let payload = match item {
         Incoming::Message(message) => message.len(),
         Incoming::Gap(_) => 0,
-    });
-    payloads.map(|len| (HEADER_BYTES + len) as u64).sum()
+    };
+    (HEADER_BYTES + payload) as u64
 }
 
-fn encode(batch: &VecDeque<Incoming>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(encoded_len(batch) as usize);
+fn encode(batch: &Batch) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(batch.iter().map(encoded_len).sum::<u64>() as usize);
     for item in batch {
         let (kind, payload) = match item {
             Incoming::Message(message) if message.is_text() => (KIND_TEXT, message.as_bytes()),
@@ -304,13 +373,11 @@ fn encode(batch: &VecDeque<Incoming>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Gap;
-
     async fn turn(file: &mut SpillFile) -> Progress {
         std::future::poll_fn(|cx| file.poll(cx)).await
     }
 
-    fn batch(from: u32, count: u32) -> VecDeque<Incoming> {
+    fn batch(from: u32, count: u32) -> Batch {
         (from..from + count)
             .map(|i| Incoming::Message(Message::binary(i.to_be_bytes().repeat(25))))
             .collect()
@@ -321,14 +388,13 @@ mod tests {
         let mut file = SpillFile::new(Spill::default().max_bytes(10_000));
         let (mut written, mut read) = (0, 0u32);
         for round in 0..200 {
-            let mut items = batch(written, 30);
+            file.behind = batch(written, 30);
             written += 30;
-            items.push_back(Incoming::Gap(Gap::Dropped {
+            file.behind.push_back(Incoming::Gap(Gap::Dropped {
                 messages: round,
                 bytes: 0,
             }));
-            assert!(file.can_take(&items));
-            file.write(&mut items);
+            assert!(file.write());
             assert!(matches!(
                 turn(&mut file).await,
                 Progress::Spilled { messages: 30, .. }
@@ -354,22 +420,58 @@ mod tests {
     #[tokio::test]
     async fn full_file_takes_no_more_than_its_bytes() {
         let mut file = SpillFile::new(Spill::default().max_bytes(1000));
-        let mut items = batch(0, 9);
-        file.write(&mut items);
+        file.behind = batch(0, 11);
+        assert!(file.write());
         turn(&mut file).await;
         assert_eq!(file.stored(), (9, 945));
-        assert!(!file.can_take(&batch(9, 1)));
+        assert!(!file.write());
+        assert_eq!(file.behind.len(), 2, "what did not fit waits");
+        assert!(file.news_of_full().is_some() && file.news_of_full().is_none());
+        file.read();
+        turn(&mut file).await;
+        assert_eq!(file.ready.len(), 9);
+        assert!(file.write(), "there is room again");
     }
 
     #[tokio::test]
     async fn unwritable_directory_gives_the_batch_back() {
         let mut file = SpillFile::new(Spill::default().directory("/nonexistent/unstall"));
-        let mut items = batch(0, 3);
-        file.write(&mut items);
+        file.behind = batch(0, 3);
+        assert!(file.write());
         assert!(matches!(
             turn(&mut file).await,
             Progress::Failed { lost: 0, .. }
         ));
-        assert_eq!(file.refused.len(), 3);
+        assert_eq!(file.behind.len(), 3);
+        assert!(!file.write(), "it is not tried again");
+        assert_eq!(file.drop_behind(), (3, 300));
+        assert_eq!(file.behind.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn file_that_cannot_be_read_back_is_marked_with_exact_counts() {
+        let mut file = SpillFile::new(Spill::default());
+        file.behind = batch(0, 5_000);
+        file.write();
+        turn(&mut file).await;
+        file.read();
+        turn(&mut file).await;
+        let back = std::mem::take(&mut file.ready).len() as u64;
+        assert!(
+            back > 0 && !file.partial.is_empty(),
+            "a message is cut in two"
+        );
+        // What is left in the file vanishes beneath.
+        file.disk.as_mut().unwrap().file.set_len(0).unwrap();
+        file.behind = batch(5_000, 1);
+        file.read();
+        let progress = turn(&mut file).await;
+        assert!(matches!(progress, Progress::Failed { lost, .. } if lost == 5_000 - back));
+        let Some(Incoming::Gap(Gap::Dropped { messages, bytes })) = file.behind.pop_front() else {
+            panic!("the mark comes first");
+        };
+        assert_eq!((messages, bytes), (5_000 - back, 100 * (5_000 - back)));
+        assert_eq!(file.behind.len(), 1);
+        assert!(!file.holds_any());
     }
 }

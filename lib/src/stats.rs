@@ -135,7 +135,6 @@ pub(crate) struct Counters {
     pub(crate) bytes_received: u64,
     pub(crate) spilled: (u64, u64),
     pub(crate) round_trip: Option<Duration>,
-    pub(crate) overflowed: u64,
     pub(crate) connections: u64,
     pub(crate) resumes: u64,
 }

@@ -34,7 +34,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    defaults::READ_BUFFER_BYTES,
+    defaults::{READ_BUFFER_BYTES, WRITE_BATCH_BYTES},
     error::{Close, CloseCode, ConnectionError},
     message::Message,
     options::Options,
@@ -108,6 +108,9 @@ pub(crate) struct WebSocket<S> {
     scratch: BytesMut,
     fragment_bytes: usize,
     max_message_bytes: usize,
+    /// How far the read buffer is filled ahead, and the longest message ever in it.
+    read_window: usize,
+    longest: usize,
     /// Something was written that `poll_flush` has not yet carried out.
     unflushed: bool,
     bytes_read: u64,
@@ -124,10 +127,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             Side::Server => Role::Server,
         };
         let limit = Some(options.max_message_bytes);
+        let max_write_buffer = 2 * WRITE_BATCH_BYTES + options.fragment_bytes;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             // Written out by poll_flush alone, a batch at a time.
-            .write_buffer_size(usize::MAX - 1)
+            .write_buffer_size(max_write_buffer - 1)
+            // A batch and the frame that ends it. When a peer that does not read asks for pong after
+            // pong, only the latest is kept (RFC 6455 §5.5.3).
+            .max_write_buffer_size(max_write_buffer)
             .max_message_size(limit)
             .max_frame_size(limit);
         let bytes_read = leftover.len() as u64;
@@ -138,20 +145,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         ));
         WebSocket {
             bytes_read,
-            ..WebSocket::over(Engine::Own { context, io }, options)
+            ..WebSocket::over(Engine::Own { context, io }, READ_BUFFER_BYTES, options)
         }
     }
 
     pub(crate) fn adopt(stream: WebSocketStream<S>, options: &Options) -> WebSocket<S> {
-        WebSocket::over(Engine::Adopted(Box::new(stream)), options)
+        let window = stream.get_config().read_buffer_size;
+        WebSocket::over(Engine::Adopted(Box::new(stream)), window, options)
     }
 
-    fn over(engine: Engine<S>, options: &Options) -> WebSocket<S> {
+    fn over(engine: Engine<S>, read_window: usize, options: &Options) -> WebSocket<S> {
         WebSocket {
             engine,
             scratch: BytesMut::new(),
             fragment_bytes: options.fragment_bytes,
             max_message_bytes: options.max_message_bytes,
+            read_window,
+            longest: 0,
             unflushed: false,
             bytes_read: 0,
             bytes_written: 0,
@@ -187,8 +197,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             return Poll::Ready(Err(Failure::Broken(why)));
         }
         let received = match message {
-            WsMessage::Text(text) => Received::Message(Message::received(true, text.into())),
-            WsMessage::Binary(bytes) => Received::Message(Message::received(false, bytes)),
+            WsMessage::Text(text) => Received::Message(self.cut_out(true, text.into())),
+            WsMessage::Binary(bytes) => Received::Message(self.cut_out(false, bytes)),
             WsMessage::Ping(_) => {
                 self.unflushed = true;
                 Received::Ping
@@ -204,6 +214,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             }
         };
         Poll::Ready(Ok(received))
+    }
+
+    /// A long message makes the read buffer grow, at most to twice what was needed, and later ones
+    /// are slices of that.
+    fn cut_out(&mut self, text: bool, payload: Bytes) -> Message {
+        self.longest = self.longest.max(payload.len());
+        Message::received(text, payload, 2 * (self.read_window + self.longest))
     }
 
     /// Puts the message's next frame into the write buffer, from `offset` on, and returns where it
@@ -256,12 +273,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     fn write_raw(&mut self, message: WsMessage) -> Result<(), Failure> {
         self.unflushed = true;
+        let control = message.is_ping() || message.is_pong() || message.is_close();
         let result = match &mut self.engine {
             Engine::Own { context, .. } => context.write(&mut Buffering, message),
             Engine::Adopted(stream) => Pin::new(&mut **stream).start_send(message),
         };
         match result {
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            // Full of pongs that the peer does not read: another control frame is not worth more.
+            // A message never meets that, for it goes into a buffer that was flushed.
+            Err(Error::WriteBufferFull(_)) if control => Ok(()),
             result => result.map_err(failure),
         }
     }

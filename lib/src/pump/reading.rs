@@ -1,7 +1,6 @@
 //! From the socket to the inbox. What was read and not yet handed over survives the connection.
 
 use std::{
-    collections::VecDeque,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -16,10 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    defaults::{READ_TURN_BYTES, READ_TURN_MESSAGES},
+    defaults::{IDLE_QUEUE_PLACES, READ_TURN_BYTES, READ_TURN_MESSAGES},
     error::{Close, ConnectionError},
     events::Event,
-    message::{Gap, Incoming},
+    message::{Batch, Gap, Incoming},
     options::{Options, Overflow, SpillFallback},
     shared::Shared,
     spill::{Progress, SpillFile},
@@ -57,7 +56,7 @@ impl Turn {
 /// Received messages between the socket and the inbox.
 pub(crate) struct Reading {
     /// Read, and not yet taken by the inbox or the spill file. At most one turn's worth.
-    received: VecDeque<Incoming>,
+    received: Batch,
     spill: Option<SpillFile>,
     fallback: SpillFallback,
     paused: bool,
@@ -72,7 +71,7 @@ impl Reading {
             _ => (None, SpillFallback::Pause),
         };
         Reading {
-            received: VecDeque::new(),
+            received: Batch::new(),
             spill,
             fallback,
             paused: false,
@@ -92,12 +91,12 @@ impl Reading {
     }
 
     /// Puts messages behind those that are not handed over yet.
-    pub(crate) fn append(&mut self, mut messages: VecDeque<Incoming>) {
+    pub(crate) fn append(&mut self, mut messages: Batch) {
         self.received.append(&mut messages);
     }
 
     /// What was read and not handed over.
-    pub(crate) fn take_received(&mut self) -> VecDeque<Incoming> {
+    pub(crate) fn take_received(&mut self) -> Batch {
         std::mem::take(&mut self.received)
     }
 
@@ -117,7 +116,7 @@ impl Reading {
         now: Instant,
     ) -> Turn {
         let mut turn = Turn::default();
-        if let Err(why) = self.hand_over(shared, cx, now) {
+        if let Err(why) = self.hand_over(shared, true, cx, now) {
             turn.failure = Some(Failure::Broken(why));
             return turn;
         }
@@ -154,22 +153,28 @@ impl Reading {
                 }
             }
         }
-        if let Err(why) = self.hand_over(shared, cx, now) {
+        // Far larger than what comes now, it gives its memory back.
+        if self.received.capacity() > IDLE_QUEUE_PLACES.max(8 * self.received.len()) {
+            self.received.shrink_to(IDLE_QUEUE_PLACES);
+        }
+        if let Err(why) = self.hand_over(shared, true, cx, now) {
             turn.failure.get_or_insert(Failure::Broken(why));
         }
         turn
     }
 
+    /// How many bytes may be read now. What was read and found no place comes first.
     fn room(&mut self, shared: &Shared, cx: &mut Context<'_>) -> usize {
-        let held_up = match &self.spill {
-            // The file takes what the inbox cannot.
-            Some(spill) if self.received.is_empty() && spill.refused.is_empty() => {
-                return if spill.is_busy() { 1 } else { READ_TURN_BYTES };
-            }
-            _ => !self.received.is_empty(),
-        };
-        if held_up {
+        if !self.received.is_empty() {
             return 0;
+        }
+        if let Some(spill) = &self.spill {
+            // The file takes what the inbox cannot.
+            return if spill.has_waiting() {
+                0
+            } else {
+                READ_TURN_BYTES
+            };
         }
         let room = shared.inbox.room(cx);
         if room == 0 {
@@ -200,152 +205,137 @@ impl Reading {
         }
     }
 
-    /// Moves what was read towards the application, in order: the file's messages, then those the
-    /// file refused, then the newest.
+    /// Moves what was read towards the application, in order: the file's messages, then those
+    /// behind it. Whatever must wait is woken for. After the `live` connection only room counts: no
+    /// policy ends it again.
     fn hand_over(
         &mut self,
         shared: &Shared,
+        live: bool,
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<(), ConnectionError> {
+        let mut result = Ok(());
         if let Some(mut spill) = self.spill.take() {
-            let result = self.hand_over_spilled(&mut spill, shared, cx, now);
+            spill.behind.append(&mut self.received);
+            result = self.hand_over_spilled(&mut spill, shared, live, cx, now);
             self.spill = Some(spill);
-            return result;
+        } else if !self.received.is_empty() {
+            let pushed = shared.inbox.push(&mut self.received, now, cx);
+            self.report.add(pushed.overflowed, pushed.overflowed_bytes);
+            if pushed.disconnect && live {
+                result = Err(ConnectionError::InboxFull);
+            }
         }
-        if self.received.is_empty() {
-            return Ok(());
-        }
-        let pushed = shared.inbox.push(&mut self.received, now, cx);
-        self.report.add(pushed.overflowed, pushed.overflowed_bytes);
-        if pushed.disconnect {
-            return Err(ConnectionError::InboxFull);
-        }
-        if !self.received.is_empty() {
+        if self.holds_any() {
             self.wait_for_budget(shared, cx);
         }
-        Ok(())
+        result
+    }
+
+    fn holds_any(&self) -> bool {
+        let spill = self.spill.as_ref();
+        !self.received.is_empty()
+            || spill.is_some_and(|spill| spill.holds_any() || !spill.behind.is_empty())
     }
 
     fn hand_over_spilled(
         &mut self,
         spill: &mut SpillFile,
         shared: &Shared,
+        live: bool,
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<(), ConnectionError> {
+        let mut result = Ok(());
         loop {
             shared.inbox.push(&mut spill.ready, now, cx);
-            if spill.ready.is_empty() && !spill.is_busy() {
-                if spill.has_stored() {
-                    spill.read();
-                } else {
-                    shared.inbox.push(&mut spill.refused, now, cx);
-                }
+            if spill.ready.is_empty() && !spill.is_busy() && spill.has_stored() {
+                spill.read();
             }
-            if !spill.is_active() {
-                shared.inbox.push(&mut self.received, now, cx);
+            if !spill.holds_any() {
+                shared.inbox.push(&mut spill.behind, now, cx);
             }
-            if !self.received.is_empty() && !spill.is_busy() {
-                self.store(spill)?;
+            if !spill.behind.is_empty() && !spill.is_busy() && !spill.write() && live {
+                result = self.fall_back(spill, shared);
             }
             match spill.poll(cx) {
-                Poll::Pending => break,
+                Poll::Pending => {
+                    if !spill.holds_any() {
+                        spill.shrink();
+                    }
+                    return result;
+                }
                 Poll::Ready(Progress::Loaded) => {}
                 Poll::Ready(Progress::Spilled { messages, bytes }) => {
                     self.report.add(messages, bytes);
                 }
                 Poll::Ready(Progress::Failed { why, lost }) => {
                     shared.events.push(Event::SpillFailed { why });
-                    if lost > 0 {
-                        let gap = Gap::Dropped {
-                            messages: lost,
-                            bytes: 0,
-                        };
-                        spill.refused.push_front(Incoming::Gap(gap));
-                    }
+                    shared.inbox.count_overflowed(lost);
                 }
             }
         }
-        if spill.is_active() || !self.received.is_empty() {
-            self.wait_for_budget(shared, cx);
+    }
+
+    /// The file takes no more.
+    fn fall_back(&mut self, spill: &mut SpillFile, shared: &Shared) -> Result<(), ConnectionError> {
+        if let Some(why) = spill.news_of_full() {
+            shared.events.push(Event::SpillFailed { why });
+        }
+        match self.fallback {
+            SpillFallback::Pause => {}
+            SpillFallback::Disconnect => return Err(ConnectionError::InboxFull),
+            SpillFallback::DropNewest => {
+                let (messages, bytes) = spill.drop_behind();
+                self.report.add(messages, bytes);
+                shared.inbox.count_overflowed(messages);
+            }
         }
         Ok(())
     }
 
-    /// To the file, or to the fallback where the file cannot take it.
-    fn store(&mut self, spill: &mut SpillFile) -> Result<(), ConnectionError> {
-        if spill.can_take(&self.received) {
-            spill.write(&mut self.received);
-            return Ok(());
-        }
-        match self.fallback {
-            SpillFallback::Pause => Ok(()),
-            SpillFallback::Disconnect => Err(ConnectionError::InboxFull),
-            SpillFallback::DropNewest => {
-                for item in self.received.drain(..) {
-                    let Incoming::Message(message) = item else {
-                        spill.refused.push_back(item);
-                        continue;
-                    };
-                    self.report.add(1, message.len() as u64);
-                    if let Some(Incoming::Gap(Gap::Dropped { messages, bytes })) =
-                        spill.refused.back_mut()
-                    {
-                        *messages += 1;
-                        *bytes += message.len() as u64;
-                    } else {
-                        let gap = Gap::Dropped {
-                            messages: 1,
-                            bytes: message.len() as u64,
-                        };
-                        spill.refused.push_back(Incoming::Gap(gap));
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
     /// Reports overflows once a second; returns when the next report is due.
     pub(crate) fn report_overflow(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
-        let OverflowReport {
-            messages,
-            bytes,
-            last,
-        } = self.report;
-        if messages == 0 {
+        if self.report.messages == 0 {
             return None;
         }
-        let due = last.map_or(now, |last| last + REPORT_INTERVAL);
+        let due = self.report.last.map_or(now, |last| last + REPORT_INTERVAL);
         if due > now {
             return Some(due);
         }
-        self.report = OverflowReport {
-            messages: 0,
-            bytes: 0,
-            last: Some(now),
-        };
-        shared.events.push(Event::Overflow { messages, bytes });
+        self.report_all(shared, now);
         None
+    }
+
+    /// Reports what was not reported yet, however short ago the last report was.
+    pub(crate) fn report_all(&mut self, shared: &Shared, now: Instant) {
+        let report = std::mem::take(&mut self.report);
+        self.report.last = Some(now);
+        if report.messages > 0 {
+            let (messages, bytes) = (report.messages, report.bytes);
+            shared.events.push(Event::Overflow { messages, bytes });
+        }
     }
 
     /// Goes on handing over while there is no connection; resolves when nothing is left.
     pub(crate) async fn drain(&mut self, shared: &Shared) {
         std::future::poll_fn(|cx| {
             // Between connections there is nothing left to disconnect.
-            let _ = self.hand_over(shared, cx, Instant::now());
-            let spilling = self.spill.as_ref().is_some_and(SpillFile::is_active);
-            if self.received.is_empty() && !spilling {
-                Poll::Ready(())
-            } else {
+            let _ = self.hand_over(shared, false, cx, Instant::now());
+            let mut counters = shared.meter.counters();
+            counters.spilled = self.spilled();
+            shared.meter.publish(counters);
+            if self.holds_any() {
                 Poll::Pending
+            } else {
+                Poll::Ready(())
             }
         })
         .await;
         let now = Instant::now();
         self.set_paused(false, shared, now);
-        self.report_overflow(shared, now);
+        self.report_all(shared, now);
     }
 }
 

@@ -13,7 +13,7 @@ use super::flushing::Flushing;
 use crate::{
     defaults::{WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
     events::Event,
-    outbox::Queued,
+    outbox::{Done, Queued},
     shared::Shared,
     stats::Counters,
     ws::{Failure, WebSocket},
@@ -24,10 +24,7 @@ use crate::{
 struct Encoded {
     messages: u64,
     payload: u64,
-    expired: u64,
-    /// What the outbox gets back: queue bytes and permits.
-    cost: usize,
-    permits: usize,
+    done: Done,
 }
 
 #[derive(Default)]
@@ -111,13 +108,10 @@ impl Writing {
                 expired += 1;
             }
             self.offset = 0;
-            let (cost, permits) = shared.outbox.released(message);
-            self.encoded.cost += cost;
-            self.encoded.permits += permits;
+            shared.outbox.count(queued, &mut self.encoded.done);
             self.batch.pop_front();
         }
         if expired > 0 {
-            self.encoded.expired += expired;
             shared.outbox.count_expired(expired);
             shared.events.push(Event::Expired { messages: expired });
         }
@@ -133,11 +127,7 @@ impl Writing {
             // Before `flush` returns to who may look at them.
             shared.meter.publish(*counters);
         }
-        shared.outbox.done(
-            encoded.messages + encoded.expired,
-            encoded.cost,
-            encoded.permits,
-        );
+        shared.outbox.done(encoded.done);
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
@@ -153,11 +143,7 @@ impl Writing {
     /// back to the outbox. Returns how many messages may or may not have left.
     pub(super) fn abandon(&mut self, shared: &Shared) -> u64 {
         let encoded = std::mem::take(&mut self.encoded);
-        shared.outbox.done(
-            encoded.messages + encoded.expired,
-            encoded.cost,
-            encoded.permits,
-        );
+        shared.outbox.done(encoded.done);
         shared.outbox.put_back(std::mem::take(&mut self.batch));
         self.offset = 0;
         encoded.messages

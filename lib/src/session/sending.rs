@@ -10,6 +10,7 @@ use crate::{
     defaults::{REPLAY_BYTES, SESSION_FLOOR_BYTES},
     events::Event,
     message::Message,
+    outbox::Done,
     shared::Shared,
 };
 
@@ -19,7 +20,7 @@ impl Link {
         // A session that keeps much is woken by the acknowledgement of it.
         self.held_back = self.held.is_over_limit() && self.held.bytes() >= SESSION_FLOOR_BYTES;
         let (mut accepted, mut expired) = (0, 0);
-        let (mut cost, mut permits) = (0, 0);
+        let mut done = Done::default();
         let mut too_large = Vec::new();
         while !self.held_back {
             if self.waiting.is_empty() {
@@ -43,21 +44,17 @@ impl Link {
                     Err(_) => break,
                 }
             }
-            let (message_cost, message_permits) = shared.outbox.released(&queued.message);
-            cost += message_cost;
-            permits += message_permits;
+            shared.outbox.count(queued, &mut done);
             self.waiting.pop_front();
-        }
-        if cost > 0 {
-            shared.outbox.release(cost, permits);
         }
         if expired > 0 {
             shared.outbox.count_expired(expired);
             shared.events.push(Event::Expired { messages: expired });
         }
-        let done = accepted + expired + too_large.len() as u64;
-        if done > 0 {
-            self.flushes.push_back((self.session.accepted(), done));
+        if done.upto() > 0 {
+            shared.outbox.release(&done);
+            self.flushes
+                .push_back((self.session.accepted(), done.upto()));
             let into_session = accepted + too_large.len() as u64;
             shared.board.count_accepted(into_session);
             self.give_back(shared, too_large);
@@ -72,15 +69,17 @@ impl Link {
 
     /// What is on the socket now counts as flushed.
     pub(super) fn settle_flushes(&mut self, shared: &Shared) {
-        let mut messages = 0;
-        while let Some((seq, count)) = self.flushes.front() {
+        let mut flushed = None;
+        while let Some((seq, upto)) = self.flushes.front() {
             if *seq > self.session.transmitted() {
                 break;
             }
-            messages += count;
+            flushed = Some(*upto);
             self.flushes.pop_front();
         }
-        shared.outbox.complete(messages);
+        if let Some(upto) = flushed {
+            shared.outbox.complete(upto);
+        }
     }
 
     /// What the peer acknowledged counts as delivered.
@@ -114,11 +113,13 @@ impl Link {
             })
             .collect();
         self.unacknowledged.clear();
-        let flushed = self.flushes.drain(..).map(|(_, count)| count).sum();
+        let flushed = self.flushes.drain(..).next_back();
         if self.set_up {
             shared.board.count_settled(undelivered.len() as u64);
         } else {
-            shared.outbox.complete(flushed);
+            if let Some((_, upto)) = flushed {
+                shared.outbox.complete(upto);
+            }
             self.give_back(shared, undelivered);
         }
     }

@@ -1,0 +1,414 @@
+//! Whatever the peer sends and the application leaves undone, memory stays under the limits that
+//! are documented, and what is kept costs what it weighs. Counted by the allocator, so each test
+//! runs alone.
+
+mod common;
+#[path = "common/net.rs"]
+mod net;
+#[path = "common/raw.rs"]
+mod raw;
+
+use std::{
+    io::Write,
+    net::TcpStream,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use common::{adopt, limit, tcp_pair};
+use net::until;
+use peak_alloc::PeakAlloc;
+use raw::Raw;
+use tokio::io::AsyncWriteExt;
+use unstall::{
+    Budget, Connection, Gap, Incoming, Message, Options, Overflow, Spill, SpillFallback,
+    StallCause, tokio_tungstenite::tungstenite::protocol::Role,
+};
+
+#[global_allocator]
+static ALLOCATED: PeakAlloc = PeakAlloc;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+/// A connection's read window and write buffer, as documented at `Options`.
+const BUFFERS: usize = MIB;
+
+/// Tests of one process share the counting allocator.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let _alone = alone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(test);
+}
+
+/// Growth since it was made, now and at its highest.
+struct Growth(usize);
+
+impl Growth {
+    fn start() -> Growth {
+        ALLOCATED.reset_peak_usage();
+        Growth(ALLOCATED.current_usage())
+    }
+
+    fn peak(&self) -> usize {
+        ALLOCATED.peak_usage().saturating_sub(self.0)
+    }
+
+    fn now(&self) -> usize {
+        ALLOCATED.current_usage().saturating_sub(self.0)
+    }
+}
+
+/// Writes the frames again and again from a thread of its own, until `total` bytes are written or
+/// the socket took nothing for a second. Allocates nothing meanwhile.
+fn flood(raw: Raw, frames: Vec<u8>, total: usize) -> std::thread::JoinHandle<(TcpStream, usize)> {
+    let mut tcp = raw.0.into_std().unwrap();
+    tcp.set_nonblocking(false).unwrap();
+    tcp.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    std::thread::spawn(move || {
+        let mut written = 0;
+        'all: while written < total {
+            let mut rest = &frames[..];
+            while !rest.is_empty() {
+                match tcp.write(rest) {
+                    Ok(taken) => {
+                        written += taken;
+                        rest = &rest[taken..];
+                    }
+                    Err(_) => break 'all,
+                }
+            }
+        }
+        (tcp, written)
+    })
+}
+
+fn frames(size: usize, count: usize) -> Vec<u8> {
+    let payload = vec![7; size];
+    let mut frames = Vec::with_capacity(count * (size + 10));
+    (0..count).for_each(|_| raw::encode(&mut frames, raw::BINARY, &payload));
+    frames
+}
+
+#[test]
+fn paused_connection_holds_the_peer_and_keeps_to_its_inbox() {
+    run(async {
+        let options = Options::default();
+        let growth = Growth::start();
+        let (connection, raw) = raw::client(options).await;
+        let frames = frames(4 * KIB, 16);
+        let own = frames.len();
+        let peer = flood(raw, frames, 1 << 30);
+        until("the peer held", || peer.is_finished()).await;
+        let (_tcp, written) = peer.join().unwrap();
+        assert!(written < 64 * MIB, "the peer wrote {written}");
+        let stalled: Vec<_> = connection.stats().stalled_by().collect();
+        assert_eq!(stalled, [StallCause::ApplicationNotReading]);
+        let peak = growth.peak() - own;
+        assert!(peak <= 4 * MIB + BUFFERS, "{peak}");
+    });
+}
+
+fn gibibyte_is_read_within(limit: usize, policy: Overflow, size: usize) {
+    run(async {
+        let growth = Growth::start();
+        let (connection, raw) = raw::client(Options::default().overflow(policy)).await;
+        let frames = frames(size, (64 * KIB / size).max(1));
+        let own = frames.len();
+        let whole = (1 << 30) / own;
+        let messages = whole * (64 * KIB / size).max(1);
+        let peer = flood(raw, frames, whole * own);
+        until("all read", || {
+            connection.stats().messages_received == messages as u64
+        })
+        .await;
+        let peak = growth.peak() - own;
+        assert!(peak <= limit + BUFFERS, "{peak}");
+        peer.join().unwrap();
+    });
+}
+
+#[test]
+fn drop_oldest_reads_1_gib_within_its_inbox() {
+    gibibyte_is_read_within(4 * MIB, Overflow::DropOldest, 4 * KIB);
+}
+
+#[test]
+fn drop_newest_reads_1_gib_within_its_inbox() {
+    // Long messages are slices of the read buffer, of which they may pin half as much again.
+    gibibyte_is_read_within(6 * MIB, Overflow::DropNewest, 64 * KIB);
+}
+
+#[test]
+fn flood_of_empty_messages_is_bounded_by_the_limit() {
+    for policy in [Overflow::Pause, Overflow::DropOldest, Overflow::DropNewest] {
+        run(async {
+            let growth = Growth::start();
+            let options = Options::default().inbox_bytes(MIB).overflow(policy.clone());
+            let (_connection, raw) = raw::client(options).await;
+            let frames = frames(0, 16 * KIB);
+            let own = frames.len();
+            let peer = flood(raw, frames, 8 * MIB);
+            until("all sent or held", || peer.is_finished()).await;
+            let peak = growth.peak() - own;
+            assert!(peak <= MIB + BUFFERS, "{policy:?}: {peak}");
+        });
+    }
+}
+
+/// Each key that conflation knows cost memory that nobody counted.
+#[test]
+fn keys_of_conflation_count() {
+    run(async {
+        let key = |message: &Message| Some(message.as_bytes().to_vec());
+        let policy = Overflow::Conflate(std::sync::Arc::new(key));
+        let growth = Growth::start();
+        let options = Options::default().inbox_bytes(MIB).overflow(policy);
+        let (connection, raw) = raw::client(options).await;
+        let mut frames = Vec::with_capacity(2 * MIB);
+        (0..100_000u64).for_each(|i| raw::encode(&mut frames, raw::BINARY, &i.to_be_bytes()));
+        let own = frames.capacity();
+        let peer = flood(raw, frames, MIB);
+        until("held", || peer.is_finished()).await;
+        until("a full inbox", || connection.stats().inbox.messages > 1000).await;
+        let peak = growth.peak() - own;
+        assert!(peak <= MIB + BUFFERS, "{peak}");
+    });
+}
+
+/// A peer that never reads and asks for a pong without end.
+#[test]
+fn flood_of_pings_to_a_peer_that_does_not_read_is_bounded() {
+    run(async {
+        let growth = Growth::start();
+        let (_connection, raw) = raw::client(Options::default()).await;
+        let mut frames = Vec::with_capacity(MIB);
+        (0..1000).for_each(|_| raw::encode(&mut frames, raw::PING, &[7; 125]));
+        let own = frames.capacity();
+        let peer = flood(raw, frames, 64 * MIB);
+        until("all sent or held", || peer.is_finished()).await;
+        let peak = growth.peak() - own;
+        assert!(peak <= BUFFERS, "{peak}");
+    });
+}
+
+/// Receives `count` messages, keeps one in a thousand, and says what each kept one costs when all
+/// else is at rest.
+async fn cost_of_kept(connection: &mut Connection, count: usize) -> usize {
+    let mut kept = Vec::with_capacity(count / 1000);
+    for index in 0..count {
+        match limit(60, connection.recv()).await.unwrap().unwrap() {
+            Incoming::Message(message) if index % 1000 == 999 => kept.push(message),
+            Incoming::Message(_) => {}
+            Incoming::Gap(gap) => panic!("{gap:?}"),
+        }
+    }
+    let before = ALLOCATED.current_usage();
+    let count = kept.len();
+    kept.clear();
+    let on_heap = before - ALLOCATED.current_usage();
+    on_heap / count + size_of::<Message>()
+}
+
+async fn send_alternating(raw: &mut Raw, size: usize, count: usize) {
+    let chunk = frames(size, 100);
+    for _ in 0..count / 100 {
+        raw.0.write_all(&chunk).await.unwrap();
+    }
+}
+
+fn bound(size: usize) -> usize {
+    if size <= 64 { KIB } else { 5 * size + KIB }
+}
+
+/// A message of 10 KiB out of a read buffer that a long message had made grow pinned all of it.
+#[test]
+fn kept_message_costs_little_more_than_itself() {
+    for size in [0, 64, 200, 5 * KIB, 10 * KIB, 40 * KIB] {
+        run(async {
+            let count = if size > KIB { 4_000 } else { 50_000 };
+            let (mut connection, mut raw) = raw::client(Options::default()).await;
+            for long in [false, true] {
+                if long {
+                    raw.send(raw::BINARY, &vec![0; 8 * MIB]).await;
+                    drop(connection.recv().await.unwrap());
+                }
+                let (cost, ()) = tokio::join!(
+                    cost_of_kept(&mut connection, count),
+                    send_alternating(&mut raw, size, count)
+                );
+                assert!(
+                    cost <= bound(size),
+                    "{size} bytes cost {cost}, after a long one: {long}"
+                );
+            }
+        });
+    }
+}
+
+/// An adopted stream reads ahead 128 KiB, of which every kept message of 9 KiB pinned all.
+#[test]
+fn kept_message_of_an_adopted_stream_costs_little_more_than_itself() {
+    for size in [64, 10 * KIB, 40 * KIB] {
+        run(async {
+            let (client, server) = tcp_pair().await;
+            let mut connection = adopt(client, Role::Client, Options::default()).await;
+            let mut raw = Raw(server);
+            let (cost, ()) = tokio::join!(
+                cost_of_kept(&mut connection, 4_000),
+                send_alternating(&mut raw, size, 4_000)
+            );
+            assert!(cost <= bound(size), "{size} bytes cost {cost}");
+        });
+    }
+}
+
+/// A message read back from the spill file pinned the chunk that it was read with.
+#[test]
+fn kept_message_that_was_spilled_costs_little_more_than_itself() {
+    run(async {
+        let policy = Overflow::Spill(Spill::default().then(SpillFallback::Disconnect));
+        let options = Options::default().inbox_bytes(64 * KIB).overflow(policy);
+        let (mut connection, mut raw) = raw::client(options).await;
+        let size = 10 * KIB;
+        send_alternating(&mut raw, size, 4_000).await;
+        until("in the file", || connection.stats().spilled.0 > 3_000).await;
+        let cost = cost_of_kept(&mut connection, 4_000).await;
+        assert!(cost <= bound(size), "{size} bytes cost {cost}");
+    });
+}
+
+/// Under `DropOldest` and `Conflate` the queue kept the places of its longest time for ever.
+#[test]
+fn memory_of_queues_is_given_back_when_idle() {
+    let key = |message: &Message| Some(message.as_bytes()[..1].to_vec());
+    for policy in [
+        Overflow::Pause,
+        Overflow::DropOldest,
+        Overflow::DropNewest,
+        Overflow::Conflate(std::sync::Arc::new(key)),
+        Overflow::Spill(Spill::default()),
+    ] {
+        run(async {
+            let options = Options::default().overflow(policy.clone());
+            let (mut connection, mut raw) = raw::client(options).await;
+            raw.send(raw::BINARY, b"first").await;
+            common::plain(connection.recv().await);
+            let growth = Growth::start();
+            let chunk = frames(64, 1000);
+            for _ in 0..10 {
+                raw.0.write_all(&chunk).await.unwrap();
+            }
+            drop(chunk);
+            until("all read", || {
+                connection.stats().messages_received == 10_001
+            })
+            .await;
+            assert!(growth.now() > MIB, "{policy:?}");
+            let mut left = 10_000;
+            while left > 0 {
+                left -= match limit(60, connection.recv()).await.unwrap().unwrap() {
+                    Incoming::Message(_) => 1,
+                    Incoming::Gap(Gap::Conflated { messages, .. }) => messages,
+                    Incoming::Gap(gap) => panic!("{gap:?}"),
+                };
+            }
+            // Once more around, and the receiver waits for what does not come.
+            raw.send(raw::BINARY, b"last").await;
+            common::plain(connection.recv().await);
+            let idle = tokio::time::timeout(Duration::from_millis(50), connection.recv()).await;
+            assert!(idle.is_err());
+            let now = growth.now();
+            assert!(
+                now <= 128 * KIB,
+                "{policy:?}: {now} after the backlog was read"
+            );
+        });
+    }
+}
+
+#[test]
+fn budget_bounds_fifty_connections_and_starves_none() {
+    run(async {
+        const CONNECTIONS: usize = 50;
+        let budget = Budget::new(8 * MIB);
+        let options = Options::default().budget(budget.clone());
+        let growth = Growth::start();
+        let mut pairs = Vec::new();
+        for _ in 0..CONNECTIONS {
+            pairs.push(raw::client(options.clone()).await);
+        }
+        let writers: Vec<_> = pairs
+            .drain(..)
+            .map(|(connection, mut raw)| {
+                let writer = tokio::spawn(async move {
+                    send_alternating(&mut raw, 1000, 8_000).await;
+                    raw
+                });
+                (connection, writer)
+            })
+            .collect();
+        until("all held", || {
+            writers.iter().all(|(connection, _)| {
+                connection
+                    .stats()
+                    .stalled_by()
+                    .any(|cause| cause == StallCause::ApplicationNotReading)
+            })
+        })
+        .await;
+        assert!(budget.used() <= budget.limit());
+        let frames = CONNECTIONS * 100 * 1010;
+        let each = 64 * KIB + BUFFERS;
+        let peak = growth.peak() - frames;
+        assert!(peak <= 8 * MIB + CONNECTIONS * each, "{peak}");
+        let queued: usize = writers.iter().map(|(it, _)| it.stats().inbox.bytes).sum();
+        assert!(queued <= 8 * MIB + CONNECTIONS * 64 * KIB, "{queued}");
+
+        // Most never read again; for the others all goes on, one after the other.
+        for (mut connection, writer) in writers.into_iter().skip(40) {
+            for _ in 0..8_000 {
+                common::plain(limit(60, connection.recv()).await);
+            }
+            writer.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn budget_used_up_by_others_does_not_stop_a_sender() {
+    run(async {
+        let budget = Budget::new(2 * MIB);
+        let options = Options::default().budget(budget.clone());
+        let (stuck, _never_reads) = raw::client(options.clone()).await;
+        while budget.used() < budget.limit() {
+            if stuck.try_send(vec![0; 32 * KIB]).is_err() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let (connection, mut raw) = raw::client(options).await;
+        let reads = async {
+            for index in 0..100u32 {
+                let (_, payload) = raw.read().await.unwrap();
+                assert_eq!(payload[..4], index.to_be_bytes());
+            }
+        };
+        let sends = async {
+            for index in 0..100u32 {
+                let mut payload = vec![0; (index as usize + 1) * KIB * 2];
+                payload[..4].copy_from_slice(&index.to_be_bytes());
+                connection.send(payload).await.unwrap();
+            }
+        };
+        limit(60, async { tokio::join!(reads, sends) }).await;
+    });
+}
