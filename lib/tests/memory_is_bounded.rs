@@ -18,7 +18,7 @@ use std::{
 use common::{adopt, limit, tcp_pair};
 use net::until;
 use peak_alloc::PeakAlloc;
-use raw::Raw;
+use raw::RawPeer;
 use tokio::io::AsyncWriteExt;
 use unstall::{
     Budget, Connection, Gap, Incoming, Message, Options, Overflow, Spill, SpillFallback,
@@ -70,8 +70,12 @@ impl Growth {
 
 /// Writes the frames again and again from a thread of its own, until `total` bytes are written or
 /// the socket took nothing for a second. Allocates nothing meanwhile.
-fn flood(raw: Raw, frames: Vec<u8>, total: usize) -> std::thread::JoinHandle<(TcpStream, usize)> {
-    let mut tcp = raw.0.into_std().unwrap();
+fn flood(
+    raw: RawPeer,
+    frames: Vec<u8>,
+    total: usize,
+) -> std::thread::JoinHandle<(TcpStream, usize)> {
+    let mut tcp = raw.tcp.into_std().unwrap();
     tcp.set_nonblocking(false).unwrap();
     tcp.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     std::thread::spawn(move || {
@@ -219,10 +223,10 @@ async fn cost_of_kept(connection: &mut Connection, count: usize) -> usize {
     on_heap / count + size_of::<Message>()
 }
 
-async fn send_alternating(raw: &mut Raw, size: usize, count: usize) {
+async fn send_alternating(raw: &mut RawPeer, size: usize, count: usize) {
     let chunk = frames(size, 100);
     for _ in 0..count / 100 {
-        raw.0.write_all(&chunk).await.unwrap();
+        raw.tcp.write_all(&chunk).await.unwrap();
     }
 }
 
@@ -262,7 +266,10 @@ fn kept_message_of_an_adopted_stream_costs_little_more_than_itself() {
         run(async {
             let (client, server) = tcp_pair().await;
             let mut connection = adopt(client, Role::Client, Options::default()).await;
-            let mut raw = Raw(server);
+            let mut raw = RawPeer {
+                tcp: server,
+                is_client: false,
+            };
             let (cost, ()) = tokio::join!(
                 cost_of_kept(&mut connection, 4_000),
                 send_alternating(&mut raw, size, 4_000)
@@ -306,7 +313,7 @@ fn memory_of_queues_is_given_back_when_idle() {
             let growth = Growth::start();
             let chunk = frames(64, 1000);
             for _ in 0..10 {
-                raw.0.write_all(&chunk).await.unwrap();
+                raw.tcp.write_all(&chunk).await.unwrap();
             }
             drop(chunk);
             until("all read", || {

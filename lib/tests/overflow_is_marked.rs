@@ -11,7 +11,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use common::limit;
 use net::until;
-use raw::Raw;
+use raw::RawPeer;
 use tokio::io::AsyncWriteExt;
 use unstall::{
     Connection, ConnectionError, Event, Gap, Incoming, Options, Overflow, Spill, SpillFallback,
@@ -35,12 +35,12 @@ fn len(index: u64) -> u64 {
     16 + index % 100
 }
 
-async fn send(raw: &mut Raw, indexes: std::ops::Range<u64>) {
+async fn send(raw: &mut RawPeer, indexes: std::ops::Range<u64>) {
     let mut frames = Vec::new();
     for index in indexes {
         raw::encode(&mut frames, raw::BINARY, &payload(index));
     }
-    raw.0.write_all(&frames).await.unwrap();
+    raw.tcp.write_all(&frames).await.unwrap();
 }
 
 /// Follows the numbered stream: every message is the next, or a gap accounts for those between.
@@ -333,11 +333,11 @@ async fn ended(connection: &Connection) -> Option<std::sync::Arc<ConnectionError
 }
 
 /// Sends to a connection that will be cut in the midst.
-async fn send_until_cut(mut raw: Raw, messages: u64) {
+async fn send_until_cut(mut raw: RawPeer, messages: u64) {
     for index in 0..messages {
         let mut frame = Vec::new();
         raw::encode(&mut frame, raw::BINARY, &payload(index));
-        if raw.0.write_all(&frame).await.is_err() {
+        if raw.tcp.write_all(&frame).await.is_err() {
             return;
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::limit;
 use net::until;
-use raw::Raw;
+use raw::RawPeer;
 use tokio::io::AsyncWriteExt;
 use unstall::{CloseCode, CloseReport, Connection, Message, Options, StallCause};
 
@@ -76,7 +76,7 @@ fn account(report: &CloseReport, accepted: u32, arrived: u32) {
 }
 
 /// Reads all that comes; how many messages, each the next.
-async fn read_to_end(raw: &mut Raw) -> u32 {
+async fn read_to_end(raw: &mut RawPeer) -> u32 {
     let mut next = 0;
     while let Some((opcode, payload)) = raw.read().await {
         if opcode == raw::BINARY {
@@ -119,7 +119,7 @@ async fn pings_are_answered_while_the_inbox_has_room() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_ends_in_time_with_the_inbox_full() {
     let (connection, raw) = raw::client(options()).await;
-    let (mut reads, mut writes) = raw.0.into_split();
+    let (mut reads, mut writes) = raw.tcp.into_split();
     let flood = tokio::spawn(async move {
         let mut frame = Vec::new();
         raw::encode(&mut frame, raw::BINARY, &[0; 10_000]);
