@@ -29,8 +29,8 @@ use crate::{
     ws::{Side, WebSocket},
 };
 
-use backoff::Backoff;
 pub use backoff::Reconnect;
+use backoff::{Backoff, Life};
 pub use setup::Setup;
 use setup::{SetupFailure, set_up};
 
@@ -73,10 +73,9 @@ type Hook = Box<dyn Fn(Setup) -> HookFuture + Send + Sync>;
 
 /// A client and everything it needs to connect, now and again.
 ///
-/// A lost connection is made again by itself: exponential waits with full jitter, `Retry-After`
-/// honoured. Each time the [`on_connect`](Client::on_connect) hook runs first, then what was
-/// queued meanwhile is sent; the received stream carries a [`Gap::Reconnected`] at the place.
-/// A peer's close with 1000, or a refusal that no retry can mend, ends it.
+/// A lost connection is made again by itself, as [`Reconnect`] says, `Retry-After` honoured. Each
+/// time the [`on_connect`](Client::on_connect) hook runs first, then what was queued meanwhile is
+/// sent; the received stream carries a [`Gap::Reconnected`] at the place. A peer's close with 1000, or a refusal that no retry can mend, ends it.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), unstall::ConnectError> {
@@ -389,7 +388,12 @@ impl Dialer {
             let Some(why) = self.reason_to_reconnect(&ended) else {
                 break ended;
             };
-            lost = Some((self.lost(why, &ended, started, &shared), Instant::now()));
+            let life = Life {
+                lasted: started.elapsed(),
+                received_any: ended.received_any,
+                progressed: false,
+            };
+            lost = Some((self.lost(why, &ended, life, &shared), Instant::now()));
         }
         .finish(&shared, &mut reading)
         .await;
@@ -401,11 +405,11 @@ impl Dialer {
         &mut self,
         why: ConnectionError,
         ended: &Ended,
-        started: Instant,
+        life: Life,
         shared: &Shared,
     ) -> Arc<ConnectionError> {
         if let Some(backoff) = &mut self.backoff {
-            backoff.lived(started.elapsed(), ended.received_any);
+            backoff.lived(life);
         }
         let why = Arc::new(why);
         let in_flight = ended.in_flight;
@@ -479,9 +483,12 @@ impl Dialer {
                 }
             }
         };
-        shared
-            .meter
-            .wait(StallCause::Connecting, false, Instant::now());
+        // A session waits until its peer has agreed as well.
+        if let Away::Plain(_) = away {
+            shared
+                .meter
+                .wait(StallCause::Connecting, false, Instant::now());
+        }
         dialed
     }
 

@@ -579,7 +579,8 @@ impl Receiver {
             self.received += u64::from(matches!(incoming, Incoming::Message(_)));
             let taken = self.taken.get_mut().unwrap();
             taken.add(&incoming);
-            if taken.bytes >= self.shared.inbox.release_step() {
+            // The peer waits to hear of the last of a batch, whenever more is asked for.
+            if self.local.is_empty() || taken.bytes >= self.shared.inbox.release_step() {
                 self.shared.inbox.release(taken);
             }
             return Poll::Ready(Ok(Some(incoming)));

@@ -95,6 +95,12 @@ pub const BUDGET_FLOOR_BYTES: usize = 64 << 10;
 /// The budget of the process is drawn in steps of this size.
 pub(crate) const BUDGET_STEP_BYTES: usize = 64 << 10;
 
+/// A connection that had proved itself is made again at once if it lasted this long, without a
+/// wait: nothing says yet that the server is in trouble. So a client whose connections are cut again
+/// and again comes back at most ten times a second, and a fleet that lost its server finds it gone
+/// with the first attempt and spreads from the second on.
+pub const RECONNECT_AT_ONCE: Duration = Duration::from_millis(100);
+
 /// The first wait before a reconnect (drawn between zero and this: full jitter).
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
 
@@ -103,7 +109,8 @@ pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
 
 /// A connection that lived this long and received something has proved itself: the next loss
-/// starts again with the first wait.
+/// starts again with an attempt at once. One that moved the messages of a session has proved itself
+/// whenever it is lost.
 pub const RECONNECT_PROOF: Duration = Duration::from_secs(10);
 
 /// Sent messages that a session keeps until they are acknowledged: two of the largest messages,

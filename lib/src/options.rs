@@ -290,8 +290,8 @@ impl Options {
     }
 
     /// Of a session: a received message counts as delivered when the application says so with
-    /// [`Receiver::acknowledge`](crate::Receiver::acknowledge), not already when it asks for the
-    /// next one. Default off.
+    /// [`Receiver::acknowledge`](crate::Receiver::acknowledge), not already when it is handed
+    /// out. Default off.
     pub fn acknowledge_by_hand(mut self, by_hand: bool) -> Options {
         self.acknowledge_by_hand = by_hand;
         self

@@ -63,6 +63,10 @@ pub(crate) trait Traffic {
     /// Whether reading waits for the application.
     fn is_paused(&self) -> bool;
 
+    /// Whether the peer reads whatever its application does. Then one from which nothing comes is
+    /// gone, even if our bytes wait; else it may be alive and just not read them.
+    fn peer_always_reads(&self) -> bool;
+
     /// Close was asked for, once: what was accepted is written first.
     fn request_close(&mut self, request: &CloseRequest);
 
@@ -330,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             self.liveness.heartbeat(
                 &mut self.ws,
                 self.flushing.blocked_since().is_none(),
-                self.traffic.is_paused(),
+                &self.traffic,
                 &self.shared,
                 now,
             )?;
@@ -401,7 +405,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         }
         let mut liveness = None;
         if self.is_open() {
-            if let Some(why) = self.liveness.verdict(&self.flushing, now) {
+            let peer_reads = self.traffic.peer_always_reads();
+            if let Some(why) = self.liveness.verdict(&self.flushing, peer_reads, now) {
                 self.why = Some(why);
                 return Err(());
             }

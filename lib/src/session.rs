@@ -179,6 +179,11 @@ impl Link {
         self.leave_at = None;
     }
 
+    /// How much was received and how far the peer acknowledged: grows with every message moved.
+    pub(crate) fn moved(&self) -> (u64, proto::Seq) {
+        (self.received, self.session.acknowledged())
+    }
+
     /// The connection was replaced.
     pub(crate) fn lose(&mut self, shared: &Shared, now: Instant) {
         self.lost_at.get_or_insert(now);
@@ -196,7 +201,7 @@ impl Link {
         if !self.peer_closing {
             self.leave_at = None;
         }
-        self.tell_stalls(shared, now, false);
+        self.tell_stalls(shared, now);
         self.tell_events(shared, now);
     }
 
@@ -252,18 +257,22 @@ impl Link {
         }
     }
 
-    fn tell_stalls(&self, shared: &Shared, now: Instant, attached: bool) {
-        let wait = self.session.waits_for().filter(|_| attached);
-        shared
-            .meter
-            .wait(StallCause::OutOfCredit, wait == Some(Wait::Credit), now);
-        let full = self.held_back || !self.waiting.is_empty();
-        let full = full && attached && wait != Some(Wait::Credit);
-        shared.meter.wait(StallCause::ReplayFull, full, now);
-        let unread = attached && !self.backlog.is_empty();
-        shared
-            .meter
-            .wait(StallCause::ApplicationNotReading, unread, now);
+    /// What the session waits for; the pump tells what the socket does.
+    fn tell_stalls(&self, shared: &Shared, now: Instant) {
+        let away = !self.session.is_attached() && !self.is_over();
+        let wait = self.session.waits_for().filter(|_| !away);
+        let credit = wait == Some(Wait::Credit);
+        // With something unsent it is credit or the socket that holds the replay up.
+        let replay = wait == Some(Wait::Replay) || (self.held_back && !away && !credit);
+        let unread = !self.backlog.is_empty() || self.session.holds_peer_back();
+        for (cause, waiting) in [
+            (StallCause::Connecting, away),
+            (StallCause::OutOfCredit, credit),
+            (StallCause::ReplayFull, replay),
+            (StallCause::ApplicationNotReading, unread),
+        ] {
+            shared.meter.wait(cause, waiting, now);
+        }
     }
 
     fn tell_events(&mut self, shared: &Shared, now: Instant) {
@@ -324,6 +333,7 @@ impl Link {
             loop {
                 let now = Instant::now();
                 self.exchange(shared, cx, now);
+                self.tell_stalls(shared, now);
                 if let Some(request) = shared.poll_close_request(cx) {
                     self.request_close(&request);
                     if self.opened {
@@ -335,10 +345,11 @@ impl Link {
                 if self.is_over() {
                     return Poll::Ready(());
                 }
-                let Some(at) = self.next_timer() else {
+                let times = [self.next_timer(), shared.meter.report(now)];
+                let Some(next) = times.into_iter().flatten().min() else {
                     return Poll::Pending;
                 };
-                if !alarm.set(at, cx) {
+                if !alarm.set(next, cx) {
                     return Poll::Pending;
                 }
             }

@@ -13,7 +13,8 @@ use crate::events::{Event, EventLog};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StallCause {
-    /// The inbox is full: this side's application does not take what was received.
+    /// The inbox is full, or the peer of a session waits for credit: this side's application does
+    /// not take what was received.
     ApplicationNotReading,
     /// The peer's credit is used up: its application does not take what was sent.
     OutOfCredit,
@@ -23,7 +24,8 @@ pub enum StallCause {
     SocketFull,
     /// A ping is unanswered.
     PeerSilent,
-    /// There is no connection: dialling, or waiting before the next attempt.
+    /// There is no connection: dialling, waiting before the next attempt, or, on a server, for the
+    /// client of a session to come back.
     Connecting,
 }
 

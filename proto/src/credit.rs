@@ -120,6 +120,11 @@ impl ReceiveCredit {
         self.grow_if_starved(progress);
     }
 
+    /// Whether the peer has said that it waits for credit, and still has none.
+    pub(crate) fn holds_peer_back(&self) -> bool {
+        self.blocked.is_some_and(|limit| limit >= self.granted)
+    }
+
     /// When the application has taken everything while the peer still holds data back, then the
     /// window is what limits the stream: it doubles, up to its bound. An application that is the
     /// slower one never gets there: more arrives before it has taken all.
@@ -198,7 +203,10 @@ mod tests {
     fn the_window_grows_only_while_the_application_keeps_up_and_up_to_its_bound() {
         let mut credit = ReceiveCredit::new(1000, 3000);
         credit.peer_blocked(Offset::new(1000), progress(1000, 100, 0));
+        assert!(credit.holds_peer_back());
         credit.grow_if_starved(progress(1000, 600, 0));
+        credit.renew(progress(1000, 600, 0));
+        assert!(!credit.holds_peer_back(), "it may send up to 1600 now");
         credit.grow_if_starved(progress(1200, 1200, 0));
         assert_eq!(credit.window(), 1000, "more came before all was taken");
         credit.peer_blocked(Offset::new(1500), progress(1500, 1000, 0));

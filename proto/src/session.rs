@@ -450,6 +450,12 @@ impl Session {
         }
     }
 
+    /// Whether the peer has said that it waits for credit, which it gets when the application takes
+    /// what it received.
+    pub fn holds_peer_back(&self) -> bool {
+        self.receive_credit.holds_peer_back()
+    }
+
     /// The counters and gauges of this moment.
     pub fn stats(&self) -> Stats {
         let progress = self.inbox.progress();

@@ -6,11 +6,16 @@ use crate::defaults;
 
 /// When and how often to connect again.
 ///
-/// Each wait is drawn evenly between zero and a bound that doubles from
+/// After the loss of a connection that had proved itself the first attempt is made at once, if the
+/// connection lasted [100 ms](defaults::RECONNECT_AT_ONCE): nothing says yet that the server is in
+/// trouble. A connection has proved itself when it lived long enough ([`proof`](Self::proof)) and
+/// received something, or when it moved messages of a session that were not moved before.
+///
+/// All other attempts wait. Each wait is drawn evenly between zero and a bound that doubles from
 /// [`first`](Reconnect::first) to [`max`](Reconnect::max) (full jitter). A server that `n` clients
-/// lost at once therefore sees on average at most `2 n / first` attempts a second at any time, and
-/// `3 n / max` once the waits have reached their longest (`2 n / max` in the long run): for 1,000
-/// clients with the defaults 100, and 67.
+/// lost at once therefore sees, after their first attempts, on average at most `2 n / first`
+/// attempts a second at any time, and `3 n / max` once the waits have reached their longest
+/// (`2 n / max` in the long run): for 1,000 clients with the defaults 100, and 67.
 #[derive(Clone, Debug)]
 pub struct Reconnect {
     first: Duration,
@@ -31,8 +36,8 @@ impl Default for Reconnect {
 }
 
 impl Reconnect {
-    /// The first wait is drawn between zero and this, the next from twice as much, and so on.
-    /// Default 250 ms.
+    /// The first wait is drawn between zero and this, the next from twice as much, and so on. Zero:
+    /// no attempt waits, but for a server's `Retry-After`. Default 250 ms.
     pub fn first(mut self, wait: Duration) -> Reconnect {
         self.first = wait;
         self
@@ -44,8 +49,8 @@ impl Reconnect {
         self
     }
 
-    /// A connection that lived this long and received something starts the waits anew. Default
-    /// 10 s.
+    /// A connection that lived this long and received something starts anew, with an attempt at
+    /// once. Default 10 s.
     pub fn proof(mut self, life: Duration) -> Reconnect {
         self.proof = life;
         self
@@ -58,21 +63,40 @@ impl Reconnect {
     }
 }
 
-/// Exponential waits with full jitter: drawn evenly between zero and a bound that doubles.
+/// After a connection that proved itself one attempt at once; then exponential waits with full
+/// jitter: drawn evenly between zero and a bound that doubles.
 pub(super) struct Backoff {
     config: Reconnect,
     /// Waits since the last connection that proved itself.
     waits: u32,
+    /// The next attempt need not wait.
+    at_once: bool,
+}
+
+/// What a connection was good for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub(super) lasted: Duration,
+    pub(super) received_any: bool,
+    /// A session moved messages that it had not moved before.
+    pub(super) progressed: bool,
 }
 
 impl Backoff {
     pub(super) fn new(config: Reconnect) -> Backoff {
-        Backoff { config, waits: 0 }
+        Backoff {
+            config,
+            waits: 0,
+            at_once: false,
+        }
     }
 
     /// The next wait. What the server asked for comes on top of the jitter, so that its clients do
     /// not all come back in the same moment.
     pub(super) fn next(&mut self, asked: Option<Duration>) -> Duration {
+        if std::mem::take(&mut self.at_once) && asked.is_none() {
+            return Duration::ZERO;
+        }
         let doubled = self.config.first.saturating_mul(1 << self.waits.min(20));
         self.waits += 1;
         let jitter = doubled.min(self.config.max).mul_f64(fastrand::f64());
@@ -80,9 +104,10 @@ impl Backoff {
     }
 
     /// A connection ended: it starts the waits anew if it had proved itself.
-    pub(super) fn lived(&mut self, life: Duration, received_any: bool) {
-        if received_any && life >= self.config.proof {
+    pub(super) fn lived(&mut self, life: Life) {
+        if life.progressed || (life.received_any && life.lasted >= self.config.proof) {
             self.waits = 0;
+            self.at_once = life.lasted >= defaults::RECONNECT_AT_ONCE;
         }
     }
 
@@ -98,6 +123,14 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    fn life(millis: u64, received_any: bool, progressed: bool) -> Life {
+        Life {
+            lasted: Duration::from_millis(millis),
+            received_any,
+            progressed,
+        }
+    }
+
     #[test]
     fn waits_double_up_to_their_bound_and_start_anew_only_after_proof() {
         fastrand::seed(7);
@@ -107,12 +140,29 @@ mod tests {
             assert!(backoff.next(None) <= bound);
             bound = (bound * 2).min(Duration::from_secs(30));
         }
-        backoff.lived(Duration::from_secs(60), false);
-        backoff.lived(Duration::from_secs(1), true);
+        backoff.lived(life(60_000, false, false));
+        backoff.lived(life(1_000, true, false));
         let longest = (0..50).map(|_| backoff.next(None)).max().unwrap();
         assert!(longest > Duration::from_secs(10), "{longest:?}");
-        backoff.lived(Duration::from_secs(10), true);
+        backoff.lived(life(10_000, true, false));
+        assert_eq!(backoff.next(None), Duration::ZERO);
         assert!(backoff.next(None) <= Duration::from_millis(250));
+    }
+
+    #[test]
+    fn a_session_that_moved_on_is_tried_at_once_but_not_in_a_spin() {
+        let mut backoff = Backoff::new(Reconnect::default());
+        (0..20).for_each(|_| drop(backoff.next(None)));
+        backoff.lived(life(100, true, true));
+        assert_eq!(backoff.next(None), Duration::ZERO);
+        let waits: Vec<_> = (0..20)
+            .map(|_| {
+                backoff.lived(life(99, true, true));
+                backoff.next(None)
+            })
+            .collect();
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(250)));
+        assert!(waits.iter().any(|wait| *wait > Duration::ZERO));
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Away, Dialed, Dialer, identity,
+    Away, Dialed, Dialer,
+    backoff::Life,
+    identity,
     setup::{SetupFailure, set_up},
 };
 use crate::{
@@ -50,14 +52,19 @@ impl Dialer {
                 break;
             }
             shared.set_identity(identity(&open));
-            let started = Instant::now();
+            let (started, moved) = (Instant::now(), link.moved());
             let ended = self.converse_session(open, shared, reading, link).await;
             link.detach(shared, Instant::now());
             if link.is_over() && link.was_opened() {
                 break;
             }
             let why = ended.why.clone().unwrap_or(ConnectionError::EndOfStream);
-            let why = self.lost(why, &ended, started, shared);
+            let life = Life {
+                lasted: started.elapsed(),
+                received_any: ended.received_any,
+                progressed: link.moved() != moved,
+            };
+            let why = self.lost(why, &ended, life, shared);
             last = self.is_last(link, &why, &ended);
             if last {
                 link.give_up((*why).clone());

@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::flushing::Flushing;
+use super::{Traffic, flushing::Flushing};
 use crate::{
     defaults::{KERNEL_CHECK_INTERVAL, WRITE_TIMEOUT_BLIND},
     error::ConnectionError,
@@ -87,12 +87,12 @@ impl Liveness {
     }
 
     /// Sends a ping when one is due; while this side does not read, a pong that asks for nothing.
-    /// Behind a socket that takes nothing, neither would help.
+    /// Behind a socket that takes nothing because its peer does not read, neither would help.
     pub(super) fn heartbeat<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
         writable: bool,
-        paused: bool,
+        traffic: &impl Traffic,
         shared: &Shared,
         now: Instant,
     ) -> Result<(), Failure> {
@@ -100,10 +100,10 @@ impl Liveness {
             return Ok(());
         }
         self.ping_at = now + self.ping_interval;
-        if !writable {
+        if !writable && !traffic.peer_always_reads() {
             return Ok(());
         }
-        if paused {
+        if traffic.is_paused() {
             return ws.pong();
         }
         self.pings += 1;
@@ -113,8 +113,14 @@ impl Liveness {
         ws.ping(self.pings.to_be_bytes())
     }
 
-    /// Whether, by the clock, the connection is over.
-    pub(super) fn verdict(&mut self, flushing: &Flushing, now: Instant) -> Option<ConnectionError> {
+    /// Whether, by the clock, the connection is over. `peer_reads`: as
+    /// [`Traffic::peer_always_reads`].
+    pub(super) fn verdict(
+        &mut self,
+        flushing: &Flushing,
+        peer_reads: bool,
+        now: Instant,
+    ) -> Option<ConnectionError> {
         let blocked = flushing.blocked_since();
         if let (Some(since), Some(limit)) = (blocked, self.write_timeout)
             && now >= since + limit
@@ -127,6 +133,9 @@ impl Liveness {
         self.check_at = Some(now + KERNEL_CHECK_INTERVAL);
         let account = self.account();
         let gone = match &account {
+            // What a kernel acknowledges, perhaps a proxy's, says nothing of a peer that would have
+            // read and answered.
+            _ if peer_reads => self.ping_is_unanswered(now),
             // The ping may wait with the rest in the kernel: what counts is who does not answer
             // there.
             Some(account) if account.send_queue > 0 => account.peer_is_dead_since().is_some(),

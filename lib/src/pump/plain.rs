@@ -73,6 +73,10 @@ impl Traffic for Plain<'_> {
         self.reading.is_paused()
     }
 
+    fn peer_always_reads(&self) -> bool {
+        false
+    }
+
     fn request_close(&mut self, _: &CloseRequest) {
         self.closing = true;
     }

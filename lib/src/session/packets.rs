@@ -148,13 +148,18 @@ impl Traffic for Packets<'_> {
             counters.bytes_sent += bytes as u64;
             written += bytes;
         };
-        link.tell_stalls(shared, now, true);
+        link.tell_stalls(shared, now);
         Ok(again)
     }
 
     /// The reader can always read: credit bounds what comes.
     fn is_paused(&self) -> bool {
         false
+    }
+
+    /// So does the peer.
+    fn peer_always_reads(&self) -> bool {
+        true
     }
 
     fn request_close(&mut self, request: &CloseRequest) {

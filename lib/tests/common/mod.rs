@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod frames;
+pub mod net;
+pub mod process;
 pub mod proxy;
 pub mod sessions;
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ pub fn status(answer: &str) -> u16 {
 }
 
 /// A self-signed certificate for `localhost`, in files.
-pub struct Certificate(tempfile::TempDir);
+pub struct Certificate(PathBuf, Option<tempfile::TempDir>);
 
 impl Certificate {
     pub fn new() -> Certificate {
@@ -84,17 +85,23 @@ impl Certificate {
             signing_key.serialize_pem(),
         )
         .unwrap();
-        Certificate(directory)
+        Certificate(directory.path().to_owned(), Some(directory))
+    }
+
+    /// One that another process made.
+    pub fn in_directory(directory: impl Into<PathBuf>) -> Certificate {
+        Certificate(directory.into(), None)
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.0
     }
 
     pub fn serve(&self, builder: ServerBuilder) -> ServerBuilder {
-        builder.tls_pem(
-            self.0.path().join("cert.pem"),
-            self.0.path().join("key.pem"),
-        )
+        builder.tls_pem(self.0.join("cert.pem"), self.0.join("key.pem"))
     }
 
     pub fn client(&self) -> Arc<ClientConfig> {
-        unstall::client_config_from_pem(self.0.path().join("cert.pem")).unwrap()
+        unstall::client_config_from_pem(self.0.join("cert.pem")).unwrap()
     }
 }

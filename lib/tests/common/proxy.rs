@@ -1,6 +1,13 @@
 //! A TCP proxy that misbehaves on command: it stops forwarding, trickles, or cuts.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -8,6 +15,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::watch,
+    time::Instant,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +31,18 @@ pub enum Mode {
 
 pub struct Proxy {
     pub address: SocketAddr,
-    mode: watch::Sender<Mode>,
+    state: Arc<State>,
+}
+
+struct State {
+    target: SocketAddr,
+    /// Of connections to come.
+    mode: Mutex<Mode>,
+    /// Of those that are there.
+    connections: Mutex<Vec<watch::Sender<Mode>>>,
+    /// When each connection came.
+    arrivals: Mutex<Vec<Instant>>,
+    forwarded: AtomicU64,
 }
 
 impl Proxy {
@@ -33,32 +52,87 @@ impl Proxy {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(16 << 10).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(1024).unwrap();
+        let listener = socket.listen(4096).unwrap();
         let address = listener.local_addr().unwrap();
-        let mode = watch::Sender::new(Mode::Forward);
-        tokio::spawn(accept(listener, target, mode.subscribe()));
-        Proxy { address, mode }
+        let state = Arc::new(State {
+            target,
+            mode: Mutex::new(Mode::Forward),
+            connections: Mutex::default(),
+            arrivals: Mutex::default(),
+            forwarded: AtomicU64::new(0),
+        });
+        tokio::spawn(accept(listener, state.clone()));
+        Proxy { address, state }
     }
 
+    /// For the connections that there are and for those to come.
     pub fn set(&self, mode: Mode) {
-        self.mode.send_replace(mode);
+        *self.state.mode.lock().unwrap() = mode;
+        self.set_existing(mode);
+    }
+
+    /// For the connections that there are; those to come are not touched.
+    pub fn set_existing(&self, mode: Mode) {
+        let connections = self.state.connections.lock().unwrap();
+        for connection in connections.iter() {
+            connection.send_replace(mode);
+        }
+    }
+
+    /// Resets the connections that there are.
+    pub fn cut(&self) {
+        self.set_existing(Mode::Cut);
+    }
+
+    /// Bytes forwarded so far, both directions together.
+    pub fn forwarded(&self) -> u64 {
+        self.state.forwarded.load(Ordering::Relaxed)
+    }
+
+    /// When each connection came, from the first.
+    pub fn arrivals(&self) -> Vec<Instant> {
+        self.state.arrivals.lock().unwrap().clone()
+    }
+
+    /// Connections that are forwarded, or kept, now.
+    pub fn open(&self) -> usize {
+        let connections = self.state.connections.lock().unwrap();
+        connections.iter().filter(|it| !it.is_closed()).count()
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, mode: watch::Receiver<Mode>) {
+async fn accept(listener: TcpListener, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
-        let mode = mode.clone();
+        state.arrivals.lock().unwrap().push(Instant::now());
+        let mode = {
+            let mut connections = state.connections.lock().unwrap();
+            // Those that ended are looked through now and then.
+            if connections.len().is_power_of_two() {
+                connections.retain(|it| !it.is_closed());
+            }
+            let connection = watch::Sender::new(*state.mode.lock().unwrap());
+            let mode = connection.subscribe();
+            connections.push(connection);
+            mode
+        };
+        let state = state.clone();
         tokio::spawn(async move {
+            client.set_zero_linger().unwrap();
             let socket = TcpSocket::new_v4().unwrap();
             socket.set_recv_buffer_size(16 << 10).unwrap();
-            if let Ok(server) = socket.connect(target).await {
-                forward_both(client, server, mode).await;
+            if let Ok(server) = socket.connect(state.target).await {
+                forward_both(client, server, mode, &state.forwarded).await;
             }
         });
     }
 }
 
-async fn forward_both(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<Mode>) {
+async fn forward_both(
+    client: TcpStream,
+    server: TcpStream,
+    mut mode: watch::Receiver<Mode>,
+    forwarded: &AtomicU64,
+) {
     for tcp in [&client, &server] {
         tcp.set_nodelay(true).unwrap();
         // A cut drops both halves: the peers are reset.
@@ -66,15 +140,21 @@ async fn forward_both(client: TcpStream, server: TcpStream, mut mode: watch::Rec
     }
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    let up = forward(client_read, server_write, mode.clone());
-    let down = forward(server_read, client_write, mode.clone());
+    let up = forward(client_read, server_write, mode.clone(), forwarded);
+    let down = forward(server_read, client_write, mode.clone(), forwarded);
     tokio::select! {
-        _ = async { tokio::join!(up, down) } => {}
+        biased;
         _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
+        _ = async { tokio::join!(up, down) } => {}
     }
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut mode: watch::Receiver<Mode>,
+    forwarded: &AtomicU64,
+) {
     let mut buffer = vec![0; 16 << 10];
     loop {
         let now = *mode.borrow_and_update();
@@ -107,6 +187,7 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watc
                 {
                     return;
                 }
+                forwarded.fetch_add(read as u64, Ordering::Relaxed);
             }
         }
         if !pause.is_zero() {
