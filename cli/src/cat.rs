@@ -34,6 +34,10 @@ Examples:
   unstall cat -H 'Authorization: Bearer …' wss://feed.example/stream
   printf 'one\\ntwo\\n' | unstall cat ws://127.0.0.1:9100/echo";
 
+/// How long closing may take when nobody reads standard output any more: who typed `| head` waits
+/// for the prompt.
+const ENOUGH_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Send lines as messages, print messages as lines, and reconnect
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -89,6 +93,11 @@ impl Cat {
                 () = tokio::time::sleep(linger) => {}
                 _ = tokio::signal::ctrl_c() => {}
             }
+        }
+        if let Some(Ok(Printed::Enough)) = printed {
+            let closing = sender.close(CloseCode::NORMAL, "");
+            let _ = tokio::time::timeout(ENOUGH_CLOSE_TIMEOUT, closing).await;
+            return sent;
         }
         let (report, printed) = tokio::join!(sender.close(CloseCode::NORMAL, ""), async {
             match printed {
