@@ -1,4 +1,4 @@
-//! `unstall demo`: one server, three clients, the same slow consumer.
+//! `unstall demo`: the same packets, four times, to the same slow consumer.
 
 use std::fmt::Write as _;
 
@@ -8,10 +8,12 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::{runtime, stdout};
+use cut::Cuts;
 use row::{Ending, Row, RowResult};
 use wire::KernelBuffers;
 
 mod consumer;
+mod cut;
 mod naive;
 mod queue;
 mod row;
@@ -21,13 +23,15 @@ mod watch;
 mod wire;
 
 const EXAMPLES: &str = "\
-Each client asks the same tokio-tungstenite server for the same packets, over
-loopback TCP with the same kernel buffers. The server answers each request
-before it reads the next.
+Each client asks for the same packets, over loopback TCP: the first three the
+same tokio-tungstenite server, with the same kernel buffers. The server answers
+each request before it reads the next.
 
   naive loop       one loop sends the requests and reads the packets
   unbounded queue  a reader task fills a queue, a slow consumer empties it
   unstall          the same slow consumer behind an unstall connection
+  unstall, cut     unstall at both ends, while a proxy between them cuts every
+                   connection, at bytes that differ from run to run
 
 Nothing is staged: a row that does not stall says so. Exit code 1 when unstall
 did not deliver every packet intact, once and in order, within its limit.
@@ -94,6 +98,7 @@ impl Demo {
 async fn run_rows(plan: Plan) -> Result<DemoResult, Failure> {
     let mut rows = Vec::new();
     let mut kernel_buffers = KernelBuffers::default();
+    let mut kept = true;
     for row in Row::ALL {
         let (result, buffers) = row.run(plan).await.map_err(|error| {
             Failure::work(format_args!(
@@ -102,9 +107,9 @@ async fn run_rows(plan: Plan) -> Result<DemoResult, Failure> {
             ))
         })?;
         rows.push(result);
-        kernel_buffers = buffers;
+        kernel_buffers = buffers.unwrap_or(kernel_buffers);
+        kept &= !row.is_ours() || rows.last().is_some_and(RowResult::is_kept);
     }
-    let kept = rows.last().is_some_and(RowResult::is_kept);
     Ok(DemoResult {
         packets: plan.count,
         packet_bytes: plan.size,
@@ -117,7 +122,7 @@ async fn run_rows(plan: Plan) -> Result<DemoResult, Failure> {
 /// What a reader understands at once.
 fn table(result: &DemoResult) -> String {
     let mut text = format!(
-        "{} packets of {} bytes over loopback TCP: one server, three clients\n{}\n\n\
+        "{} packets of {} bytes over loopback TCP, to a slow consumer\n{}\n\n\
          {:16} {:22} {:>9} {:>8} {:>21}\n",
         HumanCount(result.packets),
         HumanCount(result.packet_bytes as u64),
@@ -142,7 +147,11 @@ fn table(result: &DemoResult) -> String {
                 (None, _) => String::new(),
                 (Some(_), Some(limit)) => format!(", limit {}", HumanCount(limit)),
                 (Some(_), None) => ", no limit".to_owned(),
-            },
+            } + &row
+                .cuts
+                .map_or(String::new(), |Cuts { cuts, resumes }| format!(
+                    "   cut {cuts} times, resumed {resumes} times"
+                )),
         );
     }
     for row in result

@@ -12,6 +12,7 @@ use tokio_tungstenite::WebSocketStream;
 use unstall::{Connection, Options, Stats};
 
 use super::consumer::SlowConsumer;
+use super::cut::{self, Cuts};
 use super::queue::QueuedBytes;
 use super::watch::{Progress, Steps, Watched, watch};
 use super::wire::KernelBuffers;
@@ -24,6 +25,7 @@ pub(super) enum Row {
     Naive,
     Queue,
     Unstall,
+    Cut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -45,19 +47,28 @@ pub(super) struct RowResult {
     pub(super) steps: Steps,
     pub(super) peak_queued_bytes: Option<u64>,
     pub(super) queue_limit_bytes: Option<u64>,
+    /// Where the connection is cut: how often, and how often the session went on.
+    #[serde(flatten)]
+    pub(super) cuts: Option<Cuts>,
 }
 
 pub(super) type RowError = Box<dyn Error + Send + Sync>;
 
 impl Row {
-    pub(super) const ALL: [Self; 3] = [Self::Naive, Self::Queue, Self::Unstall];
+    pub(super) const ALL: [Self; 4] = [Self::Naive, Self::Queue, Self::Unstall, Self::Cut];
 
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Naive => "naive loop",
             Self::Queue => "unbounded queue",
             Self::Unstall => "unstall",
+            Self::Cut => "unstall, cut",
         }
+    }
+
+    /// Whether unstall is the client.
+    pub(super) fn is_ours(self) -> bool {
+        matches!(self, Self::Unstall | Self::Cut)
     }
 
     /// How long nothing may move. Two seconds show that the first row stands still; the others get
@@ -65,20 +76,26 @@ impl Row {
     fn stalled_after(self) -> Duration {
         match self {
             Self::Naive => Duration::from_secs(2),
-            Self::Queue | Self::Unstall => Duration::from_secs(10),
+            Self::Queue | Self::Unstall | Self::Cut => Duration::from_secs(10),
         }
     }
 
-    /// Runs server and client over a new connection until the client ends or nothing moves.
-    pub(super) async fn run(self, plan: Plan) -> Result<(RowResult, KernelBuffers), RowError> {
-        let (client, server, buffers) = wire::connect().await?;
+    /// Runs server and client until the client ends or nothing moves. `None` where the system
+    /// chooses the kernel buffers.
+    pub(super) async fn run(
+        self,
+        plan: Plan,
+    ) -> Result<(RowResult, Option<KernelBuffers>), RowError> {
         let progress = Arc::new(Progress::default());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(server::answer_inline(server, progress.clone()));
-        let (ws, _) = tokio_tungstenite::client_async("ws://localhost/", client).await?;
         let bar = packets_bar(self.title(), plan.count);
         let started = Instant::now();
-        let outcome = self.run_client(ws, plan, &progress, &bar).await;
+        let (outcome, buffers) = if let Self::Cut = self {
+            let outcome = cut::run(plan, &progress, &bar, self.stalled_after()).await?;
+            (outcome, None)
+        } else {
+            let (outcome, buffers) = self.run_over_one(plan, &progress, &bar).await?;
+            (outcome, Some(buffers))
+        };
         let seconds = started.elapsed().as_secs_f64();
         bar.abandon();
         let quiet = match outcome.watched {
@@ -98,8 +115,23 @@ impl Row {
             steps: progress.steps(),
             peak_queued_bytes: outcome.peak_queued_bytes,
             queue_limit_bytes: outcome.queue_limit_bytes,
+            cuts: outcome.cuts,
         };
         Ok((result, buffers))
+    }
+
+    /// Over one connection, to the server that answers inline.
+    async fn run_over_one(
+        self,
+        plan: Plan,
+        progress: &Arc<Progress>,
+        bar: &ProgressBar,
+    ) -> Result<(Outcome, KernelBuffers), RowError> {
+        let (client, server, buffers) = wire::connect().await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server::answer_inline(server, progress.clone()));
+        let (ws, _) = tokio_tungstenite::client_async("ws://localhost/", client).await?;
+        Ok((self.run_client(ws, plan, progress, bar).await, buffers))
     }
 
     /// Runs the client under watch.
@@ -120,6 +152,7 @@ impl Row {
                     report: checker.report(),
                     peak_queued_bytes: None,
                     queue_limit_bytes: None,
+                    cuts: None,
                 }
             }
             Self::Queue => {
@@ -132,9 +165,10 @@ impl Row {
                     report: consumer.report(),
                     peak_queued_bytes: Some(queued.peak()),
                     queue_limit_bytes: None,
+                    cuts: None,
                 }
             }
-            Self::Unstall => {
+            Self::Unstall | Self::Cut => {
                 let options = Options::default();
                 let (sender, receiver) = Connection::from_websocket(ws, options).split();
                 let mut consumer = SlowConsumer::new(plan, progress.clone());
@@ -152,6 +186,7 @@ impl Row {
                     report: consumer.report(),
                     peak_queued_bytes: Some((inbox.high_water + outbox.high_water) as u64),
                     queue_limit_bytes: Some((inbox.limit + outbox.limit) as u64),
+                    cuts: None,
                 }
             }
         }
@@ -159,21 +194,26 @@ impl Row {
 }
 
 /// What a client leaves behind.
-struct Outcome {
-    watched: Watched<Result<(), RowError>>,
-    report: Report,
-    peak_queued_bytes: Option<u64>,
-    queue_limit_bytes: Option<u64>,
+pub(super) struct Outcome {
+    pub(super) watched: Watched<Result<(), RowError>>,
+    pub(super) report: Report,
+    pub(super) peak_queued_bytes: Option<u64>,
+    pub(super) queue_limit_bytes: Option<u64>,
+    pub(super) cuts: Option<Cuts>,
 }
 
 impl RowResult {
-    /// Every packet came intact, once and in order, and what was queued stayed under its limit.
+    /// Every packet came intact, once and in order, what was queued stayed under its limit, and
+    /// every cut was got over.
     pub(super) fn is_kept(&self) -> bool {
         let within_limit = self
             .peak_queued_bytes
             .zip(self.queue_limit_bytes)
-            .is_some_and(|(peak, limit)| peak <= limit);
-        self.ending == Ending::Finished && self.report.is_perfect() && within_limit
+            .is_none_or(|(peak, limit)| peak <= limit);
+        self.ending == Ending::Finished
+            && self.report.is_perfect()
+            && within_limit
+            && self.cuts.is_none_or(Cuts::are_overcome)
     }
 
     /// The result in two or three words.

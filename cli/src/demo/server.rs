@@ -1,7 +1,8 @@
-//! The server of every row: plain tokio-tungstenite that answers inline, as most servers do.
+//! The server of the first three rows: plain tokio-tungstenite that answers inline, as most servers do.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -26,6 +27,12 @@ pub(super) fn request_text(index: u64, size: usize) -> String {
     .to_string()
 }
 
+/// The packet that this text asks for, if it does.
+pub(super) fn requested_packet(text: &str) -> Option<Bytes> {
+    let request: PacketRequest = serde_json::from_str(text).ok()?;
+    Some(packets::packet(request.packet, request.size))
+}
+
 /// Answers each request before it reads the next, until the client leaves.
 pub(super) async fn answer_inline(
     stream: TcpStream,
@@ -36,15 +43,11 @@ pub(super) async fn answer_inline(
         let Message::Text(text) = message? else {
             continue;
         };
-        let Ok(request) = serde_json::from_str::<PacketRequest>(&text) else {
+        let Some(packet) = requested_packet(&text) else {
             continue;
         };
         progress.server_read.add(1);
-        ws.send(Message::Binary(packets::packet(
-            request.packet,
-            request.size,
-        )))
-        .await?;
+        ws.send(Message::Binary(packet)).await?;
         progress.server_sent.add(1);
     }
     Ok(())
