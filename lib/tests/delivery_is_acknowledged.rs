@@ -11,7 +11,8 @@ use common::{
     sessions::{AMPLE, bind, client, event, pair, text, up_to_the_loss},
 };
 use unstall::{
-    CloseCode, Connection, DeliveryError, Event, Options, SendRefusal, Server, SessionLimits,
+    CloseCode, Connection, DeliveryError, Event, Events, Options, SendRefusal, Server,
+    SessionLimits,
 };
 
 /// Longer than any acknowledgement is held back.
@@ -22,18 +23,10 @@ async fn not_delivered(connection: &Connection) {
     assert!(early.is_err(), "delivered too early: {early:?}");
 }
 
-async fn cut(proxy: &Proxy, connection: &Connection) {
-    let mut events = connection.events();
+async fn cut(proxy: &Proxy, connection: &Connection, events: &mut Events) {
     let before = connection.stats().resumes;
     proxy.set(Mode::Cut);
-    limit(AMPLE, async {
-        loop {
-            if let Some(Event::Disconnected { .. }) = events.recv().await {
-                break;
-            }
-        }
-    })
-    .await;
+    event(events, |event| matches!(event, Event::Disconnected { .. })).await;
     proxy.set(Mode::Forward);
     limit(AMPLE, async {
         while connection.stats().resumes == before {
@@ -48,6 +41,7 @@ async fn by_taking() {
     let server = bind(Server::builder()).await;
     let proxy = Proxy::to(server.local_addr()).await;
     let (client, mut session) = pair(&server, client(proxy.address)).await;
+    let mut events = client.events();
     limit(AMPLE, client.delivered())
         .await
         .expect("nothing was sent");
@@ -57,13 +51,13 @@ async fn by_taking() {
     not_delivered(&client).await;
     assert_eq!(text(&mut session).await, "one");
     not_delivered(&client).await;
-    cut(&proxy, &client).await;
+    cut(&proxy, &client, &mut events).await;
     assert_eq!(text(&mut session).await, "two");
     not_delivered(&client).await;
     // To ask for more is to have taken what was there.
     let asking = tokio::spawn(async move { session.recv().await.map(drop) });
     limit(AMPLE, client.delivered()).await.unwrap();
-    cut(&proxy, &client).await;
+    cut(&proxy, &client, &mut events).await;
     limit(AMPLE, client.delivered()).await.unwrap();
     asking.abort();
 }
@@ -74,6 +68,7 @@ async fn by_hand() {
     let server = bind(Server::builder().options(by_hand)).await;
     let proxy = Proxy::to(server.local_addr()).await;
     let (client, session) = pair(&server, client(proxy.address)).await;
+    let mut events = client.events();
     let (_sender, mut receiver) = session.split();
     for index in 0..10 {
         client.send(format!("{index}")).await.unwrap();
@@ -84,7 +79,7 @@ async fn by_hand() {
     not_delivered(&client).await;
     receiver.acknowledge_to(9);
     not_delivered(&client).await;
-    cut(&proxy, &client).await;
+    cut(&proxy, &client, &mut events).await;
     receiver.acknowledge_to(3);
     not_delivered(&client).await;
     assert_eq!(receiver.position(), 10);
