@@ -325,11 +325,12 @@ async fn shutdown_delivers_and_sends_the_clients_elsewhere_spread_over_the_windo
     drop(old);
     let start = Instant::now();
     let new = Server::bind(address).await.unwrap();
-    let mut arrivals = Vec::new();
+    let (mut arrivals, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..CLIENTS {
         let mut session = limit(AMPLE, new.accept()).await.unwrap();
         arrivals.push(start.elapsed());
         assert_eq!(text(&mut session).await, "here again");
+        kept.push(session);
     }
     for client in reading {
         client.await.unwrap();
