@@ -150,6 +150,11 @@ impl Link {
         self.opened
     }
 
+    /// Whether the set-up was not completed.
+    pub(crate) fn is_set_up(&self) -> bool {
+        self.set_up
+    }
+
     /// Whether the last connection carried the session.
     pub(crate) fn was_welcomed(&self) -> bool {
         self.welcomed

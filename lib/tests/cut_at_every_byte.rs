@@ -21,19 +21,21 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use unstall::{Client, CloseCode, Connection, Message, Options, Reconnect, Server};
+use unstall::{Client, CloseCode, Message, Options, Reconnect, Server};
 
-/// Messages each way, one of them of two packets.
-const COUNT: u32 = 200;
-const LARGE: u32 = 100;
+/// Messages each way.
+const COUNT: u32 = 100;
+
+/// One message of a large exchange is of two packets.
+const LARGE: u32 = 50;
 
 /// How many exchanges run at once.
 const PARALLEL: usize = 32;
 
-fn message(direction: u8, index: u32) -> Message {
+fn message(direction: u8, index: u32, large: bool) -> Message {
     let size = match index {
-        LARGE => 66_000,
-        _ => 5 + index as usize % 20,
+        LARGE if large => 66_000,
+        _ => 5 + index as usize % 8,
     };
     let mut payload = vec![index as u8; size];
     payload[0] = direction;
@@ -41,18 +43,20 @@ fn message(direction: u8, index: u32) -> Message {
     Message::binary(payload)
 }
 
-/// Which bytes pass before the cut.
+/// Where a connection is cut, and of which exchange.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
-    /// The second connection, which resumes, instead of the first.
-    second: bool,
-    /// Those from the server to the client instead of those from the client to the server.
+    /// With messages larger than a packet.
+    large: bool,
+    /// The second connection, which resumes after the first was cut at this byte from the server.
+    second: Option<u64>,
+    /// Of the bytes from the server to the client, not of those from the client to the server.
     down: bool,
     at: u64,
 }
 
 /// Forwards every connection but one, of which it forwards exactly so many bytes in one direction,
-/// and then resets both its ends. The bytes forwarded of the first two connections are counted.
+/// and then resets both its ends, or, at odd offsets, ends them in good order. The bytes forwarded of the first two connections are counted.
 struct Cutter {
     address: SocketAddr,
     up: [AtomicU64; 2],
@@ -60,8 +64,7 @@ struct Cutter {
 }
 
 impl Cutter {
-    /// `early`: the first connection is cut there as well, so that the second resumes.
-    async fn to(target: SocketAddr, cut: Option<Cut>, early: u64) -> Arc<Cutter> {
+    async fn to(target: SocketAddr, cut: Cut) -> Arc<Cutter> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let cutter = Arc::new(Cutter {
             address: listener.local_addr().unwrap(),
@@ -73,9 +76,12 @@ impl Cutter {
             let mut number = 0;
             while let Ok((client, _)) = listener.accept().await {
                 let Some(cutter) = weak.upgrade() else { return };
-                let (up, down) = cuts(cut, early, number);
-                let server = TcpStream::connect(target).await.unwrap();
-                tokio::spawn(cutter.forward(client, server, number, up, down));
+                let passing = cut.passing(number);
+                // At its end the server goes, and the client may ask once more.
+                let Ok(server) = TcpStream::connect(target).await else {
+                    continue;
+                };
+                tokio::spawn(cutter.forward(client, server, number, passing, cut.at % 2 == 0));
                 number += 1;
             }
         });
@@ -87,12 +93,14 @@ impl Cutter {
         client: TcpStream,
         server: TcpStream,
         number: usize,
-        up: u64,
-        down: u64,
+        (up, down): (u64, u64),
+        reset: bool,
     ) {
         for tcp in [&client, &server] {
             tcp.set_nodelay(true).unwrap();
-            tcp.set_zero_linger().unwrap();
+            if reset {
+                tcp.set_zero_linger().unwrap();
+            }
         }
         let unseen = AtomicU64::new(0);
         let (mut client_read, mut client_write) = client.into_split();
@@ -117,23 +125,20 @@ impl Cutter {
     }
 }
 
-/// How many bytes of this connection pass, up and down.
-fn cuts(cut: Option<Cut>, early: u64, number: usize) -> (u64, u64) {
-    let mut passing = (u64::MAX, u64::MAX);
-    if let Some(cut) = cut {
-        if number == 0 && cut.second {
-            passing.1 = early;
+impl Cut {
+    /// How many bytes of this connection pass, up and down.
+    fn passing(self, number: usize) -> (u64, u64) {
+        let mut passing = (u64::MAX, u64::MAX);
+        if number == usize::from(self.second.is_some()) {
+            match self.down {
+                true => passing.1 = self.at,
+                false => passing.0 = self.at,
+            }
+        } else if number == 0 {
+            passing.1 = self.second.unwrap();
         }
-        if number == usize::from(cut.second) {
-            let way = if cut.down {
-                &mut passing.1
-            } else {
-                &mut passing.0
-            };
-            *way = cut.at;
-        }
+        passing
     }
-    passing
 }
 
 async fn copy(
@@ -159,32 +164,17 @@ async fn copy(
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-async fn send_all(connection: &Connection, direction: u8) {
-    for index in 0..COUNT {
-        limit(AMPLE, connection.send(message(direction, index)))
-            .await
-            .unwrap();
-    }
-}
-
-async fn receive_all(connection: &mut Connection, direction: u8) {
-    for index in 0..COUNT {
-        let received = limit(AMPLE, async { plain(connection.recv().await) }).await;
-        assert_eq!(received, message(direction, index), "number {index}");
-    }
-}
-
-/// One whole exchange through the proxy. The client sends on its own, the server answers each.
-async fn exchange(cut: Option<Cut>, early: u64) -> Arc<Cutter> {
+/// One whole exchange through the proxy: the server answers each message.
+async fn exchange(cut: Cut) -> Arc<Cutter> {
     let options = Options::default().window_bytes(256 << 10);
     let server = bind(Server::builder().options(options.clone())).await;
-    let cutter = Cutter::to(server.local_addr(), cut, early).await;
+    let cutter = Cutter::to(server.local_addr(), cut).await;
     let serving = tokio::spawn(async move {
         let mut session = limit(AMPLE, server.accept()).await.unwrap();
         for index in 0..COUNT {
             let received = limit(AMPLE, async { plain(session.recv().await) }).await;
-            assert_eq!(received, message(0, index), "number {index}");
-            session.send(message(1, index)).await.unwrap();
+            assert_eq!(received, message(0, index, cut.large), "number {index}");
+            session.send(message(1, index, cut.large)).await.unwrap();
         }
         let end = limit(AMPLE, session.recv()).await;
         assert!(matches!(end, Ok(None)), "{end:?}");
@@ -196,8 +186,14 @@ async fn exchange(cut: Option<Cut>, early: u64) -> Arc<Cutter> {
         .options(options)
         .reconnect(Reconnect::default().first(Duration::from_millis(1)));
     let mut connection = client.connect_lazy().unwrap();
-    send_all(&connection, 0).await;
-    receive_all(&mut connection, 1).await;
+    for index in 0..COUNT {
+        let sent = connection.send(message(0, index, cut.large));
+        limit(AMPLE, sent).await.unwrap();
+    }
+    for index in 0..COUNT {
+        let received = limit(AMPLE, async { plain(connection.recv().await) }).await;
+        assert_eq!(received, message(1, index, cut.large), "number {index}");
+    }
     limit(AMPLE, connection.delivered()).await.unwrap();
     let report = limit(AMPLE, connection.close(CloseCode::NORMAL, "")).await;
     assert!(report.clean, "{report:?}");
@@ -206,25 +202,42 @@ async fn exchange(cut: Option<Cut>, early: u64) -> Arc<Cutter> {
     cutter
 }
 
-/// Every offset near the ends and the packets' borders, and of the large messages' insides, which
-/// are all alike, each `step`th.
-fn offsets(bytes: u64, step: u64) -> impl Iterator<Item = u64> {
-    (0..=bytes).filter(move |at| *at < 1200 || bytes - at < 400 || at % step == 0)
+/// How many bytes go up and down in an exchange without a cut of its own.
+async fn record(large: bool, second: Option<u64>) -> [u64; 2] {
+    let whole = Cut {
+        large,
+        second,
+        down: false,
+        at: u64::MAX,
+    };
+    let cutter = exchange(whole).await;
+    let number = usize::from(second.is_some());
+    [&cutter.up, &cutter.down].map(|bytes| bytes[number].load(Ordering::Relaxed))
 }
 
-async fn run(cuts: Vec<Cut>, early: u64) {
-    let total = cuts.len();
+/// Cuts an exchange at each of these offsets in each direction.
+async fn cut_at(what: &str, large: bool, second: Option<u64>, offsets: impl Fn(u64, u64) -> bool) {
+    let bytes = record(large, second).await;
+    let mut cuts = Vec::new();
+    for (down, bytes) in [(false, bytes[0]), (true, bytes[1])] {
+        let offsets = (0..=bytes).filter(|at| offsets(*at, bytes));
+        cuts.extend(offsets.map(|at| Cut {
+            large,
+            second,
+            down,
+            at,
+        }));
+    }
+    let (total, mut whole) = (cuts.len(), 0);
     let mut cuts = cuts.into_iter();
     let mut running = JoinSet::new();
-    let mut whole = 0;
     loop {
         while running.len() < PARALLEL
             && let Some(cut) = cuts.next()
         {
             running.spawn(async move {
-                tokio::spawn(exchange(Some(cut), early))
-                    .await
-                    .unwrap_or_else(|error| panic!("{cut:?}: {error}"));
+                let exchanged = tokio::spawn(exchange(cut)).await;
+                exchanged.unwrap_or_else(|error| panic!("{cut:?}: {error}"));
             });
         }
         match running.join_next().await {
@@ -233,23 +246,27 @@ async fn run(cuts: Vec<Cut>, early: u64) {
         }
         whole += 1;
     }
-    println!("{whole} of {total} cuts: all delivered once and in order");
+    println!("{what}: {whole} of {total} offsets ({bytes:?} bytes up and down)");
     assert_eq!(whole, total);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn probe() {
-    let start = std::time::Instant::now();
-    let whole = exchange(None, 0).await;
-    println!("{:?} {:?} {:?}", whole.up, whole.down, start.elapsed());
-    let start = std::time::Instant::now();
-    let cuts = (0..1000)
-        .map(|at| Cut {
-            second: false,
-            down: false,
-            at: at * 70,
-        })
-        .collect();
-    run(cuts, 0).await;
-    println!("{:?}", start.elapsed());
+async fn at_every_byte_of_a_first_connection() {
+    cut_at("first connection", false, None, |_, _| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_every_byte_of_a_connection_that_resumes() {
+    // After the first answers.
+    let first = record(false, None).await[1] / 4;
+    cut_at("resuming connection", false, Some(first), |_, _| true).await;
+}
+
+/// The insides of a large record are all alike: its borders, and each 509th byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn within_messages_larger_than_a_packet() {
+    cut_at("large messages", true, None, |at, bytes| {
+        at % 509 == 0 || (65_400..66_400).contains(&(bytes - at)) && at % 7 == 0
+    })
+    .await;
 }

@@ -311,6 +311,13 @@ impl Session {
         }
     }
 
+    /// Does not hold the acknowledgement back any longer. `true`: one is owed, and
+    /// [`poll_transmit`](Session::poll_transmit) gives it.
+    pub fn hurry_acknowledgement(&mut self) -> bool {
+        self.acks.hurry();
+        self.acks.is_owed()
+    }
+
     /// The application has processed all messages up to `position`, and so has taken them.
     /// Needed only with [`Acknowledge::ByHand`].
     ///

@@ -55,7 +55,7 @@ impl Dialer {
             let (started, moved) = (Instant::now(), link.moved());
             let ended = self.converse_session(open, shared, reading, link).await;
             link.detach(shared, Instant::now());
-            if link.is_over() && link.was_opened() {
+            if link.is_over() && link.was_opened() && !link.is_set_up() {
                 break;
             }
             let why = ended.why.clone().unwrap_or(ConnectionError::EndOfStream);

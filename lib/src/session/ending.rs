@@ -64,6 +64,8 @@ impl Link {
             && shared.inbox.is_abandoned()
             && self.session.is_attached()
             && self.session.acknowledged() == self.session.accepted()
+            // What it did take is told first.
+            && !self.session.hurry_acknowledgement()
         {
             let code = request.code;
             self.session.abort(&format!(
@@ -180,6 +182,9 @@ fn session_error(reason: &EndReason) -> ConnectionError {
         EndReason::Expired => SessionLoss::Expired,
         EndReason::Rejected(rejection) => session_loss(*rejection),
         EndReason::CloseTimedOut => SessionLoss::CloseTimedOut,
+        EndReason::AbortedByPeer { code, .. } if *code == proto::ErrorCode::CLOSE_TIMEOUT => {
+            SessionLoss::CloseTimedOut
+        }
         EndReason::AbortedByPeer { reason, .. } => SessionLoss::AbortedByPeer(reason.clone()),
         EndReason::Aborted { reason } => SessionLoss::Refused(reason.clone()),
         EndReason::Protocol(error) => SessionLoss::Refused(error.to_string()),
