@@ -169,8 +169,6 @@ impl Subject {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     #[test]
     fn no_peer_makes_a_session_panic_or_hold_more_than_its_limits(
         side in side(),
