@@ -13,7 +13,7 @@ fn the_demo_holds_what_it_promises_and_its_rows_add_up() {
     let json = ended.json();
     assert_eq!(json["kept"], json!(true));
     let rows = json["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 3);
+    assert_eq!(rows.len(), 4);
     for row in rows {
         let (received, lost) = (
             row["received"].as_u64().unwrap(),
@@ -40,6 +40,10 @@ fn the_demo_holds_what_it_promises_and_its_rows_add_up() {
         peak > 0 && peak <= unstall["queue_limit_bytes"].as_u64().unwrap(),
         "{unstall}"
     );
+    let cut = &rows[3];
+    assert_eq!(cut["received"], COUNT);
+    assert!(cut["cuts"].as_u64().unwrap() >= 10, "{cut}");
+    assert!(cut["resumes"].as_u64().unwrap() >= 1, "{cut}");
     assert!(rows[1]["queue_limit_bytes"].is_null());
     for buffer in [
         "client_send",
@@ -66,6 +70,7 @@ fn completions_and_manual_pages_know_every_subcommand() {
         "serve",
         "pull",
         "cat",
+        "verify",
         "doctor",
         "completions",
         "man",

@@ -52,8 +52,10 @@ pub(super) struct Run {
     restart_at: Option<Instant>,
     restart_after: Duration,
     server_peak_rss_bytes: Option<u64>,
-    /// Why everything is to end soon, and when.
-    broken_off: Option<(String, Instant)>,
+    /// Everything is to end by then.
+    until: Option<Instant>,
+    /// Why the run failed.
+    broken_off: Option<String>,
     bar: ProgressBar,
 }
 
@@ -87,6 +89,7 @@ impl Run {
             restart_at: None,
             restart_after: Duration::ZERO,
             server_peak_rss_bytes: None,
+            until: None,
             broken_off: None,
             bar: packets_bar("verify", aim.count * ways),
             aim,
@@ -114,7 +117,11 @@ impl Run {
     /// The server goes on behind the last message that the one before may have sent.
     async fn start_server(&mut self) -> io::Result<()> {
         let first = self.ledgers[Direction::Down.index()].sent();
-        let part = self.part(Side::Server, first);
+        let mut part = self.part(Side::Server, first);
+        if self.until.is_some() {
+            // Interrupted meanwhile: no more is sent.
+            part.count = first;
+        }
         self.server = Some(Process::start(&part, &self.ears).await?);
         Ok(())
     }
@@ -163,10 +170,12 @@ impl Run {
     }
 
     fn is_done(&self) -> bool {
-        match &self.broken_off {
-            Some((_, until)) if Instant::now() >= *until => true,
-            _ => self.ways().all(Ledger::is_ended),
-        }
+        self.has_all() || self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Whether each consumer knows that it has everything there is.
+    fn has_all(&self) -> bool {
+        self.ways().all(Ledger::is_ended)
     }
 
     /// The directions that there are.
@@ -280,22 +289,23 @@ impl Run {
 
     /// Everything is to end soon, for the first reason there was.
     fn break_off(&mut self, why: String) {
-        self.broken_off
-            .get_or_insert((why, Instant::now() + LAST_MOMENTS));
-        if self.client.is_none() {
-            // Nothing more can come.
-            if let Some((_, until)) = &mut self.broken_off {
-                *until = Instant::now();
-            }
-        }
+        self.broken_off.get_or_insert(why);
+        // Without a client nothing more can come.
+        let moments = if self.client.is_none() {
+            Duration::ZERO
+        } else {
+            LAST_MOMENTS
+        };
+        self.until.get_or_insert(Instant::now() + moments);
     }
 
-    /// Ctrl-C: what was sent is still to be taken; at the second, at once.
+    /// Ctrl-C: no more is sent, and what was sent is still to be taken; at the second, the end.
     async fn interrupted(&mut self) {
-        match &mut self.broken_off {
-            Some((_, until)) => *until = Instant::now(),
-            None => self.break_off("interrupted".to_owned()),
-        }
+        let now = Instant::now();
+        self.until = Some(match self.until {
+            None => now + LAST_MOMENTS,
+            Some(_) => now,
+        });
         for process in [&mut self.client, &mut self.server].into_iter().flatten() {
             process.order(Order::Stop).await;
         }
@@ -324,6 +334,9 @@ impl Run {
 
     /// Lets both processes close, hears their last words and draws the verdict.
     async fn finish(mut self) -> Verdict {
+        if self.broken_off.is_none() && !self.has_all() {
+            self.broken_off = Some("interrupted before everything was taken".to_owned());
+        }
         self.look();
         let seconds = self.started.elapsed().as_secs_f64();
         let client_peak_rss_bytes = self.client.as_mut().and_then(Process::look_at_memory);
@@ -360,7 +373,7 @@ impl Run {
             faults: self.faults,
             kills: self.kills,
             seconds,
-            broken_off: self.broken_off.map(|(why, _)| why),
+            broken_off: self.broken_off,
         })
     }
 
