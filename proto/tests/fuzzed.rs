@@ -1,6 +1,12 @@
 //! The fuzz targets (`fuzz/`) as plain tests: what was found stays found, and the targets run on
 //! a stable toolchain.
 
+#![allow(unreachable_pub)]
+
+#[path = "../../fuzz/src/lib.rs"]
+#[allow(dead_code)]
+mod fuzz;
+
 use std::num::NonZeroU64;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -25,8 +31,7 @@ fn server() -> (Session, Generation) {
         max_message: MIN_MAX_MESSAGE,
     };
     let epoch = Epoch(NonZeroU64::MIN);
-    let (mut session, generation) =
-        Session::server(config, &hello, epoch, Token([3; 16])).unwrap();
+    let (mut session, generation) = Session::server(config, &hello, epoch, Token([3; 16])).unwrap();
     session.poll_transmit(NOW, generation).unwrap();
     (session, generation)
 }
@@ -54,6 +59,11 @@ fn held_after(packets: u64, packet: impl Fn(u64) -> Bytes) -> u64 {
         }
     });
     u64::try_from(held.bytes_current).unwrap()
+}
+
+#[test]
+fn zz() {
+    fuzz::pair::run(&std::fs::read(std::env::var("IN").unwrap()).unwrap());
 }
 
 #[test]
