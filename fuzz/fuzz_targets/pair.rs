@@ -1,2 +1,3 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|_input: &[u8]| {});
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| unstall_fuzz::pair::run(input));

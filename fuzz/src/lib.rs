@@ -2,5 +2,8 @@
 //! of unstall-proto run them as well, on what was found and on the wire vectors.
 
 pub mod decode;
+pub mod pair;
+#[path = "../../proto/tests/model/pair.rs"]
+pub mod pair_world;
 pub mod script;
 pub mod session;

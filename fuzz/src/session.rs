@@ -252,7 +252,9 @@ impl Run<'_> {
         let payload = vec![b's'; length];
         let room = self.session.room();
         let result = match self.script.flag() {
-            true => self.session.send(std::str::from_utf8(&payload).expect("ASCII")),
+            true => self
+                .session
+                .send(std::str::from_utf8(&payload).expect("ASCII")),
             false => self.session.send(&payload[..]),
         };
         if result.is_ok() {
@@ -292,7 +294,8 @@ impl Run<'_> {
             4..=7 => self.session.go_away(Duration::from_secs(1), "moving"),
             8..=10 => {
                 let within = Duration::from_millis(self.script.u16().into());
-                self.session.close(self.now, CloseFrame::new(1000, "done"), within);
+                self.session
+                    .close(self.now, CloseFrame::new(1000, "done"), within);
             }
             11 => self.session.abort("enough"),
             12 => self.session.undelivered().for_each(drop),

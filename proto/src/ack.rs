@@ -4,7 +4,7 @@ use crate::limits::Config;
 use crate::number::{Position, Seq};
 
 /// What may be acknowledged, and what the peer was told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Acks {
     /// Up to here the application has taken, or processed.
     ready: Position,

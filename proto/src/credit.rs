@@ -5,7 +5,7 @@ use crate::error::ProtocolError;
 use crate::number::Offset;
 
 /// The credit that the peer granted for what this side sends.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct SendCredit {
     limit: Offset,
     /// The limit for which the peer of this connection was told that it holds data back.
@@ -43,7 +43,7 @@ impl SendCredit {
 ///
 /// Invariant: `granted` never falls, and never passes what was taken, the largest window and one
 /// largest message together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct ReceiveCredit {
     window: u64,
     max_window: u64,

@@ -7,7 +7,7 @@ use crate::resume::Rejection;
 ///
 /// Only [`SequenceGap`](ProtocolError::SequenceGap) is mended by another connection. Every other
 /// error would come again with the replay, so it ends the session.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
     /// A packet is cut short, has bytes left over, or a field is out of its range.

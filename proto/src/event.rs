@@ -10,7 +10,7 @@ use crate::packet::CloseFrame;
 use crate::resume::Rejection;
 
 /// Something that happened; from [`Session::poll_event`](crate::Session::poll_event).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Event {
     /// The session exists on both sides.
@@ -46,7 +46,7 @@ pub enum Event {
 }
 
 /// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndReason {
     /// Closed, and everything accepted on both sides was acknowledged.
@@ -86,7 +86,7 @@ pub enum Incoming {
 }
 
 /// Events that wait to be polled. Bounded: what a peer can cause again and again is kept once.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Events(VecDeque<Event>);
 
 impl Events {

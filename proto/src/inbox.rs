@@ -1,6 +1,7 @@
 //! What was received: in order, each once, whole messages, until the application takes them.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 
@@ -61,6 +62,20 @@ impl Partial {
             self.start,
             end,
         ))
+    }
+}
+
+/// By positions only: what was received does not change.
+impl Hash for Inbox {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for batch in &self.batches {
+            (batch.position(), batch.end()).hash(state);
+        }
+        let partial = self.partial.as_ref();
+        partial
+            .map(|partial| (partial.kind, partial.start))
+            .hash(state);
+        (self.received, self.handed, self.taken).hash(state);
     }
 }
 

@@ -85,6 +85,7 @@ mod credit;
 mod ending;
 mod error;
 mod event;
+mod fingerprint;
 mod inbox;
 pub mod limits;
 mod message;

@@ -1,6 +1,7 @@
 //! What this side has accepted for sending: encoded at once, kept until it is acknowledged.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -43,6 +44,18 @@ pub(crate) struct Outbox {
     on_connection: Seq,
     /// The most that accepted and unacknowledged records may cost.
     limit: u64,
+}
+
+/// By positions only: what was accepted does not change.
+impl Hash for Outbox {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for packet in &self.sealed {
+            (packet.first, packet.end, packet.continues).hash(state);
+        }
+        let open = self.open.is_empty();
+        (self.next, open, self.open_start, self.accepted).hash(state);
+        (self.released, self.acked, self.sent, self.on_connection).hash(state);
+    }
 }
 
 impl Outbox {

@@ -32,7 +32,7 @@ pub(crate) mod kind {
 pub(crate) const DATA_HEADER: usize = 9;
 
 /// A code and a text, as in a WebSocket close frame (RFC 6455, section 5.5.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CloseFrame {
     /// The application's code, in WebSocket's ranges.
     pub code: u16,

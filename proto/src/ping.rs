@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::time::Time;
 
 /// The last ping, if it is not answered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Ping {
     number: u64,
     owed: bool,

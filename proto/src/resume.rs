@@ -283,6 +283,11 @@ impl Tokens {
         self.offered.unwrap_or(self.confirmed)
     }
 
+    /// The token that the client certainly has.
+    pub(crate) fn confirmed(&self) -> Token {
+        self.confirmed
+    }
+
     /// Whether `token` proves the right to the session. Both comparisons are always made.
     pub(crate) fn allows(&self, token: &Token) -> bool {
         let confirmed = self.confirmed.matches(token);

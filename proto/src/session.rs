@@ -60,9 +60,9 @@ pub struct Session {
     /// GOAWAY to be sent: the window in milliseconds, and the reason.
     pub(crate) go_away: Option<(u64, String)>,
     /// The cost of the message that found no room.
-    wanted: Option<u64>,
+    pub(crate) wanted: Option<u64>,
     /// The application was told that nothing more comes.
-    end_told: bool,
+    pub(crate) end_told: bool,
     pub(crate) control: BytesMut,
     pub(crate) counters: Counters,
 }

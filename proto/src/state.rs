@@ -8,7 +8,7 @@ use crate::number::{Generation, Seq};
 use crate::packet::CloseFrame;
 
 /// The life of a session (SPEC.md, "Ending").
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum State {
     /// Messages are accepted and received.
     Open,
@@ -30,7 +30,7 @@ pub(crate) enum State {
 }
 
 /// A close on its way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Closing {
     /// What this side's CLOSE says.
     pub(crate) frame: CloseFrame,
@@ -41,7 +41,7 @@ pub(crate) struct Closing {
 }
 
 /// The last packet of a session that ends before its time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Farewell {
     pub(crate) code: ErrorCode,
     pub(crate) reason: String,
@@ -61,7 +61,7 @@ impl State {
 }
 
 /// The connection that carries the session now.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Link {
     pub(crate) generation: Generation,
     pub(crate) state: LinkState,
@@ -73,7 +73,7 @@ pub(crate) struct Link {
     pub(crate) pong: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum LinkState {
     /// There is none.
     #[default]

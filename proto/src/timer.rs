@@ -27,7 +27,7 @@ impl Timer {
 }
 
 /// The moments at which the timers fire.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Timers([Option<Time>; Timer::ALL.len()]);
 
 impl Timers {

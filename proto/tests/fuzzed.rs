@@ -1,6 +1,12 @@
 //! The fuzz targets (`fuzz/`) as plain tests: what was found stays found, and the targets run on
 //! a stable toolchain.
 
+#![allow(unreachable_pub)]
+
+#[path = "../../fuzz/src/lib.rs"]
+#[allow(dead_code)]
+mod fuzz;
+
 use std::num::NonZeroU64;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -53,6 +59,11 @@ fn held_after(packets: u64, packet: impl Fn(u64) -> Bytes) -> u64 {
         }
     });
     u64::try_from(held.bytes_current).unwrap()
+}
+
+#[test]
+fn zz() {
+    fuzz::pair::run(&std::fs::read(std::env::var("IN").unwrap()).unwrap());
 }
 
 #[test]
