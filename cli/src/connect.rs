@@ -11,7 +11,7 @@ use crate::failure::Failure;
 /// Where to connect and how
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Connect {
-    /// ws://HOST[:PORT]/PATH or wss://…
+    /// ws://HOST:PORT/PATH or wss://…
     #[arg(value_parser = parse_url)]
     pub(crate) url: String,
 
@@ -28,7 +28,7 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     tls_roots: Option<PathBuf>,
 
-    /// Connect through this proxy: http://[USER:PASSWORD@]HOST:PORT or socks5://…
+    /// Connect through this proxy: http://USER:PASSWORD@HOST:PORT, socks5://…
     #[arg(long, value_name = "URL", help_heading = "Connection")]
     proxy: Option<String>,
 
