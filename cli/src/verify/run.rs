@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar};
@@ -146,24 +147,30 @@ impl Run {
     pub(super) async fn to_the_end(mut self) -> Verdict {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // One for all turns: a signal between two of them must not go unheard.
+        let mut interrupt = pin!(tokio::signal::ctrl_c());
         while !self.is_done() {
             let restart_at = self.restart_at;
             tokio::select! {
+                // Reports may come without a pause; whatever else there is goes first.
                 biased;
-                Some((at, fault)) = self.strikes.recv() => self.struck(at, fault).await,
-                heard = self.ears.next() => {
-                    if let Some((speaker, at, report)) = heard {
-                        self.hear(speaker, at, report).await;
-                    }
+                _ = &mut interrupt => {
+                    interrupt.set(tokio::signal::ctrl_c());
+                    self.interrupted().await;
                 }
+                _ = ticks.tick() => self.look(),
+                Some((at, fault)) = self.strikes.recv() => self.struck(at, fault).await,
                 () = sleep_until(restart_at.unwrap_or_else(Instant::now)), if restart_at.is_some() => {
                     self.restart_at = None;
                     if let Err(error) = self.start_server().await {
                         self.break_off(format!("the server could not be started again: {error}"));
                     }
                 }
-                _ = tokio::signal::ctrl_c() => self.interrupted().await,
-                _ = ticks.tick() => self.look(),
+                heard = self.ears.next() => {
+                    if let Some((speaker, at, report)) = heard {
+                        self.hear(speaker, at, report).await;
+                    }
+                }
             }
         }
         self.finish().await
