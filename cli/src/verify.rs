@@ -133,7 +133,7 @@ impl Verify {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let json = self.json;
         runtime::run(async {
-            let verdict = Run::start(self.aim()?).await?.to_the_end().await;
+            let verdict = Run::start(self.aim()?).await?.conclude().await;
             if json {
                 stdout::print_json(&verdict)?;
             } else {

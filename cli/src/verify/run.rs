@@ -144,7 +144,7 @@ impl Run {
     }
 
     /// Runs to the end, whatever that is.
-    pub(super) async fn to_the_end(mut self) -> Verdict {
+    pub(super) async fn conclude(mut self) -> Verdict {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // One for all turns: a signal between two of them must not go unheard.

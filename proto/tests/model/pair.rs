@@ -616,7 +616,7 @@ impl Pair {
             return client.check_complement(None);
         };
         let ended = client.ended.is_some() || server.ended.is_some();
-        if !ended && !(client.is_delivered() && server.is_delivered()) {
+        if !(ended || client.is_delivered() && server.is_delivered()) {
             return Err("nothing moves, and not all is delivered".into());
         }
         client.check_complement(Some(server))?;
