@@ -370,7 +370,7 @@ fn every_packet_may_wait_for_its_connection() {
         each_packet: true,
         ..SMALL
     };
-    explore("each packet by itself", bounds, 6_000);
+    explore("each packet by itself", bounds, 8_500);
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn either_side_closes_at_any_moment() {
         closes: [true, true],
         ..SMALL
     };
-    explore("closes", bounds, 20_000);
+    explore("closes", bounds, 21_000);
 }
 
 #[test]
