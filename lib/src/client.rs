@@ -75,7 +75,8 @@ type Hook = Box<dyn Fn(Setup) -> HookFuture + Send + Sync>;
 ///
 /// A lost connection is made again by itself, as [`Reconnect`] says, `Retry-After` honoured. Each
 /// time the [`on_connect`](Client::on_connect) hook runs first, then what was queued meanwhile is
-/// sent; the received stream carries a [`Gap::Reconnected`] at the place. A peer's close with 1000, or a refusal that no retry can mend, ends it.
+/// sent; the received stream carries a [`Gap::Reconnected`] at the place. A peer's close with 1000,
+/// or a refusal that no retry can mend, ends it.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), unstall::ConnectError> {
