@@ -81,7 +81,13 @@ impl Cutter {
                 let Ok(server) = TcpStream::connect(target).await else {
                     continue;
                 };
-                tokio::spawn(cutter.forward(client, server, number, passing, cut.at % 2 == 0));
+                tokio::spawn(cutter.forward(
+                    client,
+                    server,
+                    number,
+                    passing,
+                    cut.at.is_multiple_of(2),
+                ));
                 number += 1;
             }
         });

@@ -280,7 +280,6 @@ impl Session {
     /// After calling this: [`taken`](Session::taken), when the application has them.
     pub fn recv(&mut self) -> Option<Incoming> {
         if let Some(batch) = self.inbox.pop() {
-            self.acks.advance(batch.end());
             return Some(Incoming::Messages(batch));
         }
         if self.end_told {
