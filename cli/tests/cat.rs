@@ -198,3 +198,16 @@ async fn a_close_code_that_is_not_normal_is_told() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn it_speaks_a_session_where_the_server_does_and_plain_on_demand() {
+    let serve = Serve::start(&[]);
+    let log = |args: &[&str]| {
+        let url = serve.at("/echo");
+        let ended = run_with(&[&["cat", "-v", &url], args].concat(), "one\n");
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "one\n"));
+        ended.stderr
+    };
+    assert!(log(&[]).contains("SessionOpened"));
+    assert!(!log(&["--plain"]).contains("SessionOpened"));
+}

@@ -237,3 +237,65 @@ fn nobody_there_is_exit_1_and_wrong_usage_exit_2() {
         assert_eq!(run(wrong).code, Some(2), "{wrong:?}");
     }
 }
+
+/// A proxy that cuts each of the first three connections behind a megabyte of answers.
+async fn cutting_proxy(server: String) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/packets", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut server = tokio::net::TcpStream::connect(&server).await.unwrap();
+            let (mut client_read, mut client_write) = client.split();
+            let (server_read, mut server_write) = server.split();
+            let mut answers = server_read.take(if number < 3 { 1_000_000 } else { u64::MAX });
+            tokio::select! {
+                _ = copy(&mut answers, &mut client_write) => {}
+                _ = copy(&mut client_read, &mut server_write) => {}
+            }
+            let _ = client_write.shutdown().await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_session_goes_on_over_cuts_and_asks_for_nothing_again() {
+    let serve = Serve::start(&[]);
+    let url = cutting_proxy(serve.url.trim_start_matches("ws://").to_owned()).await;
+    let ended = beside({
+        let url = url.clone();
+        move || run(&["pull", &url, "--count", "2000", "--size", "4096", "--json"])
+    })
+    .await;
+    let json = ended.json();
+    assert_eq!(
+        (ended.code, &json["received"]),
+        (Some(0), &json!(2000)),
+        "{ended:?}"
+    );
+    for fault in ["lost", "duplicated", "reordered", "corrupted"] {
+        assert_eq!(json[fault], 0, "{json}");
+    }
+    assert_eq!(
+        (&json["reconnects"], &json["resumed"]),
+        (&json!(3), &json!(3))
+    );
+}
+
+#[tokio::test]
+async fn plain_is_plain_and_a_cut_is_a_loss() {
+    let serve = Serve::start(&[]);
+    let url = cutting_proxy(serve.url.trim_start_matches("ws://").to_owned()).await;
+    let pull = move || run(&["pull", &url, "--count", "2000", "--json", "--plain"]);
+    let ended = beside(pull).await;
+    let json = ended.json();
+    assert_eq!(
+        (ended.code, &json["resumed"]),
+        (Some(1), &json!(0)),
+        "{ended:?}"
+    );
+    assert!(json["lost"].as_u64().unwrap() > 0, "{json}");
+}
