@@ -127,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             Side::Server => Role::Server,
         };
         let limit = Some(options.max_message_bytes);
-        let max_write_buffer = 2 * WRITE_BATCH_BYTES + options.fragment_bytes;
+        let max_write_buffer = (2 * WRITE_BATCH_BYTES).saturating_add(options.fragment_bytes);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             // Written out by poll_flush alone, a batch at a time.

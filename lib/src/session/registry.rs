@@ -385,7 +385,7 @@ pub(crate) fn over_packets(
     let packets = options
         .clone()
         .max_message_bytes(MAX_PACKET)
-        .fragment_bytes(usize::MAX);
+        .fragment_bytes(MAX_PACKET);
     WebSocket::new(upgraded.transport, upgraded.leftover, side, &packets)
 }
 
