@@ -1,9 +1,6 @@
-//! The fuzz targets. Each takes a script of bytes and panics when a promise is broken; the tests
-//! of unstall-proto run them as well, on what was found and on the wire vectors.
+//! The fuzz targets, which the tests of unstall-proto have as well.
 
-pub mod decode;
-pub mod pair;
-#[path = "../../proto/tests/model/pair.rs"]
-pub mod pair_world;
-pub mod script;
-pub mod session;
+#[path = "../../proto/tests/targets/mod.rs"]
+mod targets;
+
+pub use targets::{decode, pair, session};

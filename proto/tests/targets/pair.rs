@@ -7,8 +7,8 @@ use std::time::Duration;
 use unstall_proto::limits::{MAX_PACKET_COST, MIN_WINDOW, message_cost};
 use unstall_proto::{Acknowledge, Config, EndReason, Kind, Side};
 
-use super::pair_world::{Action, Limits, Pair};
 use super::script::Script;
+use super::world::{Action, Limits, Pair};
 
 const MAX_MESSAGE: u64 = 300_000;
 
