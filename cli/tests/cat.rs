@@ -95,7 +95,7 @@ async fn headers_and_subprotocols_reach_the_server() {
             assert_eq!(request.headers()["authorization"], "Bearer a:b");
             assert_eq!(
                 request.headers()["sec-websocket-protocol"],
-                "unstall.v1, v2.json, v1.json"
+                "v2.json, v1.json"
             );
             let chosen = "v1.json".parse().unwrap();
             response
