@@ -3,10 +3,8 @@
 //! runs alone.
 
 mod common;
-#[path = "common/net.rs"]
-mod net;
-#[path = "common/raw.rs"]
-mod raw;
+
+use common::{net, raw};
 
 use std::{
     io::Write,

@@ -2,10 +2,8 @@
 //! stream with exact counts, as events, in the statistics. Delivered and missing make all.
 
 mod common;
-#[path = "common/net.rs"]
-mod net;
-#[path = "common/raw.rs"]
-mod raw;
+
+use common::{net, raw};
 
 use std::{path::Path, sync::Arc, time::Duration};
 

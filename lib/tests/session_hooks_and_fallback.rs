@@ -2,8 +2,8 @@
 //! sessions gets a plain connection; and both go through everything that WebSockets go through.
 
 mod common;
-#[path = "common/net.rs"]
-mod net;
+
+use common::net;
 
 use std::{
     net::SocketAddr,

@@ -2,8 +2,8 @@
 //! sides are told exactly what did not arrive; and whoever vanishes is noticed.
 
 mod common;
-#[path = "common/net.rs"]
-mod net;
+
+use common::net;
 
 use std::time::{Duration, Instant};
 

@@ -2,8 +2,8 @@
 //! delivered: nothing is lost in silence, nothing goes to the wrong one, nothing is tried for ever.
 
 mod common;
-#[path = "common/net.rs"]
-mod net;
+
+use common::net;
 
 use std::{
     net::SocketAddr,

@@ -2,10 +2,8 @@
 //! room, and close ends in time with an exact account, whatever the peer does.
 
 mod common;
-#[path = "common/net.rs"]
-mod net;
-#[path = "common/raw.rs"]
-mod raw;
+
+use common::{net, raw};
 
 use std::time::{Duration, Instant};
 

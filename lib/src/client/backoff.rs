@@ -152,7 +152,9 @@ mod tests {
     #[test]
     fn a_session_that_moved_on_is_tried_at_once_but_not_in_a_spin() {
         let mut backoff = Backoff::new(Reconnect::default());
-        (0..20).for_each(|_| drop(backoff.next(None)));
+        for _ in 0..20 {
+            backoff.next(None);
+        }
         backoff.lived(life(100, true, true));
         assert_eq!(backoff.next(None), Duration::ZERO);
         let waits: Vec<_> = (0..20)

@@ -1,10 +1,11 @@
 //! Two connections over a real loopback TCP connection.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod frames;
 pub mod net;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod sessions;
 
 use tokio::net::{TcpListener, TcpStream};

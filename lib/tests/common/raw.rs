@@ -1,14 +1,11 @@
 //! A library's client that is connected to a peer of raw bytes, and such a peer's bulk traffic.
-#![allow(dead_code, unreachable_pub)]
-
-#[path = "frames.rs"]
-mod frames;
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 use tokio::io::AsyncWriteExt;
 use unstall::{Client, Connection, Options};
 
-pub use frames::{BINARY, CLOSE, PING, PONG, RawPeer, TEXT};
-use frames::{frame, listen};
+pub use super::frames::{BINARY, CLOSE, PING, PONG, RawPeer, TEXT};
+use super::frames::{frame, listen};
 
 /// A client connection, and the raw server it is connected to. It does not reconnect.
 pub async fn client(options: Options) -> (Connection, RawPeer) {
