@@ -187,7 +187,7 @@ impl Client {
 
     /// The end of a session is the end of the connection. Default: when a session cannot be
     /// resumed, the stream carries a [`Gap::SessionLost`], what was not delivered comes back from
-    /// [`Sender::take_undelivered`], and a fresh session begins, with the hook.
+    /// [`Sender::take_undelivered`](crate::Sender::take_undelivered), and a fresh session begins, with the hook.
     pub fn without_fresh_session(mut self) -> Client {
         self.fresh_sessions = false;
         self
