@@ -282,7 +282,7 @@ pub struct CloseReport {
     pub clean: bool,
     /// The peer's close frame, if one came.
     pub peer: Option<Close>,
-    /// Messages of which no byte was written, in order. Only the first report of a connection has
+    /// Messages that were not written whole, in order. Only the first report of a connection has
     /// them.
     pub unsent: Vec<Message>,
     /// Of a session: messages that were sent and that the peer's application never acknowledged, in
