@@ -1,5 +1,7 @@
 //! The fuzz targets, which the tests of unstall-proto have as well.
 
+// The tests use more of them.
+#[allow(dead_code)]
 #[path = "../../proto/tests/targets/mod.rs"]
 mod targets;
 

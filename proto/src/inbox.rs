@@ -83,6 +83,8 @@ impl Hash for Inbox {
 pub(crate) struct Bounds<'a> {
     pub(crate) credit: &'a ReceiveCredit,
     pub(crate) max_message: u64,
+    /// The peer's last record, once its CLOSE has named it.
+    pub(crate) last: Option<Seq>,
 }
 
 impl Inbox {
@@ -197,7 +199,7 @@ impl Inbox {
         Ok(at)
     }
 
-    /// Where so many records more would end, if credit and numbers allow them.
+    /// Where so many records more would end, if credit, numbers and CLOSE allow them.
     fn advance(
         &self,
         records: u64,
@@ -206,6 +208,9 @@ impl Inbox {
     ) -> Result<Position, ProtocolError> {
         let end = self.received.after_records(records, cost);
         let end = end.ok_or(ProtocolError::SequenceExhausted)?;
+        if bounds.last.is_some_and(|last| end.seq > last) {
+            return Err(ProtocolError::Unexpected("records after CLOSE"));
+        }
         bounds.credit.check(end.offset)?;
         Ok(end)
     }
@@ -292,6 +297,7 @@ mod tests {
         let bounds = Bounds {
             credit: &credit,
             max_message: MAX_MESSAGE,
+            last: None,
         };
         inbox.accept(Seq::new(first), buf.freeze(), &bounds)
     }

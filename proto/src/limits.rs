@@ -126,7 +126,6 @@ impl Config {
     #[must_use]
     pub fn window(mut self, bytes: u64) -> Config {
         self.window = bytes.clamp(MIN_WINDOW, MAX_WINDOW);
-        self.max_window = self.max_window.max(self.window);
         self
     }
 
@@ -134,7 +133,7 @@ impl Config {
     /// [`MAX_WINDOW`]. What waits in the inbox never passes this and one largest message.
     #[must_use]
     pub fn max_window(mut self, bytes: u64) -> Config {
-        self.max_window = bytes.clamp(self.window, MAX_WINDOW);
+        self.max_window = bytes.clamp(MIN_WINDOW, MAX_WINDOW);
         self
     }
 
@@ -144,7 +143,6 @@ impl Config {
     #[must_use]
     pub fn max_message(mut self, bytes: u64) -> Config {
         self.max_message = bytes.clamp(MIN_MAX_MESSAGE, MAX_MAX_MESSAGE);
-        self.replay = self.replay.max(self.min_replay());
         self
     }
 
@@ -152,7 +150,7 @@ impl Config {
     /// least what one largest message and one packet cost.
     #[must_use]
     pub fn replay(mut self, bytes: u64) -> Config {
-        self.replay = bytes.max(self.min_replay());
+        self.replay = bytes;
         self
     }
 
@@ -199,8 +197,12 @@ impl Config {
         self
     }
 
-    fn min_replay(&self) -> u64 {
-        message_cost(self.max_message) + MAX_PACKET_COST
+    /// Raises what other values raise, in whatever order they were set.
+    pub(crate) fn settled(mut self) -> Config {
+        self.max_window = self.max_window.max(self.window);
+        let least = message_cost(self.max_message) + MAX_PACKET_COST;
+        self.replay = self.replay.max(least);
+        self
     }
 }
 
@@ -230,7 +232,8 @@ mod tests {
             .window(1)
             .max_window(1)
             .max_message(0)
-            .replay(0);
+            .replay(0)
+            .settled();
         assert_eq!(config.window, MIN_WINDOW);
         assert_eq!(config.max_window, MIN_WINDOW);
         assert_eq!(config.max_message, MIN_MAX_MESSAGE);
@@ -238,7 +241,32 @@ mod tests {
             config.replay,
             MIN_MAX_MESSAGE + RECORD_OVERHEAD + MAX_PACKET_COST
         );
-        assert_eq!(Config::new().window(u64::MAX).max_window, MAX_WINDOW);
+        let config = Config::new().window(u64::MAX).settled();
+        assert_eq!((config.window, config.max_window), (MAX_WINDOW, MAX_WINDOW));
+    }
+
+    #[test]
+    fn the_order_of_setting_does_not_matter() {
+        // Seen: the largest window was raised to the first window of before, 1 MiB, when it was
+        // set first. A wire vector that asked for 256 KiB showed a window growing past it.
+        let one = Config::new()
+            .max_window(MIN_WINDOW)
+            .window(MIN_WINDOW)
+            .replay(0)
+            .max_message(MIN_MAX_MESSAGE)
+            .settled();
+        let other = Config::new()
+            .max_message(MIN_MAX_MESSAGE)
+            .replay(0)
+            .window(MIN_WINDOW)
+            .max_window(MIN_WINDOW)
+            .settled();
+        assert_eq!(one.max_window, MIN_WINDOW);
+        assert_eq!(one.replay, message_cost(MIN_MAX_MESSAGE) + MAX_PACKET_COST);
+        assert_eq!(
+            (one.max_window, one.replay),
+            (other.max_window, other.replay)
+        );
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(side: Side, config: Config, id: SessionId, token: Token) -> Session {
+        let config = config.settled();
         Session {
             side,
             id,
@@ -241,21 +242,13 @@ impl Session {
     }
 
     fn handle_data(&mut self, first: Seq, records: Bytes) -> Result<(), ProtocolError> {
+        let closing = self.state.closing();
         let bounds = Bounds {
             credit: &self.receive_credit,
             max_message: self.config.max_message,
+            last: closing.and_then(|closing| closing.peer.as_ref().map(|(last, _)| *last)),
         };
-        self.inbox.accept(first, records, &bounds)?;
-        let peer_last = self
-            .state
-            .closing()
-            .and_then(|closing| closing.peer.as_ref());
-        match peer_last {
-            Some((last, _)) if self.inbox.received() > *last => {
-                Err(ProtocolError::Unexpected("records after CLOSE"))
-            }
-            _ => Ok(()),
-        }
+        self.inbox.accept(first, records, &bounds)
     }
 
     pub(crate) fn handle_ack(&mut self, seq: Seq) -> Result<(), ProtocolError> {

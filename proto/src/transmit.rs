@@ -63,7 +63,7 @@ impl Session {
     fn next_packet(&self) -> Option<Next> {
         match self.link.state {
             LinkState::Detached | LinkState::HelloSent => return None,
-            LinkState::HelloOwed => return Some(Next::Hello),
+            LinkState::HelloOwed => return (!self.state.is_ended()).then_some(Next::Hello),
             LinkState::WelcomeOwed => return Some(Next::Welcome),
             LinkState::Attached => {}
         }

@@ -5,7 +5,10 @@ mod world;
 
 use bytes::Bytes;
 use unstall_proto::limits::{MIN_MAX_MESSAGE, MIN_WINDOW};
-use unstall_proto::{Config, Generation, Hello, Incoming, Session, SessionId, Time, Token};
+use unstall_proto::{
+    CloseFrame, Config, Generation, HandleError, Hello, Incoming, Packet, ProtocolError, Seq,
+    Session, SessionId, Time, Token,
+};
 use world::Random;
 
 const NOW: Time = Time::ORIGIN;
@@ -29,7 +32,7 @@ fn corpus() -> Vec<Bytes> {
     server.go_away(std::time::Duration::from_secs(1), "why");
     client.close(
         NOW,
-        unstall_proto::CloseFrame::new(1000, "bye"),
+        CloseFrame::new(1000, "bye"),
         std::time::Duration::from_secs(9),
     );
     for _ in 0..3 {
@@ -147,4 +150,29 @@ fn a_server_refuses_any_mangled_hello_and_keeps_its_session() {
         server.handle_packet(NOW, on_server, packet).unwrap();
     }
     assert!(matches!(server.recv(), Some(Incoming::Messages(_))));
+}
+
+#[test]
+fn nothing_comes_after_the_end_from_a_peer_that_sends_on_after_its_close() {
+    // Seen: records after CLOSE were an error, and were handed over all the same. The application
+    // had been told that nothing comes any more, and then got a message.
+    let (_client, _, mut server, on_server, _) = opened();
+    let close = Packet::Close {
+        last: Seq::ZERO,
+        within_millis: 5_000,
+        frame: CloseFrame::new(1000, "bye"),
+    };
+    server
+        .handle_packet(NOW, on_server, close.to_bytes())
+        .unwrap();
+    assert!(matches!(server.recv(), Some(Incoming::Closed(_))));
+    let more = Packet::Data {
+        first: Seq::new(1),
+        records: Bytes::from_static(&[0]),
+    };
+    let refused = server.handle_packet(NOW, on_server, more.to_bytes());
+    let unexpected = ProtocolError::Unexpected("records after CLOSE");
+    assert_eq!(refused, Err(HandleError::Protocol(unexpected)));
+    let after = server.recv();
+    assert!(after.is_none(), "{after:?}");
 }

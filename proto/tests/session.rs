@@ -529,3 +529,14 @@ fn aborting_a_session_that_is_over_changes_nothing() {
     session.abort("too late");
     assert!(session.is_over() && !session.wants_transmit());
 }
+
+#[test]
+fn a_session_that_ended_before_its_hello_does_not_ask_for_the_server() {
+    // Seen: the client connected, aborted, and then sent HELLO all the same. The server opened a
+    // session for it, and kept that for its whole life.
+    let mut session = Session::client(Config::new(), SessionId([1; 16]), Token([2; 16]));
+    let generation = session.attach(Time::ORIGIN).unwrap();
+    session.abort("enough");
+    assert!(session.is_over() && !session.wants_transmit());
+    assert_eq!(session.poll_transmit(Time::ORIGIN, generation), None);
+}

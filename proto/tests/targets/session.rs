@@ -213,6 +213,18 @@ impl Run<'_> {
         self.handle(Packet::Ack(Seq::new(beyond.saturating_sub(back))).to_bytes());
     }
 
+    /// A close that fits, or nearly.
+    fn close_packet(&mut self) {
+        let back = u64::from(self.script.u8() % 3);
+        let last = Seq::new((self.received + 1).saturating_sub(back));
+        let close = Packet::Close {
+            last,
+            within_millis: 5_000,
+            frame: CloseFrame::new(1000, "done"),
+        };
+        self.handle(close.to_bytes());
+    }
+
     /// Another connection, and the peer's side of the exchange.
     fn reconnect(&mut self) {
         let back = u64::from(self.script.u8() % 3);
@@ -299,6 +311,7 @@ impl Run<'_> {
             }
             11 => self.session.abort("enough"),
             12 => self.session.undelivered().for_each(drop),
+            13 => self.close_packet(),
             _ => {
                 let room = self.session.room();
                 self.session.waits_for();
