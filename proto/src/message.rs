@@ -148,10 +148,24 @@ impl Batch {
     /// The next message, borrowed; `None` when all were cut.
     #[inline]
     pub fn next_ref(&mut self) -> Option<MessageRef<'_>> {
-        let (kind, start, end) = self.advance()?;
+        if self.cut.seq == self.end.seq {
+            return None;
+        }
+        let (kind, payload) = match self.content {
+            Content::Records => {
+                let record = Record::parse(self.bytes.get(self.at..)?)?;
+                self.at += record.size();
+                self.cut = self.cut.after(record_cost(record.payload.len()))?;
+                (record.kind, record.payload)
+            }
+            Content::Assembled(kind) => {
+                self.cut = self.end;
+                (kind, &self.bytes[..])
+            }
+        };
         Some(MessageRef {
             kind,
-            payload: &self.bytes[start..end],
+            payload,
             end: self.cut,
         })
     }
@@ -178,29 +192,6 @@ impl Batch {
     pub fn cost(&self) -> u64 {
         self.end.offset.since(self.cut.offset)
     }
-
-    /// Steps over the next message: its kind, and where its payload lies in `bytes`.
-    #[inline]
-    fn advance(&mut self) -> Option<(Kind, usize, usize)> {
-        if self.cut == self.end {
-            return None;
-        }
-        match self.content {
-            Content::Records => {
-                let record = Record::parse(&self.bytes[self.at..])?;
-                let start = self.at + record.header;
-                self.at = start + record.payload.len();
-                let cost = record_cost(record.payload.len());
-                let kind = record.kind;
-                self.cut = self.cut.after(cost)?;
-                Some((kind, start, self.at))
-            }
-            Content::Assembled(kind) => {
-                self.cut = self.end;
-                Some((kind, 0, self.bytes.len()))
-            }
-        }
-    }
 }
 
 impl Iterator for Batch {
@@ -208,12 +199,14 @@ impl Iterator for Batch {
 
     #[inline]
     fn next(&mut self) -> Option<Message> {
-        let (kind, start, end) = self.advance()?;
-        Some(Message {
-            kind,
-            payload: self.bytes.slice(start..end),
-            end: self.cut,
-        })
+        let MessageRef { kind, payload, end } = self.next_ref()?;
+        let length = payload.len();
+        // A record's payload ends where the next record begins.
+        let payload = match self.content {
+            Content::Records => self.bytes.slice(self.at - length..self.at),
+            Content::Assembled(_) => self.bytes.clone(),
+        };
+        Some(Message { kind, payload, end })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

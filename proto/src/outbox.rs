@@ -33,6 +33,9 @@ pub(crate) struct Outbox {
     open: BytesMut,
     /// Where the open packet's records begin.
     open_start: Position,
+    /// The size at which the open packet is full, and the offset; 0 without one.
+    open_fill: usize,
+    open_end: Offset,
     /// The end of what was accepted.
     accepted: Position,
     /// Where the first kept packet begins, as credit counts.
@@ -44,6 +47,8 @@ pub(crate) struct Outbox {
     on_connection: Seq,
     /// The most that accepted and unacknowledged records may cost.
     limit: u64,
+    /// Where that is reached: `limit` after `released`.
+    full_at: Offset,
 }
 
 /// By positions only: what was accepted does not change.
@@ -65,12 +70,15 @@ impl Outbox {
             next: 0,
             open: BytesMut::new(),
             open_start: Position::START,
+            open_fill: 0,
+            open_end: Offset::ZERO,
             accepted: Position::START,
             released: Offset::ZERO,
             acked: Seq::ZERO,
             sent: Seq::ZERO,
             on_connection: Seq::ZERO,
             limit,
+            full_at: Offset::new(limit),
         }
     }
 
@@ -101,7 +109,7 @@ impl Outbox {
 
     /// How much more may be accepted.
     pub(crate) fn room(&self) -> u64 {
-        self.limit.saturating_sub(self.cost())
+        self.full_at.since(self.accepted.offset)
     }
 
     /// Accepts a message if there is room for it: the sequence number of its last record.
@@ -110,7 +118,7 @@ impl Outbox {
         let bytes = payload.as_bytes();
         if bytes.len() <= MAX_RECORD {
             let end = self.accepted.after(record_cost(bytes.len()))?;
-            if end.offset.since(self.released) > self.limit {
+            if end.offset > self.full_at {
                 return None;
             }
             self.append(payload.kind(), false, bytes, end);
@@ -125,7 +133,7 @@ impl Outbox {
         let records = bytes.len().div_ceil(MAX_RECORD) as u64;
         self.accepted.seq.checked_add(records)?;
         let end = self.accepted.offset.checked_add(cost)?;
-        if end.since(self.released) > self.limit {
+        if end > self.full_at {
             return None;
         }
         let mut chunks = bytes.chunks(MAX_RECORD).peekable();
@@ -147,27 +155,25 @@ impl Outbox {
     #[inline]
     fn append(&mut self, kind: Kind, continues: bool, payload: &[u8], end: Position) {
         let size = Record::max_size(payload.len());
-        if !self.open.is_empty() {
-            // A packet ends where its block ends: growing it would copy it.
-            let fits = self.open.len() + size <= PACKET_FILL.min(self.open.capacity())
-                && end.offset.since(self.open_start.offset) <= MAX_PACKET_COST;
-            if !fits {
-                self.seal(false);
-            }
-        }
-        if self.open.is_empty() {
+        if self.open.len() + size > self.open_fill || end.offset > self.open_end {
             self.begin_packet(size);
         }
-        Record::write(&mut self.open, kind, continues, payload);
         self.accepted = end;
+        Record::write(&mut self.open, kind, continues, payload);
     }
 
+    /// Ends the open packet, and begins one with room for a record of that size.
+    #[cold]
     fn begin_packet(&mut self, size: usize) {
+        self.seal(false);
         let needed = DATA_HEADER + size;
         // A remnant of a block below an eighth of a packet is not worth a packet.
         if self.open.capacity() < needed.max(PACKET_FILL / 8) {
             self.open.reserve(needed.max(BLOCK));
         }
+        // A packet ends where its block ends: growing it would copy it.
+        self.open_fill = PACKET_FILL.min(self.open.capacity());
+        self.open_end = self.accepted.offset.saturating_add(MAX_PACKET_COST);
         self.open_start = self.accepted;
         self.open.put_u8(kind::DATA);
         // Cannot be exhausted: the record's own number was checked.
@@ -179,6 +185,7 @@ impl Outbox {
         if self.open.is_empty() {
             return;
         }
+        self.open_fill = 0;
         let bytes = self.open.split().freeze();
         let first = Seq::new(self.open_start.seq.get().saturating_add(1));
         self.sealed.push_back(Sealed {
@@ -268,12 +275,19 @@ impl Outbox {
         }
         self.check_whole(seq)?;
         let done = self.sealed.partition_point(|packet| packet.end.seq <= seq);
-        if let Some(last) = self.sealed.drain(..done).next_back() {
-            self.released = last.end.offset;
+        let last = self.sealed.drain(..done).next_back();
+        if let Some(end) = last.map(|packet| packet.end.offset) {
+            self.release(end);
         }
         self.next = self.next.saturating_sub(done);
         self.acked = seq;
         Ok(())
+    }
+
+    /// Nothing is kept up to there.
+    fn release(&mut self, end: Offset) {
+        self.released = end;
+        self.full_at = end.saturating_add(self.limit);
     }
 
     /// Only whole messages can be taken, so only they are acknowledged.
@@ -295,7 +309,7 @@ impl Outbox {
         self.seal(false);
         let packets = std::mem::take(&mut self.sealed);
         self.next = 0;
-        self.released = self.accepted.offset;
+        self.release(self.accepted.offset);
         Undelivered::new(packets, self.acked, self.sent)
     }
 }

@@ -26,22 +26,28 @@ pub(crate) fn write(buf: &mut BytesMut, value: u64) {
 /// `None` when the bytes end within it. A form longer than needed is accepted.
 #[inline]
 pub(crate) fn read(buf: &[u8]) -> Option<(u64, usize)> {
+    // By comparisons, the usual lengths first: as a table of jumps it took a third of the time of
+    // decoding small records.
     let first = *buf.first()?;
-    match first >> 6 {
-        0 => Some((u64::from(first), 1)),
-        1 => {
-            let bytes = buf.first_chunk::<2>()?;
-            Some((u64::from(u16::from_be_bytes(*bytes) & 0x3FFF), 2))
-        }
-        2 => {
-            let bytes = buf.first_chunk::<4>()?;
-            Some((u64::from(u32::from_be_bytes(*bytes) & 0x3FFF_FFFF), 4))
-        }
-        _ => {
-            let bytes = buf.first_chunk::<8>()?;
-            Some((u64::from_be_bytes(*bytes) & MAX, 8))
-        }
+    if first < 0x40 {
+        return Some((u64::from(first), 1));
     }
+    if first < 0x80 {
+        let bytes = buf.first_chunk::<2>()?;
+        return Some((u64::from(u16::from_be_bytes(*bytes) & 0x3FFF), 2));
+    }
+    read_long(buf)
+}
+
+/// The forms of 4 and 8 bytes.
+#[inline(never)]
+fn read_long(buf: &[u8]) -> Option<(u64, usize)> {
+    if *buf.first()? < 0xC0 {
+        let bytes = buf.first_chunk::<4>()?;
+        return Some((u64::from(u32::from_be_bytes(*bytes) & 0x3FFF_FFFF), 4));
+    }
+    let bytes = buf.first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*bytes) & MAX, 8))
 }
 
 #[cfg(test)]
