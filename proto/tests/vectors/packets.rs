@@ -114,6 +114,7 @@ fn valid() -> Vec<(&'static str, Packet)> {
 /// The malformed packets: hex, and the error's name.
 fn malformed() -> Vec<(&'static str, String, &'static str)> {
     let number = "0000000000000001";
+    let ok_welcome = hex(&welcome().to_bytes());
     let ok_hello = hex(&hello(7, 3, 9).to_bytes());
     let mut zero_generation = hello(7, 3, 9).to_bytes().to_vec();
     zero_generation[41..49].fill(0);
@@ -159,7 +160,17 @@ fn malformed() -> Vec<(&'static str, String, &'static str)> {
             hex(&long_life),
             "MALFORMED",
         ),
+        (
+            "WELCOME cut short",
+            ok_welcome[..ok_welcome.len() - 2].to_owned(),
+            "MALFORMED",
+        ),
         ("REJECT cut short", "0301".to_owned(), "MALFORMED"),
+        (
+            "REJECT with a byte left over",
+            format!("0305{number}00"),
+            "MALFORMED",
+        ),
         (
             "DATA cut in its header",
             "1000000000000001".to_owned(),
@@ -193,11 +204,22 @@ fn malformed() -> Vec<(&'static str, String, &'static str)> {
             format!("11{number}00"),
             "MALFORMED",
         ),
+        (
+            "DATA with a record whose length takes 8 bytes and is too long",
+            record("c0000000ffffffff00"),
+            "MALFORMED",
+        ),
         ("CREDIT cut short", "12".to_owned(), "MALFORMED"),
         ("BLOCKED cut short", "1300000000".to_owned(), "MALFORMED"),
         (
             "PING with a byte left over",
             format!("14{number}ff"),
+            "MALFORMED",
+        ),
+        ("PONG cut short", "15000000".to_owned(), "MALFORMED"),
+        (
+            "CLOSE with a deadline of more than ten years",
+            format!("18{number}000000496cebb80103e8"),
             "MALFORMED",
         ),
         (
@@ -211,6 +233,7 @@ fn malformed() -> Vec<(&'static str, String, &'static str)> {
             "MALFORMED",
         ),
         ("END with a byte left over", "1900".to_owned(), "MALFORMED"),
+        ("ABORT cut in its code", "1a00".to_owned(), "MALFORMED"),
         ("ABORT with a reason of 124 bytes", long_reason, "MALFORMED"),
         (
             "GOAWAY with a window of more than ten years",
@@ -364,7 +387,7 @@ fn every_malformed_packet_of_the_vectors_gives_its_error() {
     }
     let vectors = read("packets.json");
     let malformed = vectors["malformed"].as_array().expect("a list");
-    assert!(malformed.len() >= 27);
+    assert!(malformed.len() >= 33);
     for vector in malformed {
         let bytes = unhex(vector["hex"].as_str().expect("hex"));
         let error = verdict(bytes).expect_err(vector["name"].as_str().expect("a name"));
