@@ -1,0 +1,183 @@
+//! TCP with a length before each message: the limit.
+
+use std::{io::IoSlice, net::SocketAddr};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use crate::{
+    Result,
+    engine::{BATCH_BYTES, Batching, Engine, Link, Rx, Tx, ended},
+    tcp,
+};
+
+pub(crate) struct Raw;
+
+impl Engine for Raw {
+    const NAME: &'static str = "raw";
+    const HOW: &'static str = "TCP with a u32 length before each message, written each 64 KiB; \
+        does not mask";
+    const BATCHING: Batching = Batching::Bytes(BATCH_BYTES);
+    type Server = TcpListener;
+    type Link = RawLink;
+
+    async fn bind(listener: TcpListener) -> Result<TcpListener> {
+        Ok(listener)
+    }
+
+    async fn accept(server: &mut TcpListener) -> Result<RawLink> {
+        Ok(RawLink::new(tcp::accept(server).await?))
+    }
+
+    async fn connect(address: SocketAddr) -> Result<RawLink> {
+        Ok(RawLink::new(tcp::connect(address).await?))
+    }
+}
+
+pub(crate) struct RawLink {
+    tx: RawTx,
+    rx: RawRx,
+}
+
+impl RawLink {
+    fn new(stream: TcpStream) -> RawLink {
+        let (reading, writing) = stream.into_split();
+        RawLink {
+            tx: RawTx {
+                stream: writing,
+                buffer: Vec::with_capacity(2 * BATCH_BYTES),
+            },
+            rx: RawRx {
+                stream: reading,
+                buffer: vec![0; READ_BYTES],
+                start: 0,
+                end: 0,
+            },
+        }
+    }
+}
+
+impl Link for RawLink {
+    type Tx = RawTx;
+    type Rx = RawRx;
+
+    fn split(self) -> (RawTx, RawRx) {
+        (self.tx, self.rx)
+    }
+}
+
+impl Tx for RawLink {
+    async fn feed(&mut self, payload: &Bytes) -> Result<()> {
+        self.tx.feed(payload).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.tx.flush().await
+    }
+}
+
+impl Rx for RawLink {
+    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+        self.rx.receive(take).await
+    }
+}
+
+pub(crate) struct RawTx {
+    stream: OwnedWriteHalf,
+    buffer: Vec<u8>,
+}
+
+impl Tx for RawTx {
+    async fn feed(&mut self, payload: &Bytes) -> Result<()> {
+        let length = u32::try_from(payload.len())?;
+        self.buffer.extend_from_slice(&length.to_be_bytes());
+        if payload.len() >= BATCH_BYTES {
+            // Too large to be worth a copy.
+            write_both(&mut self.stream, &self.buffer, payload).await?;
+            self.buffer.clear();
+        } else {
+            self.buffer.extend_from_slice(payload);
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.stream.write_all(&self.buffer).await?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+async fn write_both(
+    stream: &mut (impl AsyncWrite + Unpin),
+    head: &[u8],
+    payload: &[u8],
+) -> Result<()> {
+    let slices = [IoSlice::new(head), IoSlice::new(payload)];
+    let written = stream.write_vectored(&slices).await?;
+    if written < head.len() {
+        stream.write_all(&head[written..]).await?;
+    }
+    let rest = written.saturating_sub(head.len());
+    Ok(stream.write_all(&payload[rest..]).await?)
+}
+
+/// As large as tokio-tungstenite's.
+const READ_BYTES: usize = 128 << 10;
+const HEAD_BYTES: usize = 4;
+
+pub(crate) struct RawRx {
+    stream: OwnedReadHalf,
+    buffer: Vec<u8>,
+    /// What was read and not handed out.
+    start: usize,
+    end: usize,
+}
+
+impl RawRx {
+    /// The length of the message at the front with its head, if that much is known.
+    fn front(&self) -> Option<usize> {
+        let head = self.buffer[self.start..self.end].first_chunk()?;
+        Some(HEAD_BYTES + u32::from_be_bytes(*head) as usize)
+    }
+
+    async fn fill(&mut self) -> Result<()> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let wanted = self.front().unwrap_or(0);
+        if wanted > self.buffer.len() {
+            self.buffer.resize(wanted, 0);
+        }
+        match self.stream.read(&mut self.buffer[self.end..]).await? {
+            0 => Err(ended()),
+            read => {
+                self.end += read;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Rx for RawRx {
+    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+        let mut taken = false;
+        loop {
+            match self.front() {
+                Some(length) if length <= self.end - self.start => {
+                    take(&self.buffer[self.start + HEAD_BYTES..self.start + length]);
+                    self.start += length;
+                    taken = true;
+                }
+                _ if taken => return Ok(()),
+                _ => self.fill().await?,
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a contestant must be able to do.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+
+use crate::{
+    Result,
+    payload::{Payloads, Tally},
+};
+
+/// When what was fed is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Batching {
+    /// After each message: what a loop over `send().await` does.
+    Naive,
+    Messages(u64),
+    /// After so many bytes of payload.
+    Bytes(usize),
+    /// The engine gathers by itself.
+    Own,
+}
+
+/// 64 KiB: where the gain of larger batches ends.
+pub(crate) const BATCH_BYTES: usize = 64 << 10;
+
+/// One way to speak over TCP.
+#[allow(async_fn_in_trait)]
+pub(crate) trait Engine: 'static {
+    const NAME: &'static str;
+    /// How it is used.
+    const HOW: &'static str;
+    const BATCHING: Batching;
+    type Server;
+    type Link: Link;
+
+    async fn bind(listener: TcpListener) -> Result<Self::Server>;
+    async fn accept(server: &mut Self::Server) -> Result<Self::Link>;
+    async fn connect(address: SocketAddr) -> Result<Self::Link>;
+
+    /// Why it cannot take part in a workload.
+    fn cannot(_workload: &str) -> Option<&'static str> {
+        None
+    }
+}
+
+/// An open connection.
+pub(crate) trait Link: Tx + Rx + 'static {
+    type Tx: Tx;
+    type Rx: Rx;
+    fn split(self) -> (Self::Tx, Self::Rx);
+}
+
+#[allow(async_fn_in_trait)]
+pub(crate) trait Tx: 'static {
+    async fn feed(&mut self, payload: &Bytes) -> Result<()>;
+    /// Afterwards everything fed is with the kernel.
+    async fn flush(&mut self) -> Result<()>;
+
+    /// One message at once.
+    async fn send(&mut self, payload: &Bytes) -> Result<()> {
+        self.feed(payload).await?;
+        self.flush().await
+    }
+}
+
+#[allow(async_fn_in_trait)]
+pub(crate) trait Rx: 'static {
+    /// Waits for a message and hands it over, with those that lie there anyway if the engine has a
+    /// way to hand out several. The end of the connection is an error.
+    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()>;
+
+    /// Receives until the tally has what is waited for.
+    async fn receive_until(
+        &mut self,
+        tally: &mut Tally,
+        enough: impl Fn(&Tally) -> bool,
+    ) -> Result<()> {
+        while !enough(tally) {
+            self.receive(&mut |payload| tally.take(payload)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends `count` payloads and flushes.
+pub(crate) async fn send_all<T: Tx>(
+    tx: &mut T,
+    batching: Batching,
+    payloads: &mut Payloads,
+    count: u64,
+) -> Result<()> {
+    let mut bytes = 0;
+    for sent in 1..=count {
+        let payload = payloads.next();
+        tx.feed(payload).await?;
+        bytes += payload.len();
+        let due = match batching {
+            Batching::Naive => true,
+            Batching::Messages(messages) => sent % messages == 0,
+            Batching::Bytes(limit) => bytes >= limit,
+            Batching::Own => false,
+        };
+        if due {
+            tx.flush().await?;
+            bytes = 0;
+        }
+    }
+    tx.flush().await
+}
+
+pub(crate) fn ended() -> crate::Failure {
+    "the connection ended".into()
+}

@@ -1,0 +1,75 @@
+//! What the parent tells a worker, and what a worker reports, one line of JSON each.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::tcp::SocketFacts;
+
+/// The task of one worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) workload: String,
+    pub(crate) contestant: String,
+    pub(crate) role: Role,
+    /// The core to run on.
+    pub(crate) core: usize,
+    /// The worker gives up after this long.
+    pub(crate) limit: Duration,
+    /// The workload's own plan.
+    pub(crate) plan: serde_json::Value,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    Server,
+    Client { server: SocketAddr },
+}
+
+/// What a worker writes to its standard output.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Line {
+    Listening(SocketAddr),
+    Report(Report),
+}
+
+/// What a worker measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Messages of the measured part; in `duplex` those of one direction.
+    pub(crate) messages: u64,
+    /// How long the measured part lasted, by this process's clock.
+    pub(crate) seconds: f64,
+    /// Time on the processor in the measured part.
+    pub(crate) user_ns: u64,
+    pub(crate) system_ns: u64,
+    /// The most memory the process ever held.
+    pub(crate) peak_rss_bytes: u64,
+    /// The core the process was bound to, where the system lets it.
+    pub(crate) pinned: Option<usize>,
+    /// The kernel's word on the process's connections.
+    pub(crate) sockets: Vec<SocketFacts>,
+    /// What else the workload measured.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) figures: BTreeMap<String, f64>,
+}
+
+impl Report {
+    /// Nanoseconds on the processor per message.
+    pub(crate) fn cpu_ns_per_message(&self) -> f64 {
+        (self.user_ns + self.system_ns) as f64 / self.messages as f64
+    }
+
+    pub(crate) fn peak_mib(&self) -> f64 {
+        self.peak_rss_bytes as f64 / f64::from(1 << 20)
+    }
+}
+
+/// Both reports of one run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) server: Report,
+    pub(crate) client: Report,
+}

@@ -1,0 +1,79 @@
+//! What the figures were measured on.
+
+use serde::Serialize;
+
+use crate::job::Outcome;
+
+#[derive(Serialize)]
+pub(crate) struct Machine {
+    processor: String,
+    cores: usize,
+    system: String,
+    default_congestion_control: String,
+    profile: &'static str,
+}
+
+impl Machine {
+    pub(crate) fn look() -> Machine {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let info = read("/proc/cpuinfo");
+        let model = info.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            (key.trim() == "model name").then(|| value.trim())
+        });
+        let release = read("/proc/sys/kernel/osrelease");
+        Machine {
+            processor: model.unwrap_or(std::env::consts::ARCH).to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            system: format!("{} {}", std::env::consts::OS, release.trim()),
+            default_congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control")
+                .trim()
+                .to_owned(),
+            profile: match cfg!(debug_assertions) {
+                true => "DEBUG BUILD, the figures mean nothing",
+                false => "release",
+            },
+        }
+    }
+
+    pub(crate) fn line(&self) -> String {
+        let Machine {
+            processor,
+            cores,
+            system,
+            default_congestion_control,
+            profile,
+        } = self;
+        format!(
+            "machine: {processor}, {cores} cores, {system}, {profile}; the system's congestion \
+             control is {default_congestion_control:?}"
+        )
+    }
+}
+
+/// How a run's processes and sockets really were set.
+pub(crate) fn setting(outcome: &Outcome) -> String {
+    let core = |pinned: Option<usize>| match pinned {
+        Some(core) => format!("on core {core}"),
+        None => "not pinned".to_owned(),
+    };
+    let mut sockets = [&outcome.server.sockets[..], &outcome.client.sockets[..]].concat();
+    sockets.sort();
+    sockets.dedup();
+    let sockets: Vec<_> = sockets
+        .iter()
+        .map(|socket| match socket.nodelay {
+            true => format!("{} with TCP_NODELAY", socket.congestion_control),
+            false => format!("{} without TCP_NODELAY", socket.congestion_control),
+        })
+        .collect();
+    format!(
+        "server {}, client {}, TCP {}",
+        core(outcome.server.pinned),
+        core(outcome.client.pinned),
+        match sockets[..] {
+            [] => "as the system sets it".to_owned(),
+            _ => sockets.join(" and "),
+        }
+    )
+}

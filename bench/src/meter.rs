@@ -1,0 +1,103 @@
+//! Time, processor time and memory of this process.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    job::Report,
+    tcp::{self, SocketFacts},
+};
+
+/// The connections of this process stand and are set alike.
+pub(crate) struct Ready {
+    sockets: Vec<SocketFacts>,
+}
+
+impl Ready {
+    pub(crate) fn start(self) -> Meter {
+        Meter {
+            sockets: self.sockets,
+            cpu: Cpu::now(),
+            began: Instant::now(),
+            seconds: None,
+        }
+    }
+}
+
+/// Measures from its start to [`Meter::stop`].
+pub(crate) struct Meter {
+    sockets: Vec<SocketFacts>,
+    began: Instant,
+    cpu: Cpu,
+    seconds: Option<f64>,
+}
+
+impl Meter {
+    /// To be called when the connections stand, before anything is measured.
+    pub(crate) fn prepare() -> Ready {
+        Ready {
+            sockets: tcp::tune_all(),
+        }
+    }
+
+    /// Stops the clock; processor time goes on until [`Meter::stop`].
+    pub(crate) fn stop_clock(&mut self) {
+        self.seconds = Some(self.began.elapsed().as_secs_f64());
+    }
+
+    pub(crate) fn stop(self, messages: u64) -> Report {
+        let seconds = self
+            .seconds
+            .unwrap_or_else(|| self.began.elapsed().as_secs_f64());
+        let cpu = Cpu::now();
+        Report {
+            messages,
+            seconds,
+            user_ns: (cpu.user.saturating_sub(self.cpu.user)).as_nanos() as u64,
+            system_ns: (cpu.system.saturating_sub(self.cpu.system)).as_nanos() as u64,
+            peak_rss_bytes: peak_rss_bytes(),
+            sockets: self.sockets,
+            ..Report::default()
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Cpu {
+    user: Duration,
+    system: Duration,
+}
+
+impl Cpu {
+    #[cfg(unix)]
+    fn now() -> Cpu {
+        use nix::sys::{
+            resource::{UsageWho, getrusage},
+            time::{TimeVal, TimeValLike},
+        };
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
+            return Cpu::default();
+        };
+        let duration = |time: TimeVal| Duration::from_micros(time.num_microseconds() as u64);
+        Cpu {
+            user: duration(usage.user_time()),
+            system: duration(usage.system_time()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn now() -> Cpu {
+        Cpu::default()
+    }
+}
+
+/// `VmHWM` of proc_pid_status(5); zero where the system does not tell.
+///
+/// Not getrusage: its peak survives exec, and so counts the parent's.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
+}

@@ -1,0 +1,112 @@
+//! What is sent, and the proof that it arrived.
+
+use bytes::Bytes;
+
+use crate::Result;
+
+/// A message of this length is a word between the workers, no payload: those are longer.
+const WORD_BYTES: usize = 4;
+
+/// Distinct payloads of one size, sent over and over. They exist before the measured part, so that
+/// making them is no part of any figure.
+pub(crate) struct Payloads {
+    ring: Vec<Bytes>,
+    next: usize,
+}
+
+impl Payloads {
+    pub(crate) fn new(size: usize) -> Payloads {
+        assert!(size > WORD_BYTES, "payloads of {size} bytes");
+        // Few enough to stay in the cache; more than one, so that the order shows.
+        let places = ((256 << 10) / size).clamp(2, 61);
+        let payload = |place: usize| (0..size).map(|at| (place * 7 + at * 31) as u8).collect();
+        Payloads {
+            ring: (0..places).map(payload).collect(),
+            next: 0,
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> &Bytes {
+        let payload = &self.ring[self.next];
+        self.next += 1;
+        if self.next == self.ring.len() {
+            self.next = 0;
+        }
+        payload
+    }
+}
+
+/// A word between the workers.
+pub(crate) fn word() -> Bytes {
+    Bytes::from_static(&[0; WORD_BYTES])
+}
+
+/// What arrived: counted, touched, summed up in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) messages: u64,
+    pub(crate) words: u64,
+    bytes: u64,
+    sum: u64,
+}
+
+impl Tally {
+    /// What the application does with each message: it looks at both ends and the length.
+    #[inline]
+    pub(crate) fn take(&mut self, payload: &[u8]) {
+        if payload.len() == WORD_BYTES {
+            self.words += 1;
+            return;
+        }
+        let ends = match payload {
+            [first, .., last] => u64::from(*first) << 8 | u64::from(*last),
+            _ => 0,
+        };
+        self.messages += 1;
+        self.bytes += payload.len() as u64;
+        self.sum = self.sum.rotate_left(5) ^ ends;
+    }
+
+    /// Fails unless exactly the first `count` payloads of `size` bytes arrived, in order.
+    pub(crate) fn verify(&self, size: usize, count: u64) -> Result<()> {
+        let mut payloads = Payloads::new(size);
+        let mut sent = Tally::default();
+        for _ in 0..count {
+            sent.take(payloads.next());
+        }
+        sent.words = self.words;
+        if *self == sent {
+            return Ok(());
+        }
+        Err(format!("received {self:?}, sent was {sent:?}").into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(payloads: impl IntoIterator<Item = Bytes>) -> Tally {
+        let mut tally = Tally::default();
+        payloads
+            .into_iter()
+            .for_each(|payload| tally.take(&payload));
+        tally
+    }
+
+    #[test]
+    fn loss_doubling_and_disorder_are_found() {
+        let mut payloads = Payloads::new(64);
+        let sent: Vec<_> = (0..1000).map(|_| payloads.next().clone()).collect();
+        assert!(tally(sent.clone()).verify(64, 1000).is_ok());
+        let mut lost = sent.clone();
+        lost.remove(500);
+        assert!(tally(lost).verify(64, 1000).is_err());
+        let mut doubled = sent.clone();
+        doubled[500] = doubled[499].clone();
+        assert!(tally(doubled).verify(64, 1000).is_err());
+        let mut swapped = sent;
+        swapped.swap(500, 501);
+        assert!(tally(swapped).verify(64, 1000).is_err());
+    }
+}

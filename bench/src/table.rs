@@ -1,0 +1,121 @@
+//! What a case's runs come to, as text.
+
+use crate::{
+    job::Outcome,
+    round::{Case, Entry, Missing},
+};
+
+/// One figure of a run.
+pub(crate) struct Column {
+    pub(crate) title: &'static str,
+    pub(crate) of: fn(&Outcome) -> f64,
+    pub(crate) digits: usize,
+    /// Whether its ratio to the reference is shown, too.
+    pub(crate) ratio: bool,
+}
+
+impl Column {
+    pub(crate) const fn new(title: &'static str, digits: usize, of: fn(&Outcome) -> f64) -> Column {
+        Column {
+            title,
+            of,
+            digits,
+            ratio: false,
+        }
+    }
+
+    pub(crate) const fn with_ratio(self) -> Column {
+        Column {
+            ratio: true,
+            ..self
+        }
+    }
+}
+
+/// Medians over the rounds; ratios to the reference of the same round as median and spread.
+pub(crate) fn render(case: &Case, columns: &[Column]) -> String {
+    let mut head = vec!["".to_owned()];
+    for column in columns {
+        head.push(column.title.to_owned());
+        if column.ratio {
+            head.push(format!("× {} (min–max)", case.reference));
+        }
+    }
+    let mut rows = vec![head];
+    let mut notes = Vec::new();
+    for entry in &case.entries {
+        match &entry.missing {
+            None => rows.push(row(entry, case.reference_runs(), columns)),
+            Some(Missing::Cannot(why)) => {
+                notes.push(format!("{} does not: {why}", entry.contestant))
+            }
+            Some(Missing::Failed(why)) => notes.push(format!("{} FAILED: {why}", entry.contestant)),
+        }
+    }
+    let mut text = align(&rows);
+    notes.iter().for_each(|note| text += &format!("  {note}\n"));
+    text
+}
+
+fn row(entry: &Entry, reference: &[Outcome], columns: &[Column]) -> Vec<String> {
+    let mut row = vec![entry.contestant.to_owned()];
+    for column in columns {
+        let mut values: Vec<_> = entry.runs.iter().map(column.of).collect();
+        let mut ratios: Vec<_> = values
+            .iter()
+            .zip(reference)
+            .map(|(value, reference)| value / (column.of)(reference))
+            .collect();
+        row.push(format!("{:.*}", column.digits, median(&mut values)));
+        if column.ratio {
+            let median = median(&mut ratios);
+            row.push(match ratios[..] {
+                [] => "?".to_owned(),
+                [_] => format!("{median:.2}"),
+                [min, .., max] => format!("{median:.2} ({min:.2}–{max:.2})"),
+            });
+        }
+    }
+    row
+}
+
+/// Sorts.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values {
+        [] => f64::NAN,
+        _ if values.len().is_multiple_of(2) => {
+            (values[values.len() / 2 - 1] + values[values.len() / 2]) / 2.0
+        }
+        _ => values[values.len() / 2],
+    }
+}
+
+/// The first column to the left, the others to the right.
+fn align(rows: &[Vec<String>]) -> String {
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max();
+    let widths: Vec<_> = (0..rows[0].len()).filter_map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate();
+        let line: String = cells
+            .map(|(at, (cell, width))| match at {
+                0 => format!("{cell:<width$}"),
+                _ => format!("  {cell:>width$}"),
+            })
+            .collect();
+        text += &format!("  {}\n", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_of_even_and_odd_counts() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

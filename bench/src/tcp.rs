@@ -1,0 +1,94 @@
+//! TCP sockets that are set alike for every contestant.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+/// BBR, a common default, paces loopback to a fraction of what it carries.
+#[cfg(target_os = "linux")]
+const CONGESTION_CONTROL: &[u8] = b"cubic";
+
+/// What the kernel says of a connected socket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct SocketFacts {
+    pub(crate) congestion_control: String,
+    pub(crate) nodelay: bool,
+}
+
+/// A listener on loopback. What it accepts inherits its congestion control.
+pub(crate) fn listen() -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    set_congestion_control(&SockRef::from(&socket));
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.listen(4096)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+pub(crate) async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    set_congestion_control(&SockRef::from(&socket));
+    socket.set_tcp_nodelay(true)?;
+    // Blocks, but no longer than loopback takes.
+    socket.connect(&address.into())?;
+    socket.set_nonblocking(true)?;
+    TcpStream::from_std(socket.into())
+}
+
+/// Leaves the system's default where it refuses; what is in force is read back and shown.
+fn set_congestion_control(socket: &SockRef<'_>) {
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_congestion(CONGESTION_CONTROL);
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
+}
+
+/// Sets the congestion control of every connection of this process, also of those that a
+/// contestant dialed itself, and tells what is in force, each combination once.
+#[cfg(target_os = "linux")]
+pub(crate) fn tune_all() -> Vec<SocketFacts> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let mut facts = Vec::new();
+    let Ok(this) = pidfd_open(getpid(), PidfdFlags::empty()) else {
+        return facts;
+    };
+    let descriptors = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let numbers = descriptors.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    for number in numbers.collect::<Vec<i32>>() {
+        // A second descriptor of the same socket.
+        let Ok(socket) = pidfd_getfd(&this, number, PidfdGetfdFlags::empty()) else {
+            continue;
+        };
+        let socket = SockRef::from(&socket);
+        if socket.peer_addr().is_err() {
+            continue;
+        }
+        set_congestion_control(&socket);
+        if let (Ok(name), Ok(nodelay)) = (socket.tcp_congestion(), socket.tcp_nodelay()) {
+            let name = String::from_utf8_lossy(&name);
+            facts.push(SocketFacts {
+                congestion_control: name.trim_end_matches('\0').to_owned(),
+                nodelay,
+            });
+        }
+    }
+    facts.sort();
+    facts.dedup();
+    facts
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn tune_all() -> Vec<SocketFacts> {
+    Vec::new()
+}

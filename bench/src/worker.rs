@@ -1,0 +1,76 @@
+//! One of the two processes of a run: server or client.
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use tokio::{runtime, task::LocalSet, time::timeout};
+
+use crate::{
+    Result, contestants,
+    contestants::Visit,
+    engine::Engine,
+    job::{Job, Line, Report, Role},
+    pin, tcp,
+    workloads::{self, Workload},
+};
+
+/// Does the job that `json` describes; what was measured goes to the standard output.
+pub(crate) fn run(json: &str) -> Result<()> {
+    let job: Job = serde_json::from_str(json)?;
+    let pinned = pin::pin(job.core);
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let began = Instant::now();
+    let work = async { timeout(job.limit, workloads::work(&job)).await };
+    let report = LocalSet::new().block_on(&runtime, work);
+    let report = report.map_err(|_| format!("not done within {:?}", began.elapsed()))??;
+    say(&Line::Report(Report { pinned, ..report }))?;
+    // What engines left running in the background is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(())
+}
+
+fn say(line: &Line) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", serde_json::to_string(line)?)?;
+    Ok(stdout.flush()?)
+}
+
+/// Plays the job's role in `W`.
+pub(crate) async fn play<W: Workload>(job: &Job) -> Result<Report> {
+    let plan: W::Plan = serde_json::from_value(job.plan.clone())?;
+    match job.role {
+        Role::Server => contestants::with(&job.contestant, Serve::<W>(plan)).await,
+        Role::Client { server } => {
+            contestants::with(&job.contestant, Connect::<W>(plan, server)).await
+        }
+    }
+}
+
+struct Serve<W: Workload>(W::Plan);
+
+impl<W: Workload> Visit for Serve<W> {
+    type Done = Report;
+
+    async fn visit<E: Engine>(self) -> Result<Report> {
+        let listener = tcp::listen()?;
+        let address = listener.local_addr()?;
+        let server = E::bind(listener).await?;
+        say(&Line::Listening(address))?;
+        W::server::<E>(self.0, server).await
+    }
+}
+
+struct Connect<W: Workload>(W::Plan, SocketAddr);
+
+impl<W: Workload> Visit for Connect<W> {
+    type Done = Report;
+
+    async fn visit<E: Engine>(self) -> Result<Report> {
+        W::client::<E>(self.0, self.1).await
+    }
+}

@@ -1,0 +1,147 @@
+//! The workloads, one file each.
+
+mod duplex;
+mod stream;
+mod transfer;
+mod up;
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    Result,
+    args::Measure,
+    contestants::{self, Contestant, REFERENCE},
+    engine::Engine,
+    job::{Job, Outcome, Report},
+    json,
+    machine::{self, Machine},
+    round::{self, Case},
+    table::{self, Column},
+    worker,
+};
+
+/// Something to be measured. The parent makes plans and tables, each worker plays one role.
+#[allow(async_fn_in_trait)]
+pub(crate) trait Workload {
+    const NAME: &'static str;
+    /// What happens, and what the figures are.
+    const ABOUT: &'static str;
+    /// What the figures do not show.
+    const NOT_SHOWN: &'static str;
+    /// The contestant to which others are compared.
+    const REFERENCE: &'static str = REFERENCE;
+    const COLUMNS: &'static [Column];
+    /// What the workers must know.
+    type Plan: Serialize + DeserializeOwned + Clone;
+
+    /// The titles and plans of the cases, with tiny counts: for a smoke run and for calibration.
+    fn cases(args: &Measure) -> Vec<(String, Self::Plan)>;
+
+    fn takes_part(_contestant: &Contestant) -> bool {
+        true
+    }
+
+    /// The plan with counts that let the reference run for about so many seconds, given what it
+    /// made of `plan`.
+    fn calibrated(plan: Self::Plan, _reference: &Outcome, _seconds: f64) -> Self::Plan {
+        plan
+    }
+
+    /// The plan for one contestant, where it must differ.
+    fn plan_for(plan: Self::Plan, _contestant: &Contestant) -> Self::Plan {
+        plan
+    }
+
+    /// The cores of server and client.
+    fn cores(_plan: &Self::Plan) -> [usize; 2] {
+        [0, 1]
+    }
+
+    async fn server<E: Engine>(plan: Self::Plan, server: E::Server) -> Result<Report>;
+    async fn client<E: Engine>(plan: Self::Plan, server: SocketAddr) -> Result<Report>;
+}
+
+macro_rules! workloads {
+    ($($workload:ty,)*) => {
+        pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+            [$(<$workload>::NAME),*].into_iter()
+        }
+
+        /// The worker's side: does its job.
+        pub(crate) async fn work(job: &Job) -> Result<Report> {
+            $(if job.workload == <$workload>::NAME {
+                return worker::play::<$workload>(job).await;
+            })*
+            Err(format!("no workload is called {}", job.workload).into())
+        }
+
+        /// The parent's side: measures what was asked for and prints it.
+        pub(crate) fn measure(args: &Measure) -> Result<()> {
+            let mut run = Run::new(args);
+            $(run.workload::<$workload>()?;)*
+            run.finish()
+        }
+    };
+}
+
+workloads![stream::Stream, up::Up, duplex::Duplex,];
+
+struct Run<'a> {
+    args: &'a Measure,
+    machine: Machine,
+    cases: Vec<Case>,
+    settings: BTreeSet<String>,
+}
+
+impl Run<'_> {
+    fn new(args: &Measure) -> Run<'_> {
+        let machine = Machine::look();
+        println!("{}", machine.line());
+        for contestant in contestants::ALL {
+            if args.wants(contestant.name) || contestant.name == REFERENCE {
+                println!("{}: {}", contestant.name, contestant.how);
+            }
+        }
+        Run {
+            args,
+            machine,
+            cases: Vec::new(),
+            settings: BTreeSet::new(),
+        }
+    }
+
+    fn workload<W: Workload>(&mut self) -> Result<()> {
+        let mut wanted = self.args.workloads.iter();
+        if !wanted.any(|name| name == "all" || name == W::NAME) {
+            return Ok(());
+        }
+        println!(
+            "\n{}: {}\n  does not show: {}",
+            W::NAME,
+            W::ABOUT,
+            W::NOT_SHOWN
+        );
+        for (title, plan) in W::cases(self.args) {
+            let case = round::run::<W>(self.args, title, plan)?;
+            println!("\n{}, {}", W::NAME, case.title);
+            print!("{}", table::render(&case, W::COLUMNS));
+            let runs = case.entries.iter().flat_map(|entry| &entry.runs);
+            self.settings.extend(runs.map(machine::setting));
+            self.cases.push(case);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        println!("\nset: {}", Vec::from_iter(self.settings).join("; "));
+        if let Some(path) = &self.args.json {
+            json::write(path, &self.machine, &self.cases)?;
+        }
+        match self.cases.iter().any(Case::failed) {
+            true => Err("some runs failed".into()),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! One request, many messages down.
+
+use std::net::SocketAddr;
+
+use super::{
+    Workload,
+    transfer::{self, Transfer, hear, say},
+};
+use crate::{
+    Result,
+    args::Measure,
+    contestants::Contestant,
+    engine::{Engine, Rx, send_all},
+    job::{Outcome, Report},
+    meter::Meter,
+    payload::{Payloads, Tally},
+    table::Column,
+};
+
+pub(crate) struct Stream;
+
+impl Workload for Stream {
+    const NAME: &'static str = "stream";
+    const ABOUT: &'static str = "one request, then messages from server to client as fast as they \
+        go; the client looks at both ends and the length of each. Rates are the client's, from its \
+        request to its last message; times on the processor are whole processes', from the request \
+        to the end";
+    const NOT_SHOWN: &'static str = "latency, a network that loses or delays, TLS, several \
+        connections, several threads";
+    const COLUMNS: &'static [Column] = transfer::COLUMNS;
+    type Plan = Transfer;
+
+    fn cases(args: &Measure) -> Vec<(String, Transfer)> {
+        transfer::cases(args)
+    }
+
+    fn calibrated(plan: Transfer, reference: &Outcome, seconds: f64) -> Transfer {
+        transfer::calibrated(plan, reference, seconds)
+    }
+
+    fn plan_for(plan: Transfer, contestant: &Contestant) -> Transfer {
+        transfer::plan_for(plan, contestant)
+    }
+
+    async fn server<E: Engine>(plan: Transfer, mut server: E::Server) -> Result<Report> {
+        let mut link = E::accept(&mut server).await?;
+        let mut payloads = Payloads::new(plan.size);
+        let mut tally = Tally::default();
+        let open = Meter::prepare();
+        hear(&mut link, &mut tally, 1).await?;
+        let meter = open.start();
+        send_all(&mut link, E::BATCHING, &mut payloads, plan.count).await?;
+        hear(&mut link, &mut tally, 2).await?;
+        let report = meter.stop(plan.count);
+        say(&mut link).await?;
+        transfer::let_go(&mut link).await;
+        Ok(report)
+    }
+
+    async fn client<E: Engine>(plan: Transfer, server: SocketAddr) -> Result<Report> {
+        let mut link = E::connect(server).await?;
+        let mut tally = Tally::default();
+        let mut meter = Meter::prepare().start();
+        say(&mut link).await?;
+        link.receive_until(&mut tally, |tally| tally.messages >= plan.count)
+            .await?;
+        meter.stop_clock();
+        let report = meter.stop(plan.count);
+        say(&mut link).await?;
+        hear(&mut link, &mut tally, 1).await?;
+        tally.verify(plan.size, plan.count)?;
+        Ok(report)
+    }
+}

@@ -1,0 +1,85 @@
+//! What `stream`, `up` and `duplex` have in common: many messages of one size, as fast as they go.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use crate::{
+    Result,
+    args::Measure,
+    contestants::Contestant,
+    engine::{Batching, Rx, Tx},
+    job::Outcome,
+    payload::{Tally, word},
+    table::Column,
+};
+
+const SIZES: [usize; 5] = [64, 512, 4 << 10, 64 << 10, 1 << 20];
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Transfer {
+    pub(crate) size: usize,
+    /// Messages in each direction that has any.
+    pub(crate) count: u64,
+}
+
+pub(crate) const COLUMNS: &[Column] = &[
+    Column::new("k msg/s", 1, |run| {
+        run.client.messages as f64 / run.client.seconds / 1e3
+    })
+    .with_ratio(),
+    Column::new("server ns/msg", 0, |run| run.server.cpu_ns_per_message()),
+    Column::new("client ns/msg", 0, |run| run.client.cpu_ns_per_message()),
+    Column::new("server MiB", 1, |run| run.server.peak_mib()),
+    Column::new("client MiB", 1, |run| run.client.peak_mib()),
+];
+
+pub(crate) fn cases(args: &Measure) -> Vec<(String, Transfer)> {
+    // Calibrating wants enough to be past the connection's first breaths.
+    let bytes = if args.quick { 1 << 20 } else { 48 << 20 };
+    let case = |size: usize| {
+        let count = (bytes / (size + 256) as u64).max(4);
+        (
+            format!("messages of {size} bytes"),
+            Transfer { size, count },
+        )
+    };
+    args.sizes(&SIZES).into_iter().map(case).collect()
+}
+
+pub(crate) fn calibrated(plan: Transfer, reference: &Outcome, seconds: f64) -> Transfer {
+    let rate = reference.client.messages as f64 / reference.client.seconds;
+    Transfer {
+        count: ((rate * seconds) as u64).max(4),
+        ..plan
+    }
+}
+
+/// A loop that flushes each small message is so much slower that fewer do.
+pub(crate) fn plan_for(plan: Transfer, contestant: &Contestant) -> Transfer {
+    let spared = match contestant.batching {
+        Batching::Naive if plan.size < 1024 => 10,
+        _ => 1,
+    };
+    Transfer {
+        count: (plan.count / spared).max(4),
+        ..plan
+    }
+}
+
+/// Says to the peer that the next part begins.
+pub(crate) async fn say(tx: &mut impl Tx) -> Result<()> {
+    tx.send(&word()).await?;
+    tx.flush().await
+}
+
+/// Waits for the peer's `nth` word.
+pub(crate) async fn hear(rx: &mut impl Rx, tally: &mut Tally, nth: u64) -> Result<()> {
+    rx.receive_until(tally, |tally| tally.words >= nth).await
+}
+
+/// Waits a moment for the peer to leave first, so that no reset destroys the last word.
+pub(crate) async fn let_go(rx: &mut impl Rx) {
+    let _ = timeout(Duration::from_millis(50), rx.receive(&mut |_| {})).await;
+}
