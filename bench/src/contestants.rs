@@ -1,10 +1,15 @@
 //! The contestants, one file each kind.
 
+mod ezsockets;
+mod fastwebsockets;
 mod framed;
 mod packed;
 mod raw;
+mod sockudo;
+mod tokio_websockets;
 mod tungstenite;
 mod unstall;
+mod yawc;
 
 use crate::{
     Result,
@@ -51,6 +56,11 @@ contestants![
     tungstenite::Naive,
     tungstenite::Each64,
     tungstenite::Batched,
+    fastwebsockets::FastWebSockets,
+    tokio_websockets::TokioWebSockets,
+    yawc::Yawc,
+    sockudo::Sockudo,
+    ezsockets::EzSockets,
     raw::Raw,
     packed::Packed,
     unstall::Plain,

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use crate::{
     Result,
     payload::{Payloads, Tally},
+    shared::Shared,
 };
 
 /// When what was fed is flushed.
@@ -20,6 +21,43 @@ pub(crate) enum Batching {
     Bytes(usize),
     /// The engine gathers by itself.
     Own,
+}
+
+impl Batching {
+    pub(crate) fn flushing(self) -> Flushing {
+        Flushing {
+            batching: self,
+            messages: 0,
+            bytes: 0,
+        }
+    }
+}
+
+/// Tells when to flush.
+pub(crate) struct Flushing {
+    batching: Batching,
+    messages: u64,
+    bytes: usize,
+}
+
+impl Flushing {
+    /// Whether to flush after one more payload of `bytes`.
+    #[inline]
+    pub(crate) fn due(&mut self, bytes: usize) -> bool {
+        self.messages += 1;
+        self.bytes += bytes;
+        let due = match self.batching {
+            Batching::Naive => true,
+            Batching::Messages(limit) => self.messages >= limit,
+            Batching::Bytes(limit) => self.bytes >= limit,
+            Batching::Own => false,
+        };
+        if due {
+            self.messages = 0;
+            self.bytes = 0;
+        }
+        due
+    }
 }
 
 /// 64 KiB: where the gain of larger batches ends.
@@ -50,6 +88,15 @@ pub(crate) trait Link: Tx + Rx + 'static {
     type Tx: Tx;
     type Rx: Rx;
     fn split(self) -> (Self::Tx, Self::Rx);
+
+    /// A sender for several tasks, and the receiver.
+    fn share(self, batching: Batching) -> (Shared, Self::Rx)
+    where
+        Self: Sized,
+    {
+        let (tx, rx) = self.split();
+        (Shared::queue(tx, batching), rx)
+    }
 }
 
 #[allow(async_fn_in_trait)]
@@ -91,20 +138,12 @@ pub(crate) async fn send_all<T: Tx>(
     payloads: &mut Payloads,
     count: u64,
 ) -> Result<()> {
-    let mut bytes = 0;
-    for sent in 1..=count {
+    let mut flushing = batching.flushing();
+    for _ in 0..count {
         let payload = payloads.next();
         tx.feed(payload).await?;
-        bytes += payload.len();
-        let due = match batching {
-            Batching::Naive => true,
-            Batching::Messages(messages) => sent % messages == 0,
-            Batching::Bytes(limit) => bytes >= limit,
-            Batching::Own => false,
-        };
-        if due {
+        if flushing.due(payload.len()) {
             tx.flush().await?;
-            bytes = 0;
         }
     }
     tx.flush().await

@@ -5,14 +5,17 @@ mod contestants;
 mod engine;
 mod job;
 mod json;
+mod latency;
 mod machine;
 mod meter;
 mod payload;
 mod pin;
 mod process;
 mod round;
+mod shared;
 mod table;
 mod tcp;
+mod ticks;
 mod worker;
 mod workloads;
 

@@ -36,6 +36,11 @@ impl Payloads {
     }
 }
 
+/// Whether this is a word between the workers.
+pub(crate) fn is_word(message: &[u8]) -> bool {
+    message.len() == WORD_BYTES
+}
+
 /// A word between the workers.
 pub(crate) fn word() -> Bytes {
     Bytes::from_static(&[0; WORD_BYTES])
@@ -54,7 +59,7 @@ impl Tally {
     /// What the application does with each message: it looks at both ends and the length.
     #[inline]
     pub(crate) fn take(&mut self, payload: &[u8]) {
-        if payload.len() == WORD_BYTES {
+        if is_word(payload) {
             self.words += 1;
             return;
         }

@@ -54,8 +54,8 @@ fn set_congestion_control(socket: &SockRef<'_>) {
     let _ = socket;
 }
 
-/// Sets the congestion control of every connection of this process, also of those that a
-/// contestant dialed itself, and tells what is in force, each combination once.
+/// Sets the options of every connection of this process, also of those that a contestant dialed or
+/// accepted itself, and tells what is in force, each combination once.
 #[cfg(target_os = "linux")]
 pub(crate) fn tune_all() -> Vec<SocketFacts> {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -75,6 +75,7 @@ pub(crate) fn tune_all() -> Vec<SocketFacts> {
             continue;
         }
         set_congestion_control(&socket);
+        let _ = socket.set_tcp_nodelay(true);
         if let (Ok(name), Ok(nodelay)) = (socket.tcp_congestion(), socket.tcp_nodelay()) {
             let name = String::from_utf8_lossy(&name);
             facts.push(SocketFacts {

@@ -1,9 +1,12 @@
 //! The workloads, one file each.
 
 mod duplex;
+mod echo;
+mod loaded;
 mod stream;
 mod transfer;
 mod up;
+mod words;
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -86,7 +89,13 @@ macro_rules! workloads {
     };
 }
 
-workloads![stream::Stream, up::Up, duplex::Duplex,];
+workloads![
+    stream::Stream,
+    up::Up,
+    duplex::Duplex,
+    echo::Echo,
+    loaded::Loaded,
+];
 
 struct Run<'a> {
     args: &'a Measure,

@@ -38,6 +38,17 @@ pub(crate) async fn connect(address: SocketAddr) -> Result<WebSocket> {
     Ok(socket)
 }
 
+/// The server's end of a connection whose handshake is done, for engines that take one over: no
+/// figure includes a handshake. Nothing is read ahead, because the client speaks first.
+pub(crate) async fn accept_upgraded(listener: &TcpListener) -> Result<TcpStream> {
+    Ok(accept(listener).await?.into_inner())
+}
+
+/// The client's end.
+pub(crate) async fn connect_upgraded(address: SocketAddr) -> Result<TcpStream> {
+    Ok(connect(address).await?.into_inner())
+}
+
 macro_rules! tungstenite {
     ($name:ident, $called:literal, $how:literal, $batching:expr) => {
         pub(crate) struct $name;

@@ -9,6 +9,7 @@ use unstall::{Client, Connection, Incoming, Receiver, Sender, Server};
 use crate::{
     Result,
     engine::{Batching, Engine, Link, Rx, Tx, ended},
+    shared::Shared,
 };
 
 fn client(address: SocketAddr) -> Client {
@@ -80,6 +81,11 @@ impl Link for Unstall {
 
     fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
+    }
+
+    /// Its sender is a queue already.
+    fn share(self, _batching: Batching) -> (Shared, Receiver) {
+        (Shared::Unstall(self.sender), self.receiver)
     }
 }
 

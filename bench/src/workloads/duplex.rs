@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use super::{
     Workload,
-    transfer::{self, Transfer, hear, say},
+    transfer::{self, Transfer},
+    words::{hear, let_go, say},
 };
 use crate::{
     Result,
@@ -62,7 +63,7 @@ impl Workload for Duplex {
         let report = meter.stop(plan.count);
         say(&mut tx).await?;
         tally.verify(plan.size, plan.count)?;
-        transfer::let_go(&mut rx).await;
+        let_go(&mut rx).await;
         Ok(report)
     }
 

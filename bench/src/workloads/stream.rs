@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use super::{
     Workload,
-    transfer::{self, Transfer, hear, say},
+    transfer::{self, Transfer},
+    words::{hear, let_go, say},
 };
 use crate::{
     Result,
@@ -53,7 +54,7 @@ impl Workload for Stream {
         hear(&mut link, &mut tally, 2).await?;
         let report = meter.stop(plan.count);
         say(&mut link).await?;
-        transfer::let_go(&mut link).await;
+        let_go(&mut link).await;
         Ok(report)
     }
 

@@ -1,18 +1,9 @@
 //! What `stream`, `up` and `duplex` have in common: many messages of one size, as fast as they go.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
 use crate::{
-    Result,
-    args::Measure,
-    contestants::Contestant,
-    engine::{Batching, Rx, Tx},
-    job::Outcome,
-    payload::{Tally, word},
-    table::Column,
+    args::Measure, contestants::Contestant, engine::Batching, job::Outcome, table::Column,
 };
 
 const SIZES: [usize; 5] = [64, 512, 4 << 10, 64 << 10, 1 << 20];
@@ -66,20 +57,4 @@ pub(crate) fn plan_for(plan: Transfer, contestant: &Contestant) -> Transfer {
         count: (plan.count / spared).max(4),
         ..plan
     }
-}
-
-/// Says to the peer that the next part begins.
-pub(crate) async fn say(tx: &mut impl Tx) -> Result<()> {
-    tx.send(&word()).await?;
-    tx.flush().await
-}
-
-/// Waits for the peer's `nth` word.
-pub(crate) async fn hear(rx: &mut impl Rx, tally: &mut Tally, nth: u64) -> Result<()> {
-    rx.receive_until(tally, |tally| tally.words >= nth).await
-}
-
-/// Waits a moment for the peer to leave first, so that no reset destroys the last word.
-pub(crate) async fn let_go(rx: &mut impl Rx) {
-    let _ = timeout(Duration::from_millis(50), rx.receive(&mut |_| {})).await;
 }

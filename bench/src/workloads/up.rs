@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use super::{
     Workload,
-    transfer::{self, Transfer, hear, say},
+    transfer::{self, Transfer},
+    words::{hear, let_go, say},
 };
 use crate::{
     Result,
@@ -52,7 +53,7 @@ impl Workload for Up {
         let report = meter.stop(plan.count);
         say(&mut link).await?;
         tally.verify(plan.size, plan.count)?;
-        transfer::let_go(&mut link).await;
+        let_go(&mut link).await;
         Ok(report)
     }
 

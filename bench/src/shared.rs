@@ -1,0 +1,54 @@
+//! One connection's sender in the hands of several tasks.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::{
+    Result,
+    engine::{Batching, Tx, ended},
+};
+
+/// Messages that the usual queue before a writing task holds.
+const QUEUE_MESSAGES: usize = 1024;
+
+#[derive(Clone)]
+pub(crate) enum Shared {
+    /// The usual cure: a bounded queue and one task that writes what comes out of it.
+    Queue(mpsc::Sender<Bytes>),
+    Unstall(unstall::Sender),
+}
+
+impl Shared {
+    /// Puts a queue and a task before `tx`.
+    pub(crate) fn queue(tx: impl Tx, batching: Batching) -> Shared {
+        let (sender, queue) = mpsc::channel(QUEUE_MESSAGES);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = write(tx, queue, batching).await {
+                eprintln!("the writing task: {error}");
+            }
+        });
+        Shared::Queue(sender)
+    }
+
+    pub(crate) async fn send(&self, payload: &Bytes) -> Result<()> {
+        match self {
+            Shared::Queue(queue) => queue.send(payload.clone()).await.map_err(|_| ended()),
+            Shared::Unstall(sender) => sender.clone().feed(payload).await,
+        }
+    }
+}
+
+async fn write(
+    mut tx: impl Tx,
+    mut queue: mpsc::Receiver<Bytes>,
+    batching: Batching,
+) -> Result<()> {
+    let mut flushing = batching.flushing();
+    while let Some(payload) = queue.recv().await {
+        tx.feed(&payload).await?;
+        if flushing.due(payload.len()) || queue.is_empty() {
+            tx.flush().await?;
+        }
+    }
+    Ok(())
+}
