@@ -170,9 +170,10 @@ impl Inbox {
         from: usize,
         bounds: &Bounds<'_>,
     ) -> Result<usize, ProtocolError> {
-        let (mut at, mut count, mut cost) = (from, 0, 0);
-        while at < records.len() {
-            let record = Record::read(&records[at..])?;
+        let (mut count, mut cost) = (0, 0);
+        let mut rest = &records[from..];
+        while !rest.is_empty() {
+            let record = Record::read(rest)?;
             if record.continues {
                 break;
             }
@@ -180,10 +181,11 @@ impl Inbox {
             if record.kind == Kind::Text && !is_utf8(record.payload) {
                 return Err(ProtocolError::InvalidText);
             }
-            at += record.size();
+            rest = &rest[record.size()..];
             count += 1;
             cost += record_cost(record.payload.len());
         }
+        let at = records.len() - rest.len();
         if count > 0 {
             let end = self.advance(count, cost, bounds)?;
             // A slice keeps its whole packet in memory, so it must be all of it: what was not
