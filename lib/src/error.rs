@@ -278,7 +278,8 @@ pub enum DeliveryError {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// Whether both sides exchanged close frames in time.
+    /// Whether both sides agreed to the end in time and nothing that was accepted comes back in
+    /// this report.
     pub clean: bool,
     /// The peer's close frame, if one came.
     pub peer: Option<Close>,

@@ -312,5 +312,7 @@ impl Options {
             .handshake_timeout(self.connect_timeout)
             .session_life(self.session_life)
             .acknowledge(acknowledge)
+            // What waits in the outbox was accepted as well.
+            .answer_close(unstall_proto::AnswerClose::ByHand)
     }
 }

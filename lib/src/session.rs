@@ -341,6 +341,8 @@ impl Link {
                 self.tell_stalls(shared, now);
                 if let Some(request) = shared.poll_close_request(cx) {
                     self.request_close(&request);
+                }
+                if self.request.is_some() || self.peer_closing {
                     if self.opened {
                         self.accept(shared, cx, now);
                     }

@@ -194,6 +194,7 @@ impl Shared {
                 }
             }
             report.unsent.extend(self.outbox.take_unsent());
+            report.clean &= report.unsent.is_empty() && report.maybe_delivered.is_empty();
         }
         let now = Instant::now();
         for cause in crate::StallCause::ALL {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{ErrorCode, ProtocolError};
 use crate::event::{EndReason, Event};
+use crate::limits::AnswerClose;
 use crate::number::{Generation, Seq};
 use crate::packet::{CloseFrame, cut_reason};
 use crate::session::Session;
@@ -19,8 +20,8 @@ impl Session {
     /// [`undelivered`](Session::undelivered) has what was not acknowledged.
     ///
     /// The peer is told the deadline, and keeps it as well. The application goes on taking what
-    /// the peer had sent. Closing again, or after the peer,
-    /// may only shorten the deadline.
+    /// the peer had sent. Closing again, or after the peer, may only shorten the deadline; the
+    /// peer's CLOSE is answered with its own words.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit) and
     /// [`poll_timeout`](Session::poll_timeout), until [`is_over`](Session::is_over).
@@ -29,6 +30,7 @@ impl Session {
             State::Open => {
                 self.state = State::Closing(Closing {
                     frame,
+                    accepting: false,
                     within,
                     peer: None,
                 });
@@ -40,8 +42,22 @@ impl Session {
                 peer_ended: false, ..
             } => {
                 self.timers.shorten(Timer::Close, now, within);
+                self.answer_close();
             }
             State::Finished { .. } | State::Ended { .. } => {}
+        }
+    }
+
+    /// Nothing more is accepted: the peer's CLOSE is answered once all was sent. Needed only with
+    /// [`AnswerClose::ByHand`]; without effect unless the peer has closed.
+    ///
+    /// After calling this: the same as after [`close`](Session::close).
+    pub fn answer_close(&mut self) {
+        if let State::Closing(closing) = &mut self.state
+            && closing.accepting
+        {
+            closing.accepting = false;
+            self.check_finished();
         }
     }
 
@@ -82,7 +98,11 @@ impl Session {
 
     /// Whether the session needs a connection to go on or to end well.
     pub fn wants_connection(&self) -> bool {
-        !self.state.is_ended() && !self.is_over()
+        match self.state {
+            State::Open | State::Closing(_) => true,
+            State::Finished { peer_ended, .. } => !peer_ended,
+            State::Ended { .. } => false,
+        }
     }
 
     /// The peer sends nothing after `last`.
@@ -110,6 +130,7 @@ impl Session {
                 let within = Duration::from_millis(within_millis);
                 self.state = State::Closing(Closing {
                     frame: frame.clone(),
+                    accepting: self.config.answer_close == AnswerClose::ByHand,
                     within,
                     peer,
                 });
@@ -153,7 +174,7 @@ impl Session {
         }
         // Nothing more will come that the acknowledgement could wait for.
         self.acks.hurry();
-        if !self.outbox.is_delivered() {
+        if closing.accepting || !self.outbox.is_delivered() {
             return;
         }
         self.events

@@ -38,7 +38,9 @@ pub enum Event {
         /// Why, in the server's words.
         reason: String,
     },
-    /// The peer closes. Nothing more can be sent; what was accepted is still delivered.
+    /// The peer closes. What was accepted is still delivered; nothing more can be sent, unless the
+    /// answer is [by hand](crate::AnswerClose::ByHand): then what waits may be sent until
+    /// [`answer_close`](crate::Session::answer_close).
     Closing(CloseFrame),
     /// The session ended. When it is not [`EndReason::Closed`], collect
     /// [`undelivered`](crate::Session::undelivered).

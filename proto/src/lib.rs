@@ -105,7 +105,7 @@ mod varint;
 
 pub use error::{ErrorCode, HandleError, ProtocolError, SendError};
 pub use event::{EndReason, Event, Incoming};
-pub use limits::{Acknowledge, Config, SUBPROTOCOL};
+pub use limits::{Acknowledge, AnswerClose, Config, SUBPROTOCOL};
 pub use message::{Batch, Kind, Message, MessageRef, Payload};
 pub use number::{Generation, Offset, Position, Seq};
 pub use packet::{CloseFrame, Packet, Record};

@@ -71,6 +71,17 @@ pub enum Acknowledge {
     ByHand,
 }
 
+/// When the peer's CLOSE is answered with this side's own, after which nothing more is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnswerClose {
+    /// When everything accepted by the session was sent.
+    #[default]
+    WhenSent,
+    /// When the application says so ([`Session::answer_close`](crate::Session::answer_close)): for
+    /// one that has promised to deliver messages for which the session had no room yet.
+    ByHand,
+}
+
 /// What a session may hold, and how long it waits.
 ///
 /// Each setter moves a value outside its range to the nearest end of the range.
@@ -86,6 +97,7 @@ pub struct Config {
     pub(crate) handshake_timeout: Duration,
     pub(crate) session_life: Duration,
     pub(crate) acknowledge: Acknowledge,
+    pub(crate) answer_close: AnswerClose,
 }
 
 impl Default for Config {
@@ -111,6 +123,7 @@ impl Default for Config {
             // Covers a deploy, a tunnel, a laptop carried to another room.
             session_life: Duration::from_secs(120),
             acknowledge: Acknowledge::WhenTaken,
+            answer_close: AnswerClose::WhenSent,
         }
     }
 }
@@ -194,6 +207,13 @@ impl Config {
     #[must_use]
     pub fn acknowledge(mut self, when: Acknowledge) -> Config {
         self.acknowledge = when;
+        self
+    }
+
+    /// When the peer's CLOSE is answered. Default: when everything accepted was sent.
+    #[must_use]
+    pub fn answer_close(mut self, when: AnswerClose) -> Config {
+        self.answer_close = when;
         self
     }
 

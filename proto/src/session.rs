@@ -110,7 +110,7 @@ impl Session {
     #[inline]
     pub fn send<'a>(&mut self, payload: impl Into<Payload<'a>>) -> Result<Seq, SendError> {
         let payload = payload.into();
-        if !matches!(self.state, State::Open) {
+        if !self.state.is_accepting() {
             return Err(SendError::Closed);
         }
         let size = payload.as_bytes().len() as u64;

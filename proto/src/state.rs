@@ -34,6 +34,8 @@ pub(crate) enum State {
 pub(crate) struct Closing {
     /// What this side's CLOSE says.
     pub(crate) frame: CloseFrame,
+    /// The peer began, and messages are still accepted: this side's CLOSE waits for their end.
+    pub(crate) accepting: bool,
     /// How long it may take, in the words of the side that began.
     pub(crate) within: Duration,
     /// The peer's last record and CLOSE, once it came.
@@ -52,6 +54,15 @@ impl State {
         match self {
             State::Closing(closing) | State::Finished { closing, .. } => Some(closing),
             State::Open | State::Ended { .. } => None,
+        }
+    }
+
+    /// Whether messages are accepted from the application.
+    pub(crate) fn is_accepting(&self) -> bool {
+        match self {
+            State::Open => true,
+            State::Closing(closing) => closing.accepting,
+            State::Finished { .. } | State::Ended { .. } => false,
         }
     }
 

@@ -104,7 +104,9 @@ impl Session {
             }
             return self.send_credit.owes_blocked().then_some(Next::Blocked);
         }
-        self.state.closing()?;
+        if self.state.closing()?.accepting {
+            return None;
+        }
         if !self.link.close_sent {
             return Some(Next::Close);
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use unstall_proto::limits::{MIN_WINDOW, record_cost};
 use unstall_proto::{
-    Acknowledge, CloseFrame, Config, EndReason, Event, Fate, HandleError, Incoming, Kind, Payload,
-    Rejection, SendError, Seq, Session, SessionId, Side, Time, Token, Wait,
+    Acknowledge, AnswerClose, CloseFrame, Config, EndReason, Event, Fate, HandleError, Incoming,
+    Kind, Payload, Rejection, SendError, Seq, Session, SessionId, Side, Time, Token, Wait,
 };
 use world::World;
 
@@ -348,6 +348,71 @@ fn close_delivers_everything_first_and_both_sides_end_cleanly() {
     }
 }
 
+/// A side whose application had messages waiting for room when CLOSE came could not deliver them:
+/// nothing was accepted any more, although the peer had asked for everything that was under way.
+#[test]
+fn answering_by_hand_delivers_what_still_waited_when_the_peer_closed() {
+    let server = Config::new().answer_close(AnswerClose::ByHand);
+    for cut_after in [None, Some(3), Some(8), Some(13), Some(18)] {
+        let mut world = World::new(1, Config::new(), server.clone());
+        world.connect();
+        world.run_for(100);
+        world.server().session.send("a").unwrap();
+        let now = world.now;
+        let closed = CloseFrame::new(1000, "bye");
+        world
+            .client
+            .session
+            .close(now, closed.clone(), Duration::from_secs(30));
+        if let Some(millis) = cut_after {
+            world.run_for(millis);
+            world.cut(true, true);
+            world.connect();
+        }
+        world.run_for(1_000);
+        assert!(
+            world
+                .server()
+                .events
+                .contains(&Event::Closing(closed.clone()))
+        );
+        assert_eq!(world.client.session.send("late"), Err(SendError::Closed));
+        world.server().session.send("b").unwrap();
+        world.run_for(1_000);
+        assert_eq!(texts(&world.client.received), ["a", "b"]);
+        assert_eq!(world.client.ended(), None, "the answer is not given yet");
+        world.server().session.answer_close();
+        assert_eq!(world.server().session.send("late"), Err(SendError::Closed));
+        world.run_for(1_000);
+        let closed = EndReason::Closed(closed);
+        assert_eq!(world.client.ended(), Some(&closed), "{cut_after:?}");
+        assert_eq!(world.server().ended(), Some(&closed), "{cut_after:?}");
+        assert!(world.client.session.is_over() && world.server().session.is_over());
+    }
+}
+
+#[test]
+fn an_answer_that_never_comes_ends_by_the_deadline() {
+    let server = Config::new().answer_close(AnswerClose::ByHand);
+    let mut world = World::new(1, Config::new(), server);
+    world.connect();
+    world.run_for(100);
+    let now = world.now;
+    let frame = CloseFrame::new(1000, "");
+    world
+        .client
+        .session
+        .close(now, frame, Duration::from_secs(1));
+    world.run_for(500);
+    assert!(world.client.ended().is_none() && world.server().ended().is_none());
+    world.run_for(1_000);
+    assert_eq!(world.client.ended(), Some(&EndReason::CloseTimedOut));
+    assert!(matches!(
+        world.server().ended(),
+        Some(EndReason::AbortedByPeer { .. } | EndReason::CloseTimedOut)
+    ));
+}
+
 #[test]
 fn a_close_that_takes_too_long_ends_with_the_list() {
     let mut world = opened();
@@ -521,6 +586,29 @@ fn closing_a_session_that_is_over_leaves_no_timer() {
 
 /// Once an abort of a session that was over, and whose connection was not detached yet, owed the
 /// peer an ABORT: the session was not over any more, and waited for a connection that never came.
+/// A client that had END and had not sent its own was over as soon as it took another connection:
+/// the timer for the answer to its HELLO stayed.
+#[test]
+fn a_client_whose_server_knows_that_all_is_done_takes_no_connection() {
+    let mut world = opened();
+    let now = world.now;
+    let frame = CloseFrame::new(1000, "bye");
+    let (client, server) = (&mut world.client, world.server.as_mut().unwrap());
+    let (client, server) = (&mut client.session, &mut server.session);
+    let generation = client.generation();
+    client.close(now, frame, Duration::from_secs(5));
+    while let Some(packet) = client.poll_transmit(now, generation) {
+        server.handle_packet(now, generation, packet).unwrap();
+    }
+    while let Some(packet) = server.poll_transmit(now, generation) {
+        client.handle_packet(now, generation, packet).unwrap();
+    }
+    assert!(client.wants_transmit(), "its own END");
+    assert!(!client.wants_connection() && client.attach(now).is_none());
+    client.detach(now, generation);
+    assert!(client.is_over() && client.poll_timeout().is_none());
+}
+
 #[test]
 fn aborting_a_session_that_is_over_changes_nothing() {
     let mut world = opened();

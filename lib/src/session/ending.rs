@@ -39,19 +39,23 @@ impl Link {
         Some(request.deadline - request.within / 10)
     }
 
-    /// Starts to close the session once everything accepted is in it, or the time has come.
+    /// Starts to close the session, or answers the peer's close, once everything accepted is in it
+    /// or the time has come.
     pub(super) fn close_when_due(&mut self, shared: &Shared, now: Instant) {
         self.stop_for_nobody(shared);
-        let (Some(at), Some(request)) = (self.close_at(), &self.request) else {
-            return;
-        };
-        if now < at && !self.is_idle(shared) && !self.peer_closing {
+        let at = self.close_at();
+        if at.is_none_or(|at| now < at) && !self.is_idle(shared) {
             return;
         }
-        self.closing = true;
-        let frame = proto::CloseFrame::new(request.code.as_u16(), &request.reason);
-        let within = at.saturating_duration_since(now);
-        self.session.close(self.time(now), frame, within);
+        if let (Some(at), Some(request)) = (at, &self.request) {
+            self.closing = true;
+            let frame = proto::CloseFrame::new(request.code.as_u16(), &request.reason);
+            let within = at.saturating_duration_since(now);
+            self.session.close(self.time(now), frame, within);
+        }
+        if self.peer_closing {
+            self.session.answer_close();
+        }
     }
 
     /// The application is gone, and some of what it received it will never take: once its own
@@ -76,8 +80,10 @@ impl Link {
 
     pub(super) fn peer_closes(&mut self, shared: &Shared, frame: &proto::CloseFrame) {
         self.peer_closing = true;
-        // A client that begins anew goes on accepting for the next session.
-        if !(self.renewed && is_followed(frame)) {
+        if self.renewed && is_followed(frame) {
+            // A client that begins anew goes on accepting, for the next session.
+            self.session.answer_close();
+        } else {
             shared.outbox.refuse(Arc::new(closed_by_peer(frame)));
         }
     }

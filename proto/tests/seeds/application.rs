@@ -84,6 +84,8 @@ pub struct Application {
     pub takes_at: Option<Time>,
     /// When it acknowledges by hand, and up to where.
     pub acknowledges_at: Option<(Time, Position)>,
+    /// When it answers the peer's close by hand.
+    pub answers_at: Option<Time>,
 }
 
 impl Application {
@@ -98,6 +100,7 @@ impl Application {
             waits: None,
             takes_at: None,
             acknowledges_at: None,
+            answers_at: None,
         }
     }
 
@@ -107,6 +110,7 @@ impl Application {
         self.takes_at
             .into_iter()
             .chain(acknowledges)
+            .chain(self.answers_at)
             .min()
             .filter(|_| self.runs)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use unstall_proto::limits::{MAX_PACKET_COST, MIN_MAX_MESSAGE, MIN_WINDOW, message_cost};
-use unstall_proto::{Acknowledge, Config};
+use unstall_proto::{Acknowledge, AnswerClose, Config};
 
 use crate::random::Random;
 
@@ -17,6 +17,8 @@ pub struct Limits {
     pub untaken: u64,
     pub max_message: u64,
     pub by_hand: bool,
+    /// A close of the peer is answered some time later, and messages are accepted until then.
+    pub answers_by_hand: bool,
     life: Duration,
 }
 
@@ -114,6 +116,10 @@ fn limits(random: &mut Random, traffic: Traffic, life: Duration) -> Limits {
     if by_hand {
         config = config.acknowledge(Acknowledge::ByHand);
     }
+    let answers_by_hand = random.chance(30);
+    if answers_by_hand {
+        config = config.answer_close(AnswerClose::ByHand);
+    }
     if random.chance(30) {
         config = config.ack_records(1 + random.below(50)).ack_bytes(10_000);
     }
@@ -124,6 +130,7 @@ fn limits(random: &mut Random, traffic: Traffic, life: Duration) -> Limits {
         untaken: max_window + message_cost(max_message),
         max_message,
         by_hand,
+        answers_by_hand,
         life,
     }
 }

@@ -266,6 +266,10 @@ impl World {
             if self.ends[who].application.runs && due(by_hand.map(|(at, _)| at), self.now) {
                 self.acknowledge(who);
             }
+            let answers_at = self.ends[who].application.answers_at;
+            if self.ends[who].application.runs && due(answers_at, self.now) {
+                self.answer_close(who);
+            }
         }
         if due(self.connect_at, self.now) || due(self.reconnect_at, self.now) {
             self.connect();
@@ -583,7 +587,10 @@ impl World {
                 end.application.waits = None;
                 end.ended = Some(reason);
             }
-            Event::Closing(_) => self.ends[who].application.waits = None,
+            Event::Closing(_) => match self.ends[who].limits.answers_by_hand {
+                true => self.ends[who].application.answers_at = Some(self.soon(100)),
+                false => self.ends[who].application.waits = None,
+            },
             _ => {}
         }
     }
@@ -803,6 +810,21 @@ impl World {
             self.ends[who].application.acknowledges_at = Some((at, position));
         }
         self.ends[who].session.taken(self.now, position);
+        self.after(who);
+    }
+
+    /// The peer closes, and the application has said what it still had to say.
+    fn answer_close(&mut self, who: usize) {
+        let later = self.soon(100);
+        let application = &mut self.ends[who].application;
+        // What waits for room was promised to be sent.
+        let waits = application.waits.is_some() && self.ends[who].ended.is_none();
+        self.ends[who].application.answers_at = waits.then_some(later);
+        if waits {
+            return;
+        }
+        log!(self, "{} answers the close", name(who));
+        self.ends[who].session.answer_close();
         self.after(who);
     }
 
