@@ -10,11 +10,14 @@ pub(crate) struct Machine {
     cores: usize,
     system: String,
     default_congestion_control: String,
+    /// Whether the suite runs in a network namespace of its own.
+    namespace: bool,
     profile: &'static str,
 }
 
 impl Machine {
-    pub(crate) fn look() -> Machine {
+    /// Looks, and moves to where measuring is best.
+    pub(crate) fn prepare() -> Machine {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let info = read("/proc/cpuinfo");
         let model = info.lines().find_map(|line| {
@@ -22,13 +25,14 @@ impl Machine {
             (key.trim() == "model name").then(|| value.trim())
         });
         let release = read("/proc/sys/kernel/osrelease");
+        let default_congestion_control = read("/proc/sys/net/ipv4/tcp_congestion_control");
+        let default_congestion_control = default_congestion_control.trim();
         Machine {
+            namespace: move_in(default_congestion_control),
             processor: model.unwrap_or(std::env::consts::ARCH).to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             system: format!("{} {}", std::env::consts::OS, release.trim()),
-            default_congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control")
-                .trim()
-                .to_owned(),
+            default_congestion_control: default_congestion_control.to_owned(),
             profile: match cfg!(debug_assertions) {
                 true => "DEBUG BUILD, the figures mean nothing",
                 false => "release",
@@ -42,13 +46,30 @@ impl Machine {
             cores,
             system,
             default_congestion_control,
+            namespace,
             profile,
         } = self;
+        let namespace = match namespace {
+            true => "in a network namespace of its own",
+            false => "in the system's network namespace",
+        };
         format!(
             "machine: {processor}, {cores} cores, {system}, {profile}; the system's congestion \
-             control is {default_congestion_control:?}"
+             control is {default_congestion_control:?}, measured {namespace}"
         )
     }
+}
+
+/// Whether this process is now in a namespace whose connections begin with the right congestion
+/// control; where it is the default, there is no need.
+#[cfg(target_os = "linux")]
+fn move_in(default: &str) -> bool {
+    default != crate::tcp::CONGESTION_CONTROL && crate::namespace::enter()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn move_in(_default: &str) -> bool {
+    false
 }
 
 /// How a run's processes and sockets really were set.
@@ -62,9 +83,13 @@ pub(crate) fn setting(outcome: &Outcome) -> String {
     sockets.dedup();
     let sockets: Vec<_> = sockets
         .iter()
-        .map(|socket| match socket.nodelay {
-            true => format!("{} with TCP_NODELAY", socket.congestion_control),
-            false => format!("{} without TCP_NODELAY", socket.congestion_control),
+        .map(|socket| {
+            let nodelay = if socket.nodelay { "with" } else { "without" };
+            let from = match &socket.switched_from {
+                Some(from) => format!(" (dialed with {from}, whose pacing may stay)"),
+                None => String::new(),
+            };
+            format!("{}{from} {nodelay} TCP_NODELAY", socket.congestion_control)
         })
         .collect();
     format!(

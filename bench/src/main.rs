@@ -8,6 +8,8 @@ mod json;
 mod latency;
 mod machine;
 mod meter;
+#[cfg(target_os = "linux")]
+mod namespace;
 mod payload;
 mod pin;
 mod process;

@@ -12,6 +12,8 @@ pub(crate) struct Column {
     pub(crate) digits: usize,
     /// Whether its ratio to the reference is shown, too.
     pub(crate) ratio: bool,
+    /// Whether unstall is compared with each other contestant in it.
+    pub(crate) pairs: bool,
 }
 
 impl Column {
@@ -21,12 +23,20 @@ impl Column {
             of,
             digits,
             ratio: false,
+            pairs: false,
         }
     }
 
     pub(crate) const fn with_ratio(self) -> Column {
         Column {
             ratio: true,
+            ..self
+        }
+    }
+
+    pub(crate) const fn with_pairs(self) -> Column {
+        Column {
+            pairs: true,
             ..self
         }
     }
@@ -53,6 +63,9 @@ pub(crate) fn render(case: &Case, columns: &[Column]) -> String {
         }
     }
     let mut text = align(&rows);
+    for column in columns.iter().filter(|column| column.pairs) {
+        text += &pairs(case, column);
+    }
     notes.iter().for_each(|note| text += &format!("  {note}\n"));
     text
 }
@@ -61,13 +74,9 @@ fn row(entry: &Entry, reference: &[Outcome], columns: &[Column]) -> Vec<String> 
     let mut row = vec![entry.contestant.to_owned()];
     for column in columns {
         let mut values: Vec<_> = entry.runs.iter().map(column.of).collect();
-        let mut ratios: Vec<_> = values
-            .iter()
-            .zip(reference)
-            .map(|(value, reference)| value / (column.of)(reference))
-            .collect();
         row.push(format!("{:.*}", column.digits, median(&mut values)));
         if column.ratio {
+            let mut ratios = ratios(&entry.runs, reference, column);
             let median = median(&mut ratios);
             row.push(match ratios[..] {
                 [] => "?".to_owned(),
@@ -77,6 +86,37 @@ fn row(entry: &Entry, reference: &[Outcome], columns: &[Column]) -> Vec<String> 
         }
     }
     row
+}
+
+/// Round by round.
+fn ratios(runs: &[Outcome], reference: &[Outcome], column: &Column) -> Vec<f64> {
+    let both = runs.iter().zip(reference);
+    both.map(|(run, reference)| (column.of)(run) / (column.of)(reference))
+        .collect()
+}
+
+/// Medians of the ratios of each of unstall's ways to each other contestant.
+fn pairs(case: &Case, column: &Column) -> String {
+    let (ours, others): (Vec<_>, Vec<_>) = case
+        .entries
+        .iter()
+        .filter(|entry| !entry.runs.is_empty())
+        .partition(|entry| entry.contestant.starts_with("unstall"));
+    if ours.is_empty() || others.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![vec![format!("{}, ×", column.title)]];
+    rows[0].extend(others.iter().map(|other| other.contestant.to_owned()));
+    for our in ours {
+        let ratio = |other: &&Entry| {
+            let ratio = median(&mut ratios(&our.runs, &other.runs, column));
+            format!("{ratio:.2}")
+        };
+        let mut row = vec![our.contestant.to_owned()];
+        row.extend(others.iter().map(ratio));
+        rows.push(row);
+    }
+    format!("\n{}", align(&rows))
 }
 
 /// Sorts.

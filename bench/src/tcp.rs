@@ -11,12 +11,15 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// BBR, a common default, paces loopback to a fraction of what it carries.
 #[cfg(target_os = "linux")]
-const CONGESTION_CONTROL: &[u8] = b"cubic";
+pub(crate) const CONGESTION_CONTROL: &str = "cubic";
 
 /// What the kernel says of a connected socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct SocketFacts {
     pub(crate) congestion_control: String,
+    /// What it had while it connected, if that differs: some of it may stay in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) switched_from: Option<String>,
     pub(crate) nodelay: bool,
 }
 
@@ -49,7 +52,7 @@ pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// Leaves the system's default where it refuses; what is in force is read back and shown.
 fn set_congestion_control(socket: &SockRef<'_>) {
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_congestion(CONGESTION_CONTROL);
+    let _ = socket.set_tcp_congestion(CONGESTION_CONTROL.as_bytes());
     #[cfg(not(target_os = "linux"))]
     let _ = socket;
 }
@@ -74,19 +77,28 @@ pub(crate) fn tune_all() -> Vec<SocketFacts> {
         if socket.peer_addr().is_err() {
             continue;
         }
+        let before = congestion_control(&socket);
         set_congestion_control(&socket);
         let _ = socket.set_tcp_nodelay(true);
-        if let (Ok(name), Ok(nodelay)) = (socket.tcp_congestion(), socket.tcp_nodelay()) {
-            let name = String::from_utf8_lossy(&name);
+        if let (Some(before), Some(now)) = (before, congestion_control(&socket)) {
+            let switched = before != now;
             facts.push(SocketFacts {
-                congestion_control: name.trim_end_matches('\0').to_owned(),
-                nodelay,
+                congestion_control: now,
+                switched_from: switched.then_some(before),
+                nodelay: socket.tcp_nodelay().unwrap_or(false),
             });
         }
     }
     facts.sort();
     facts.dedup();
     facts
+}
+
+#[cfg(target_os = "linux")]
+fn congestion_control(socket: &SockRef<'_>) -> Option<String> {
+    let name = socket.tcp_congestion().ok()?;
+    let name = String::from_utf8_lossy(&name);
+    Some(name.trim_end_matches('\0').to_owned())
 }
 
 #[cfg(not(target_os = "linux"))]

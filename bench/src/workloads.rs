@@ -106,7 +106,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn new(args: &Measure) -> Run<'_> {
-        let machine = Machine::look();
+        let machine = Machine::prepare();
         println!("{}", machine.line());
         for contestant in contestants::ALL {
             if args.wants(contestant.name) || contestant.name == REFERENCE {

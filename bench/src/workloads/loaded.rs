@@ -53,7 +53,9 @@ impl Workload for Loaded {
         take longer; a server that gives answers a queue of their own";
     const COLUMNS: &'static [Column] = &[
         Column::new("p50 µs", 0, |run| figure(run, "p50_us")).with_ratio(),
-        Column::new("p99 µs", 0, |run| figure(run, "p99_us")).with_ratio(),
+        Column::new("p99 µs", 0, |run| figure(run, "p99_us"))
+            .with_ratio()
+            .with_pairs(),
         Column::new("p99.9 µs", 0, |run| figure(run, "p999_us")),
         Column::new("stream MB/s", 0, |run| figure(run, "stream_mb_s")).with_ratio(),
         Column::new("server MiB", 1, |run| run.server.peak_mib()),

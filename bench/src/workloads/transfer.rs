@@ -19,9 +19,14 @@ pub(crate) const COLUMNS: &[Column] = &[
     Column::new("k msg/s", 1, |run| {
         run.client.messages as f64 / run.client.seconds / 1e3
     })
-    .with_ratio(),
+    .with_ratio()
+    .with_pairs(),
     Column::new("server ns/msg", 0, |run| run.server.cpu_ns_per_message()),
     Column::new("client ns/msg", 0, |run| run.client.cpu_ns_per_message()),
+    Column::new("both ns/msg", 0, |run| {
+        run.server.cpu_ns_per_message() + run.client.cpu_ns_per_message()
+    })
+    .with_pairs(),
     Column::new("server MiB", 1, |run| run.server.peak_mib()),
     Column::new("client MiB", 1, |run| run.client.peak_mib()),
 ];
