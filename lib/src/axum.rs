@@ -142,7 +142,7 @@ impl Upgrade {
                 Some(sessions) => {
                     let attach = sessions.0.attach(upgraded, request, &options);
                     match timeout(defaults::SERVER_HANDSHAKE_TIMEOUT, attach).await {
-                        Ok(Ok(Attached::New(connection, _))) => connection,
+                        Ok(Ok(Attached::New(connection, _))) => *connection,
                         // An existing session goes on with its own handler.
                         _ => return,
                     }

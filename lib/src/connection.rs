@@ -1,7 +1,6 @@
 //! The application's handles: [`Connection`], [`Sender`], [`Receiver`].
 
 use std::{
-    collections::VecDeque,
     future::Future,
     net::SocketAddr,
     pin::Pin,
@@ -16,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio_tungstenite::WebSocketStream;
 use tracing::Instrument;
+use unstall_proto as proto;
 
 use crate::{
     defaults::RECEIVE_YIELD_EVERY,
@@ -24,8 +24,9 @@ use crate::{
         TrySendError,
     },
     events::Events,
+    handshake,
     inbox::{End, Taken},
-    message::{Incoming, Message},
+    message::{Incoming, IncomingRef, IntoMessage, Item, Items, Message, packet_cost},
     options::Options,
     pump::{Plain, Pump, Reading},
     session::Undelivered,
@@ -80,7 +81,7 @@ impl Connection {
             local: upgraded.local,
             peer: upgraded.peer,
             subprotocol: upgraded.subprotocol,
-            request: Some(Arc::new(request)),
+            request: Some(Arc::new(handshake::apart(request))),
             response: None,
         };
         let ws = WebSocket::new(
@@ -134,21 +135,33 @@ impl Connection {
     }
 
     /// See [`Sender::send`].
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.sender.send(message).await
+    #[inline]
+    pub fn send(&self, message: impl IntoMessage) -> impl Future<Output = Result<(), SendError>> {
+        self.sender.send(message)
+    }
+
+    /// See [`Sender::send_many`].
+    ///
+    /// # Errors
+    /// As [`Sender::send_many`].
+    pub async fn send_many<M: IntoMessage>(
+        &self,
+        messages: impl IntoIterator<Item = M>,
+    ) -> Result<(), SendError> {
+        self.sender.send_many(messages).await
     }
 
     /// See [`Sender::send_within`].
     pub async fn send_within(
         &self,
-        message: impl Into<Message>,
+        message: impl IntoMessage,
         time_to_live: Duration,
     ) -> Result<(), SendError> {
         self.sender.send_within(message, time_to_live).await
     }
 
     /// See [`Sender::try_send`].
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
+    pub fn try_send(&self, message: impl IntoMessage) -> Result<(), TrySendError> {
         self.sender.try_send(message)
     }
 
@@ -164,8 +177,9 @@ impl Connection {
     }
 
     /// See [`Receiver::recv`].
-    pub async fn recv(&mut self) -> Result<Option<Incoming>, ConnectionError> {
-        self.receiver.recv().await
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Incoming>, ConnectionError>> {
+        self.receiver.recv()
     }
 
     /// A snapshot of the counters, queues and stalls.
@@ -279,8 +293,57 @@ impl Sender {
     /// # Errors
     /// With the message: it is too large, or the connection has ended or is closing. A client that
     /// reconnects goes on accepting while it is away, up to the outbox's limit.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.shared.outbox.send(message.into(), None).await
+    #[inline]
+    pub fn send(&self, message: impl IntoMessage) -> impl Future<Output = Result<(), SendError>> {
+        let outbox = &self.shared.outbox;
+        let mut message = Some(message);
+        let mut waiting = None;
+        std::future::poll_fn(move |cx| {
+            if let Some(message) = message.take() {
+                if outbox.push_short(message.is_text(), message.payload()) {
+                    return Poll::Ready(Ok(()));
+                }
+                match outbox.try_send(message.into()) {
+                    Ok(()) => return Poll::Ready(Ok(())),
+                    Err(TrySendError {
+                        message,
+                        reason: SendRefusal::Full,
+                    }) => waiting = Some(Box::pin(outbox.send(message, None))),
+                    Err(TrySendError { message, reason }) => {
+                        return Poll::Ready(Err(SendError { message, reason }));
+                    }
+                }
+            }
+            match &mut waiting {
+                Some(waiting) => waiting.as_mut().poll(cx),
+                None => Poll::Pending,
+            }
+        })
+    }
+
+    /// Queues one message after the other, each as [`send`](Self::send) does, at a fraction of the
+    /// cost for short ones. The queue is locked while short messages are drawn: the iterator has to
+    /// be quick, and must not use this connection.
+    ///
+    /// Cancel safety: dropped before it resolves, what was drawn is queued, except for a message
+    /// that waited for room, which is dropped with the future.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), with the message that was refused: those before it are queued, those
+    /// behind it not drawn.
+    pub async fn send_many<M: IntoMessage>(
+        &self,
+        messages: impl IntoIterator<Item = M>,
+    ) -> Result<(), SendError> {
+        let mut messages = messages.into_iter();
+        let outbox = &self.shared.outbox;
+        loop {
+            let next = outbox.push_run(&mut messages).or_else(|| messages.next());
+            match next {
+                Some(message) => self.send(message).await?,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// As [`send`](Self::send), for a message that is worthless after `time_to_live`: if it was not
@@ -288,7 +351,7 @@ impl Sender {
     /// [`Event::Expired`](crate::Event::Expired). The time counts from this call.
     pub async fn send_within(
         &self,
-        message: impl Into<Message>,
+        message: impl IntoMessage,
         time_to_live: Duration,
     ) -> Result<(), SendError> {
         self.shared
@@ -301,8 +364,12 @@ impl Sender {
     ///
     /// # Errors
     /// With the message: full (try again), too large, or ended.
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        self.shared.outbox.try_send(message.into())
+    pub fn try_send(&self, message: impl IntoMessage) -> Result<(), TrySendError> {
+        let outbox = &self.shared.outbox;
+        if outbox.push_short(message.is_text(), message.payload()) {
+            return Ok(());
+        }
+        outbox.try_send(message.into())
     }
 
     /// Waits until everything accepted before this call is written to the socket and, under TLS,
@@ -515,9 +582,12 @@ fn refused(reason: SendRefusal) -> ConnectionError {
 pub struct Receiver {
     shared: Arc<Shared>,
     /// Taken from the inbox in one go, handed out one by one.
-    local: VecDeque<Incoming>,
-    /// Bytes handed out that the inbox does not know of yet.
-    taken: Mutex<Taken>,
+    local: Items,
+    /// Comes before `local`: a packet that is being cut.
+    packet: Option<proto::Batch>,
+    /// A message or gap that a batch lends.
+    lent: Option<Incoming>,
+    handed: Mutex<Handed>,
     /// Messages handed out in all.
     received: u64,
     handed_out: u32,
@@ -526,13 +596,31 @@ pub struct Receiver {
     borrowed: bool,
 }
 
+/// What was handed out and the inbox does not know of yet.
+#[derive(Default)]
+struct Handed {
+    taken: Taken,
+    /// What was left of the packet, in messages and bytes, when it was last looked at.
+    left: (u64, usize),
+}
+
+impl Handed {
+    fn look_at(&mut self, packet: &proto::Batch) {
+        let left = (packet.remaining(), packet_cost(packet));
+        self.taken.messages += self.left.0 - left.0;
+        self.taken.bytes += self.left.1 - left.1;
+        self.left = left;
+    }
+}
+
 impl Receiver {
     fn new(shared: Arc<Shared>) -> Receiver {
-        let local = VecDeque::new();
         Receiver {
             shared,
-            local,
-            taken: Mutex::default(),
+            local: Items::new(),
+            packet: None,
+            lent: None,
+            handed: Mutex::default(),
             received: 0,
             handed_out: 0,
             end: None,
@@ -555,10 +643,59 @@ impl Receiver {
     ///
     /// # Errors
     /// Why the connection ended otherwise. Further calls return the same.
-    pub async fn recv(&mut self) -> Result<Option<Incoming>, ConnectionError> {
-        std::future::poll_fn(|cx| self.poll_recv(cx)).await
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Incoming>, ConnectionError>> {
+        std::future::poll_fn(move |cx| match self.cut_now() {
+            Some(message) => Poll::Ready(Ok(Some(Incoming::Message(message)))),
+            None => self.poll_recv(cx),
+        })
     }
 
+    /// The next message of the packet, if it is short and it is not yet time to look at the runtime's
+    /// budget.
+    #[inline(always)]
+    fn cut_now(&mut self) -> Option<Message> {
+        if self.handed_out + 1 >= RECEIVE_YIELD_EVERY {
+            return None;
+        }
+        let packet = self.packet.as_mut()?;
+        let message = Message::cut_short(packet)?;
+        if packet.is_finished() {
+            self.end_packet();
+        }
+        self.handed_out += 1;
+        self.received += 1;
+        Some(message)
+    }
+
+    /// All that is there, to be looked at without a copy: for streams of many small messages.
+    /// Waits and ends as [`recv`](Self::recv) does.
+    ///
+    /// Cancel safety: dropped before it resolves, nothing is lost. A [`Batch`] that is dropped
+    /// leaves what it did not yield for the next call.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// ```no_run
+    /// # async fn f(mut receiver: unstall::Receiver) -> Result<(), unstall::ConnectionError> {
+    /// let mut bytes = 0;
+    /// while let Some(mut batch) = receiver.recv_batch().await? {
+    ///     while let Some(incoming) = batch.next() {
+    ///         match incoming {
+    ///             unstall::IncomingRef::Message(message) => bytes += message.as_bytes().len(),
+    ///             unstall::IncomingRef::Gap(gap) => println!("something is missing: {gap:?}"),
+    ///         }
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn recv_batch(&mut self) -> Result<Option<Batch<'_>>, ConnectionError> {
+        let there = std::future::poll_fn(|cx| self.poll_there(cx)).await?;
+        Ok(there.then_some(Batch { receiver: self }))
+    }
+
+    #[inline(never)]
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
@@ -568,32 +705,96 @@ impl Receiver {
             ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
             self.handed_out = 0;
         }
-        if self.local.is_empty() && self.end.is_none() {
-            let taken = self.taken.get_mut().unwrap();
+        Poll::Ready(match ready!(self.poll_there(cx)) {
+            Ok(true) => Ok(self.next_there()),
+            Ok(false) => Ok(None),
+            Err(why) => Err(why),
+        })
+    }
+
+    /// Waits until there is something to hand out; `false`: nothing more comes.
+    fn poll_there(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ConnectionError>> {
+        if self.packet.is_some() || !self.local.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        if self.end.is_none() {
+            let taken = &mut self.handed.get_mut().unwrap().taken;
             match ready!(self.shared.inbox.take(&mut self.local, taken, cx)) {
-                Ok(()) => {}
+                Ok(()) => return Poll::Ready(Ok(true)),
                 Err(end) => self.end = Some(end),
             }
         }
-        if let Some(incoming) = self.local.pop_front() {
-            self.received += u64::from(matches!(incoming, Incoming::Message(_)));
-            let taken = self.taken.get_mut().unwrap();
-            taken.add(&incoming);
-            // The peer waits to hear of the last of a batch, whenever more is asked for.
-            if self.local.is_empty() || taken.bytes >= self.shared.inbox.release_step() {
-                self.shared.inbox.release(taken);
-            }
-            return Poll::Ready(Ok(Some(incoming)));
-        }
         Poll::Ready(match self.end.as_ref().and_then(Option::as_ref) {
             Some(error) => Err((**error).clone()),
-            None => Ok(None),
+            None => Ok(false),
         })
+    }
+
+    /// The next of what is there.
+    fn next_there(&mut self) -> Option<Incoming> {
+        loop {
+            if let Some(message) = self.packet.as_mut().and_then(Message::cut) {
+                self.count_cut();
+                return Some(Incoming::Message(message));
+            }
+            match self.next_item()? {
+                Some(Item::One(incoming)) => return Some(incoming),
+                Some(Item::Part(message)) => return Some(Incoming::Message(message.apart())),
+                Some(Item::Packet(_)) | None => {}
+            }
+        }
+    }
+
+    /// Goes on to the next item: `Some(None)` if it is a packet, which is to be cut now. The message
+    /// may be a part of a read buffer.
+    fn next_item(&mut self) -> Option<Option<Item>> {
+        match self.local.pop_front()? {
+            Item::Packet(packet) => {
+                self.handed.get_mut().unwrap().left = (packet.remaining(), packet_cost(&packet));
+                self.packet = Some(packet);
+                Some(None)
+            }
+            item => {
+                let handed = self.handed.get_mut().unwrap();
+                handed.taken.messages += item.messages();
+                handed.taken.bytes += item.cost();
+                self.received += item.messages();
+                self.report_in_time();
+                Some(Some(item))
+            }
+        }
+    }
+
+    /// A message was cut from the packet.
+    fn count_cut(&mut self) {
+        self.received += 1;
+        self.end_packet();
+    }
+
+    /// After its last message the packet is gone.
+    #[inline(never)]
+    fn end_packet(&mut self) {
+        if let Some(packet) = self.packet.take_if(|packet| packet.is_finished()) {
+            self.handed.get_mut().unwrap().look_at(&packet);
+            self.report_in_time();
+        }
+    }
+
+    /// The peer waits to hear of the last of what is there, whenever more is asked for.
+    fn report_in_time(&mut self) {
+        let taken = &mut self.handed.get_mut().unwrap().taken;
+        if self.local.is_empty() || taken.bytes >= self.shared.inbox.release_step() {
+            self.shared.inbox.release(taken);
+        }
     }
 
     /// Tells the session of what was handed out, though nobody asks for more.
     fn report_taken(&self) {
-        self.shared.inbox.release(&mut self.taken.lock().unwrap());
+        let mut handed = self.handed.lock().unwrap();
+        if let Some(packet) = &self.packet {
+            handed.look_at(packet);
+        }
+        self.shared.inbox.release(&mut handed.taken);
     }
 
     /// With [`Options::acknowledge_by_hand`]: everything received so far is processed, and counts as
@@ -634,6 +835,9 @@ impl std::fmt::Debug for Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.report_taken();
+        let rest = self.packet.take().map(Item::Packet);
+        rest.into_iter()
+            .for_each(|rest| self.local.push_front(rest));
         if self.borrowed {
             self.shared.inbox.put_back(std::mem::take(&mut self.local));
         } else {
@@ -644,6 +848,50 @@ impl Drop for Receiver {
             self.shared.inbox.receiver_gone(&mut self.local);
             self.shared.handle_dropped();
         }
+    }
+}
+
+/// What is there to be received, from [`Receiver::recv_batch`]. Nothing in it is copied; what it is
+/// dropped with stays with the receiver.
+#[derive(Debug)]
+pub struct Batch<'r> {
+    receiver: &'r mut Receiver,
+}
+
+impl Batch<'_> {
+    /// The next message, or the place where some are missing; `None` when all that was there was
+    /// yielded. What was yielded counts as taken.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Option<IncomingRef<'_>> {
+        let receiver = &mut *self.receiver;
+        if receiver
+            .packet
+            .as_ref()
+            .is_none_or(proto::Batch::is_finished)
+        {
+            receiver.end_packet();
+            let lent = match receiver.next_item()? {
+                Some(Item::One(incoming)) => Some(incoming),
+                Some(Item::Part(message)) => Some(Incoming::Message(message)),
+                Some(Item::Packet(_)) | None => None,
+            };
+            if let Some(incoming) = lent {
+                return Some(match receiver.lent.insert(incoming) {
+                    Incoming::Message(message) => IncomingRef::Message((&*message).into()),
+                    Incoming::Gap(gap) => IncomingRef::Gap(gap),
+                });
+            }
+        }
+        receiver.received += 1;
+        let message = receiver.packet.as_mut()?.next_ref()?;
+        Some(IncomingRef::Message(message.into()))
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.receiver.lent = None;
+        self.receiver.end_packet();
     }
 }
 

@@ -53,9 +53,13 @@ pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the kernel is asked about a peer that is silent while our bytes wait.
 pub const KERNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The read window of a connection. 32 KiB loses nothing in streaming and is what an idle
-/// connection costs; larger windows cost a zero-fill at each read.
+/// The read window of a connection that streams. 32 KiB loses nothing; larger windows cost a
+/// zero-fill at each read.
 pub(crate) const READ_BUFFER_BYTES: usize = 32 << 10;
+
+/// The read window of one that does not: what an idle connection costs, and a small message waits
+/// for less of it to be zeroed. One read that fills it makes it a streaming one.
+pub(crate) const IDLE_READ_BYTES: usize = 4 << 10;
 
 /// Encoded bytes gathered before a write to the socket: one system call for many messages.
 pub(crate) const WRITE_BATCH_BYTES: usize = 64 << 10;
@@ -74,6 +78,17 @@ pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
 /// What a queued message costs beside its payload: its place in the queue (which may be twice as
 /// large as it is full) and the allocator's share. So floods of empty messages are bounded too.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 208;
+
+/// How large the read buffer may be in which a session's packet lies: twice the read window and the
+/// largest packet.
+pub(crate) const PACKET_BUFFER_BYTES: usize = 2 * (READ_BUFFER_BYTES + (64 << 10));
+
+/// Sent messages of up to this size share the queue's packets: four at least fill one. Longer ones
+/// have a place of their own.
+pub(crate) const PACKED_BYTES: usize = 8 << 10;
+
+/// Received plain messages of up to this size share packets; a longer one is not copied once more.
+pub(crate) const PACKED_RECEIVED_BYTES: usize = 1 << 10;
 
 /// What a message queued under `Conflate` costs beside that and the bytes of its key: the places of
 /// the key in the index and of the count of what it replaced.
@@ -134,6 +149,10 @@ pub const SPILL_BYTES: u64 = 1 << 30;
 pub(crate) const SPILL_CHUNK_BYTES: usize = 256 << 10;
 
 // ---- Sockets, dialing and the server ----
+
+/// How much may wait unsent in the kernel (TCP_NOTSENT_LOWAT): two batches, so that the socket never
+/// runs dry, and a pong, an acknowledgement or an answer never waits behind megabytes.
+pub(crate) const NOT_SENT_BYTES: u32 = 2 * WRITE_BATCH_BYTES as u32;
 
 /// Idle time before TCP sends its first keepalive probe. Heartbeats find a dead peer first; this
 /// keeps the entries of NATs and firewalls alive (the shortest common timeout is 60 s) and clears

@@ -4,9 +4,33 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 
 use crate::ws;
+
+/// The same request, no longer a part of the HTTP server's read buffer, which an open connection
+/// would keep in memory.
+pub(crate) fn apart(request: Request<()>) -> Request<()> {
+    let (mut parts, ()) = request.into_parts();
+    parts.headers = headers_apart(&parts.headers);
+    if let Ok(uri) = parts.uri.to_string().parse() {
+        parts.uri = uri;
+    }
+    Request::from_parts(parts, ())
+}
+
+/// The same headers with values of their own.
+pub(crate) fn headers_apart(headers: &HeaderMap) -> HeaderMap {
+    let mut own = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+        copy.set_sensitive(value.is_sensitive());
+        own.append(name, copy);
+    }
+    own
+}
 
 /// An answer other than 101: why a request did not become a WebSocket.
 ///

@@ -11,7 +11,7 @@ use crate::{
     budget::Share,
     defaults::{CONFLATE_OVERHEAD_BYTES, IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES},
     error::ConnectionError,
-    message::{Batch, Gap, Incoming, Message, push_gap},
+    message::{Batch, Gap, Incoming, Item, Items, Message, count_messages, push_gap_item},
     options::{Options, Overflow},
     stats::QueueStats,
 };
@@ -30,7 +30,7 @@ pub(crate) struct Pushed {
 }
 
 struct State {
-    queue: Batch,
+    queue: Items,
     /// Bytes in `queue` and in the receiver's hands that it has not reported as taken.
     bytes: usize,
     high_water: usize,
@@ -59,21 +59,6 @@ pub(crate) struct Taken {
     pub(crate) messages: u64,
 }
 
-impl Taken {
-    pub(crate) fn add(&mut self, item: &Incoming) {
-        self.bytes += item.cost();
-        self.messages += u64::from(is_message(item));
-    }
-}
-
-fn is_message(item: &Incoming) -> bool {
-    matches!(item, Incoming::Message(_))
-}
-
-pub(crate) fn count_messages(items: &Batch) -> u64 {
-    items.iter().filter(|item| is_message(item)).count() as u64
-}
-
 /// One task pushes (the pump), one takes (the receiver).
 pub(crate) struct Inbox {
     state: Mutex<State>,
@@ -91,7 +76,7 @@ impl Inbox {
             limit: options.inbox_bytes,
             overflow: options.overflow.clone(),
             state: Mutex::new(State {
-                queue: Batch::new(),
+                queue: Items::new(),
                 bytes: 0,
                 high_water: 0,
                 oldest: None,
@@ -119,8 +104,9 @@ impl Inbox {
         let receiver = {
             let mut state = self.state.lock().unwrap();
             if state.receiver_gone {
-                state.appended += count_messages(batch);
-                state.discard(batch);
+                let mut items = batch.drain(..).map(Item::One).collect();
+                state.appended += count_messages(&items);
+                state.discard(&mut items);
                 return pushed;
             }
             while let Some(item) = batch.pop_front() {
@@ -258,7 +244,7 @@ impl Inbox {
     /// have been consumed since.
     pub(crate) fn take(
         &self,
-        local: &mut Batch,
+        local: &mut Items,
         taken: &mut Taken,
         cx: &Context<'_>,
     ) -> Poll<Result<(), End>> {
@@ -297,7 +283,7 @@ impl Inbox {
 
     /// The receiver was dropped, with what it had not handed out: from now on what arrives is
     /// counted and discarded.
-    pub(crate) fn receiver_gone(&self, local: &mut Batch) {
+    pub(crate) fn receiver_gone(&self, local: &mut Items) {
         let pump = {
             let mut state = self.state.lock().unwrap();
             state.receiver_gone = true;
@@ -330,26 +316,26 @@ impl Inbox {
         self.state.lock().unwrap().appended as i64
     }
 
-    /// Moves messages while there is room, whatever the policy; the rest waits.
-    pub(crate) fn push_while_room(&self, batch: &mut Batch, now: Instant) {
-        if batch.is_empty() {
+    /// Moves items while there is room, whatever the policy; the rest waits.
+    pub(crate) fn push_while_room(&self, items: &mut Items, now: Instant) {
+        if items.is_empty() {
             return;
         }
         let receiver = {
             let mut state = self.state.lock().unwrap();
             if state.receiver_gone {
-                state.appended += count_messages(batch);
-                state.discard(batch);
+                state.appended += count_messages(items);
+                state.discard(items);
                 return;
             }
-            while let Some(item) = batch.pop_front() {
+            while let Some(item) = items.pop_front() {
                 match item {
-                    Incoming::Gap(gap) => state.append_gap(gap, now),
-                    Incoming::Message(message) if state.make_room(message.cost(), self.limit) => {
-                        state.append(message, None, now);
+                    Item::One(Incoming::Gap(gap)) => state.append_gap(gap, now),
+                    item if state.make_room(item.cost(), self.limit) => {
+                        state.append_item(item, None, now);
                     }
-                    message => {
-                        batch.push_front(message);
+                    item => {
+                        items.push_front(item);
                         break;
                     }
                 }
@@ -368,14 +354,14 @@ impl Inbox {
     }
 
     /// Puts back, before everything else, what was taken and not handed out.
-    pub(crate) fn put_back(&self, mut local: Batch) {
+    pub(crate) fn put_back(&self, mut local: Items) {
         let mut state = self.state.lock().unwrap();
         local.append(&mut state.queue);
         state.queue = local;
     }
 
     /// Takes everything, for moving it to another inbox.
-    pub(crate) fn drain(&self) -> Batch {
+    pub(crate) fn drain(&self) -> Items {
         let mut state = self.state.lock().unwrap();
         let bytes = state.bytes;
         state.release(Taken { bytes, messages: 0 });
@@ -386,7 +372,7 @@ impl Inbox {
     pub(crate) fn stats(&self, now: Instant) -> (QueueStats, u64, u64) {
         let state = self.state.lock().unwrap();
         let queue = QueueStats {
-            messages: state.queue.len(),
+            messages: count_messages(&state.queue) as usize,
             bytes: state.bytes,
             high_water: state.high_water,
             limit: self.limit,
@@ -412,7 +398,7 @@ impl State {
         self.bytes + self.conflation.as_ref().map_or(0, |it| it.bytes)
     }
 
-    fn discard(&mut self, items: &mut Batch) {
+    fn discard(&mut self, items: &mut Items) {
         let messages = count_messages(items);
         self.discarded += messages;
         if !self.abandoned {
@@ -432,9 +418,13 @@ impl State {
     }
 
     fn append(&mut self, message: Message, key: Option<Key>, now: Instant) {
-        let cost = message.cost();
-        self.appended += 1;
-        self.queue.push_back(Incoming::Message(message));
+        self.append_item(Item::One(Incoming::Message(message)), key, now);
+    }
+
+    fn append_item(&mut self, item: Item, key: Option<Key>, now: Instant) {
+        let cost = item.cost();
+        self.appended += item.messages();
+        self.queue.push_back(item);
         self.charge(cost, now);
         if let Some(conflation) = &mut self.conflation {
             conflation.appended(key);
@@ -443,7 +433,7 @@ impl State {
 
     /// A gap has its place, however full it is.
     fn append_gap(&mut self, gap: Gap, now: Instant) {
-        if push_gap(&mut self.queue, gap) {
+        if push_gap_item(&mut self.queue, gap) {
             self.charge(MESSAGE_OVERHEAD_BYTES, now);
             if let Some(conflation) = &mut self.conflation {
                 conflation.appended(None);
@@ -468,22 +458,21 @@ impl State {
         let (mut messages, mut bytes, mut freed) = (0, 0, 0);
         while freed < cost {
             match self.queue.pop_front() {
-                Some(Incoming::Message(message)) => {
-                    freed += message.cost();
-                    let len = message.len() as u64;
-                    messages += 1;
-                    self.taken += 1;
-                    bytes += len;
-                    marks.dropped(1, len);
-                }
-                Some(Incoming::Gap(gap)) => {
+                Some(Item::One(Incoming::Gap(gap))) => {
                     self.bytes -= MESSAGE_OVERHEAD_BYTES;
                     marks.join(gap);
+                }
+                Some(item) => {
+                    freed += item.cost();
+                    messages += item.messages();
+                    self.taken += item.messages();
+                    bytes += item.payload();
+                    marks.dropped(item.messages(), item.payload());
                 }
                 None => break,
             }
         }
-        let mut marks = marks.into_batch();
+        let mut marks = marks.into_items();
         self.bytes = self.bytes - freed + marks.len() * MESSAGE_OVERHEAD_BYTES;
         marks.append(&mut self.queue);
         self.queue = marks;
@@ -496,7 +485,7 @@ impl State {
         let used = self.used();
         let conflation = self.conflation.as_mut()?;
         let index = conflation.index_of(key)?;
-        let Some(Incoming::Message(old)) = self.queue.get_mut(index) else {
+        let Some(Item::One(Incoming::Message(old))) = self.queue.get_mut(index) else {
             return None;
         };
         let after = used - old.cost() + message.cost();
@@ -513,11 +502,11 @@ impl State {
 
     /// Moves what is queued to the receiver. What may still be dropped or replaced by newer data
     /// stays where it can be, but for the first.
-    fn hand_over(&mut self, local: &mut Batch, one_by_one: bool) {
+    fn hand_over(&mut self, local: &mut Items, one_by_one: bool) {
         if let Some(conflation) = &mut self.conflation {
             if let Some(gap) = conflation.popped() {
                 self.bytes += MESSAGE_OVERHEAD_BYTES;
-                local.push_back(Incoming::Gap(gap));
+                local.push_back(Item::One(Incoming::Gap(gap)));
             }
             local.extend(self.queue.pop_front());
         } else if one_by_one {
@@ -593,11 +582,12 @@ impl Marks {
         }
     }
 
-    fn into_batch(self) -> Batch {
+    fn into_items(self) -> Items {
         let dropped =
             |(messages, bytes)| (messages > 0).then_some(Gap::Dropped { messages, bytes });
         let marks = [dropped(self.before), self.reconnected, dropped(self.after)];
-        marks.into_iter().flatten().map(Incoming::Gap).collect()
+        let gaps = marks.into_iter().flatten();
+        gaps.map(|gap| Item::One(Incoming::Gap(gap))).collect()
     }
 }
 

@@ -33,7 +33,7 @@ mod ws;
 pub use budget::Budget;
 pub use client::{Attempt, Client, Reconnect, Setup, connect};
 pub use connect_error::{ConnectError, ConnectPhase};
-pub use connection::{Connection, MessageSink, Receiver, Sender};
+pub use connection::{Batch, Connection, MessageSink, Receiver, Sender};
 pub use doctor::doctor;
 pub use error::{
     BoxError, Close, CloseCode, CloseReport, ConnectionError, DeliveryError, FlushError, SendError,
@@ -41,7 +41,7 @@ pub use error::{
 };
 pub use events::{Event, Events};
 pub use handshake::Rejection;
-pub use message::{Gap, Incoming, Message};
+pub use message::{Gap, Incoming, IncomingRef, IntoMessage, Message, MessageRef};
 pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};
 pub use server::{PeerAddr, Server, ServerBuilder, ServerLimits, ServerStats, ShutdownReport};
 pub use session::{

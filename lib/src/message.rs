@@ -1,44 +1,55 @@
 //! What travels: text or binary messages, and gaps where something is missing.
 
 use bytes::Bytes;
-use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, ops::Range, sync::Arc, time::Duration};
+use unstall_proto::{self as proto, Kind};
 
-use crate::defaults::MESSAGE_OVERHEAD_BYTES;
+use crate::defaults::{MESSAGE_OVERHEAD_BYTES, PACKET_BUFFER_BYTES};
 use crate::error::ConnectionError;
 
 /// Payloads up to this many bytes live inside the [`Message`] itself.
-const INLINE_BYTES: usize = 70;
+const SHORT_BYTES: usize = 64;
+
+/// A short payload. Copied and moved in whole words, which the processor forwards from one step to
+/// the next: field by field, each step would wait for the one before.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct Short {
+    /// Behind `len` there is anything.
+    bytes: [u8; SHORT_BYTES],
+    text: bool,
+    len: u8,
+}
 
 #[derive(Clone)]
 enum Payload {
-    Inline { len: u8, bytes: [u8; INLINE_BYTES] },
-    Shared(Bytes),
+    Short(Short),
+    Shared { bytes: Bytes, text: bool },
 }
 
-impl Payload {
-    fn inline(payload: &[u8]) -> Option<Payload> {
-        let len = payload.len();
-        (len <= INLINE_BYTES).then(|| {
-            let mut bytes = [0; INLINE_BYTES];
-            bytes[..len].copy_from_slice(payload);
-            Payload::Inline {
-                len: len as u8,
-                bytes,
-            }
-        })
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Payload::Inline { len, bytes } => &bytes[..*len as usize],
-            Payload::Shared(bytes) => bytes,
+impl Short {
+    /// The payload that begins `buffer`, which may go on behind it; `None` if it is not short.
+    #[inline]
+    fn copied(text: bool, buffer: &[u8], len: usize) -> Option<Short> {
+        if len > SHORT_BYTES {
+            return None;
         }
+        let bytes = match buffer.first_chunk() {
+            Some(bytes) => *bytes,
+            None => {
+                let mut bytes = [0; SHORT_BYTES];
+                bytes[..len].copy_from_slice(&buffer[..len]);
+                bytes
+            }
+        };
+        let len = len as u8;
+        Some(Short { bytes, text, len })
     }
 }
 
 /// A text or binary message (RFC 6455 §5.6).
 ///
-/// Payloads of up to 70 bytes are stored inside the value, larger ones are shared, so a clone never
+/// Payloads of up to 64 bytes are stored inside the value, larger ones are shared, so a clone never
 /// copies more than that. A received message pins at most five times its own size in memory.
 ///
 /// ```
@@ -48,10 +59,7 @@ impl Payload {
 /// assert!(Message::from(vec![1u8, 2]).as_text().is_none());
 /// ```
 #[derive(Clone)]
-pub struct Message {
-    text: bool,
-    payload: Payload,
-}
+pub struct Message(Payload);
 
 impl Message {
     /// A text message.
@@ -60,65 +68,133 @@ impl Message {
     }
 
     /// A binary message. `Vec<u8>`, `Bytes` and `&'static [u8]` are taken without a copy when they
-    /// are longer than 70 bytes.
+    /// are longer than 64 bytes.
     pub fn binary(payload: impl Into<Bytes>) -> Message {
         Message::new(false, payload.into())
     }
 
-    pub(crate) fn new(text: bool, payload: Bytes) -> Message {
-        let payload = Payload::inline(&payload).unwrap_or(Payload::Shared(payload));
-        Message { text, payload }
+    pub(crate) fn new(text: bool, bytes: Bytes) -> Message {
+        Message(match Short::copied(text, &bytes, bytes.len()) {
+            Some(short) => Payload::Short(short),
+            None => Payload::Shared { bytes, text },
+        })
     }
 
     /// A message whose payload is a slice of a read buffer of up to `buffer` bytes: copied out where
     /// keeping the slice would pin more than four times the message.
     pub(crate) fn received(text: bool, slice: Bytes, buffer: usize) -> Message {
-        if slice.len() < buffer / 4 {
-            Message::copied(text, &slice)
-        } else {
-            Message::new(text, slice)
+        match slice.len() < buffer / 4 {
+            true => Message::copied(text, &slice),
+            false => Message::new(text, slice),
         }
+    }
+
+    /// A message that may be kept: its payload is no longer a part of anything larger.
+    pub(crate) fn apart(self) -> Message {
+        match self.0 {
+            Payload::Short(_) => self,
+            Payload::Shared { bytes, text } => Message::copied(text, &bytes),
+        }
+    }
+
+    /// The next message of a packet, if it is short and not the last: nothing but its words is
+    /// moved.
+    #[inline(always)]
+    pub(crate) fn cut_short(packet: &mut proto::Batch) -> Option<Message> {
+        let short = packet.next_if(|kind, buffer, len| match buffer.first_chunk() {
+            Some(bytes) if len <= SHORT_BYTES => Some(Short {
+                bytes: *bytes,
+                text: kind == Kind::Text,
+                len: len as u8,
+            }),
+            _ => None,
+        })?;
+        Some(Message(Payload::Short(short)))
+    }
+
+    fn cut_out(text: bool, buffer: &Bytes, range: Range<usize>) -> Message {
+        match Short::copied(text, &buffer[range.start..], range.len()) {
+            Some(short) => Message(Payload::Short(short)),
+            None => Message::copied(text, &buffer[range]),
+        }
+    }
+
+    /// The next message of a packet.
+    #[inline]
+    pub(crate) fn cut(packet: &mut proto::Batch) -> Option<Message> {
+        packet.next_as(|kind, bytes, range| {
+            let text = kind == Kind::Text;
+            let whole = range.len() == bytes.len();
+            match whole || range.len() >= PACKET_BUFFER_BYTES / 4 {
+                true => Message::new(text, bytes.slice(range)),
+                false => Message::cut_out(text, bytes, range),
+            }
+        })
     }
 
     /// A message with a payload of its own.
     pub(crate) fn copied(text: bool, payload: &[u8]) -> Message {
-        let payload = Payload::inline(payload)
-            .unwrap_or_else(|| Payload::Shared(Bytes::copy_from_slice(payload)));
-        Message { text, payload }
+        Message(match Short::copied(text, payload, payload.len()) {
+            Some(short) => Payload::Short(short),
+            None => Payload::Shared {
+                bytes: Bytes::copy_from_slice(payload),
+                text,
+            },
+        })
     }
 
     /// Whether this is a text message.
+    #[inline]
     pub fn is_text(&self) -> bool {
-        self.text
+        match &self.0 {
+            Payload::Short(short) => short.text,
+            Payload::Shared { text, .. } => *text,
+        }
     }
 
     /// The text, if this is a text message. Checks the encoding again, so it takes time in
     /// proportion to the length; keep the result rather than asking twice.
     pub fn as_text(&self) -> Option<&str> {
-        if !self.text {
+        if !self.is_text() {
             return None;
         }
         std::str::from_utf8(self.as_bytes()).ok()
     }
 
     /// The payload, of either kind.
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        self.payload.as_slice()
-    }
-
-    /// The payload, of either kind, without a copy if it is longer than 70 bytes.
-    pub fn into_bytes(self) -> Bytes {
-        match self.payload {
-            Payload::Shared(bytes) => bytes,
-            inline => Bytes::copy_from_slice(inline.as_slice()),
+        match &self.0 {
+            Payload::Short(short) => &short.bytes[..usize::from(short.len).min(SHORT_BYTES)],
+            Payload::Shared { bytes, .. } => bytes,
         }
     }
 
-    /// The payload where it is shared already, else `Err` with the inline bytes.
-    pub(crate) fn shared(&self) -> Result<&Bytes, &[u8]> {
-        match &self.payload {
-            Payload::Shared(bytes) => Ok(bytes),
-            inline => Err(inline.as_slice()),
+    /// The payload, of either kind, without a copy if it is longer than 64 bytes.
+    pub fn into_bytes(self) -> Bytes {
+        match self.0 {
+            Payload::Shared { bytes, .. } => bytes,
+            Payload::Short(_) => Bytes::copy_from_slice(self.as_bytes()),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        kind(self.is_text())
+    }
+
+    /// The payload as the protocol takes it.
+    pub(crate) fn payload(&self) -> proto::Payload<'_> {
+        match self.as_text() {
+            Some(text) => proto::Payload::Text(text),
+            None => proto::Payload::Binary(self.as_bytes()),
+        }
+    }
+
+    /// The payload, shared.
+    pub(crate) fn bytes(&self) -> Bytes {
+        match &self.0 {
+            Payload::Shared { bytes, .. } => bytes.clone(),
+            Payload::Short(_) => Bytes::copy_from_slice(self.as_bytes()),
         }
     }
 
@@ -154,7 +230,7 @@ impl fmt::Debug for Message {
 
 impl PartialEq for Message {
     fn eq(&self, other: &Message) -> bool {
-        self.text == other.text && self.as_bytes() == other.as_bytes()
+        self.is_text() == other.is_text() && self.as_bytes() == other.as_bytes()
     }
 }
 
@@ -196,6 +272,65 @@ impl From<Bytes> for Message {
     }
 }
 
+/// What can be sent: a [`Message`] or a reference to one, `&str` and `String` as text; `&[u8]`,
+/// `&[u8; N]`, `Vec<u8>` and `Bytes` as binary. Short payloads are encoded where they lie.
+pub trait IntoMessage: Into<Message> + Borrowed {}
+
+impl<T: Into<Message> + Borrowed> IntoMessage for T {}
+
+pub(crate) use borrowed::Borrowed;
+
+mod borrowed {
+    use super::Message;
+    use bytes::Bytes;
+
+    /// A payload as it lies in its owner. Text is UTF-8.
+    pub trait Borrowed {
+        fn is_text(&self) -> bool;
+        fn payload(&self) -> &[u8];
+    }
+
+    macro_rules! borrowed {
+        ($([$($generics:tt)*] $kind:ty, $text:expr, $payload:expr;)*) => {$(
+            impl<$($generics)*> Borrowed for $kind {
+                #[inline]
+                fn is_text(&self) -> bool {
+                    let text: fn(&Self) -> bool = $text;
+                    text(self)
+                }
+                #[inline]
+                fn payload(&self) -> &[u8] {
+                    let payload: fn(&Self) -> &[u8] = $payload;
+                    payload(self)
+                }
+            }
+        )*};
+    }
+    borrowed! {
+        [] Message, |it| Message::is_text(it), |it| Message::as_bytes(it);
+        [] &Message, |it| Message::is_text(it), |it| Message::as_bytes(it);
+        [] &str, |_| true, |it| str::as_bytes(it);
+        [] String, |_| true, |it| str::as_bytes(it);
+        [] &[u8], |_| false, |it| it;
+        [const N: usize] &[u8; N], |_| false, |it| it.as_slice();
+        [] Vec<u8>, |_| false, |it| it;
+        [] Bytes, |_| false, |it| it;
+    }
+}
+
+impl From<&Message> for Message {
+    fn from(message: &Message) -> Message {
+        message.clone()
+    }
+}
+
+pub(crate) fn kind(text: bool) -> Kind {
+    match text {
+        true => Kind::Text,
+        false => Kind::Binary,
+    }
+}
+
 /// What [`recv`](crate::Receiver::recv) yields: a message, or the place where some are missing.
 #[derive(Clone, Debug)]
 pub enum Incoming {
@@ -220,6 +355,65 @@ impl Incoming {
             Incoming::Gap(_) => MESSAGE_OVERHEAD_BYTES,
         }
     }
+}
+
+/// A received message, borrowed from the packet it came in: nothing is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageRef<'a> {
+    text: bool,
+    payload: &'a [u8],
+}
+
+impl<'a> MessageRef<'a> {
+    /// Whether this is a text message.
+    pub fn is_text(&self) -> bool {
+        self.text
+    }
+
+    /// The text, if this is a text message. Checks the encoding again, so it takes time in
+    /// proportion to the length.
+    pub fn as_text(&self) -> Option<&'a str> {
+        self.text
+            .then(|| std::str::from_utf8(self.payload).ok())
+            .flatten()
+    }
+
+    /// The payload, of either kind.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// A message of its own, to keep.
+    pub fn to_message(&self) -> Message {
+        Message::copied(self.text, self.payload)
+    }
+}
+
+impl<'a> From<&'a Message> for MessageRef<'a> {
+    fn from(message: &'a Message) -> MessageRef<'a> {
+        MessageRef {
+            text: message.is_text(),
+            payload: message.as_bytes(),
+        }
+    }
+}
+
+impl<'a> From<proto::MessageRef<'a>> for MessageRef<'a> {
+    fn from(message: proto::MessageRef<'a>) -> MessageRef<'a> {
+        MessageRef {
+            text: message.kind == Kind::Text,
+            payload: message.payload,
+        }
+    }
+}
+
+/// What a [`Batch`](crate::Batch) yields: a borrowed message, or the place where some are missing.
+#[derive(Clone, Copy, Debug)]
+pub enum IncomingRef<'a> {
+    /// A message, in the order in which the peer sent it.
+    Message(MessageRef<'a>),
+    /// Here something is missing. Nothing goes missing without one.
+    Gap(&'a Gap),
 }
 
 /// What is missing at a place in the received stream, and why.
@@ -278,8 +472,85 @@ impl Gap {
     }
 }
 
+/// What has a place in a queue of received messages.
+#[derive(Debug)]
+pub(crate) enum Item {
+    One(Incoming),
+    /// A message that is a small part of its read buffer: to be copied out where it may be kept.
+    Part(Message),
+    /// Many messages, still encoded: the receiver cuts them.
+    Packet(proto::Batch),
+}
+
+impl Item {
+    pub(crate) fn messages(&self) -> u64 {
+        match self {
+            Item::One(incoming) => u64::from(matches!(incoming, Incoming::Message(_))),
+            Item::Part(_) => 1,
+            Item::Packet(packet) => packet.remaining(),
+        }
+    }
+
+    /// What it costs in a queue.
+    pub(crate) fn cost(&self) -> usize {
+        match self {
+            Item::One(incoming) => incoming.cost(),
+            Item::Part(message) => message.cost(),
+            Item::Packet(packet) => packet_cost(packet),
+        }
+    }
+
+    /// The bytes of its payloads.
+    pub(crate) fn payload(&self) -> u64 {
+        match self {
+            Item::One(Incoming::Message(message)) => message.len() as u64,
+            Item::One(Incoming::Gap(_)) => 0,
+            Item::Part(message) => message.len() as u64,
+            Item::Packet(packet) => packet.payload(),
+        }
+    }
+}
+
+/// What the messages cost that are left of a packet.
+pub(crate) fn packet_cost(packet: &proto::Batch) -> usize {
+    packet.payload() as usize + packet.remaining() as usize * MESSAGE_OVERHEAD_BYTES
+}
+
 /// Received messages and gaps in order.
+pub(crate) type Items = VecDeque<Item>;
+
+/// The same one by one, for the policies that look at each.
 pub(crate) type Batch = VecDeque<Incoming>;
+
+pub(crate) fn unpacked(items: &mut Items) -> Batch {
+    let mut batch = Batch::with_capacity(items.len());
+    for item in items.drain(..) {
+        match item {
+            Item::One(incoming) => batch.push_back(incoming),
+            Item::Part(message) => batch.push_back(Incoming::Message(message.apart())),
+            Item::Packet(mut packet) => {
+                let messages = std::iter::from_fn(|| Message::cut(&mut packet));
+                batch.extend(messages.map(Incoming::Message));
+            }
+        }
+    }
+    batch
+}
+
+pub(crate) fn count_messages(items: &Items) -> u64 {
+    items.iter().map(Item::messages).sum()
+}
+
+/// [`push_gap`] among items.
+pub(crate) fn push_gap_item(items: &mut Items, gap: Gap) -> bool {
+    if let Some(Item::One(Incoming::Gap(back))) = items.back_mut()
+        && back.join(&gap)
+    {
+        return false;
+    }
+    items.push_back(Item::One(Incoming::Gap(gap)));
+    true
+}
 
 /// Puts a gap at the back; `true` if it took a place of its own. However much goes missing while
 /// nobody reads, what stands for it stays small.
@@ -300,9 +571,9 @@ mod tests {
     #[test]
     fn message_is_no_larger_than_its_queue_place_is_charged() {
         assert!(
-            2 * size_of::<Incoming>() <= MESSAGE_OVERHEAD_BYTES,
+            2 * size_of::<Item>() <= MESSAGE_OVERHEAD_BYTES,
             "{}",
-            size_of::<Incoming>()
+            size_of::<Item>()
         );
     }
 
@@ -320,8 +591,30 @@ mod tests {
     }
 
     #[test]
+    fn short_messages_are_cut_alike_in_the_middle_of_a_packet_and_at_its_end() {
+        let mut records = proto::Records::default();
+        let texts: Vec<String> = (0..=SHORT_BYTES + 1).map(|len| "x".repeat(len)).collect();
+        for text in &texts {
+            assert!(records.push(text.as_str()));
+        }
+        let (mut packet, mut again) = {
+            let packet = records.into_batch();
+            (packet.clone(), packet)
+        };
+        for text in &texts {
+            assert_eq!(
+                Message::cut(&mut packet),
+                Some(Message::from(text.as_str()))
+            );
+            let cut = Message::cut_short(&mut again).or_else(|| Message::cut(&mut again));
+            assert_eq!(cut, Some(Message::from(text.as_str())));
+        }
+        assert!(packet.is_finished() && again.is_finished());
+    }
+
+    #[test]
     fn text_and_binary_round_trip_at_the_inline_edge() {
-        for len in [0, 1, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, 5000] {
+        for len in [0, 1, SHORT_BYTES - 1, SHORT_BYTES, SHORT_BYTES + 1, 5000] {
             let text = "x".repeat(len);
             assert_eq!(Message::from(text.as_str()).as_text(), Some(text.as_str()));
             assert_eq!(Message::from(text.clone()), Message::from(text.as_str()));

@@ -16,29 +16,46 @@ use tokio::{
 
 use crate::{
     budget::{Budget, Share},
-    defaults::IDLE_QUEUE_PLACES,
+    defaults::{IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES},
     error::{ConnectionError, FlushError, SendError, SendRefusal, TrySendError},
-    message::Message,
+    message::{IntoMessage, Message, kind},
     options::Options,
     stats::QueueStats,
 };
+use unstall_proto::{
+    self as proto, Kind, Records,
+    limits::{PACKET_FILL, RECORD_OVERHEAD},
+};
 
-/// A message in the outbox, with the moment from which it is no longer worth sending.
+/// What has a place in the outbox.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    One(Queued),
+    Packed(Packed),
+}
+
+/// A message with a place of its own, and the moment from which it is no longer worth sending.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) message: Message,
-    /// Its place among all ever accepted, from 0.
     number: u64,
     pub(crate) expires: Option<Instant>,
 }
 
+/// Short messages in a row, encoded by those who sent them.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    pub(crate) records: Records,
+    /// The place of the first among all messages ever accepted, from 0.
+    pub(crate) first: u64,
+}
+
 /// What became of messages that the pump took: they are in the socket, or expired unsent.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
     messages: usize,
-    /// What the outbox gets back: queue bytes and permits.
+    /// The bytes of the queue that the outbox gets back.
     cost: usize,
-    permits: usize,
     /// Everything before this number is done with.
     upto: u64,
 }
@@ -47,10 +64,78 @@ impl Done {
     pub(crate) fn upto(&self) -> u64 {
         self.upto
     }
+
+    pub(crate) fn add(&mut self, more: Done) {
+        self.messages += more.messages;
+        self.cost += more.cost;
+        self.upto = more.upto;
+    }
+
+    /// One message of a packet.
+    pub(crate) fn add_cut(&mut self, payload: usize, number: u64) {
+        self.messages += 1;
+        self.cost += payload + MESSAGE_OVERHEAD_BYTES;
+        self.upto = number + 1;
+    }
+}
+
+impl Entry {
+    /// Its share of what is done, once it is.
+    pub(crate) fn done(&self) -> Done {
+        match self {
+            Entry::One(queued) => Done {
+                messages: 1,
+                cost: queued.message.cost(),
+                upto: queued.number + 1,
+            },
+            Entry::Packed(packed) => {
+                let messages = packed.records.messages();
+                let payload = packed.records.cost() - messages * RECORD_OVERHEAD;
+                Done {
+                    messages: messages as usize,
+                    cost: payload as usize + messages as usize * MESSAGE_OVERHEAD_BYTES,
+                    upto: packed.first + messages,
+                }
+            }
+        }
+    }
+
+    fn first(&self) -> u64 {
+        match self {
+            Entry::One(queued) => queued.number,
+            Entry::Packed(packed) => packed.first,
+        }
+    }
+}
+
+impl Packed {
+    /// What is left of a packet that was being cut.
+    pub(crate) fn again(mut left: proto::Batch, first: u64) -> Packed {
+        let mut records = Records::default();
+        while let Some(message) = left.next_ref() {
+            // They came out of one packet, so they fit into one.
+            records.push_bytes(message.kind, message.payload);
+        }
+        Packed { records, first }
+    }
+}
+
+fn messages(entries: VecDeque<Entry>) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::One(queued) => messages.push(queued.message),
+            Entry::Packed(packed) => {
+                let mut packet = packed.records.into_batch();
+                messages.extend(std::iter::from_fn(|| Message::cut(&mut packet)));
+            }
+        }
+    }
+    messages
 }
 
 struct State {
-    queue: VecDeque<Queued>,
+    queue: VecDeque<Entry>,
     /// Bytes in `queue` and in the pump's hands that are not yet on the socket.
     bytes: usize,
     high_water: usize,
@@ -79,8 +164,6 @@ struct State {
 /// Many tasks push (the senders), one takes (the pump).
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    /// One permit a byte: who waits for room waits here, in order.
-    room: Semaphore,
     /// One permit: whoever has to wait for room or for the budget waits his turn.
     turn: Semaphore,
     written: Notify,
@@ -111,18 +194,12 @@ impl Outbox {
                 senders: 0,
                 pump: None,
             }),
-            room: Semaphore::new(limit),
             turn: Semaphore::new(1),
             written: Notify::new(),
             budget: options.budget.clone(),
             limit,
             max_message: AtomicUsize::new(options.max_message_bytes),
         }
-    }
-
-    /// What a message draws from `room`: a message over the limit takes all of it.
-    fn permits(&self, message: &Message) -> u32 {
-        message.cost().min(self.limit) as u32
     }
 
     fn check_size(&self, message: &Message) -> Result<(), SendRefusal> {
@@ -132,6 +209,61 @@ impl Outbox {
         } else {
             Ok(())
         }
+    }
+
+    /// Queues a short message if there is room and nobody waits for it. `false`: it goes the long
+    /// way, which says why.
+    pub(crate) fn push_short(&self, text: bool, payload: &[u8]) -> bool {
+        let longest = PACKED_BYTES.min(self.max_message.load(Ordering::Relaxed));
+        if payload.len() > longest || self.turn.available_permits() == 0 {
+            return false;
+        }
+        let pump = {
+            let mut state = self.state.lock().unwrap();
+            if state.ended.is_some() || !state.make_room(payload.len(), self.limit) {
+                return false;
+            }
+            state.append_short(kind(text), payload);
+            state.pump.take()
+        };
+        pump.into_iter().for_each(Waker::wake);
+        true
+    }
+
+    /// Queues short messages under one lock until one is not short or finds no room: that one.
+    /// `None`: all that `messages` had, or a packet's worth of them.
+    pub(crate) fn push_run<M: IntoMessage>(
+        &self,
+        messages: &mut impl Iterator<Item = M>,
+    ) -> Option<M> {
+        let longest = PACKED_BYTES.min(self.max_message.load(Ordering::Relaxed));
+        let may_push = self.turn.available_permits() > 0;
+        let mut left = None;
+        let pump = {
+            let mut state = self.state.lock().unwrap();
+            let may_push = may_push && state.ended.is_none();
+            let mut bytes = 0;
+            while bytes < PACKET_FILL
+                && let Some(message) = messages.next()
+            {
+                let payload = message.payload();
+                if !may_push
+                    || payload.len() > longest
+                    || !state.make_room(payload.len(), self.limit)
+                {
+                    left = Some(message);
+                    break;
+                }
+                bytes += payload.len() + 1;
+                state.append_short(kind(message.is_text()), payload);
+            }
+            match state.queue.is_empty() {
+                true => None,
+                false => state.pump.take(),
+            }
+        };
+        pump.into_iter().for_each(Waker::wake);
+        left
     }
 
     /// Waits for room and queues the message. Dropped before it resolves: the message was not
@@ -161,25 +293,21 @@ impl Outbox {
         self.expire(Instant::now());
         // Closed at the end of the connection: then `push` says why.
         let _turn = self.turn.acquire().await;
-        let permits = self.room.acquire_many(self.permits(&message)).await;
         loop {
             // Made before the look, so that nothing given back after it is missed.
             let freed = self.budget.as_ref().map(|budget| budget.freed());
             let written = self.written.notified();
             match self.push(message, expires) {
-                Ok(()) => {
-                    permits.into_iter().for_each(|permits| permits.forget());
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err((back, SendRefusal::Full)) => message = back,
                 Err((message, reason)) => return Err(SendError { message, reason }),
             }
-            // Only a budget refuses a message that has its permits.
-            if let Some(freed) = freed {
-                tokio::select! {
+            match freed {
+                None => written.await,
+                Some(freed) => tokio::select! {
                     () = freed => {}
                     () = written => {}
-                }
+                },
             }
         }
     }
@@ -198,16 +326,12 @@ impl Outbox {
         message: Message,
         expires: Option<Instant>,
     ) -> Result<(), (Message, SendRefusal)> {
-        let nobody_waits = self.turn.available_permits() > 0;
-        let permits = nobody_waits.then(|| self.room.try_acquire_many(self.permits(&message)));
-        let Some(Ok(permits)) = permits else {
+        if self.turn.available_permits() == 0 {
             let ended = self.state.lock().unwrap().ended.clone();
             let reason = ended.map_or(SendRefusal::Full, SendRefusal::Ended);
             return Err((message, reason));
-        };
-        self.push(message, expires)?;
-        permits.forget();
-        Ok(())
+        }
+        self.push(message, expires)
     }
 
     fn push(
@@ -221,26 +345,14 @@ impl Outbox {
                 let reason = SendRefusal::Ended(reason.clone());
                 return Err((message, reason));
             }
-            let bytes = state.bytes + message.cost();
-            if state.bytes == 0 {
-                state.share.cover_one(bytes);
-            } else if !state.share.cover(bytes) {
+            if !state.make_room(message.len(), self.limit) {
                 return Err((message, SendRefusal::Full));
             }
-            state.bytes = bytes;
-            state.high_water = state.high_water.max(bytes);
-            state.waiting += 1;
-            state.expiring |= expires.is_some();
-            if state.queue.is_empty() {
-                state.oldest = Some(Instant::now());
+            if expires.is_some() || message.len() > PACKED_BYTES {
+                state.append(message, expires);
+            } else {
+                state.append_short(message.kind(), message.as_bytes());
             }
-            let number = state.accepted;
-            state.accepted += 1;
-            state.queue.push_back(Queued {
-                message,
-                number,
-                expires,
-            });
             state.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);
@@ -279,7 +391,7 @@ impl Outbox {
     /// moment.
     pub(crate) fn take(
         &self,
-        batch: &mut VecDeque<Queued>,
+        batch: &mut VecDeque<Entry>,
         hold: Option<(Duration, usize)>,
         now: Instant,
         cx: &Context<'_>,
@@ -318,8 +430,6 @@ impl Outbox {
     /// Gives room back.
     pub(crate) fn release(&self, done: &Done) {
         self.state.lock().unwrap().release(done);
-        self.room.add_permits(done.permits);
-        // Room in the budget may be its own.
         self.written.notify_waiters();
     }
 
@@ -334,14 +444,6 @@ impl Outbox {
         self.max_message.fetch_min(bytes, Ordering::Relaxed);
     }
 
-    /// Counts a message of the pump as done with.
-    pub(crate) fn count(&self, queued: &Queued, done: &mut Done) {
-        done.messages += 1;
-        done.cost += queued.message.cost();
-        done.permits += self.permits(&queued.message) as usize;
-        done.upto = queued.number + 1;
-    }
-
     /// Drops queued messages whose time has passed, and makes room.
     pub(crate) fn expire(&self, now: Instant) -> u64 {
         let mut done = Done::default();
@@ -350,10 +452,13 @@ impl Outbox {
             if !state.expiring {
                 return 0;
             }
-            state.queue.retain(|queued| {
-                let keep = queued.expires.is_none_or(|expires| expires > now);
+            state.queue.retain(|entry| {
+                let keep = match entry {
+                    Entry::One(queued) => queued.expires.is_none_or(|expires| expires > now),
+                    Entry::Packed(_) => true,
+                };
                 if !keep {
-                    self.count(queued, &mut done);
+                    done.add(entry.done());
                 }
                 keep
             });
@@ -364,7 +469,6 @@ impl Outbox {
         }
         let expired = done.messages as u64;
         if expired > 0 {
-            self.room.add_permits(done.permits);
             self.written.notify_waiters();
         }
         expired
@@ -376,10 +480,10 @@ impl Outbox {
     }
 
     /// Puts back, before everything else, what the pump took and did not begin to write.
-    pub(crate) fn put_back(&self, mut batch: VecDeque<Queued>) {
+    pub(crate) fn put_back(&self, mut batch: VecDeque<Entry>) {
         let mut state = self.state.lock().unwrap();
         if let Some(first) = batch.front() {
-            state.taken = first.number;
+            state.taken = first.first();
             state.oldest = state.oldest_taken.take().or(state.oldest);
         }
         batch.append(&mut state.queue);
@@ -393,7 +497,6 @@ impl Outbox {
             let mut state = self.state.lock().unwrap();
             state.ended.get_or_insert(reason);
         }
-        self.room.close();
         self.turn.close();
         self.written.notify_waiters();
         if let Some(budget) = &self.budget {
@@ -407,7 +510,7 @@ impl Outbox {
         let unsent = std::mem::take(&mut state.queue);
         (state.bytes, state.waiting) = (0, 0);
         state.share.relax(0);
-        unsent.into_iter().map(|queued| queued.message).collect()
+        messages(unsent)
     }
 
     pub(crate) fn has_queued(&self) -> bool {
@@ -446,6 +549,54 @@ impl Outbox {
 }
 
 impl State {
+    /// Charges a message of so many bytes, if it fits. One always does.
+    #[inline]
+    fn make_room(&mut self, payload: usize, limit: usize) -> bool {
+        let bytes = self.bytes + payload + MESSAGE_OVERHEAD_BYTES;
+        if self.bytes == 0 {
+            self.share.cover_one(bytes);
+        } else if bytes > limit || !self.share.cover(bytes) {
+            return false;
+        }
+        self.bytes = bytes;
+        self.high_water = self.high_water.max(bytes);
+        self.waiting += 1;
+        if self.queue.is_empty() {
+            self.oldest = Some(Instant::now());
+        }
+        true
+    }
+
+    fn append(&mut self, message: Message, expires: Option<Instant>) {
+        self.expiring |= expires.is_some();
+        let number = self.accepted;
+        self.accepted += 1;
+        self.queue.push_back(Entry::One(Queued {
+            message,
+            number,
+            expires,
+        }));
+    }
+
+    #[inline]
+    fn append_short(&mut self, kind: Kind, payload: &[u8]) {
+        let first = self.accepted;
+        self.accepted += 1;
+        if let Some(Entry::Packed(packed)) = self.queue.back_mut()
+            && packed.records.push_bytes(kind, payload)
+        {
+            return;
+        }
+        // Behind a full packet comes another; a first message may stay alone.
+        let mut records = match self.queue.back() {
+            Some(Entry::Packed(_)) => Records::with_capacity(PACKET_FILL),
+            _ => Records::with_capacity(payload.len() + 8),
+        };
+        records.push_bytes(kind, payload);
+        self.queue
+            .push_back(Entry::Packed(Packed { records, first }));
+    }
+
     fn release(&mut self, done: &Done) {
         self.waiting -= done.messages;
         self.bytes -= done.cost;
@@ -458,7 +609,7 @@ impl State {
         self.settled = self.settled.max(upto);
         if self.settled >= self.taken {
             self.settled = match self.queue.front() {
-                Some(first) => first.number,
+                Some(first) => first.first(),
                 None => self.accepted,
             };
         }
@@ -497,11 +648,11 @@ mod tests {
         let cx = Context::from_waker(Waker::noop());
         let _ = outbox.take(&mut batch, None, Instant::now(), &cx);
         let mut done = Done::default();
-        for queued in &batch {
-            outbox.count(queued, &mut done);
+        for entry in &batch {
+            done.add(entry.done());
         }
         outbox.done(done);
-        batch.into_iter().map(|queued| queued.message).collect()
+        messages(batch)
     }
 
     /// With a shared budget a later sender overtook one that waited for the budget.

@@ -21,16 +21,15 @@ use unstall_proto::{EndReason, Seq, Wait};
 use crate::{
     error::ConnectionError,
     events::Event,
-    inbox::count_messages,
-    message::{Gap, Incoming, Message},
-    outbox::Queued,
+    message::{Gap, Incoming, Item, Items, count_messages},
+    outbox::Entry,
     shared::{CloseRequest, Shared},
     stats::StallCause,
 };
 
 pub(crate) use board::Board;
 pub use board::Undelivered;
-use counting::{Ends, Held};
+use counting::{Ends, HandedOver, Held, Unacknowledged};
 
 /// A session and what lies between it and the queues of the application.
 pub(crate) struct Link {
@@ -39,12 +38,12 @@ pub(crate) struct Link {
     origin: Instant,
     generation: Option<proto::Generation>,
     /// Taken from the outbox, not yet accepted by the session.
-    waiting: VecDeque<Queued>,
-    /// The last record of each message that is not acknowledged.
-    unacknowledged: VecDeque<Seq>,
+    waiting: VecDeque<Entry>,
+    /// Messages that are not acknowledged.
+    unacknowledged: Unacknowledged,
     /// Up to which number the messages of the outbox are complete at which record, for `flush`.
     flushes: VecDeque<(Seq, u64)>,
-    taken: Ends,
+    taken: HandedOver,
     processed: Ends,
     by_hand: bool,
     /// What the inbox will have counted as taken when the first message of this session is next.
@@ -56,7 +55,7 @@ pub(crate) struct Link {
     renewed: bool,
     received: u64,
     /// Received, waiting for room in the inbox.
-    backlog: VecDeque<Incoming>,
+    backlog: Items,
     request: Option<CloseRequest>,
     /// This side, or the peer, has begun to close.
     closing: bool,
@@ -84,9 +83,9 @@ impl Link {
             origin,
             generation: None,
             waiting: VecDeque::new(),
-            unacknowledged: VecDeque::new(),
+            unacknowledged: Unacknowledged::default(),
             flushes: VecDeque::new(),
-            taken: Ends::default(),
+            taken: HandedOver::default(),
             processed: Ends::default(),
             by_hand: shared.options.acknowledge_by_hand,
             taken_before: shared.inbox.end_of_queue(),
@@ -94,7 +93,7 @@ impl Link {
             set_up: false,
             renewed: false,
             received: 0,
-            backlog: VecDeque::new(),
+            backlog: Items::new(),
             request: None,
             closing: false,
             peer_closing: false,
@@ -125,7 +124,7 @@ impl Link {
     }
 
     /// Hands over first what an earlier connection received.
-    pub(crate) fn put_before(&mut self, mut earlier: VecDeque<Incoming>) {
+    pub(crate) fn put_before(&mut self, mut earlier: Items) {
         self.taken_before += count_messages(&earlier) as i64;
         earlier.append(&mut self.backlog);
         self.backlog = earlier;
@@ -135,14 +134,14 @@ impl Link {
     fn receive_rest(&mut self) {
         while let Some(incoming) = self.session.recv() {
             if let proto::Incoming::Messages(batch) = incoming {
-                self.cut(batch);
+                self.receive(batch);
             }
         }
     }
 
     /// Marks a place in the stream, behind everything received.
     fn mark(&mut self, gap: Gap) {
-        self.backlog.push_back(Incoming::Gap(gap));
+        self.backlog.push_back(Item::One(Incoming::Gap(gap)));
     }
 
     /// Whether the peer ever agreed to the session.
@@ -222,7 +221,7 @@ impl Link {
         shared.inbox.push_while_room(&mut self.backlog, now);
         while self.backlog.is_empty() {
             match self.session.recv() {
-                Some(proto::Incoming::Messages(batch)) => self.cut(batch),
+                Some(proto::Incoming::Messages(batch)) => self.receive(batch),
                 // The end comes as an event as well.
                 Some(_) => {}
                 None => break,
@@ -249,17 +248,14 @@ impl Link {
         }
     }
 
-    fn cut(&mut self, mut batch: proto::Batch) {
-        while let Some(message) = batch.next_ref() {
-            let text = message.kind == proto::Kind::Text;
-            self.taken.push(message.end);
-            if self.by_hand {
-                self.processed.push(message.end);
-            }
-            let message = Message::copied(text, message.payload);
-            self.received += 1;
-            self.backlog.push_back(Incoming::Message(message));
+    /// A packet's messages, on their way to the application, which cuts them.
+    fn receive(&mut self, packet: proto::Batch) {
+        self.received += packet.remaining();
+        self.taken.push(packet.clone());
+        if self.by_hand {
+            self.processed.push_all(packet.clone());
         }
+        self.backlog.push_back(Item::Packet(packet));
     }
 
     /// What the session waits for; the pump tells what the socket does.

@@ -133,7 +133,10 @@ pub(crate) fn set_options(tcp: &TcpStream) {
         .with_interval(defaults::KEEPALIVE_INTERVAL);
     #[cfg(not(windows))]
     let keepalive = keepalive.with_retries(defaults::KEEPALIVE_RETRIES);
-    let kept = SockRef::from(tcp).set_tcp_keepalive(&keepalive);
+    let socket = SockRef::from(tcp);
+    let kept = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let kept = kept.and(socket.set_tcp_notsent_lowat(defaults::NOT_SENT_BYTES));
     if let Err(error) = nodelay.and(kept) {
         tracing::debug!(%error, "could not set the options of a socket");
     }

@@ -4,6 +4,8 @@
 //! two waker registrations a message. A `WebSocketStream` that was adopted is driven through its
 //! `Stream` and `Sink`, because its buffers cannot be taken over.
 
+mod frames;
+
 use std::{
     any::Any,
     io::{self, Read, Write},
@@ -11,7 +13,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -34,11 +36,11 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    defaults::{READ_BUFFER_BYTES, WRITE_BATCH_BYTES},
+    defaults::{IDLE_READ_BYTES, READ_BUFFER_BYTES, WRITE_BATCH_BYTES},
     error::{Close, CloseCode, ConnectionError},
-    message::Message,
     options::Options,
 };
+use frames::Frames;
 
 /// A fresh `Sec-WebSocket-Key` (RFC 6455 section 4.1, item 7).
 pub(crate) fn new_key() -> String {
@@ -71,7 +73,12 @@ pub(crate) fn tcp_below(stream: &dyn Any) -> Option<&TcpStream> {
 /// What a read yields.
 #[derive(Debug)]
 pub(crate) enum Received {
-    Message(Message),
+    /// A whole message: the payload may be a part of a read buffer of up to `buffer` bytes.
+    Message {
+        text: bool,
+        payload: Bytes,
+        buffer: usize,
+    },
     /// A ping; its pong is queued already.
     Ping,
     Pong(Bytes),
@@ -94,25 +101,72 @@ pub(crate) enum Side {
 }
 
 enum Engine<S> {
-    Own {
-        context: Box<WebSocketContext>,
-        io: S,
-    },
+    Own(Box<Own>, S),
     Adopted(Box<WebSocketStream<S>>),
+}
+
+/// tungstenite's context, whose read window follows the traffic. It cannot be changed, but between
+/// two messages, with nothing in either buffer, a new context stands for the old one.
+struct Own {
+    context: WebSocketContext,
+    role: Role,
+    config: WebSocketConfig,
+    frames: Frames,
+    /// What was read at once at the most since the window was last looked at.
+    largest_read: usize,
+    /// Reading stops at the end of a message, for a larger window.
+    outgrown: bool,
+    /// Every whole message that was read was taken out.
+    drained: bool,
+    /// A close frame went either way: the context knows more than its buffers.
+    closing: bool,
+    /// Bytes read and written when the context was new.
+    begun_at: u64,
+}
+
+impl Own {
+    fn new(role: Role, config: WebSocketConfig, part: Bytes) -> Own {
+        let config = config.read_buffer_size(IDLE_READ_BYTES);
+        let mut frames = Frames::default();
+        frames.pass(&part);
+        Own {
+            // A copy: the context would go on with all of the buffer that this is a part of.
+            context: WebSocketContext::from_partially_read(part.to_vec(), role, Some(config)),
+            role,
+            config,
+            frames,
+            largest_read: 0,
+            outgrown: false,
+            drained: false,
+            closing: false,
+            begun_at: 0,
+        }
+    }
+
+    /// Whether nothing is in the buffers. `flushed`: nothing waits to be written.
+    fn is_between_messages(&self, flushed: bool) -> bool {
+        flushed && self.drained && !self.closing && self.frames.to_end() == 0
+    }
+
+    fn renew(&mut self, window: usize, moved: u64) {
+        self.config = self.config.read_buffer_size(window);
+        self.context =
+            WebSocketContext::from_partially_read(Vec::new(), self.role, Some(self.config));
+        self.outgrown = false;
+        self.begun_at = moved;
+    }
 }
 
 /// A WebSocket over any byte stream, polled by one task.
 pub(crate) struct WebSocket<S> {
     engine: Engine<S>,
-    /// Inline payloads are copied here, so that a batch of them costs one allocation.
-    scratch: BytesMut,
     fragment_bytes: usize,
     max_message_bytes: usize,
-    /// How far the read buffer is filled ahead, and the longest message ever in it.
-    read_window: usize,
-    longest: usize,
     /// Something was written that `poll_flush` has not yet carried out.
     unflushed: bool,
+    /// How far the read buffer is filled ahead at the most, and the longest message ever in it.
+    read_window: usize,
+    longest: usize,
     bytes_read: u64,
     bytes_written: u64,
     /// The socket takes nothing any more. What the peer sent before can still be read.
@@ -129,7 +183,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         let limit = Some(options.max_message_bytes);
         let max_write_buffer = (2 * WRITE_BATCH_BYTES).saturating_add(options.fragment_bytes);
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
             // Written out by poll_flush alone, a batch at a time.
             .write_buffer_size(max_write_buffer - 1)
             // A batch and the frame that ends it. When a peer that does not read asks for pong after
@@ -138,14 +191,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             .max_message_size(limit)
             .max_frame_size(limit);
         let bytes_read = leftover.len() as u64;
-        let context = Box::new(WebSocketContext::from_partially_read(
-            leftover.into(),
-            role,
-            Some(config),
-        ));
+        let own = Box::new(Own::new(role, config, leftover));
         WebSocket {
             bytes_read,
-            ..WebSocket::over(Engine::Own { context, io }, READ_BUFFER_BYTES, options)
+            ..WebSocket::over(Engine::Own(own, io), READ_BUFFER_BYTES, options)
         }
     }
 
@@ -157,12 +206,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     fn over(engine: Engine<S>, read_window: usize, options: &Options) -> WebSocket<S> {
         WebSocket {
             engine,
-            scratch: BytesMut::new(),
             fragment_bytes: options.fragment_bytes,
             max_message_bytes: options.max_message_bytes,
+            unflushed: false,
             read_window,
             longest: 0,
-            unflushed: false,
             bytes_read: 0,
             bytes_written: 0,
             write_failure: None,
@@ -172,16 +220,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// The next message or control frame. Any byte that arrives shows in [`Self::bytes_read`].
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Failure>> {
         let message = match &mut self.engine {
-            Engine::Own { context, io } => {
+            Engine::Own(own, io) => loop {
                 let mut io = Bridge {
                     io,
                     cx,
                     read: &mut self.bytes_read,
                     written: &mut self.bytes_written,
                     write_failure: &mut self.write_failure,
+                    frames: &mut own.frames,
+                    largest_read: &mut own.largest_read,
+                    stop_at_end: own.outgrown && !self.unflushed && !own.closing,
                 };
-                ready!(would_block_is_pending(context.read(&mut io)))
-            }
+                let message = would_block_is_pending(own.context.read(&mut io));
+                own.drained = message.is_pending();
+                if own.outgrown && own.is_between_messages(!self.unflushed) {
+                    own.renew(READ_BUFFER_BYTES, self.bytes_read + self.bytes_written);
+                } else {
+                    own.outgrown |= own.largest_read >= own.config.read_buffer_size
+                        && own.config.read_buffer_size < READ_BUFFER_BYTES;
+                    break ready!(message);
+                }
+            },
             Engine::Adopted(stream) => {
                 let message = ready!(Pin::new(&mut **stream).poll_next(cx));
                 // Only whole messages can be seen here.
@@ -197,14 +256,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             return Poll::Ready(Err(Failure::Broken(why)));
         }
         let received = match message {
-            WsMessage::Text(text) => Received::Message(self.cut_out(true, text.into())),
-            WsMessage::Binary(bytes) => Received::Message(self.cut_out(false, bytes)),
+            WsMessage::Text(text) => self.received(true, text.into()),
+            WsMessage::Binary(payload) => self.received(false, payload),
             WsMessage::Ping(_) => {
                 self.unflushed = true;
                 Received::Ping
             }
             WsMessage::Pong(payload) => Received::Pong(payload),
             WsMessage::Close(frame) => {
+                if let Engine::Own(own, _) = &mut self.engine {
+                    own.closing = true;
+                }
                 self.unflushed = true;
                 Received::Close(close(frame))
             }
@@ -218,28 +280,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     /// A long message makes the read buffer grow, at most to twice what was needed, and later ones
     /// are slices of that.
-    fn cut_out(&mut self, text: bool, payload: Bytes) -> Message {
+    fn received(&mut self, text: bool, payload: Bytes) -> Received {
         self.longest = self.longest.max(payload.len());
-        Message::received(text, payload, 2 * (self.read_window + self.longest))
+        Received::Message {
+            text,
+            payload,
+            buffer: 2 * (self.read_window + self.longest),
+        }
     }
 
     /// Puts the message's next frame into the write buffer, from `offset` on, and returns where it
     /// ends: the message's length, once it is whole.
-    pub(crate) fn write(&mut self, message: &Message, offset: usize) -> Result<usize, Failure> {
-        let end = message.len().min(offset + self.fragment_bytes);
-        let payload = match message.shared() {
-            Ok(bytes) => bytes.slice(offset..end),
-            Err(inline) => {
-                self.scratch.extend_from_slice(&inline[offset..end]);
-                self.scratch.split().freeze()
-            }
+    pub(crate) fn write(
+        &mut self,
+        text: bool,
+        message: Bytes,
+        offset: usize,
+    ) -> Result<usize, Failure> {
+        let len = message.len();
+        let end = len.min(offset + self.fragment_bytes);
+        let payload = if end - offset == len {
+            message
+        } else {
+            message.slice(offset..end)
         };
-        let kind = match (offset, message.is_text()) {
+        let kind = match (offset, text) {
             (0, true) => Data::Text,
             (0, false) => Data::Binary,
             _ => Data::Continue,
         };
-        let frame = Frame::message(payload, OpCode::Data(kind), end == message.len());
+        let frame = Frame::message(payload, OpCode::Data(kind), end == len);
         self.write_raw(WsMessage::Frame(frame))?;
         Ok(end)
     }
@@ -275,7 +345,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         self.unflushed = true;
         let control = message.is_ping() || message.is_pong() || message.is_close();
         let result = match &mut self.engine {
-            Engine::Own { context, .. } => context.write(&mut Buffering, message),
+            Engine::Own(own, _) => {
+                own.closing |= message.is_close();
+                own.context.write(&mut Buffering, message)
+            }
             Engine::Adopted(stream) => Pin::new(&mut **stream).start_send(message),
         };
         match result {
@@ -293,15 +366,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             return Poll::Ready(Ok(()));
         }
         let result = match &mut self.engine {
-            Engine::Own { context, io } => {
+            Engine::Own(own, io) => {
                 let mut io = Bridge {
                     io,
                     cx,
                     read: &mut self.bytes_read,
                     written: &mut self.bytes_written,
                     write_failure: &mut self.write_failure,
+                    frames: &mut own.frames,
+                    largest_read: &mut own.largest_read,
+                    stop_at_end: false,
                 };
-                ready!(would_block_is_pending(context.flush(&mut io)))
+                ready!(would_block_is_pending(own.context.flush(&mut io)))
             }
             Engine::Adopted(stream) => ready!(Pin::new(&mut **stream).poll_flush(cx)),
         };
@@ -310,6 +386,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
         self.unflushed = false;
         Poll::Ready(result.map_err(failure))
+    }
+
+    /// To be called now and then: gives back the memory of buffers that are larger than what came
+    /// since the last call.
+    pub(crate) fn shrink(&mut self) {
+        let Engine::Own(own, _) = &mut self.engine else {
+            return;
+        };
+        let moved = self.bytes_read + self.bytes_written;
+        let small = std::mem::take(&mut own.largest_read) < IDLE_READ_BYTES;
+        let used = moved - own.begun_at >= IDLE_READ_BYTES as u64;
+        if small && used && own.is_between_messages(!self.unflushed) {
+            own.renew(IDLE_READ_BYTES, moved);
+        }
     }
 
     /// Whether everything written is on the socket.
@@ -321,7 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// destroyed by a reset.
     pub(crate) fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let io = match &mut self.engine {
-            Engine::Own { io, .. } => io,
+            Engine::Own(_, io) => io,
             Engine::Adopted(stream) => stream.get_mut(),
         };
         if ready!(Pin::new(&mut *io).poll_shutdown(cx)).is_err() {
@@ -355,16 +445,30 @@ struct Bridge<'a, 'b, S> {
     read: &'a mut u64,
     written: &'a mut u64,
     write_failure: &'a mut Option<ConnectionError>,
+    frames: &'a mut Frames,
+    largest_read: &'a mut usize,
+    /// Nothing is read beyond the message that has begun.
+    stop_at_end: bool,
 }
 
 impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(buffer);
+        let mut limit = buffer.len();
+        if self.stop_at_end {
+            limit = limit.min(self.frames.to_end());
+            if limit == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+        let mut buffer = ReadBuf::new(&mut buffer[..limit]);
         match Pin::new(&mut *self.io).poll_read(self.cx, &mut buffer) {
             Poll::Ready(result) => {
                 result?;
-                *self.read += buffer.filled().len() as u64;
-                Ok(buffer.filled().len())
+                let read = buffer.filled();
+                *self.read += read.len() as u64;
+                *self.largest_read = read.len().max(*self.largest_read);
+                self.frames.pass(read);
+                Ok(read.len())
             }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }

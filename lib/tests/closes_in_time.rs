@@ -130,11 +130,12 @@ async fn peer_that_never_answers_does_not_hold_the_close_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peer_that_does_not_read_does_not_hold_the_close_up_and_the_rest_comes_back() {
-    const MESSAGES: usize = 48;
+    const MESSAGES: usize = 200;
+    const SIZE: usize = 64 << 10;
     for adopted in [false, true] {
         let (connection, mut raw) = before_raw(adopted, options().outbox_bytes(64 << 20)).await;
         for index in 0..MESSAGES {
-            connection.send(vec![index as u8; 512 << 10]).await.unwrap();
+            connection.send(vec![index as u8; SIZE]).await.unwrap();
         }
         let mut report = limit(LIMIT, connection.close(CloseCode::NORMAL, "")).await;
         assert!(!report.clean);
@@ -153,7 +154,7 @@ async fn peer_that_does_not_read_does_not_hold_the_close_up_and_the_rest_comes_b
         assert_eq!(unsent, (first as u8..MESSAGES as u8).collect::<Vec<_>>());
         let mut arrived = Vec::new();
         raw.tcp.read_to_end(&mut arrived).await.ok();
-        assert!(arrived.len() >= sent as usize * (512 << 10));
+        assert!(arrived.len() >= sent as usize * SIZE);
     }
 }
 

@@ -63,7 +63,7 @@ fn stall(stats: &Stats, cause: StallCause) -> unstall::StallStats {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_and_bytes_are_counted_exactly_both_ways() {
     limit(LIMIT, async {
-        let (mut client, mut server) = pair(options()).await;
+        let (mut client, mut server) = pair(options().outbox_bytes(4 << 20)).await;
         let sizes = [0, 1, 70, 71, 126, 70_000, 1 << 20];
         let bytes = sizes.iter().sum::<usize>() as u64;
         for size in sizes {

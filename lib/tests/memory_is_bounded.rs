@@ -318,7 +318,7 @@ fn memory_of_queues_is_given_back_when_idle() {
                 connection.stats().messages_received == 10_001
             })
             .await;
-            assert!(growth.now() > MIB, "{policy:?}");
+            assert!(growth.now() > MIB / 2, "{policy:?}");
             let mut left = 10_000;
             while left > 0 {
                 left -= match limit(60, connection.recv()).await.unwrap().unwrap() {
@@ -333,8 +333,9 @@ fn memory_of_queues_is_given_back_when_idle() {
             let idle = tokio::time::timeout(Duration::from_millis(50), connection.recv()).await;
             assert!(idle.is_err());
             let now = growth.now();
+            // The read window that the stream made grow stays until the next ping.
             assert!(
-                now <= 128 * KIB,
+                now <= (128 + 32) * KIB,
                 "{policy:?}: {now} after the backlog was read"
             );
         });
@@ -393,7 +394,9 @@ fn budget_bounds_fifty_connections_and_starves_none() {
 fn budget_used_up_by_others_does_not_stop_a_sender() {
     run(async {
         let budget = Budget::new(2 * MIB);
-        let options = Options::default().budget(budget.clone());
+        let options = Options::default()
+            .outbox_bytes(4 * MIB)
+            .budget(budget.clone());
         let (stuck, _never_reads) = raw::client(options.clone()).await;
         while budget.used() < budget.limit() {
             if stuck.try_send(vec![0; 32 * KIB]).is_err() {

@@ -77,7 +77,8 @@
 //! Taking is apart from receiving, so that the application may live on another thread than the
 //! connection: [`Session::recv`] hands over whole packets as [`Batch`]es, which the other thread
 //! cuts into messages, and [`Session::taken`] takes one [`Position`] back for many messages.
-//! Only those two calls, and [`Session::send`], need the session.
+//! In the other direction that thread encodes [`Records`], and [`Session::send_records`] accepts a
+//! packet of them at once. Only these calls need the session.
 
 mod ack;
 mod connection;
@@ -93,6 +94,7 @@ mod number;
 mod outbox;
 mod packet;
 mod ping;
+mod records;
 mod resume;
 mod session;
 mod state;
@@ -109,6 +111,7 @@ pub use limits::{Acknowledge, AnswerClose, Config, SUBPROTOCOL};
 pub use message::{Batch, Kind, Message, MessageRef, Payload};
 pub use number::{Generation, Offset, Position, Seq};
 pub use packet::{CloseFrame, Packet, Record};
+pub use records::Records;
 pub use resume::{Epoch, Hello, Rejection, SessionId, Token, Welcome};
 pub use session::{Session, Side};
 pub use stats::{Counters, Stats, Wait};

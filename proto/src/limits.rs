@@ -50,7 +50,7 @@ pub(crate) const MAX_MILLIS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 /// The fill at which a data packet is sealed, in bytes.
 ///
 /// A frame's fixed cost no longer shows at 32 KiB, and the packet still fits a core's cache.
-pub(crate) const PACKET_FILL: usize = 32 * 1024;
+pub const PACKET_FILL: usize = 32 * 1024;
 
 /// The size of the blocks that packets are encoded into, in bytes: two filled packets.
 pub(crate) const BLOCK: usize = 2 * PACKET_FILL;

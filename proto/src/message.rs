@@ -1,8 +1,10 @@
 //! Messages, as they are sent and as they are received.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
-use crate::limits::record_cost;
+use crate::limits::{RECORD_OVERHEAD, record_cost};
 use crate::number::Position;
 use crate::packet::Record;
 
@@ -170,6 +172,42 @@ impl Batch {
         })
     }
 
+    /// The next message as `make` makes it of its kind, the bytes of the whole batch and where in
+    /// them the payload lies: to copy it, or to keep a slice.
+    #[inline]
+    pub fn next_as<T>(&mut self, make: impl FnOnce(Kind, &Bytes, Range<usize>) -> T) -> Option<T> {
+        let MessageRef { kind, payload, .. } = self.next_ref()?;
+        let length = payload.len();
+        // A record's payload ends where the next record begins.
+        let end = match self.content {
+            Content::Records => self.at,
+            Content::Assembled(_) => length,
+        };
+        Some(make(kind, &self.bytes, end - length..end))
+    }
+
+    /// The next message of one record if `make` makes something of it, given its kind, the bytes
+    /// from its payload on to the end of the batch, and its length; else it stays the next.
+    #[inline]
+    pub fn next_if<T>(&mut self, make: impl FnOnce(Kind, &[u8], usize) -> Option<T>) -> Option<T> {
+        let (Content::Records, true) = (self.content, self.cut.seq != self.end.seq) else {
+            return None;
+        };
+        let rest = self.bytes.get(self.at..)?;
+        let record = Record::parse(rest)?;
+        let length = record.payload.len();
+        let made = make(record.kind, &rest[record.header..], length)?;
+        self.cut = self.cut.after(record_cost(length))?;
+        self.at += record.header + length;
+        Some(made)
+    }
+
+    /// Whether all messages were cut.
+    #[inline]
+    pub fn is_finished(&self) -> bool {
+        self.cut.seq == self.end.seq
+    }
+
     /// Where the last message ends; for [`Session::taken`](crate::Session::taken) of all at once.
     pub fn end(&self) -> Position {
         self.end
@@ -188,6 +226,15 @@ impl Batch {
         }
     }
 
+    /// The bytes of the payloads that are left.
+    pub fn payload(&self) -> u64 {
+        match self.content {
+            Content::Records => self.cost() - self.remaining() * RECORD_OVERHEAD,
+            Content::Assembled(_) if self.cut.seq == self.end.seq => 0,
+            Content::Assembled(_) => self.bytes.len() as u64,
+        }
+    }
+
     /// What the messages that are left cost, as credit counts.
     pub fn cost(&self) -> u64 {
         self.end.offset.since(self.cut.offset)
@@ -199,13 +246,8 @@ impl Iterator for Batch {
 
     #[inline]
     fn next(&mut self) -> Option<Message> {
-        let MessageRef { kind, payload, end } = self.next_ref()?;
-        let length = payload.len();
-        // A record's payload ends where the next record begins.
-        let payload = match self.content {
-            Content::Records => self.bytes.slice(self.at - length..self.at),
-            Content::Assembled(_) => self.bytes.clone(),
-        };
+        let (kind, payload) = self.next_as(|kind, bytes, range| (kind, bytes.slice(range)))?;
+        let end = self.cut;
         Some(Message { kind, payload, end })
     }
 

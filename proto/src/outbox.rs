@@ -10,6 +10,7 @@ use crate::limits::{BLOCK, MAX_PACKET_COST, MAX_RECORD, PACKET_FILL, message_cos
 use crate::message::{Kind, Payload};
 use crate::number::{Offset, Position, Seq};
 use crate::packet::{DATA_HEADER, Record, kind};
+use crate::records::Records;
 use crate::undelivered::Undelivered;
 
 /// A sealed data packet, as it was and will be sent.
@@ -127,6 +128,37 @@ impl Outbox {
         self.push_large(payload.kind(), bytes)
     }
 
+    /// Accepts encoded messages if there is room for all of them: the sequence number of the last.
+    pub(crate) fn push_records(&mut self, records: &mut Records) -> Option<Seq> {
+        let end = self
+            .accepted
+            .after_records(records.messages(), records.cost())?;
+        if end.offset > self.full_at {
+            return None;
+        }
+        let records = std::mem::take(records);
+        let bytes = records.as_bytes();
+        if bytes.is_empty() {
+            return Some(end.seq);
+        }
+        if bytes.len() < PACKET_FILL / 4 {
+            // What comes in trickles while the connection is busy shares packets all the same.
+            self.make_room(bytes.len(), end);
+            self.open.extend_from_slice(bytes);
+        } else {
+            self.seal(false);
+            self.open_start = self.accepted;
+            // Cannot be exhausted: the last record's number was checked.
+            let first = Seq::new(self.accepted.seq.get().saturating_add(1));
+            let block = std::mem::replace(&mut self.open, records.into_packet(first));
+            self.accepted = end;
+            self.seal(false);
+            self.open = block;
+        }
+        self.accepted = end;
+        Some(end.seq)
+    }
+
     /// Accepts a message of several records. Each but the last fills a packet of its own.
     fn push_large(&mut self, kind: Kind, bytes: &[u8]) -> Option<Seq> {
         let cost = message_cost(bytes.len() as u64);
@@ -154,12 +186,17 @@ impl Outbox {
     /// Writes one record into the open packet, or into a new one if it does not fit.
     #[inline]
     fn append(&mut self, kind: Kind, continues: bool, payload: &[u8], end: Position) {
-        let size = Record::max_size(payload.len());
+        self.make_room(Record::max_size(payload.len()), end);
+        self.accepted = end;
+        Record::write(&mut self.open, kind, continues, payload);
+    }
+
+    /// Makes sure that so many bytes of records, which end at `end`, fit into the open packet.
+    #[inline]
+    fn make_room(&mut self, size: usize, end: Position) {
         if self.open.len() + size > self.open_fill || end.offset > self.open_end {
             self.begin_packet(size);
         }
-        self.accepted = end;
-        Record::write(&mut self.open, kind, continues, payload);
     }
 
     /// Ends the open packet, and begins one with room for a record of that size.
@@ -206,6 +243,11 @@ impl Outbox {
             Some(packet) => packet.end.offset,
             None => self.released,
         }
+    }
+
+    /// What the records cost that were not handed to this connection.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.accepted.offset.since(self.sent_end())
     }
 
     /// Where the packet to send next ends, as credit counts.
@@ -341,6 +383,66 @@ mod tests {
             &packets[0][..11],
             &[0x10, 0, 0, 0, 0, 0, 0, 0, 1, 0x41, 0x00]
         );
+    }
+
+    /// Records of so many messages of that size, as a sending thread encodes them.
+    fn encoded(messages: usize, size: usize) -> Records {
+        let mut records = Records::default();
+        for _ in 0..messages {
+            assert!(records.push(Payload::Binary(&vec![7; size])));
+        }
+        records
+    }
+
+    #[test]
+    fn encoded_records_make_the_packets_that_their_messages_would_have_made() {
+        for (messages, size) in [(1, 5), (3, 64), (400, 64), (1, MAX_RECORD)] {
+            let (mut one_by_one, mut at_once) = (outbox(), outbox());
+            for outbox in [&mut one_by_one, &mut at_once] {
+                outbox.push(Payload::Text("before")).unwrap();
+                sent(outbox);
+            }
+            for _ in 0..messages {
+                one_by_one.push(Payload::Binary(&vec![7; size])).unwrap();
+            }
+            let mut records = encoded(messages, size);
+            let last = at_once.push_records(&mut records);
+            assert_eq!(last, Some(one_by_one.accepted()));
+            assert!(records.is_empty());
+            assert_eq!(at_once.cost(), one_by_one.cost());
+            assert_eq!(sent(&mut at_once), sent(&mut one_by_one));
+        }
+    }
+
+    #[test]
+    fn small_runs_of_encoded_records_share_packets_and_large_ones_are_not_copied() {
+        let mut outbox = outbox();
+        for _ in 0..100 {
+            outbox.push_records(&mut encoded(2, 64)).unwrap();
+        }
+        let large = encoded(300, 64);
+        let address = large.as_bytes().as_ptr();
+        outbox.push_records(&mut { large }).unwrap();
+        outbox.push(Payload::Text("behind")).unwrap();
+        let packets = sent(&mut outbox);
+        assert_eq!(packets.len(), 3);
+        assert_eq!(packets[0].len(), DATA_HEADER + 200 * 66);
+        assert_eq!(packets[1][DATA_HEADER..].as_ptr(), address);
+        assert_eq!(packets[1][1..DATA_HEADER], 201u64.to_be_bytes());
+        assert_eq!(packets[2][1..DATA_HEADER], 501u64.to_be_bytes());
+        outbox.acknowledge(Seq::new(501)).unwrap();
+        assert!(outbox.is_delivered());
+    }
+
+    #[test]
+    fn encoded_records_that_find_no_room_stay_as_they_were() {
+        let mut outbox = Outbox::new(500);
+        let mut records = encoded(4, 64);
+        assert_eq!(outbox.push_records(&mut records), None);
+        assert_eq!(records.messages(), 4);
+        assert_eq!(outbox.accepted(), Seq::ZERO);
+        outbox.push_records(&mut encoded(3, 64)).unwrap();
+        assert_eq!(outbox.cost(), 384);
     }
 
     #[test]

@@ -15,12 +15,12 @@ use crate::number::{Generation, Offset, Position, Seq};
 use crate::outbox::Outbox;
 use crate::packet::{Packet, cut_reason};
 use crate::ping::Ping;
+use crate::records::Records;
 use crate::resume::{Epoch, SessionId, Token, Tokens};
 use crate::state::{Link, LinkState, State};
 use crate::stats::{Counters, Stats, Wait};
 use crate::time::Time;
 use crate::timer::{Timer, Timers};
-use crate::transmit::control_buffer;
 
 /// Which side of a session this is. They differ in the resume exchange and in GOAWAY only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +90,7 @@ impl Session {
             go_away: None,
             wanted: None,
             end_told: false,
-            control: control_buffer(),
+            control: BytesMut::new(),
             counters: Counters::default(),
             config,
         }
@@ -124,6 +124,30 @@ impl Session {
             }
             None => {
                 self.wanted = Some(message_cost(size));
+                Err(SendError::Full)
+            }
+        }
+    }
+
+    /// Accepts messages that are encoded already, all at once: the sequence number of the last.
+    /// Each is one record. `records` is empty afterwards.
+    ///
+    /// After calling this: the same as after [`send`](Session::send).
+    ///
+    /// # Errors
+    /// As those of `send`, for all of them: none is accepted, and `records` is as it was.
+    pub fn send_records(&mut self, records: &mut Records) -> Result<Seq, SendError> {
+        if !matches!(self.state, State::Open) {
+            return Err(SendError::Closed);
+        }
+        let messages = records.messages();
+        match self.outbox.push_records(records) {
+            Some(seq) => {
+                self.counters.messages_sent += messages;
+                Ok(seq)
+            }
+            None => {
+                self.wanted = Some(records.cost());
                 Err(SendError::Full)
             }
         }
@@ -420,6 +444,11 @@ impl Session {
     /// The last record that was handed to the current connection, or that its peer has.
     pub fn transmitted(&self) -> Seq {
         self.outbox.transmitted()
+    }
+
+    /// What the accepted records cost that this connection has not carried yet.
+    pub fn unsent(&self) -> u64 {
+        self.outbox.unsent()
     }
 
     /// The last record that the peer has acknowledged. Everything accepted is delivered once

@@ -1,6 +1,6 @@
 //! What to send next. The order is the priority: control never waits behind data or credit.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::limits::millis;
 use crate::number::{Generation, Offset};
@@ -10,6 +10,10 @@ use crate::session::Session;
 use crate::state::{LinkState, State};
 use crate::time::Time;
 use crate::timer::Timer;
+
+/// Control packets are encoded into blocks of so many bytes: many share one allocation, and an idle
+/// session keeps no more than one.
+const CONTROL_BLOCK: usize = 512;
 
 /// The packet to send next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,9 @@ impl Session {
             Next::Data => self.transmit_data()?,
             control => {
                 let packet = self.control_packet(now, control)?;
+                if self.control.capacity() < CONTROL_BLOCK / 8 {
+                    self.control.reserve(CONTROL_BLOCK);
+                }
                 packet.encode(&mut self.control);
                 self.control.split().freeze()
             }
@@ -199,9 +206,4 @@ impl Session {
     fn renew_credit(&mut self) -> Offset {
         self.receive_credit.renew(self.inbox.progress())
     }
-}
-
-/// The buffer that control packets are encoded into: many share one allocation.
-pub(crate) fn control_buffer() -> BytesMut {
-    BytesMut::with_capacity(4096)
 }

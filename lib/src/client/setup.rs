@@ -11,7 +11,7 @@ use super::{Away, Hook};
 use crate::{
     connection::{Receiver, Sender},
     error::{BoxError, ConnectionError, FlushError, SendError},
-    message::{Incoming, Message},
+    message::{Incoming, IntoMessage, Message},
     pump::{Ended, Pump, Traffic},
     shared::Shared,
 };
@@ -28,7 +28,7 @@ impl Setup {
     ///
     /// # Errors
     /// As [`Sender::send`].
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+    pub async fn send(&self, message: impl IntoMessage) -> Result<(), SendError> {
         self.sender.send(message).await
     }
 

@@ -93,7 +93,8 @@ pub(super) async fn upgrade(
             retry_after: connect_error::retry_after(head.headers()),
             location: text(head.headers(), header::LOCATION).map(str::to_owned),
         }),
-        Ok(Answer::Switched(head, transport, leftover)) => {
+        Ok(Answer::Switched(mut head, transport, leftover)) => {
+            *head.headers_mut() = crate::handshake::headers_apart(head.headers());
             let subprotocol = check(&head, &offer, &key, host)?;
             let (peer, local) = (transport.peer(), transport.local());
             Ok(Upgraded {

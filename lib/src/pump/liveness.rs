@@ -100,6 +100,7 @@ impl Liveness {
             return Ok(());
         }
         self.ping_at = now + self.ping_interval;
+        ws.shrink();
         if !writable && !traffic.peer_always_reads() {
             return Ok(());
         }

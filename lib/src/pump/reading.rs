@@ -15,16 +15,20 @@ use tokio::{
 };
 
 use crate::{
-    defaults::{IDLE_QUEUE_PLACES, READ_TURN_BYTES, READ_TURN_MESSAGES},
+    defaults::{
+        IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_RECEIVED_BYTES, READ_TURN_BYTES,
+        READ_TURN_MESSAGES,
+    },
     error::{Close, ConnectionError},
     events::Event,
-    message::{Batch, Gap, Incoming},
+    message::{Gap, Incoming, Item, Items, Message, kind, unpacked},
     options::{Options, Overflow, SpillFallback},
     shared::Shared,
     spill::{Progress, SpillFile},
     stats::{Counters, StallCause},
     ws::{Failure, Received, WebSocket},
 };
+use unstall_proto::{Records, limits::PACKET_FILL};
 
 /// Overflows are reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,7 +60,10 @@ impl Turn {
 /// Received messages between the socket and the inbox.
 pub(crate) struct Reading {
     /// Read, and not yet taken by the inbox or the spill file. At most one turn's worth.
-    received: Batch,
+    received: Items,
+    /// The latest of it, where short messages are packed: those that nothing has to look at before
+    /// the application does.
+    packing: Option<Records>,
     spill: Option<SpillFile>,
     fallback: SpillFallback,
     paused: bool,
@@ -71,7 +78,8 @@ impl Reading {
             _ => (None, SpillFallback::Pause),
         };
         Reading {
-            received: Batch::new(),
+            received: Items::new(),
+            packing: matches!(options.overflow, Overflow::Pause).then(Records::default),
             spill,
             fallback,
             paused: false,
@@ -91,18 +99,21 @@ impl Reading {
     }
 
     /// Puts messages behind those that are not handed over yet.
-    pub(crate) fn append(&mut self, mut messages: Batch) {
-        self.received.append(&mut messages);
+    pub(crate) fn append(&mut self, mut items: Items) {
+        self.end_packet();
+        self.received.append(&mut items);
     }
 
     /// What was read and not handed over.
-    pub(crate) fn take_received(&mut self) -> Batch {
+    pub(crate) fn take_received(&mut self) -> Items {
+        self.end_packet();
         std::mem::take(&mut self.received)
     }
 
     /// Marks a place in the stream behind everything received so far.
     pub(crate) fn mark(&mut self, gap: Gap) {
-        self.received.push_back(Incoming::Gap(gap));
+        self.end_packet();
+        self.received.push_back(Item::One(Incoming::Gap(gap)));
     }
 
     /// Reads until the socket is empty, the inbox full, or the turn used up.
@@ -127,15 +138,19 @@ impl Reading {
         };
         self.set_paused(room == 0, shared, now);
         let limit = room.min(READ_TURN_BYTES);
-        let mut bytes = 0;
+        let (mut bytes, mut messages) = (0, 0);
         turn.again = limit > 0;
-        while bytes < limit && self.received.len() < READ_TURN_MESSAGES {
+        while bytes < limit && messages < READ_TURN_MESSAGES {
             match ws.poll_read(cx) {
-                Poll::Ready(Ok(Received::Message(message))) => {
-                    bytes += message.cost();
-                    counters.messages_received += 1;
-                    counters.bytes_received += message.len() as u64;
-                    self.received.push_back(Incoming::Message(message));
+                Poll::Ready(Ok(Received::Message {
+                    text,
+                    payload,
+                    buffer,
+                })) => {
+                    bytes += payload.len() + MESSAGE_OVERHEAD_BYTES;
+                    messages += 1;
+                    counters.bytes_received += payload.len() as u64;
+                    self.receive(text, payload, buffer);
                 }
                 Poll::Ready(Ok(Received::Ping)) => bytes += 1,
                 Poll::Ready(Ok(Received::Pong(payload))) => {
@@ -153,6 +168,8 @@ impl Reading {
                 }
             }
         }
+        counters.messages_received += messages as u64;
+        self.end_packet();
         // Far larger than what comes now, it gives its memory back.
         if self.received.capacity() > IDLE_QUEUE_PLACES.max(8 * self.received.len()) {
             self.received.shrink_to(IDLE_QUEUE_PLACES);
@@ -161,6 +178,37 @@ impl Reading {
             turn.failure.get_or_insert(Failure::Broken(why));
         }
         turn
+    }
+
+    fn receive(&mut self, text: bool, payload: Bytes, buffer: usize) {
+        if let Some(packing) = &mut self.packing
+            && payload.len() <= PACKED_RECEIVED_BYTES
+        {
+            let kind = kind(text);
+            if !packing.push_bytes(kind, &payload) {
+                let full = std::mem::replace(packing, Records::with_capacity(PACKET_FILL));
+                self.received.push_back(Item::Packet(full.into_batch()));
+                packing.push_bytes(kind, &payload);
+            }
+            return;
+        }
+        self.end_packet();
+        // What is handed over in order needs no copy before that: together the parts are no more
+        // than what was read.
+        let item = match self.packing.is_some() && payload.len() < buffer / 4 {
+            true => Item::Part(Message::new(text, payload)),
+            false => Item::One(Incoming::Message(Message::received(text, payload, buffer))),
+        };
+        self.received.push_back(item);
+    }
+
+    fn end_packet(&mut self) {
+        if let Some(packing) = &mut self.packing
+            && !packing.is_empty()
+        {
+            let records = std::mem::take(packing);
+            self.received.push_back(Item::Packet(records.into_batch()));
+        }
     }
 
     /// How many bytes may be read now. What was read and found no place comes first.
@@ -217,11 +265,18 @@ impl Reading {
     ) -> Result<(), ConnectionError> {
         let mut result = Ok(());
         if let Some(mut spill) = self.spill.take() {
-            spill.behind.append(&mut self.received);
+            spill.behind.append(&mut unpacked(&mut self.received));
             result = self.hand_over_spilled(&mut spill, shared, live, cx, now);
             self.spill = Some(spill);
+        } else if self.packing.is_some() {
+            shared.inbox.push_while_room(&mut self.received, now);
+            if !self.received.is_empty() {
+                shared.inbox.wake_on_room(cx);
+            }
         } else if !self.received.is_empty() {
-            let pushed = shared.inbox.push(&mut self.received, now, cx);
+            let mut batch = unpacked(&mut self.received);
+            let pushed = shared.inbox.push(&mut batch, now, cx);
+            self.received.extend(batch.into_iter().map(Item::One));
             self.report.add(pushed.overflowed, pushed.overflowed_bytes);
             if pushed.disconnect && live {
                 result = Err(ConnectionError::InboxFull);

@@ -10,10 +10,12 @@ use tokio::{
 };
 
 use super::flushing::Flushing;
+use unstall_proto::{self as proto, Kind};
+
 use crate::{
     defaults::{WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
     events::Event,
-    outbox::{Done, Queued},
+    outbox::{Done, Entry, Packed},
     shared::Shared,
     stats::Counters,
     ws::{Failure, WebSocket},
@@ -27,9 +29,18 @@ struct Encoded {
     done: Done,
 }
 
+/// A packet whose messages are being put into frames.
+struct Cutting {
+    packet: proto::Batch,
+    /// The number of its next message.
+    next: u64,
+}
+
 #[derive(Default)]
 pub(super) struct Writing {
-    batch: VecDeque<Queued>,
+    batch: VecDeque<Entry>,
+    /// Comes before the batch.
+    cutting: Option<Cutting>,
     /// How much of the batch's first message is in frames already.
     offset: usize,
     encoded: Encoded,
@@ -65,19 +76,23 @@ impl Writing {
             if written >= WRITE_TURN_BYTES {
                 return Ok(true);
             }
-            if self.batch.is_empty() {
+            if self.has_none() {
                 let delay = shared.options.pack_delay;
                 let hold = (!delay.is_zero() && !shared.is_closing())
                     .then_some((delay, WRITE_BATCH_BYTES));
                 if let Poll::Ready(held) = shared.outbox.take(&mut self.batch, hold, now, cx) {
                     self.held_until = held;
                 }
-                if self.batch.is_empty() {
+                if self.has_none() {
                     return Ok(false);
                 }
             }
             written += self.fill(ws, shared, now)?;
         }
+    }
+
+    fn has_none(&self) -> bool {
+        self.batch.is_empty() && self.cutting.is_none()
     }
 
     /// Puts messages into the write buffer, a batch's worth of bytes.
@@ -90,13 +105,25 @@ impl Writing {
         let mut bytes = 0;
         let mut expired = 0;
         while bytes < WRITE_BATCH_BYTES {
-            let Some(queued) = self.batch.front() else {
-                break;
+            if let Some(cutting) = &mut self.cutting {
+                match cutting.write_one(ws, &mut self.encoded)? {
+                    Some(written) => bytes += written,
+                    None => self.cutting = None,
+                }
+                continue;
+            }
+            let queued = match self.batch.front() {
+                None => break,
+                Some(Entry::One(queued)) => queued,
+                Some(Entry::Packed(_)) => {
+                    self.cutting = self.batch.pop_front().and_then(Cutting::begin);
+                    continue;
+                }
             };
             let message = &queued.message;
             let in_time = self.offset > 0 || queued.expires.is_none_or(|expires| expires > now);
             if in_time {
-                let end = ws.write(message, self.offset)?;
+                let end = ws.write(message.is_text(), message.bytes(), self.offset)?;
                 bytes += end - self.offset + 1;
                 if end < message.len() {
                     self.offset = end;
@@ -108,8 +135,9 @@ impl Writing {
                 expired += 1;
             }
             self.offset = 0;
-            shared.outbox.count(queued, &mut self.encoded.done);
-            self.batch.pop_front();
+            let done = self.batch.pop_front().map(|entry| entry.done());
+            done.into_iter()
+                .for_each(|done| self.encoded.done.add(done));
         }
         if expired > 0 {
             shared.outbox.count_expired(expired);
@@ -136,7 +164,7 @@ impl Writing {
 
     /// Whether everything accepted is on the socket.
     pub(super) fn is_idle(&self, shared: &Shared) -> bool {
-        self.batch.is_empty() && self.encoded.messages == 0 && !shared.outbox.has_queued()
+        self.has_none() && self.encoded.messages == 0 && !shared.outbox.has_queued()
     }
 
     /// The connection is gone: what was not begun, or not finished within the write buffer, goes
@@ -144,8 +172,52 @@ impl Writing {
     pub(super) fn abandon(&mut self, shared: &Shared) -> u64 {
         let encoded = std::mem::take(&mut self.encoded);
         shared.outbox.done(encoded.done);
+        if let Some(cutting) = self
+            .cutting
+            .take()
+            .filter(|cutting| !cutting.packet.is_finished())
+        {
+            let left = Packed::again(cutting.packet, cutting.next);
+            self.batch.push_front(Entry::Packed(left));
+        }
         shared.outbox.put_back(std::mem::take(&mut self.batch));
         self.offset = 0;
         encoded.messages
+    }
+}
+
+impl Cutting {
+    fn begin(entry: Entry) -> Option<Cutting> {
+        let Entry::Packed(packed) = entry else {
+            return None;
+        };
+        Some(Cutting {
+            packet: packed.records.into_batch(),
+            next: packed.first,
+        })
+    }
+
+    /// Puts the next message into the write buffer, whole; how many bytes that is, if there is one.
+    fn write_one<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        encoded: &mut Encoded,
+    ) -> Result<Option<usize>, Failure> {
+        let next = self
+            .packet
+            .next_as(|kind, bytes, range| (kind == Kind::Text, bytes.slice(range)));
+        let Some((text, payload)) = next else {
+            return Ok(None);
+        };
+        let len = payload.len();
+        let mut offset = ws.write(text, payload.clone(), 0)?;
+        while offset < len {
+            offset = ws.write(text, payload.clone(), offset)?;
+        }
+        encoded.messages += 1;
+        encoded.payload += len as u64;
+        encoded.done.add_cut(len, self.next);
+        self.next += 1;
+        Ok(Some(len + 1))
     }
 }

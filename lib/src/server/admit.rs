@@ -178,7 +178,7 @@ fn attached(
             counters.handshakes_failed.add();
             tracing::debug!(%peer, %error, "a session's handshake failed");
         }
-        Ok(Ok(Attached::New(connection, task))) => return Some((connection, task)),
+        Ok(Ok(Attached::New(connection, task))) => return Some((*connection, task)),
         Ok(Ok(Attached::Resumed)) => counters.sessions_resumed.add(),
         Ok(Ok(Attached::Refused(rejection))) => {
             counters.sessions_refused.add();

@@ -1,6 +1,6 @@
 //! The client's side of a session's life: which connection it takes, and what follows its end.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use unstall_proto::{
@@ -11,7 +11,7 @@ use unstall_proto::{
 use super::{Link, random};
 use crate::{
     error::{CloseCode, ConnectionError},
-    message::{Gap, Incoming},
+    message::{Gap, Incoming, Item, Items},
     pump::{Ended, Reading},
     shared::Shared,
 };
@@ -105,7 +105,7 @@ impl Link {
         bound_carried(&mut received, 2 * window);
         if self.opened {
             let why = lost.unwrap_or_else(|| Arc::new(ConnectionError::GoingAway));
-            received.push_back(Incoming::Gap(Gap::SessionLost { why }));
+            received.push_back(Item::One(Incoming::Gap(Gap::SessionLost { why })));
         }
         reading.append(received);
         true
@@ -115,35 +115,29 @@ impl Link {
 /// What an application that does not read leaves over from lost sessions is bounded: beyond
 /// `limit` it is dropped, and the place marked. The peer's application was given it back, because
 /// it was never acknowledged.
-fn bound_carried(received: &mut VecDeque<Incoming>, limit: u64) {
+fn bound_carried(received: &mut Items, limit: u64) {
     let mut held = 0;
     let fits = received.iter().take_while(|item| {
-        held += match item {
-            Incoming::Message(message) => message.len() as u64 + RECORD_OVERHEAD,
-            Incoming::Gap(_) => RECORD_OVERHEAD,
-        };
+        held += item.payload() + item.messages().max(1) * RECORD_OVERHEAD;
         held <= limit
     });
     let kept = fits.count();
     let (mut messages, mut bytes) = (0, 0);
     for item in received.drain(kept..) {
-        match item {
-            Incoming::Message(message) => {
-                messages += 1;
-                bytes += message.len() as u64;
-            }
-            Incoming::Gap(Gap::Dropped {
-                messages: earlier,
-                bytes: earlier_bytes,
-            }) => {
-                messages += earlier;
-                bytes += earlier_bytes;
-            }
-            Incoming::Gap(_) => {}
+        messages += item.messages();
+        bytes += item.payload();
+        if let Item::One(Incoming::Gap(Gap::Dropped {
+            messages: earlier,
+            bytes: earlier_bytes,
+        })) = item
+        {
+            messages += earlier;
+            bytes += earlier_bytes;
         }
     }
     if messages > 0 {
-        received.push_back(Incoming::Gap(Gap::Dropped { messages, bytes }));
+        let gap = Gap::Dropped { messages, bytes };
+        received.push_back(Item::One(Incoming::Gap(gap)));
     }
 }
 
@@ -155,24 +149,23 @@ mod tests {
     #[test]
     fn what_lost_sessions_leave_to_a_reader_that_does_not_read_is_bounded_and_counted() {
         const LIMIT: u64 = 100 * (RECORD_OVERHEAD + 8);
-        let mut carried = VecDeque::new();
+        let mut carried = Items::new();
         let mut sent = 0;
         for _session in 0..1000 {
             for _ in 0..7 {
-                carried.push_back(Incoming::Message(Message::from("12345678")));
+                carried.push_back(Item::One(Incoming::Message(Message::from("12345678"))));
                 sent += 1;
             }
             bound_carried(&mut carried, LIMIT);
             let why = Arc::new(ConnectionError::GoingAway);
-            carried.push_back(Incoming::Gap(Gap::SessionLost { why }));
+            carried.push_back(Item::One(Incoming::Gap(Gap::SessionLost { why })));
             assert!(carried.len() < 110, "{}", carried.len());
         }
         let mut seen = 0;
         for item in &carried {
             seen += match item {
-                Incoming::Message(_) => 1,
-                Incoming::Gap(Gap::Dropped { messages, .. }) => *messages,
-                Incoming::Gap(_) => 0,
+                Item::One(Incoming::Gap(Gap::Dropped { messages, .. })) => *messages,
+                item => item.messages(),
             };
         }
         assert_eq!(seen, sent);

@@ -1,5 +1,6 @@
 //! A session's packets over a WebSocket: the pump's other traffic.
 
+use bytes::Bytes;
 use std::task::{Context, Poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -10,7 +11,6 @@ use super::{Link, ending::session_loss};
 use crate::{
     defaults::{READ_TURN_BYTES, WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
     error::ConnectionError,
-    message::Message,
     pump::{Flushing, Traffic, Turn},
     shared::{CloseRequest, Shared},
     stats::Counters,
@@ -21,9 +21,9 @@ use unstall_proto::HandleError;
 pub(crate) struct Packets<'l>(pub(crate) &'l mut Link);
 
 impl Link {
-    fn handle_packet(&mut self, message: Message, now: Instant) -> Result<(), Failure> {
+    fn handle_packet(&mut self, text: bool, packet: Bytes, now: Instant) -> Result<(), Failure> {
         let broken = |why: String| Failure::Broken(ConnectionError::Protocol(why));
-        if message.is_text() {
+        if text {
             return Err(broken(
                 "a text message where a session's packet was due".into(),
             ));
@@ -32,10 +32,7 @@ impl Link {
         let Some(generation) = self.generation else {
             return Err(broken("a packet on a connection that was replaced".into()));
         };
-        match self
-            .session
-            .handle_packet(time, generation, message.into_bytes())
-        {
+        match self.session.handle_packet(time, generation, packet) {
             Ok(()) => Ok(()),
             // The farewell goes out first, and then the session is over.
             Err(HandleError::Protocol(error)) if !error.is_resumable() => Ok(()),
@@ -67,10 +64,10 @@ impl Traffic for Packets<'_> {
         turn.again = true;
         while bytes < READ_TURN_BYTES {
             match ws.poll_read(cx) {
-                Poll::Ready(Ok(Received::Message(packet))) => {
-                    bytes += packet.len() + 1;
-                    counters.bytes_received += packet.len() as u64;
-                    if let Err(failure) = link.handle_packet(packet, now) {
+                Poll::Ready(Ok(Received::Message { text, payload, .. })) => {
+                    bytes += payload.len() + 1;
+                    counters.bytes_received += payload.len() as u64;
+                    if let Err(failure) = link.handle_packet(text, payload, now) {
                         turn.failure = Some(failure);
                         break;
                     }

@@ -88,7 +88,7 @@ impl Newcomer {
 }
 
 struct Entry {
-    mailbox: mpsc::Sender<Newcomer>,
+    mailbox: mpsc::Sender<Box<Newcomer>>,
     principal: Option<Principal>,
     shared: Arc<Shared>,
     held: Held,
@@ -101,7 +101,7 @@ type Entries = HashMap<SessionId, Entry>;
 
 /// What became of a connection that asked for a session.
 pub(crate) enum Attached {
-    New(Connection, AbortHandle),
+    New(Box<Connection>, AbortHandle),
     Resumed,
     Refused(Rejection),
 }
@@ -190,7 +190,7 @@ impl Registry {
             local: upgraded.local,
             peer: upgraded.peer,
             subprotocol: upgraded.subprotocol.clone(),
-            request: Some(Arc::new(request)),
+            request: Some(Arc::new(crate::handshake::apart(request))),
             response: None,
         };
         let mut ws = over_packets(upgraded, Side::Server, options);
@@ -219,7 +219,7 @@ impl Registry {
             match opened {
                 Ok((connection, keeper)) => {
                     let task = self.start(keeper, ws);
-                    return Ok(Attached::New(connection, task));
+                    return Ok(Attached::New(Box::new(connection), task));
                 }
                 Err(Some(rejection)) => return Ok(refuse(ws, rejection)),
                 // Another connection of the same session was faster.
@@ -232,7 +232,7 @@ impl Registry {
         &self,
         id: &SessionId,
         principal: &Option<Principal>,
-    ) -> Result<Option<mpsc::Sender<Newcomer>>, Rejection> {
+    ) -> Result<Option<mpsc::Sender<Box<Newcomer>>>, Rejection> {
         match self.entries.lock().unwrap().get(id) {
             Some(entry) if entry.principal != *principal => Err(Rejection::NotYours),
             Some(entry) => Ok(Some(entry.mailbox.clone())),
@@ -394,9 +394,8 @@ async fn read_hello(ws: &mut WebSocket<Transport>) -> Result<Hello, ConnectionEr
     loop {
         let received = std::future::poll_fn(|cx| ws.poll_read(cx)).await;
         match received {
-            Ok(Received::Message(packet)) => {
-                return Hello::from_packet(packet.into_bytes())
-                    .map_err(|error| protocol(error.to_string()));
+            Ok(Received::Message { payload, .. }) => {
+                return Hello::from_packet(payload).map_err(|error| protocol(error.to_string()));
             }
             Ok(Received::Ping | Received::Pong(_)) => {}
             Ok(Received::Close(_)) | Err(crate::ws::Failure::Closed) => {
@@ -409,18 +408,18 @@ async fn read_hello(ws: &mut WebSocket<Transport>) -> Result<Hello, ConnectionEr
 
 /// Hands the connection to the session that it asks for.
 async fn hand_over(
-    mailbox: &mpsc::Sender<Newcomer>,
+    mailbox: &mpsc::Sender<Box<Newcomer>>,
     hello: Hello,
     ws: WebSocket<Transport>,
     identity: Identity,
 ) -> Attached {
     let (answer, answered) = oneshot::channel();
-    let newcomer = Newcomer {
+    let newcomer = Box::new(Newcomer {
         hello,
         ws,
         identity,
         answer,
-    };
+    });
     if let Err(error) = mailbox.send(newcomer).await {
         return refuse(error.0.ws, Rejection::Expired);
     }
@@ -477,7 +476,7 @@ impl Drop for Kept {
 struct Keeper {
     registry: Arc<Registry>,
     id: SessionId,
-    newcomers: mpsc::Receiver<Newcomer>,
+    newcomers: mpsc::Receiver<Box<Newcomer>>,
     kept: Kept,
     /// Dropped after `kept`, so that the last report has what comes back.
     _guard: TaskGuard,
@@ -574,7 +573,11 @@ impl Keeper {
 }
 
 /// Resumes the session on a new connection, or refuses it.
-fn resume(link: &mut Link, newcomer: Newcomer, shared: &Shared) -> Option<WebSocket<Transport>> {
+fn resume(
+    link: &mut Link,
+    newcomer: Box<Newcomer>,
+    shared: &Shared,
+) -> Option<WebSocket<Transport>> {
     match link.session().resume(&newcomer.hello, Token(random())) {
         Ok(generation) => {
             link.lose(shared, Instant::now());

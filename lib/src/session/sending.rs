@@ -3,14 +3,14 @@
 use std::task::Context;
 
 use tokio::time::Instant;
-use unstall_proto::{Fate, Kind, Payload, SendError};
+use unstall_proto::{Fate, Kind, SendError};
 
 use super::{Link, Undelivered};
 use crate::{
-    defaults::{REPLAY_BYTES, SESSION_FLOOR_BYTES},
+    defaults::{REPLAY_BYTES, SESSION_FLOOR_BYTES, WRITE_TURN_BYTES},
     events::Event,
     message::Message,
-    outbox::Done,
+    outbox::{Done, Entry},
     shared::Shared,
 };
 
@@ -22,29 +22,45 @@ impl Link {
         let (mut accepted, mut expired) = (0, 0);
         let mut done = Done::default();
         let mut too_large = Vec::new();
-        while !self.held_back {
+        // Without a connection it is the replay buffer's; else what cannot go yet waits in the outbox,
+        // where there is one bound to it, and not behind megabytes.
+        let bound = match self.session.is_attached() {
+            true => WRITE_TURN_BYTES as u64,
+            false => u64::MAX,
+        };
+        while !self.held_back && self.session.unsent() < bound {
             if self.waiting.is_empty() {
                 let _ = shared.outbox.take(&mut self.waiting, None, now, cx);
             }
-            let Some(queued) = self.waiting.front() else {
+            let Some(entry) = self.waiting.front_mut() else {
                 break;
             };
-            if queued.expires.is_some_and(|expires| expires <= now) {
-                expired += 1;
-            } else {
-                match self.session.send(payload(&queued.message)) {
+            let all = entry.done();
+            match entry {
+                Entry::Packed(packed) => {
+                    let messages = packed.records.messages();
+                    let Ok(seq) = self.session.send_records(&mut packed.records) else {
+                        break;
+                    };
+                    accepted += messages;
+                    self.unacknowledged.push(messages, seq);
+                }
+                Entry::One(queued) if queued.expires.is_some_and(|expires| expires <= now) => {
+                    expired += 1;
+                }
+                Entry::One(queued) => match self.session.send(queued.message.payload()) {
                     Ok(seq) => {
                         accepted += 1;
-                        self.unacknowledged.push_back(seq);
+                        self.unacknowledged.push(1, seq);
                     }
                     Err(SendError::TooLarge { .. }) => too_large.push(Undelivered {
                         message: queued.message.clone(),
                         maybe_delivered: false,
                     }),
                     Err(_) => break,
-                }
+                },
             }
-            shared.outbox.count(queued, &mut done);
+            done.add(all);
             self.waiting.pop_front();
         }
         if expired > 0 {
@@ -84,13 +100,9 @@ impl Link {
 
     /// What the peer acknowledged counts as delivered.
     pub(super) fn settle_deliveries(&mut self, shared: &Shared) {
-        let acknowledged = self.session.acknowledged();
-        let count = self
-            .unacknowledged
-            .partition_point(|seq| *seq <= acknowledged);
+        let count = self.unacknowledged.count_to(self.session.acknowledged());
         if count > 0 {
-            self.unacknowledged.drain(..count);
-            shared.board.count_settled(count as u64);
+            shared.board.count_settled(count);
         }
     }
 
@@ -134,12 +146,5 @@ impl Link {
             tracing::warn!(messages, "nobody took what sessions gave back undelivered");
             shared.events.push(Event::UndeliveredDropped { messages });
         }
-    }
-}
-
-fn payload(message: &Message) -> Payload<'_> {
-    match message.as_text() {
-        Some(text) => Payload::Text(text),
-        None => Payload::Binary(message.as_bytes()),
     }
 }
