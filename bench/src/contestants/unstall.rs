@@ -97,6 +97,10 @@ impl Tx for Unstall {
     async fn flush(&mut self) -> Result<()> {
         Tx::flush(&mut self.sender).await
     }
+
+    async fn send(&mut self, payload: &Bytes) -> Result<()> {
+        Tx::send(&mut self.sender, payload).await
+    }
 }
 
 impl Rx for Unstall {
