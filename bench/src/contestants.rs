@@ -65,6 +65,7 @@ contestants![
     packed::Packed,
     unstall::Plain,
     unstall::Session,
+    unstall::Batch,
 ];
 
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {

@@ -4,92 +4,115 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
-use unstall::{Client, Connection, Incoming, Receiver, Sender, Server};
+use unstall::{Client, Connection, Gap, Incoming, IncomingRef, Receiver, Sender, Server};
 
 use crate::{
-    Result,
+    Failure, Result,
     engine::{Batching, Engine, Link, Rx, Tx, ended},
     shared::Shared,
 };
 
-fn client(address: SocketAddr) -> Client {
-    Client::new(format!("ws://{address}/")).without_reconnect()
+async fn accept(server: &Server) -> Result<Connection> {
+    server.accept().await.ok_or_else(ended)
 }
 
-pub(crate) struct Plain;
-
-impl Engine for Plain {
-    const NAME: &'static str = "unstall-plain";
-    const HOW: &'static str = "unstall without a session, `send().await` and `recv().await` for \
-        each message";
-    const BATCHING: Batching = Batching::Own;
-    type Server = Server;
-    type Link = Unstall;
-
-    async fn bind(listener: TcpListener) -> Result<Server> {
-        Ok(Server::builder().plain().listener(listener)?)
-    }
-
-    async fn accept(server: &mut Server) -> Result<Unstall> {
-        Ok(Unstall::new(server.accept().await.ok_or_else(ended)?))
-    }
-
-    async fn connect(address: SocketAddr) -> Result<Unstall> {
-        Ok(Unstall::new(client(address).plain().connect().await?))
-    }
+async fn connect(client: impl FnOnce(Client) -> Client, address: SocketAddr) -> Result<Connection> {
+    let dialed = Client::new(format!("ws://{address}/")).without_reconnect();
+    Ok(client(dialed).connect().await?)
 }
 
-pub(crate) struct Session;
+macro_rules! unstall {
+    ($name:ident, $called:literal, $how:literal, $rx:ty, $server:expr, $client:expr) => {
+        pub(crate) struct $name;
 
-impl Engine for Session {
-    const NAME: &'static str = "unstall-session";
-    const HOW: &'static str = "unstall with a session, `send().await` and `recv().await` for each \
-        message";
-    const BATCHING: Batching = Batching::Own;
-    type Server = Server;
-    type Link = Unstall;
+        impl Engine for $name {
+            const NAME: &'static str = $called;
+            const HOW: &'static str = $how;
+            const BATCHING: Batching = Batching::Own;
+            type Server = Server;
+            type Link = Unstall<$rx>;
 
-    async fn bind(listener: TcpListener) -> Result<Server> {
-        Ok(Server::builder().listener(listener)?)
-    }
+            async fn bind(listener: TcpListener) -> Result<Server> {
+                Ok($server(Server::builder()).listener(listener)?)
+            }
 
-    async fn accept(server: &mut Server) -> Result<Unstall> {
-        Ok(Unstall::new(server.accept().await.ok_or_else(ended)?))
-    }
+            async fn accept(server: &mut Server) -> Result<Self::Link> {
+                Ok(Unstall::new(accept(server).await?))
+            }
 
-    async fn connect(address: SocketAddr) -> Result<Unstall> {
-        let client = client(address).require_session().without_fresh_session();
-        Ok(Unstall::new(client.connect().await?))
-    }
+            async fn connect(address: SocketAddr) -> Result<Self::Link> {
+                Ok(Unstall::new(connect($client, address).await?))
+            }
+        }
+    };
 }
 
-pub(crate) struct Unstall {
+unstall!(
+    Plain,
+    "unstall-plain",
+    "unstall without a session, `send().await` and `recv().await` for each message",
+    Receiver,
+    unstall::ServerBuilder::plain,
+    Client::plain
+);
+unstall!(
+    Session,
+    "unstall-session",
+    "unstall with a session, `send().await` and `recv().await` for each message",
+    Receiver,
+    std::convert::identity,
+    session
+);
+unstall!(
+    Batch,
+    "unstall-batch",
+    "unstall with a session, `send().await` for each message, received with `recv_batch().await`",
+    Batches,
+    std::convert::identity,
+    session
+);
+
+fn session(client: Client) -> Client {
+    client.require_session().without_fresh_session()
+}
+
+pub(crate) struct Unstall<R> {
     sender: Sender,
-    receiver: Receiver,
+    receiver: R,
 }
 
-impl Unstall {
-    fn new(connection: Connection) -> Unstall {
+/// A receiver that is asked for all that is there.
+pub(crate) struct Batches(Receiver);
+
+impl From<Receiver> for Batches {
+    fn from(receiver: Receiver) -> Batches {
+        Batches(receiver)
+    }
+}
+
+impl<R: From<Receiver>> Unstall<R> {
+    fn new(connection: Connection) -> Unstall<R> {
         let (sender, receiver) = connection.split();
+        let receiver = receiver.into();
         Unstall { sender, receiver }
     }
 }
 
-impl Link for Unstall {
+impl<R: Rx> Link for Unstall<R> {
     type Tx = Sender;
-    type Rx = Receiver;
+    type Rx = R;
 
-    fn split(self) -> (Sender, Receiver) {
+    fn split(self) -> (Sender, R) {
         (self.sender, self.receiver)
     }
 
     /// Its sender is a queue already.
-    fn share(self, _batching: Batching) -> (Shared, Receiver) {
+    fn share(self, _batching: Batching) -> (Shared, R) {
         (Shared::Unstall(self.sender), self.receiver)
     }
 }
 
-impl Tx for Unstall {
+impl<R: Rx> Tx for Unstall<R> {
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
         self.sender.feed(payload).await
     }
@@ -103,7 +126,7 @@ impl Tx for Unstall {
     }
 }
 
-impl Rx for Unstall {
+impl<R: Rx> Rx for Unstall<R> {
     async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
         self.receiver.receive(take).await
     }
@@ -135,8 +158,25 @@ impl Rx for Receiver {
     async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
         match self.recv().await?.ok_or_else(ended)? {
             Incoming::Message(message) => take(message.as_bytes()),
-            Incoming::Gap(gap) => return Err(format!("messages are missing: {gap:?}").into()),
+            Incoming::Gap(gap) => return Err(missing(&gap)),
         }
         Ok(())
     }
+}
+
+impl Rx for Batches {
+    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+        let mut batch = self.0.recv_batch().await?.ok_or_else(ended)?;
+        while let Some(incoming) = batch.next() {
+            match incoming {
+                IncomingRef::Message(message) => take(message.as_bytes()),
+                IncomingRef::Gap(gap) => return Err(missing(gap)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn missing(gap: &Gap) -> Failure {
+    format!("messages are missing: {gap:?}").into()
 }
