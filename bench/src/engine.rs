@@ -105,6 +105,23 @@ pub(crate) trait Tx: 'static {
     /// Afterwards everything fed is with the kernel.
     async fn flush(&mut self) -> Result<()>;
 
+    /// Many messages, flushed as `batching` says.
+    async fn feed_all(
+        &mut self,
+        batching: Batching,
+        payloads: &mut Payloads,
+        count: u64,
+    ) -> Result<()> {
+        let mut flushing = batching.flushing();
+        for payload in payloads.next_many(count) {
+            self.feed(payload).await?;
+            if flushing.due(payload.len()) {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
     /// One message at once.
     async fn send(&mut self, payload: &Bytes) -> Result<()> {
         self.feed(payload).await?;
@@ -138,14 +155,7 @@ pub(crate) async fn send_all<T: Tx>(
     payloads: &mut Payloads,
     count: u64,
 ) -> Result<()> {
-    let mut flushing = batching.flushing();
-    for _ in 0..count {
-        let payload = payloads.next();
-        tx.feed(payload).await?;
-        if flushing.due(payload.len()) {
-            tx.flush().await?;
-        }
-    }
+    tx.feed_all(batching, payloads, count).await?;
     tx.flush().await
 }
 

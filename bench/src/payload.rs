@@ -34,6 +34,17 @@ impl Payloads {
         }
         payload
     }
+
+    /// The length of each.
+    pub(crate) fn size(&self) -> usize {
+        self.ring[0].len()
+    }
+
+    pub(crate) fn next_many(&mut self, count: u64) -> impl Iterator<Item = &Bytes> {
+        let first = self.next;
+        self.next = ((first as u64 + count) % self.ring.len() as u64) as usize;
+        self.ring.iter().cycle().skip(first).take(count as usize)
+    }
 }
 
 /// Whether this is a word between the workers.

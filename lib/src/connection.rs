@@ -739,7 +739,6 @@ impl Receiver {
             }
             match self.next_item()? {
                 Some(Item::One(incoming)) => return Some(incoming),
-                Some(Item::Part(message)) => return Some(Incoming::Message(message.apart())),
                 Some(Item::Packet(_)) | None => {}
             }
         }
@@ -872,7 +871,6 @@ impl Batch<'_> {
             receiver.end_packet();
             let lent = match receiver.next_item()? {
                 Some(Item::One(incoming)) => Some(incoming),
-                Some(Item::Part(message)) => Some(Incoming::Message(message)),
                 Some(Item::Packet(_)) | None => None,
             };
             if let Some(incoming) = lent {

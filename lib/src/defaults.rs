@@ -8,9 +8,9 @@ use std::time::Duration;
 /// to bridge a scheduling hiccup, small enough that a thousand slow consumers stay affordable.
 pub const INBOX_BYTES: usize = 4 << 20;
 
-/// Sent messages that wait for the socket. The same size as the kernel's largest default send
-/// buffer, so that refilling it never waits for the application.
-pub const OUTBOX_BYTES: usize = 4 << 20;
+/// Sent messages that wait for the socket. Eight times what the kernel is given ahead, so that the
+/// socket never runs dry; more would only be older when it leaves, and cold in the processor's cache.
+pub const OUTBOX_BYTES: usize = 1 << 20;
 
 /// The largest message taken in or given out. Feeds stay far below it; one hostile message cannot
 /// cost more.
@@ -53,23 +53,30 @@ pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the kernel is asked about a peer that is silent while our bytes wait.
 pub const KERNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The read window of a connection that streams. 32 KiB loses nothing; larger windows cost a
-/// zero-fill at each read.
-pub(crate) const READ_BUFFER_BYTES: usize = 32 << 10;
+/// What a connection that streams short messages reads at once.
+pub(crate) const READ_BUFFER_BYTES: usize = 64 << 10;
 
-/// The read window of one that does not: what an idle connection costs, and a small message waits
-/// for less of it to be zeroed. One read that fills it makes it a streaming one.
+/// What one that does not reads at once: what an idle connection costs. One read that fills it makes
+/// it a streaming one.
 pub(crate) const IDLE_READ_BYTES: usize = 4 << 10;
+
+/// Buffers of long messages that are kept to be used again, and the largest of them: two turns'
+/// worth of packets, and what an allocator does not hand back to the system at once anyway.
+pub(crate) const SPARE_BUFFERS: usize = 4;
+pub(crate) const SPARE_BUFFER_BYTES: usize = 128 << 10;
 
 /// Encoded bytes gathered before a write to the socket: one system call for many messages.
 pub(crate) const WRITE_BATCH_BYTES: usize = 64 << 10;
+
+/// Pongs that wait beside a batch for a peer that does not read. It answers some thirty pings.
+pub(crate) const CONTROL_BACKLOG_BYTES: usize = 4 << 10;
 
 /// Longer messages travel as several frames, so that a pong never waits behind one and the write
 /// buffer stays small.
 pub const FRAGMENT_BYTES: usize = 256 << 10;
 
 /// Read in one turn before writing gets its turn, in bytes and in messages.
-pub(crate) const READ_TURN_BYTES: usize = 256 << 10;
+pub(crate) const READ_TURN_BYTES: usize = 64 << 10;
 pub(crate) const READ_TURN_MESSAGES: usize = 1024;
 
 /// Written in one turn before reading gets its turn.

@@ -80,23 +80,6 @@ impl Message {
         })
     }
 
-    /// A message whose payload is a slice of a read buffer of up to `buffer` bytes: copied out where
-    /// keeping the slice would pin more than four times the message.
-    pub(crate) fn received(text: bool, slice: Bytes, buffer: usize) -> Message {
-        match slice.len() < buffer / 4 {
-            true => Message::copied(text, &slice),
-            false => Message::new(text, slice),
-        }
-    }
-
-    /// A message that may be kept: its payload is no longer a part of anything larger.
-    pub(crate) fn apart(self) -> Message {
-        match self.0 {
-            Payload::Short(_) => self,
-            Payload::Shared { bytes, text } => Message::copied(text, &bytes),
-        }
-    }
-
     /// The next message of a packet, if it is short and not the last: nothing but its words is
     /// moved.
     #[inline(always)]
@@ -476,8 +459,6 @@ impl Gap {
 #[derive(Debug)]
 pub(crate) enum Item {
     One(Incoming),
-    /// A message that is a small part of its read buffer: to be copied out where it may be kept.
-    Part(Message),
     /// Many messages, still encoded: the receiver cuts them.
     Packet(proto::Batch),
 }
@@ -486,7 +467,6 @@ impl Item {
     pub(crate) fn messages(&self) -> u64 {
         match self {
             Item::One(incoming) => u64::from(matches!(incoming, Incoming::Message(_))),
-            Item::Part(_) => 1,
             Item::Packet(packet) => packet.remaining(),
         }
     }
@@ -495,7 +475,6 @@ impl Item {
     pub(crate) fn cost(&self) -> usize {
         match self {
             Item::One(incoming) => incoming.cost(),
-            Item::Part(message) => message.cost(),
             Item::Packet(packet) => packet_cost(packet),
         }
     }
@@ -505,7 +484,6 @@ impl Item {
         match self {
             Item::One(Incoming::Message(message)) => message.len() as u64,
             Item::One(Incoming::Gap(_)) => 0,
-            Item::Part(message) => message.len() as u64,
             Item::Packet(packet) => packet.payload(),
         }
     }
@@ -527,7 +505,6 @@ pub(crate) fn unpacked(items: &mut Items) -> Batch {
     for item in items.drain(..) {
         match item {
             Item::One(incoming) => batch.push_back(incoming),
-            Item::Part(message) => batch.push_back(Incoming::Message(message.apart())),
             Item::Packet(mut packet) => {
                 let messages = std::iter::from_fn(|| Message::cut(&mut packet));
                 batch.extend(messages.map(Incoming::Message));
@@ -575,19 +552,6 @@ mod tests {
             "{}",
             size_of::<Item>()
         );
-    }
-
-    #[test]
-    fn received_message_pins_at_most_four_times_its_size() {
-        let window = Bytes::from(vec![7u8; 32 << 10]);
-        for len in [1, 64, 71, 4096, 8191, 8192, 20_000] {
-            let slice = window.slice(100..100 + len);
-            let message = Message::received(false, slice.clone(), window.len());
-            let inside = window.as_ptr() as usize..window.as_ptr() as usize + window.len();
-            assert_eq!(message.as_bytes(), &slice[..]);
-            let pins = inside.contains(&(message.into_bytes().as_ptr() as usize));
-            assert_eq!(pins, len >= 8192, "{len} bytes");
-        }
     }
 
     #[test]

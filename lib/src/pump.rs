@@ -10,6 +10,8 @@ mod reading;
 mod writing;
 
 use std::{
+    future::Future,
+    pin::pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -229,7 +231,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         self.shared.meter.publish(self.counters);
         match turn {
             Ok(false) => {}
-            Ok(true) => cx.waker().wake_by_ref(),
+            // After all that is ready: the receiver takes what this turn brought while it is in the
+            // processor's cache, however the runtime orders its tasks.
+            Ok(true) => _ = pin!(tokio::task::yield_now()).poll(cx),
             Err(failure) => {
                 if self.stop(failure, now).is_ready() {
                     return Poll::Ready(self.ended());

@@ -4,7 +4,11 @@
 //! two waker registrations a message. A `WebSocketStream` that was adopted is driven through its
 //! `Stream` and `Sink`, because its buffers cannot be taken over.
 
-mod frames;
+mod incoming;
+mod masking;
+mod outgoing;
+#[cfg(test)]
+mod tests;
 
 use std::{
     any::Any,
@@ -27,20 +31,20 @@ use tokio_tungstenite::{
         handshake,
         protocol::{
             CloseFrame, Role, WebSocketConfig, WebSocketContext,
-            frame::{
-                Frame,
-                coding::{Data, OpCode},
-            },
+            frame::{Frame, coding::OpCode},
         },
     },
 };
 
 use crate::{
-    defaults::{IDLE_READ_BYTES, READ_BUFFER_BYTES, WRITE_BATCH_BYTES},
+    defaults::CONTROL_BACKLOG_BYTES,
     error::{Close, CloseCode, ConnectionError},
     options::Options,
 };
-use frames::Frames;
+use incoming::{Front, Incoming};
+use outgoing::{CONTINUE, Outgoing, data};
+
+pub(crate) use incoming::Payload;
 
 /// A fresh `Sec-WebSocket-Key` (RFC 6455 section 4.1, item 7).
 pub(crate) fn new_key() -> String {
@@ -72,12 +76,11 @@ pub(crate) fn tcp_below(stream: &dyn Any) -> Option<&TcpStream> {
 
 /// What a read yields.
 #[derive(Debug)]
-pub(crate) enum Received {
-    /// A whole message: the payload may be a part of a read buffer of up to `buffer` bytes.
+pub(crate) enum Received<'a> {
+    /// A whole message. A payload of its own pins nothing else that is large.
     Message {
         text: bool,
-        payload: Bytes,
-        buffer: usize,
+        payload: Payload<'a>,
     },
     /// A ping; its pong is queued already.
     Ping,
@@ -105,55 +108,53 @@ enum Engine<S> {
     Adopted(Box<WebSocketStream<S>>),
 }
 
-/// tungstenite's context, whose read window follows the traffic. It cannot be changed, but between
-/// two messages, with nothing in either buffer, a new context stands for the old one.
+/// Data frames that are whole messages are read and written here; control frames, fragments and
+/// whatever is not as it should be go through tungstenite's context.
 struct Own {
     context: WebSocketContext,
-    role: Role,
-    config: WebSocketConfig,
-    frames: Frames,
-    /// What was read at once at the most since the window was last looked at.
-    largest_read: usize,
-    /// Reading stops at the end of a message, for a larger window.
-    outgrown: bool,
-    /// Every whole message that was read was taken out.
-    drained: bool,
-    /// A close frame went either way: the context knows more than its buffers.
+    incoming: Incoming,
+    outgoing: Outgoing,
+    /// A close frame went either way: no message is sent any more.
     closing: bool,
-    /// Bytes read and written when the context was new.
-    begun_at: u64,
 }
 
 impl Own {
-    fn new(role: Role, config: WebSocketConfig, part: Bytes) -> Own {
-        let config = config.read_buffer_size(IDLE_READ_BYTES);
-        let mut frames = Frames::default();
-        frames.pass(&part);
+    fn new(role: Role, leftover: &[u8], limit: usize) -> Own {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(CONTROL_BACKLOG_BYTES)
+            // Control frames go straight to where data frames wait for the socket, and if that is
+            // full wait here. When a peer that does not read asks for pong after pong, only the
+            // latest is kept (RFC 6455 §5.5.3).
+            .write_buffer_size(0)
+            .max_write_buffer_size(CONTROL_BACKLOG_BYTES)
+            .max_message_size(Some(limit))
+            .max_frame_size(Some(limit));
         Own {
-            // A copy: the context would go on with all of the buffer that this is a part of.
-            context: WebSocketContext::from_partially_read(part.to_vec(), role, Some(config)),
-            role,
-            config,
-            frames,
-            largest_read: 0,
-            outgrown: false,
-            drained: false,
+            context: WebSocketContext::from_partially_read(Vec::new(), role, Some(config)),
+            incoming: Incoming::new(role == Role::Server, limit, leftover),
+            outgoing: Outgoing::new(role == Role::Client),
             closing: false,
-            begun_at: 0,
         }
     }
 
-    /// Whether nothing is in the buffers. `flushed`: nothing waits to be written.
-    fn is_between_messages(&self, flushed: bool) -> bool {
-        flushed && self.drained && !self.closing && self.frames.to_end() == 0
-    }
-
-    fn renew(&mut self, window: usize, moved: u64) {
-        self.config = self.config.read_buffer_size(window);
-        self.context =
-            WebSocketContext::from_partially_read(Vec::new(), self.role, Some(self.config));
-        self.outgrown = false;
-        self.begun_at = moved;
+    /// Writes everything out: data frames, and what control frames the context has. The inner
+    /// result is the context's, once that is done.
+    fn poll_flush<S: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+        written: &mut u64,
+    ) -> Poll<io::Result<Result<(), Failure>>> {
+        let result = loop {
+            let encoded = self.context.flush(&mut Encoding(&mut self.outgoing));
+            ready!(self.outgoing.poll_write(io, cx, written))?;
+            // Else some found no room before.
+            if let Poll::Ready(result) = would_block_is_pending(encoded) {
+                break result.map_err(failure);
+            }
+        };
+        ready!(Pin::new(io).poll_flush(cx))?;
+        Poll::Ready(Ok(result))
     }
 }
 
@@ -164,7 +165,8 @@ pub(crate) struct WebSocket<S> {
     max_message_bytes: usize,
     /// Something was written that `poll_flush` has not yet carried out.
     unflushed: bool,
-    /// How far the read buffer is filled ahead at the most, and the longest message ever in it.
+    /// How far an adopted stream fills its read buffer at the most, and the longest message ever in
+    /// it.
     read_window: usize,
     longest: usize,
     bytes_read: u64,
@@ -180,21 +182,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             Side::Client => Role::Client,
             Side::Server => Role::Server,
         };
-        let limit = Some(options.max_message_bytes);
-        let max_write_buffer = (2 * WRITE_BATCH_BYTES).saturating_add(options.fragment_bytes);
-        let config = WebSocketConfig::default()
-            // Written out by poll_flush alone, a batch at a time.
-            .write_buffer_size(max_write_buffer - 1)
-            // A batch and the frame that ends it. When a peer that does not read asks for pong after
-            // pong, only the latest is kept (RFC 6455 §5.5.3).
-            .max_write_buffer_size(max_write_buffer)
-            .max_message_size(limit)
-            .max_frame_size(limit);
-        let bytes_read = leftover.len() as u64;
-        let own = Box::new(Own::new(role, config, leftover));
+        let own = Own::new(role, &leftover, options.max_message_bytes);
         WebSocket {
-            bytes_read,
-            ..WebSocket::over(Engine::Own(own, io), READ_BUFFER_BYTES, options)
+            bytes_read: leftover.len() as u64,
+            ..WebSocket::over(Engine::Own(Box::new(own), io), 0, options)
         }
     }
 
@@ -218,105 +209,151 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 
     /// The next message or control frame. Any byte that arrives shows in [`Self::bytes_read`].
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Failure>> {
-        let message = match &mut self.engine {
-            Engine::Own(own, io) => loop {
-                let mut io = Bridge {
-                    io,
-                    cx,
-                    read: &mut self.bytes_read,
-                    written: &mut self.bytes_written,
-                    write_failure: &mut self.write_failure,
-                    frames: &mut own.frames,
-                    largest_read: &mut own.largest_read,
-                    stop_at_end: own.outgrown && !self.unflushed && !own.closing,
-                };
-                let message = would_block_is_pending(own.context.read(&mut io));
-                own.drained = message.is_pending();
-                if own.outgrown && own.is_between_messages(!self.unflushed) {
-                    own.renew(READ_BUFFER_BYTES, self.bytes_read + self.bytes_written);
-                } else {
-                    own.outgrown |= own.largest_read >= own.config.read_buffer_size
-                        && own.config.read_buffer_size < READ_BUFFER_BYTES;
-                    break ready!(message);
-                }
-            },
-            Engine::Adopted(stream) => {
-                let message = ready!(Pin::new(&mut **stream).poll_next(cx));
-                // Only whole messages can be seen here.
-                self.bytes_read += 1;
-                message.unwrap_or(Err(Error::ConnectionClosed))
-            }
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Received<'_>, Failure>> {
+        if matches!(self.engine, Engine::Adopted(_)) {
+            return self.poll_read_adopted(cx);
+        }
+        let Engine::Own(own, io) = &mut self.engine else {
+            return Poll::Pending;
         };
-        let message = message.map_err(failure)?;
+        loop {
+            if !own.incoming.is_for_other() {
+                let front = own.incoming.poll_front(io, cx, &mut self.bytes_read);
+                let (text, payload) = match ready!(front) {
+                    Ok(Front::Lent { text, place }) => (text, own.incoming.lend(place)),
+                    Ok(Front::Long { text, payload }) => (text, Payload::Shared(payload)),
+                    Ok(Front::Other) => continue,
+                    Err(error) => return Poll::Ready(Err(Failure::Broken(error.into()))),
+                };
+                return Poll::Ready(message(text, payload));
+            }
+            let mut bridge = Bridge {
+                io,
+                cx,
+                read: &mut self.bytes_read,
+                incoming: &mut own.incoming,
+                outgoing: &mut own.outgoing,
+            };
+            match would_block_is_pending(own.context.read(&mut bridge)) {
+                Poll::Pending if own.incoming.is_for_other() => return Poll::Pending,
+                Poll::Pending => {}
+                Poll::Ready(Err(Error::ConnectionClosed)) => {
+                    // The answer to the peer's close goes out first.
+                    let written = &mut self.bytes_written;
+                    let _ = ready!(own.outgoing.poll_write(io, cx, written));
+                    let _ = ready!(Pin::new(io).poll_flush(cx));
+                    return Poll::Ready(Err(Failure::Closed));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(failure(error))),
+                Poll::Ready(Ok(received)) => {
+                    if received.is_close() {
+                        own.closing = true;
+                        own.incoming.give_rest_to_other();
+                    }
+                    self.unflushed |= received.is_ping() || received.is_close();
+                    return Poll::Ready(engine_message(received));
+                }
+            }
+        }
+    }
+
+    fn poll_read_adopted(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received<'_>, Failure>> {
+        let Engine::Adopted(stream) = &mut self.engine else {
+            return Poll::Pending;
+        };
+        let received = ready!(Pin::new(&mut **stream).poll_next(cx));
+        // Only whole messages can be seen here.
+        self.bytes_read += 1;
+        let received = received.unwrap_or(Err(Error::ConnectionClosed));
+        let received = engine_message(received.map_err(failure)?)?;
+        self.unflushed |= matches!(received, Received::Ping | Received::Close(_));
+        let Received::Message { text, payload } = received else {
+            return Poll::Ready(Ok(received));
+        };
         // An adopted stream has limits of its own.
-        let (size, limit) = (message.len(), self.max_message_bytes);
-        if size > limit && (message.is_text() || message.is_binary()) {
+        let (size, limit) = (payload.len(), self.max_message_bytes);
+        if size > limit {
             let why = ConnectionError::MessageTooLarge { size, limit };
             return Poll::Ready(Err(Failure::Broken(why)));
         }
-        let received = match message {
-            WsMessage::Text(text) => self.received(true, text.into()),
-            WsMessage::Binary(payload) => self.received(false, payload),
-            WsMessage::Ping(_) => {
-                self.unflushed = true;
-                Received::Ping
-            }
-            WsMessage::Pong(payload) => Received::Pong(payload),
-            WsMessage::Close(frame) => {
-                if let Engine::Own(own, _) = &mut self.engine {
-                    own.closing = true;
-                }
-                self.unflushed = true;
-                Received::Close(close(frame))
-            }
-            WsMessage::Frame(_) => {
-                let why = "a raw frame where a message was due".to_owned();
-                return Poll::Ready(Err(Failure::Broken(ConnectionError::Protocol(why))));
-            }
+        // A long message makes the read buffer grow, at most to twice what was needed, and later
+        // ones are slices of that: copied out where keeping the slice would pin far more.
+        self.longest = self.longest.max(size);
+        let payload = payload.into_bytes();
+        let payload = match size < (self.read_window + self.longest) / 2 {
+            true => Bytes::copy_from_slice(&payload),
+            false => payload,
         };
-        Poll::Ready(Ok(received))
+        let payload = Payload::Shared(payload);
+        Poll::Ready(Ok(Received::Message { text, payload }))
     }
 
-    /// A long message makes the read buffer grow, at most to twice what was needed, and later ones
-    /// are slices of that.
-    fn received(&mut self, text: bool, payload: Bytes) -> Received {
-        self.longest = self.longest.max(payload.len());
-        Received::Message {
-            text,
-            payload,
-            buffer: 2 * (self.read_window + self.longest),
-        }
-    }
-
-    /// Puts the message's next frame into the write buffer, from `offset` on, and returns where it
-    /// ends: the message's length, once it is whole.
+    /// Appends the message's next frame, from `offset` on, and returns where it ends: the message's
+    /// length, once it is whole.
     pub(crate) fn write(
         &mut self,
         text: bool,
-        message: Bytes,
+        message: &Bytes,
         offset: usize,
     ) -> Result<usize, Failure> {
         let len = message.len();
         let end = len.min(offset + self.fragment_bytes);
         let payload = if end - offset == len {
-            message
+            message.clone()
         } else {
             message.slice(offset..end)
         };
-        let kind = match (offset, text) {
-            (0, true) => Data::Text,
-            (0, false) => Data::Binary,
-            _ => Data::Continue,
+        let opcode = match offset {
+            0 => data(text),
+            _ => CONTINUE,
         };
-        let frame = Frame::message(payload, OpCode::Data(kind), end == len);
-        self.write_raw(WsMessage::Frame(frame))?;
+        self.write_frame(opcode, end == len, Payload::Shared(payload))?;
         Ok(end)
     }
 
-    /// Puts a binary message into the write buffer, whole.
+    /// Appends a whole message, to be copied.
+    pub(crate) fn write_short(&mut self, text: bool, message: &[u8]) -> Result<(), Failure> {
+        let (mut opcode, mut rest) = (data(text), message);
+        while let Some((part, more)) = rest.split_at_checked(self.fragment_bytes) {
+            if more.is_empty() {
+                break;
+            }
+            self.write_frame(opcode, false, Payload::Borrowed(part))?;
+            (opcode, rest) = (CONTINUE, more);
+        }
+        self.write_frame(opcode, true, Payload::Borrowed(rest))
+    }
+
+    /// Appends a binary message of one frame.
     pub(crate) fn write_packet(&mut self, packet: Bytes) -> Result<(), Failure> {
-        self.write_raw(WsMessage::Binary(packet))
+        self.write_frame(data(false), true, Payload::Shared(packet))
+    }
+
+    fn write_frame(
+        &mut self,
+        opcode: OpCode,
+        is_final: bool,
+        payload: Payload<'_>,
+    ) -> Result<(), Failure> {
+        match &mut self.engine {
+            Engine::Own(own, _) if own.closing => Err(Failure::Closed),
+            Engine::Own(own, _) => {
+                self.unflushed = true;
+                let written = own.outgoing.frame(opcode, is_final, payload);
+                written.map_err(|error| Failure::Broken(error.into()))
+            }
+            Engine::Adopted(_) => {
+                let payload = match payload {
+                    Payload::Borrowed(payload) => Bytes::copy_from_slice(payload),
+                    Payload::Shared(payload) => payload,
+                };
+                let frame = Frame::message(payload, opcode, is_final);
+                self.write_raw(WsMessage::Frame(frame))
+            }
+        }
     }
 
     pub(crate) fn ping(&mut self, payload: [u8; 8]) -> Result<(), Failure> {
@@ -347,7 +384,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         let result = match &mut self.engine {
             Engine::Own(own, _) => {
                 own.closing |= message.is_close();
-                own.context.write(&mut Buffering, message)
+                own.context.write(&mut Encoding(&mut own.outgoing), message)
             }
             Engine::Adopted(stream) => Pin::new(&mut **stream).start_send(message),
         };
@@ -360,45 +397,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// Carries everything out of the write buffer and, under TLS, out of the TLS buffer.
+    /// Carries everything to the socket and, under TLS, out of the TLS buffer.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         if !self.unflushed {
             return Poll::Ready(Ok(()));
         }
         let result = match &mut self.engine {
             Engine::Own(own, io) => {
-                let mut io = Bridge {
-                    io,
-                    cx,
-                    read: &mut self.bytes_read,
-                    written: &mut self.bytes_written,
-                    write_failure: &mut self.write_failure,
-                    frames: &mut own.frames,
-                    largest_read: &mut own.largest_read,
-                    stop_at_end: false,
-                };
-                ready!(would_block_is_pending(own.context.flush(&mut io)))
+                if let Some(why) = &self.write_failure {
+                    return Poll::Ready(Err(Failure::Broken(why.clone())));
+                }
+                let written = ready!(own.poll_flush(io, cx, &mut self.bytes_written));
+                written.unwrap_or_else(|error| {
+                    let why = ConnectionError::from(error);
+                    self.write_failure = Some(why.clone());
+                    Err(Failure::Broken(why))
+                })
             }
-            Engine::Adopted(stream) => ready!(Pin::new(&mut **stream).poll_flush(cx)),
+            Engine::Adopted(stream) => {
+                ready!(Pin::new(&mut **stream).poll_flush(cx)).map_err(failure)
+            }
         };
-        if let Some(why) = &self.write_failure {
-            return Poll::Ready(Err(Failure::Broken(why.clone())));
+        if self.write_failure.is_none() {
+            self.unflushed = false;
         }
-        self.unflushed = false;
-        Poll::Ready(result.map_err(failure))
+        Poll::Ready(result)
     }
 
     /// To be called now and then: gives back the memory of buffers that are larger than what came
     /// since the last call.
     pub(crate) fn shrink(&mut self) {
-        let Engine::Own(own, _) = &mut self.engine else {
-            return;
-        };
-        let moved = self.bytes_read + self.bytes_written;
-        let small = std::mem::take(&mut own.largest_read) < IDLE_READ_BYTES;
-        let used = moved - own.begun_at >= IDLE_READ_BYTES as u64;
-        if small && used && own.is_between_messages(!self.unflushed) {
-            own.renew(IDLE_READ_BYTES, moved);
+        if let Engine::Own(own, _) = &mut self.engine {
+            own.incoming.shrink();
+            own.outgoing.shrink();
         }
     }
 
@@ -438,95 +469,80 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 }
 
-/// A byte stream with the task that polls it, as tungstenite wants it.
+/// A byte stream with the task that polls it, as tungstenite wants it. What is written only waits
+/// for the socket.
 struct Bridge<'a, 'b, S> {
     io: &'a mut S,
     cx: &'a mut Context<'b>,
     read: &'a mut u64,
-    written: &'a mut u64,
-    write_failure: &'a mut Option<ConnectionError>,
-    frames: &'a mut Frames,
-    largest_read: &'a mut usize,
-    /// Nothing is read beyond the message that has begun.
-    stop_at_end: bool,
+    incoming: &'a mut Incoming,
+    outgoing: &'a mut Outgoing,
 }
 
 impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut limit = buffer.len();
-        if self.stop_at_end {
-            limit = limit.min(self.frames.to_end());
-            if limit == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-        }
-        let mut buffer = ReadBuf::new(&mut buffer[..limit]);
-        match Pin::new(&mut *self.io).poll_read(self.cx, &mut buffer) {
-            Poll::Ready(result) => {
-                result?;
-                let read = buffer.filled();
-                *self.read += read.len() as u64;
-                *self.largest_read = read.len().max(*self.largest_read);
-                self.frames.pass(read);
-                Ok(read.len())
-            }
+        let incoming = &mut *self.incoming;
+        match incoming.poll_other(self.io, self.cx, self.read, buffer) {
+            Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> Write for Bridge<'_, '_, S> {
-    /// Never fails: tungstenite writes pongs while it reads, and reading must go on. The failure is
-    /// kept for `poll_flush`.
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        if self.write_failure.is_some() {
-            return Ok(buffer.len());
-        }
-        match Pin::new(&mut *self.io).poll_write(self.cx, buffer) {
-            Poll::Ready(Ok(written)) => {
-                *self.written += written as u64;
-                Ok(written)
-            }
-            Poll::Ready(Err(error)) => {
-                *self.write_failure = Some(error.into());
-                Ok(buffer.len())
-            }
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+impl<S> Write for Bridge<'_, '_, S> {
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        self.outgoing.write(frames)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.write_failure.is_some() {
-            return Ok(());
-        }
-        match Pin::new(&mut *self.io).poll_flush(self.cx) {
-            Poll::Ready(Ok(())) => Ok(()),
-            Poll::Ready(Err(error)) => {
-                *self.write_failure = Some(error.into());
-                Ok(())
-            }
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        Ok(())
     }
 }
 
-/// Stands for the socket while messages are only put into the write buffer: takes nothing.
-struct Buffering;
+/// Stands for the socket while frames are only encoded: there is nothing to read.
+struct Encoding<'a>(&'a mut Outgoing);
 
-impl Read for Buffering {
+impl Read for Encoding<'_> {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         Err(io::ErrorKind::WouldBlock.into())
     }
 }
 
-impl Write for Buffering {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
+impl Write for Encoding<'_> {
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        self.0.write(frames)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Err(io::ErrorKind::WouldBlock.into())
+        Ok(())
     }
+}
+
+/// A message whose payload is as it came.
+fn message(text: bool, payload: Payload<'_>) -> Result<Received<'_>, Failure> {
+    if text && std::str::from_utf8(&payload).is_err() {
+        return Err(Failure::Broken(ConnectionError::InvalidText));
+    }
+    Ok(Received::Message { text, payload })
+}
+
+/// What tungstenite yields, checked by it.
+fn engine_message(message: WsMessage) -> Result<Received<'static>, Failure> {
+    let shared = |text, payload| {
+        let payload = Payload::Shared(payload);
+        Received::Message { text, payload }
+    };
+    Ok(match message {
+        WsMessage::Text(text) => shared(true, text.into()),
+        WsMessage::Binary(payload) => shared(false, payload),
+        WsMessage::Ping(_) => Received::Ping,
+        WsMessage::Pong(payload) => Received::Pong(payload),
+        WsMessage::Close(frame) => Received::Close(close(frame)),
+        WsMessage::Frame(_) => {
+            let why = "a raw frame where a message was due".to_owned();
+            return Err(Failure::Broken(ConnectionError::Protocol(why)));
+        }
+    })
 }
 
 fn would_block_is_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>> {

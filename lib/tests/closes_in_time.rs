@@ -287,7 +287,8 @@ async fn what_the_peer_sent_before_it_reset_is_still_received() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropped_handles_write_what_was_sent_and_close() {
     for adopted in [false, true] {
-        let (connection, mut raw) = before_raw(adopted, Options::default()).await;
+        let room = Options::default().outbox_bytes(4 << 20);
+        let (connection, mut raw) = before_raw(adopted, room).await;
         let payload = vec![3; 3 << 20];
         connection.send(payload.clone()).await.unwrap();
         connection.send("last words").await.unwrap();

@@ -112,6 +112,7 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
     let hooks = Arc::new(AtomicU32::new(0));
     let counted = hooks.clone();
     let mut connection = client(process.address)
+        .options(Options::default().outbox_bytes(8 << 20))
         .on_connect(move |setup| {
             let run = counted.fetch_add(1, Ordering::SeqCst) + 1;
             async move { Ok(setup.send(format!("hook {run}")).await?) }

@@ -10,7 +10,7 @@ use crate::error::ProtocolError;
 use crate::limits::record_cost;
 use crate::message::{Batch, Kind};
 use crate::number::{Position, Seq};
-use crate::packet::Record;
+use crate::packet::{Record, append};
 
 /// Received messages that were not handed over yet, and how far everything has come.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub(crate) struct Inbox {
     /// The end of what the application has taken. Invariant: taken ≤ handed ≤ received.
     taken: Position,
     duplicates: u64,
+    /// The length of the latest message of several records: what the next may need.
+    expected: usize,
 }
 
 /// A message whose last record has not come yet. It is bounded by the largest message.
@@ -35,18 +37,24 @@ struct Partial {
 }
 
 impl Partial {
-    fn push(&mut self, part: &[u8], max_message: u64) -> Result<(), ProtocolError> {
+    fn push(
+        &mut self,
+        part: &[u8],
+        expected: usize,
+        max_message: u64,
+    ) -> Result<(), ProtocolError> {
         let size = self.payload.len() + part.len();
         if size as u64 > max_message {
             return Err(ProtocolError::MessageTooLarge { limit: max_message });
         }
         if size > self.payload.capacity() {
             // Doubles, so that a long message is not copied for each record, but never past the
-            // limit.
-            let capacity = (2 * size).min(usize::try_from(max_message).unwrap_or(usize::MAX));
+            // limit. The first guess is the length of the message before.
+            let limit = usize::try_from(max_message).unwrap_or(usize::MAX);
+            let capacity = (2 * size).max(expected).min(limit);
             self.payload.reserve_exact(capacity - self.payload.len());
         }
-        self.payload.extend_from_slice(part);
+        append(part, |piece| self.payload.extend_from_slice(piece));
         Ok(())
     }
 
@@ -238,11 +246,12 @@ impl Inbox {
                 start: self.received,
             },
         };
-        partial.push(record.payload, bounds.max_message)?;
+        partial.push(record.payload, self.expected, bounds.max_message)?;
         self.received = end;
         if record.continues {
             self.partial = Some(partial);
         } else {
+            self.expected = partial.payload.len();
             self.batches.push_back(partial.finish(end)?);
         }
         Ok(at + record.size())

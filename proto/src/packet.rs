@@ -337,8 +337,19 @@ impl<'a> Record<'a> {
             word |= CONTINUES;
         }
         varint::write(buf, word);
-        buf.extend_from_slice(payload);
+        append(payload, |piece| buf.extend_from_slice(piece));
     }
+}
+
+/// Appends in pieces below what the C library copies by `rep movsb`: on processors in wide use that
+/// takes several times as long where both ends are not aligned alike, as they never are here.
+#[inline(always)]
+pub(crate) fn append(bytes: &[u8], mut put: impl FnMut(&[u8])) {
+    const PIECE: usize = 2 << 10;
+    if bytes.len() < PIECE {
+        return put(bytes);
+    }
+    bytes.chunks(PIECE).for_each(put);
 }
 
 /// The fields of a control packet, read from the front.

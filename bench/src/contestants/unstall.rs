@@ -9,6 +9,7 @@ use unstall::{Client, Connection, Gap, Incoming, IncomingRef, Receiver, Sender, 
 use crate::{
     Failure, Result,
     engine::{Batching, Engine, Link, Rx, Tx, ended},
+    payload::Payloads,
     shared::Shared,
 };
 
@@ -50,7 +51,7 @@ macro_rules! unstall {
 unstall!(
     Plain,
     "unstall-plain",
-    "unstall without a session, `send().await` and `recv().await` for each message",
+    "unstall without a session, `send_many()`, and `recv().await` for each message",
     Receiver,
     unstall::ServerBuilder::plain,
     Client::plain
@@ -58,7 +59,7 @@ unstall!(
 unstall!(
     Session,
     "unstall-session",
-    "unstall with a session, `send().await` and `recv().await` for each message",
+    "unstall with a session, `send_many()`, and `recv().await` for each message",
     Receiver,
     std::convert::identity,
     session
@@ -66,7 +67,7 @@ unstall!(
 unstall!(
     Batch,
     "unstall-batch",
-    "unstall with a session, `send().await` for each message, received with `recv_batch().await`",
+    "unstall with a session, `send_many()`, received with `recv_batch().await`",
     Batches,
     std::convert::identity,
     session
@@ -113,6 +114,15 @@ impl<R: Rx> Link for Unstall<R> {
 }
 
 impl<R: Rx> Tx for Unstall<R> {
+    async fn feed_all(
+        &mut self,
+        batching: Batching,
+        payloads: &mut Payloads,
+        count: u64,
+    ) -> Result<()> {
+        self.sender.feed_all(batching, payloads, count).await
+    }
+
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
         self.sender.feed(payload).await
     }
@@ -132,10 +142,21 @@ impl<R: Rx> Rx for Unstall<R> {
     }
 }
 
-/// Up to here a payload is copied into the message anyway, so it is given as a slice.
-const COPIED_BYTES: usize = 64;
+/// Up to here a payload is copied anyway, so it is given as a slice.
+const COPIED_BYTES: usize = 8 << 10;
 
 impl Tx for Sender {
+    async fn feed_all(&mut self, _: Batching, payloads: &mut Payloads, count: u64) -> Result<()> {
+        match payloads.size() <= COPIED_BYTES {
+            true => {
+                self.send_many(payloads.next_many(count).map(|it| &it[..]))
+                    .await?
+            }
+            false => self.send_many(payloads.next_many(count).cloned()).await?,
+        }
+        Ok(())
+    }
+
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
         match payload.len() <= COPIED_BYTES {
             true => Sender::send(self, &payload[..]).await?,

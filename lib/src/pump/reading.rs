@@ -26,7 +26,7 @@ use crate::{
     shared::Shared,
     spill::{Progress, SpillFile},
     stats::{Counters, StallCause},
-    ws::{Failure, Received, WebSocket},
+    ws::{Failure, Payload, Received, WebSocket},
 };
 use unstall_proto::{Records, limits::PACKET_FILL};
 
@@ -142,15 +142,11 @@ impl Reading {
         turn.again = limit > 0;
         while bytes < limit && messages < READ_TURN_MESSAGES {
             match ws.poll_read(cx) {
-                Poll::Ready(Ok(Received::Message {
-                    text,
-                    payload,
-                    buffer,
-                })) => {
+                Poll::Ready(Ok(Received::Message { text, payload })) => {
                     bytes += payload.len() + MESSAGE_OVERHEAD_BYTES;
                     messages += 1;
                     counters.bytes_received += payload.len() as u64;
-                    self.receive(text, payload, buffer);
+                    self.receive(text, payload);
                 }
                 Poll::Ready(Ok(Received::Ping)) => bytes += 1,
                 Poll::Ready(Ok(Received::Pong(payload))) => {
@@ -180,7 +176,7 @@ impl Reading {
         turn
     }
 
-    fn receive(&mut self, text: bool, payload: Bytes, buffer: usize) {
+    fn receive(&mut self, text: bool, payload: Payload<'_>) {
         if let Some(packing) = &mut self.packing
             && payload.len() <= PACKED_RECEIVED_BYTES
         {
@@ -193,13 +189,9 @@ impl Reading {
             return;
         }
         self.end_packet();
-        // What is handed over in order needs no copy before that: together the parts are no more
-        // than what was read.
-        let item = match self.packing.is_some() && payload.len() < buffer / 4 {
-            true => Item::Part(Message::new(text, payload)),
-            false => Item::One(Incoming::Message(Message::received(text, payload, buffer))),
-        };
-        self.received.push_back(item);
+        let message = Message::new(text, payload.into_bytes());
+        self.received
+            .push_back(Item::One(Incoming::Message(message)));
     }
 
     fn end_packet(&mut self) {

@@ -123,7 +123,7 @@ impl Writing {
             let message = &queued.message;
             let in_time = self.offset > 0 || queued.expires.is_none_or(|expires| expires > now);
             if in_time {
-                let end = ws.write(message.is_text(), message.bytes(), self.offset)?;
+                let end = ws.write(message.is_text(), &message.bytes(), self.offset)?;
                 bytes += end - self.offset + 1;
                 if end < message.len() {
                     self.offset = end;
@@ -203,17 +203,11 @@ impl Cutting {
         ws: &mut WebSocket<S>,
         encoded: &mut Encoded,
     ) -> Result<Option<usize>, Failure> {
-        let next = self
-            .packet
-            .next_as(|kind, bytes, range| (kind == Kind::Text, bytes.slice(range)));
-        let Some((text, payload)) = next else {
+        let Some(message) = self.packet.next_ref() else {
             return Ok(None);
         };
-        let len = payload.len();
-        let mut offset = ws.write(text, payload.clone(), 0)?;
-        while offset < len {
-            offset = ws.write(text, payload.clone(), offset)?;
-        }
+        let len = message.payload.len();
+        ws.write_short(message.kind == Kind::Text, message.payload)?;
         encoded.messages += 1;
         encoded.payload += len as u64;
         encoded.done.add_cut(len, self.next);

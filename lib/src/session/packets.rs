@@ -64,10 +64,10 @@ impl Traffic for Packets<'_> {
         turn.again = true;
         while bytes < READ_TURN_BYTES {
             match ws.poll_read(cx) {
-                Poll::Ready(Ok(Received::Message { text, payload, .. })) => {
+                Poll::Ready(Ok(Received::Message { text, payload })) => {
                     bytes += payload.len() + 1;
                     counters.bytes_received += payload.len() as u64;
-                    if let Err(failure) = link.handle_packet(text, payload, now) {
+                    if let Err(failure) = link.handle_packet(text, payload.into_bytes(), now) {
                         turn.failure = Some(failure);
                         break;
                     }

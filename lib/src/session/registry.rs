@@ -29,6 +29,7 @@ use crate::{
     pump::Pump,
     shared::{Identity, Shared},
     transport::{Transport, Upgraded},
+    ws::Failure,
     ws::{Received, Side, WebSocket},
 };
 
@@ -392,16 +393,16 @@ pub(crate) fn over_packets(
 async fn read_hello(ws: &mut WebSocket<Transport>) -> Result<Hello, ConnectionError> {
     let protocol = |why: String| ConnectionError::Protocol(why);
     loop {
-        let received = std::future::poll_fn(|cx| ws.poll_read(cx)).await;
-        match received {
-            Ok(Received::Message { payload, .. }) => {
-                return Hello::from_packet(payload).map_err(|error| protocol(error.to_string()));
-            }
-            Ok(Received::Ping | Received::Pong(_)) => {}
-            Ok(Received::Close(_)) | Err(crate::ws::Failure::Closed) => {
-                return Err(ConnectionError::EndOfStream);
-            }
-            Err(crate::ws::Failure::Broken(why)) => return Err(why),
+        let hello = std::future::poll_fn(|cx| {
+            ws.poll_read(cx).map(|received| match received {
+                Ok(Received::Message { payload, .. }) => Ok(Some(payload.into_bytes())),
+                Ok(Received::Ping | Received::Pong(_)) => Ok(None),
+                Ok(Received::Close(_)) | Err(Failure::Closed) => Err(ConnectionError::EndOfStream),
+                Err(Failure::Broken(why)) => Err(why),
+            })
+        });
+        if let Some(packet) = hello.await? {
+            return Hello::from_packet(packet).map_err(|error| protocol(error.to_string()));
         }
     }
 }

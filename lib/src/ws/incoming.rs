@@ -1,0 +1,348 @@
+//! From the socket to whole messages. Short ones are lent where they were read, long ones read into
+//! a buffer of their own; whatever else comes (control frames, fragments, mistakes) is left to
+//! tungstenite, frame by frame.
+
+use std::{
+    future::Future,
+    io::{self, Cursor},
+    ops::Range,
+    pin::pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_tungstenite::tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Data, OpCode},
+};
+
+use super::masking::apply_mask;
+use crate::defaults::{IDLE_READ_BYTES, READ_BUFFER_BYTES, SPARE_BUFFER_BYTES, SPARE_BUFFERS};
+
+/// Longer payloads are read into a buffer of their own.
+const LENT_BYTES: usize = 8 << 10;
+
+/// What stands at the front of the stream.
+pub(super) enum Front {
+    /// A message whose payload [`Incoming::lend`] lends, until more is asked for.
+    Lent { text: bool, place: Range<usize> },
+    /// A message with a buffer of its own.
+    Long { text: bool, payload: Bytes },
+    /// A frame for tungstenite, or the end: [`Incoming::poll_other`] yields it.
+    Other,
+}
+
+/// A payload, lent or of its own.
+#[derive(Debug)]
+pub(crate) enum Payload<'a> {
+    Borrowed(&'a [u8]),
+    Shared(Bytes),
+}
+
+impl Payload<'_> {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Payload::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl std::ops::Deref for Payload<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Payload::Borrowed(bytes) => bytes,
+            Payload::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// A payload that is being read into a buffer of its own.
+struct Long {
+    header: FrameHeader,
+    length: usize,
+    payload: BytesMut,
+}
+
+pub(super) struct Incoming {
+    /// The peer is a client: its frames are masked.
+    masked: bool,
+    limit: usize,
+    window: Vec<u8>,
+    /// What of the window was yielded, from its beginning on.
+    yielded: usize,
+    /// How much is asked of the socket at once.
+    reads: usize,
+    /// What was read at once at the most since the last look.
+    largest_read: usize,
+    long: Option<Long>,
+    /// So much is for tungstenite.
+    others: u64,
+    /// A message in fragments has begun.
+    fragmented: bool,
+    /// The socket is at its end.
+    ended: bool,
+    spare: Spare,
+}
+
+impl Incoming {
+    pub(super) fn new(masked: bool, limit: usize, part: &[u8]) -> Incoming {
+        Incoming {
+            masked,
+            limit,
+            window: part.to_vec(),
+            yielded: 0,
+            reads: IDLE_READ_BYTES,
+            largest_read: 0,
+            long: None,
+            others: 0,
+            fragmented: false,
+            ended: false,
+            spare: Spare::default(),
+        }
+    }
+
+    /// Whether tungstenite has not read all that is for it.
+    pub(super) fn is_for_other(&self) -> bool {
+        self.others > 0
+    }
+
+    /// All that comes from now on is for tungstenite: the peer has closed.
+    pub(super) fn give_rest_to_other(&mut self) {
+        self.others = u64::MAX;
+    }
+
+    /// The next message that came in one frame, or what else there is.
+    pub(super) fn poll_front<S: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+        count: &mut u64,
+    ) -> Poll<io::Result<Front>> {
+        loop {
+            if self.long.is_some() {
+                return self.poll_long(io, cx, count);
+            }
+            let rest = &self.window[self.yielded..];
+            let mut cursor = Cursor::new(rest);
+            let needed = match FrameHeader::parse(&mut cursor) {
+                Ok(Some((header, length))) => {
+                    let head = cursor.position() as usize;
+                    let Some(text) = self.fast(&header, length) else {
+                        self.leave_to_other(&header, head as u64 + length);
+                        return Poll::Ready(Ok(Front::Other));
+                    };
+                    // No longer than the limit.
+                    let length = length as usize;
+                    if head + length <= rest.len() {
+                        let begin = self.yielded + head;
+                        let place = begin..begin + length;
+                        return Poll::Ready(Ok(self.yield_short(text, &header, place)));
+                    }
+                    if length > LENT_BYTES {
+                        self.begin_long(header, head, length);
+                        continue;
+                    }
+                    head + length
+                }
+                Ok(None) => 1,
+                Err(_) => {
+                    self.give_rest_to_other();
+                    return Poll::Ready(Ok(Front::Other));
+                }
+            };
+            if ready!(self.poll_fill(io, cx, count, needed))? == 0 {
+                self.ended = true;
+                self.give_rest_to_other();
+                return Poll::Ready(Ok(Front::Other));
+            }
+        }
+    }
+
+    /// Whether a frame is a whole message, as it should be: then, whether it is text.
+    fn fast(&self, header: &FrameHeader, length: u64) -> Option<bool> {
+        let text = match header.opcode {
+            OpCode::Data(Data::Text) => true,
+            OpCode::Data(Data::Binary) => false,
+            _ => return None,
+        };
+        let whole = header.is_final && !self.fragmented;
+        let plain = !(header.rsv1 || header.rsv2 || header.rsv3);
+        let masked = header.mask.is_some() == self.masked;
+        (whole && plain && masked && length <= self.limit as u64).then_some(text)
+    }
+
+    fn leave_to_other(&mut self, header: &FrameHeader, size: u64) {
+        if let OpCode::Data(_) = header.opcode {
+            self.fragmented = !header.is_final;
+        }
+        self.others = size;
+    }
+
+    fn yield_short(&mut self, text: bool, header: &FrameHeader, place: Range<usize>) -> Front {
+        self.yielded = place.end;
+        if let Some(key) = header.mask {
+            apply_mask(&mut self.window[place.clone()], key);
+        }
+        Front::Lent { text, place }
+    }
+
+    pub(super) fn lend(&self, place: Range<usize>) -> Payload<'_> {
+        Payload::Borrowed(&self.window[place])
+    }
+
+    /// Goes on with a buffer for this payload alone. The next header is looked for in a small read.
+    fn begin_long(&mut self, header: FrameHeader, head: usize, length: usize) {
+        let mut payload = self.spare.take(length);
+        payload.extend_from_slice(&self.window[self.yielded + head..]);
+        self.window.clear();
+        self.yielded = 0;
+        self.reads = IDLE_READ_BYTES;
+        self.long = Some(Long {
+            header,
+            length,
+            payload,
+        });
+    }
+
+    fn poll_long<S: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+        count: &mut u64,
+    ) -> Poll<io::Result<Front>> {
+        while let Some(long) = &mut self.long {
+            let left = long.length - long.payload.len();
+            if left == 0 {
+                break;
+            }
+            let read = ready!(poll_read(io, cx, &mut long.payload, left))?;
+            *count += read as u64;
+            self.largest_read = self.largest_read.max(read);
+            if read == 0 {
+                self.ended = true;
+                self.give_rest_to_other();
+                return Poll::Ready(Ok(Front::Other));
+            }
+        }
+        let Some(mut long) = self.long.take() else {
+            return Poll::Ready(Ok(Front::Other));
+        };
+        if let Some(key) = long.header.mask {
+            apply_mask(&mut long.payload, key);
+        }
+        let payload = long.payload.freeze();
+        self.spare.keep(&payload);
+        let text = long.header.opcode == OpCode::Data(Data::Text);
+        Poll::Ready(Ok(Front::Long { text, payload }))
+    }
+
+    /// Reads into the window, which is to hold `needed` bytes in the end.
+    fn poll_fill<S: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+        count: &mut u64,
+        needed: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.yielded > 0 {
+            self.window.drain(..self.yielded);
+            self.yielded = 0;
+        }
+        let held = self.window.len();
+        let size = self.reads.max(needed);
+        if self.window.capacity() < size {
+            self.window.reserve_exact(size - held);
+        }
+        let read = ready!(poll_read(io, cx, &mut self.window, size - held))?;
+        *count += read as u64;
+        self.largest_read = self.largest_read.max(read);
+        if held + read >= self.reads {
+            self.reads = READ_BUFFER_BYTES;
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// What is for tungstenite, as far as it has come.
+    pub(super) fn poll_other<S: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+        count: &mut u64,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let limit = buffer
+            .len()
+            .min(usize::try_from(self.others).unwrap_or(usize::MAX));
+        if limit == 0 {
+            return Poll::Pending;
+        }
+        if self.yielded == self.window.len() && !self.ended {
+            self.ended = ready!(self.poll_fill(io, cx, count, 1))? == 0;
+        }
+        let there = &self.window[self.yielded..];
+        let size = limit.min(there.len());
+        buffer[..size].copy_from_slice(&there[..size]);
+        self.yielded += size;
+        if self.others != u64::MAX {
+            self.others -= size as u64;
+        }
+        Poll::Ready(Ok(size))
+    }
+
+    /// Gives back what is more than came since the last call.
+    pub(super) fn shrink(&mut self) {
+        let small = std::mem::take(&mut self.largest_read) < IDLE_READ_BYTES;
+        if small {
+            self.reads = IDLE_READ_BYTES;
+            self.spare = Spare::default();
+            if self.window.len() == self.yielded {
+                self.window = Vec::new();
+                self.yielded = 0;
+            }
+        }
+    }
+}
+
+/// Reads at most `limit` bytes behind what is in the buffer.
+fn poll_read<S: AsyncRead + Unpin>(
+    io: &mut S,
+    cx: &mut Context<'_>,
+    buffer: &mut impl BufMut,
+    limit: usize,
+) -> Poll<io::Result<usize>> {
+    let mut buffer = buffer.limit(limit);
+    pin!(io.read_buf(&mut buffer)).poll(cx)
+}
+
+/// Buffers of long payloads that were let go are used again: to ask the allocator for each costs
+/// page faults.
+#[derive(Default)]
+struct Spare {
+    kept: Vec<Bytes>,
+}
+
+impl Spare {
+    /// An empty buffer of that capacity.
+    fn take(&mut self, size: usize) -> BytesMut {
+        let free = self.kept.iter().position(Bytes::is_unique);
+        let buffer = free.and_then(|at| self.kept.swap_remove(at).try_into_mut().ok());
+        // Not much larger, for the payload may be kept for long.
+        match buffer.filter(|it| (size..=2 * size).contains(&it.capacity())) {
+            Some(mut buffer) => {
+                buffer.clear();
+                buffer
+            }
+            None => BytesMut::with_capacity(size),
+        }
+    }
+
+    fn keep(&mut self, payload: &Bytes) {
+        if payload.len() <= SPARE_BUFFER_BYTES && self.kept.len() < SPARE_BUFFERS {
+            self.kept.push(payload.clone());
+        }
+    }
+}
