@@ -66,7 +66,7 @@ pub(crate) const SPARE_BUFFERS: usize = 4;
 pub(crate) const SPARE_BUFFER_BYTES: usize = 128 << 10;
 
 /// Encoded bytes gathered before a write to the socket: one system call for many messages.
-pub(crate) const WRITE_BATCH_BYTES: usize = 64 << 10;
+pub(crate) const WRITE_BATCH_BYTES: usize = 128 << 10;
 
 /// Pongs that wait beside a batch for a peer that does not read. It answers some thirty pings.
 pub(crate) const CONTROL_BACKLOG_BYTES: usize = 4 << 10;
@@ -86,9 +86,8 @@ pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
 /// large as it is full) and the allocator's share. So floods of empty messages are bounded too.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 208;
 
-/// How large the read buffer may be in which a session's packet lies: twice the read window and the
-/// largest packet.
-pub(crate) const PACKET_BUFFER_BYTES: usize = 2 * (READ_BUFFER_BYTES + (64 << 10));
+/// How large the buffer may be in which a session's packet lies: twice the largest packet.
+pub(crate) const PACKET_BUFFER_BYTES: usize = 2 * (64 << 10);
 
 /// Sent messages of up to this size share the queue's packets: four at least fill one. Longer ones
 /// have a place of their own.
@@ -157,9 +156,9 @@ pub(crate) const SPILL_CHUNK_BYTES: usize = 256 << 10;
 
 // ---- Sockets, dialing and the server ----
 
-/// How much may wait unsent in the kernel (TCP_NOTSENT_LOWAT): two batches, so that the socket never
-/// runs dry, and a pong, an acknowledgement or an answer never waits behind megabytes.
-pub(crate) const NOT_SENT_BYTES: u32 = 2 * WRITE_BATCH_BYTES as u32;
+/// How much may wait unsent in the kernel (TCP_NOTSENT_LOWAT): a batch, so that the socket never runs
+/// dry, and a pong, an acknowledgement or an answer never waits behind megabytes.
+pub(crate) const NOT_SENT_BYTES: u32 = WRITE_BATCH_BYTES as u32;
 
 /// Idle time before TCP sends its first keepalive probe. Heartbeats find a dead peer first; this
 /// keeps the entries of NATs and firewalls alive (the shortest common timeout is 60 s) and clears

@@ -284,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         self.longest = self.longest.max(size);
         let payload = payload.into_bytes();
         let payload = match size < (self.read_window + self.longest) / 2 {
-            true => Bytes::copy_from_slice(&payload),
+            true => Payload::Borrowed(&payload).into_bytes(),
             false => payload,
         };
         let payload = Payload::Shared(payload);

@@ -52,8 +52,12 @@ pub(crate) const MAX_MILLIS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 /// A frame's fixed cost no longer shows at 32 KiB, and the packet still fits a core's cache.
 pub const PACKET_FILL: usize = 32 * 1024;
 
-/// The size of the blocks that packets are encoded into, in bytes: two filled packets.
-pub(crate) const BLOCK: usize = 2 * PACKET_FILL;
+/// The size of the blocks that packets are encoded into, in bytes: two filled packets, or one with
+/// the largest record.
+pub(crate) const BLOCK: usize = MAX_PACKET;
+
+/// Blocks kept to be used again: those of one message of 1 MiB.
+pub(crate) const SPARE_BLOCKS: usize = 16;
 
 /// A time as a packet carries it.
 pub(crate) fn millis(time: Duration) -> u64 {

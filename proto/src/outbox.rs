@@ -6,7 +6,9 @@ use std::hash::{Hash, Hasher};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
-use crate::limits::{BLOCK, MAX_PACKET_COST, MAX_RECORD, PACKET_FILL, message_cost, record_cost};
+use crate::limits::{
+    BLOCK, MAX_PACKET_COST, MAX_RECORD, PACKET_FILL, SPARE_BLOCKS, message_cost, record_cost,
+};
 use crate::message::{Kind, Payload};
 use crate::number::{Offset, Position, Seq};
 use crate::packet::{DATA_HEADER, Record, kind};
@@ -32,6 +34,9 @@ pub(crate) struct Outbox {
     next: usize,
     /// The packet that is being filled. Invariant: empty, or a header and whole records.
     open: BytesMut,
+    /// Blocks of acknowledged packets, to be used again while more is under way: to ask the
+    /// allocator for each costs page faults. At most [`SPARE_BLOCKS`].
+    spare: Vec<BytesMut>,
     /// Where the open packet's records begin.
     open_start: Position,
     /// The size at which the open packet is full, and the offset; 0 without one.
@@ -70,6 +75,7 @@ impl Outbox {
             sealed: VecDeque::new(),
             next: 0,
             open: BytesMut::new(),
+            spare: Vec::new(),
             open_start: Position::START,
             open_fill: 0,
             open_end: Offset::ZERO,
@@ -206,6 +212,7 @@ impl Outbox {
         let needed = DATA_HEADER + size;
         // A remnant of a block below an eighth of a packet is not worth a packet.
         if self.open.capacity() < needed.max(PACKET_FILL / 8) {
+            self.open = self.spare.pop().unwrap_or_default();
             self.open.reserve(needed.max(BLOCK));
         }
         // A packet ends where its block ends: growing it would copy it.
@@ -317,9 +324,22 @@ impl Outbox {
         }
         self.check_whole(seq)?;
         let done = self.sealed.partition_point(|packet| packet.end.seq <= seq);
-        let last = self.sealed.drain(..done).next_back();
-        if let Some(end) = last.map(|packet| packet.end.offset) {
+        let mut end = None;
+        for packet in self.sealed.drain(..done) {
+            end = Some(packet.end.offset);
+            if self.spare.len() < SPARE_BLOCKS
+                && let Ok(mut block) = packet.bytes.try_into_mut()
+                && block.capacity() >= BLOCK
+            {
+                block.clear();
+                self.spare.push(block);
+            }
+        }
+        if let Some(end) = end {
             self.release(end);
+        }
+        if self.sealed.is_empty() {
+            self.spare = Vec::new();
         }
         self.next = self.next.saturating_sub(done);
         self.acked = seq;

@@ -314,6 +314,15 @@ proptest! {
 }
 
 #[test]
+fn a_length_beyond_all_bounds_is_an_error() {
+    let mut input = vec![0x82, 127];
+    input.extend(u64::MAX.to_be_bytes());
+    let seen = by_unstall(input.clone(), Side::Client, 0, vec![100]);
+    assert_eq!(seen, by_tungstenite(input, Role::Client));
+    assert!(seen[0].contains("MessageTooLarge"), "{seen:?}");
+}
+
+#[test]
 fn nothing_is_written_after_a_close_frame() {
     let io = Steps {
         steps: vec![1 << 20],
