@@ -353,7 +353,8 @@ impl Dialer {
         loop {
             let open = match upgraded.take() {
                 Some(upgraded) => upgraded,
-                None => match self.redial(&shared, Away::Plain(&mut reading)).await {
+                // In boxes: an open connection does not hold the room that dialing takes.
+                None => match Box::pin(self.redial(&shared, Away::Plain(&mut reading))).await {
                     Dialed::Open(upgraded) => *upgraded,
                     Dialed::Over => break Ended::requested(),
                     Dialed::Failed(error) => {
@@ -376,7 +377,7 @@ impl Dialer {
                 });
             }
             if open.is_session() {
-                match self.run_session(open, &shared, &mut reading).await {
+                match Box::pin(self.run_session(open, &shared, &mut reading)).await {
                     Some(next) => {
                         upgraded = next;
                         continue;
@@ -385,7 +386,7 @@ impl Dialer {
                 }
             }
             let started = Instant::now();
-            let ended = self.converse(open, &shared, &mut reading).await;
+            let ended = Box::pin(self.converse(open, &shared, &mut reading)).await;
             let Some(why) = self.reason_to_reconnect(&ended) else {
                 break ended;
             };

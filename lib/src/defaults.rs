@@ -56,8 +56,8 @@ pub const KERNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// What a connection that streams short messages reads at once.
 pub(crate) const READ_BUFFER_BYTES: usize = 64 << 10;
 
-/// What one that does not reads at once: what an idle connection costs. One read that fills it makes
-/// it a streaming one.
+/// What one that does not reads at once, by way of the stack: an idle connection holds no window. One
+/// read that fills it makes it a streaming one.
 pub(crate) const IDLE_READ_BYTES: usize = 4 << 10;
 
 /// Buffers of long messages that are kept to be used again, and the largest of them: two turns'
@@ -67,6 +67,9 @@ pub(crate) const SPARE_BUFFER_BYTES: usize = 128 << 10;
 
 /// Encoded bytes gathered before a write to the socket: one system call for many messages.
 pub(crate) const WRITE_BATCH_BYTES: usize = 128 << 10;
+
+/// The largest control frame (RFC 6455 §5.5) with its header.
+pub(crate) const CONTROL_FRAME_BYTES: usize = 125 + 6;
 
 /// Pongs that wait beside a batch for a peer that does not read. It answers some thirty pings.
 pub(crate) const CONTROL_BACKLOG_BYTES: usize = 4 << 10;

@@ -37,7 +37,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    defaults::CONTROL_BACKLOG_BYTES,
+    defaults::{CONTROL_BACKLOG_BYTES, CONTROL_FRAME_BYTES},
     error::{Close, CloseCode, ConnectionError},
     options::Options,
 };
@@ -121,7 +121,8 @@ struct Own {
 impl Own {
     fn new(role: Role, leftover: &[u8], limit: usize) -> Own {
         let config = WebSocketConfig::default()
-            .read_buffer_size(CONTROL_BACKLOG_BYTES)
+            // It sees control frames and fragments only, and grows with those.
+            .read_buffer_size(CONTROL_FRAME_BYTES)
             // Control frames go straight to where data frames wait for the socket, and if that is
             // full wait here. When a peer that does not read asks for pong after pong, only the
             // latest is kept (RFC 6455 §5.5.3).

@@ -338,8 +338,12 @@ impl Outbox {
         if let Some(end) = end {
             self.release(end);
         }
+        // An idle session holds no block.
         if self.sealed.is_empty() {
             self.spare = Vec::new();
+            if self.open.is_empty() {
+                self.open = BytesMut::new();
+            }
         }
         self.next = self.next.saturating_sub(done);
         self.acked = seq;

@@ -5,13 +5,14 @@
 use std::{
     future::Future,
     io::{self, Cursor},
+    mem::MaybeUninit,
     ops::Range,
-    pin::pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::{
     FrameHeader,
     coding::{Data, OpCode},
@@ -223,12 +224,22 @@ impl Incoming {
             self.yielded = 0;
         }
         let size = self.reads.max(needed);
-        if self.window.capacity() < size {
-            let mut larger = self.spare.take(size);
-            larger.extend_from_slice(&self.window);
-            self.window = larger;
-        }
-        let read = ready!(poll_read(io, cx, &mut self.window, size - held))?;
+        let read = match size <= IDLE_READ_BYTES {
+            true => ready!(poll_read_by_way_of_the_stack(
+                io,
+                cx,
+                &mut self.window,
+                size - held
+            ))?,
+            false => {
+                if self.window.capacity() < size {
+                    let mut larger = self.spare.take(size);
+                    larger.extend_from_slice(&self.window);
+                    self.window = larger;
+                }
+                ready!(poll_read(io, cx, &mut self.window, size - held))?
+            }
+        };
         *count += read as u64;
         self.largest_read = self.largest_read.max(read);
         if held + read >= self.reads {
@@ -287,6 +298,20 @@ fn poll_read<S: AsyncRead + Unpin>(
 ) -> Poll<io::Result<usize>> {
     let mut buffer = buffer.limit(limit);
     pin!(io.read_buf(&mut buffer)).poll(cx)
+}
+
+/// The same, without room in the buffer while nothing comes.
+fn poll_read_by_way_of_the_stack<S: AsyncRead + Unpin>(
+    io: &mut S,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+    limit: usize,
+) -> Poll<io::Result<usize>> {
+    let mut stack = [MaybeUninit::uninit(); IDLE_READ_BYTES];
+    let mut there = ReadBuf::uninit(&mut stack[..limit]);
+    ready!(Pin::new(io).poll_read(cx, &mut there))?;
+    buffer.extend_from_slice(there.filled());
+    Poll::Ready(Ok(there.filled().len()))
 }
 
 /// Buffers of long messages that were let go are used again: to ask the allocator for each costs
