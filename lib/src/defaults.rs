@@ -196,6 +196,11 @@ pub(crate) const SERVER_CONNECTIONS: usize = 10_000;
 /// Handshakes at once. Each holds a header buffer and perhaps a TLS handshake; a thousand is
 /// more than two cores finish in the handshake's time.
 pub(crate) const SERVER_HANDSHAKES: usize = 1_024;
+/// How long after the last handshake that began the next client waits in the kernel's queue for a
+/// place, rather than being refused. A fleet that comes back finds a place free every millisecond;
+/// where none comes free for a second, they are held by who does not mean to come in. Less would
+/// refuse clients while two cores begin a thousand TLS handshakes, and end them, together.
+pub(crate) const SERVER_HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 /// Time for TLS, the request's head and authentication together. A client on a bad mobile link
 /// needs two to three round trips of a second; the rest is for the authentication service.
 pub(crate) const SERVER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

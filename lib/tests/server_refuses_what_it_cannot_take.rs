@@ -4,6 +4,7 @@
 mod net;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use net::{AMPLE, Certificate, answer, connect, status, to_end, until, upgrade};
@@ -98,7 +99,8 @@ async fn over_tls_too_a_connection_over_the_limit_gets_503() {
 
 #[tokio::test]
 async fn a_handshake_over_the_limit_gets_503_and_the_place_comes_back() {
-    let timeout = Duration::from_millis(600);
+    // Longer than anybody waits for a place.
+    let timeout = Duration::from_secs(3);
     let server = limited(limits().max_handshakes(1).handshake_timeout(timeout)).await;
     let mut mute = TcpStream::connect(server.local_addr()).await.unwrap();
     until("its handshake is under way", || {
@@ -118,6 +120,37 @@ async fn a_handshake_over_the_limit_gets_503_and_the_place_comes_back() {
         (stats.refused_handshakes, stats.handshakes_timed_out),
         (1, 1)
     );
+}
+
+/// Once a fleet that came back met the limit, and whoever was over it was sent away for seconds.
+#[tokio::test]
+async fn clients_beyond_the_limit_of_handshakes_wait_while_places_come_free() {
+    let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, peak) = (under_way.clone(), most.clone());
+    let server = Server::builder()
+        .limits(limits().max_handshakes(4))
+        .authenticate(move |request| {
+            let (now, peak) = (now.clone(), peak.clone());
+            async move {
+                peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                now.fetch_sub(1, SeqCst);
+                Ok(request)
+            }
+        })
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let address = server.local_addr();
+    let mut clients = JoinSet::new();
+    for _ in 0..100 {
+        clients.spawn(one_of_many(address));
+    }
+    while let Some(client) = clients.join_next().await {
+        assert_eq!(client.unwrap().0.upgraded, 1);
+    }
+    assert_eq!(most.load(SeqCst), 4);
+    assert_eq!(server.stats().refused_handshakes, 0);
 }
 
 #[tokio::test]

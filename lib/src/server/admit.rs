@@ -107,6 +107,12 @@ impl Admission {
         })
     }
 
+    /// Waits until a handshake may begin.
+    pub(super) async fn room(&self) {
+        // The semaphore is never closed. Only one task takes from it: the place is still there.
+        let _ = self.handshakes.acquire().await;
+    }
+
     /// Handshakes under way.
     pub(super) fn handshaking(&self) -> usize {
         self.max_handshakes - self.handshakes.available_permits()

@@ -54,7 +54,8 @@ impl ServerLimits {
         self
     }
 
-    /// Handshakes at once; further ones are refused with 503. Default 1,024; at least 1.
+    /// Handshakes at once. Further clients wait in the kernel's queue while places come free, and
+    /// are refused with 503 where none has for a second. Default 1,024; at least 1.
     pub fn max_handshakes(mut self, handshakes: usize) -> ServerLimits {
         self.max_handshakes = handshakes.max(1);
         self

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::admit::{self, Admitted};
 use super::{Life, State};
@@ -18,14 +18,18 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
     let mut handshakes = JoinSet::new();
     let mut pause = Duration::ZERO;
     let mut resume = Instant::now();
+    // Until then, arrivals wait in the kernel's queue for a place among the handshakes.
+    let mut patience = Instant::now();
     loop {
         tokio::select! {
             () = state.reached(Life::Draining) => return,
             Some(ended) = handshakes.join_next() => reap(&state, ended),
-            accepted = accept_from(&listener, resume) => match accepted {
+            accepted = accept_from(&listener, &state, resume, patience) => match accepted {
                 Ok((tcp, peer)) => {
                     pause = Duration::ZERO;
-                    admit(&state, &mut handshakes, tcp, peer);
+                    if admit(&state, &mut handshakes, tcp, peer) {
+                        patience = Instant::now() + defaults::SERVER_HANDSHAKE_PATIENCE;
+                    }
                 }
                 Err(error) => {
                     pause = failed(&state, &error, pause);
@@ -36,23 +40,33 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-/// The next connection, not before `resume`, so that an accept that fails again and again does not
-/// spin.
+/// The next connection. Not before `resume`, so that an accept that fails again and again does not
+/// spin; and not before a handshake may begin or `patience` ends.
 async fn accept_from(
     listener: &TcpListener,
+    state: &State,
     resume: Instant,
+    patience: Instant,
 ) -> io::Result<(TcpStream, SocketAddr)> {
     if resume > Instant::now() {
         sleep_until(resume).await;
     }
+    let _ = timeout_at(patience, state.admission.room()).await;
     listener.accept().await
 }
 
-fn admit(state: &Arc<State>, handshakes: &mut JoinSet<()>, tcp: TcpStream, peer: SocketAddr) {
+/// Whether it was let in.
+fn admit(
+    state: &Arc<State>,
+    handshakes: &mut JoinSet<()>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+) -> bool {
     state.counters.arrived.add();
     match state.admission.ask() {
         Admitted::In(entry) => {
             handshakes.spawn(admit::open(tcp, peer, entry, state.clone()));
+            true
         }
         Admitted::Refused(full, permit) => {
             full.counter(&state.counters).add();
@@ -60,6 +74,7 @@ fn admit(state: &Arc<State>, handshakes: &mut JoinSet<()>, tcp: TcpStream, peer:
             if let Some(permit) = permit {
                 handshakes.spawn(admit::refuse(tcp, full, permit, state.clone()));
             }
+            false
         }
     }
 }

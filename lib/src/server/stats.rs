@@ -12,7 +12,8 @@ pub struct ServerStats {
     pub accepted: u64,
     /// Refused because [`max_connections`](crate::ServerLimits::max_connections) were open.
     pub refused_connections: u64,
-    /// Refused because [`max_handshakes`](crate::ServerLimits::max_handshakes) were under way.
+    /// Refused because [`max_handshakes`](crate::ServerLimits::max_handshakes) were under way and
+    /// none ended.
     pub refused_handshakes: u64,
     /// Requests that are no WebSocket handshake, or break its rules.
     pub refused_requests: u64,
