@@ -1,5 +1,26 @@
 //! WebSocket streams that never stall, never lose a message in silence, and never eat the machine's
 //! memory.
+//!
+//! # When a message counts as delivered
+//! Of a session: when the peer's application has taken it; then [`Sender::delivered`] is done. With
+//! [`Options::acknowledge_by_hand`]: when the application says that it is through with it. What it
+//! has not said so of comes back to a producer that lives on when the session ends, marked as maybe
+//! delivered.
+//! ```no_run
+//! # async fn store(_: unstall::Incoming) {}
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let by_hand = unstall::Options::default().acknowledge_by_hand(true);
+//! let client = unstall::Client::new("wss://feed.example/jobs").options(by_hand);
+//! let (_sender, mut receiver) = client.connect().await?.split();
+//! while let Some(incoming) = receiver.recv().await? {
+//!     store(incoming).await;
+//!     receiver.acknowledge(); // everything received so far
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//! To acknowledge less than everything, note [`Receiver::position`] after a message and give it to
+//! [`Receiver::acknowledge_to`] once all up to that message are done.
 
 #[cfg(feature = "axum")]
 pub mod axum;
