@@ -22,7 +22,7 @@ use common::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use unstall::{Client, CloseCode, Message, Options, Reconnect, Server};
 
@@ -68,24 +68,24 @@ struct Cutter {
 }
 
 impl Cutter {
-    async fn to(target: SocketAddr, cut: Cut) -> Arc<Cutter> {
+    /// It, and the task that accepts, which the caller ends.
+    async fn to(target: SocketAddr, cut: Cut) -> (Arc<Cutter>, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let cutter = Arc::new(Cutter {
             address: listener.local_addr().unwrap(),
             up: Default::default(),
             down: Default::default(),
         });
-        let weak = Arc::downgrade(&cutter);
-        tokio::spawn(async move {
+        let accepted_by = cutter.clone();
+        let accepting = tokio::spawn(async move {
             let mut number = 0;
             while let Ok((client, _)) = listener.accept().await {
-                let Some(cutter) = weak.upgrade() else { return };
                 let passing = cut.passing(number);
                 // At its end the server goes, and the client may ask once more.
                 let Ok(server) = TcpStream::connect(target).await else {
                     continue;
                 };
-                tokio::spawn(cutter.forward(
+                tokio::spawn(accepted_by.clone().forward(
                     client,
                     server,
                     number,
@@ -95,7 +95,7 @@ impl Cutter {
                 number += 1;
             }
         });
-        cutter
+        (cutter, accepting)
     }
 
     async fn forward(
@@ -178,7 +178,7 @@ async fn copy(
 async fn exchange(cut: Cut) -> Arc<Cutter> {
     let options = Options::default().window_bytes(256 << 10);
     let server = bind(Server::builder().options(options.clone())).await;
-    let cutter = Cutter::to(server.local_addr(), cut).await;
+    let (cutter, accepting) = Cutter::to(server.local_addr(), cut).await;
     let serving = tokio::spawn(async move {
         let mut session = limit(AMPLE, server.accept()).await.unwrap();
         for index in 0..COUNT {
@@ -209,6 +209,7 @@ async fn exchange(cut: Cut) -> Arc<Cutter> {
     assert!(report.clean, "{report:?}");
     assert!(report.unsent.is_empty() && report.maybe_delivered.is_empty());
     limit(AMPLE, serving).await.unwrap();
+    accepting.abort();
     cutter
 }
 
