@@ -372,6 +372,27 @@ async fn dropped_handles_deliver_what_they_sent() {
     }
 }
 
+/// The other side sends without end, and what comes is not wanted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_without_end_to_a_dropped_receiver_does_not_hold_the_close_up() {
+    for _ in 0..20 {
+        let (_server, client, session) = both().await;
+        let (endless, _unread) = session.split();
+        let streaming = tokio::spawn(async move {
+            while endless.send(vec![0; 16 << 10]).await.is_ok() {}
+            endless
+        });
+        let (sender, mut receiver) = client.split();
+        limit(AMPLE, receiver.recv()).await.unwrap();
+        drop(receiver);
+        let start = Instant::now();
+        let report = limit(AMPLE, sender.close(CloseCode::NORMAL, "enough")).await;
+        let took = start.elapsed();
+        assert!(report.clean && took < DEADLINE, "{took:?} {report:?}");
+        limit(AMPLE, streaming).await.unwrap();
+    }
+}
+
 /// The clients came back to the next server all at once, and what they sent from then on was
 /// refused: the peer's close had closed their outbox for good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
