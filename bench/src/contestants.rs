@@ -14,6 +14,7 @@ mod yawc;
 use crate::{
     Result,
     engine::{Batching, Engine},
+    tls::Secure,
 };
 
 /// The contestant to which all others are compared.
@@ -67,6 +68,17 @@ contestants![
     unstall::Session,
     unstall::Batch,
 ];
+
+/// Lets the engine called `name` be visited over TLS, where it was given that.
+pub(crate) async fn with_tls<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
+    match name {
+        tungstenite::Batched::NAME => visit.visit::<Secure<tungstenite::Batched>>().await,
+        raw::Raw::NAME => visit.visit::<Secure<raw::Raw>>().await,
+        unstall::Plain::NAME => visit.visit::<Secure<unstall::Plain>>().await,
+        unstall::Session::NAME => visit.visit::<Secure<unstall::Session>>().await,
+        _ => Err(format!("no contestant is called {name} and speaks TLS").into()),
+    }
+}
 
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|contestant| contestant.name)

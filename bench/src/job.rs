@@ -62,6 +62,11 @@ impl Report {
         (self.user_ns + self.system_ns) as f64 / self.messages as f64
     }
 
+    /// A figure of the workload's own.
+    pub(crate) fn figure(&self, name: &str) -> f64 {
+        self.figures.get(name).copied().unwrap_or(f64::NAN)
+    }
+
     pub(crate) fn peak_mib(&self) -> f64 {
         self.peak_rss_bytes as f64 / f64::from(1 << 20)
     }

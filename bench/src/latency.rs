@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use crate::{Result, job::Outcome};
+use crate::Result;
 
 /// In nanoseconds, to three digits.
 pub(crate) struct Latencies(Histogram<u64>);
@@ -29,9 +29,4 @@ impl Latencies {
         ];
         figures.map(|(name, value)| (name.to_owned(), value)).into()
     }
-}
-
-/// A figure that the client measured.
-pub(crate) fn figure(run: &Outcome, name: &str) -> f64 {
-    run.client.figures.get(name).copied().unwrap_or(f64::NAN)
 }

@@ -6,6 +6,7 @@ mod engine;
 mod job;
 mod json;
 mod latency;
+mod limits;
 mod machine;
 mod meter;
 #[cfg(target_os = "linux")]
@@ -18,6 +19,7 @@ mod shared;
 mod table;
 mod tcp;
 mod ticks;
+mod tls;
 mod worker;
 mod workloads;
 

@@ -94,10 +94,19 @@ impl Cpu {
 ///
 /// Not getrusage: its peak survives exec, and so counts the parent's.
 fn peak_rss_bytes() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+/// What is resident now, `VmRSS`; zero where the system does not tell.
+pub(crate) fn rss_bytes() -> u64 {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+        .find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"));
     kib.and_then(|kib| kib.trim().parse::<u64>().ok())
         .map_or(0, |kib| kib * 1024)
 }

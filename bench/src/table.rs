@@ -12,6 +12,8 @@ pub(crate) struct Column {
     pub(crate) digits: usize,
     /// Whether its ratio to the reference is shown, too.
     pub(crate) ratio: bool,
+    /// Whether it is shown, too, by how much it exceeds the reference.
+    pub(crate) excess: bool,
     /// Whether unstall is compared with each other contestant in it.
     pub(crate) pairs: bool,
 }
@@ -23,6 +25,7 @@ impl Column {
             of,
             digits,
             ratio: false,
+            excess: false,
             pairs: false,
         }
     }
@@ -30,6 +33,13 @@ impl Column {
     pub(crate) const fn with_ratio(self) -> Column {
         Column {
             ratio: true,
+            ..self
+        }
+    }
+
+    pub(crate) const fn with_excess(self) -> Column {
+        Column {
+            excess: true,
             ..self
         }
     }
@@ -49,6 +59,9 @@ pub(crate) fn render(case: &Case, columns: &[Column]) -> String {
         head.push(column.title.to_owned());
         if column.ratio {
             head.push(format!("× {} (min–max)", case.reference));
+        }
+        if column.excess {
+            head.push(format!("beyond {} (min–max)", case.reference));
         }
     }
     let mut rows = vec![head];
@@ -76,22 +89,42 @@ fn row(entry: &Entry, reference: &[Outcome], columns: &[Column]) -> Vec<String> 
         let mut values: Vec<_> = entry.runs.iter().map(column.of).collect();
         row.push(format!("{:.*}", column.digits, median(&mut values)));
         if column.ratio {
-            let mut ratios = ratios(&entry.runs, reference, column);
-            let median = median(&mut ratios);
-            row.push(match ratios[..] {
-                [] => "?".to_owned(),
-                [_] => format!("{median:.2}"),
-                [min, .., max] => format!("{median:.2} ({min:.2}–{max:.2})"),
+            row.push(spread(ratios(&entry.runs, reference, column), 2));
+        }
+        if column.excess {
+            let excess = beside(&entry.runs, reference, column, |run, reference| {
+                run - reference
             });
+            row.push(spread(excess, column.digits));
         }
     }
     row
 }
 
+/// Median, smallest and largest.
+fn spread(mut values: Vec<f64>, digits: usize) -> String {
+    let median = median(&mut values);
+    match values[..] {
+        [] => "?".to_owned(),
+        [_] => format!("{median:.digits$}"),
+        [min, .., max] => format!("{median:.digits$} ({min:.digits$}–{max:.digits$})"),
+    }
+}
+
 /// Round by round.
 fn ratios(runs: &[Outcome], reference: &[Outcome], column: &Column) -> Vec<f64> {
+    beside(runs, reference, column, |run, reference| run / reference)
+}
+
+/// Each run's figure and that of the reference in its round.
+fn beside(
+    runs: &[Outcome],
+    reference: &[Outcome],
+    column: &Column,
+    compare: fn(f64, f64) -> f64,
+) -> Vec<f64> {
     let both = runs.iter().zip(reference);
-    both.map(|(run, reference)| (column.of)(run) / (column.of)(reference))
+    both.map(|(run, reference)| compare((column.of)(run), (column.of)(reference)))
         .collect()
 }
 

@@ -43,10 +43,15 @@ fn say(line: &Line) -> Result<()> {
 /// Plays the job's role in `W`.
 pub(crate) async fn play<W: Workload>(job: &Job) -> Result<Report> {
     let plan: W::Plan = serde_json::from_value(job.plan.clone())?;
-    match job.role {
-        Role::Server => contestants::with(&job.contestant, Serve::<W>(plan)).await,
-        Role::Client { server } => {
-            contestants::with(&job.contestant, Connect::<W>(plan, server)).await
+    let name = &job.contestant;
+    match (job.role.clone(), W::tls(&plan)) {
+        (Role::Server, false) => contestants::with(name, Serve::<W>(plan)).await,
+        (Role::Server, true) => contestants::with_tls(name, Serve::<W>(plan)).await,
+        (Role::Client { server }, false) => {
+            contestants::with(name, Connect::<W>(plan, server)).await
+        }
+        (Role::Client { server }, true) => {
+            contestants::with_tls(name, Connect::<W>(plan, server)).await
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod duplex;
 mod echo;
+mod idle;
 mod loaded;
 mod stream;
 mod transfer;
@@ -62,6 +63,11 @@ pub(crate) trait Workload {
         [0, 1]
     }
 
+    /// Whether the connections are TLS.
+    fn tls(_plan: &Self::Plan) -> bool {
+        false
+    }
+
     async fn server<E: Engine>(plan: Self::Plan, server: E::Server) -> Result<Report>;
     async fn client<E: Engine>(plan: Self::Plan, server: SocketAddr) -> Result<Report>;
 }
@@ -95,6 +101,7 @@ workloads![
     duplex::Duplex,
     echo::Echo,
     loaded::Loaded,
+    idle::Idle,
 ];
 
 struct Run<'a> {

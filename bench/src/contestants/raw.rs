@@ -4,17 +4,19 @@ use std::{io::IoSlice, net::SocketAddr};
 
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
+use tokio_rustls::TlsStream;
 
 use crate::{
     Result,
     engine::{BATCH_BYTES, Batching, Engine, Link, Rx, Tx, ended},
     tcp,
+    tls::{self, Secure},
 };
 
 pub(crate) struct Raw;
@@ -32,30 +34,49 @@ impl Engine for Raw {
     }
 
     async fn accept(server: &mut TcpListener) -> Result<RawLink> {
-        Ok(RawLink::new(tcp::accept(server).await?))
+        Ok(RawLink::over(tcp::accept(server).await?.into_split()))
     }
 
     async fn connect(address: SocketAddr) -> Result<RawLink> {
-        Ok(RawLink::new(tcp::connect(address).await?))
+        Ok(RawLink::over(tcp::connect(address).await?.into_split()))
     }
 }
 
-pub(crate) struct RawLink {
-    tx: RawTx,
-    rx: RawRx,
+impl Engine for Secure<Raw> {
+    const NAME: &'static str = Raw::NAME;
+    const HOW: &'static str = Raw::HOW;
+    const BATCHING: Batching = Raw::BATCHING;
+    type Server = TcpListener;
+    type Link = RawLink<ReadHalf<TlsStream<TcpStream>>, WriteHalf<TlsStream<TcpStream>>>;
+
+    async fn bind(listener: TcpListener) -> Result<TcpListener> {
+        Ok(listener)
+    }
+
+    async fn accept(server: &mut TcpListener) -> Result<Self::Link> {
+        Ok(RawLink::over(split(tls::accept(server).await?)))
+    }
+
+    async fn connect(address: SocketAddr) -> Result<Self::Link> {
+        Ok(RawLink::over(split(tls::connect(address).await?)))
+    }
 }
 
-impl RawLink {
-    fn new(stream: TcpStream) -> RawLink {
-        let (reading, writing) = stream.into_split();
+pub(crate) struct RawLink<R = OwnedReadHalf, W = OwnedWriteHalf> {
+    tx: RawTx<W>,
+    rx: RawRx<R>,
+}
+
+impl<R, W> RawLink<R, W> {
+    fn over((reading, writing): (R, W)) -> RawLink<R, W> {
         RawLink {
             tx: RawTx {
                 stream: writing,
-                buffer: Vec::with_capacity(2 * BATCH_BYTES),
+                buffer: Vec::new(),
             },
             rx: RawRx {
                 stream: reading,
-                buffer: vec![0; READ_BYTES],
+                buffer: vec![0; FIRST_READ_BYTES],
                 start: 0,
                 end: 0,
             },
@@ -63,16 +84,16 @@ impl RawLink {
     }
 }
 
-impl Link for RawLink {
-    type Tx = RawTx;
-    type Rx = RawRx;
+impl<R: AsyncRead + Unpin + 'static, W: AsyncWrite + Unpin + 'static> Link for RawLink<R, W> {
+    type Tx = RawTx<W>;
+    type Rx = RawRx<R>;
 
-    fn split(self) -> (RawTx, RawRx) {
+    fn split(self) -> (RawTx<W>, RawRx<R>) {
         (self.tx, self.rx)
     }
 }
 
-impl Tx for RawLink {
+impl<R: 'static, W: AsyncWrite + Unpin + 'static> Tx for RawLink<R, W> {
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
         self.tx.feed(payload).await
     }
@@ -82,18 +103,18 @@ impl Tx for RawLink {
     }
 }
 
-impl Rx for RawLink {
+impl<R: AsyncRead + Unpin + 'static, W: 'static> Rx for RawLink<R, W> {
     async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
         self.rx.receive(take).await
     }
 }
 
-pub(crate) struct RawTx {
-    stream: OwnedWriteHalf,
+pub(crate) struct RawTx<W> {
+    stream: W,
     buffer: Vec<u8>,
 }
 
-impl Tx for RawTx {
+impl<W: AsyncWrite + Unpin + 'static> Tx for RawTx<W> {
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
         let length = u32::try_from(payload.len())?;
         self.buffer.extend_from_slice(&length.to_be_bytes());
@@ -130,17 +151,19 @@ async fn write_both(
 
 /// As large as tokio-tungstenite's.
 const READ_BYTES: usize = 128 << 10;
+/// Until a read fills it, so that an idle connection shows the limit, too.
+const FIRST_READ_BYTES: usize = 512;
 const HEAD_BYTES: usize = 4;
 
-pub(crate) struct RawRx {
-    stream: OwnedReadHalf,
+pub(crate) struct RawRx<R> {
+    stream: R,
     buffer: Vec<u8>,
     /// What was read and not handed out.
     start: usize,
     end: usize,
 }
 
-impl RawRx {
+impl<R: AsyncRead + Unpin> RawRx<R> {
     /// The length of the message at the front with its head, if that much is known.
     fn front(&self) -> Option<usize> {
         let head = self.buffer[self.start..self.end].first_chunk()?;
@@ -159,13 +182,16 @@ impl RawRx {
             0 => Err(ended()),
             read => {
                 self.end += read;
+                if self.end == self.buffer.len() && self.end < READ_BYTES {
+                    self.buffer.resize(READ_BYTES, 0);
+                }
                 Ok(())
             }
         }
     }
 }
 
-impl Rx for RawRx {
+impl<R: AsyncRead + Unpin + 'static> Rx for RawRx<R> {
     async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
         let mut taken = false;
         loop {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsStream;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async, tungstenite::Message};
 
 use super::framed::{Frame, Framed};
@@ -11,6 +12,7 @@ use crate::{
     Result,
     engine::{BATCH_BYTES, Batching, Engine},
     tcp,
+    tls::{self, Secure},
 };
 
 impl Frame for Message {
@@ -93,3 +95,26 @@ tungstenite!(
     "tokio-tungstenite, `feed` and a flush each 64 KiB",
     Batching::Bytes(BATCH_BYTES)
 );
+
+impl Engine for Secure<Batched> {
+    const NAME: &'static str = Batched::NAME;
+    const HOW: &'static str = Batched::HOW;
+    const BATCHING: Batching = Batched::BATCHING;
+    type Server = TcpListener;
+    type Link = Framed<WebSocketStream<TlsStream<TcpStream>>, Message>;
+
+    async fn bind(listener: TcpListener) -> Result<TcpListener> {
+        Ok(listener)
+    }
+
+    async fn accept(server: &mut TcpListener) -> Result<Self::Link> {
+        let stream = tls::accept(server).await?;
+        Ok(Framed::new(accept_async(stream).await?))
+    }
+
+    async fn connect(address: SocketAddr) -> Result<Self::Link> {
+        let stream = tls::connect(address).await?;
+        let (socket, _) = client_async(format!("wss://{address}/"), stream).await?;
+        Ok(Framed::new(socket))
+    }
+}

@@ -4,21 +4,28 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
-use unstall::{Client, Connection, Gap, Incoming, IncomingRef, Receiver, Sender, Server};
+use unstall::{
+    Client, Connection, Gap, Incoming, IncomingRef, Receiver, Sender, Server, ServerBuilder,
+};
 
 use crate::{
     Failure, Result,
     engine::{Batching, Engine, Link, Rx, Tx, ended},
     payload::Payloads,
     shared::Shared,
+    tls::{self, Secure},
 };
 
 async fn accept(server: &Server) -> Result<Connection> {
     server.accept().await.ok_or_else(ended)
 }
 
-async fn connect(client: impl FnOnce(Client) -> Client, address: SocketAddr) -> Result<Connection> {
-    let dialed = Client::new(format!("ws://{address}/")).without_reconnect();
+async fn connect(
+    scheme: &str,
+    client: impl FnOnce(Client) -> Client,
+    address: SocketAddr,
+) -> Result<Connection> {
+    let dialed = Client::new(format!("{scheme}://{address}/")).without_reconnect();
     Ok(client(dialed).connect().await?)
 }
 
@@ -26,7 +33,10 @@ macro_rules! unstall {
     ($name:ident, $called:literal, $how:literal, $rx:ty, $server:expr, $client:expr) => {
         pub(crate) struct $name;
 
-        impl Engine for $name {
+        unstall!($name, $called, $how, $rx, "ws", $server, $client);
+    };
+    ($engine:ty, $called:expr, $how:expr, $rx:ty, $scheme:literal, $server:expr, $client:expr) => {
+        impl Engine for $engine {
             const NAME: &'static str = $called;
             const HOW: &'static str = $how;
             const BATCHING: Batching = Batching::Own;
@@ -42,7 +52,7 @@ macro_rules! unstall {
             }
 
             async fn connect(address: SocketAddr) -> Result<Self::Link> {
-                Ok(Unstall::new(connect($client, address).await?))
+                Ok(Unstall::new(connect($scheme, $client, address).await?))
             }
         }
     };
@@ -71,6 +81,25 @@ unstall!(
     Batches,
     std::convert::identity,
     session
+);
+
+unstall!(
+    Secure<Plain>,
+    Plain::NAME,
+    Plain::HOW,
+    Receiver,
+    "wss",
+    |server: ServerBuilder| server.plain().tls(tls::server()),
+    |client: Client| client.plain().tls(tls::client())
+);
+unstall!(
+    Secure<Session>,
+    Session::NAME,
+    Session::HOW,
+    Receiver,
+    "wss",
+    |server: ServerBuilder| server.tls(tls::server()),
+    |client| session(client).tls(tls::client())
 );
 
 fn session(client: Client) -> Client {

@@ -14,7 +14,7 @@ use crate::{
     contestants::Contestant,
     engine::{Engine, Rx, Tx},
     job::{Outcome, Report},
-    latency::{Latencies, figure},
+    latency::Latencies,
     meter::Meter,
     payload::{Payloads, Tally},
     table::Column,
@@ -40,13 +40,13 @@ impl Workload for Echo {
         time is the kernel waking the other core, and the engines hardly differ";
     const REFERENCE: &'static str = "tt-naive";
     const COLUMNS: &'static [Column] = &[
-        Column::new("p50 µs", 1, |run| figure(run, "p50_us"))
+        Column::new("p50 µs", 1, |run| run.client.figure("p50_us"))
             .with_ratio()
             .with_pairs(),
-        Column::new("p99 µs", 1, |run| figure(run, "p99_us"))
+        Column::new("p99 µs", 1, |run| run.client.figure("p99_us"))
             .with_ratio()
             .with_pairs(),
-        Column::new("p99.9 µs", 1, |run| figure(run, "p999_us")),
+        Column::new("p99.9 µs", 1, |run| run.client.figure("p999_us")),
         Column::new("server ns", 0, |run| run.server.cpu_ns_per_message()),
         Column::new("client ns", 0, |run| run.client.cpu_ns_per_message()),
     ];

@@ -21,7 +21,7 @@ use crate::{
     contestants::Contestant,
     engine::{Engine, Link, Rx, Tx},
     job::Report,
-    latency::{Latencies, figure},
+    latency::Latencies,
     meter::Meter,
     payload::{Payloads, Tally, is_word, word},
     shared::Shared,
@@ -52,12 +52,12 @@ impl Workload for Loaded {
     const NOT_SHOWN: &'static str = "a network with less bandwidth than loopback, where all queues \
         take longer; a server that gives answers a queue of their own";
     const COLUMNS: &'static [Column] = &[
-        Column::new("p50 µs", 0, |run| figure(run, "p50_us")).with_ratio(),
-        Column::new("p99 µs", 0, |run| figure(run, "p99_us"))
+        Column::new("p50 µs", 0, |run| run.client.figure("p50_us")).with_ratio(),
+        Column::new("p99 µs", 0, |run| run.client.figure("p99_us"))
             .with_ratio()
             .with_pairs(),
-        Column::new("p99.9 µs", 0, |run| figure(run, "p999_us")),
-        Column::new("stream MB/s", 0, |run| figure(run, "stream_mb_s")).with_ratio(),
+        Column::new("p99.9 µs", 0, |run| run.client.figure("p999_us")),
+        Column::new("stream MB/s", 0, |run| run.client.figure("stream_mb_s")).with_ratio(),
         Column::new("server MiB", 1, |run| run.server.peak_mib()),
         Column::new("client MiB", 1, |run| run.client.peak_mib()),
     ];

@@ -1,0 +1,166 @@
+//! What a connection costs that does nothing.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::{task::spawn_local, time::sleep};
+
+use super::{
+    Workload,
+    words::{hear, let_go, say},
+};
+use crate::{
+    Result,
+    args::Measure,
+    contestants::Contestant,
+    engine::{Engine, Rx, Tx},
+    job::Report,
+    limits,
+    meter::{Meter, rss_bytes},
+    payload::{Payloads, Tally},
+    table::Column,
+};
+
+const CONNECTIONS: u64 = 10_000;
+const QUICK_CONNECTIONS: u64 = 50;
+const SIZE: usize = 64;
+/// Memory that does not change for this long has settled.
+const SETTLED: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// With the first, over which the workers talk.
+    connections: u64,
+    tls: bool,
+}
+
+pub(crate) struct Idle;
+
+impl Workload for Idle {
+    const NAME: &'static str = "idle";
+    const ABOUT: &'static str = "memory per connection: connections are made one after the other, \
+        each carries one message of 64 bytes up and one down, and then waits in a task of its own. \
+        The figures are what the process's resident memory grew by from the first connection to \
+        the last, divided by the number of connections; less is better";
+    const NOT_SHOWN: &'static str = "the kernel's memory for each socket, which is alike for all; \
+        connections that had streamed before they fell idle; what an idle connection costs in time \
+        (heartbeats)";
+    const REFERENCE: &'static str = "raw";
+    const COLUMNS: &'static [Column] = &[
+        Column::new("server KiB/conn", 1, |run| run.server.figure("kib")).with_excess(),
+        Column::new("client KiB/conn", 1, |run| run.client.figure("kib")).with_excess(),
+        Column::new("server MiB", 1, |run| run.server.peak_mib()),
+        Column::new("client MiB", 1, |run| run.client.peak_mib()),
+    ];
+    type Plan = Plan;
+
+    fn cases(args: &Measure) -> Vec<(String, Plan)> {
+        let wanted = if args.quick {
+            QUICK_CONNECTIONS
+        } else {
+            CONNECTIONS
+        };
+        let connections = wanted.min(limits::connections());
+        let fewer = match connections < wanted {
+            true => " (the limit of file descriptors forbids more)",
+            false => "",
+        };
+        let case = |(tls, title)| {
+            let title = format!("{connections} connections{fewer}, {title}");
+            (title, Plan { connections, tls })
+        };
+        [(false, "without TLS"), (true, "with TLS")]
+            .map(case)
+            .into()
+    }
+
+    fn takes_part(contestant: &Contestant) -> bool {
+        ["raw", "tt-batched", "unstall-plain", "unstall-session"].contains(&contestant.name)
+    }
+
+    fn tls(plan: &Plan) -> bool {
+        plan.tls
+    }
+
+    async fn server<E: Engine>(plan: Plan, mut server: E::Server) -> Result<Report> {
+        limits::connections();
+        let mut link = E::accept(&mut server).await?;
+        let mut tally = Tally::default();
+        let open = Meter::prepare();
+        hear(&mut link, &mut tally, 1).await?;
+        let before = rss_bytes();
+        let meter = open.start();
+        say(&mut link).await?;
+        let mut payloads = Payloads::new(SIZE);
+        let payload = payloads.next();
+        for _ in 1..plan.connections {
+            let mut link = E::accept(&mut server).await?;
+            let answer = payload.clone();
+            spawn_local(async move {
+                let mut tally = Tally::default();
+                link.receive_until(&mut tally, |tally| tally.messages >= 1)
+                    .await?;
+                link.send(&answer).await?;
+                wait(link).await
+            });
+        }
+        hear(&mut link, &mut tally, 2).await?;
+        let report = settled(meter, before, &plan).await;
+        say(&mut link).await?;
+        let_go(&mut link).await;
+        Ok(report)
+    }
+
+    async fn client<E: Engine>(plan: Plan, server: SocketAddr) -> Result<Report> {
+        limits::connections();
+        let mut link = E::connect(server).await?;
+        let mut tally = Tally::default();
+        let open = Meter::prepare();
+        say(&mut link).await?;
+        hear(&mut link, &mut tally, 1).await?;
+        let before = rss_bytes();
+        let meter = open.start();
+        let mut payloads = Payloads::new(SIZE);
+        let payload = payloads.next();
+        for _ in 1..plan.connections {
+            let mut link = E::connect(server).await?;
+            let mut tally = Tally::default();
+            link.send(payload).await?;
+            link.receive_until(&mut tally, |tally| tally.messages >= 1)
+                .await?;
+            tally.verify(SIZE, 1)?;
+            spawn_local(wait(link));
+        }
+        // Before the server, which then leaves.
+        let report = settled(meter, before, &plan).await;
+        say(&mut link).await?;
+        hear(&mut link, &mut tally, 2).await?;
+        Ok(report)
+    }
+}
+
+/// Until the peer ends it.
+async fn wait(mut link: impl Rx) -> Result<()> {
+    loop {
+        link.receive(&mut |_| {}).await?;
+    }
+}
+
+/// Measures once the memory no longer changes.
+async fn settled(meter: Meter, before: u64, plan: &Plan) -> Report {
+    let mut bytes = rss_bytes();
+    loop {
+        sleep(SETTLED).await;
+        let now = rss_bytes();
+        if now == bytes {
+            break;
+        }
+        bytes = now;
+    }
+    let others = plan.connections - 1;
+    let kib = (bytes as f64 - before as f64) / 1024.0 / others as f64;
+    Report {
+        figures: [("kib".to_owned(), kib)].into(),
+        ..meter.stop(others)
+    }
+}
