@@ -137,7 +137,7 @@ impl Session {
     /// # Errors
     /// As those of `send`, for all of them: none is accepted, and `records` is as it was.
     pub fn send_records(&mut self, records: &mut Records) -> Result<Seq, SendError> {
-        if !matches!(self.state, State::Open) {
+        if !self.state.is_accepting() {
             return Err(SendError::Closed);
         }
         let messages = records.messages();

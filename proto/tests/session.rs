@@ -7,7 +7,7 @@ use std::time::Duration;
 use unstall_proto::limits::{MIN_WINDOW, record_cost};
 use unstall_proto::{
     Acknowledge, AnswerClose, CloseFrame, Config, EndReason, Event, Fate, HandleError, Incoming,
-    Kind, Payload, Rejection, SendError, Seq, Session, SessionId, Side, Time, Token, Wait,
+    Kind, Payload, Records, Rejection, SendError, Seq, Session, SessionId, Side, Time, Token, Wait,
 };
 use world::World;
 
@@ -350,6 +350,8 @@ fn close_delivers_everything_first_and_both_sides_end_cleanly() {
 
 /// A side whose application had messages waiting for room when CLOSE came could not deliver them:
 /// nothing was accepted any more, although the peer had asked for everything that was under way.
+/// Later it was so for messages that were encoded already, in `send_records`: the close then took
+/// its whole deadline, and failed.
 #[test]
 fn answering_by_hand_delivers_what_still_waited_when_the_peer_closed() {
     let server = Config::new().answer_close(AnswerClose::ByHand);
@@ -378,8 +380,11 @@ fn answering_by_hand_delivers_what_still_waited_when_the_peer_closed() {
         );
         assert_eq!(world.client.session.send("late"), Err(SendError::Closed));
         world.server().session.send("b").unwrap();
+        let mut records = Records::default();
+        assert!(records.push_bytes(Kind::Text, b"c"));
+        world.server().session.send_records(&mut records).unwrap();
         world.run_for(1_000);
-        assert_eq!(texts(&world.client.received), ["a", "b"]);
+        assert_eq!(texts(&world.client.received), ["a", "b", "c"]);
         assert_eq!(world.client.ended(), None, "the answer is not given yet");
         world.server().session.answer_close();
         assert_eq!(world.server().session.send("late"), Err(SendError::Closed));
