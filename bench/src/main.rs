@@ -14,6 +14,7 @@ mod namespace;
 mod payload;
 mod pin;
 mod process;
+mod relay;
 mod round;
 mod shared;
 mod table;

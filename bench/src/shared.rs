@@ -36,6 +36,24 @@ impl Shared {
             Shared::Unstall(sender) => sender.clone().feed(payload).await,
         }
     }
+
+    /// Whether the queue took it.
+    pub(crate) fn try_send(&self, payload: &Bytes) -> Result<bool> {
+        use tokio::sync::mpsc::error::TrySendError::Full;
+        let full = match self {
+            Shared::Queue(queue) => match queue.try_send(payload.clone()) {
+                Ok(()) => false,
+                Err(Full(_)) => true,
+                Err(_) => return Err(ended()),
+            },
+            Shared::Unstall(sender) => match sender.try_send(payload.clone()) {
+                Ok(()) => false,
+                Err(error) if matches!(error.reason, unstall::SendRefusal::Full) => true,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        Ok(!full)
+    }
 }
 
 async fn write(

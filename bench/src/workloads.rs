@@ -2,8 +2,14 @@
 
 mod duplex;
 mod echo;
+mod fanout;
+mod growth;
 mod idle;
 mod loaded;
+mod many;
+mod recovery;
+mod replay;
+mod slow;
 mod stream;
 mod transfer;
 mod up;
@@ -102,6 +108,11 @@ workloads![
     echo::Echo,
     loaded::Loaded,
     idle::Idle,
+    slow::Slow,
+    fanout::FanOut,
+    growth::Growth,
+    recovery::Recovery,
+    replay::Replay,
 ];
 
 struct Run<'a> {

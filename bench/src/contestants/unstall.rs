@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use unstall::{
-    Client, Connection, Gap, Incoming, IncomingRef, Receiver, Sender, Server, ServerBuilder,
+    Client, Connection, Gap, Incoming, IncomingRef, Receiver, Reconnect, Sender, Server,
+    ServerBuilder,
 };
 
 use crate::{
@@ -103,7 +104,10 @@ unstall!(
 );
 
 fn session(client: Client) -> Client {
-    client.require_session().without_fresh_session()
+    client
+        .require_session()
+        .without_fresh_session()
+        .reconnect(Reconnect::default())
 }
 
 pub(crate) struct Unstall<R> {

@@ -1,0 +1,133 @@
+//! What was sent while there was no connection.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use super::{
+    Workload,
+    many::{Accepting, look_at, now, stamped},
+    words::{hear, let_go, say},
+};
+use crate::{
+    Result,
+    args::Measure,
+    contestants::Contestant,
+    engine::{Engine, Rx, Tx},
+    job::{Outcome, Report},
+    meter::Meter,
+    payload::Tally,
+    relay::Relay,
+    table::Column,
+};
+
+const SIZE: usize = 4 << 10;
+/// The server's word to itself that the connection is gone, and the client's that all is sent.
+const AWAY: Duration = Duration::from_millis(150);
+const SENT: Duration = Duration::from_millis(600);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    messages: u32,
+}
+
+pub(crate) struct Replay;
+
+impl Workload for Replay {
+    const NAME: &'static str = "replay";
+    const ABOUT: &'static str = "the connection is cut and held; 16 MiB are sent in messages of 4 \
+        KiB, which the session keeps; then the relay lets connections pass. The time is from there \
+        to the last message at the application. Engines without a session are dialed again and are \
+        sent the same after that; all goes through a relay in the client's process, which costs a \
+        copy each way";
+    const NOT_SHOWN: &'static str = "packets that had been sent and were lost: they are kept and \
+        sent the same way";
+    const REFERENCE: &'static str = "tt-batched";
+    const COLUMNS: &'static [Column] = &[
+        Column::new("ms", 1, |run| run.client.figure("ms")).with_ratio(),
+        Column::new("MiB/s", 0, |run: &Outcome| {
+            let bytes = run.client.messages as f64 * SIZE as f64;
+            bytes / f64::from(1 << 20) / run.client.figure("ms") * 1e3
+        }),
+        Column::new("server MiB", 1, |run| run.server.peak_mib()),
+        Column::new("client MiB", 1, |run| run.client.peak_mib()),
+    ];
+    type Plan = Plan;
+
+    fn cases(args: &Measure) -> Vec<(String, Plan)> {
+        let mib = if args.quick { 1 } else { 16 };
+        let messages = (mib << 20) / SIZE as u32;
+        vec![(format!("{mib} MiB"), Plan { messages })]
+    }
+
+    fn takes_part(contestant: &Contestant) -> bool {
+        ["tt-batched", "raw", "unstall-plain", "unstall-session"].contains(&contestant.name)
+    }
+
+    async fn server<E: Engine>(plan: Plan, mut server: E::Server) -> Result<Report> {
+        let mut link = E::accept(&mut server).await?;
+        let open = Meter::prepare();
+        hear(&mut link, &mut Tally::default(), 1).await?;
+        let mut accepting = Accepting::<E>::begin(server);
+        let meter = open.start();
+        sleep(AWAY).await;
+        let messages = messages(plan.messages);
+        while send_all::<E>(&mut link, &messages).await.is_err() {
+            link = accepting.next().await?;
+        }
+        let report = meter.stop(u64::from(plan.messages));
+        hear(&mut link, &mut Tally::default(), 1).await?;
+        Ok(report)
+    }
+
+    async fn client<E: Engine>(plan: Plan, server: SocketAddr) -> Result<Report> {
+        let relay = Relay::to(server)?;
+        let mut link = E::connect(relay.address()).await?;
+        let meter = Meter::prepare().start();
+        say(&mut link).await?;
+        sleep(AWAY / 3).await;
+        relay.hold();
+        relay.cut();
+        sleep(SENT).await;
+        let (opened, mut due) = (now(), 1);
+        relay.open();
+        while due <= plan.messages {
+            let mut in_order = true;
+            let mut take = |message: &[u8]| {
+                in_order &= look_at(message).0 == due;
+                due += 1;
+            };
+            if link.receive(&mut take).await.is_err() {
+                (link, due) = (E::connect(relay.address()).await?, 1);
+            } else if !in_order {
+                return Err("a message is missing, or out of order".into());
+            }
+        }
+        let ms = (now() - opened).as_secs_f64() * 1e3;
+        let report = meter.stop(u64::from(plan.messages));
+        say(&mut link).await?;
+        // The relay ends with this process.
+        let_go(&mut link).await;
+        Ok(Report {
+            figures: [("ms".to_owned(), ms)].into(),
+            ..report
+        })
+    }
+}
+
+fn messages(count: u32) -> Vec<Bytes> {
+    (1..=count).map(|number| stamped(number, SIZE)).collect()
+}
+
+async fn send_all<E: Engine>(link: &mut E::Link, messages: &[Bytes]) -> Result<()> {
+    let mut flushing = E::BATCHING.flushing();
+    for message in messages {
+        link.feed(message).await?;
+        if flushing.due(message.len()) {
+            Tx::flush(link).await?;
+        }
+    }
+    Tx::flush(link).await
+}
