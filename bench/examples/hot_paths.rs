@@ -58,9 +58,7 @@ async fn each(sender: Sender, size: usize, count: u64) -> Result<Sender> {
 
 async fn many(sender: Sender, size: usize, count: u64) -> Result<Sender> {
     let payload = vec![7; size];
-    sender
-        .send_many((0..count).map(|_| &payload[..]))
-        .await?;
+    sender.send_many((0..count).map(|_| &payload[..])).await?;
     Ok(sender)
 }
 
