@@ -151,6 +151,50 @@ fn plain_connections_lose_messages_and_the_gaps_tell_of_them() {
 }
 
 #[test]
+fn plain_connections_that_are_only_late_lose_nothing() {
+    for faults in ["delay", "slow"] {
+        let args = [
+            "--plain", "--faults", faults, "--seed", "21", "--count", "2000", "--rate", "max",
+        ];
+        let (ended, json) = verify(&args);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(
+            (&json["sent"], &json["delivered"], &json["reconnects"]),
+            (&json!(4000), &json!(4000), &json!(0)),
+            "{json}"
+        );
+        assert!(json["longest_silence_ms"].as_u64().unwrap() > 0, "{json}");
+    }
+}
+
+#[test]
+fn plain_connections_that_are_refused_tell_what_is_missing() {
+    let (ended, json) = verify(&[
+        "--plain",
+        "--faults",
+        "freeze,refuse",
+        "--seed",
+        "22",
+        "--count",
+        "4000",
+        "--rate",
+        "max",
+    ]);
+    let number = |name: &str| json[name].as_u64().unwrap();
+    assert_eq!((ended.code, number("lost")), (Some(0), 0), "{ended:?}");
+    assert_eq!(
+        number("sent"),
+        number("delivered") + number("reported_undelivered")
+    );
+    assert!(number("reconnects") >= 1, "{json}");
+    let recovery = |name: &str| json[name].as_f64().unwrap();
+    assert!(
+        recovery("recovery_ms_p50") <= recovery("recovery_ms_p99"),
+        "{json}"
+    );
+}
+
+#[test]
 fn plain_connections_to_a_killed_server_lose_in_silence_and_the_verdict_says_so() {
     let args = [
         "--plain", "--faults", "restart", "--seed", "19", "--count", "20000", "--rate", "max",

@@ -25,7 +25,7 @@ use crate::{
     session::{Link, client::Wanted},
     shared::{Identity, Shared},
     stats::StallCause,
-    transport::Upgraded,
+    transport::{Transport, Upgraded},
     ws::{Side, WebSocket},
 };
 
@@ -494,14 +494,27 @@ impl Dialer {
         dialed
     }
 
-    /// One plain connection: the hook, then everything else.
+    /// One plain connection: the hook, if there is one, then everything else.
     async fn converse(&self, open: Upgraded, shared: &Arc<Shared>, reading: &mut Reading) -> Ended {
         let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
-        let Some(hook) = &self.hook else {
-            return Pump::new(ws, shared.clone(), Plain::new(reading))
-                .run()
-                .await;
-        };
+        match &self.hook {
+            None => {
+                Pump::new(ws, shared.clone(), Plain::new(reading))
+                    .run()
+                    .await
+            }
+            Some(hook) => Box::pin(self.begin(hook, ws, shared, reading)).await,
+        }
+    }
+
+    /// The same with a hook.
+    async fn begin(
+        &self,
+        hook: &Hook,
+        ws: WebSocket<Transport>,
+        shared: &Arc<Shared>,
+        reading: &mut Reading,
+    ) -> Ended {
         let own = shared.for_setup();
         let mut own_reading = Reading::new(&own.options);
         let mut pump = Pump::new(ws, own.clone(), Plain::new(&mut own_reading));

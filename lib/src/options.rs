@@ -177,7 +177,7 @@ impl Options {
     }
 
     /// How many bytes of sent messages may wait for the socket, counted as in the inbox. One
-    /// message is always taken. Default 1 MiB; 1 byte to 4 GiB.
+    /// message is always taken. Default 512 KiB; 1 byte to 4 GiB.
     pub fn outbox_bytes(mut self, bytes: usize) -> Options {
         self.outbox_bytes = bytes.clamp(1, u32::MAX as usize);
         self

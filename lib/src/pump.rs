@@ -7,6 +7,7 @@ mod flushing;
 mod liveness;
 mod plain;
 mod reading;
+mod turn;
 mod writing;
 
 use std::{
@@ -33,7 +34,8 @@ use crate::{
 pub(crate) use flushing::Flushing;
 use liveness::Liveness;
 pub(crate) use plain::Plain;
-pub(crate) use reading::{Reading, Turn};
+pub(crate) use reading::Reading;
+pub(crate) use turn::Turn;
 
 /// How messages travel over a WebSocket: as they are, or in the packets of a session.
 pub(crate) trait Traffic {

@@ -108,8 +108,8 @@ enum Engine<S> {
     Adopted(Box<WebSocketStream<S>>),
 }
 
-/// Data frames that are whole messages are read and written here; control frames, fragments and
-/// whatever is not as it should be go through tungstenite's context.
+/// Frames of data are read and written here; control frames and whatever is not as it should be go
+/// through tungstenite's context.
 struct Own {
     context: WebSocketContext,
     incoming: Incoming,
@@ -121,7 +121,7 @@ struct Own {
 impl Own {
     fn new(role: Role, leftover: &[u8], limit: usize) -> Own {
         let config = WebSocketConfig::default()
-            // It sees control frames and fragments only, and grows with those.
+            // It sees control frames only.
             .read_buffer_size(CONTROL_FRAME_BYTES)
             // Control frames go straight to where data frames wait for the socket, and if that is
             // full wait here. When a peer that does not read asks for pong after pong, only the
@@ -227,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                     Ok(Front::Lent { text, place }) => (text, own.incoming.lend(place)),
                     Ok(Front::Long { text, payload }) => (text, Payload::Shared(payload)),
                     Ok(Front::Other) => continue,
+                    Ok(Front::Refused(why)) => return Poll::Ready(Err(Failure::Broken(why))),
                     Err(error) => return Poll::Ready(Err(Failure::Broken(error.into()))),
                 };
                 return Poll::Ready(message(text, payload));

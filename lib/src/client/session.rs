@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Away, Dialed, Dialer,
+    Away, Dialed, Dialer, Hook,
     backoff::Life,
     identity,
     setup::{SetupFailure, set_up},
@@ -20,8 +20,8 @@ use crate::{
         registry::{Kept, over_packets},
     },
     shared::Shared,
-    transport::Upgraded,
-    ws::Side,
+    transport::{Transport, Upgraded},
+    ws::{Side, WebSocket},
 };
 
 impl Dialer {
@@ -72,7 +72,8 @@ impl Dialer {
             if link.is_over() {
                 break;
             }
-            match self.redial(shared, Away::Session(link)).await {
+            // In a box: an open connection does not hold the room that dialing takes.
+            match Box::pin(self.redial(shared, Away::Session(link))).await {
                 Dialed::Open(open) => next = Some(*open),
                 Dialed::Over => break,
                 Dialed::Failed(why) => {
@@ -127,9 +128,21 @@ impl Dialer {
     ) -> Ended {
         let ws = over_packets(open, Side::Client, &shared.options);
         let hook = self.hook.as_ref().filter(|_| !link.was_opened());
-        let Some(hook) = hook else {
-            return Pump::new(ws, shared.clone(), Packets(link)).run().await;
-        };
+        match hook {
+            None => Pump::new(ws, shared.clone(), Packets(link)).run().await,
+            Some(hook) => Box::pin(self.begin_session(hook, ws, shared, reading, link)).await,
+        }
+    }
+
+    /// The connection that a fresh session begins with.
+    async fn begin_session(
+        &self,
+        hook: &Hook,
+        ws: WebSocket<Transport>,
+        shared: &Arc<Shared>,
+        reading: &mut Reading,
+        link: &mut Link,
+    ) -> Ended {
         let own = shared.for_setup();
         link.bind(&own);
         link.set_up(true);

@@ -6,12 +6,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    Traffic,
-    flushing::Flushing,
-    reading::{Reading, Turn},
-    writing::Writing,
-};
+use super::{Traffic, Turn, flushing::Flushing, reading::Reading, writing::Writing};
 use crate::{
     shared::{CloseRequest, Shared},
     stats::Counters,

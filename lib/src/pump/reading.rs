@@ -7,26 +7,23 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::futures::OwnedNotified,
     time::Instant,
 };
 
+use super::Turn;
 use crate::{
-    defaults::{
-        IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_RECEIVED_BYTES, READ_TURN_BYTES,
-        READ_TURN_MESSAGES,
-    },
-    error::{Close, ConnectionError},
+    defaults::{IDLE_QUEUE_PLACES, PACKED_RECEIVED_BYTES, READ_TURN_BYTES},
+    error::ConnectionError,
     events::Event,
     message::{Gap, Incoming, Item, Items, Message, kind, unpacked},
     options::{Options, Overflow, SpillFallback},
     shared::Shared,
     spill::{Progress, SpillFile},
     stats::{Counters, StallCause},
-    ws::{Failure, Payload, Received, WebSocket},
+    ws::{Failure, Payload, WebSocket},
 };
 use unstall_proto::{Records, limits::PACKET_FILL};
 
@@ -38,23 +35,6 @@ struct OverflowReport {
     messages: u64,
     bytes: u64,
     last: Option<Instant>,
-}
-
-/// What a turn of reading found beside messages.
-#[derive(Default)]
-pub(crate) struct Turn {
-    pub(crate) again: bool,
-    pub(crate) pongs: Vec<Bytes>,
-    pub(crate) close: Option<Close>,
-    pub(crate) failure: Option<Failure>,
-}
-
-impl Turn {
-    /// A peer may send pongs without end; only a few can be answers.
-    pub(crate) fn add_pong(&mut self, payload: Bytes) {
-        self.pongs.truncate(15);
-        self.pongs.push(payload);
-    }
 }
 
 /// Received messages between the socket and the inbox.
@@ -126,10 +106,11 @@ impl Reading {
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Turn {
-        let mut turn = Turn::default();
         if let Err(why) = self.hand_over(shared, true, cx, now) {
-            turn.failure = Some(Failure::Broken(why));
-            return turn;
+            return Turn {
+                failure: Some(Failure::Broken(why)),
+                ..Turn::default()
+            };
         }
         let room = if unlimited {
             usize::MAX
@@ -138,33 +119,12 @@ impl Reading {
         };
         self.set_paused(room == 0, shared, now);
         let limit = room.min(READ_TURN_BYTES);
-        let (mut bytes, mut messages) = (0, 0);
-        turn.again = limit > 0;
-        while bytes < limit && messages < READ_TURN_MESSAGES {
-            match ws.poll_read(cx) {
-                Poll::Ready(Ok(Received::Message { text, payload })) => {
-                    bytes += payload.len() + MESSAGE_OVERHEAD_BYTES;
-                    messages += 1;
-                    counters.bytes_received += payload.len() as u64;
-                    self.receive(text, payload);
-                }
-                Poll::Ready(Ok(Received::Ping)) => bytes += 1,
-                Poll::Ready(Ok(Received::Pong(payload))) => {
-                    bytes += 1;
-                    turn.add_pong(payload);
-                }
-                Poll::Ready(Ok(Received::Close(close))) => turn.close = Some(close),
-                Poll::Ready(Err(failure)) => {
-                    turn.failure = Some(failure);
-                    break;
-                }
-                Poll::Pending => {
-                    turn.again = false;
-                    break;
-                }
-            }
-        }
-        counters.messages_received += messages as u64;
+        let mut turn = Turn::read(ws, limit, cx, |text, payload| {
+            counters.messages_received += 1;
+            counters.bytes_received += payload.len() as u64;
+            self.receive(text, payload);
+            Ok(())
+        });
         self.end_packet();
         // Far larger than what comes now, it gives its memory back.
         if self.received.capacity() > IDLE_QUEUE_PLACES.max(8 * self.received.len()) {

@@ -14,7 +14,7 @@ use crate::{
     pump::{Flushing, Traffic, Turn},
     shared::{CloseRequest, Shared},
     stats::Counters,
-    ws::{Failure, Received, WebSocket},
+    ws::{Failure, WebSocket},
 };
 use unstall_proto::HandleError;
 
@@ -58,36 +58,11 @@ impl Traffic for Packets<'_> {
         now: Instant,
     ) -> Turn {
         let link = &mut *self.0;
-        let mut turn = Turn::default();
         let before = link.received;
-        let mut bytes = 0;
-        turn.again = true;
-        while bytes < READ_TURN_BYTES {
-            match ws.poll_read(cx) {
-                Poll::Ready(Ok(Received::Message { text, payload })) => {
-                    bytes += payload.len() + 1;
-                    counters.bytes_received += payload.len() as u64;
-                    if let Err(failure) = link.handle_packet(text, payload.into_bytes(), now) {
-                        turn.failure = Some(failure);
-                        break;
-                    }
-                }
-                Poll::Ready(Ok(Received::Ping)) => bytes += 1,
-                Poll::Ready(Ok(Received::Pong(payload))) => {
-                    bytes += 1;
-                    turn.add_pong(payload);
-                }
-                Poll::Ready(Ok(Received::Close(close))) => turn.close = Some(close),
-                Poll::Ready(Err(failure)) => {
-                    turn.failure = Some(failure);
-                    break;
-                }
-                Poll::Pending => {
-                    turn.again = false;
-                    break;
-                }
-            }
-        }
+        let mut turn = Turn::read(ws, READ_TURN_BYTES, cx, |text, payload| {
+            counters.bytes_received += payload.len() as u64;
+            link.handle_packet(text, payload.into_bytes(), now)
+        });
         link.exchange(shared, cx, now);
         counters.messages_received += link.received - before;
         if let Some(failure) = link.failure.take() {

@@ -1,6 +1,6 @@
 //! From the socket to whole messages. Short ones are lent where they were read; a long one takes the
-//! buffer with it. Whatever else comes (control frames, fragments, mistakes) is left to tungstenite,
-//! frame by frame.
+//! buffer with it; fragments are put together. Whatever else comes (control frames, frames that are
+//! not as they should be) is left to tungstenite, frame by frame.
 
 use std::{
     future::Future,
@@ -13,13 +13,21 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio_tungstenite::tungstenite::protocol::frame::{
-    FrameHeader,
-    coding::{Data, OpCode},
+use tokio_tungstenite::tungstenite::{
+    error::ProtocolError,
+    protocol::frame::{
+        FrameHeader,
+        coding::{Data, OpCode},
+    },
 };
 
 use super::masking::apply_mask;
-use crate::defaults::{IDLE_READ_BYTES, READ_BUFFER_BYTES, SPARE_BUFFER_BYTES, SPARE_BUFFERS};
+use crate::{
+    defaults::{
+        FRAGMENT_BYTES, IDLE_READ_BYTES, READ_BUFFER_BYTES, SPARE_BUFFER_BYTES, SPARE_BUFFERS,
+    },
+    error::ConnectionError,
+};
 
 /// Shorter payloads are lent, however empty the window is besides: many are read at once.
 const LENT_BYTES: usize = 8 << 10;
@@ -32,6 +40,8 @@ pub(super) enum Front {
     Long { text: bool, payload: Bytes },
     /// A frame for tungstenite, or the end: [`Incoming::poll_other`] yields it.
     Other,
+    /// Fragments that make no message.
+    Refused(ConnectionError),
 }
 
 /// A payload, lent or of its own.
@@ -87,7 +97,7 @@ pub(super) struct Incoming {
     /// So much is for tungstenite.
     others: u64,
     /// A message in fragments has begun.
-    fragmented: bool,
+    fragments: Option<Fragments>,
     /// The socket is at its end.
     ended: bool,
     spare: Spare,
@@ -103,7 +113,7 @@ impl Incoming {
             reads: IDLE_READ_BYTES,
             largest_read: 0,
             others: 0,
-            fragmented: false,
+            fragments: None,
             ended: false,
             spare: Spare::default(),
         }
@@ -132,14 +142,17 @@ impl Incoming {
             let needed = match FrameHeader::parse(&mut cursor) {
                 Ok(Some((header, length))) => {
                     let head = cursor.position() as usize;
-                    let Some(text) = self.fast(&header, length) else {
-                        self.leave_to_other(&header, length.saturating_add(head as u64));
+                    let Some(data) = self.sound(&header, length) else {
+                        self.others = length.saturating_add(head as u64);
                         return Poll::Ready(Ok(Front::Other));
                     };
                     // No longer than the limit.
                     let length = length as usize;
                     if head + length <= rest.len() {
-                        return Poll::Ready(Ok(self.take(text, &header, head, length)));
+                        match self.take(data, &header, head, length) {
+                            Some(front) => return Poll::Ready(Ok(front)),
+                            None => continue,
+                        }
                     }
                     head + length
                 }
@@ -157,34 +170,73 @@ impl Incoming {
         }
     }
 
-    /// Whether a frame is a whole message, as it should be: then, whether it is text.
-    fn fast(&self, header: &FrameHeader, length: u64) -> Option<bool> {
-        let text = match header.opcode {
-            OpCode::Data(Data::Text) => true,
-            OpCode::Data(Data::Binary) => false,
-            _ => return None,
+    /// What a frame of data holds, if it is as it should be.
+    fn sound(&self, header: &FrameHeader, length: u64) -> Option<Data> {
+        let OpCode::Data(data) = header.opcode else {
+            return None;
         };
-        let whole = header.is_final && !self.fragmented;
+        let known = match data {
+            Data::Text | Data::Binary => true,
+            Data::Continue => self.fragments.is_some(),
+            Data::Reserved(_) => false,
+        };
         let plain = !(header.rsv1 || header.rsv2 || header.rsv3);
         let masked = header.mask.is_some() == self.masked;
-        (whole && plain && masked && length <= self.limit as u64).then_some(text)
+        (known && plain && masked && length <= self.limit as u64).then_some(data)
     }
 
-    fn leave_to_other(&mut self, header: &FrameHeader, size: u64) {
-        if let OpCode::Data(_) = header.opcode {
-            self.fragmented = !header.is_final;
-        }
-        self.others = size;
-    }
-
-    /// The frame at the front is whole.
-    fn take(&mut self, text: bool, header: &FrameHeader, head: usize, length: usize) -> Front {
+    /// The frame of data at the front is whole. `None`: a fragment that is not the last.
+    fn take(
+        &mut self,
+        data: Data,
+        header: &FrameHeader,
+        head: usize,
+        length: usize,
+    ) -> Option<Front> {
         let begin = self.yielded + head;
         let place = begin..begin + length;
         self.yielded = place.end;
         if let Some(key) = header.mask {
             apply_mask(&mut self.window[place.clone()], key);
         }
+        let text = data == Data::Text;
+        match (&self.fragments, header.is_final) {
+            (None, true) => Some(self.message(text, head, place)),
+            (Some(_), _) if data != Data::Continue => {
+                let why = ProtocolError::ExpectedFragment(data).to_string();
+                Some(Front::Refused(ConnectionError::Protocol(why)))
+            }
+            (_, last) => self.assemble(text, place, last).unwrap_or_else(|why| {
+                self.fragments = None;
+                Some(Front::Refused(why))
+            }),
+        }
+    }
+
+    /// Adds a fragment: the message, if it is the last.
+    fn assemble(
+        &mut self,
+        text: bool,
+        place: Range<usize>,
+        last: bool,
+    ) -> Result<Option<Front>, ConnectionError> {
+        let fragments = self.fragments.get_or_insert_with(|| Fragments::new(text));
+        fragments.add(&self.window[place.clone()], self.limit)?;
+        // The usual fragments go on in the same window.
+        if self.window.capacity() > 2 * FRAGMENT_BYTES {
+            self.window = BytesMut::from(&self.window[place.end..]);
+            self.yielded = 0;
+        }
+        let whole = self.fragments.take_if(|_| last);
+        Ok(whole.map(|whole| Front::Long {
+            text: whole.text,
+            payload: whole.payload.into(),
+        }))
+    }
+
+    /// A message that came in one frame.
+    fn message(&mut self, text: bool, head: usize, place: Range<usize>) -> Front {
+        let length = place.len();
         // What is kept must not pin far more than itself.
         if length < LENT_BYTES || length < self.window.capacity() / 2 {
             return Front::Lent { text, place };
@@ -286,6 +338,40 @@ impl Incoming {
                 self.yielded = 0;
             }
         }
+    }
+}
+
+/// The fragments of a message that is not whole yet.
+struct Fragments {
+    text: bool,
+    payload: Vec<u8>,
+    /// How much of a text is known to be UTF-8: what follows may end within a character.
+    valid: usize,
+}
+
+impl Fragments {
+    fn new(text: bool) -> Fragments {
+        Fragments {
+            text,
+            payload: Vec::new(),
+            valid: 0,
+        }
+    }
+
+    fn add(&mut self, fragment: &[u8], limit: usize) -> Result<(), ConnectionError> {
+        let size = self.payload.len() + fragment.len();
+        if size > limit {
+            return Err(ConnectionError::MessageTooLarge { size, limit });
+        }
+        self.payload.extend_from_slice(fragment);
+        if self.text {
+            match std::str::from_utf8(&self.payload[self.valid..]) {
+                Ok(_) => self.valid = size,
+                Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
+                Err(_) => return Err(ConnectionError::InvalidText),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -323,6 +323,34 @@ fn a_length_beyond_all_bounds_is_an_error() {
 }
 
 #[test]
+fn characters_may_lie_across_fragments_and_what_is_none_is_found_at_once() {
+    let fragments = |parts: &[(u8, &[u8])]| {
+        let frames = parts.iter().map(|(first, payload)| FrameParts {
+            first: *first,
+            payload: payload.to_vec(),
+        });
+        let input = encode(&frames.collect::<Vec<_>>(), false);
+        let seen = by_unstall(input.clone(), Side::Client, 0, vec![1, 3]);
+        assert_eq!(seen, by_tungstenite(input, Role::Client));
+        seen
+    };
+    let seen = fragments(&[
+        (0x01, b"a\xe2"),
+        (0x00, b"\x82"),
+        (0x89, b""),
+        (0x80, b"\xac!"),
+    ]);
+    assert_eq!(
+        seen[..2],
+        ["ping".to_owned(), format!("text {:?}", "a€!".as_bytes())]
+    );
+    let seen = fragments(&[(0x01, b"a\xe2"), (0x00, b"a"), (0x89, b""), (0x80, b"")]);
+    assert_eq!(seen, ["Broken(InvalidText)"]);
+    let seen = fragments(&[(0x01, b"a\xe2"), (0x80, b"\x82")]);
+    assert_eq!(seen, ["Broken(InvalidText)"]);
+}
+
+#[test]
 fn nothing_is_written_after_a_close_frame() {
     let io = Steps {
         steps: vec![1 << 20],
