@@ -3,7 +3,8 @@
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use futures_util::future::join_all;
+use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     Workload,
@@ -127,10 +128,9 @@ impl Workload for Slow {
             open.push(done??);
         }
         let report = meter.stop(u64::from(3 * plan.ticks) * (plan.connections - 1));
-        for link in &mut open {
-            // The one that stopped has too much before it.
-            let _ = tokio::time::timeout(Duration::from_secs(1), say(link)).await;
-        }
+        // All at once, for the server leaves when it hears one.
+        let said = open.iter_mut().map(say);
+        let _ = timeout(Duration::from_secs(1), join_all(said)).await;
         let [first, beside] = &*parts.borrow();
         let mut figures = first.figures();
         for (name, value) in beside.figures() {
