@@ -23,13 +23,13 @@ enum Kind {
 }
 
 async fn opened(kind: Kind) -> (Connection, Connection) {
-    let kinds: (fn(ServerBuilder) -> ServerBuilder, fn(Client) -> Client) = match kind {
-        Kind::Plain => (ServerBuilder::plain, Client::plain),
-        Kind::Session => (std::convert::identity, Client::require_session),
+    let (builder, client): (ServerBuilder, fn(Client) -> Client) = match kind {
+        Kind::Plain => (Server::builder().plain(), Client::plain),
+        Kind::Session => (Server::builder(), Client::require_session),
     };
-    let server = sessions::bind(kinds.0(Server::builder())).await;
-    let client = Client::new(format!("ws://{}/", server.local_addr()));
-    sessions::pair(&server, kinds.1(client.without_reconnect())).await
+    let server = sessions::bind(builder).await;
+    let dialed = Client::new(format!("ws://{}/", server.local_addr()));
+    sessions::pair(&server, client(dialed.without_reconnect())).await
 }
 
 /// Allocations for a hundred messages. Everything runs on this thread, which is the one that is

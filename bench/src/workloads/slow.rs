@@ -2,8 +2,8 @@
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
 
-use serde::{Deserialize, Serialize};
 use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{

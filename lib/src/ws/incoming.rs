@@ -60,13 +60,15 @@ impl Payload<'_> {
     }
 }
 
-/// In pieces below what the C library copies by `rep movsb`: on processors in wide use that takes
-/// several times as long where both ends are not aligned alike, as they never are here.
+/// Long payloads are copied in pieces below what the C library copies by `rep movsb`: on processors
+/// in wide use that takes several times as long where both ends are not aligned alike, as they never
+/// are here.
+pub(super) const PIECE_BYTES: usize = 2 << 10;
+
 fn copied(bytes: &[u8]) -> Bytes {
-    const PIECE: usize = 2 << 10;
     let mut copy = Vec::with_capacity(bytes.len());
     bytes
-        .chunks(PIECE)
+        .chunks(PIECE_BYTES)
         .for_each(|piece| copy.extend_from_slice(piece));
     copy.into()
 }

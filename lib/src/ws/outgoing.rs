@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 };
 
 use super::{
-    incoming::Payload,
+    incoming::{PIECE_BYTES, Payload},
     masking::{Keys, apply_mask},
 };
 use crate::defaults::{CONTROL_BACKLOG_BYTES, WRITE_BATCH_BYTES};
@@ -76,9 +76,13 @@ impl Outgoing {
             }
             (payload, None) => self.bytes.extend_from_slice(&payload),
             (payload, Some(key)) => {
-                let begin = self.bytes.len();
-                self.bytes.extend_from_slice(&payload);
-                apply_mask(&mut self.bytes[begin..], key);
+                self.bytes.reserve(length);
+                // Each is masked while it is in the processor's cache.
+                for piece in payload.chunks(PIECE_BYTES) {
+                    let begin = self.bytes.len();
+                    self.bytes.extend_from_slice(piece);
+                    apply_mask(&mut self.bytes[begin..], key);
+                }
             }
         }
         Ok(())
