@@ -18,7 +18,7 @@ use super::{
     incoming::{PIECE_BYTES, Payload},
     masking::{Keys, apply_mask},
 };
-use crate::defaults::{CONTROL_BACKLOG_BYTES, WRITE_BATCH_BYTES};
+use crate::defaults::{CONTROL_BACKLOG_BYTES, FRAGMENT_BYTES, WRITE_BATCH_BYTES};
 
 /// From here on a payload is written from where it lies: what a copy costs is more than one more
 /// element in a vectored write.
@@ -113,7 +113,8 @@ impl Outgoing {
         }
         self.bytes.clear();
         self.written = 0;
-        if self.bytes.capacity() > 2 * WRITE_BATCH_BYTES {
+        // A batch and one fragment are usual.
+        if self.bytes.capacity() > WRITE_BATCH_BYTES + 2 * FRAGMENT_BYTES {
             self.bytes.shrink_to(WRITE_BATCH_BYTES);
         }
         Poll::Ready(Ok(()))
