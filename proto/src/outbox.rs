@@ -335,13 +335,14 @@ impl Outbox {
                 self.spare.push(block);
             }
         }
+        let settled = end.map_or(0, |end| end.since(self.released));
         if let Some(end) = end {
             self.release(end);
         }
-        // An idle session holds no block.
+        // Where little travels, a session at rest holds no block.
         if self.sealed.is_empty() {
             self.spare = Vec::new();
-            if self.open.is_empty() {
+            if self.open.is_empty() && settled < BLOCK as u64 / 4 {
                 self.open = BytesMut::new();
             }
         }
