@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                     Ok(Front::Refused(why)) => return Poll::Ready(Err(Failure::Broken(why))),
                     Err(error) => return Poll::Ready(Err(Failure::Broken(error.into()))),
                 };
-                return Poll::Ready(message(text, payload));
+                return Poll::Ready(Ok(Received::Message { text, payload }));
             }
             let mut bridge = Bridge {
                 io,
@@ -518,14 +518,6 @@ impl Write for Encoding<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// A message whose payload is as it came.
-fn message(text: bool, payload: Payload<'_>) -> Result<Received<'_>, Failure> {
-    if text && std::str::from_utf8(&payload).is_err() {
-        return Err(Failure::Broken(ConnectionError::InvalidText));
-    }
-    Ok(Received::Message { text, payload })
 }
 
 /// What tungstenite yields, checked by it.

@@ -32,7 +32,7 @@ use crate::{
 /// Shorter payloads are lent, however empty the window is besides: many are read at once.
 const LENT_BYTES: usize = 8 << 10;
 
-/// What stands at the front of the stream.
+/// What stands at the front of the stream. A text is UTF-8.
 pub(super) enum Front {
     /// A message whose payload [`Incoming::lend`] lends, until more is asked for.
     Lent { text: bool, place: Range<usize> },
@@ -40,7 +40,7 @@ pub(super) enum Front {
     Long { text: bool, payload: Bytes },
     /// A frame for tungstenite, or the end: [`Incoming::poll_other`] yields it.
     Other,
-    /// Fragments that make no message.
+    /// What makes no message.
     Refused(ConnectionError),
 }
 
@@ -229,16 +229,25 @@ impl Incoming {
             self.window = BytesMut::from(&self.window[place.end..]);
             self.yielded = 0;
         }
-        let whole = self.fragments.take_if(|_| last);
-        Ok(whole.map(|whole| Front::Long {
-            text: whole.text,
-            payload: whole.payload.into(),
-        }))
+        match self.fragments.take_if(|_| last) {
+            None => Ok(None),
+            // It ends within a character.
+            Some(whole) if whole.text && whole.valid < whole.payload.len() => {
+                Err(ConnectionError::InvalidText)
+            }
+            Some(whole) => Ok(Some(Front::Long {
+                text: whole.text,
+                payload: whole.payload.into(),
+            })),
+        }
     }
 
     /// A message that came in one frame.
     fn message(&mut self, text: bool, head: usize, place: Range<usize>) -> Front {
         let length = place.len();
+        if text && std::str::from_utf8(&self.window[place.clone()]).is_err() {
+            return Front::Refused(ConnectionError::InvalidText);
+        }
         // What is kept must not pin far more than itself.
         if length < LENT_BYTES || length < self.window.capacity() / 2 {
             return Front::Lent { text, place };
@@ -364,6 +373,12 @@ impl Fragments {
         let size = self.payload.len() + fragment.len();
         if size > limit {
             return Err(ConnectionError::MessageTooLarge { size, limit });
+        }
+        if size > self.payload.capacity() {
+            // Doubles, so that a long message is not copied for each fragment, but never past the
+            // limit.
+            let capacity = (2 * self.payload.capacity()).clamp(size, limit);
+            self.payload.reserve_exact(capacity - self.payload.len());
         }
         self.payload.extend_from_slice(fragment);
         if self.text {

@@ -113,7 +113,7 @@ impl Outgoing {
         }
         self.bytes.clear();
         self.written = 0;
-        // A batch and one fragment are usual.
+        // What a batch and one fragment make it grow to is usual.
         if self.bytes.capacity() > WRITE_BATCH_BYTES + 2 * FRAGMENT_BYTES {
             self.bytes.shrink_to(WRITE_BATCH_BYTES);
         }
