@@ -12,14 +12,16 @@ use common::{
     limit, plain,
     process::{Commands, Process, is, play, say, setting},
 };
-use unstall::{Client, Connection, Event, Server, StallCause};
+use unstall::{
+    Client, Connection, Event, Server, StallCause,
+    defaults::{INBOX_BYTES, OUTBOX_BYTES, REPLAY_BYTES, WINDOW_BYTES},
+};
 
 const MIB: u64 = 1 << 20;
 const MESSAGE: u64 = 64 << 10;
 
-/// Per side, by the defaults: inbox 4, outbox 4, replay 32, window 8, and one for the buffers of
-/// WebSocket and socket.
-const LIMIT: u64 = (4 + 4 + 32 + 8 + 1) * MIB;
+/// Per side: inbox, outbox, replay, window, and one for the buffers of WebSocket and socket.
+const LIMIT: u64 = (INBOX_BYTES + OUTBOX_BYTES + REPLAY_BYTES + WINDOW_BYTES) as u64 + MIB;
 
 async fn write_then_read(connection: Connection, total: u64, mut commands: Commands) {
     let mut events = connection.events();

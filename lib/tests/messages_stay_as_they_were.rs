@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    limit, plain,
+    limit, plain, seed,
     sessions::{AMPLE, bind, client, pair},
 };
 use unstall::{Client, Message, Receiver, Sender, Server};
@@ -52,8 +52,7 @@ async fn keep_some(mut receiver: Receiver, seed: u64) {
 }
 
 async fn both_ways(without_session: bool) {
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
+    let seed = seed();
     let server = bind(Server::builder()).await;
     let mut client = client(server.local_addr());
     if without_session {

@@ -14,6 +14,7 @@ use common::{
     plain,
     process::{Process, is, play, say, setting},
     proxy::{Mode, Proxy},
+    seed,
 };
 use unstall::{Client, CloseCode, Connection, Event, Options, Server};
 
@@ -177,11 +178,7 @@ async fn nothing_is_lost_doubled_or_reordered_and_memory_stays_within_its_limit(
     } else {
         (100_000, 40)
     };
-    let seed: u64 = match std::env::var("UNSTALL_SEED") {
-        Ok(seed) => seed.parse().expect("UNSTALL_SEED is a number"),
-        Err(_) => fastrand::u64(..),
-    };
-    println!("UNSTALL_SEED={seed}");
+    let seed = seed();
     let certificate = Certificate::new();
     let mut settings = vec![
         ("CERTIFICATE", certificate.directory().display().to_string()),

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{limit, pair, plain};
+use common::{limit, pair, plain, seed};
 use unstall::{CloseCode, Connection, Message, Options, Overflow, Receiver, Sender, Spill};
 
 const MESSAGES: u64 = 1_500;
@@ -94,12 +94,8 @@ async fn both_ways(one: Connection, two: Connection, seed: u64) {
 }
 
 fn seeds() -> impl Iterator<Item = u64> {
-    let first = match std::env::var("UNSTALL_TEST_SEED") {
-        Ok(seed) => seed.parse().expect("a number"),
-        Err(_) => u64::from(std::process::id()) << 20,
-    };
-    println!("UNSTALL_TEST_SEED={first}");
-    (0..4).map(move |run| first + 2 * run)
+    let first = seed();
+    (0..4).map(move |run| first.wrapping_add(2 * run))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod frames;
+pub mod hot_paths;
 pub mod net;
 pub mod process;
 pub mod proxy;
@@ -80,4 +81,14 @@ pub async fn limit<T>(seconds: u64, work: impl Future<Output = T>) -> T {
         Ok(done) => done,
         Err(_) => panic!("nothing came of it within {seconds} s"),
     }
+}
+
+/// That of `UNSTALL_SEED`, or another each time; printed, so that a run can be repeated.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("UNSTALL_SEED") {
+        Ok(seed) => seed.parse().expect("UNSTALL_SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    };
+    println!("UNSTALL_SEED={seed}");
+    seed
 }
