@@ -69,6 +69,14 @@ contestants![
     unstall::Batch,
 ];
 
+/// Those that take part where all would take too long: tokio-tungstenite, unstall, and the limit.
+pub(crate) const FEW: [&str; 4] = [
+    tungstenite::Batched::NAME,
+    raw::Raw::NAME,
+    unstall::Plain::NAME,
+    unstall::Session::NAME,
+];
+
 /// Lets the engine called `name` be visited over TLS, where it was given that.
 pub(crate) async fn with_tls<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
     match name {

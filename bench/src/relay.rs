@@ -1,6 +1,10 @@
 //! Stands between client and server, in the client's process, to cut their connection.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+};
 
 use tokio::{
     io::copy_bidirectional,
@@ -20,7 +24,7 @@ pub(crate) struct Relay {
 struct State {
     connections: RefCell<Vec<AbortHandle>>,
     /// Connections are accepted and left without an answer.
-    held: RefCell<bool>,
+    held: Cell<bool>,
     opened: Notify,
 }
 
@@ -46,11 +50,11 @@ impl Relay {
 
     /// Lets no new connection pass until [`open`](Self::open).
     pub(crate) fn hold(&self) {
-        *self.state.held.borrow_mut() = true;
+        self.state.held.set(true);
     }
 
     pub(crate) fn open(&self) {
-        *self.state.held.borrow_mut() = false;
+        self.state.held.set(false);
         self.state.opened.notify_waiters();
     }
 }
@@ -63,7 +67,7 @@ async fn serve(listener: TcpListener, server: SocketAddr, state: Rc<State>) {
 }
 
 async fn pass(mut client: TcpStream, server: SocketAddr, state: Rc<State>) -> Result<()> {
-    while *state.held.borrow() {
+    while state.held.get() {
         state.opened.notified().await;
     }
     let mut server = TcpStream::connect(server).await?;

@@ -1,5 +1,6 @@
 //! The workloads, one file each.
 
+mod accepting;
 mod duplex;
 mod echo;
 mod fanout;
@@ -10,6 +11,7 @@ mod many;
 mod recovery;
 mod replay;
 mod slow;
+mod stamps;
 mod stream;
 mod transfer;
 mod up;

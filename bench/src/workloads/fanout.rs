@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
 
 use super::{
     Workload, many,
@@ -13,9 +12,8 @@ use crate::{
     Result,
     args::Measure,
     contestants::Contestant,
-    engine::{Engine, Rx, Tx},
+    engine::{Engine, Tx},
     job::{Outcome, Report},
-    meter::Meter,
     payload::{Payloads, Tally},
     table::Column,
 };
@@ -75,11 +73,9 @@ impl Workload for FanOut {
     }
 
     async fn server<E: Engine>(plan: Plan, mut server: E::Server) -> Result<Report> {
-        let mut links = many::accept::<E>(&mut server, plan.connections).await?;
-        let open = Meter::prepare();
-        hear(&mut links[0], &mut Tally::default(), 1).await?;
+        let (mut links, ready) = many::accept::<E>(&mut server, plan.connections).await?;
         let mut payloads = Payloads::new(SIZE);
-        let meter = open.start();
+        let meter = ready.start();
         for _ in 0..plan.messages {
             let payload = payloads.next();
             for link in &mut links {
@@ -98,24 +94,8 @@ impl Workload for FanOut {
     }
 
     async fn client<E: Engine>(plan: Plan, server: SocketAddr) -> Result<Report> {
-        let mut links = many::connect::<E>(server, plan.connections).await?;
-        let mut meter = Meter::prepare().start();
-        say(&mut links[0]).await?;
-        let mut receiving = JoinSet::new();
-        for mut link in links {
-            receiving.spawn_local(async move {
-                let mut tally = Tally::default();
-                link.receive_until(&mut tally, |tally| tally.messages >= plan.messages)
-                    .await?;
-                tally.verify(SIZE, plan.messages)?;
-                Ok::<_, crate::Failure>(link)
-            });
-        }
-        // Open until all are done.
-        let mut open = Vec::new();
-        while let Some(done) = receiving.join_next().await {
-            open.push(done??);
-        }
+        let (links, mut meter) = many::connect::<E>(server, plan.connections).await?;
+        let mut open = many::receive(links, SIZE, plan.messages).await?;
         meter.stop_clock();
         let report = meter.stop(plan.messages * plan.connections);
         for link in &mut open {

@@ -12,10 +12,9 @@ use super::{
 use crate::{
     Result,
     args::Measure,
-    contestants::Contestant,
-    engine::{Engine, Rx, Tx, send_all},
+    contestants::{Contestant, FEW},
+    engine::{Engine, Tx, send_all},
     job::Report,
-    meter::Meter,
     payload::{Payloads, Tally},
     table::Column,
 };
@@ -81,47 +80,27 @@ impl Workload for Growth {
     }
 
     fn takes_part(contestant: &Contestant) -> bool {
-        ["tt-batched", "raw", "unstall-plain", "unstall-session"].contains(&contestant.name)
+        FEW.contains(&contestant.name)
     }
 
     async fn server<E: Engine>(plan: Plan, mut server: E::Server) -> Result<Report> {
-        let mut links = many::accept::<E>(&mut server, plan.connections).await?;
-        let open = Meter::prepare();
-        hear(&mut links[0], &mut Tally::default(), 1).await?;
-        let meter = open.start();
+        let (links, ready) = many::accept::<E>(&mut server, plan.connections).await?;
+        let meter = ready.start();
         let mut sending = JoinSet::new();
         for mut link in links {
             sending.spawn_local(async move {
                 let mut payloads = Payloads::new(plan.size);
                 send_all(&mut link, E::BATCHING, &mut payloads, plan.messages).await?;
-                hear(&mut link, &mut Tally::default(), 1).await?;
-                Ok::<_, crate::Failure>(())
+                hear(&mut link, &mut Tally::default(), 1).await
             });
         }
-        while let Some(done) = sending.join_next().await {
-            done??;
-        }
+        many::all(sending).await?;
         Ok(meter.stop(plan.messages * plan.connections))
     }
 
     async fn client<E: Engine>(plan: Plan, server: SocketAddr) -> Result<Report> {
-        let mut links = many::connect::<E>(server, plan.connections).await?;
-        let mut meter = Meter::prepare().start();
-        say(&mut links[0]).await?;
-        let mut receiving = JoinSet::new();
-        for mut link in links {
-            receiving.spawn_local(async move {
-                let mut tally = Tally::default();
-                link.receive_until(&mut tally, |tally| tally.messages >= plan.messages)
-                    .await?;
-                tally.verify(plan.size, plan.messages)?;
-                Ok::<_, crate::Failure>(link)
-            });
-        }
-        let mut open = Vec::new();
-        while let Some(done) = receiving.join_next().await {
-            open.push(done??);
-        }
+        let (links, mut meter) = many::connect::<E>(server, plan.connections).await?;
+        let mut open = many::receive(links, plan.size, plan.messages).await?;
         meter.stop_clock();
         let messages = plan.messages * plan.connections;
         let report = meter.stop(messages);

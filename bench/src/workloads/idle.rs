@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Result,
     args::Measure,
-    contestants::Contestant,
+    contestants::{Contestant, FEW},
     engine::{Engine, Rx, Tx},
     job::Report,
     limits,
@@ -75,7 +75,7 @@ impl Workload for Idle {
     }
 
     fn takes_part(contestant: &Contestant) -> bool {
-        ["raw", "tt-batched", "unstall-plain", "unstall-session"].contains(&contestant.name)
+        FEW.contains(&contestant.name)
     }
 
     fn tls(plan: &Plan) -> bool {

@@ -1,20 +1,24 @@
-//! Many connections, at once or one after the other, for the workloads that have them.
+//! Many connections at once, for the workloads that have them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::{sync::mpsc, task::spawn_local};
+use tokio::task::JoinSet;
 
 use super::words::{hear, say};
 use crate::{
     Result,
-    engine::{Engine, ended},
+    engine::{Engine, Rx},
     limits,
+    meter::{Meter, Ready},
     payload::Tally,
 };
 
-/// Accepts so many connections; a word went over each, both ways.
-pub(crate) async fn accept<E: Engine>(server: &mut E::Server, count: u64) -> Result<Vec<E::Link>> {
+/// Accepts so many connections; a word went over each, both ways. Then the client has said to
+/// begin, over the first.
+pub(crate) async fn accept<E: Engine>(
+    server: &mut E::Server,
+    count: u64,
+) -> Result<(Vec<E::Link>, Ready)> {
     limits::connections();
     let mut links = Vec::with_capacity(count as usize);
     for _ in 0..count {
@@ -23,11 +27,16 @@ pub(crate) async fn accept<E: Engine>(server: &mut E::Server, count: u64) -> Res
         say(&mut link).await?;
         links.push(link);
     }
-    Ok(links)
+    let ready = Meter::prepare();
+    hear(&mut links[0], &mut Tally::default(), 1).await?;
+    Ok((links, ready))
 }
 
 /// The client's side of [`accept`].
-pub(crate) async fn connect<E: Engine>(server: SocketAddr, count: u64) -> Result<Vec<E::Link>> {
+pub(crate) async fn connect<E: Engine>(
+    server: SocketAddr,
+    count: u64,
+) -> Result<(Vec<E::Link>, Meter)> {
     limits::connections();
     let mut links = Vec::with_capacity(count as usize);
     for _ in 0..count {
@@ -36,54 +45,31 @@ pub(crate) async fn connect<E: Engine>(server: SocketAddr, count: u64) -> Result
         hear(&mut link, &mut Tally::default(), 1).await?;
         links.push(link);
     }
-    Ok(links)
+    let meter = Meter::prepare().start();
+    say(&mut links[0]).await?;
+    Ok((links, meter))
 }
 
-/// Now, on a clock that both processes read.
-pub(crate) fn now() -> Duration {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
-/// A message that tells its number, and when it was made.
-pub(crate) fn stamped(number: u32, size: usize) -> Bytes {
-    let mut message = BytesMut::with_capacity(size);
-    message.put_u32(number);
-    message.put_u64(now().as_nanos() as u64);
-    message.resize(size, 7);
-    message.freeze()
-}
-
-pub(crate) fn look_at(mut message: &[u8]) -> (u32, Duration) {
-    let number = message.get_u32();
-    (number, Duration::from_nanos(message.get_u64()))
-}
-
-/// Connections that come in the place of one that was cut. None for a session, which goes on.
-pub(crate) struct Accepting<E: Engine>(mpsc::UnboundedReceiver<E::Link>);
-
-impl<E: Engine> Accepting<E> {
-    pub(crate) fn begin(mut server: E::Server) -> Accepting<E> {
-        let (found, links) = mpsc::unbounded_channel();
-        spawn_local(async move {
-            while let Ok(link) = E::accept(&mut server).await {
-                if found.send(link).is_err() {
-                    return;
-                }
-            }
+/// Receives so many messages of one size over each, and gives the connections back, all open.
+pub(crate) async fn receive<L: Rx>(links: Vec<L>, size: usize, messages: u64) -> Result<Vec<L>> {
+    let mut receiving = JoinSet::new();
+    for mut link in links {
+        receiving.spawn_local(async move {
+            let mut tally = Tally::default();
+            link.receive_until(&mut tally, |tally| tally.messages >= messages)
+                .await?;
+            tally.verify(size, messages)?;
+            Ok(link)
         });
-        Accepting(links)
     }
+    all(receiving).await
+}
 
-    /// The latest, if there is one.
-    pub(crate) fn renew(&mut self, link: &mut E::Link) {
-        while let Ok(newer) = self.0.try_recv() {
-            *link = newer;
-        }
+/// What all tasks made.
+pub(crate) async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
+    let mut made = Vec::with_capacity(tasks.len());
+    while let Some(done) = tasks.join_next().await {
+        made.push(done??);
     }
-
-    pub(crate) async fn next(&mut self) -> Result<E::Link> {
-        self.0.recv().await.ok_or_else(ended)
-    }
+    Ok(made)
 }

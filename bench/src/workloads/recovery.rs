@@ -7,7 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Workload,
-    many::{Accepting, look_at, now, stamped},
+    accepting::Accepting,
+    stamps::{look_at, now, stamped},
     words::{hear, let_go, say},
 };
 use crate::{

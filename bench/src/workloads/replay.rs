@@ -1,36 +1,38 @@
 //! What was sent while there was no connection.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use super::{
     Workload,
-    many::{Accepting, look_at, now, stamped},
+    accepting::Accepting,
     words::{hear, let_go, say},
 };
 use crate::{
     Result,
     args::Measure,
-    contestants::Contestant,
-    engine::{Engine, Rx, Tx},
+    contestants::{Contestant, FEW},
+    engine::{Engine, Rx, send_all},
     job::{Outcome, Report},
     meter::Meter,
-    payload::Tally,
+    payload::{Payloads, Tally},
     relay::Relay,
     table::Column,
 };
 
 const SIZE: usize = 4 << 10;
-/// The server's word to itself that the connection is gone, and the client's that all is sent.
+/// After so long the connection is gone, and everything sent.
 const AWAY: Duration = Duration::from_millis(150);
 const SENT: Duration = Duration::from_millis(600);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    messages: u32,
+    messages: u64,
 }
 
 pub(crate) struct Replay;
@@ -58,12 +60,12 @@ impl Workload for Replay {
 
     fn cases(args: &Measure) -> Vec<(String, Plan)> {
         let mib = if args.quick { 1 } else { 16 };
-        let messages = (mib << 20) / SIZE as u32;
+        let messages = (mib << 20) / SIZE as u64;
         vec![(format!("{mib} MiB"), Plan { messages })]
     }
 
     fn takes_part(contestant: &Contestant) -> bool {
-        ["tt-batched", "raw", "unstall-plain", "unstall-session"].contains(&contestant.name)
+        FEW.contains(&contestant.name)
     }
 
     async fn server<E: Engine>(plan: Plan, mut server: E::Server) -> Result<Report> {
@@ -73,11 +75,15 @@ impl Workload for Replay {
         let mut accepting = Accepting::<E>::begin(server);
         let meter = open.start();
         sleep(AWAY).await;
-        let messages = messages(plan.messages);
-        while send_all::<E>(&mut link, &messages).await.is_err() {
+        loop {
+            let mut payloads = Payloads::new(SIZE);
+            let sent = send_all(&mut link, E::BATCHING, &mut payloads, plan.messages);
+            if sent.await.is_ok() {
+                break;
+            }
             link = accepting.next().await?;
         }
-        let report = meter.stop(u64::from(plan.messages));
+        let report = meter.stop(plan.messages);
         hear(&mut link, &mut Tally::default(), 1).await?;
         Ok(report)
     }
@@ -91,22 +97,19 @@ impl Workload for Replay {
         relay.hold();
         relay.cut();
         sleep(SENT).await;
-        let (opened, mut due) = (now(), 1);
+        let opened = Instant::now();
         relay.open();
-        while due <= plan.messages {
-            let mut in_order = true;
-            let mut take = |message: &[u8]| {
-                in_order &= look_at(message).0 == due;
-                due += 1;
-            };
-            if link.receive(&mut take).await.is_err() {
-                (link, due) = (E::connect(relay.address()).await?, 1);
-            } else if !in_order {
-                return Err("a message is missing, or out of order".into());
-            }
+        let mut tally = Tally::default();
+        while link
+            .receive_until(&mut tally, |tally| tally.messages >= plan.messages)
+            .await
+            .is_err()
+        {
+            (link, tally) = (E::connect(relay.address()).await?, Tally::default());
         }
-        let ms = (now() - opened).as_secs_f64() * 1e3;
-        let report = meter.stop(u64::from(plan.messages));
+        let ms = opened.elapsed().as_secs_f64() * 1e3;
+        let report = meter.stop(plan.messages);
+        tally.verify(SIZE, plan.messages)?;
         say(&mut link).await?;
         // The relay ends with this process.
         let_go(&mut link).await;
@@ -115,19 +118,4 @@ impl Workload for Replay {
             ..report
         })
     }
-}
-
-fn messages(count: u32) -> Vec<Bytes> {
-    (1..=count).map(|number| stamped(number, SIZE)).collect()
-}
-
-async fn send_all<E: Engine>(link: &mut E::Link, messages: &[Bytes]) -> Result<()> {
-    let mut flushing = E::BATCHING.flushing();
-    for message in messages {
-        link.feed(message).await?;
-        if flushing.due(message.len()) {
-            Tx::flush(link).await?;
-        }
-    }
-    Tx::flush(link).await
 }

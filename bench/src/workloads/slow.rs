@@ -7,18 +7,17 @@ use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    Workload,
-    many::{self, look_at, now, stamped},
+    Workload, many,
+    stamps::{look_at, now, stamped},
     words::{hear, say},
 };
 use crate::{
     Result,
     args::Measure,
-    contestants::Contestant,
+    contestants::{Contestant, FEW},
     engine::{Engine, Link, Rx},
     job::Report,
     latency::Latencies,
-    meter::Meter,
     payload::Tally,
     table::Column,
     ticks::Ticks,
@@ -67,16 +66,14 @@ impl Workload for Slow {
     }
 
     fn takes_part(contestant: &Contestant) -> bool {
-        ["tt-batched", "raw", "unstall-plain", "unstall-session"].contains(&contestant.name)
+        FEW.contains(&contestant.name)
     }
 
     async fn server<E: Engine>(plan: Plan, mut server: E::Server) -> Result<Report> {
-        let mut links = many::accept::<E>(&mut server, plan.connections).await?;
-        let open = Meter::prepare();
-        hear(&mut links[0], &mut Tally::default(), 1).await?;
+        let (links, ready) = many::accept::<E>(&mut server, plan.connections).await?;
         let share = |link: E::Link| link.share(E::BATCHING);
         let (senders, mut receivers): (Vec<_>, Vec<_>) = links.into_iter().map(share).unzip();
-        let meter = open.start();
+        let meter = ready.start();
         let mut ticks = Ticks::start(PERIOD)?;
         let mut dropped = 0;
         for tick in 1..=3 * plan.ticks {
@@ -95,9 +92,7 @@ impl Workload for Slow {
     }
 
     async fn client<E: Engine>(plan: Plan, server: SocketAddr) -> Result<Report> {
-        let mut links = many::connect::<E>(server, plan.connections).await?;
-        let meter = Meter::prepare().start();
-        say(&mut links[0]).await?;
+        let (links, meter) = many::connect::<E>(server, plan.connections).await?;
         let parts = Rc::new(RefCell::new([Latencies::new()?, Latencies::new()?]));
         let mut receiving = JoinSet::new();
         for (place, mut link) in links.into_iter().enumerate() {
@@ -119,14 +114,11 @@ impl Workload for Slow {
                     };
                     link.receive(&mut take).await?;
                 }
-                Ok::<_, crate::Failure>(link)
+                Ok(link)
             });
         }
         // Open until all are done.
-        let mut open = Vec::new();
-        while let Some(done) = receiving.join_next().await {
-            open.push(done??);
-        }
+        let mut open = many::all(receiving).await?;
         let report = meter.stop(u64::from(3 * plan.ticks) * (plan.connections - 1));
         // All at once, for the server leaves when it hears one.
         let said = open.iter_mut().map(say);
