@@ -1,6 +1,7 @@
 //! The workloads, one file each.
 
 mod accepting;
+mod catch_up;
 mod duplex;
 mod echo;
 mod fanout;
@@ -9,7 +10,6 @@ mod idle;
 mod loaded;
 mod many;
 mod recovery;
-mod replay;
 mod slow;
 mod stamps;
 mod stream;
@@ -114,7 +114,7 @@ workloads![
     fanout::FanOut,
     growth::Growth,
     recovery::Recovery,
-    replay::Replay,
+    catch_up::CatchUp,
 ];
 
 struct Run<'a> {

@@ -1,4 +1,4 @@
-//! What was sent while there was no connection.
+//! What is to be sent while there is no connection.
 
 use std::{
     net::SocketAddr,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 const SIZE: usize = 4 << 10;
-/// After so long the connection is gone, and everything sent.
+/// After so long the connection is gone, and all sent that finds room.
 const AWAY: Duration = Duration::from_millis(150);
 const SENT: Duration = Duration::from_millis(600);
 
@@ -35,17 +35,18 @@ pub(crate) struct Plan {
     messages: u64,
 }
 
-pub(crate) struct Replay;
+pub(crate) struct CatchUp;
 
-impl Workload for Replay {
-    const NAME: &'static str = "replay";
-    const ABOUT: &'static str = "the connection is cut and held; 16 MiB are sent in messages of 4 \
-        KiB, which the session keeps; then the relay lets connections pass. The time is from there \
-        to the last message at the application. Engines without a session are dialed again and are \
-        sent the same after that; all goes through a relay in the client's process, which costs a \
-        copy each way";
-    const NOT_SHOWN: &'static str = "packets that had been sent and were lost: they are kept and \
-        sent the same way";
+impl Workload for CatchUp {
+    const NAME: &'static str = "catch-up";
+    const ABOUT: &'static str = "the connection is cut and held; the server then sends 16 MiB in \
+        messages of 4 KiB, of which a session's queue keeps what it has room for, and the rest \
+        waits in send; then the relay lets connections pass. The time is from there to the last \
+        message at the application. Engines without a session are dialed again and are sent the \
+        same after that; all goes through a relay in the client's process, which costs a copy each \
+        way";
+    const NOT_SHOWN: &'static str = "packets that had left and were lost, which a session sends \
+        again from where it keeps them: with the default window at most 8 MiB";
     const REFERENCE: &'static str = "tt-batched";
     const COLUMNS: &'static [Column] = &[
         Column::new("ms", 1, |run| run.client.figure("ms")).with_ratio(),
