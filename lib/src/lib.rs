@@ -28,6 +28,7 @@ mod budget;
 mod client;
 mod connect_error;
 mod connection;
+mod copying;
 pub mod defaults;
 mod dial;
 pub mod doctor;

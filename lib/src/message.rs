@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use std::{collections::VecDeque, fmt, ops::Range, sync::Arc, time::Duration};
-use unstall_proto::{self as proto, Kind};
+use unstall_proto::{self as proto, Kind, Seq};
 
+use crate::copying::copied;
 use crate::defaults::{MESSAGE_OVERHEAD_BYTES, PACKET_BUFFER_BYTES};
 use crate::error::ConnectionError;
 
@@ -120,7 +121,7 @@ impl Message {
         Message(match Short::copied(text, payload, payload.len()) {
             Some(short) => Payload::Short(short),
             None => Payload::Shared {
-                bytes: Bytes::copy_from_slice(payload),
+                bytes: copied(payload),
                 text,
             },
         })
@@ -165,11 +166,14 @@ impl Message {
         kind(self.is_text())
     }
 
-    /// The payload as the protocol takes it.
-    pub(crate) fn payload(&self) -> proto::Payload<'_> {
-        match self.as_text() {
-            Some(text) => proto::Payload::Text(text),
-            None => proto::Payload::Binary(self.as_bytes()),
+    /// Gives it to the session.
+    pub(crate) fn send(&self, session: &mut proto::Session) -> Result<Seq, proto::SendError> {
+        match &self.0 {
+            Payload::Shared { bytes, text } => session.send_shared(kind(*text), bytes),
+            Payload::Short(_) => match self.as_text() {
+                Some(text) => session.send(text),
+                None => session.send(self.as_bytes()),
+            },
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     budget::{Budget, Share},
-    defaults::{IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES},
+    defaults::{IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES, SPARE_PACKETS},
     error::{ConnectionError, FlushError, SendError, SendRefusal, TrySendError},
     message::{IntoMessage, Message, kind},
     options::Options,
@@ -136,6 +136,8 @@ fn messages(entries: VecDeque<Entry>) -> Vec<Message> {
 
 struct State {
     queue: VecDeque<Entry>,
+    /// Packets that are empty, to be used again: at most [`SPARE_PACKETS`].
+    spare: Vec<Records>,
     /// Bytes in `queue` and in the pump's hands that are not yet on the socket.
     bytes: usize,
     high_water: usize,
@@ -178,6 +180,7 @@ impl Outbox {
         Outbox {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
+                spare: Vec::new(),
                 bytes: 0,
                 high_water: 0,
                 oldest: None,
@@ -422,15 +425,25 @@ impl Outbox {
     /// Messages left the pump.
     pub(crate) fn done(&self, done: Done) {
         if done.messages > 0 {
-            self.release(&done);
+            self.release(&done, std::iter::empty());
             self.complete(done.upto);
         }
     }
 
-    /// Gives room back.
-    pub(crate) fn release(&self, done: &Done) {
-        self.state.lock().unwrap().release(done);
+    /// Gives room back, and memory for what comes next.
+    pub(crate) fn release(&self, done: &Done, spare: impl Iterator<Item = Records>) {
+        {
+            let mut state = self.state.lock().unwrap();
+            state.release(done);
+            let wanted = SPARE_PACKETS.saturating_sub(state.spare.len());
+            state.spare.extend(spare.take(wanted));
+        }
         self.written.notify_waiters();
+    }
+
+    /// Gives back memory that was kept for what comes next.
+    pub(crate) fn shrink(&self) {
+        self.state.lock().unwrap().spare = Vec::new();
     }
 
     /// Everything before this number counts as flushed.
@@ -588,10 +601,10 @@ impl State {
             return;
         }
         // Behind a full packet comes another; a first message may stay alone.
-        let mut records = match self.queue.back() {
+        let mut records = self.spare.pop().unwrap_or_else(|| match self.queue.back() {
             Some(Entry::Packed(_)) => Records::with_capacity(PACKET_FILL),
             _ => Records::with_capacity(payload.len() + 8),
-        };
+        });
         records.push_bytes(kind, payload);
         self.queue
             .push_back(Entry::Packed(Packed { records, first }));

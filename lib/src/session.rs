@@ -205,6 +205,7 @@ impl Link {
         if !self.peer_closing {
             self.leave_at = None;
         }
+        shared.outbox.shrink();
         self.tell_stalls(shared, now);
         self.tell_events(shared, now);
     }

@@ -43,6 +43,7 @@ use crate::{
 };
 use incoming::{Front, Incoming};
 use outgoing::{CONTINUE, Outgoing, data};
+use unstall_proto::Transmit;
 
 pub(crate) use incoming::Payload;
 
@@ -136,6 +137,20 @@ impl Own {
             outgoing: Outgoing::new(role == Role::Client),
             closing: false,
         }
+    }
+
+    /// Appends a frame of data, whose payload is the parts one behind the other.
+    fn write<const PARTS: usize>(
+        &mut self,
+        opcode: OpCode,
+        is_final: bool,
+        payload: [Payload<'_>; PARTS],
+    ) -> Result<(), Failure> {
+        if self.closing {
+            return Err(Failure::Closed);
+        }
+        let written = self.outgoing.frame(opcode, is_final, payload);
+        written.map_err(|error| Failure::Broken(error.into()))
     }
 
     /// Writes everything out: data frames, and what control frames the context has. The inner
@@ -329,9 +344,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         self.write_frame(opcode, true, Payload::Borrowed(rest))
     }
 
-    /// Appends a binary message of one frame.
-    pub(crate) fn write_packet(&mut self, packet: Bytes) -> Result<(), Failure> {
-        self.write_frame(data(false), true, Payload::Shared(packet))
+    /// Appends a session's packet: a binary message of one frame.
+    pub(crate) fn write_packet(&mut self, packet: Transmit) -> Result<(), Failure> {
+        self.unflushed = true;
+        match &mut self.engine {
+            Engine::Own(own, _) => {
+                let parts = [packet.head, packet.body].map(Payload::Shared);
+                own.write(data(false), true, parts)
+            }
+            Engine::Adopted(_) => {
+                let frame = Frame::message(packet.into_bytes(), data(false), true);
+                self.write_raw(WsMessage::Frame(frame))
+            }
+        }
     }
 
     fn write_frame(
@@ -340,19 +365,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         is_final: bool,
         payload: Payload<'_>,
     ) -> Result<(), Failure> {
+        self.unflushed = true;
         match &mut self.engine {
-            Engine::Own(own, _) if own.closing => Err(Failure::Closed),
-            Engine::Own(own, _) => {
-                self.unflushed = true;
-                let written = own.outgoing.frame(opcode, is_final, payload);
-                written.map_err(|error| Failure::Broken(error.into()))
-            }
+            Engine::Own(own, _) => own.write(opcode, is_final, [payload]),
             Engine::Adopted(_) => {
-                let payload = match payload {
-                    Payload::Borrowed(payload) => Bytes::copy_from_slice(payload),
-                    Payload::Shared(payload) => payload,
-                };
-                let frame = Frame::message(payload, opcode, is_final);
+                let frame = Frame::message(payload.into_bytes(), opcode, is_final);
                 self.write_raw(WsMessage::Frame(frame))
             }
         }

@@ -116,4 +116,5 @@ pub use resume::{Epoch, Hello, Rejection, SessionId, Token, Welcome};
 pub use session::{Session, Side};
 pub use stats::{Counters, Stats, Wait};
 pub use time::Time;
+pub use transmit::Transmit;
 pub use undelivered::{Fate, Undelivered, UndeliveredMessage};

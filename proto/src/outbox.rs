@@ -11,14 +11,15 @@ use crate::limits::{
 };
 use crate::message::{Kind, Payload};
 use crate::number::{Offset, Position, Seq};
-use crate::packet::{DATA_HEADER, Record, kind};
+use crate::packet::{DATA_HEADER, Record, RecordHeader, kind};
 use crate::records::Records;
+use crate::transmit::Transmit;
 use crate::undelivered::Undelivered;
 
 /// A sealed data packet, as it was and will be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Sealed {
-    pub(crate) bytes: Bytes,
+    pub(crate) packet: Transmit,
     pub(crate) first: Seq,
     end: Position,
     /// Whether its last record's message continues in the next packet.
@@ -35,7 +36,8 @@ pub(crate) struct Outbox {
     /// The packet that is being filled. Invariant: empty, or a header and whole records.
     open: BytesMut,
     /// Blocks of acknowledged packets, to be used again while more is under way: to ask the
-    /// allocator for each costs page faults. At most [`SPARE_BLOCKS`].
+    /// allocator for each costs page faults. At most [`SPARE_BLOCKS`], each for a full packet at
+    /// least.
     spare: Vec<BytesMut>,
     /// Where the open packet's records begin.
     open_start: Position,
@@ -131,7 +133,12 @@ impl Outbox {
             self.append(payload.kind(), false, bytes, end);
             return Some(end.seq);
         }
-        self.push_large(payload.kind(), bytes)
+        self.push_large(payload.kind(), bytes, None)
+    }
+
+    /// The same for a payload that is shared: of a long one slices are kept.
+    pub(crate) fn push_shared(&mut self, kind: Kind, payload: &Bytes) -> Option<Seq> {
+        self.push_large(kind, payload, Some(payload))
     }
 
     /// Accepts encoded messages if there is room for all of them: the sequence number of the last.
@@ -151,6 +158,7 @@ impl Outbox {
             // What comes in trickles while the connection is busy shares packets all the same.
             self.make_room(bytes.len(), end);
             self.open.extend_from_slice(bytes);
+            self.keep(records.into_block());
         } else {
             self.seal(false);
             self.open_start = self.accepted;
@@ -165,28 +173,43 @@ impl Outbox {
         Some(end.seq)
     }
 
-    /// Accepts a message of several records. Each but the last fills a packet of its own.
-    fn push_large(&mut self, kind: Kind, bytes: &[u8]) -> Option<Seq> {
+    /// Accepts a message of any number of records. Each but the last has a packet of its own.
+    fn push_large(&mut self, kind: Kind, bytes: &[u8], shared: Option<&Bytes>) -> Option<Seq> {
         let cost = message_cost(bytes.len() as u64);
-        let records = bytes.len().div_ceil(MAX_RECORD) as u64;
+        let records = bytes.len().div_ceil(MAX_RECORD).max(1) as u64;
         self.accepted.seq.checked_add(records)?;
         let end = self.accepted.offset.checked_add(cost)?;
         if end > self.full_at {
             return None;
         }
-        let mut chunks = bytes.chunks(MAX_RECORD).peekable();
-        while let Some(chunk) = chunks.next() {
-            let continues = chunks.peek().is_some();
-            if continues {
+        let mut begin = 0;
+        for record in 1..=records {
+            let chunk = begin..bytes.len().min(begin + MAX_RECORD);
+            let continues = record < records;
+            let end = self.accepted.after(record_cost(chunk.len()))?;
+            // Such a record has its packet to itself in any case.
+            let apart = shared.filter(|_| chunk.len() >= PACKET_FILL);
+            if continues || apart.is_some() {
                 self.seal(false);
             }
-            let end = self.accepted.after(record_cost(chunk.len()))?;
-            self.append(kind, continues, chunk, end);
+            begin = chunk.end;
+            match apart {
+                Some(payload) => self.append_apart(kind, continues, payload.slice(chunk), end),
+                None => self.append(kind, continues, &bytes[chunk], end),
+            }
             if continues {
                 self.seal(true);
             }
         }
         Some(self.accepted.seq)
+    }
+
+    /// Makes a packet of one record whose payload stays where it is.
+    fn append_apart(&mut self, kind: Kind, continues: bool, payload: Bytes, end: Position) {
+        self.begin_packet(Record::max_size(0));
+        self.accepted = end;
+        RecordHeader::write(&mut self.open, kind, continues, payload.len());
+        self.seal_with(payload, continues);
     }
 
     /// Writes one record into the open packet, or into a new one if it does not fit.
@@ -212,8 +235,8 @@ impl Outbox {
         let needed = DATA_HEADER + size;
         // A remnant of a block below an eighth of a packet is not worth a packet.
         if self.open.capacity() < needed.max(PACKET_FILL / 8) {
-            self.open = self.spare.pop().unwrap_or_default();
-            self.open.reserve(needed.max(BLOCK));
+            let spare = self.spare.pop().filter(|it| it.capacity() >= needed);
+            self.open = spare.unwrap_or_else(|| BytesMut::with_capacity(needed.max(BLOCK)));
         }
         // A packet ends where its block ends: growing it would copy it.
         self.open_fill = PACKET_FILL.min(self.open.capacity());
@@ -224,16 +247,20 @@ impl Outbox {
         self.open.put_u64(self.accepted.seq.get().saturating_add(1));
     }
 
-    /// Ends the open packet.
+    /// Ends the open packet, if there is one.
     fn seal(&mut self, continues: bool) {
-        if self.open.is_empty() {
-            return;
+        if !self.open.is_empty() {
+            self.seal_with(Bytes::new(), continues);
         }
+    }
+
+    /// Ends the open packet with `body`.
+    fn seal_with(&mut self, body: Bytes, continues: bool) {
         self.open_fill = 0;
-        let bytes = self.open.split().freeze();
+        let head = self.open.split().freeze();
         let first = Seq::new(self.open_start.seq.get().saturating_add(1));
         self.sealed.push_back(Sealed {
-            bytes,
+            packet: Transmit { head, body },
             first,
             end: self.accepted,
             continues,
@@ -325,16 +352,14 @@ impl Outbox {
         self.check_whole(seq)?;
         let done = self.sealed.partition_point(|packet| packet.end.seq <= seq);
         let mut end = None;
-        for packet in self.sealed.drain(..done) {
-            end = Some(packet.end.offset);
-            if self.spare.len() < SPARE_BLOCKS
-                && let Ok(mut block) = packet.bytes.try_into_mut()
-                && block.capacity() >= BLOCK
-            {
-                block.clear();
-                self.spare.push(block);
+        let mut acknowledged = std::mem::take(&mut self.sealed);
+        for sealed in acknowledged.drain(..done) {
+            end = Some(sealed.end.offset);
+            if let Ok(block) = sealed.packet.head.try_into_mut() {
+                self.keep(block);
             }
         }
+        self.sealed = acknowledged;
         let settled = end.map_or(0, |end| end.since(self.released));
         if let Some(end) = end {
             self.release(end);
@@ -349,6 +374,19 @@ impl Outbox {
         self.next = self.next.saturating_sub(done);
         self.acked = seq;
         Ok(())
+    }
+
+    /// Keeps a block to be used again, if it is worth it.
+    fn keep(&mut self, mut block: BytesMut) {
+        if self.spare.len() < SPARE_BLOCKS && block.capacity() >= DATA_HEADER + PACKET_FILL {
+            block.clear();
+            self.spare.push(block);
+        }
+    }
+
+    /// Records without any, over a block that was used before.
+    pub(crate) fn spare_records(&mut self) -> Option<Records> {
+        self.spare.pop().map(Records::over)
     }
 
     /// Nothing is kept up to there.
@@ -392,7 +430,7 @@ mod tests {
     }
 
     fn sent(outbox: &mut Outbox) -> Vec<Bytes> {
-        std::iter::from_fn(|| outbox.transmit(ALL).map(|p| p.bytes.clone())).collect()
+        std::iter::from_fn(|| outbox.transmit(ALL).map(|p| p.packet.clone().into_bytes())).collect()
     }
 
     #[test]
@@ -457,6 +495,34 @@ mod tests {
         assert_eq!(packets[2][1..DATA_HEADER], 501u64.to_be_bytes());
         outbox.acknowledge(Seq::new(501)).unwrap();
         assert!(outbox.is_delivered());
+    }
+
+    #[test]
+    fn shared_messages_make_the_same_packets_and_long_ones_are_not_copied() {
+        let sizes = [1, 5, PACKET_FILL - 1, PACKET_FILL, MAX_RECORD];
+        for size in sizes.into_iter().chain([MAX_RECORD + 1, 3 * MAX_RECORD]) {
+            let (mut copied, mut shared) = (outbox(), outbox());
+            let payload = Bytes::from(vec![7; size]);
+            for _ in 0..2 {
+                let last = copied.push(Payload::Binary(&payload));
+                assert_eq!(shared.push_shared(Kind::Binary, &payload), last);
+                copied.push(Payload::Text("between")).unwrap();
+                shared.push(Payload::Text("between")).unwrap();
+            }
+            assert_eq!(shared.cost(), copied.cost());
+            let bodies = shared.clone().take_undelivered();
+            assert_eq!(
+                bodies.map(|it| it.payload.len()).sum::<usize>(),
+                2 * (size + 7)
+            );
+            assert_eq!(sent(&mut shared), sent(&mut copied), "{size}");
+            let first = &shared.sealed[0].packet.body;
+            let apart = !first.is_empty() && first.as_ptr() == payload.as_ptr();
+            assert_eq!(apart, size >= PACKET_FILL);
+            let end = shared.accepted();
+            shared.acknowledge(end).unwrap();
+            assert!(shared.is_delivered() && payload.is_unique());
+        }
     }
 
     #[test]

@@ -262,6 +262,52 @@ const TEXT: u64 = 1;
 const CONTINUES: u64 = 2;
 const FLAG_BITS: u32 = 2;
 
+/// What stands before a record's payload.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordHeader {
+    pub(crate) kind: Kind,
+    pub(crate) continues: bool,
+    /// The payload's length.
+    pub(crate) length: usize,
+    /// The header's own.
+    pub(crate) size: usize,
+}
+
+impl RecordHeader {
+    /// `None`: it is cut short, or its length too large.
+    #[inline(always)]
+    pub(crate) fn read(bytes: &[u8]) -> Option<RecordHeader> {
+        let (word, size) = varint::read(bytes)?;
+        let length = word >> FLAG_BITS;
+        if length > MAX_RECORD as u64 {
+            return None;
+        }
+        let kind = if word & TEXT != 0 {
+            Kind::Text
+        } else {
+            Kind::Binary
+        };
+        Some(RecordHeader {
+            kind,
+            continues: word & CONTINUES != 0,
+            length: length as usize,
+            size,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn write(buf: &mut BytesMut, kind: Kind, continues: bool, length: usize) {
+        let mut word = (length as u64) << FLAG_BITS;
+        if kind == Kind::Text {
+            word |= TEXT;
+        }
+        if continues {
+            word |= CONTINUES;
+        }
+        varint::write(buf, word);
+    }
+}
+
 impl<'a> Record<'a> {
     /// Reads the record at the beginning of `bytes`; the next one begins after
     /// [`size`](Record::size) bytes.
@@ -277,21 +323,16 @@ impl<'a> Record<'a> {
     /// The same without the reason, which is dear to carry along.
     #[inline]
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Record<'a>> {
-        let (word, header) = varint::read(bytes)?;
-        let length = word >> FLAG_BITS;
-        if length > MAX_RECORD as u64 {
-            return None;
-        }
-        let payload = bytes.get(header..header + length as usize)?;
-        let continues = word & CONTINUES != 0;
+        let RecordHeader {
+            kind,
+            continues,
+            length,
+            size: header,
+        } = RecordHeader::read(bytes)?;
+        let payload = bytes.get(header..header + length)?;
         if continues && length == 0 {
             return None;
         }
-        let kind = if word & TEXT != 0 {
-            Kind::Text
-        } else {
-            Kind::Binary
-        };
         Some(Record {
             kind,
             continues,
@@ -329,14 +370,7 @@ impl<'a> Record<'a> {
     /// Appends a record.
     #[inline]
     pub(crate) fn write(buf: &mut BytesMut, kind: Kind, continues: bool, payload: &[u8]) {
-        let mut word = (payload.len() as u64) << FLAG_BITS;
-        if kind == Kind::Text {
-            word |= TEXT;
-        }
-        if continues {
-            word |= CONTINUES;
-        }
-        varint::write(buf, word);
+        RecordHeader::write(buf, kind, continues, payload.len());
         append(payload, |piece| buf.extend_from_slice(piece));
     }
 }

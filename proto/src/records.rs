@@ -28,6 +28,14 @@ impl Records {
         }
     }
 
+    /// None yet, over a block that is empty.
+    pub(crate) fn over(block: BytesMut) -> Records {
+        Records {
+            buf: block,
+            end: Position::START,
+        }
+    }
+
     /// Appends a message. `false`, and nothing is changed, where it does not fit into the packet: a
     /// full packet is sent before another is begun. Into an empty one every message fits that is
     /// no larger than [`MAX_RECORD`].
@@ -85,6 +93,11 @@ impl Records {
     /// The encoded records, without the header.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.buf[self.buf.len().min(DATA_HEADER)..]
+    }
+
+    /// The block that they lie in.
+    pub(crate) fn into_block(self) -> BytesMut {
+        self.buf
     }
 
     /// The whole packet, its first record numbered.

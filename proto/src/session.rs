@@ -10,7 +10,7 @@ use crate::error::{HandleError, ProtocolError, SendError};
 use crate::event::{EndReason, Event, Events, Incoming};
 use crate::inbox::{Bounds, Inbox};
 use crate::limits::{Acknowledge, Config, MIN_MAX_MESSAGE, message_cost, millis};
-use crate::message::Payload;
+use crate::message::{Kind, Payload};
 use crate::number::{Generation, Offset, Position, Seq};
 use crate::outbox::Outbox;
 use crate::packet::{Packet, cut_reason};
@@ -110,23 +110,56 @@ impl Session {
     #[inline]
     pub fn send<'a>(&mut self, payload: impl Into<Payload<'a>>) -> Result<Seq, SendError> {
         let payload = payload.into();
+        let size = payload.as_bytes().len() as u64;
+        self.check_sending(size)?;
+        let pushed = self.outbox.push(payload);
+        self.count_pushed(pushed, size)
+    }
+
+    /// The same for a payload that the caller shares: of a long message, slices are kept until it
+    /// is acknowledged; nothing of it is copied. If it is text it must be UTF-8, which is not looked
+    /// at here; the peer refuses what is not.
+    ///
+    /// A slice keeps all of the memory alive that it is a slice of, while what is kept is counted by
+    /// its own length.
+    ///
+    /// After calling this: the same as after [`send`](Session::send).
+    ///
+    /// # Errors
+    /// As those of `send`.
+    pub fn send_shared(&mut self, kind: Kind, payload: &Bytes) -> Result<Seq, SendError> {
+        let size = payload.len() as u64;
+        self.check_sending(size)?;
+        let pushed = self.outbox.push_shared(kind, payload);
+        self.count_pushed(pushed, size)
+    }
+
+    /// Records without any, with room for a whole packet where an acknowledged one was: whoever
+    /// encodes saves the allocator the work. `None` when no such room is left.
+    pub fn spare_records(&mut self) -> Option<Records> {
+        self.outbox.spare_records()
+    }
+
+    /// Whether a message of that size may be sent now, but for the room there is.
+    #[inline]
+    fn check_sending(&mut self, size: u64) -> Result<(), SendError> {
         if !self.state.is_accepting() {
             return Err(SendError::Closed);
         }
-        let size = payload.as_bytes().len() as u64;
-        if size > MIN_MAX_MESSAGE {
-            self.check_size(size)?;
+        match size > MIN_MAX_MESSAGE {
+            true => self.check_size(size),
+            false => Ok(()),
         }
-        match self.outbox.push(payload) {
-            Some(seq) => {
-                self.counters.messages_sent += 1;
-                Ok(seq)
-            }
-            None => {
-                self.wanted = Some(message_cost(size));
-                Err(SendError::Full)
-            }
+    }
+
+    #[inline]
+    fn count_pushed(&mut self, pushed: Option<Seq>, size: u64) -> Result<Seq, SendError> {
+        if pushed.is_some() {
+            self.counters.messages_sent += 1;
+        } else {
+            self.wanted = Some(message_cost(size));
         }
+        pushed.ok_or(SendError::Full)
     }
 
     /// Accepts messages that are encoded already, all at once: the sequence number of the last.
@@ -153,7 +186,7 @@ impl Session {
         }
     }
 
-    /// Whether a message of that size may be sent at all.
+    /// Whether a message longer than any peer takes is not too long for this one.
     fn check_size(&mut self, size: u64) -> Result<(), SendError> {
         let limit = self.max_send_message();
         if size <= limit {

@@ -1,10 +1,10 @@
 //! What to send next. The order is the priority: control never waits behind data or credit.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::limits::millis;
 use crate::number::{Generation, Offset};
-use crate::packet::Packet;
+use crate::packet::{Packet, append};
 use crate::resume::{Hello, Welcome};
 use crate::session::Session;
 use crate::state::{LinkState, State};
@@ -32,16 +32,60 @@ enum Next {
     End,
 }
 
+/// A packet to send, in two parts: one behind the other they are the WebSocket binary message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// The packet, or all of it before `body`.
+    pub head: Bytes,
+    /// The payload of a long record that was sent by [`Session::send_shared`], as it lies in that
+    /// message; else empty.
+    pub body: Bytes,
+}
+
+impl Transmit {
+    /// The length of the packet in bytes.
+    #[allow(clippy::len_without_is_empty)] // No packet is empty.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// The packet in one piece, copied if it is not.
+    pub fn into_bytes(self) -> Bytes {
+        if self.body.is_empty() {
+            return self.head;
+        }
+        let mut whole = BytesMut::with_capacity(self.len());
+        whole.extend_from_slice(&self.head);
+        append(&self.body, |piece| whole.extend_from_slice(piece));
+        whole.freeze()
+    }
+}
+
+/// A packet in one piece.
+impl From<Bytes> for Transmit {
+    fn from(head: Bytes) -> Transmit {
+        let body = Bytes::new();
+        Transmit { head, body }
+    }
+}
+
 impl Session {
     /// The next packet to send on the connection `generation`, as one WebSocket binary message;
     /// `None` when there is none now, or when the connection is not the current one.
     ///
     /// Call it whenever the connection can take a packet, after any other call, until it gives
     /// `None`. A data packet is sealed only here, so what is sent while the connection is busy
-    /// shares packets. The bytes of a data packet are those kept for replay; nothing is copied.
+    /// shares packets.
     ///
     /// After calling this: [`poll_timeout`](Session::poll_timeout).
     pub fn poll_transmit(&mut self, now: Time, generation: Generation) -> Option<Bytes> {
+        let packet = self.poll_transmit_parts(now, generation)?;
+        Some(packet.into_bytes())
+    }
+
+    /// [`poll_transmit`](Session::poll_transmit) for a carrier that writes several pieces of memory
+    /// at once: the bytes of a data packet are those kept for replay; nothing is copied.
+    pub fn poll_transmit_parts(&mut self, now: Time, generation: Generation) -> Option<Transmit> {
         if !self.link.is_current(generation) {
             return None;
         }
@@ -53,7 +97,7 @@ impl Session {
                     self.control.reserve(CONTROL_BLOCK);
                 }
                 packet.encode(&mut self.control);
-                self.control.split().freeze()
+                self.control.split().freeze().into()
             }
         };
         self.counters.packets_sent += 1;
@@ -121,9 +165,9 @@ impl Session {
         (finished && !self.link.end_sent).then_some(Next::End)
     }
 
-    fn transmit_data(&mut self) -> Option<Bytes> {
-        let packet = self.outbox.transmit(self.send_credit.limit())?;
-        Some(packet.bytes.clone())
+    fn transmit_data(&mut self) -> Option<Transmit> {
+        let sealed = self.outbox.transmit(self.send_credit.limit())?;
+        Some(sealed.packet.clone())
     }
 
     /// Makes the control packet, and notes that it was sent.

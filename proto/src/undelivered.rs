@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::message::Kind;
 use crate::number::Seq;
 use crate::outbox::Sealed;
-use crate::packet::{DATA_HEADER, Record};
+use crate::packet::{DATA_HEADER, RecordHeader};
+use crate::transmit::Transmit;
 
 /// Whether the peer can have seen an undelivered message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,16 +67,20 @@ impl Undelivered {
     /// The next record that is not acknowledged, as kind, whether it continues, and payload.
     fn next_record(&mut self) -> Option<(Kind, bool, Bytes)> {
         loop {
-            let packet = self.packets.front()?;
-            let Ok(record) = Record::read(&packet.bytes[self.at..]) else {
+            let Transmit { head, body } = &self.packets.front()?.packet;
+            let Some(header) = RecordHeader::read(&head[self.at..]) else {
                 self.packets.pop_front();
                 self.enter_packet();
                 continue;
             };
-            let start = self.at + record.header;
-            let (kind, continues) = (record.kind, record.continues);
-            let payload = packet.bytes.slice(start..start + record.payload.len());
-            self.at = start + payload.len();
+            let start = self.at + header.size;
+            let end = head.len().min(start + header.length);
+            self.at = end;
+            let payload = match body.is_empty() {
+                true => head.slice(start..end),
+                false => body.clone(),
+            };
+            let (kind, continues) = (header.kind, header.continues);
             self.seq = self.seq.next()?;
             if self.seq > self.acked {
                 return Some((kind, continues, payload));

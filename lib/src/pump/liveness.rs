@@ -101,6 +101,7 @@ impl Liveness {
         }
         self.ping_at = now + self.ping_interval;
         ws.shrink();
+        shared.outbox.shrink();
         if !writable && !traffic.peer_always_reads() {
             return Ok(());
         }

@@ -108,7 +108,7 @@ impl Traffic for Packets<'_> {
             link.close_when_due(shared, now);
             let mut bytes = 0;
             while bytes < WRITE_BATCH_BYTES {
-                let Some(packet) = link.session.poll_transmit(time, generation) else {
+                let Some(packet) = link.session.poll_transmit_parts(time, generation) else {
                     break;
                 };
                 bytes += packet.len();

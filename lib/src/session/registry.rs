@@ -441,7 +441,7 @@ fn refuse(ws: WebSocket<Transport>, rejection: Rejection) -> Attached {
 /// Says the last words on a connection, beside.
 fn dismiss(mut ws: WebSocket<Transport>, packet: Option<Bytes>, code: CloseCode, why: String) {
     let tell = async move {
-        if packet.is_some_and(|packet| ws.write_packet(packet).is_err())
+        if packet.is_some_and(|packet| ws.write_packet(packet.into()).is_err())
             || ws.close(code, &why).is_err()
         {
             return;

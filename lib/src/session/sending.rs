@@ -48,7 +48,7 @@ impl Link {
                 Entry::One(queued) if queued.expires.is_some_and(|expires| expires <= now) => {
                     expired += 1;
                 }
-                Entry::One(queued) => match self.session.send(queued.message.payload()) {
+                Entry::One(queued) => match queued.message.send(&mut self.session) {
                     Ok(seq) => {
                         accepted += 1;
                         self.unacknowledged.push(1, seq);
@@ -68,7 +68,8 @@ impl Link {
             shared.events.push(Event::Expired { messages: expired });
         }
         if done.upto() > 0 {
-            shared.outbox.release(&done);
+            let spare = || self.session.spare_records();
+            shared.outbox.release(&done, std::iter::from_fn(spare));
             self.flushes
                 .push_back((self.session.accepted(), done.upto()));
             let into_session = accepted + too_large.len() as u64;

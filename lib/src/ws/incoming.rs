@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::masking::apply_mask;
 use crate::{
+    copying::copied,
     defaults::{
         FRAGMENT_BYTES, IDLE_READ_BYTES, READ_BUFFER_BYTES, SPARE_BUFFER_BYTES, SPARE_BUFFERS,
     },
@@ -58,19 +59,6 @@ impl Payload<'_> {
             Payload::Shared(bytes) => bytes,
         }
     }
-}
-
-/// Long payloads are copied in pieces below what the C library copies by `rep movsb`: on processors
-/// in wide use that takes several times as long where both ends are not aligned alike, as they never
-/// are here.
-pub(super) const PIECE_BYTES: usize = 2 << 10;
-
-fn copied(bytes: &[u8]) -> Bytes {
-    let mut copy = Vec::with_capacity(bytes.len());
-    bytes
-        .chunks(PIECE_BYTES)
-        .for_each(|piece| copy.extend_from_slice(piece));
-    copy.into()
 }
 
 impl std::ops::Deref for Payload<'_> {
@@ -249,7 +237,7 @@ impl Incoming {
             return Front::Refused(ConnectionError::InvalidText);
         }
         // What is kept must not pin far more than itself.
-        if length < LENT_BYTES || length < self.window.capacity() / 2 {
+        if length < LENT_BYTES || length < self.window.capacity() / 3 {
             return Front::Lent { text, place };
         }
         let mut next = BytesMut::new();

@@ -15,10 +15,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 };
 
 use super::{
-    incoming::{PIECE_BYTES, Payload},
+    incoming::Payload,
     masking::{Keys, apply_mask},
 };
-use crate::defaults::{CONTROL_BACKLOG_BYTES, FRAGMENT_BYTES, WRITE_BATCH_BYTES};
+use crate::{
+    copying::PIECE_BYTES,
+    defaults::{CONTROL_BACKLOG_BYTES, FRAGMENT_BYTES, WRITE_BATCH_BYTES},
+};
 
 /// From here on a payload is written from where it lies: what a copy costs is more than one more
 /// element in a vectored write.
@@ -52,12 +55,12 @@ impl Outgoing {
         self.written == self.bytes.len() && self.apart.is_empty()
     }
 
-    /// Appends a frame of data.
-    pub(super) fn frame(
+    /// Appends a frame of data, whose payload is the parts one behind the other.
+    pub(super) fn frame<const PARTS: usize>(
         &mut self,
         opcode: OpCode,
         is_final: bool,
-        payload: Payload<'_>,
+        payload: [Payload<'_>; PARTS],
     ) -> io::Result<()> {
         let mask = self.keys.as_mut().map(Keys::next).transpose()?;
         let header = FrameHeader {
@@ -66,26 +69,36 @@ impl Outgoing {
             mask,
             ..FrameHeader::default()
         };
-        let length = payload.len();
+        let length: usize = payload.iter().map(|part| part.len()).sum();
         header
             .format(length as u64, &mut self.bytes)
             .map_err(io::Error::other)?;
-        match (payload, mask) {
-            (Payload::Shared(payload), None) if length >= APART_BYTES => {
-                self.apart.push_back((self.bytes.len(), payload));
-            }
-            (payload, None) => self.bytes.extend_from_slice(&payload),
-            (payload, Some(key)) => {
-                self.bytes.reserve(length);
-                // Each is masked while it is in the processor's cache.
-                for piece in payload.chunks(PIECE_BYTES) {
-                    let begin = self.bytes.len();
-                    self.bytes.extend_from_slice(piece);
-                    apply_mask(&mut self.bytes[begin..], key);
+        let mut done = 0;
+        for part in payload {
+            let length = part.len();
+            match (part, mask) {
+                (Payload::Shared(part), None) if length >= APART_BYTES => {
+                    self.apart.push_back((self.bytes.len(), part));
+                }
+                (part, None) => self.bytes.extend_from_slice(&part),
+                (part, Some(mut key)) => {
+                    key.rotate_left(done % 4);
+                    self.mask(&part, key);
                 }
             }
+            done += length;
         }
         Ok(())
+    }
+
+    /// Appends what a client sends. Each piece is masked while it is in the processor's cache.
+    fn mask(&mut self, payload: &[u8], key: [u8; 4]) {
+        self.bytes.reserve(payload.len());
+        for piece in payload.chunks(PIECE_BYTES) {
+            let begin = self.bytes.len();
+            self.bytes.extend_from_slice(piece);
+            apply_mask(&mut self.bytes[begin..], key);
+        }
     }
 
     /// Writes everything to the socket; `count` grows by what it took.
