@@ -233,7 +233,7 @@ impl Client {
     pub async fn connect(self) -> Result<Connection, ConnectError> {
         let mut dialer = Dialer::new(self)?;
         let upgraded = dialer.dial().await?;
-        Ok(dialer.spawn(Some(upgraded)))
+        Ok(dialer.spawn(Some(Box::new(upgraded))))
     }
 
     /// Returns at once and connects in the background, trying again as after a loss. What is sent
@@ -310,12 +310,12 @@ impl Dialer {
         })
     }
 
-    fn spawn(self, upgraded: Option<Upgraded>) -> Connection {
-        let identity = upgraded.as_ref().map(identity).unwrap_or_default();
+    fn spawn(self, upgraded: Option<Box<Upgraded>>) -> Connection {
+        let identity = upgraded.as_deref().map(identity).unwrap_or_default();
         let shared = Shared::new(self.options.clone(), identity);
         let (connection, guard) = Connection::over(shared.clone());
         let span = span(&shared);
-        tokio::spawn(self.run(shared, upgraded, guard).instrument(span));
+        tokio::spawn(Box::new(self).run(shared, upgraded, guard).instrument(span));
         connection
     }
 
@@ -346,16 +346,20 @@ impl Dialer {
     }
 
     /// From the first connection to the end of the last.
-    async fn run(mut self, shared: Arc<Shared>, first: Option<Upgraded>, guard: TaskGuard) {
+    async fn run(
+        mut self: Box<Self>,
+        shared: Arc<Shared>,
+        mut upgraded: Option<Box<Upgraded>>,
+        guard: TaskGuard,
+    ) {
         let mut reading = Reading::new(&shared.options);
-        let mut upgraded = first;
         let mut lost: Option<(Arc<ConnectionError>, Instant)> = None;
         loop {
             let open = match upgraded.take() {
                 Some(upgraded) => upgraded,
                 // In boxes: an open connection does not hold the room that dialing takes.
                 None => match Box::pin(self.redial(&shared, Away::Plain(&mut reading))).await {
-                    Dialed::Open(upgraded) => *upgraded,
+                    Dialed::Open(upgraded) => upgraded,
                     Dialed::Over => break Ended::requested(),
                     Dialed::Failed(error) => {
                         break Ended::because(ConnectionError::Reconnect(error));
@@ -495,7 +499,12 @@ impl Dialer {
     }
 
     /// One plain connection: the hook, if there is one, then everything else.
-    async fn converse(&self, open: Upgraded, shared: &Arc<Shared>, reading: &mut Reading) -> Ended {
+    async fn converse(
+        &self,
+        open: Box<Upgraded>,
+        shared: &Arc<Shared>,
+        reading: &mut Reading,
+    ) -> Ended {
         let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
         match &self.hook {
             None => {

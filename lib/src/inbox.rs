@@ -13,6 +13,7 @@ use crate::{
     error::ConnectionError,
     message::{Batch, Gap, Incoming, Item, Items, Message, count_messages, push_gap_item},
     options::{Options, Overflow},
+    queue,
     stats::QueueStats,
 };
 
@@ -424,7 +425,7 @@ impl State {
     fn append_item(&mut self, item: Item, key: Option<Key>, now: Instant) {
         let cost = item.cost();
         self.appended += item.messages();
-        self.queue.push_back(item);
+        queue::push(&mut self.queue, item);
         self.charge(cost, now);
         if let Some(conflation) = &mut self.conflation {
             conflation.appended(key);

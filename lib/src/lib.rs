@@ -42,6 +42,7 @@ mod options;
 mod outbox;
 mod proxy;
 mod pump;
+mod queue;
 mod server;
 mod session;
 mod shared;

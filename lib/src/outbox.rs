@@ -20,6 +20,7 @@ use crate::{
     error::{ConnectionError, FlushError, SendError, SendRefusal, TrySendError},
     message::{IntoMessage, Message, kind},
     options::Options,
+    queue,
     stats::QueueStats,
 };
 use unstall_proto::{
@@ -606,8 +607,8 @@ impl State {
             _ => Records::with_capacity(payload.len() + 8),
         });
         records.push_bytes(kind, payload);
-        self.queue
-            .push_back(Entry::Packed(Packed { records, first }));
+        let packed = Packed { records, first };
+        queue::push(&mut self.queue, Entry::Packed(packed));
     }
 
     fn release(&mut self, done: &Done) {

@@ -23,6 +23,7 @@ use crate::{
     events::Event,
     message::{Gap, Incoming, Item, Items, count_messages},
     outbox::Entry,
+    queue,
     shared::{CloseRequest, Shared},
     stats::StallCause,
 };
@@ -256,7 +257,7 @@ impl Link {
         if self.by_hand {
             self.processed.push_all(packet.clone());
         }
-        self.backlog.push_back(Item::Packet(packet));
+        queue::push(&mut self.backlog, Item::Packet(packet));
     }
 
     /// What the session waits for; the pump tells what the socket does.

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Waker},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     error::{CloseCode, CloseReport, ConnectionError},
@@ -63,8 +63,8 @@ pub(crate) struct Shared {
     pub(crate) board: Arc<Board>,
     identity: Mutex<Identity>,
     control: Mutex<Control>,
-    closing: watch::Sender<bool>,
-    ended: watch::Sender<bool>,
+    /// A close was requested, or this is the end.
+    turned: Notify,
 }
 
 impl Shared {
@@ -81,8 +81,7 @@ impl Shared {
             board: Arc::default(),
             identity: Mutex::new(identity),
             control: Mutex::default(),
-            closing: watch::Sender::new(false),
-            ended: watch::Sender::new(false),
+            turned: Notify::new(),
         })
     }
 
@@ -102,8 +101,7 @@ impl Shared {
             board: self.board.clone(),
             identity: Mutex::new(self.identity()),
             control: Mutex::default(),
-            closing: watch::Sender::new(false),
-            ended: watch::Sender::new(false),
+            turned: Notify::new(),
         })
     }
 
@@ -130,7 +128,7 @@ impl Shared {
             control.pump.take()
         };
         self.outbox.refuse(Arc::new(ConnectionError::ClosedHere));
-        self.closing.send_replace(true);
+        self.turned.notify_waiters();
         pump.into_iter().for_each(Waker::wake);
     }
 
@@ -155,13 +153,23 @@ impl Shared {
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        *self.closing.borrow()
+        self.control.lock().unwrap().close.is_some()
     }
 
     /// Resolves when a close was requested.
     pub(crate) async fn close_requested(&self) {
-        // The sender lives in `self`: the wait cannot fail.
-        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+        self.wait_for(|control| control.close.is_some()).await;
+    }
+
+    async fn wait_for(&self, reached: impl Fn(&Control) -> bool) {
+        loop {
+            // Made before the look, so that no turn after it is missed.
+            let turned = self.turned.notified();
+            if reached(&self.control.lock().unwrap()) {
+                return;
+            }
+            turned.await;
+        }
     }
 
     /// A handle was dropped; the last one closes the connection.
@@ -184,8 +192,15 @@ impl Shared {
             .clone()
             .unwrap_or_else(|| Arc::new(ConnectionError::ClosedHere));
         self.outbox.refuse(why);
+        let now = Instant::now();
+        for cause in crate::StallCause::ALL {
+            self.meter.wait(cause, false, now);
+        }
         {
             let mut control = self.control.lock().unwrap();
+            if control.report.is_none() {
+                self.events.push(Event::Ended { why: end });
+            }
             let report = control.report.get_or_insert(report);
             for undelivered in self.board.take_undelivered() {
                 match undelivered.maybe_delivered {
@@ -196,20 +211,12 @@ impl Shared {
             report.unsent.extend(self.outbox.take_unsent());
             report.clean &= report.unsent.is_empty() && report.maybe_delivered.is_empty();
         }
-        let now = Instant::now();
-        for cause in crate::StallCause::ALL {
-            self.meter.wait(cause, false, now);
-        }
-        let first = !self.ended.send_replace(true);
-        if first {
-            self.events.push(Event::Ended { why: end });
-        }
+        self.turned.notify_waiters();
     }
 
     /// Resolves after [`Self::end`].
     pub(crate) async fn wait_ended(&self) {
-        // The sender lives in `self`: the wait cannot fail.
-        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+        self.wait_for(|control| control.report.is_some()).await;
     }
 
     /// What was found out at the end; the unsent messages only the first time.

@@ -7,6 +7,7 @@ use crate::error::{ErrorCode, ProtocolError};
 use crate::message::Batch;
 use crate::number::Generation;
 use crate::packet::CloseFrame;
+use crate::queue;
 use crate::resume::Rejection;
 
 /// Something that happened; from [`Session::poll_event`](crate::Session::poll_event).
@@ -102,7 +103,7 @@ impl Events {
             self.0
                 .retain(|waiting| std::mem::discriminant(waiting) != kind);
         }
-        self.0.push_back(event);
+        queue::push(&mut self.0, event);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Event> {

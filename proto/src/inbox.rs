@@ -11,6 +11,7 @@ use crate::limits::record_cost;
 use crate::message::{Batch, Kind};
 use crate::number::{Position, Seq};
 use crate::packet::{Record, append};
+use crate::queue;
 
 /// Received messages that were not handed over yet, and how far everything has come.
 #[derive(Clone, Debug, Default)]
@@ -202,8 +203,8 @@ impl Inbox {
                 true => records.clone(),
                 false => Bytes::copy_from_slice(&records[from..at]),
             };
-            self.batches
-                .push_back(Batch::records(run, self.received, end));
+            let batch = Batch::records(run, self.received, end);
+            queue::push(&mut self.batches, batch);
             self.received = end;
         }
         Ok(at)

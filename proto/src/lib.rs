@@ -94,6 +94,7 @@ mod number;
 mod outbox;
 mod packet;
 mod ping;
+mod queue;
 mod records;
 mod resume;
 mod session;

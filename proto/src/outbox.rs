@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::message::{Kind, Payload};
 use crate::number::{Offset, Position, Seq};
 use crate::packet::{DATA_HEADER, Record, RecordHeader, kind};
+use crate::queue;
 use crate::records::Records;
 use crate::transmit::Transmit;
 use crate::undelivered::Undelivered;
@@ -259,12 +260,13 @@ impl Outbox {
         self.open_fill = 0;
         let head = self.open.split().freeze();
         let first = Seq::new(self.open_start.seq.get().saturating_add(1));
-        self.sealed.push_back(Sealed {
+        let sealed = Sealed {
             packet: Transmit { head, body },
             first,
             end: self.accepted,
             continues,
-        });
+        };
+        queue::push(&mut self.sealed, sealed);
     }
 
     /// Where the packets handed to this connection, or to an earlier one that the peer has, end.

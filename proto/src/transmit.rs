@@ -13,7 +13,7 @@ use crate::timer::Timer;
 
 /// Control packets are encoded into blocks of so many bytes: many share one allocation, and an idle
 /// session keeps no more than one.
-const CONTROL_BLOCK: usize = 512;
+const CONTROL_BLOCK: usize = 128;
 
 /// The packet to send next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,10 +29,10 @@ impl Dialer {
     /// is to go on with.
     pub(super) async fn run_session(
         &mut self,
-        open: Upgraded,
+        open: Box<Upgraded>,
         shared: &Arc<Shared>,
         reading: &mut Reading,
-    ) -> Option<Option<Upgraded>> {
+    ) -> Option<Option<Box<Upgraded>>> {
         let renewed = self.fresh_sessions && self.backoff.is_some();
         let mut kept = Kept::new(Link::client(shared, renewed), shared.clone());
         let link = &mut kept.link;
@@ -74,7 +74,7 @@ impl Dialer {
             }
             // In a box: an open connection does not hold the room that dialing takes.
             match Box::pin(self.redial(shared, Away::Session(link))).await {
-                Dialed::Open(open) => next = Some(*open),
+                Dialed::Open(open) => next = Some(open),
                 Dialed::Over => break,
                 Dialed::Failed(why) => {
                     last = true;
@@ -121,12 +121,12 @@ impl Dialer {
     /// One connection of a session: for a fresh one the hook, then everything else.
     async fn converse_session(
         &self,
-        open: Upgraded,
+        open: Box<Upgraded>,
         shared: &Arc<Shared>,
         reading: &mut Reading,
         link: &mut Link,
     ) -> Ended {
-        let ws = over_packets(open, Side::Client, &shared.options);
+        let ws = over_packets(*open, Side::Client, &shared.options);
         let hook = self.hook.as_ref().filter(|_| !link.was_opened());
         match hook {
             None => Pump::new(ws, shared.clone(), Packets(link)).run().await,

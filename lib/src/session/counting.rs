@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use crate::queue;
 use unstall_proto::{Batch, Position, Seq};
 
 /// Packets that were handed over, until the application has taken their messages.
@@ -20,7 +21,7 @@ pub(super) struct HandedOver {
 
 impl HandedOver {
     pub(super) fn push(&mut self, packet: Batch) {
-        self.packets.push_back(packet);
+        queue::push(&mut self.packets, packet);
     }
 
     /// Whether every message was counted off.
@@ -91,7 +92,7 @@ impl Unacknowledged {
                 last.messages += messages;
                 last.end = end;
             }
-            _ => self.0.push_back(Run { messages, end }),
+            _ => queue::push(&mut self.0, Run { messages, end }),
         }
     }
 

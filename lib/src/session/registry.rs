@@ -248,7 +248,7 @@ impl Registry {
         identity: Identity,
         principal: Option<Principal>,
         options: &Options,
-    ) -> Result<(Connection, Keeper), Option<Rejection>> {
+    ) -> Result<(Connection, Box<Keeper>), Option<Rejection>> {
         let config = options.session_config();
         let (session, generation) = Session::server(config, hello, self.epoch, Token(random()))?;
         let shared = Shared::new(options.clone(), identity);
@@ -277,19 +277,19 @@ impl Registry {
             entries.insert(hello.id, entry);
         }
         let (connection, guard) = Connection::over(shared.clone());
-        let keeper = Keeper {
+        let keeper = Box::new(Keeper {
             registry: self.clone(),
             id: hello.id,
             kept: Kept::new(link, shared),
             newcomers,
             _guard: guard,
-        };
+        });
         Ok((connection, keeper))
     }
 
-    fn start(&self, keeper: Keeper, ws: WebSocket<Transport>) -> AbortHandle {
+    fn start(&self, keeper: Box<Keeper>, ws: WebSocket<Transport>) -> AbortHandle {
         let (id, shared) = (keeper.id, keeper.kept.shared.clone());
-        let task = tokio::spawn(keeper.run(ws).instrument(span(&shared))).abort_handle();
+        let task = tokio::spawn(keeper.run(Box::new(ws)).instrument(span(&shared))).abort_handle();
         self.with_entry(&id, &shared, |entry| entry.task = Some(task.clone()));
         task
     }
@@ -499,8 +499,8 @@ enum Next {
 }
 
 impl Keeper {
-    async fn run(mut self, ws: WebSocket<Transport>) {
-        let mut next = Next::Connection(Box::new(ws));
+    async fn run(mut self: Box<Self>, ws: Box<WebSocket<Transport>>) {
+        let mut next = Next::Connection(ws);
         loop {
             next = match next {
                 Next::Connection(ws) => self.converse(*ws).await,

@@ -11,6 +11,7 @@ use crate::{
     events::Event,
     message::Message,
     outbox::{Done, Entry},
+    queue,
     shared::Shared,
 };
 
@@ -70,8 +71,8 @@ impl Link {
         if done.upto() > 0 {
             let spare = || self.session.spare_records();
             shared.outbox.release(&done, std::iter::from_fn(spare));
-            self.flushes
-                .push_back((self.session.accepted(), done.upto()));
+            let flush = (self.session.accepted(), done.upto());
+            queue::push(&mut self.flushes, flush);
             let into_session = accepted + too_large.len() as u64;
             shared.board.count_accepted(into_session);
             self.give_back(shared, too_large);

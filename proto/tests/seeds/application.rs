@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::OnceLock;
 
-use unstall_proto::{Batch, Incoming, Kind, Payload, Position, Seq, Time};
+use bytes::Bytes;
+use unstall_proto::{Batch, Incoming, Kind, Position, SendError, Seq, Session, Time};
 
 use crate::random::Random;
 
@@ -54,10 +55,13 @@ impl Sent {
         &letters(self.wide)[self.offset..self.offset + self.length]
     }
 
-    pub fn payload(&self) -> Payload<'static> {
-        match self.kind {
-            Kind::Text => Payload::Text(self.text()),
-            Kind::Binary => Payload::Binary(self.text().as_bytes()),
+    /// Sends it, one way or the other.
+    pub fn give_to(&self, session: &mut Session) -> Result<Seq, SendError> {
+        let text = self.text();
+        match (self.offset % 2, self.kind) {
+            (0, Kind::Text) => session.send(text),
+            (0, Kind::Binary) => session.send(text.as_bytes()),
+            (_, kind) => session.send_shared(kind, &Bytes::from_static(text.as_bytes())),
         }
     }
 

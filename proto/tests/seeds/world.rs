@@ -690,7 +690,7 @@ impl World {
     /// The application says `message`.
     pub fn send(&mut self, who: usize, mut message: Sent) {
         let end = &mut self.ends[who];
-        match end.session.send(message.payload()) {
+        match message.give_to(&mut end.session) {
             Ok(seq) => {
                 let last = end.sent.last().map_or(Seq::ZERO, |last| last.seq);
                 assert!(seq > last, "{}: {seq} after {last}", name(who));

@@ -634,9 +634,13 @@ impl Pair {
 impl End {
     fn send(&mut self, kind: Kind, length: usize, origin: usize) -> Result<(), String> {
         let payload = content(self.sent.len(), origin, length);
-        let result = match kind {
-            Kind::Text => self.session.send(payload),
-            Kind::Binary => self.session.send(payload.as_bytes()),
+        let result = match (self.sent.len() % 2, kind) {
+            (0, Kind::Text) => self.session.send(payload),
+            (0, Kind::Binary) => self.session.send(payload.as_bytes()),
+            (_, kind) => {
+                let shared = Bytes::from_static(payload.as_bytes());
+                self.session.send_shared(kind, &shared)
+            }
         };
         match result {
             Ok(_) => self.sent.push((kind, length)),
