@@ -26,7 +26,7 @@ use crate::defaults;
 use admit::Admission;
 use builder::Config;
 pub use builder::{PeerAddr, ServerBuilder, ServerLimits};
-use open::Open;
+use open::{Control, Open};
 use queue::Queue;
 use stats::Counters;
 pub use stats::ServerStats;
@@ -217,10 +217,11 @@ impl Server {
         let state = self.state();
         state.stop();
         let sessions = state.config.sessions.as_ref();
+        let open = state.open.drain();
         if let Some(sessions) = sessions {
             sessions.0.close_all(deadline.max(defaults::GO_AWAY_SPREAD));
         }
-        state.open.close_all();
+        open.iter().for_each(Control::close);
         state.queue.close();
         let mut aborted = 0;
         if timeout(deadline, state.open.emptied()).await.is_err() {

@@ -110,11 +110,12 @@ impl Open {
         }
     }
 
-    /// Asks every connection to close, now and from now on.
-    pub(super) fn close_all(&self) {
+    /// From now on whoever opens is asked to close. Returns those that are open already, for the
+    /// caller to ask: counted before any is asked, for one that is can be gone in no time.
+    pub(super) fn drain(&self) -> Vec<Control> {
         let mut places = self.places.lock().unwrap();
         if places.draining {
-            return;
+            return Vec::new();
         }
         places.draining = true;
         let controls: Vec<_> = places
@@ -123,8 +124,7 @@ impl Open {
             .filter_map(|p| p.control.clone())
             .collect();
         places.asked = controls.len();
-        drop(places);
-        controls.iter().for_each(Control::close);
+        controls
     }
 
     /// Cuts what is left; how many connections that were.
@@ -176,7 +176,7 @@ impl Open {
 }
 
 impl Control {
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.shared
             .request_close(CloseCode::GOING_AWAY, "the server shuts down");
     }
