@@ -96,10 +96,6 @@ pub(crate) const PACKET_BUFFER_BYTES: usize = 2 * (64 << 10);
 /// have a place of their own.
 pub(crate) const PACKED_BYTES: usize = 8 << 10;
 
-/// Packets of acknowledged messages that a sender's next ones go into: what the outbox holds. To ask
-/// the allocator for each costs page faults.
-pub(crate) const SPARE_PACKETS: usize = OUTBOX_BYTES / (32 << 10);
-
 /// Received plain messages of up to this size share packets; a longer one is not copied once more.
 pub(crate) const PACKED_RECEIVED_BYTES: usize = 1 << 10;
 

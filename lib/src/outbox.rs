@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     budget::{Budget, Share},
-    defaults::{IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES, SPARE_PACKETS},
+    defaults::{BUDGET_FLOOR_BYTES, IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES},
     error::{ConnectionError, FlushError, SendError, SendRefusal, TrySendError},
     message::{IntoMessage, Message, kind},
     options::Options,
@@ -137,7 +137,7 @@ fn messages(entries: VecDeque<Entry>) -> Vec<Message> {
 
 struct State {
     queue: VecDeque<Entry>,
-    /// Packets that are empty, to be used again: at most [`SPARE_PACKETS`].
+    /// Packets that are empty, to be used again: to ask the allocator for each costs page faults.
     spare: Vec<Records>,
     /// Bytes in `queue` and in the pump's hands that are not yet on the socket.
     bytes: usize,
@@ -172,6 +172,9 @@ pub(crate) struct Outbox {
     written: Notify,
     budget: Option<Arc<Budget>>,
     limit: usize,
+    /// What the queue and its spare packets may take together when spare ones come: no more than
+    /// the queue may by itself, or than what is free of the budget.
+    spare_limit: usize,
     max_message: AtomicUsize,
 }
 
@@ -202,6 +205,10 @@ impl Outbox {
             written: Notify::new(),
             budget: options.budget.clone(),
             limit,
+            spare_limit: match options.budget {
+                Some(_) => limit.min(BUDGET_FLOOR_BYTES),
+                None => limit,
+            },
             max_message: AtomicUsize::new(options.max_message_bytes),
         }
     }
@@ -436,7 +443,8 @@ impl Outbox {
         {
             let mut state = self.state.lock().unwrap();
             state.release(done);
-            let wanted = SPARE_PACKETS.saturating_sub(state.spare.len());
+            let most = self.spare_limit.saturating_sub(state.bytes) / PACKET_FILL;
+            let wanted = most.saturating_sub(state.spare.len());
             state.spare.extend(spare.take(wanted));
         }
         self.written.notify_waiters();
@@ -667,6 +675,25 @@ mod tests {
         }
         outbox.done(done);
         messages(batch)
+    }
+
+    #[test]
+    fn spare_packets_take_no_more_than_the_queue_may_and_are_used_first() {
+        let spare = || std::iter::repeat_with(|| Records::with_capacity(PACKET_FILL));
+        let limited = Options::default().outbox_bytes(3 * PACKET_FILL);
+        let budgeted = Options::default().budget(Budget::new(1 << 20));
+        for (options, most) in [(limited, 3), (budgeted, 2)] {
+            let outbox = Outbox::new(&options);
+            for _ in 0..2 {
+                outbox.release(&Done::default(), spare());
+                assert_eq!(outbox.state.lock().unwrap().spare.len(), most);
+            }
+            assert!(outbox.push_short(false, &[7; 100]));
+            outbox.release(&Done::default(), spare());
+            assert_eq!(outbox.state.lock().unwrap().spare.len(), most - 1);
+            outbox.shrink();
+            assert_eq!(outbox.state.lock().unwrap().spare.len(), 0);
+        }
     }
 
     /// With a shared budget a later sender overtook one that waited for the budget.
