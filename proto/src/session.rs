@@ -258,6 +258,9 @@ impl Session {
     }
 
     fn handle_attached(&mut self, now: Time, packet: Packet) -> Result<(), ProtocolError> {
+        if self.state.peer_has_ended() {
+            return Ok(());
+        }
         match packet {
             Packet::Data { first, records } => self.handle_data(first, records)?,
             Packet::Ack(seq) => self.handle_ack(seq)?,

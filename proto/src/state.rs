@@ -69,6 +69,17 @@ impl State {
     pub(crate) fn is_ended(&self) -> bool {
         matches!(self, State::Ended { .. })
     }
+
+    /// Whether the peer has said END: nothing that it says now matters.
+    pub(crate) fn peer_has_ended(&self) -> bool {
+        matches!(
+            self,
+            State::Finished {
+                peer_ended: true,
+                ..
+            }
+        )
+    }
 }
 
 /// The connection that carries the session now.

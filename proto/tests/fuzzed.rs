@@ -10,7 +10,9 @@ use std::num::NonZeroU64;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use unstall_proto::limits::{MIN_MAX_MESSAGE, MIN_WINDOW};
-use unstall_proto::{Config, Epoch, Generation, Hello, Seq, Session, SessionId, Time, Token};
+use unstall_proto::{
+    CloseFrame, Config, Epoch, Generation, Hello, Packet, Seq, Session, SessionId, Time, Token,
+};
 
 const NOW: Time = Time::ORIGIN;
 
@@ -101,6 +103,25 @@ fn a_hello_that_comes_after_its_session_is_over_harms_nobody() {
 fn hex(text: &str) -> Vec<u8> {
     let pair = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
     (0..text.len()).step_by(2).map(pair).collect()
+}
+
+#[test]
+fn nothing_that_comes_after_the_end_can_break_the_connection() {
+    // Seen: END, and then a CLOSE that names a record never sent. That was a gap, for which a
+    // connection is made anew, of a session that was over.
+    let (mut session, generation) = server();
+    let close = |last| Packet::Close {
+        last: Seq::new(last),
+        within_millis: 5_000,
+        frame: CloseFrame::new(1000, "done"),
+    };
+    for packet in [close(0), Packet::End, close(1), Packet::End] {
+        let packet = packet.to_bytes();
+        assert_eq!(session.handle_packet(NOW, generation, packet), Ok(()));
+        assert!(!session.is_over(), "it has not sent its own END");
+    }
+    while session.poll_transmit(NOW, generation).is_some() {}
+    assert!(session.is_over());
 }
 
 #[test]
