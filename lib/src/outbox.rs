@@ -172,9 +172,6 @@ pub(crate) struct Outbox {
     written: Notify,
     budget: Option<Arc<Budget>>,
     limit: usize,
-    /// What the queue and its spare packets may take together when spare ones come: no more than
-    /// the queue may by itself, or than what is free of the budget.
-    spare_limit: usize,
     max_message: AtomicUsize,
 }
 
@@ -205,10 +202,6 @@ impl Outbox {
             written: Notify::new(),
             budget: options.budget.clone(),
             limit,
-            spare_limit: match options.budget {
-                Some(_) => limit.min(BUDGET_FLOOR_BYTES),
-                None => limit,
-            },
             max_message: AtomicUsize::new(options.max_message_bytes),
         }
     }
@@ -443,11 +436,20 @@ impl Outbox {
         {
             let mut state = self.state.lock().unwrap();
             state.release(done);
-            let most = self.spare_limit.saturating_sub(state.bytes) / PACKET_FILL;
+            let most = self.spare_limit().saturating_sub(state.bytes) / PACKET_FILL;
             let wanted = most.saturating_sub(state.spare.len());
             state.spare.extend(spare.take(wanted));
         }
         self.written.notify_waiters();
+    }
+
+    /// What the queue and its spare packets may take together when spare ones come: no more than
+    /// the queue may by itself, or than what is free of the budget.
+    fn spare_limit(&self) -> usize {
+        match self.budget {
+            Some(_) => self.limit.min(BUDGET_FLOOR_BYTES),
+            None => self.limit,
+        }
     }
 
     /// Gives back memory that was kept for what comes next.

@@ -346,11 +346,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     /// Appends a session's packet: a binary message of one frame.
     pub(crate) fn write_packet(&mut self, packet: Transmit) -> Result<(), Failure> {
-        self.unflushed = true;
         match &mut self.engine {
             Engine::Own(own, _) => {
                 let parts = [packet.head, packet.body].map(Payload::Shared);
-                own.write(data(false), true, parts)
+                own.write(data(false), true, parts)?;
+                self.unflushed = true;
+                Ok(())
             }
             Engine::Adopted(_) => {
                 let frame = Frame::message(packet.into_bytes(), data(false), true);
@@ -365,9 +366,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         is_final: bool,
         payload: Payload<'_>,
     ) -> Result<(), Failure> {
-        self.unflushed = true;
         match &mut self.engine {
-            Engine::Own(own, _) => own.write(opcode, is_final, [payload]),
+            Engine::Own(own, _) => {
+                own.write(opcode, is_final, [payload])?;
+                self.unflushed = true;
+                Ok(())
+            }
             Engine::Adopted(_) => {
                 let frame = Frame::message(payload.into_bytes(), opcode, is_final);
                 self.write_raw(WsMessage::Frame(frame))

@@ -186,7 +186,7 @@ impl Session {
         }
     }
 
-    /// Whether a message longer than any peer takes is not too long for this one.
+    /// Whether a message of that size, which not every peer takes, may be sent to this one.
     fn check_size(&mut self, size: u64) -> Result<(), SendError> {
         let limit = self.max_send_message();
         if size <= limit {
