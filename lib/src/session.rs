@@ -211,7 +211,7 @@ impl Link {
         self.tell_events(shared, now);
     }
 
-    /// Tells the session what the application took since, and hands over what it received.
+    /// Hands over what was received, and tells the session what the application took.
     fn exchange(&mut self, shared: &Shared, cx: &Context<'_>, now: Instant) {
         // Before looking, so that nothing taken in between goes unnoticed.
         shared.inbox.wake_on_room(cx);
@@ -219,7 +219,6 @@ impl Link {
         if self.session.poll_timeout().is_some_and(|at| at <= time) {
             self.session.handle_timeout(time);
         }
-        self.report_taken(shared, time, cx);
         shared.inbox.push_while_room(&mut self.backlog, now);
         while self.backlog.is_empty() {
             match self.session.recv() {
@@ -230,6 +229,8 @@ impl Link {
             }
             shared.inbox.push_while_room(&mut self.backlog, now);
         }
+        // After handing over: without a receiver that counts as taken.
+        self.report_taken(shared, time, cx);
         self.tell_events(shared, now);
     }
 

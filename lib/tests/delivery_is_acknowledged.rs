@@ -94,6 +94,22 @@ async fn by_hand() {
     );
 }
 
+/// What was discarded because its receiver was gone was acknowledged when something else happened:
+/// a close that waited for it could run into its deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_wants_is_acknowledged_as_it_comes() {
+    let server = bind(Server::builder()).await;
+    let (client, session) = pair(&server, client(server.local_addr())).await;
+    let (_client, receiver) = client.split();
+    drop(receiver);
+    for _ in 0..3 {
+        session.send("unwanted").await.unwrap();
+        limit(AMPLE, session.flush()).await.unwrap();
+        let delivered = tokio::time::timeout(Duration::from_secs(5), session.delivered()).await;
+        delivered.expect("acknowledged at once").unwrap();
+    }
+}
+
 /// Acknowledgements by hand of an earlier session were counted as those of the next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_hand_over_a_lost_session() {

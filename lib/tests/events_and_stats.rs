@@ -9,14 +9,10 @@ use common::{
     proxy::{Mode, Proxy},
     wait_for,
 };
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 use tokio::time::sleep;
 use unstall::{
-    Client, CloseCode, Connection, Event, Events, Message, Options, Reconnect, StallCause, Stats,
+    Client, CloseCode, Connection, Event, Events, Options, Reconnect, StallCause, Stats,
     defaults::MESSAGE_OVERHEAD_BYTES, tokio_tungstenite::tungstenite::protocol::Role,
 };
 
@@ -355,57 +351,6 @@ async fn events_end_after_the_end_and_a_late_listener_gets_them_all() {
         assert!(events.recv().await.is_none());
     })
     .await;
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Once the span of a lazy client had no peer, and that of an adopted stream never had one.
-#[tokio::test]
-async fn tracing_spans_carry_the_connections_id_and_the_peer() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let (listener, address) = listen().await;
-    let client = client(address, options()).connect_lazy().unwrap();
-    let (tcp, peer) = listener.accept().await.unwrap();
-    let server = unstall::tokio_tungstenite::accept_async(tcp).await.unwrap();
-    let mut server = Connection::from_websocket(server, options());
-    client.send("hello").await.unwrap();
-    assert_eq!(plain(server.recv().await), Message::from("hello"));
-    assert_eq!((client.peer(), server.peer()), (Some(address), Some(peer)));
-    limit(LIMIT, async {
-        tokio::join!(client.close(CloseCode::NORMAL, ""), server.recv())
-    })
-    .await
-    .1
-    .unwrap();
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    for (connection, peer) in [(&client, address), (&server, peer)] {
-        let id = connection.stats().id;
-        let span = format!("connection{{id={id} peer={peer}}}");
-        let lines: Vec<_> = text.lines().filter(|line| line.contains(&span)).collect();
-        assert!(
-            lines.iter().any(|line| line.contains("Connected")),
-            "{span}:\n{text}"
-        );
-    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use common::{
     plain,
     proxy::{Mode, Proxy},
 };
+use futures_util::FutureExt;
 use unstall::{Client, Connection, Event, Events, Options, Sender, Server, StallCause, Stats};
 
 const MIB: usize = 1 << 20;
@@ -162,6 +163,10 @@ async fn warm_up(client: &Connection, server: &mut Connection) {
     };
     limit(60, async { tokio::join!(writing, reading) }).await;
     limit(10, client.delivered()).await.unwrap();
+    until("nothing waits", || {
+        client.stats().stalled_by().next().is_none()
+    })
+    .await;
 }
 
 /// The waits of a connection that was replaced while its socket was full once went on forever: the
@@ -173,6 +178,8 @@ async fn full_socket_and_silence_are_named_and_end_with_their_connection() {
     let (_listening, proxy, mut client, server) = pair(client_options, server_options).await;
     warm_up(&server, &mut client).await;
     let mut events = server.events();
+    // Those of the warm-up.
+    while events.recv().now_or_never().is_some() {}
     proxy.set_existing(Mode::BlackHole);
     let (sender, _receiver) = server.split();
     let writing = write(sender.clone(), 400, 64 << 10);

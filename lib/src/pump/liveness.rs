@@ -12,7 +12,7 @@ use super::{Traffic, flushing::Flushing};
 use crate::{
     defaults::{KERNEL_CHECK_INTERVAL, WRITE_TIMEOUT_BLIND},
     error::ConnectionError,
-    kernel,
+    kernel::{self, TcpAccount},
     shared::Shared,
     stats::StallCause,
     ws::{Failure, WebSocket},
@@ -35,6 +35,8 @@ pub(super) struct Liveness {
     asked: Option<Instant>,
     /// When to look again at a peer that takes nothing.
     check_at: Option<Instant>,
+    /// The last look found bytes that the peer's kernel has not taken, perhaps the ping.
+    behind: bool,
 }
 
 impl Liveness {
@@ -53,6 +55,7 @@ impl Liveness {
             last_ping: None,
             asked: None,
             check_at: None,
+            behind: false,
         }
     }
 
@@ -68,6 +71,7 @@ impl Liveness {
             self.bytes_read = ws.bytes_read();
             self.heard = now;
             self.check_at = None;
+            self.behind = false;
             if self.asked.take().is_some() {
                 shared.meter.wait(StallCause::PeerSilent, false, now);
             }
@@ -134,23 +138,42 @@ impl Liveness {
         }
         self.check_at = Some(now + KERNEL_CHECK_INTERVAL);
         let account = self.account();
-        let gone = match &account {
-            // What a kernel acknowledges, perhaps a proxy's, says nothing of a peer that would have
-            // read and answered.
-            _ if peer_reads => self.ping_is_unanswered(now),
-            // The ping may wait with the rest in the kernel: what counts is who does not answer
-            // there.
-            Some(account) if account.send_queue > 0 => account.peer_is_dead_since().is_some(),
-            None if blocked.is_some() => false,
-            _ => self.ping_is_unanswered(now),
-        };
-        if gone {
+        if self.is_gone(account.as_ref(), peer_reads, blocked.is_some(), now) {
             return Some(ConnectionError::PeerSilent(self.silence_timeout));
         }
         let blind = self.write_timeout.is_none() && account.is_none();
         let blind_since = blocked.filter(|_| blind)?;
         (now >= blind_since + WRITE_TIMEOUT_BLIND)
             .then_some(ConnectionError::WriteStalled(WRITE_TIMEOUT_BLIND))
+    }
+
+    /// What silence means, by the kernel's account of the connection.
+    fn is_gone(
+        &mut self,
+        account: Option<&TcpAccount>,
+        peer_reads: bool,
+        blocked: bool,
+        now: Instant,
+    ) -> bool {
+        match account {
+            // What a kernel acknowledges, perhaps a proxy's, says nothing of a peer that would have
+            // read and answered.
+            _ if peer_reads => self.ping_is_unanswered(now),
+            // The ping may wait with the rest in the kernel: what counts is who does not answer
+            // there.
+            Some(account) if account.send_queue > 0 => {
+                self.behind = true;
+                account.peer_is_dead_since().is_some()
+            }
+            // Its kernel has all of it since the last look: from now on it is the peer that is
+            // asked.
+            Some(_) if std::mem::take(&mut self.behind) => {
+                self.asked = Some(now);
+                false
+            }
+            None if blocked => false,
+            _ => self.ping_is_unanswered(now),
+        }
     }
 
     /// Whether the peer had its time to answer a ping. One that was held back by a full socket is
@@ -166,7 +189,7 @@ impl Liveness {
     }
 
     /// The kernel's word on the connection; `None` where it has none.
-    fn account(&self) -> Option<kernel::TcpAccount> {
+    fn account(&self) -> Option<TcpAccount> {
         let (local, peer) = self.addresses?;
         kernel::tcp_account(local, peer).ok()?
     }
@@ -177,5 +200,38 @@ impl Liveness {
         let stalled = flushing.blocked_since().zip(self.write_timeout);
         let next = self.ping_at.min(silence);
         stalled.map_or(next, |(since, limit)| next.min(since + limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its ping lay unread behind everything else. As soon as the last byte had left this side's
+    /// kernel, the whole time until then counted as time to answer it, and it was cut.
+    #[tokio::test(start_paused = true)]
+    async fn peer_that_has_caught_up_gets_its_time_to_answer() {
+        let mut now = Instant::now();
+        let shared = Shared::new(
+            crate::Options::default(),
+            crate::shared::Identity::default(),
+        );
+        let mut liveness = Liveness::new(&shared, now);
+        liveness.asked = Some(now);
+        let end = "127.0.0.1:1".parse().unwrap();
+        let mut account = TcpAccount::quiet(end, end);
+        let mut gone = |send_queue, passed| {
+            now += passed;
+            account.send_queue = send_queue;
+            liveness.is_gone(Some(&account), false, false, now)
+        };
+        let interval = shared.options.ping_interval;
+        assert!(!gone(1, interval * 10), "its kernel answers");
+        assert!(!gone(0, KERNEL_CHECK_INTERVAL), "it was not asked before");
+        assert!(
+            !gone(0, interval - KERNEL_CHECK_INTERVAL),
+            "its time is not over"
+        );
+        assert!(gone(0, KERNEL_CHECK_INTERVAL));
     }
 }

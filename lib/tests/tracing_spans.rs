@@ -1,0 +1,66 @@
+//! What is logged of a connection says which, and to whom.
+//!
+//! Alone in its file: what another test's thread first logs in the moment in which the subscriber is
+//! set is never logged after.
+
+mod common;
+
+use common::{client, frames::listen, limit, plain};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+use unstall::{CloseCode, Connection, Message, Options};
+
+const LIMIT: u64 = 30;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Once the span of a lazy client had no peer, and that of an adopted stream never had one.
+#[tokio::test]
+async fn tracing_spans_carry_the_connections_id_and_the_peer() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (listener, address) = listen().await;
+    let client = client(address, Options::default()).connect_lazy().unwrap();
+    let (tcp, peer) = listener.accept().await.unwrap();
+    let server = unstall::tokio_tungstenite::accept_async(tcp).await.unwrap();
+    let mut server = Connection::from_websocket(server, Options::default());
+    client.send("hello").await.unwrap();
+    assert_eq!(plain(server.recv().await), Message::from("hello"));
+    assert_eq!((client.peer(), server.peer()), (Some(address), Some(peer)));
+    limit(LIMIT, async {
+        tokio::join!(client.close(CloseCode::NORMAL, ""), server.recv())
+    })
+    .await
+    .1
+    .unwrap();
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for (connection, peer) in [(&client, address), (&server, peer)] {
+        let id = connection.stats().id;
+        let span = format!("connection{{id={id} peer={peer}}}");
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(&span)).collect();
+        assert!(
+            lines.iter().any(|line| line.contains("Connected")),
+            "{span}:\n{text}"
+        );
+    }
+}
