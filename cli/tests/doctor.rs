@@ -263,6 +263,9 @@ fn without_the_right_to_see_a_process_it_says_so() {
             return;
         }
     }
+    talk.until(&[], |report| {
+        report.verdict(&report.server) == "not_reading"
+    });
     let output = as_nobody(&["--port", &talk.port.to_string(), "--json"]).unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
