@@ -1,7 +1,9 @@
 //! Received messages on their way to the application: bounded in bytes, moved in batches.
 
+mod conflation;
+mod marks;
+
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
@@ -9,13 +11,17 @@ use tokio::time::Instant;
 
 use crate::{
     budget::Share,
-    defaults::{CONFLATE_OVERHEAD_BYTES, IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES},
+    defaults::{IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES},
     error::ConnectionError,
-    message::{Batch, Gap, Incoming, Item, Items, Message, count_messages, push_gap_item},
+    incoming::{Gap, Incoming},
+    item::{Batch, Item, Items, count_messages, push_gap_item},
+    message::Message,
     options::{Options, Overflow},
     queue,
     stats::QueueStats,
 };
+use conflation::{Conflation, Key, key_cost};
+use marks::Marks;
 
 /// How the stream ended: `None` after a normal close.
 pub(crate) type End = Option<Arc<ConnectionError>>;
@@ -541,121 +547,5 @@ impl State {
                 ..Conflation::default()
             };
         }
-    }
-}
-
-/// What stands at the front of a stream whose oldest messages were dropped: at most three gaps,
-/// however long that goes on.
-#[derive(Default)]
-struct Marks {
-    /// Messages and bytes dropped before the last reconnect, and after it.
-    before: (u64, u64),
-    after: (u64, u64),
-    reconnected: Option<Gap>,
-}
-
-impl Marks {
-    fn dropped(&mut self, messages: u64, bytes: u64) {
-        let side = match self.reconnected {
-            Some(_) => &mut self.after,
-            None => &mut self.before,
-        };
-        side.0 += messages;
-        side.1 += bytes;
-    }
-
-    fn join(&mut self, gap: Gap) {
-        match gap {
-            Gap::Dropped { messages, bytes } | Gap::Conflated { messages, bytes } => {
-                self.dropped(messages, bytes);
-            }
-            gap @ (Gap::Reconnected { .. } | Gap::SessionLost { .. }) => {
-                let after = std::mem::take(&mut self.after);
-                self.before = (self.before.0 + after.0, self.before.1 + after.1);
-                let joined = self
-                    .reconnected
-                    .as_mut()
-                    .is_some_and(|first| first.join(&gap));
-                if !joined {
-                    self.reconnected = Some(gap);
-                }
-            }
-        }
-    }
-
-    fn into_items(self) -> Items {
-        let dropped =
-            |(messages, bytes)| (messages > 0).then_some(Gap::Dropped { messages, bytes });
-        let marks = [dropped(self.before), self.reconnected, dropped(self.after)];
-        let gaps = marks.into_iter().flatten();
-        gaps.map(|gap| Item::One(Incoming::Gap(gap))).collect()
-    }
-}
-
-type Key = Arc<[u8]>;
-
-/// What a key and its message's place in the index cost; nothing for other policies.
-fn key_cost(key: &Option<Key>) -> usize {
-    key.as_ref()
-        .map_or(0, |key| key.len() + CONFLATE_OVERHEAD_BYTES)
-}
-
-/// Where in the queue the latest message of each key stands.
-#[derive(Default)]
-struct Conflation {
-    latest: HashMap<Key, u64>,
-    /// One for each place in the queue.
-    places: VecDeque<Place>,
-    /// How many places there were before the queue's front.
-    front: u64,
-    bytes: usize,
-}
-
-/// The key of a queued message, and what it replaced.
-struct Place {
-    key: Option<Key>,
-    messages: u64,
-    bytes: u64,
-}
-
-impl Place {
-    fn replaced(&mut self, bytes: u64) {
-        self.messages += 1;
-        self.bytes += bytes;
-    }
-}
-
-impl Conflation {
-    fn appended(&mut self, key: Option<Key>) {
-        self.bytes += key_cost(&key);
-        if let Some(key) = &key {
-            let place = self.front + self.places.len() as u64;
-            self.latest.insert(key.clone(), place);
-        }
-        self.places.push_back(Place {
-            key,
-            messages: 0,
-            bytes: 0,
-        });
-    }
-
-    fn index_of(&self, key: &Key) -> Option<usize> {
-        self.latest
-            .get(key)
-            .map(|place| (place - self.front) as usize)
-    }
-
-    /// The front goes to the receiver; returns the gap that stands before it.
-    fn popped(&mut self) -> Option<Gap> {
-        let place = self.places.pop_front()?;
-        self.bytes -= key_cost(&place.key);
-        if let Some(key) = &place.key
-            && self.latest.get(key) == Some(&self.front)
-        {
-            self.latest.remove(key);
-        }
-        self.front += 1;
-        let (messages, bytes) = (place.messages, place.bytes);
-        (messages > 0).then_some(Gap::Conflated { messages, bytes })
     }
 }

@@ -36,6 +36,8 @@ mod error;
 mod events;
 mod handshake;
 mod inbox;
+mod incoming;
+mod item;
 mod kernel;
 mod message;
 mod options;
@@ -43,9 +45,12 @@ mod outbox;
 mod proxy;
 mod pump;
 mod queue;
+mod receiver;
+mod sender;
 mod server;
 mod session;
 mod shared;
+mod sink;
 mod spill;
 mod stats;
 mod timers;
@@ -56,7 +61,7 @@ mod ws;
 pub use budget::Budget;
 pub use client::{Attempt, Client, Reconnect, Setup, connect};
 pub use connect_error::{ConnectError, ConnectPhase};
-pub use connection::{Batch, Connection, MessageSink, Receiver, Sender};
+pub use connection::Connection;
 pub use doctor::doctor;
 pub use error::{
     BoxError, Close, CloseCode, CloseReport, ConnectionError, DeliveryError, FlushError, SendError,
@@ -64,13 +69,17 @@ pub use error::{
 };
 pub use events::{Event, Events};
 pub use handshake::Rejection;
-pub use message::{Gap, Incoming, IncomingRef, IntoMessage, Message, MessageRef};
+pub use incoming::{Gap, Incoming, IncomingRef};
+pub use message::{IntoMessage, Message, MessageRef};
 pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};
+pub use receiver::{Batch, Receiver};
+pub use sender::Sender;
 pub use server::{PeerAddr, Server, ServerBuilder, ServerLimits, ServerStats, ShutdownReport};
 pub use session::{
     Undelivered,
     registry::{Principal, SessionLimits, Sessions},
 };
+pub use sink::MessageSink;
 pub use stats::{QueueStats, StallCause, StallStats, Stats};
 pub use tls::client_config_from_pem;
 pub use tokio_rustls::rustls;

@@ -1,12 +1,11 @@
-//! What travels: text or binary messages, and gaps where something is missing.
+//! Messages, text or binary, owned and borrowed.
 
 use bytes::Bytes;
-use std::{collections::VecDeque, fmt, ops::Range, sync::Arc, time::Duration};
+use std::{fmt, ops::Range};
 use unstall_proto::{self as proto, Kind, Seq};
 
 use crate::copying::copied;
 use crate::defaults::{MESSAGE_OVERHEAD_BYTES, PACKET_BUFFER_BYTES};
-use crate::error::ConnectionError;
 
 /// Payloads up to this many bytes live inside the [`Message`] itself.
 const SHORT_BYTES: usize = 64;
@@ -318,32 +317,6 @@ pub(crate) fn kind(text: bool) -> Kind {
     }
 }
 
-/// What [`recv`](crate::Receiver::recv) yields: a message, or the place where some are missing.
-#[derive(Clone, Debug)]
-pub enum Incoming {
-    /// A message, in the order in which the peer sent it.
-    Message(Message),
-    /// Here something is missing. Nothing goes missing without one.
-    Gap(Gap),
-}
-
-impl Incoming {
-    /// The message, if it is one.
-    pub fn into_message(self) -> Option<Message> {
-        match self {
-            Incoming::Message(message) => Some(message),
-            Incoming::Gap(_) => None,
-        }
-    }
-
-    pub(crate) fn cost(&self) -> usize {
-        match self {
-            Incoming::Message(message) => message.cost(),
-            Incoming::Gap(_) => MESSAGE_OVERHEAD_BYTES,
-        }
-    }
-}
-
 /// A received message, borrowed from the packet it came in: nothing is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageRef<'a> {
@@ -394,169 +367,9 @@ impl<'a> From<proto::MessageRef<'a>> for MessageRef<'a> {
     }
 }
 
-/// What a [`Batch`](crate::Batch) yields: a borrowed message, or the place where some are missing.
-#[derive(Clone, Copy, Debug)]
-pub enum IncomingRef<'a> {
-    /// A message, in the order in which the peer sent it.
-    Message(MessageRef<'a>),
-    /// Here something is missing. Nothing goes missing without one.
-    Gap(&'a Gap),
-}
-
-/// What is missing at a place in the received stream, and why.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Gap {
-    /// The connection was lost and made again. Whatever the peer sent in between is missing; a
-    /// plain WebSocket cannot say how much.
-    Reconnected {
-        /// Why the previous connection ended.
-        why: Arc<ConnectionError>,
-        /// From its end to the new connection.
-        away: Duration,
-    },
-    /// The session ended and could not be resumed; another one may follow. What the peer had
-    /// accepted for sending and this side did not receive is missing; the peer was given it back.
-    SessionLost {
-        /// Why it ended.
-        why: Arc<ConnectionError>,
-    },
-    /// The inbox was full and its policy dropped these messages here.
-    Dropped {
-        /// How many messages.
-        messages: u64,
-        /// Their payloads' bytes.
-        bytes: u64,
-    },
-    /// The inbox was full: the message after this gap replaced older ones with the same key.
-    Conflated {
-        /// How many messages were replaced.
-        messages: u64,
-        /// Their payloads' bytes.
-        bytes: u64,
-    },
-}
-
-impl Gap {
-    /// Takes in a gap that follows with nothing in between, where one can stand for both.
-    pub(crate) fn join(&mut self, next: &Gap) -> bool {
-        match (self, next) {
-            (
-                Gap::Dropped { messages, bytes },
-                Gap::Dropped {
-                    messages: more,
-                    bytes: more_bytes,
-                },
-            ) => {
-                *messages += more;
-                *bytes += more_bytes;
-            }
-            (Gap::Reconnected { away, .. }, Gap::Reconnected { away: more, .. }) => *away += *more,
-            (Gap::SessionLost { why }, Gap::SessionLost { why: latest }) => *why = latest.clone(),
-            _ => return false,
-        }
-        true
-    }
-}
-
-/// What has a place in a queue of received messages.
-#[derive(Debug)]
-pub(crate) enum Item {
-    One(Incoming),
-    /// Many messages, still encoded: the receiver cuts them.
-    Packet(proto::Batch),
-}
-
-impl Item {
-    pub(crate) fn messages(&self) -> u64 {
-        match self {
-            Item::One(incoming) => u64::from(matches!(incoming, Incoming::Message(_))),
-            Item::Packet(packet) => packet.remaining(),
-        }
-    }
-
-    /// What it costs in a queue.
-    pub(crate) fn cost(&self) -> usize {
-        match self {
-            Item::One(incoming) => incoming.cost(),
-            Item::Packet(packet) => packet_cost(packet),
-        }
-    }
-
-    /// The bytes of its payloads.
-    pub(crate) fn payload(&self) -> u64 {
-        match self {
-            Item::One(Incoming::Message(message)) => message.len() as u64,
-            Item::One(Incoming::Gap(_)) => 0,
-            Item::Packet(packet) => packet.payload(),
-        }
-    }
-}
-
-/// What the messages cost that are left of a packet.
-pub(crate) fn packet_cost(packet: &proto::Batch) -> usize {
-    packet.payload() as usize + packet.remaining() as usize * MESSAGE_OVERHEAD_BYTES
-}
-
-/// Received messages and gaps in order.
-pub(crate) type Items = VecDeque<Item>;
-
-/// The same one by one, for the policies that look at each.
-pub(crate) type Batch = VecDeque<Incoming>;
-
-pub(crate) fn unpacked(items: &mut Items) -> Batch {
-    let mut batch = Batch::with_capacity(items.len());
-    for item in items.drain(..) {
-        match item {
-            Item::One(incoming) => batch.push_back(incoming),
-            Item::Packet(mut packet) => {
-                let messages = std::iter::from_fn(|| Message::cut(&mut packet));
-                batch.extend(messages.map(Incoming::Message));
-            }
-        }
-    }
-    batch
-}
-
-pub(crate) fn count_messages(items: &Items) -> u64 {
-    items.iter().map(Item::messages).sum()
-}
-
-/// [`push_gap`] among items.
-pub(crate) fn push_gap_item(items: &mut Items, gap: Gap) -> bool {
-    if let Some(Item::One(Incoming::Gap(back))) = items.back_mut()
-        && back.join(&gap)
-    {
-        return false;
-    }
-    items.push_back(Item::One(Incoming::Gap(gap)));
-    true
-}
-
-/// Puts a gap at the back; `true` if it took a place of its own. However much goes missing while
-/// nobody reads, what stands for it stays small.
-pub(crate) fn push_gap(batch: &mut Batch, gap: Gap) -> bool {
-    if let Some(Incoming::Gap(back)) = batch.back_mut()
-        && back.join(&gap)
-    {
-        return false;
-    }
-    batch.push_back(Incoming::Gap(gap));
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn message_is_no_larger_than_its_queue_place_is_charged() {
-        assert!(
-            2 * size_of::<Item>() <= MESSAGE_OVERHEAD_BYTES,
-            "{}",
-            size_of::<Item>()
-        );
-    }
 
     #[test]
     fn short_messages_are_cut_alike_in_the_middle_of_a_packet_and_at_its_end() {

@@ -4,6 +4,7 @@ mod board;
 pub(crate) mod client;
 mod counting;
 mod ending;
+pub(crate) mod keeper;
 pub(crate) mod packets;
 pub(crate) mod registry;
 mod sending;
@@ -21,7 +22,8 @@ use unstall_proto::{EndReason, Seq, Wait};
 use crate::{
     error::ConnectionError,
     events::Event,
-    message::{Gap, Incoming, Item, Items, count_messages},
+    incoming::{Gap, Incoming},
+    item::{Item, Items, count_messages},
     outbox::Entry,
     queue,
     shared::{CloseRequest, Shared},

@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 
 use crate::{
     defaults::{IDLE_QUEUE_PLACES, SPILL_CHUNK_BYTES},
-    message::{Batch, Gap, Incoming, Message, push_gap},
+    incoming::{Gap, Incoming},
+    item::{Batch, push_gap},
+    message::Message,
     options::Spill,
 };
 

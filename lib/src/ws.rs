@@ -1,18 +1,20 @@
-//! The WebSocket engine: the one file that names tungstenite.
+//! The WebSocket engine: the one module that names tungstenite.
 //!
 //! Sockets that unstall opened drive tungstenite's context directly over readiness, which saves
 //! two waker registrations a message. A `WebSocketStream` that was adopted is driven through its
 //! `Stream` and `Sink`, because its buffers cannot be taken over.
 
+mod bridge;
 mod incoming;
 mod masking;
 mod outgoing;
 #[cfg(test)]
 mod tests;
+mod translate;
 
 use std::{
     any::Any,
-    io::{self, Read, Write},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -26,9 +28,7 @@ use tokio::{
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{
-        Error, Message as WsMessage,
-        error::{CapacityError, ProtocolError},
-        handshake,
+        Error, Message as WsMessage, handshake,
         protocol::{
             CloseFrame, Role, WebSocketConfig, WebSocketContext,
             frame::{Frame, coding::OpCode},
@@ -41,8 +41,10 @@ use crate::{
     error::{Close, CloseCode, ConnectionError},
     options::Options,
 };
+use bridge::{Bridge, Encoding};
 use incoming::{Front, Incoming};
 use outgoing::{CONTINUE, Outgoing, data};
+use translate::{engine_message, failure, fit, would_block_is_pending};
 use unstall_proto::Transmit;
 
 pub(crate) use incoming::Payload;
@@ -490,121 +492,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     pub(crate) fn bytes_written(&self) -> u64 {
         self.bytes_written
     }
-}
-
-/// A byte stream with the task that polls it, as tungstenite wants it. What is written only waits
-/// for the socket.
-struct Bridge<'a, 'b, S> {
-    io: &'a mut S,
-    cx: &'a mut Context<'b>,
-    read: &'a mut u64,
-    incoming: &'a mut Incoming,
-    outgoing: &'a mut Outgoing,
-}
-
-impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let incoming = &mut *self.incoming;
-        match incoming.poll_other(self.io, self.cx, self.read, buffer) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-}
-
-impl<S> Write for Bridge<'_, '_, S> {
-    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.outgoing.write(frames)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Stands for the socket while frames are only encoded: there is nothing to read.
-struct Encoding<'a>(&'a mut Outgoing);
-
-impl Read for Encoding<'_> {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-}
-
-impl Write for Encoding<'_> {
-    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.0.write(frames)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What tungstenite yields, checked by it.
-fn engine_message(message: WsMessage) -> Result<Received<'static>, Failure> {
-    let shared = |text, payload| {
-        let payload = Payload::Shared(payload);
-        Received::Message { text, payload }
-    };
-    Ok(match message {
-        WsMessage::Text(text) => shared(true, text.into()),
-        WsMessage::Binary(payload) => shared(false, payload),
-        WsMessage::Ping(_) => Received::Ping,
-        WsMessage::Pong(payload) => Received::Pong(payload),
-        WsMessage::Close(frame) => Received::Close(close(frame)),
-        WsMessage::Frame(_) => {
-            let why = "a raw frame where a message was due".to_owned();
-            return Err(Failure::Broken(ConnectionError::Protocol(why)));
-        }
-    })
-}
-
-fn would_block_is_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>> {
-    match result {
-        Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-        result => Poll::Ready(result),
-    }
-}
-
-/// A close reason has at most 123 bytes (RFC 6455 §5.5): cut at a character.
-fn fit(reason: &str) -> &str {
-    let mut end = reason.len().min(123);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    &reason[..end]
-}
-
-fn close(frame: Option<CloseFrame>) -> Close {
-    match frame {
-        Some(frame) => Close {
-            code: Some(CloseCode::received(frame.code.into())),
-            reason: frame.reason.as_str().to_owned(),
-        },
-        None => Close {
-            code: None,
-            reason: String::new(),
-        },
-    }
-}
-
-fn failure(error: Error) -> Failure {
-    Failure::Broken(match error {
-        Error::ConnectionClosed | Error::AlreadyClosed => return Failure::Closed,
-        Error::Protocol(ProtocolError::SendAfterClosing) => return Failure::Closed,
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-            ConnectionError::EndOfStream
-        }
-        Error::Protocol(error) => ConnectionError::Protocol(error.to_string()),
-        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-            ConnectionError::MessageTooLarge {
-                size,
-                limit: max_size,
-            }
-        }
-        Error::Utf8(_) => ConnectionError::InvalidText,
-        Error::Io(error) => ConnectionError::from(error),
-        error => ConnectionError::Protocol(error.to_string()),
-    })
 }

@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Away, Dialed, Dialer, Hook,
+    Hook,
+    away::Away,
     backoff::Life,
-    identity,
+    dialer::{Dialed, Dialer, identity},
     setup::{SetupFailure, set_up},
 };
 use crate::{
@@ -16,8 +17,9 @@ use crate::{
     session::{
         Link,
         client::{NotSpoken, Wanted},
+        keeper::Kept,
         packets::Packets,
-        registry::{Kept, over_packets},
+        registry::over_packets,
     },
     shared::Shared,
     transport::{Transport, Upgraded},

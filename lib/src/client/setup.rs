@@ -7,12 +7,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Away, Hook};
+use super::{Hook, away::Away};
 use crate::{
-    connection::{Receiver, Sender},
     error::{BoxError, ConnectionError, FlushError, SendError},
-    message::{Incoming, IntoMessage, Message},
+    incoming::Incoming,
+    message::{IntoMessage, Message},
     pump::{Ended, Pump, Traffic},
+    receiver::Receiver,
+    sender::Sender,
     shared::Shared,
 };
 

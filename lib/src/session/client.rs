@@ -11,7 +11,8 @@ use unstall_proto::{
 use super::{Link, random};
 use crate::{
     error::{CloseCode, ConnectionError},
-    message::{Gap, Incoming, Item, Items},
+    incoming::{Gap, Incoming},
+    item::{Item, Items},
     pump::{Ended, Reading},
     shared::Shared,
 };

@@ -11,7 +11,7 @@ use crate::{
     error::{Close, CloseCode, CloseReport, ConnectionError, SessionLoss},
     events::Event,
     inbox::End,
-    message::Gap,
+    incoming::Gap,
     shared::{CloseRequest, Shared},
 };
 

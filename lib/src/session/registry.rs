@@ -19,14 +19,17 @@ use tokio::{
 use tracing::Instrument;
 use unstall_proto::{Epoch, Hello, Rejection, Session, SessionId, Token, limits::MAX_PACKET};
 
-use super::{Link, counting::Held, packets::Packets, random};
+use super::{
+    Link,
+    counting::Held,
+    keeper::{Keeper, Kept, Newcomer},
+    random,
+};
 use crate::{
-    connection::{Connection, TaskGuard, span},
+    connection::{Connection, span},
     defaults,
-    error::{CloseCode, ConnectionError, SessionLoss},
-    events::Event,
+    error::{CloseCode, ConnectionError},
     options::Options,
-    pump::Pump,
     shared::{Identity, Shared},
     transport::{Transport, Upgraded},
     ws::Failure,
@@ -70,21 +73,6 @@ impl SessionLimits {
     pub fn bytes(mut self, bytes: usize) -> SessionLimits {
         self.bytes = bytes;
         self
-    }
-}
-
-/// A connection that has said HELLO for a session that exists.
-struct Newcomer {
-    hello: Hello,
-    ws: WebSocket<Transport>,
-    identity: Identity,
-    answer: oneshot::Sender<Result<(), Rejection>>,
-}
-
-impl Newcomer {
-    fn refuse(self, rejection: Rejection) {
-        let _ = self.answer.send(Err(rejection));
-        refuse(self.ws, rejection);
     }
 }
 
@@ -325,14 +313,19 @@ impl Registry {
         }
     }
 
-    fn set_detached(&self, id: &SessionId, shared: &Arc<Shared>, detached: Option<Instant>) {
+    pub(super) fn set_detached(
+        &self,
+        id: &SessionId,
+        shared: &Arc<Shared>,
+        detached: Option<Instant>,
+    ) {
         self.with_entry(id, shared, |entry| entry.detached = detached);
         if detached.is_some() {
             self.make_room(&mut self.entries.lock().unwrap(), 0);
         }
     }
 
-    fn remove(&self, id: &SessionId, shared: &Arc<Shared>) {
+    pub(super) fn remove(&self, id: &SessionId, shared: &Arc<Shared>) {
         let mut entries = self.entries.lock().unwrap();
         if entries
             .get(id)
@@ -432,7 +425,7 @@ async fn hand_over(
 }
 
 /// Tells the client why, beside.
-fn refuse(ws: WebSocket<Transport>, rejection: Rejection) -> Attached {
+pub(super) fn refuse(ws: WebSocket<Transport>, rejection: Rejection) -> Attached {
     let packet = Some(rejection.to_packet());
     dismiss(ws, packet, CloseCode::NORMAL, rejection.to_string());
     Attached::Refused(rejection)
@@ -453,143 +446,4 @@ fn dismiss(mut ws: WebSocket<Transport>, packet: Option<Bytes>, code: CloseCode,
     };
     // The connection holds its place among the server's until then.
     tokio::spawn(timeout(defaults::SERVER_REFUSAL_TIMEOUT, tell));
-}
-
-/// A session with its queues, to which everything comes back should its task vanish.
-pub(crate) struct Kept {
-    pub(crate) link: Link,
-    shared: Arc<Shared>,
-}
-
-impl Kept {
-    pub(crate) fn new(link: Link, shared: Arc<Shared>) -> Kept {
-        Kept { link, shared }
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.link.vanish(&self.shared);
-    }
-}
-
-/// The task of one session on a server.
-struct Keeper {
-    registry: Arc<Registry>,
-    id: SessionId,
-    newcomers: mpsc::Receiver<Box<Newcomer>>,
-    kept: Kept,
-    /// Dropped after `kept`, so that the last report has what comes back.
-    _guard: TaskGuard,
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.registry.remove(&self.id, &self.kept.shared);
-    }
-}
-
-/// What ended a wait.
-enum Next {
-    Connection(Box<WebSocket<Transport>>),
-    Detached,
-    /// The registry gave the session up.
-    Evicted,
-    Over,
-}
-
-impl Keeper {
-    async fn run(mut self: Box<Self>, ws: Box<WebSocket<Transport>>) {
-        let mut next = Next::Connection(ws);
-        loop {
-            next = match next {
-                Next::Connection(ws) => self.converse(*ws).await,
-                Next::Detached => self.wait().await,
-                Next::Evicted => {
-                    let why = ConnectionError::SessionLost(SessionLoss::Evicted);
-                    self.kept.link.give_up(why);
-                    Next::Over
-                }
-                Next::Over => break,
-            };
-        }
-        self.registry.remove(&self.id, &self.kept.shared);
-        self.newcomers.close();
-        while let Ok(newcomer) = self.newcomers.try_recv() {
-            newcomer.refuse(Rejection::Expired);
-        }
-        let Kept { link, shared } = &mut self.kept;
-        link.finish(shared).await;
-    }
-
-    /// Carries the session over one connection.
-    async fn converse(&mut self, ws: WebSocket<Transport>) -> Next {
-        let Kept { link, shared } = &mut self.kept;
-        self.registry.set_detached(&self.id, shared, None);
-        let mut pump = Pump::new(ws, shared.clone(), Packets(link));
-        let ended = loop {
-            tokio::select! {
-                biased;
-                newcomer = self.newcomers.recv() => {
-                    let Some(newcomer) = newcomer else { return Next::Evicted };
-                    // The older connection is dropped with its pump.
-                    match resume(pump.traffic().0, newcomer, shared) {
-                        Some(ws) => return Next::Connection(Box::new(ws)),
-                        None => continue,
-                    }
-                }
-                ended = pump.run() => break ended,
-            }
-        };
-        drop(pump);
-        link.detach(shared, Instant::now());
-        if link.is_over() {
-            return Next::Over;
-        }
-        let why = Arc::new(ended.why.unwrap_or(ConnectionError::EndOfStream));
-        shared
-            .events
-            .push(Event::Disconnected { why, in_flight: 0 });
-        Next::Detached
-    }
-
-    /// Waits for the client to come back.
-    async fn wait(&mut self) -> Next {
-        let Kept { link, shared } = &mut self.kept;
-        self.registry
-            .set_detached(&self.id, shared, Some(Instant::now()));
-        loop {
-            tokio::select! {
-                biased;
-                newcomer = self.newcomers.recv() => {
-                    let Some(newcomer) = newcomer else { return Next::Evicted };
-                    if let Some(ws) = resume(link, newcomer, shared) {
-                        return Next::Connection(Box::new(ws));
-                    }
-                }
-                () = link.serve_detached(shared) => return Next::Over,
-            }
-        }
-    }
-}
-
-/// Resumes the session on a new connection, or refuses it.
-fn resume(
-    link: &mut Link,
-    newcomer: Box<Newcomer>,
-    shared: &Shared,
-) -> Option<WebSocket<Transport>> {
-    match link.session().resume(&newcomer.hello, Token(random())) {
-        Ok(generation) => {
-            link.lose(shared, Instant::now());
-            link.attached(generation);
-            shared.set_identity(newcomer.identity);
-            let _ = newcomer.answer.send(Ok(()));
-            Some(newcomer.ws)
-        }
-        Err(rejection) => {
-            newcomer.refuse(rejection);
-            None
-        }
-    }
 }

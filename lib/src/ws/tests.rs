@@ -193,7 +193,7 @@ fn by_tungstenite(input: Vec<u8>, role: Role) -> Vec<String> {
                 Message::Binary(payload) => format!("binary {payload:?}"),
                 Message::Ping(_) => "ping".into(),
                 Message::Pong(payload) => format!("pong {payload:?}"),
-                Message::Close(frame) => format!("{:?}", super::close(frame)),
+                Message::Close(frame) => format!("{:?}", super::translate::close(frame)),
                 Message::Frame(_) => unreachable!(),
             }),
             Err(error) => {

@@ -1,0 +1,347 @@
+//! Dials, sets up, runs, and dials again.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::{Instant, sleep_until};
+use tracing::Instrument;
+
+use super::{
+    Attempt, Client, HeaderFn, Hook,
+    away::Away,
+    backoff::{Backoff, Life},
+    setup::{SetupFailure, set_up},
+};
+use crate::{
+    connect_error::ConnectError,
+    connection::{Connection, TaskGuard, span},
+    dial::{DialOptions, Target, dial},
+    error::{CloseCode, ConnectionError},
+    events::Event,
+    incoming::Gap,
+    options::Options,
+    proxy::Proxy,
+    pump::{Ended, Plain, Pump, Reading},
+    session::client::Wanted,
+    shared::{Identity, Shared},
+    stats::StallCause,
+    transport::{Transport, Upgraded},
+    ws::{Side, WebSocket},
+};
+
+/// Where waiting for a connection led.
+pub(super) enum Dialed {
+    Open(Box<Upgraded>),
+    /// Meanwhile it ended: close was requested, or the session is over.
+    Over,
+    Failed(Arc<ConnectError>),
+}
+
+pub(super) struct Dialer {
+    target: Target,
+    pub(super) dial_options: DialOptions,
+    pub(super) headers: HeaderMap,
+    pub(super) header_fn: Option<HeaderFn>,
+    pub(super) hook: Option<Hook>,
+    pub(super) options: Options,
+    pub(super) backoff: Option<Backoff>,
+    pub(super) attempt: Attempt,
+    pub(super) fresh_sessions: bool,
+    /// Connections in a row that carried no session, though it was agreed.
+    pub(super) refused: u32,
+    /// What the server wants waited before the next attempt.
+    pub(super) asked: Option<Duration>,
+    /// The next connection is plain, because HELLO was not answered; then sessions are offered
+    /// again.
+    pub(super) plain_once: bool,
+}
+
+impl Dialer {
+    pub(super) fn new(client: Client) -> Result<Dialer, ConnectError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in client.headers {
+            let header = |why: String| ConnectError::Header {
+                name: name.clone(),
+                why,
+            };
+            let parsed = HeaderName::try_from(&name).map_err(|error| header(error.to_string()))?;
+            let value = HeaderValue::try_from(value).map_err(|error| header(error.to_string()))?;
+            headers.append(parsed, value);
+        }
+        Ok(Dialer {
+            target: Target::parse(&client.url)?,
+            dial_options: DialOptions {
+                tls: client.tls,
+                proxy: client.proxy.as_deref().map(Proxy::parse).transpose()?,
+                subprotocols: client.subprotocols,
+                session: client.session,
+                connect_timeout: client.options.connect_timeout,
+            },
+            headers,
+            header_fn: client.header_fn,
+            hook: client.hook,
+            options: client.options,
+            backoff: client.reconnect.map(Backoff::new),
+            attempt: Attempt {
+                number: 1,
+                last_error: None,
+            },
+            fresh_sessions: client.fresh_sessions,
+            refused: 0,
+            asked: None,
+            plain_once: false,
+        })
+    }
+
+    pub(super) fn spawn(self, upgraded: Option<Box<Upgraded>>) -> Connection {
+        let identity = upgraded.as_deref().map(identity).unwrap_or_default();
+        let shared = Shared::new(self.options.clone(), identity);
+        let (connection, guard) = Connection::over(shared.clone());
+        let span = span(&shared);
+        tokio::spawn(Box::new(self).run(shared, upgraded, guard).instrument(span));
+        connection
+    }
+
+    pub(super) async fn dial(&mut self) -> Result<Upgraded, ConnectError> {
+        let made = self
+            .header_fn
+            .as_ref()
+            .map(|make| make(self.attempt.clone()));
+        let mut headers = self.headers.clone();
+        let headers = async move {
+            if let Some(made) = made {
+                headers.extend(made.await?);
+            }
+            Ok(headers)
+        };
+        let plain;
+        let options = match std::mem::take(&mut self.plain_once) {
+            false => &self.dial_options,
+            true => {
+                plain = DialOptions {
+                    session: Wanted::Never,
+                    ..self.dial_options.clone()
+                };
+                &plain
+            }
+        };
+        dial(&self.target, options, headers).await
+    }
+
+    /// From the first connection to the end of the last.
+    pub(super) async fn run(
+        mut self: Box<Self>,
+        shared: Arc<Shared>,
+        mut upgraded: Option<Box<Upgraded>>,
+        guard: TaskGuard,
+    ) {
+        let mut reading = Reading::new(&shared.options);
+        let mut lost: Option<(Arc<ConnectionError>, Instant)> = None;
+        loop {
+            let open = match upgraded.take() {
+                Some(upgraded) => upgraded,
+                // In boxes: an open connection does not hold the room that dialing takes.
+                None => match Box::pin(self.redial(&shared, Away::Plain(&mut reading))).await {
+                    Dialed::Open(upgraded) => upgraded,
+                    Dialed::Over => break Ended::requested(),
+                    Dialed::Failed(error) => {
+                        break Ended::because(ConnectionError::Reconnect(error));
+                    }
+                },
+            };
+            let identity = identity(&open);
+            if let Some(peer) = identity
+                .peer
+                .filter(|peer| shared.identity().peer != Some(*peer))
+            {
+                tracing::Span::current().record("peer", tracing::field::display(peer));
+            }
+            shared.set_identity(identity);
+            if let Some((why, since)) = lost.take() {
+                reading.mark(Gap::Reconnected {
+                    why,
+                    away: since.elapsed(),
+                });
+            }
+            if open.is_session() {
+                match Box::pin(self.run_session(open, &shared, &mut reading)).await {
+                    Some(next) => {
+                        upgraded = next;
+                        continue;
+                    }
+                    None => return drop(guard),
+                }
+            }
+            let started = Instant::now();
+            let ended = Box::pin(self.converse(open, &shared, &mut reading)).await;
+            let Some(why) = self.reason_to_reconnect(&ended) else {
+                break ended;
+            };
+            let life = Life {
+                lasted: started.elapsed(),
+                received_any: ended.received_any,
+                progressed: false,
+            };
+            lost = Some((self.lost(why, &ended, life, &shared), Instant::now()));
+        }
+        .finish(&shared, &mut reading)
+        .await;
+        drop(guard);
+    }
+
+    /// A connection that is to be made again has ended.
+    pub(super) fn lost(
+        &mut self,
+        why: ConnectionError,
+        ended: &Ended,
+        life: Life,
+        shared: &Shared,
+    ) -> Arc<ConnectionError> {
+        if let Some(backoff) = &mut self.backoff {
+            backoff.lived(life);
+        }
+        let why = Arc::new(why);
+        let in_flight = ended.in_flight;
+        shared.events.push(Event::Disconnected {
+            why: why.clone(),
+            in_flight,
+        });
+        why
+    }
+
+    /// Why to connect again after this end; `None` if it is the last.
+    fn reason_to_reconnect(&self, ended: &Ended) -> Option<ConnectionError> {
+        if self.backoff.is_none() || ended.requested {
+            return None;
+        }
+        match (&ended.why, &ended.peer) {
+            (Some(why), _) => why.is_retryable().then(|| why.clone()),
+            (None, Some(close)) if close.code == Some(CloseCode::NORMAL) => None,
+            (None, Some(close)) => Some(ConnectionError::ClosedByPeer(close.clone())),
+            (None, None) => Some(ConnectionError::EndOfStream),
+        }
+    }
+
+    /// Dials until it succeeds, with waits in between.
+    pub(super) async fn redial(&mut self, shared: &Shared, mut away: Away<'_>) -> Dialed {
+        shared
+            .meter
+            .wait(StallCause::Connecting, true, Instant::now());
+        self.attempt = Attempt {
+            number: 0,
+            last_error: None,
+        };
+        let dialed = loop {
+            let asked = self
+                .attempt
+                .last_error
+                .as_ref()
+                .and_then(|error| error.retry_after())
+                .or(self.asked.take());
+            let first = self.attempt.number == 0 && shared.meter.counters().connections == 0;
+            let wait = match &mut self.backoff {
+                Some(backoff) if !first => backoff.next(asked),
+                _ => Duration::ZERO,
+            };
+            self.attempt.number += 1;
+            let attempt = self.attempt.number;
+            if !first {
+                shared.events.push(Event::Reconnecting {
+                    attempt,
+                    after: wait,
+                });
+            }
+            let work = async {
+                sleep_until(Instant::now() + wait).await;
+                self.dial().await
+            };
+            match away.until(shared, work).await {
+                None => break Dialed::Over,
+                Some(Ok(upgraded)) => break Dialed::Open(Box::new(upgraded)),
+                Some(Err(error)) => {
+                    let why = Arc::new(error);
+                    shared.events.push(Event::AttemptFailed {
+                        attempt,
+                        why: why.clone(),
+                    });
+                    let more = self.backoff.as_ref().is_some_and(|it| it.allows(attempt));
+                    if !why.is_retryable() || !more {
+                        break Dialed::Failed(why);
+                    }
+                    self.attempt.last_error = Some(why);
+                }
+            }
+        };
+        // A session waits until its peer has agreed as well.
+        if let Away::Plain(_) = away {
+            shared
+                .meter
+                .wait(StallCause::Connecting, false, Instant::now());
+        }
+        dialed
+    }
+
+    /// One plain connection: the hook, if there is one, then everything else.
+    async fn converse(
+        &self,
+        open: Box<Upgraded>,
+        shared: &Arc<Shared>,
+        reading: &mut Reading,
+    ) -> Ended {
+        let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
+        match &self.hook {
+            None => {
+                Pump::new(ws, shared.clone(), Plain::new(reading))
+                    .run()
+                    .await
+            }
+            Some(hook) => Box::pin(self.begin(hook, ws, shared, reading)).await,
+        }
+    }
+
+    /// The same with a hook.
+    async fn begin(
+        &self,
+        hook: &Hook,
+        ws: WebSocket<Transport>,
+        shared: &Arc<Shared>,
+        reading: &mut Reading,
+    ) -> Ended {
+        let own = shared.for_setup();
+        let mut own_reading = Reading::new(&own.options);
+        let mut pump = Pump::new(ws, own.clone(), Plain::new(&mut own_reading));
+        let away = Away::Plain(&mut *reading);
+        let ended = match set_up(hook, &mut pump, &own, shared, away).await {
+            Ok(()) => {
+                reading.append(own.inbox.drain());
+                pump.rebind(shared.clone(), |plain| plain.continue_with(reading));
+                return pump.run().await;
+            }
+            Err(SetupFailure::Ended(ended)) => ended,
+            Err(SetupFailure::Failed(why)) => {
+                match shared.close_request() {
+                    Some(request) => own.request_close(request.code, &request.reason),
+                    None => own.request_close(CloseCode::GOING_AWAY, ""),
+                }
+                let mut ended = pump.run().await;
+                ended.requested = shared.is_closing();
+                ended.why = Some(why).filter(|_| !ended.requested);
+                ended
+            }
+        };
+        drop(pump);
+        reading.append(own.inbox.drain());
+        reading.append(own_reading.take_received());
+        ended
+    }
+}
+
+pub(super) fn identity(upgraded: &Upgraded) -> Identity {
+    Identity {
+        local: upgraded.local,
+        peer: upgraded.peer,
+        subprotocol: upgraded.subprotocol.clone(),
+        request: None,
+        response: upgraded.response.clone().map(Arc::new),
+    }
+}

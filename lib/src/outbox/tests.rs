@@ -1,0 +1,184 @@
+use super::*;
+use std::{future::Future, pin::pin};
+
+fn outbox(bytes: usize) -> Outbox {
+    Outbox::new(&Options::default().outbox_bytes(bytes))
+}
+
+fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn message(len: usize) -> Message {
+    Message::from(vec![0; len])
+}
+
+/// What the pump does with everything queued.
+fn write_all(outbox: &Outbox) -> Vec<Message> {
+    let mut batch = VecDeque::new();
+    let cx = Context::from_waker(Waker::noop());
+    let _ = outbox.take(&mut batch, None, Instant::now(), &cx);
+    let mut done = Done::default();
+    for entry in &batch {
+        done.add(entry.done());
+    }
+    outbox.done(done);
+    messages(batch)
+}
+
+#[test]
+fn spare_packets_take_no_more_than_the_queue_may_and_are_used_first() {
+    let spare = || std::iter::repeat_with(|| Records::with_capacity(PACKET_FILL));
+    let limited = Options::default().outbox_bytes(3 * PACKET_FILL);
+    let budgeted = Options::default().budget(Budget::new(1 << 20));
+    for (options, most) in [(limited, 3), (budgeted, 2)] {
+        let outbox = Outbox::new(&options);
+        for _ in 0..2 {
+            outbox.release(&Done::default(), spare());
+            assert_eq!(outbox.state.lock().unwrap().spare.len(), most);
+        }
+        assert!(outbox.push_short(false, &[7; 100]));
+        outbox.release(&Done::default(), spare());
+        assert_eq!(outbox.state.lock().unwrap().spare.len(), most - 1);
+        outbox.shrink();
+        assert_eq!(outbox.state.lock().unwrap().spare.len(), 0);
+    }
+}
+
+/// With a shared budget a later sender overtook one that waited for the budget.
+#[tokio::test]
+async fn waiting_senders_keep_their_order() {
+    let budget = Budget::new(0);
+    for options in [
+        Options::default().outbox_bytes(1000),
+        Options::default().budget(budget),
+    ] {
+        let outbox = Outbox::new(&options);
+        outbox.try_send(message(60_000)).ok();
+        outbox.try_send(message(700)).ok();
+        let filled = outbox.stats(Instant::now()).0.messages;
+        let mut large = pin!(outbox.send(message(10_000), None));
+        let mut small = pin!(outbox.send(Message::from("small"), None));
+        assert!(poll(large.as_mut()).is_pending());
+        assert!(poll(small.as_mut()).is_pending());
+        let refused = outbox.try_send(Message::from("later")).unwrap_err();
+        assert!(matches!(refused.reason, SendRefusal::Full));
+        assert_eq!(refused.message, Message::from("later"));
+        assert_eq!(write_all(&outbox).len(), filled);
+        assert!(poll(large.as_mut()).is_ready());
+        let mut order = write_all(&outbox);
+        assert!(poll(small.as_mut()).is_ready());
+        order.extend(write_all(&outbox));
+        assert_eq!(order, [message(10_000), Message::from("small")]);
+    }
+}
+
+#[tokio::test]
+async fn message_larger_than_the_outbox_is_taken_alone() {
+    let outbox = outbox(1000);
+    outbox.try_send(message(50_000)).unwrap();
+    assert!(outbox.try_send(message(0)).is_err());
+    write_all(&outbox);
+    outbox.try_send(message(0)).unwrap();
+    assert!(outbox.try_send(message(50_000)).is_err());
+    let mut large = pin!(outbox.send(message(50_000), None));
+    assert!(poll(large.as_mut()).is_pending());
+    write_all(&outbox);
+    assert!(poll(large.as_mut()).is_ready());
+}
+
+/// A flush counted messages that expired behind its place as if they were before it, and said
+/// "written" while nothing was.
+#[tokio::test]
+async fn flush_does_not_count_what_expires_behind_it() {
+    let outbox = outbox(1 << 20);
+    outbox.try_send(message(1)).unwrap();
+    outbox.try_send(message(2)).unwrap();
+    let mut flush = pin!(outbox.flush());
+    assert!(poll(flush.as_mut()).is_pending());
+    for _ in 0..5 {
+        outbox.send(message(3), Some(Duration::ZERO)).await.unwrap();
+    }
+    assert_eq!(outbox.expire(Instant::now() + Duration::from_secs(1)), 5);
+    assert!(poll(flush.as_mut()).is_pending(), "nothing was written");
+    assert_eq!(write_all(&outbox).len(), 2);
+    assert!(poll(flush.as_mut()).is_ready());
+}
+
+#[tokio::test]
+async fn flush_is_over_when_all_before_it_expired() {
+    let outbox = outbox(1 << 20);
+    outbox.send(message(3), Some(Duration::ZERO)).await.unwrap();
+    let mut flush = pin!(outbox.flush());
+    assert!(poll(flush.as_mut()).is_pending());
+    outbox.try_send(message(1)).unwrap();
+    assert_eq!(outbox.expire(Instant::now() + Duration::from_secs(1)), 1);
+    assert!(poll(flush.as_mut()).is_ready());
+}
+
+#[tokio::test]
+async fn senders_after_the_end_get_their_message_and_the_reason() {
+    let outbox = outbox(1000);
+    outbox.try_send(message(900)).unwrap();
+    let mut waiting: Vec<_> = (0..3)
+        .map(|len| Box::pin(outbox.send(message(len), None)))
+        .collect();
+    for waiting in &mut waiting {
+        assert!(poll(waiting.as_mut()).is_pending());
+    }
+    outbox.refuse(Arc::new(ConnectionError::EndOfStream));
+    for (len, waiting) in waiting.into_iter().enumerate() {
+        let error = waiting.await.unwrap_err();
+        assert_eq!(error.message, message(len));
+        assert!(matches!(error.reason, SendRefusal::Ended(_)));
+    }
+    let error = outbox.try_send(message(7)).unwrap_err();
+    assert_eq!(error.message, message(7));
+    assert!(matches!(error.reason, SendRefusal::Ended(_)));
+    assert_eq!(outbox.take_unsent(), [message(900)]);
+    assert_eq!(outbox.stats(Instant::now()).0.messages, 0);
+}
+
+/// The age started anew with the first message after the pump had taken a batch.
+#[tokio::test(start_paused = true)]
+async fn oldest_age_counts_what_is_in_the_pump_s_hands() {
+    let outbox = outbox(1 << 20);
+    let second = Duration::from_secs(1);
+    let age = || outbox.stats(Instant::now()).0.oldest;
+    assert_eq!(age(), None);
+    outbox.try_send(message(1)).unwrap();
+    tokio::time::advance(second).await;
+    let mut batch = VecDeque::new();
+    let cx = Context::from_waker(Waker::noop());
+    assert!(
+        outbox
+            .take(&mut batch, None, Instant::now(), &cx)
+            .is_ready()
+    );
+    outbox.try_send(message(2)).unwrap();
+    tokio::time::advance(second).await;
+    assert_eq!(age(), Some(2 * second));
+    outbox.put_back(batch);
+    assert_eq!(age(), Some(2 * second));
+    write_all(&outbox);
+    assert_eq!(age(), None);
+}
+
+/// With the budget used up by others, a sender whose own queue had been written waited for
+/// them all the same: a message over the free floor never went out.
+#[tokio::test]
+async fn used_up_budget_lets_an_empty_outbox_take_one_message() {
+    let budget = Budget::new(1 << 20);
+    let others = outbox_of(&budget);
+    others.try_send(message(1 << 20)).unwrap();
+    let own = outbox_of(&budget);
+    own.try_send(message(60_000)).unwrap();
+    let mut send = pin!(own.send(message(100_000), None));
+    assert!(poll(send.as_mut()).is_pending());
+    write_all(&own);
+    assert!(poll(send.as_mut()).is_ready());
+}
+
+fn outbox_of(budget: &Arc<Budget>) -> Outbox {
+    Outbox::new(&Options::default().budget(budget.clone()))
+}
