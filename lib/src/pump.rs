@@ -35,7 +35,7 @@ pub(crate) use flushing::Flushing;
 use liveness::Liveness;
 pub(crate) use plain::Plain;
 pub(crate) use reading::Reading;
-pub(crate) use turn::Turn;
+pub(crate) use turn::{Turn, TurnContext};
 
 /// How messages travel over a WebSocket: as they are, or in the packets of a session.
 pub(crate) trait Traffic {
@@ -43,25 +43,18 @@ pub(crate) trait Traffic {
     fn read<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
-        shared: &Shared,
-        counters: &mut Counters,
+        context: TurnContext<'_, '_>,
         unlimited: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
     ) -> Turn;
 
     /// Fills the write buffer and flushes it, until nothing is left, the socket is full, or the
     /// turn used up. `true`: there is more to do at once.
-    #[allow(clippy::too_many_arguments)]
     fn write<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
         flushing: &mut Flushing,
-        shared: &Shared,
-        counters: &mut Counters,
+        context: TurnContext<'_, '_>,
         open: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
     ) -> Result<bool, Failure>;
 
     /// Whether reading waits for the application.
@@ -309,14 +302,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         // After the peer's close frame only the end of the stream can follow.
         let unlimited = self.peer.is_some();
-        let turn = self.traffic.read(
-            &mut self.ws,
-            &self.shared,
-            &mut self.counters,
-            unlimited,
+        let context = TurnContext {
+            shared: &self.shared,
+            counters: &mut self.counters,
             cx,
             now,
-        );
+        };
+        let turn = self.traffic.read(&mut self.ws, context, unlimited);
         self.liveness
             .read(&self.ws, self.traffic.is_paused(), &self.shared, now);
         for pong in turn.pongs {
@@ -345,16 +337,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
                 now,
             )?;
         }
-        let (ws, flushing) = (&mut self.ws, &mut self.flushing);
-        let written = self.traffic.write(
-            ws,
-            flushing,
-            &self.shared,
-            &mut self.counters,
-            open,
+        let context = TurnContext {
+            shared: &self.shared,
+            counters: &mut self.counters,
             cx,
             now,
-        );
+        };
+        let (ws, flushing) = (&mut self.ws, &mut self.flushing);
+        let written = self.traffic.write(ws, flushing, context, open);
         match written {
             Err(Failure::Broken(why @ ConnectionError::Io(_))) => {
                 self.only_listen(why, now);

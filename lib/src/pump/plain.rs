@@ -1,15 +1,13 @@
 //! Messages as they are, for any WebSocket peer.
 
-use std::task::Context;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
 };
 
-use super::{Traffic, Turn, flushing::Flushing, reading::Reading, writing::Writing};
+use super::{Traffic, Turn, TurnContext, flushing::Flushing, reading::Reading, writing::Writing};
 use crate::{
     shared::{CloseRequest, Shared},
-    stats::Counters,
     ws::{Failure, WebSocket},
 };
 
@@ -39,29 +37,20 @@ impl Traffic for Plain<'_> {
     fn read<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
-        shared: &Shared,
-        counters: &mut Counters,
+        context: TurnContext<'_, '_>,
         unlimited: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
     ) -> Turn {
-        let turn = self.reading.turn(ws, shared, counters, unlimited, cx, now);
-        counters.spilled = self.reading.spilled();
-        turn
+        self.reading.turn(ws, context, unlimited)
     }
 
     fn write<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
         flushing: &mut Flushing,
-        shared: &Shared,
-        counters: &mut Counters,
+        context: TurnContext<'_, '_>,
         open: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
     ) -> Result<bool, Failure> {
-        self.writing
-            .turn(ws, flushing, shared, counters, open, cx, now)
+        self.writing.turn(ws, flushing, context, open)
     }
 
     fn is_paused(&self) -> bool {

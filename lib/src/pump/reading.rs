@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::Turn;
+use super::{Turn, TurnContext};
 use crate::{
     defaults::{IDLE_QUEUE_PLACES, PACKED_RECEIVED_BYTES, READ_TURN_BYTES},
     error::ConnectionError,
@@ -24,7 +24,7 @@ use crate::{
     options::{Options, Overflow, SpillFallback},
     shared::Shared,
     spill::{Progress, SpillFile},
-    stats::{Counters, StallCause},
+    stats::StallCause,
     ws::{Failure, Payload, WebSocket},
 };
 use unstall_proto::{Records, limits::PACKET_FILL};
@@ -102,13 +102,18 @@ impl Reading {
     pub(crate) fn turn<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
-        shared: &Shared,
-        counters: &mut Counters,
+        context: TurnContext<'_, '_>,
         unlimited: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
     ) -> Turn {
-        if let Err(why) = self.hand_over(shared, true, cx, now) {
+        let TurnContext {
+            shared,
+            counters,
+            cx,
+            now,
+        } = context;
+        let handed_over = self.hand_over(shared, true, cx, now);
+        counters.spilled = self.spilled();
+        if let Err(why) = handed_over {
             return Turn {
                 failure: Some(Failure::Broken(why)),
                 ..Turn::default()
@@ -135,6 +140,7 @@ impl Reading {
         if let Err(why) = self.hand_over(shared, true, cx, now) {
             turn.failure.get_or_insert(Failure::Broken(why));
         }
+        counters.spilled = self.spilled();
         turn
     }
 

@@ -3,13 +3,27 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
 use crate::{
     defaults::{MESSAGE_OVERHEAD_BYTES, READ_TURN_MESSAGES},
     error::Close,
+    shared::Shared,
+    stats::Counters,
     ws::{Failure, Payload, Received, WebSocket},
 };
+
+/// What a turn is done with and for: the queues and events of the handles, the pump's counters, its
+/// task and the time.
+pub(crate) struct TurnContext<'a, 'c> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) cx: &'a mut Context<'c>,
+    pub(crate) now: Instant,
+}
 
 /// What a turn of reading found beside messages.
 #[derive(Default)]

@@ -1,15 +1,12 @@
 //! From the outbox to the socket.
 
-use std::{
-    collections::VecDeque,
-    task::{Context, Poll},
-};
+use std::{collections::VecDeque, task::Poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
 };
 
-use super::flushing::Flushing;
+use super::{TurnContext, flushing::Flushing};
 use unstall_proto::{self as proto, Kind};
 
 use crate::{
@@ -51,17 +48,19 @@ pub(super) struct Writing {
 impl Writing {
     /// Fills the write buffer and flushes it, until the outbox is empty, the socket full, or the
     /// turn used up.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn turn<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
         flushing: &mut Flushing,
-        shared: &Shared,
-        counters: &mut Counters,
+        context: TurnContext<'_, '_>,
         open: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
     ) -> Result<bool, Failure> {
+        let TurnContext {
+            shared,
+            counters,
+            cx,
+            now,
+        } = context;
         let mut written = 0;
         self.held_until = None;
         loop {

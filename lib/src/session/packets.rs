@@ -1,7 +1,7 @@
 //! A session's packets over a WebSocket: the pump's other traffic.
 
 use bytes::Bytes;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -11,9 +11,8 @@ use super::{Link, ending::session_loss};
 use crate::{
     defaults::{READ_TURN_BYTES, WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
     error::ConnectionError,
-    pump::{Flushing, Traffic, Turn},
+    pump::{Flushing, Traffic, Turn, TurnContext},
     shared::{CloseRequest, Shared},
-    stats::Counters,
     ws::{Failure, WebSocket},
 };
 use unstall_proto::HandleError;
@@ -51,12 +50,15 @@ impl Traffic for Packets<'_> {
     fn read<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
-        shared: &Shared,
-        counters: &mut Counters,
+        context: TurnContext<'_, '_>,
         _unlimited: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
     ) -> Turn {
+        let TurnContext {
+            shared,
+            counters,
+            cx,
+            now,
+        } = context;
         let link = &mut *self.0;
         let before = link.received;
         let mut turn = Turn::read(ws, READ_TURN_BYTES, cx, |text, payload| {
@@ -80,12 +82,15 @@ impl Traffic for Packets<'_> {
         &mut self,
         ws: &mut WebSocket<S>,
         flushing: &mut Flushing,
-        shared: &Shared,
-        counters: &mut Counters,
+        context: TurnContext<'_, '_>,
         open: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
     ) -> Result<bool, Failure> {
+        let TurnContext {
+            shared,
+            counters,
+            cx,
+            now,
+        } = context;
         let link = &mut *self.0;
         let time = link.time(now);
         let mut written = 0;
