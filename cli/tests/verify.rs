@@ -187,7 +187,8 @@ fn plain_connections_that_are_refused_tell_what_is_missing() {
         number("delivered") + number("reported_undelivered")
     );
     assert!(number("reconnects") >= 1, "{json}");
-    let recovery = |name: &str| json[name].as_f64().unwrap();
+    // Null where everything had come before the cut.
+    let recovery = |name: &str| json[name].as_f64();
     assert!(
         recovery("recovery_ms_p50") <= recovery("recovery_ms_p99"),
         "{json}"
