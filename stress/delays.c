@@ -1,6 +1,6 @@
 /* Delays system calls at random, for LD_PRELOAD under tests: what takes an order of events for
- * granted fails. One call in 1000 / DELAY_PER_MILLE sleeps up to DELAY_MICROSECONDS before it, and
- * as many after it. */
+ * granted fails. Before DELAY_PER_MILLE in 1000 calls, and after as many, comes a sleep of up to
+ * DELAY_MICROSECONDS. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

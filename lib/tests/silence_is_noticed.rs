@@ -6,13 +6,13 @@ mod common;
 
 use common::{
     accept, client,
-    frames::{BINARY, Frame, PING, PONG, RawPeer, frame, listen},
+    frames::{BINARY, Frame, PING, PONG, RawPeer, frame, listen, listen_keeping},
     limit, plain,
     proxy::{Mode, Proxy},
     wait_for,
 };
 use std::time::{Duration, Instant};
-use tokio::{net::TcpSocket, time::sleep};
+use tokio::time::sleep;
 use unstall::{Connection, ConnectionError, Event, Options, StallCause};
 
 const PING_INTERVAL: Duration = Duration::from_millis(100);
@@ -41,11 +41,7 @@ async fn through_proxy(options: Options) -> (Connection, Connection, Proxy) {
 /// A client of the library's own engine before a raw server. The server's kernel keeps little, so
 /// that a ping does not wait long behind what the server has yet to read.
 async fn before_raw(options: Options) -> (Connection, RawPeer) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(128 << 10).unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = socket.listen(16).unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listen_keeping(128 << 10);
     let (client, raw) = tokio::join!(
         client(address, options).connect(),
         RawPeer::accept(&listener)

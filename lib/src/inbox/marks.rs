@@ -8,8 +8,8 @@ use crate::item::{Item, Items};
 #[derive(Default)]
 pub(super) struct Marks {
     /// Messages and bytes dropped before the last reconnect, and after it.
-    pub(super) before: (u64, u64),
-    pub(super) after: (u64, u64),
+    before: (u64, u64),
+    after: (u64, u64),
     reconnected: Option<Gap>,
 }
 

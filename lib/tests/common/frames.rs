@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 use unstall::tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -213,6 +213,16 @@ pub fn switching(head: &str, more: &str) -> String {
 
 pub async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// As [`listen`], with a kernel that keeps about so many received bytes of each connection.
+pub fn listen_keeping(bytes: u32) -> (TcpListener, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(bytes).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(4096).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }

@@ -18,6 +18,8 @@ use tokio::{
     time::Instant,
 };
 
+use super::frames::listen_keeping;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Forward,
@@ -49,11 +51,7 @@ impl Proxy {
     /// A proxy in front of `target`, for any number of connections. Its own buffers are small, so
     /// that what is not forwarded stays with the sender.
     pub async fn to(target: SocketAddr) -> Proxy {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(16 << 10).unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(4096).unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listen_keeping(16 << 10);
         let state = Arc::new(State {
             target,
             mode: Mutex::new(Mode::Forward),
