@@ -12,8 +12,10 @@ use http::HeaderMap;
 use tokio_rustls::rustls::ClientConfig;
 
 use crate::{
-    connect_error::ConnectError, connection::Connection, error::BoxError, options::Options,
-    session::client::Wanted,
+    dial::Wanted,
+    handles::Connection,
+    reports::{BoxError, ConnectError},
+    settings::Options,
 };
 
 pub use backoff::Reconnect;

@@ -1,7 +1,9 @@
 //! From a URL to an upgraded connection, under one deadline.
 
-pub(crate) mod exchange;
-pub(crate) mod target;
+mod exchange;
+pub(crate) mod proxy;
+mod target;
+pub(crate) mod tls;
 mod upgrade;
 
 use std::future::{Future, Ready, ready};
@@ -18,12 +20,21 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::ClientConfig;
 use tower_service::Service;
 
+pub(crate) use self::proxy::Proxy;
 pub(crate) use self::target::Target;
-use crate::connect_error::{ConnectError, ConnectPhase};
-use crate::proxy::Proxy;
-use crate::session::client::Wanted;
-use crate::transport::{Transport, Upgraded};
-use crate::{defaults, tls};
+use crate::defaults;
+use crate::reports::{ConnectError, ConnectPhase};
+use crate::ws::transport::{Transport, Upgraded};
+
+/// Whether a client wants a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// If the server agrees.
+    #[default]
+    Offered,
+    Required,
+    Never,
+}
 
 /// How to dial, beside where.
 #[derive(Debug, Clone)]
@@ -190,7 +201,7 @@ async fn connect_tls(
     target: &Target,
     options: &DialOptions,
 ) -> Result<Transport, ConnectError> {
-    crate::transport::set_options(&tcp);
+    crate::ws::transport::set_options(&tcp);
     let tls = tls::connect(options.tls.as_ref(), &target.host, tcp).await;
     tls.map_err(|source| ConnectError::Tls {
         host: target.host.clone(),

@@ -22,65 +22,39 @@
 //! To acknowledge less than everything, note [`Receiver::position`] after a message and give it to
 //! [`Receiver::acknowledge_to`] once all up to that message are done.
 
-#[cfg(feature = "axum")]
-pub mod axum;
-mod budget;
 mod client;
-mod connect_error;
-mod connection;
-mod copying;
 pub mod defaults;
 mod dial;
 pub mod doctor;
-mod error;
-mod events;
-mod handshake;
-mod inbox;
-mod incoming;
-mod item;
+mod handles;
 mod kernel;
-mod message;
-mod options;
-mod outbox;
-mod proxy;
+mod messages;
 mod pump;
-mod queue;
-mod receiver;
-mod sender;
+mod queues;
+mod reports;
 mod server;
 mod session;
-mod shared;
-mod sink;
-mod spill;
-mod stats;
-mod timers;
-mod tls;
-mod transport;
+mod settings;
 mod ws;
 
-pub use budget::Budget;
 pub use client::{Attempt, Client, Reconnect, Setup, connect};
-pub use connect_error::{ConnectError, ConnectPhase};
-pub use connection::Connection;
+pub use dial::tls::client_config_from_pem;
 pub use doctor::doctor;
-pub use error::{
-    BoxError, Close, CloseCode, CloseReport, ConnectionError, DeliveryError, FlushError, SendError,
-    SendRefusal, SessionLoss, TrySendError,
+pub use handles::{Batch, Connection, MessageSink, Receiver, Sender};
+pub use messages::{
+    CloseReport, Gap, Incoming, IncomingRef, IntoMessage, Message, MessageRef, SendError,
+    SendRefusal, TrySendError, Undelivered,
 };
-pub use events::{Event, Events};
-pub use handshake::Rejection;
-pub use incoming::{Gap, Incoming, IncomingRef};
-pub use message::{IntoMessage, Message, MessageRef};
-pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};
-pub use receiver::{Batch, Receiver};
-pub use sender::Sender;
-pub use server::{PeerAddr, Server, ServerBuilder, ServerLimits, ServerStats, ShutdownReport};
-pub use session::{
-    Undelivered,
-    registry::{Principal, SessionLimits, Sessions},
+pub use reports::{
+    BoxError, Close, CloseCode, ConnectError, ConnectPhase, ConnectionError, DeliveryError, Event,
+    Events, FlushError, QueueStats, SessionLoss, StallCause, StallStats, Stats,
 };
-pub use sink::MessageSink;
-pub use stats::{QueueStats, StallCause, StallStats, Stats};
-pub use tls::client_config_from_pem;
+#[cfg(feature = "axum")]
+pub use server::axum;
+pub use server::{
+    PeerAddr, Principal, Rejection, Server, ServerBuilder, ServerLimits, ServerStats,
+    SessionLimits, Sessions, ShutdownReport,
+};
+pub use settings::{Budget, KeyFn, Options, Overflow, Spill, SpillFallback};
 pub use tokio_rustls::rustls;
 pub use tokio_tungstenite;

@@ -3,10 +3,12 @@
 //! Each turn reads, writes and looks at the clock, each on its own readiness and each with a share
 //! of the turn. Nothing that the application does can block it.
 
+mod alarm;
 mod flushing;
 mod liveness;
 mod plain;
 mod reading;
+mod start;
 mod turn;
 mod writing;
 
@@ -23,14 +25,13 @@ use tokio::{
 
 use crate::{
     defaults::LINGER,
-    error::{Close, CloseCode, CloseReport, ConnectionError},
-    events::Event,
-    shared::{CloseRequest, Shared},
-    stats::{Counters, StallCause},
-    timers::Alarm,
+    handles::{CloseRequest, Shared},
+    messages::CloseReport,
+    reports::{Close, CloseCode, ConnectionError, Counters, Event, StallCause},
     ws::{Failure, WebSocket},
 };
 
+pub(crate) use alarm::Alarm;
 pub(crate) use flushing::Flushing;
 use liveness::Liveness;
 pub(crate) use plain::Plain;

@@ -1,10 +1,15 @@
 //! A WebSocket server: accepts, checks, limits and shuts down.
 
 mod admit;
+#[cfg(feature = "axum")]
+pub mod axum;
 mod builder;
+pub(crate) mod handshake;
+mod keeper;
 mod listen;
 mod open;
 mod queue;
+pub(crate) mod registry;
 mod stats;
 
 use std::future::Future;
@@ -17,17 +22,24 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::net::ToSocketAddrs;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use crate::connection::{self, Connection};
-use crate::defaults;
+use crate::{
+    defaults,
+    handles::{Connection, Identity, span},
+    settings::Options,
+    ws::{Side, WebSocket, transport::Upgraded},
+};
 
 use admit::Admission;
 use builder::Config;
 pub use builder::{PeerAddr, ServerBuilder, ServerLimits};
+pub use handshake::Rejection;
 use open::{Control, Open};
 use queue::Queue;
+pub use registry::{Principal, SessionLimits, Sessions};
 use stats::Counters;
 pub use stats::ServerStats;
 
@@ -188,7 +200,7 @@ impl Server {
         let state = self.state();
         while let Some((connection, slot)) = state.queue.pop().await {
             let (handler, counted, place) = (handler.clone(), state.clone(), slot.id());
-            let span = connection::span(connection.shared());
+            let span = span(connection.shared());
             let run = async move {
                 // The place is free again when socket and handler both have ended.
                 let _slot = slot;
@@ -245,4 +257,26 @@ impl Server {
             .counters
             .snapshot(state.open.len(), state.admission.handshaking())
     }
+}
+
+/// The server's side of an upgrade, and the means to abort its task and so drop the socket.
+fn start_plain(
+    upgraded: Upgraded,
+    request: http::Request<()>,
+    options: Options,
+) -> (Connection, AbortHandle) {
+    let identity = Identity {
+        local: upgraded.local,
+        peer: upgraded.peer,
+        subprotocol: upgraded.subprotocol,
+        request: Some(Arc::new(handshake::apart(request))),
+        response: None,
+    };
+    let ws = WebSocket::new(
+        upgraded.transport,
+        upgraded.leftover,
+        Side::Server,
+        &options,
+    );
+    Connection::start(ws, options, identity)
 }

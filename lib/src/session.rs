@@ -1,12 +1,10 @@
 //! A session joined to its connections, which it outlives.
 
-mod board;
 pub(crate) mod client;
 mod counting;
 mod ending;
-pub(crate) mod keeper;
-pub(crate) mod packets;
-pub(crate) mod registry;
+mod kept;
+mod packets;
 mod sending;
 
 use std::{
@@ -20,19 +18,20 @@ use unstall_proto as proto;
 use unstall_proto::{EndReason, Seq, Wait};
 
 use crate::{
-    error::ConnectionError,
-    events::Event,
-    incoming::{Gap, Incoming},
-    item::{Item, Items, count_messages},
-    outbox::Entry,
-    queue,
-    shared::{CloseRequest, Shared},
-    stats::StallCause,
+    handles::{CloseRequest, Shared},
+    messages::{Gap, Incoming},
+    queues::{
+        items::{Item, Items, count_messages},
+        outbox::Entry,
+        queue,
+    },
+    reports::{ConnectionError, Event, StallCause},
 };
 
-pub(crate) use board::Board;
-pub use board::Undelivered;
-use counting::{Ends, HandedOver, Held, Unacknowledged};
+pub(crate) use counting::Held;
+use counting::{Ends, HandedOver, Unacknowledged};
+pub(crate) use kept::Kept;
+pub(crate) use packets::{Packets, over_packets};
 
 /// A session and what lies between it and the queues of the application.
 pub(crate) struct Link {
@@ -110,6 +109,11 @@ impl Link {
             held: Held::default(),
             held_back: false,
         }
+    }
+
+    /// Counts what it holds among that of other sessions.
+    pub(crate) fn hold(&mut self, held: Held) {
+        self.held = held;
     }
 
     /// A fresh session begins with other queues.
@@ -334,7 +338,7 @@ impl Link {
 
     /// Serves the application while there is no connection. Resolves when the session is over.
     pub(crate) async fn serve_detached(&mut self, shared: &Shared) {
-        let mut alarm = crate::timers::Alarm::default();
+        let mut alarm = crate::pump::Alarm::default();
         std::future::poll_fn(|cx| {
             loop {
                 let now = Instant::now();

@@ -5,12 +5,14 @@
 //! `Stream` and `Sink`, because its buffers cannot be taken over.
 
 mod bridge;
+pub(crate) mod headers;
 mod incoming;
 mod masking;
 mod outgoing;
 #[cfg(test)]
 mod tests;
 mod translate;
+pub(crate) mod transport;
 
 use std::{
     any::Any,
@@ -38,8 +40,8 @@ use tokio_tungstenite::{
 
 use crate::{
     defaults::{CONTROL_BACKLOG_BYTES, CONTROL_FRAME_BYTES},
-    error::{Close, CloseCode, ConnectionError},
-    options::Options,
+    reports::{Close, CloseCode, ConnectionError},
+    settings::Options,
 };
 use bridge::{Bridge, Encoding};
 use incoming::{Front, Incoming};

@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    defaults::EXPIRY_INTERVAL, events::Event, pump::Reading, session::Link, shared::Shared,
+    defaults::EXPIRY_INTERVAL, handles::Shared, pump::Reading, reports::Event, session::Link,
 };
 
 /// What goes on being served while there is no connection.

@@ -13,20 +13,16 @@ use super::{
     setup::{SetupFailure, set_up},
 };
 use crate::{
-    connect_error::ConnectError,
-    connection::{Connection, TaskGuard, span},
-    dial::{DialOptions, Target, dial},
-    error::{CloseCode, ConnectionError},
-    events::Event,
-    incoming::Gap,
-    options::Options,
-    proxy::Proxy,
+    dial::{DialOptions, Target, Wanted, dial, proxy::Proxy},
+    handles::{Connection, Identity, Shared, TaskGuard, span},
+    messages::Gap,
     pump::{Ended, Plain, Pump, Reading},
-    session::client::Wanted,
-    shared::{Identity, Shared},
-    stats::StallCause,
-    transport::{Transport, Upgraded},
-    ws::{Side, WebSocket},
+    reports::{CloseCode, ConnectError, ConnectionError, Event, StallCause},
+    settings::Options,
+    ws::{
+        Side, WebSocket,
+        transport::{Transport, Upgraded},
+    },
 };
 
 /// Where waiting for a connection led.

@@ -12,18 +12,15 @@ use super::{
     setup::{SetupFailure, set_up},
 };
 use crate::{
-    error::{ConnectionError, SessionLoss},
+    dial::Wanted,
+    handles::Shared,
     pump::{Ended, Pump, Reading},
-    session::{
-        Link,
-        client::{NotSpoken, Wanted},
-        keeper::Kept,
-        packets::Packets,
-        registry::over_packets,
+    reports::{ConnectionError, SessionLoss},
+    session::{Kept, Link, Packets, client::NotSpoken, over_packets},
+    ws::{
+        Side, WebSocket,
+        transport::{Transport, Upgraded},
     },
-    shared::Shared,
-    transport::{Transport, Upgraded},
-    ws::{Side, WebSocket},
 };
 
 impl Dialer {

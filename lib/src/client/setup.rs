@@ -9,13 +9,10 @@ use tokio::{
 
 use super::{Hook, away::Away};
 use crate::{
-    error::{BoxError, ConnectionError, FlushError, SendError},
-    incoming::Incoming,
-    message::{IntoMessage, Message},
+    handles::{Receiver, Sender, Shared},
+    messages::{Incoming, IntoMessage, Message, SendError},
     pump::{Ended, Pump, Traffic},
-    receiver::Receiver,
-    sender::Sender,
-    shared::Shared,
+    reports::{BoxError, ConnectionError, FlushError},
 };
 
 /// What the `on_connect` hook speaks through: the new connection, before anything queued.

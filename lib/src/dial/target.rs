@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::connect_error::ConnectError;
+use crate::reports::ConnectError;
 
 /// Where to dial and what to ask for.
 #[derive(Debug, Clone)]

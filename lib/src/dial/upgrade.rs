@@ -7,11 +7,11 @@ use http_body_util::Empty;
 use super::DialOptions;
 use super::exchange::{Answer, exchange};
 use super::target::Target;
-use crate::connect_error::{self, ConnectError};
-use crate::handshake::has_token;
-use crate::session::client::Wanted;
-use crate::transport::{Transport, Upgraded};
+use crate::dial::Wanted;
+use crate::reports::{ConnectError, connect_error};
 use crate::ws;
+use crate::ws::headers::has_token;
+use crate::ws::transport::{Transport, Upgraded};
 use unstall_proto::SUBPROTOCOL;
 
 /// Headers that the handshake sets itself.
@@ -94,7 +94,7 @@ pub(super) async fn upgrade(
             location: text(head.headers(), header::LOCATION).map(str::to_owned),
         }),
         Ok(Answer::Switched(mut head, transport, leftover)) => {
-            *head.headers_mut() = crate::handshake::headers_apart(head.headers());
+            *head.headers_mut() = crate::ws::headers::headers_apart(head.headers());
             let subprotocol = check(&head, &offer, &key, host)?;
             let (peer, local) = (transport.peer(), transport.local());
             Ok(Upgraded {

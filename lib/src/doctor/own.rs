@@ -3,18 +3,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::{Doctor, Finding};
-use crate::shared::Shared;
-use crate::stats::StallStats;
+use crate::handles::{Shared, register};
+use crate::reports::StallStats;
 
 /// Time between the two looks: the least that accusations need.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-
-/// The connections of this process that may still be alive.
-static CONNECTIONS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
 /// What holds up one connection of this library, seen from the inside and by
 /// the kernel.
@@ -79,28 +75,9 @@ pub async fn doctor() -> Vec<Diagnosis> {
             findings = judged.unwrap_or_default();
         }
     }
-    let own = connections();
+    let own = register::living();
     own.iter()
         .map(|shared| diagnose(shared, &findings))
-        .collect()
-}
-
-/// Lets [`doctor`] find a connection for as long as it lives.
-pub(crate) fn register(connection: &Arc<Shared>) {
-    let mut connections = CONNECTIONS.lock().unwrap();
-    // Swept when the list would grow: a constant share of the work.
-    if connections.len() == connections.capacity() {
-        connections.retain(|connection| connection.strong_count() > 0);
-    }
-    connections.push(Arc::downgrade(connection));
-}
-
-fn connections() -> Vec<Arc<Shared>> {
-    CONNECTIONS
-        .lock()
-        .unwrap()
-        .iter()
-        .filter_map(Weak::upgrade)
         .collect()
 }
 
@@ -135,7 +112,7 @@ mod tests {
 
     use super::*;
     use crate::doctor::Verdict;
-    use crate::shared::Identity;
+    use crate::handles::Identity;
     use crate::{Options, StallCause};
 
     #[tokio::test]
@@ -151,7 +128,7 @@ mod tests {
             ..Identity::default()
         };
         let shared = Shared::new(Options::default(), identity);
-        register(&shared);
+        register::add(&shared);
         let now = tokio::time::Instant::now();
         shared
             .meter

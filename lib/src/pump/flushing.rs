@@ -7,8 +7,8 @@ use tokio::{
 };
 
 use crate::{
-    shared::Shared,
-    stats::StallCause,
+    handles::Shared,
+    reports::StallCause,
     ws::{Failure, WebSocket},
 };
 

@@ -11,10 +11,9 @@ use tokio::{
 use super::{Traffic, flushing::Flushing};
 use crate::{
     defaults::{KERNEL_CHECK_INTERVAL, WRITE_TIMEOUT_BLIND},
-    error::ConnectionError,
+    handles::Shared,
     kernel::{self, TcpAccount},
-    shared::Shared,
-    stats::StallCause,
+    reports::{ConnectionError, StallCause},
     ws::{Failure, WebSocket},
 };
 
@@ -214,7 +213,7 @@ mod tests {
         let mut now = Instant::now();
         let shared = Shared::new(
             crate::Options::default(),
-            crate::shared::Identity::default(),
+            crate::handles::Identity::default(),
         );
         let mut liveness = Liveness::new(&shared, now);
         liveness.asked = Some(now);

@@ -7,7 +7,7 @@ use tokio::{
 
 use super::{Traffic, Turn, TurnContext, flushing::Flushing, reading::Reading, writing::Writing};
 use crate::{
-    shared::{CloseRequest, Shared},
+    handles::{CloseRequest, Shared},
     ws::{Failure, WebSocket},
 };
 

@@ -16,15 +16,14 @@ use tokio::{
 use super::{Turn, TurnContext};
 use crate::{
     defaults::{IDLE_QUEUE_PLACES, PACKED_RECEIVED_BYTES, READ_TURN_BYTES},
-    error::ConnectionError,
-    events::Event,
-    incoming::{Gap, Incoming},
-    item::{Item, Items, unpacked},
-    message::{Message, kind},
-    options::{Options, Overflow, SpillFallback},
-    shared::Shared,
-    spill::{Progress, SpillFile},
-    stats::StallCause,
+    handles::Shared,
+    messages::{Gap, Incoming, Message, kind},
+    queues::{
+        items::{Item, Items, unpacked},
+        spill::{Progress, SpillFile},
+    },
+    reports::{ConnectionError, Event, StallCause},
+    settings::{Options, Overflow, SpillFallback},
     ws::{Failure, Payload, WebSocket},
 };
 use unstall_proto::{Records, limits::PACKET_FILL};

@@ -10,9 +10,8 @@ use tokio::{
 
 use crate::{
     defaults::{MESSAGE_OVERHEAD_BYTES, READ_TURN_MESSAGES},
-    error::Close,
-    shared::Shared,
-    stats::Counters,
+    handles::Shared,
+    reports::{Close, Counters},
     ws::{Failure, Payload, Received, WebSocket},
 };
 

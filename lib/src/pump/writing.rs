@@ -11,10 +11,9 @@ use unstall_proto::{self as proto, Kind};
 
 use crate::{
     defaults::{WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
-    events::Event,
-    outbox::{Done, Entry, Packed},
-    shared::Shared,
-    stats::Counters,
+    handles::Shared,
+    queues::outbox::{Done, Entry, Packed},
+    reports::{Counters, Event},
     ws::{Failure, WebSocket},
 };
 

@@ -27,12 +27,12 @@ use super::State;
 use super::builder::{Config, PeerAddr, ServerLimits};
 use super::open::{Open, Slot};
 use super::stats::{Counter, Counters};
-use crate::connection::Connection;
-use crate::error::ConnectionError;
-use crate::handshake::{self, Agreement, Rejection};
-use crate::session::registry::Attached;
-use crate::transport::{Held, Transport, Upgraded};
-use crate::{defaults, tls};
+use crate::handles::Connection;
+use crate::reports::ConnectionError;
+use crate::server::handshake::{self, Agreement, Rejection};
+use crate::server::registry::Attached;
+use crate::ws::transport::{Held, Transport, Upgraded};
+use crate::{defaults, dial::tls};
 
 /// Who may come in: the limits of connections, of handshakes, and of refusals being told.
 #[derive(Debug)]
@@ -154,11 +154,7 @@ pub(super) async fn open(tcp: TcpStream, peer: SocketAddr, entry: Entry, state: 
             let options = config.options.clone();
             let sessions = config.sessions.as_ref().filter(|_| upgraded.is_session());
             let started = match sessions {
-                None => Some(Connection::start_server(
-                    upgraded,
-                    accepted.request,
-                    options,
-                )),
+                None => Some(super::start_plain(upgraded, accepted.request, options)),
                 Some(sessions) => {
                     let attach = sessions.0.attach(upgraded, accepted.request, &options);
                     attached(timeout_at(deadline, attach).await, peer, counters)
@@ -215,7 +211,7 @@ async fn secure(tcp: TcpStream, config: &Config) -> io::Result<Transport> {
     match &config.tls {
         None => Ok(Transport::tcp_stream(tcp)),
         Some(tls) => {
-            crate::transport::set_options(&tcp);
+            crate::ws::transport::set_options(&tcp);
             tls::accept(tls.clone(), tcp).await
         }
     }

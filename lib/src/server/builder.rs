@@ -15,12 +15,12 @@ use tokio_rustls::rustls::ServerConfig;
 use super::Server;
 use unstall_proto::SUBPROTOCOL;
 
-use crate::budget::Budget;
 use crate::defaults;
-use crate::handshake::Rejection;
-use crate::options::Options;
-use crate::session::registry::{SessionLimits, Sessions};
-use crate::tls;
+use crate::dial::tls;
+use crate::server::handshake::Rejection;
+use crate::server::registry::{SessionLimits, Sessions};
+use crate::settings::Budget;
+use crate::settings::Options;
 
 /// The limits of a server. Start from `ServerLimits::default()` and set what differs.
 #[derive(Debug, Clone)]

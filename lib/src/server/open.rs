@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::AbortHandle;
 
-use crate::connection::Connection;
-use crate::error::CloseCode;
-use crate::shared::Shared;
+use crate::handles::Connection;
+use crate::handles::Shared;
+use crate::reports::CloseCode;
 
 /// Every place that is taken: by a handshake, by an open connection, by a handler that outlives
 /// its socket.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use super::open::Slot;
-use crate::connection::Connection;
+use crate::handles::Connection;
 
 type Waiting = (Connection, Arc<Slot>);
 

@@ -10,22 +10,12 @@ use unstall_proto::{
 
 use super::{Link, random};
 use crate::{
-    error::{CloseCode, ConnectionError},
-    incoming::{Gap, Incoming},
-    item::{Item, Items},
+    handles::Shared,
+    messages::{Gap, Incoming},
     pump::{Ended, Reading},
-    shared::Shared,
+    queues::items::{Item, Items},
+    reports::{CloseCode, ConnectionError},
 };
-
-/// Whether a client wants a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// If the server agrees.
-    #[default]
-    Offered,
-    Required,
-    Never,
-}
 
 /// A server agreed to `unstall.v1` and does not answer HELLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +135,7 @@ fn bound_carried(received: &mut Items, limit: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Message;
+    use crate::messages::Message;
 
     #[test]
     fn what_lost_sessions_leave_to_a_reader_that_does_not_read_is_bounded_and_counted() {

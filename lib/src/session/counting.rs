@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::queue;
+use crate::queues::queue;
 use unstall_proto::{Batch, Position, Seq};
 
 /// Packets that were handed over, until the application has taken their messages.

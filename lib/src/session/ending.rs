@@ -8,11 +8,10 @@ use unstall_proto::EndReason;
 
 use super::Link;
 use crate::{
-    error::{Close, CloseCode, CloseReport, ConnectionError, SessionLoss},
-    events::Event,
-    inbox::End,
-    incoming::Gap,
-    shared::{CloseRequest, Shared},
+    handles::{CloseRequest, Shared},
+    messages::{CloseReport, Gap},
+    queues::inbox::End,
+    reports::{Close, CloseCode, ConnectionError, Event, SessionLoss},
 };
 
 impl Link {

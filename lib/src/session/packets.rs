@@ -10,12 +10,16 @@ use tokio::{
 use super::{Link, ending::session_loss};
 use crate::{
     defaults::{READ_TURN_BYTES, WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
-    error::ConnectionError,
+    handles::{CloseRequest, Shared},
     pump::{Flushing, Traffic, Turn, TurnContext},
-    shared::{CloseRequest, Shared},
-    ws::{Failure, WebSocket},
+    reports::ConnectionError,
+    settings::Options,
+    ws::{
+        Failure, Side, WebSocket,
+        transport::{Transport, Upgraded},
+    },
 };
-use unstall_proto::HandleError;
+use unstall_proto::{HandleError, limits::MAX_PACKET};
 
 pub(crate) struct Packets<'l>(pub(crate) &'l mut Link);
 
@@ -163,4 +167,17 @@ impl Traffic for Packets<'_> {
     fn abandon(&mut self, _: &Shared) -> u64 {
         0
     }
+}
+
+/// A session's packets are bounded by the protocol, and never cut into frames.
+pub(crate) fn over_packets(
+    upgraded: Upgraded,
+    side: Side,
+    options: &Options,
+) -> WebSocket<Transport> {
+    let packets = options
+        .clone()
+        .max_message_bytes(MAX_PACKET)
+        .fragment_bytes(MAX_PACKET);
+    WebSocket::new(upgraded.transport, upgraded.leftover, side, &packets)
 }

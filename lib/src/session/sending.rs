@@ -5,14 +5,16 @@ use std::task::Context;
 use tokio::time::Instant;
 use unstall_proto::{Fate, Kind, SendError};
 
-use super::{Link, Undelivered};
+use super::Link;
 use crate::{
     defaults::{REPLAY_BYTES, SESSION_FLOOR_BYTES, WRITE_TURN_BYTES},
-    events::Event,
-    message::Message,
-    outbox::{Done, Entry},
-    queue,
-    shared::Shared,
+    handles::Shared,
+    messages::{Message, Undelivered},
+    queues::{
+        outbox::{Done, Entry},
+        queue,
+    },
+    reports::Event,
 };
 
 impl Link {

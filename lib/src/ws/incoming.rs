@@ -23,11 +23,11 @@ use tokio_tungstenite::tungstenite::{
 
 use super::masking::apply_mask;
 use crate::{
-    copying::copied,
     defaults::{
         FRAGMENT_BYTES, IDLE_READ_BYTES, READ_BUFFER_BYTES, SPARE_BUFFER_BYTES, SPARE_BUFFERS,
     },
-    error::ConnectionError,
+    messages::copying::copied,
+    reports::ConnectionError,
 };
 
 /// Shorter payloads are lent, however empty the window is besides: many are read at once.

@@ -19,8 +19,8 @@ use super::{
     masking::{Keys, apply_mask},
 };
 use crate::{
-    copying::PIECE_BYTES,
     defaults::{CONTROL_BACKLOG_BYTES, FRAGMENT_BYTES, WRITE_BATCH_BYTES},
+    messages::copying::PIECE_BYTES,
 };
 
 /// From here on a payload is written from where it lies: what a copy costs is more than one more

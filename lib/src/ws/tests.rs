@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{Failure, Received, Side, WebSocket};
-use crate::options::Options;
+use crate::settings::Options;
 
 const LIMIT: usize = 100_000;
 
@@ -357,7 +357,7 @@ fn nothing_is_written_after_a_close_frame() {
         ..Steps::default()
     };
     let mut ws = WebSocket::new(io, Bytes::new(), Side::Server, &Options::default());
-    ws.close(crate::error::CloseCode::NORMAL, "bye").unwrap();
+    ws.close(crate::reports::CloseCode::NORMAL, "bye").unwrap();
     let refused = ws.write_short(false, b"late");
     assert!(matches!(refused, Err(Failure::Closed)), "{refused:?}");
 }

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{Failure, Received, incoming::Payload};
-use crate::error::{Close, CloseCode, ConnectionError};
+use crate::reports::{Close, CloseCode, ConnectionError};
 
 /// What tungstenite yields, checked by it.
 pub(super) fn engine_message(message: WsMessage) -> Result<Received<'static>, Failure> {

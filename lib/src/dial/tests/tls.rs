@@ -21,20 +21,20 @@ impl Authority {
     }
 
     pub(super) fn client(&self) -> Arc<ClientConfig> {
-        crate::tls::client_config_from_pem(self.directory.path().join("cert.pem")).unwrap()
+        crate::dial::tls::client_config_from_pem(self.directory.path().join("cert.pem")).unwrap()
     }
 
     pub(super) async fn server(&self) -> SocketAddr {
         let path = self.directory.path();
         let config =
-            crate::tls::server_config_from_pem(&path.join("cert.pem"), &path.join("key.pem"))
+            crate::dial::tls::server_config_from_pem(&path.join("cert.pem"), &path.join("key.pem"))
                 .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let answer = Arc::new(|head: &str| switching(head, "").into_bytes());
             while let Ok((tcp, _)) = listener.accept().await {
-                let Ok(transport) = crate::tls::accept(config.clone(), tcp).await else {
+                let Ok(transport) = crate::dial::tls::accept(config.clone(), tcp).await else {
                     continue;
                 };
                 tokio::spawn(answer_one(

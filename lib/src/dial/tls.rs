@@ -1,0 +1,175 @@
+//! TLS on both sides, by rustls.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, version};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::ws::transport::Transport;
+
+/// WebSocket's upgrade is HTTP/1.1's, so that is the one protocol to agree on (RFC 7301). It also
+/// mends a configuration that is shared with an HTTP client and names HTTP/2 first.
+const ALPN: &[u8] = b"http/1.1";
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER
+        .get_or_init(|| Arc::new(ring::default_provider()))
+        .clone()
+}
+
+/// Does the client's half of the TLS handshake with `host` over `tcp`.
+pub(crate) async fn connect(
+    config: Option<&Arc<ClientConfig>>,
+    host: &str,
+    tcp: TcpStream,
+) -> io::Result<Transport> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let config = match config {
+        Some(config) => config.clone(),
+        None => default_client_config().await?,
+    };
+    let tls = TlsConnector::from(with_alpn(config))
+        .connect(name, tcp)
+        .await?;
+    Ok(Transport::tls_client(tls))
+}
+
+/// Does the server's half of the TLS handshake over `tcp`.
+pub(crate) async fn accept(config: Arc<ServerConfig>, tcp: TcpStream) -> io::Result<Transport> {
+    Ok(Transport::tls_server(
+        TlsAcceptor::from(config).accept(tcp).await?,
+    ))
+}
+
+fn with_alpn(config: Arc<ClientConfig>) -> Arc<ClientConfig> {
+    if config.alpn_protocols == [ALPN] {
+        return config;
+    }
+    let mut config = (*config).clone();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Arc::new(config)
+}
+
+/// The configuration of clients that bring none: the roots that the crate's features name. Made
+/// once per process, beside the runtime, because reading the system's store blocks.
+async fn default_client_config() -> io::Result<Arc<ClientConfig>> {
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(config) = CONFIG.get() {
+        return Ok(config.clone());
+    }
+    let roots = tokio::task::spawn_blocking(roots)
+        .await
+        .map_err(io::Error::other)?;
+    if roots.is_empty() {
+        return Err(io::Error::other(
+            "no trusted roots: install the system's certificates, enable the feature \
+             `webpki-roots`, or supply a rustls::ClientConfig",
+        ));
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
+}
+
+#[allow(unused_mut)]
+fn roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    #[cfg(feature = "native-roots")]
+    {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "part of the system's certificates could not be read");
+        }
+        roots.add_parsable_certificates(found.certs);
+    }
+    #[cfg(feature = "webpki-roots")]
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    roots
+}
+
+/// A client's configuration that trusts the certificates of the PEM file `path` and no others.
+///
+/// For servers with a private or self-signed certificate; hand the result to the client's `tls`.
+///
+/// # Errors
+/// The file cannot be read, or has no usable certificate; the message names it.
+pub fn client_config_from_pem(path: impl AsRef<Path>) -> io::Result<Arc<ClientConfig>> {
+    let path = path.as_ref();
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| unusable(path, &error))?;
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(with_alpn(Arc::new(config)))
+}
+
+/// A server's configuration from a PEM file with the certificate chain, the server's own first,
+/// and one with its private key (PKCS#8, PKCS#1 or SEC1).
+pub(crate) fn server_config_from_pem(
+    certificate: &Path,
+    key: &Path,
+) -> io::Result<Arc<ServerConfig>> {
+    let chain = certificates(certificate)?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .map_err(io::Error::other)?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .map_err(|error| unusable(key, &error))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(path, &error))?;
+    if found.is_empty() {
+        return Err(unusable(path, &"it holds no certificate"));
+    }
+    Ok(found)
+}
+
+fn unusable(path: &Path, why: &dyn std::fmt::Display) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("the PEM file {} cannot be used: {why}", path.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pem_file_that_cannot_be_used_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("absent.pem");
+        let empty = directory.path().join("empty.pem");
+        std::fs::write(&empty, "no certificate here").unwrap();
+        for path in [&missing, &empty] {
+            let error = client_config_from_pem(path).unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+            let error = server_config_from_pem(path, path).unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the application holds of a connection, and what its handles share with the pump.
+
+mod connection;
+mod delivery;
+mod receiver;
+pub(crate) mod register;
+mod sender;
+mod shared;
+mod sink;
+
+pub use connection::Connection;
+pub(crate) use connection::{TaskGuard, span};
+pub(crate) use delivery::Board;
+pub use receiver::{Batch, Receiver};
+pub use sender::Sender;
+pub(crate) use shared::{CloseRequest, Identity, Shared};
+pub use sink::MessageSink;

@@ -1,0 +1,274 @@
+//! What the application's handles and the pump have in common.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    handles::Board,
+    messages::CloseReport,
+    queues::{
+        inbox::{End, Inbox},
+        outbox::Outbox,
+    },
+    reports::{CloseCode, ConnectionError, Event, EventLog, Events, Meter, Stats},
+    settings::Options,
+};
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What is known of the far end and of how it was reached.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identity {
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) subprotocol: Option<String>,
+    /// On a server, the upgrade request.
+    pub(crate) request: Option<Arc<http::Request<()>>>,
+    /// On a client, the server's answer to it.
+    pub(crate) response: Option<Arc<http::Response<()>>>,
+}
+
+/// A request to close: the first one counts.
+#[derive(Clone, Debug)]
+pub(crate) struct CloseRequest {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: String,
+    pub(crate) deadline: Instant,
+    /// How long it had when it was asked for.
+    pub(crate) within: Duration,
+}
+
+#[derive(Default)]
+struct Control {
+    close: Option<CloseRequest>,
+    report: Option<CloseReport>,
+    pump: Option<Waker>,
+}
+
+/// Inbox, outbox, events and control of one connection handle. Survives reconnects.
+pub(crate) struct Shared {
+    pub(crate) id: u64,
+    pub(crate) options: Arc<Options>,
+    pub(crate) inbox: Inbox,
+    pub(crate) outbox: Outbox,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) board: Arc<Board>,
+    identity: Mutex<Identity>,
+    control: Mutex<Control>,
+    /// A close was requested, or this is the end.
+    turned: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options, identity: Identity) -> Arc<Shared> {
+        let events = Arc::new(EventLog::default());
+        let meter = Arc::new(Meter::new(events.clone(), options.stall_after));
+        Arc::new(Shared {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            inbox: Inbox::new(&options),
+            outbox: Outbox::new(&options),
+            options: Arc::new(options),
+            events,
+            meter,
+            board: Arc::default(),
+            identity: Mutex::new(identity),
+            control: Mutex::default(),
+            turned: Notify::new(),
+        })
+    }
+
+    /// Queues of their own for the `on_connect` hook, over the same events and counters.
+    pub(crate) fn for_setup(&self) -> Arc<Shared> {
+        let options = Options {
+            overflow: crate::Overflow::Pause,
+            ..(*self.options).clone()
+        };
+        Arc::new(Shared {
+            id: self.id,
+            inbox: Inbox::new(&options),
+            outbox: Outbox::new(&options),
+            options: Arc::new(options),
+            events: self.events.clone(),
+            meter: self.meter.clone(),
+            board: self.board.clone(),
+            identity: Mutex::new(self.identity()),
+            control: Mutex::default(),
+            turned: Notify::new(),
+        })
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity.lock().unwrap().clone()
+    }
+
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        *self.identity.lock().unwrap() = identity;
+    }
+
+    /// Asks for the end of the connection. Sends are refused from now on.
+    pub(crate) fn request_close(&self, code: CloseCode, reason: &str) {
+        let within = self.options.close_timeout;
+        let deadline = Instant::now() + within;
+        let pump = {
+            let mut control = self.control.lock().unwrap();
+            control.close.get_or_insert(CloseRequest {
+                code,
+                reason: reason.to_owned(),
+                deadline,
+                within,
+            });
+            control.pump.take()
+        };
+        self.outbox.refuse(Arc::new(ConnectionError::ClosedHere));
+        self.turned.notify_waiters();
+        pump.into_iter().for_each(Waker::wake);
+    }
+
+    /// The request to close, if there is one; else the pump is woken when one comes.
+    pub(crate) fn poll_close_request(&self, cx: &Context<'_>) -> Option<CloseRequest> {
+        let mut control = self.control.lock().unwrap();
+        if control.close.is_none() {
+            control.pump = Some(cx.waker().clone());
+        }
+        control.close.clone()
+    }
+
+    /// The request to close, if there is one.
+    pub(crate) fn close_request(&self) -> Option<CloseRequest> {
+        self.control.lock().unwrap().close.clone()
+    }
+
+    /// Whether the present connection, or the last one, carries a session.
+    pub(crate) fn is_session(&self) -> bool {
+        let identity = self.identity.lock().unwrap();
+        identity.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.control.lock().unwrap().close.is_some()
+    }
+
+    /// Resolves when a close was requested.
+    pub(crate) async fn close_requested(&self) {
+        self.wait_for(|control| control.close.is_some()).await;
+    }
+
+    async fn wait_for(&self, reached: impl Fn(&Control) -> bool) {
+        loop {
+            // Made before the look, so that no turn after it is missed.
+            let turned = self.turned.notified();
+            if reached(&self.control.lock().unwrap()) {
+                return;
+            }
+            turned.await;
+        }
+    }
+
+    /// A handle was dropped; the last one closes the connection.
+    pub(crate) fn handle_dropped(&self) {
+        if self.inbox.is_receiver_gone() && !self.outbox.has_senders() {
+            self.inbox.abandon();
+            // A handler that panics drops its handles while it unwinds.
+            let code = match std::thread::panicking() {
+                true => CloseCode::INTERNAL_ERROR,
+                false => CloseCode::GOING_AWAY,
+            };
+            self.request_close(code, "");
+        }
+    }
+
+    /// The end of sending, told once to everyone. The received stream ends with `inbox.end`, when
+    /// everything before was handed over.
+    pub(crate) fn end(&self, end: End, report: CloseReport) {
+        let why = end
+            .clone()
+            .unwrap_or_else(|| Arc::new(ConnectionError::ClosedHere));
+        self.outbox.refuse(why);
+        let now = Instant::now();
+        for cause in crate::StallCause::ALL {
+            self.meter.wait(cause, false, now);
+        }
+        {
+            let mut control = self.control.lock().unwrap();
+            if control.report.is_none() {
+                self.events.push(Event::Ended { why: end });
+            }
+            let report = control.report.get_or_insert(report);
+            for undelivered in self.board.take_undelivered() {
+                match undelivered.maybe_delivered {
+                    true => report.maybe_delivered.push(undelivered.message),
+                    false => report.unsent.push(undelivered.message),
+                }
+            }
+            report.unsent.extend(self.outbox.take_unsent());
+            report.clean &= report.unsent.is_empty() && report.maybe_delivered.is_empty();
+        }
+        self.turned.notify_waiters();
+    }
+
+    /// Resolves after [`Self::end`].
+    pub(crate) async fn wait_ended(&self) {
+        self.wait_for(|control| control.report.is_some()).await;
+    }
+
+    /// What was found out at the end; the unsent messages only the first time.
+    pub(crate) fn report(&self) -> CloseReport {
+        let mut control = self.control.lock().unwrap();
+        let Some(report) = &mut control.report else {
+            return CloseReport::default();
+        };
+        CloseReport {
+            clean: report.clean,
+            peer: report.peer.clone(),
+            unsent: std::mem::take(&mut report.unsent),
+            maybe_delivered: std::mem::take(&mut report.maybe_delivered),
+            in_flight: report.in_flight,
+            error: report.error.clone(),
+        }
+    }
+
+    pub(crate) fn events(&self) -> Events {
+        self.events.listen()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let now = Instant::now();
+        let counters = self.meter.counters();
+        let (inbox, overflowed, discarded) = self.inbox.stats(now);
+        let (outbox, expired) = self.outbox.stats(now);
+        Stats {
+            id: self.id,
+            messages_sent: counters.messages_sent,
+            bytes_sent: counters.bytes_sent,
+            messages_received: counters.messages_received,
+            bytes_received: counters.bytes_received,
+            inbox,
+            outbox,
+            spilled: counters.spilled,
+            overflowed,
+            expired,
+            discarded,
+            round_trip: counters.round_trip,
+            connections: counters.connections,
+            resumes: counters.resumes,
+            stalls: self.meter.stalls(now),
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,11 @@
+//! What the application sends and receives, and what comes back to it.
+
+pub(crate) mod copying;
+mod incoming;
+mod message;
+mod returned;
+
+pub use incoming::{Gap, Incoming, IncomingRef};
+pub(crate) use message::kind;
+pub use message::{IntoMessage, Message, MessageRef};
+pub use returned::{CloseReport, SendError, SendRefusal, TrySendError, Undelivered};

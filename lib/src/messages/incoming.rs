@@ -1,0 +1,100 @@
+//! What is received: messages, and gaps where something is missing.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    defaults::MESSAGE_OVERHEAD_BYTES,
+    messages::{Message, MessageRef},
+    reports::ConnectionError,
+};
+
+/// What [`recv`](crate::Receiver::recv) yields: a message, or the place where some are missing.
+#[derive(Clone, Debug)]
+pub enum Incoming {
+    /// A message, in the order in which the peer sent it.
+    Message(Message),
+    /// Here something is missing. Nothing goes missing without one.
+    Gap(Gap),
+}
+
+impl Incoming {
+    /// The message, if it is one.
+    pub fn into_message(self) -> Option<Message> {
+        match self {
+            Incoming::Message(message) => Some(message),
+            Incoming::Gap(_) => None,
+        }
+    }
+
+    pub(crate) fn cost(&self) -> usize {
+        match self {
+            Incoming::Message(message) => message.cost(),
+            Incoming::Gap(_) => MESSAGE_OVERHEAD_BYTES,
+        }
+    }
+}
+
+/// What a [`Batch`](crate::Batch) yields: a borrowed message, or the place where some are missing.
+#[derive(Clone, Copy, Debug)]
+pub enum IncomingRef<'a> {
+    /// A message, in the order in which the peer sent it.
+    Message(MessageRef<'a>),
+    /// Here something is missing. Nothing goes missing without one.
+    Gap(&'a Gap),
+}
+
+/// What is missing at a place in the received stream, and why.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Gap {
+    /// The connection was lost and made again. Whatever the peer sent in between is missing; a
+    /// plain WebSocket cannot say how much.
+    Reconnected {
+        /// Why the previous connection ended.
+        why: Arc<ConnectionError>,
+        /// From its end to the new connection.
+        away: Duration,
+    },
+    /// The session ended and could not be resumed; another one may follow. What the peer had
+    /// accepted for sending and this side did not receive is missing; the peer was given it back.
+    SessionLost {
+        /// Why it ended.
+        why: Arc<ConnectionError>,
+    },
+    /// The inbox was full and its policy dropped these messages here.
+    Dropped {
+        /// How many messages.
+        messages: u64,
+        /// Their payloads' bytes.
+        bytes: u64,
+    },
+    /// The inbox was full: the message after this gap replaced older ones with the same key.
+    Conflated {
+        /// How many messages were replaced.
+        messages: u64,
+        /// Their payloads' bytes.
+        bytes: u64,
+    },
+}
+
+impl Gap {
+    /// Takes in a gap that follows with nothing in between, where one can stand for both.
+    pub(crate) fn join(&mut self, next: &Gap) -> bool {
+        match (self, next) {
+            (
+                Gap::Dropped { messages, bytes },
+                Gap::Dropped {
+                    messages: more,
+                    bytes: more_bytes,
+                },
+            ) => {
+                *messages += more;
+                *bytes += more_bytes;
+            }
+            (Gap::Reconnected { away, .. }, Gap::Reconnected { away: more, .. }) => *away += *more,
+            (Gap::SessionLost { why }, Gap::SessionLost { why: latest }) => *why = latest.clone(),
+            _ => return false,
+        }
+        true
+    }
+}

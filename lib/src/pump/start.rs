@@ -1,0 +1,60 @@
+//! A connection over one WebSocket, which is not reconnected.
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::AbortHandle,
+};
+use tokio_tungstenite::WebSocketStream;
+use tracing::Instrument;
+
+use super::{Plain, Pump, Reading};
+use crate::{
+    handles::{Connection, Identity, Shared, span},
+    settings::Options,
+    ws::{self, WebSocket},
+};
+
+impl Connection {
+    /// Takes over a WebSocket whose handshake is done. The stream's own limits on message sizes
+    /// stay in force beside [`Options::max_message_bytes`]. It is not reconnected.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime, as `tokio::spawn` does.
+    pub fn from_websocket<S>(stream: WebSocketStream<S>, options: Options) -> Connection
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let tcp = ws::tcp_below(stream.get_ref());
+        let identity = Identity {
+            local: tcp.and_then(|tcp| tcp.local_addr().ok()),
+            peer: tcp.and_then(|tcp| tcp.peer_addr().ok()),
+            ..Identity::default()
+        };
+        let ws = WebSocket::adopt(stream, &options);
+        Connection::start(ws, options, identity).0
+    }
+
+    /// Runs an open WebSocket until it ends.
+    pub(crate) fn start<S>(
+        ws: WebSocket<S>,
+        options: Options,
+        identity: Identity,
+    ) -> (Connection, AbortHandle)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let shared = Shared::new(options, identity);
+        let (connection, guard) = Connection::over(shared.clone());
+        let span = span(&shared);
+        let run = async move {
+            let mut reading = Reading::new(&shared.options);
+            let ended = Pump::new(ws, shared.clone(), Plain::new(&mut reading))
+                .run()
+                .await;
+            ended.finish(&shared, &mut reading).await;
+            drop(guard);
+        };
+        let pump = tokio::spawn(run.instrument(span));
+        (connection, pump.abort_handle())
+    }
+}

@@ -1,0 +1,478 @@
+//! The file of the `Spill` policy: a queue on disk, read and written off the pump's task.
+
+use std::{
+    fs::File,
+    future::Future,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::PathBuf,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::task::JoinHandle;
+
+use crate::{
+    defaults::{IDLE_QUEUE_PLACES, SPILL_CHUNK_BYTES},
+    messages::{Gap, Incoming, Message},
+    queues::items::{Batch, push_gap},
+    settings::Spill,
+};
+
+/// One byte of kind and four of length stand before each payload.
+const HEADER_BYTES: usize = 5;
+const KIND_BINARY: u8 = 0;
+const KIND_TEXT: u8 = 1;
+/// A gap stands here; what it says is kept in memory.
+const KIND_GAP: u8 = 2;
+
+/// A ring of `capacity` bytes in a nameless file. `head` and `tail` count for ever.
+struct Disk {
+    file: File,
+    capacity: u64,
+    head: u64,
+    tail: u64,
+}
+
+impl Disk {
+    fn open(directory: Option<PathBuf>, capacity: u64) -> io::Result<Disk> {
+        let file = match directory {
+            Some(directory) => tempfile::tempfile_in(directory)?,
+            None => tempfile::tempfile()?,
+        };
+        Ok(Disk {
+            file,
+            capacity,
+            head: 0,
+            tail: 0,
+        })
+    }
+
+    /// How much of `len` bytes from `position` on lies before the ring's end.
+    fn first_part(&self, position: u64, len: usize) -> usize {
+        (self.capacity - position % self.capacity).min(len as u64) as usize
+    }
+
+    fn seek(&mut self, position: u64) -> io::Result<()> {
+        self.file
+            .seek(SeekFrom::Start(position % self.capacity))
+            .map(drop)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (first, second) = bytes.split_at(self.first_part(self.tail, bytes.len()));
+        self.seek(self.tail)?;
+        self.file.write_all(first)?;
+        if !second.is_empty() {
+            self.seek(0)?;
+            self.file.write_all(second)?;
+        }
+        self.tail += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        let len = (self.tail - self.head).min(SPILL_CHUNK_BYTES as u64) as usize;
+        let mut bytes = vec![0; len];
+        let (first, second) = bytes.split_at_mut(self.first_part(self.head, len));
+        self.seek(self.head)?;
+        self.file.read_exact(first)?;
+        if !second.is_empty() {
+            self.seek(0)?;
+            self.file.read_exact(second)?;
+        }
+        self.head += len as u64;
+        if self.head == self.tail {
+            self.file.set_len(0)?;
+            (self.head, self.tail) = (0, 0);
+        }
+        Ok(bytes)
+    }
+}
+
+enum Outcome {
+    Wrote(io::Result<()>),
+    Read(io::Result<Vec<u8>>),
+}
+
+/// What a finished operation tells the pump.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// So many messages went to the file, with so many bytes of payload.
+    Spilled { messages: u64, bytes: u64 },
+    /// Messages came back; they are in `ready`.
+    Loaded,
+    /// The file takes no more. `lost` messages that it held cannot be read back; they are marked.
+    Failed { why: String, lost: u64 },
+}
+
+/// At most one operation runs at a time, on the runtime's blocking threads.
+pub(crate) struct SpillFile {
+    config: Spill,
+    disk: Option<Disk>,
+    operation: Option<JoinHandle<(Option<Disk>, Outcome)>>,
+    writing: Batch,
+    /// Bytes and entries in the file, and what stands at the entries that are gaps.
+    stored: u64,
+    entries: u64,
+    gaps: Batch,
+    /// What was read of an entry whose end is not read yet.
+    partial: BytesMut,
+    failed: bool,
+    /// It was told that the file takes no more; until it is empty again that is no news.
+    told: bool,
+    /// Entries read back, waiting for room in the inbox.
+    pub(crate) ready: Batch,
+    /// What comes after everything in the file.
+    pub(crate) behind: Batch,
+}
+
+impl SpillFile {
+    pub(crate) fn new(config: Spill) -> SpillFile {
+        SpillFile {
+            config,
+            disk: None,
+            operation: None,
+            writing: Batch::new(),
+            stored: 0,
+            entries: 0,
+            gaps: Batch::new(),
+            partial: BytesMut::new(),
+            failed: false,
+            told: false,
+            ready: Batch::new(),
+            behind: Batch::new(),
+        }
+    }
+
+    /// Empty, it gives back the memory that it grew by.
+    pub(crate) fn shrink(&mut self) {
+        for batch in [&mut self.writing, &mut self.ready, &mut self.behind] {
+            if batch.capacity() > IDLE_QUEUE_PLACES {
+                batch.shrink_to(IDLE_QUEUE_PLACES);
+            }
+        }
+        self.partial = BytesMut::new();
+    }
+
+    /// Whether something is before what is `behind`.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.entries > 0 || self.is_busy() || !self.ready.is_empty()
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.operation.is_some()
+    }
+
+    /// Whether messages, not only marks, wait behind the file.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let is_message = |item: &Incoming| matches!(item, Incoming::Message(_));
+        self.behind.iter().any(is_message)
+    }
+
+    /// Whether the file holds entries that can be read back.
+    pub(crate) fn has_stored(&self) -> bool {
+        self.entries > 0 && self.disk.is_some()
+    }
+
+    /// Entries and bytes in the file.
+    pub(crate) fn stored(&self) -> (u64, u64) {
+        (self.entries, self.stored)
+    }
+
+    /// Starts to write as much of what is behind as fits into the file. Not while busy. `false`:
+    /// the file takes nothing now.
+    pub(crate) fn write(&mut self) -> bool {
+        if self.entries == 0 {
+            self.told = self.failed;
+        }
+        let mut free = self.config.max_bytes - self.stored;
+        while let Some(item) = self.behind.front().filter(|_| !self.failed) {
+            let Some(rest) = free.checked_sub(encoded_len(item)) else {
+                break;
+            };
+            free = rest;
+            self.writing.extend(self.behind.pop_front());
+        }
+        if self.writing.is_empty() {
+            return false;
+        }
+        let disk = self.disk.take();
+        let (directory, capacity) = (self.config.directory.clone(), self.config.max_bytes);
+        let bytes = encode(&self.writing);
+        self.operation = Some(tokio::task::spawn_blocking(move || {
+            let mut disk = match disk.map_or_else(|| Disk::open(directory, capacity), Ok) {
+                Ok(disk) => disk,
+                Err(error) => return (None, Outcome::Wrote(Err(error))),
+            };
+            let result = disk.write(&bytes);
+            (Some(disk), Outcome::Wrote(result))
+        }));
+        true
+    }
+
+    /// Why the file takes no more, where that is news.
+    pub(crate) fn news_of_full(&mut self) -> Option<String> {
+        let news = !std::mem::replace(&mut self.told, true);
+        news.then(|| {
+            let (stored, max) = (self.stored, self.config.max_bytes);
+            format!("the spill file is full: {stored} of {max} bytes")
+        })
+    }
+
+    /// Makes one mark of the messages that are behind; returns how many, and their bytes.
+    pub(crate) fn drop_behind(&mut self) -> (u64, u64) {
+        let (mut count, mut total) = (0, 0);
+        for item in std::mem::take(&mut self.behind) {
+            let gap = match item {
+                Incoming::Gap(gap) => gap,
+                Incoming::Message(message) => {
+                    let (messages, bytes) = (1, message.len() as u64);
+                    count += messages;
+                    total += bytes;
+                    Gap::Dropped { messages, bytes }
+                }
+            };
+            push_gap(&mut self.behind, gap);
+        }
+        (count, total)
+    }
+
+    /// Starts to read the next chunk. Not while busy.
+    pub(crate) fn read(&mut self) {
+        let Some(mut disk) = self.disk.take() else {
+            return;
+        };
+        self.operation = Some(tokio::task::spawn_blocking(move || {
+            let result = disk.read();
+            (Some(disk), Outcome::Read(result))
+        }));
+    }
+
+    /// Drives the operation that runs, if one does.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+        let Some(operation) = &mut self.operation else {
+            return Poll::Pending;
+        };
+        let result = ready!(Pin::new(operation).poll(cx));
+        self.operation = None;
+        Poll::Ready(match result {
+            Ok((disk, Outcome::Wrote(result))) => {
+                self.disk = disk;
+                self.wrote(result)
+            }
+            Ok((disk, Outcome::Read(Ok(bytes)))) => {
+                self.disk = disk;
+                self.stored -= bytes.len() as u64;
+                self.partial.extend_from_slice(&bytes);
+                self.cut();
+                Progress::Loaded
+            }
+            Ok((_, Outcome::Read(Err(error)))) => self.lose(format!("cannot be read: {error}")),
+            Err(error) => self.lose(format!("was abandoned: {error}")),
+        })
+    }
+
+    fn wrote(&mut self, result: io::Result<()>) -> Progress {
+        if let Err(error) = result {
+            self.put_before_behind(Batch::new());
+            return self.fail(format!("cannot be written: {error}"), 0);
+        }
+        self.stored += self.writing.iter().map(encoded_len).sum::<u64>();
+        self.entries += self.writing.len() as u64;
+        let (mut messages, mut bytes) = (0, 0);
+        for item in self.writing.drain(..) {
+            match item {
+                Incoming::Message(message) => {
+                    messages += 1;
+                    bytes += message.len() as u64;
+                }
+                gap => self.gaps.push_back(gap),
+            }
+        }
+        Progress::Spilled { messages, bytes }
+    }
+
+    /// The file is gone, with what it held: a mark stands for it.
+    fn lose(&mut self, why: String) -> Progress {
+        let lost = self.entries - self.gaps.len() as u64;
+        let encoded = self.stored + self.partial.len() as u64;
+        let mut marks = Batch::new();
+        if lost > 0 {
+            let gap = Gap::Dropped {
+                messages: lost,
+                bytes: encoded - self.entries * HEADER_BYTES as u64,
+            };
+            push_gap(&mut marks, gap);
+        }
+        marks.append(&mut self.gaps);
+        self.put_before_behind(marks);
+        (self.entries, self.stored) = (0, 0);
+        self.partial = BytesMut::new();
+        self.fail(why, lost)
+    }
+
+    /// What was to be written, after `first`, comes before the rest again.
+    fn put_before_behind(&mut self, mut first: Batch) {
+        first.append(&mut self.writing);
+        first.append(&mut self.behind);
+        self.behind = first;
+    }
+
+    fn fail(&mut self, why: String, lost: u64) -> Progress {
+        (self.failed, self.told) = (true, true);
+        let why = format!("the spill file {why}");
+        Progress::Failed { why, lost }
+    }
+
+    /// Cuts whole entries out of what was read.
+    fn cut(&mut self) {
+        while let Some(header) = self.partial.first_chunk::<HEADER_BYTES>() {
+            let [kind, len @ ..] = *header;
+            let len = u32::from_be_bytes(len) as usize;
+            if self.partial.len() < HEADER_BYTES + len {
+                return;
+            }
+            self.partial.advance(HEADER_BYTES);
+            let item = match kind {
+                KIND_GAP => self.gaps.pop_front(),
+                kind => {
+                    let message = Message::copied(kind == KIND_TEXT, &self.partial[..len]);
+                    Some(Incoming::Message(message))
+                }
+            };
+            self.partial.advance(len);
+            self.ready.extend(item);
+            self.entries -= 1;
+        }
+    }
+}
+
+fn encoded_len(item: &Incoming) -> u64 {
+    let payload = match item {
+        Incoming::Message(message) => message.len(),
+        Incoming::Gap(_) => 0,
+    };
+    (HEADER_BYTES + payload) as u64
+}
+
+fn encode(batch: &Batch) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(batch.iter().map(encoded_len).sum::<u64>() as usize);
+    for item in batch {
+        let (kind, payload) = match item {
+            Incoming::Message(message) if message.is_text() => (KIND_TEXT, message.as_bytes()),
+            Incoming::Message(message) => (KIND_BINARY, message.as_bytes()),
+            Incoming::Gap(_) => (KIND_GAP, &[][..]),
+        };
+        bytes.push(kind);
+        bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(payload);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    async fn turn(file: &mut SpillFile) -> Progress {
+        std::future::poll_fn(|cx| file.poll(cx)).await
+    }
+
+    fn batch(from: u32, count: u32) -> Batch {
+        (from..from + count)
+            .map(|i| Incoming::Message(Message::binary(i.to_be_bytes().repeat(25))))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn ring_wraps_and_keeps_messages_and_gaps_in_order() {
+        let mut file = SpillFile::new(Spill::default().max_bytes(10_000));
+        let (mut written, mut read) = (0, 0u32);
+        for round in 0..200 {
+            file.behind = batch(written, 30);
+            written += 30;
+            file.behind.push_back(Incoming::Gap(Gap::Dropped {
+                messages: round,
+                bytes: 0,
+            }));
+            assert!(file.write());
+            assert!(matches!(
+                turn(&mut file).await,
+                Progress::Spilled { messages: 30, .. }
+            ));
+            while file.has_stored() {
+                file.read();
+                assert!(matches!(turn(&mut file).await, Progress::Loaded));
+            }
+            for item in file.ready.drain(..) {
+                match item {
+                    Incoming::Message(message) => {
+                        assert_eq!(message.as_bytes()[..4], read.to_be_bytes());
+                        read += 1;
+                    }
+                    Incoming::Gap(Gap::Dropped { messages, .. }) => assert_eq!(messages, round),
+                    Incoming::Gap(gap) => panic!("{gap:?}"),
+                }
+            }
+        }
+        assert_eq!(read, written);
+    }
+
+    #[tokio::test]
+    async fn full_file_takes_no_more_than_its_bytes() {
+        let mut file = SpillFile::new(Spill::default().max_bytes(1000));
+        file.behind = batch(0, 11);
+        assert!(file.write());
+        turn(&mut file).await;
+        assert_eq!(file.stored(), (9, 945));
+        assert!(!file.write());
+        assert_eq!(file.behind.len(), 2, "what did not fit waits");
+        assert!(file.news_of_full().is_some() && file.news_of_full().is_none());
+        file.read();
+        turn(&mut file).await;
+        assert_eq!(file.ready.len(), 9);
+        assert!(file.write(), "there is room again");
+    }
+
+    #[tokio::test]
+    async fn unwritable_directory_gives_the_batch_back() {
+        let mut file = SpillFile::new(Spill::default().directory("/nonexistent/unstall"));
+        file.behind = batch(0, 3);
+        assert!(file.write());
+        assert!(matches!(
+            turn(&mut file).await,
+            Progress::Failed { lost: 0, .. }
+        ));
+        assert_eq!(file.behind.len(), 3);
+        assert!(!file.write(), "it is not tried again");
+        assert_eq!(file.drop_behind(), (3, 300));
+        assert_eq!(file.behind.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn file_that_cannot_be_read_back_is_marked_with_exact_counts() {
+        let mut file = SpillFile::new(Spill::default());
+        file.behind = batch(0, 5_000);
+        file.write();
+        turn(&mut file).await;
+        file.read();
+        turn(&mut file).await;
+        let back = std::mem::take(&mut file.ready).len() as u64;
+        assert!(
+            back > 0 && !file.partial.is_empty(),
+            "a message is cut in two"
+        );
+        // What is left in the file vanishes beneath.
+        file.disk.as_mut().unwrap().file.set_len(0).unwrap();
+        file.behind = batch(5_000, 1);
+        file.read();
+        let progress = turn(&mut file).await;
+        assert!(matches!(progress, Progress::Failed { lost, .. } if lost == 5_000 - back));
+        let Some(Incoming::Gap(Gap::Dropped { messages, bytes })) = file.behind.pop_front() else {
+            panic!("the mark comes first");
+        };
+        assert_eq!((messages, bytes), (5_000 - back, 100 * (5_000 - back)));
+        assert_eq!(file.behind.len(), 1);
+        assert!(!file.holds_any());
+    }
+}

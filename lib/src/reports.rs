@@ -1,0 +1,15 @@
+//! What is told: errors, events, statistics.
+
+pub(crate) mod connect_error;
+mod error;
+mod events;
+mod stats;
+
+pub use connect_error::{ConnectError, ConnectPhase};
+pub use error::{
+    BoxError, Close, CloseCode, ConnectionError, DeliveryError, FlushError, SessionLoss,
+};
+pub(crate) use events::EventLog;
+pub use events::{Event, Events};
+pub(crate) use stats::{Counters, Meter};
+pub use stats::{QueueStats, StallCause, StallStats, Stats};

@@ -1,0 +1,233 @@
+//! What happens to a connection, told to whoever listens.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures_core::Stream;
+
+use crate::{
+    defaults::EVENT_BACKLOG,
+    reports::{Close, ConnectError, ConnectionError, StallCause},
+};
+
+/// What happened to a connection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A WebSocket is open (the first, or a new one after a loss).
+    Connected {
+        /// Which connection of this handle this is, from 1.
+        generation: u64,
+    },
+    /// The connection was lost.
+    Disconnected {
+        /// Why.
+        why: Arc<ConnectionError>,
+        /// Messages that were in the write buffer: each may or may not have reached the peer.
+        in_flight: u64,
+    },
+    /// The peer agreed to a session: from now on nothing is lost in silence, whatever happens to
+    /// connections.
+    SessionOpened,
+    /// The session goes on over a new connection.
+    Resumed {
+        /// How long there was no connection.
+        after: Duration,
+        /// Records that were sent again.
+        replayed: u64,
+    },
+    /// The session ended and could not be resumed.
+    SessionLost {
+        /// Why.
+        why: Arc<ConnectionError>,
+        /// Messages that come back from
+        /// [`Sender::take_undelivered`](crate::Sender::take_undelivered).
+        undelivered: u64,
+    },
+    /// Nobody took what earlier sessions gave back, and there is no room for all of it: the oldest
+    /// were dropped. See [`Sender::take_undelivered`](crate::Sender::take_undelivered).
+    UndeliveredDropped {
+        /// How many.
+        messages: u64,
+    },
+    /// The server goes away: this client connects again at a random moment within this time.
+    GoAway {
+        /// From now.
+        within: Duration,
+    },
+    /// An attempt to connect failed.
+    AttemptFailed {
+        /// Which attempt since the loss, from 1.
+        attempt: u32,
+        /// Why.
+        why: Arc<ConnectError>,
+    },
+    /// The next attempt starts after this wait.
+    Reconnecting {
+        /// Which attempt since the loss, from 1.
+        attempt: u32,
+        /// The wait before it.
+        after: Duration,
+    },
+    /// The inbox was full and its policy acted. At most one a second; `messages` counts those
+    /// since the last.
+    Overflow {
+        /// How many messages were dropped, replaced, or spilled.
+        messages: u64,
+        /// Their payloads' bytes.
+        bytes: u64,
+    },
+    /// The spill file cannot take more; the fallback policy acts now.
+    SpillFailed {
+        /// Why.
+        why: String,
+    },
+    /// Something has waited for longer than
+    /// [`Options::stall_after`](crate::Options::stall_after).
+    Stalled {
+        /// What it waits for.
+        cause: StallCause,
+        /// For how long already.
+        since: Duration,
+    },
+    /// The wait that was reported is over.
+    Moving {
+        /// What was waited for.
+        cause: StallCause,
+        /// How long it took in all.
+        after: Duration,
+    },
+    /// Queued messages passed their time to live and were dropped unsent.
+    Expired {
+        /// How many.
+        messages: u64,
+    },
+    /// The peer's close frame came.
+    PeerClosed(Close),
+    /// The connection has ended for good; `None` after a normal close.
+    Ended {
+        /// Why.
+        why: Option<Arc<ConnectionError>>,
+    },
+    /// The listener was slow and this many events are gone.
+    Missed(u64),
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    events: VecDeque<Event>,
+    /// How many events were ever dropped from the front.
+    dropped: u64,
+    ended: bool,
+    listeners: Vec<Waker>,
+}
+
+/// The events of one connection: a ring that never blocks the writer.
+#[derive(Debug, Default)]
+pub(crate) struct EventLog {
+    log: Mutex<Log>,
+}
+
+impl EventLog {
+    pub(crate) fn push(&self, event: Event) {
+        tracing::debug!(?event);
+        let listeners = {
+            let mut log = self.log.lock().unwrap();
+            log.ended |= matches!(event, Event::Ended { .. });
+            if log.events.len() == EVENT_BACKLOG {
+                log.events.pop_front();
+                log.dropped += 1;
+            }
+            log.events.push_back(event);
+            std::mem::take(&mut log.listeners)
+        };
+        listeners.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn listen(self: &Arc<Self>) -> Events {
+        Events {
+            log: self.clone(),
+            next: 0,
+        }
+    }
+}
+
+/// A stream of [`Event`]s, from the oldest that is still kept (up to 256). It ends after
+/// [`Event::Ended`]. A slow listener never holds the connection up: it finds
+/// [`Event::Missed`]. A clone goes on from the same place.
+#[derive(Clone, Debug)]
+pub struct Events {
+    log: Arc<EventLog>,
+    /// The number of the next event, from 0.
+    next: u64,
+}
+
+impl Events {
+    /// The next event; `None` after the last. Safe to cancel.
+    pub async fn recv(&mut self) -> Option<Event> {
+        std::future::poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut log = self.log.log.lock().unwrap();
+        if self.next < log.dropped {
+            let missed = log.dropped - self.next;
+            self.next = log.dropped;
+            return Poll::Ready(Some(Event::Missed(missed)));
+        }
+        let index = (self.next - log.dropped) as usize;
+        if let Some(event) = log.events.get(index) {
+            self.next += 1;
+            return Poll::Ready(Some(event.clone()));
+        }
+        if log.ended {
+            return Poll::Ready(None);
+        }
+        if !log
+            .listeners
+            .iter()
+            .any(|waker| waker.will_wake(cx.waker()))
+        {
+            log.listeners.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.poll_recv(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn slow_listener_is_told_how_many_events_it_missed() {
+        let log = Arc::new(EventLog::default());
+        let mut events = log.listen();
+        for messages in 0..EVENT_BACKLOG as u64 + 10 {
+            log.push(Event::Expired { messages });
+        }
+        log.push(Event::Ended { why: None });
+        assert!(matches!(events.recv().await, Some(Event::Missed(11))));
+        assert!(matches!(
+            events.recv().await,
+            Some(Event::Expired { messages: 11 })
+        ));
+        let mut count = 1;
+        while events.recv().await.is_some() {
+            count += 1;
+        }
+        assert_eq!(count, EVENT_BACKLOG);
+    }
+}

@@ -1,0 +1,328 @@
+//! The server's half of the WebSocket handshake (RFC 6455 section 4.2), over any HTTP server.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
+
+use crate::ws::{
+    self,
+    headers::{has_token, headers_apart, tokens},
+};
+
+/// The same request, no longer a part of the HTTP server's read buffer, which an open connection
+/// would keep in memory.
+pub(crate) fn apart(request: Request<()>) -> Request<()> {
+    let (mut parts, ()) = request.into_parts();
+    parts.headers = headers_apart(&parts.headers);
+    if let Ok(uri) = parts.uri.to_string().parse() {
+        parts.uri = uri;
+    }
+    Request::from_parts(parts, ())
+}
+
+/// An answer other than 101: why a request did not become a WebSocket.
+///
+/// Made by the checks of the handshake and by the application's authentication hook.
+#[derive(Debug, Clone)]
+pub struct Rejection {
+    status: StatusCode,
+    /// Boxed, because errors travel by value.
+    headers: Box<HeaderMap>,
+    body: Bytes,
+}
+
+impl Rejection {
+    /// A rejection with `status` and a plain text that says why and what to do.
+    ///
+    /// A status that is not an error (below 300) would not reject; it becomes 500.
+    pub fn new(status: StatusCode, body: impl Into<String>) -> Rejection {
+        let rejects = status.as_u16() >= 300;
+        let status = if rejects {
+            status
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        };
+        let mut headers = Box::new(HeaderMap::new());
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        Rejection {
+            status,
+            headers,
+            body: Bytes::from(body.into()),
+        }
+    }
+
+    /// 401: the request carries no credentials, or wrong ones.
+    pub fn unauthorized(body: impl Into<String>) -> Rejection {
+        Rejection::new(StatusCode::UNAUTHORIZED, body)
+    }
+
+    /// 403: the credentials do not suffice, or the Origin is not allowed.
+    pub fn forbidden(body: impl Into<String>) -> Rejection {
+        Rejection::new(StatusCode::FORBIDDEN, body)
+    }
+
+    /// 404: there is no WebSocket at this path.
+    pub fn not_found(body: impl Into<String>) -> Rejection {
+        Rejection::new(StatusCode::NOT_FOUND, body)
+    }
+
+    /// 503 with `Retry-After`: not now.
+    pub fn unavailable(body: impl Into<String>, retry_after: std::time::Duration) -> Rejection {
+        Rejection::new(StatusCode::SERVICE_UNAVAILABLE, body).header(
+            header::RETRY_AFTER,
+            HeaderValue::from(retry_after.as_secs().max(1)),
+        )
+    }
+
+    /// The same with one more header.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Rejection {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// The status that the client gets.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The text that the client gets.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The whole answer, for any HTTP server.
+    pub(crate) fn answer<B: From<Bytes>>(self) -> Response<B> {
+        let mut response = Response::new(B::from(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = *self.headers;
+        response
+    }
+}
+
+/// What a good request agrees to.
+#[derive(Debug)]
+pub(crate) struct Agreement {
+    accept: HeaderValue,
+    /// The client's first choice among those that the server speaks.
+    pub(crate) subprotocol: Option<String>,
+}
+
+impl Agreement {
+    /// The 101 (RFC 6455 section 4.2.2, item 5).
+    pub(crate) fn response<B: Default>(&self) -> Response<B> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        if let Some(name) = &self.subprotocol {
+            let name = HeaderValue::try_from(name.as_str());
+            headers.insert(
+                header::SEC_WEBSOCKET_PROTOCOL,
+                name.expect("a subprotocol that the client sent in a header fits in a header"),
+            );
+        }
+        response
+    }
+}
+
+/// Checks a request against RFC 6455 section 4.2.1 and picks the subprotocol.
+pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreement, Rejection> {
+    let headers = &request.headers;
+    if !has_token(headers, header::UPGRADE, "websocket") {
+        return Err(upgrade_required(
+            "This is a WebSocket endpoint: connect with a WebSocket client (ws:// or wss://).\n",
+        ));
+    }
+    if request.method != Method::GET {
+        return Err(Rejection::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "A WebSocket handshake is a GET request.\n",
+        )
+        .header(header::ALLOW, HeaderValue::from_static("GET")));
+    }
+    if request.version < Version::HTTP_11 {
+        return Err(bad(
+            "A WebSocket handshake needs HTTP/1.1; is a proxy speaking HTTP/1.0?\n",
+        ));
+    }
+    if !has_token(headers, header::CONNECTION, "upgrade") {
+        return Err(bad(
+            "The header `Connection: Upgrade` is missing; does a proxy in between drop it?\n",
+        ));
+    }
+    // A body would stand where the first frames are read from.
+    let length = headers.get(header::CONTENT_LENGTH);
+    if length.is_some_and(|l| l != "0") || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(bad("A WebSocket handshake has no body.\n"));
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
+        // Section 4.2.2, item 4: with the versions that the server is able to use.
+        return Err(
+            upgrade_required("The WebSocket version must be 13 (RFC 6455).\n").header(
+                header::SEC_WEBSOCKET_VERSION,
+                HeaderValue::from_static("13"),
+            ),
+        );
+    }
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let (Some(key), None) = (keys.next(), keys.next()) else {
+        return Err(bad("There must be one Sec-WebSocket-Key header.\n"));
+    };
+    if STANDARD.decode(key.as_bytes()).map_or(0, |key| key.len()) != 16 {
+        return Err(bad("The Sec-WebSocket-Key must be 16 bytes in base64.\n"));
+    }
+    let accept = HeaderValue::try_from(ws::accept_key(key.as_bytes()));
+    Ok(Agreement {
+        accept: accept.expect("base64 is made of characters that a header value may have"),
+        subprotocol: tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
+            .find(|offered| subprotocols.iter().any(|known| known == offered))
+            .map(str::to_owned),
+    })
+}
+
+/// Whether a browser's page of this `Origin` may connect (RFC 6455 section 10.2). Programs that
+/// are no browsers send none, and a check of theirs would prove nothing.
+pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Rejection> {
+    match headers.get(header::ORIGIN) {
+        None => Ok(()),
+        Some(origin)
+            if allowed
+                .iter()
+                .any(|a| a.as_bytes().eq_ignore_ascii_case(origin.as_bytes())) =>
+        {
+            Ok(())
+        }
+        Some(_) => Err(Rejection::forbidden(
+            "Pages of this Origin may not connect here.\n",
+        )),
+    }
+}
+
+fn bad(why: &str) -> Rejection {
+    Rejection::new(StatusCode::BAD_REQUEST, why)
+}
+
+fn upgrade_required(why: &str) -> Rejection {
+    // RFC 9110 section 15.5.22 demands the Upgrade header.
+    Rejection::new(StatusCode::UPGRADE_REQUIRED, why)
+        .header(header::UPGRADE, HeaderValue::from_static("websocket"))
+        .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn good() -> http::request::Builder {
+        Request::get("/")
+            .header("Connection", "keep-alive, Upgrade")
+            .header("Upgrade", "WebSocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+    }
+
+    fn checked(request: http::request::Builder, known: &[&str]) -> Result<Agreement, Rejection> {
+        let known: Vec<_> = known.iter().map(|name| name.to_string()).collect();
+        check(&request.body(()).unwrap().into_parts().0, &known)
+    }
+
+    #[test]
+    fn the_sample_handshake_of_the_rfc_is_answered_as_it_says() {
+        let response: Response<()> = checked(good(), &[]).unwrap().response();
+        assert_eq!(response.status(), 101);
+        // RFC 6455 section 1.3.
+        assert_eq!(
+            response.headers()["sec-websocket-accept"],
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
+        assert!(!response.headers().contains_key("sec-websocket-protocol"));
+    }
+
+    #[test]
+    fn the_clients_first_known_subprotocol_is_chosen() {
+        let offer = |offer: &str| good().header("Sec-WebSocket-Protocol", offer);
+        let chosen = |offered, known: &[&str]| checked(offer(offered), known).unwrap().subprotocol;
+        assert_eq!(chosen("a, b, c", &["c", "b"]), Some("b".into()));
+        assert_eq!(chosen("a", &["c", "b"]), None);
+        assert_eq!(
+            chosen("A", &["a"]),
+            None,
+            "subprotocols are compared byte by byte"
+        );
+        assert_eq!(checked(good(), &["a"]).unwrap().subprotocol, None);
+        let two = offer("a").header("Sec-WebSocket-Protocol", "b");
+        assert_eq!(checked(two, &["b"]).unwrap().subprotocol, Some("b".into()));
+    }
+
+    #[test]
+    fn a_request_that_breaks_a_rule_is_refused_with_the_right_status() {
+        let without = |name: &str| {
+            let mut request = good();
+            request.headers_mut().unwrap().remove(name);
+            checked(request, &[]).unwrap_err()
+        };
+        assert_eq!(without("upgrade").status(), 426);
+        assert_eq!(without("connection").status(), 400);
+        assert_eq!(without("sec-websocket-key").status(), 400);
+        let old = without("sec-websocket-version");
+        assert_eq!(old.status(), 426);
+        assert_eq!(old.headers["sec-websocket-version"], "13");
+
+        let with = |change: fn(http::request::Builder) -> http::request::Builder| {
+            checked(change(good()), &[]).unwrap_err().status().as_u16()
+        };
+        assert_eq!(with(|r| r.method("POST")), 405);
+        assert_eq!(with(|r| r.version(Version::HTTP_10)), 400);
+        assert_eq!(
+            with(|r| r.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")),
+            400
+        );
+        assert_eq!(with(|r| r.header("Content-Length", "5")), 400);
+        assert_eq!(with(|r| r.header("Transfer-Encoding", "chunked")), 400);
+        let short = || {
+            let mut request = good();
+            request
+                .headers_mut()
+                .unwrap()
+                .insert("sec-websocket-key", "c2hvcnQ=".parse().unwrap());
+            checked(request, &[]).unwrap_err().status()
+        };
+        assert_eq!(short(), 400);
+    }
+
+    #[test]
+    fn origins_are_checked_only_where_a_browser_sends_one() {
+        let allowed = ["https://app.example".to_owned()];
+        let mut headers = HeaderMap::new();
+        assert!(check_origin(&headers, &allowed).is_ok());
+        headers.insert("origin", HeaderValue::from_static("https://APP.example"));
+        assert!(check_origin(&headers, &allowed).is_ok());
+        headers.insert(
+            "origin",
+            HeaderValue::from_static("https://app.example.evil"),
+        );
+        assert_eq!(check_origin(&headers, &allowed).unwrap_err().status(), 403);
+    }
+
+    #[test]
+    fn a_rejection_never_lets_a_request_through() {
+        assert_eq!(
+            Rejection::new(StatusCode::SWITCHING_PROTOCOLS, "").status(),
+            500
+        );
+        assert_eq!(Rejection::new(StatusCode::OK, "").status(), 500);
+    }
+}

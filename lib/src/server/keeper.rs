@@ -1,0 +1,154 @@
+//! The task of one session on a server: from connection to connection.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use unstall_proto::{Hello, Rejection, SessionId, Token};
+
+use super::registry::{Registry, refuse};
+use crate::{
+    handles::{Identity, Shared, TaskGuard},
+    pump::Pump,
+    reports::{ConnectionError, Event, SessionLoss},
+    session::{Kept, Link, Packets, random},
+    ws::{WebSocket, transport::Transport},
+};
+
+/// A connection that has said HELLO for a session that exists.
+pub(super) struct Newcomer {
+    pub(super) hello: Hello,
+    pub(super) ws: WebSocket<Transport>,
+    pub(super) identity: Identity,
+    pub(super) answer: oneshot::Sender<Result<(), Rejection>>,
+}
+
+impl Newcomer {
+    pub(super) fn refuse(self, rejection: Rejection) {
+        let _ = self.answer.send(Err(rejection));
+        refuse(self.ws, rejection);
+    }
+}
+
+/// The task of one session on a server.
+pub(super) struct Keeper {
+    pub(super) registry: Arc<Registry>,
+    pub(super) id: SessionId,
+    pub(super) newcomers: mpsc::Receiver<Box<Newcomer>>,
+    pub(super) kept: Kept,
+    /// Dropped after `kept`, so that the last report has what comes back.
+    pub(super) _guard: TaskGuard,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.registry.remove(&self.id, &self.kept.shared);
+    }
+}
+
+/// What ended a wait.
+enum Next {
+    Connection(Box<WebSocket<Transport>>),
+    Detached,
+    /// The registry gave the session up.
+    Evicted,
+    Over,
+}
+
+impl Keeper {
+    pub(super) async fn run(mut self: Box<Self>, ws: Box<WebSocket<Transport>>) {
+        let mut next = Next::Connection(ws);
+        loop {
+            next = match next {
+                Next::Connection(ws) => self.converse(*ws).await,
+                Next::Detached => self.wait().await,
+                Next::Evicted => {
+                    let why = ConnectionError::SessionLost(SessionLoss::Evicted);
+                    self.kept.link.give_up(why);
+                    Next::Over
+                }
+                Next::Over => break,
+            };
+        }
+        self.registry.remove(&self.id, &self.kept.shared);
+        self.newcomers.close();
+        while let Ok(newcomer) = self.newcomers.try_recv() {
+            newcomer.refuse(Rejection::Expired);
+        }
+        let Kept { link, shared } = &mut self.kept;
+        link.finish(shared).await;
+    }
+
+    /// Carries the session over one connection.
+    async fn converse(&mut self, ws: WebSocket<Transport>) -> Next {
+        let Kept { link, shared } = &mut self.kept;
+        self.registry.set_detached(&self.id, shared, None);
+        let mut pump = Pump::new(ws, shared.clone(), Packets(link));
+        let ended = loop {
+            tokio::select! {
+                biased;
+                newcomer = self.newcomers.recv() => {
+                    let Some(newcomer) = newcomer else { return Next::Evicted };
+                    // The older connection is dropped with its pump.
+                    match resume(pump.traffic().0, newcomer, shared) {
+                        Some(ws) => return Next::Connection(Box::new(ws)),
+                        None => continue,
+                    }
+                }
+                ended = pump.run() => break ended,
+            }
+        };
+        drop(pump);
+        link.detach(shared, Instant::now());
+        if link.is_over() {
+            return Next::Over;
+        }
+        let why = Arc::new(ended.why.unwrap_or(ConnectionError::EndOfStream));
+        shared
+            .events
+            .push(Event::Disconnected { why, in_flight: 0 });
+        Next::Detached
+    }
+
+    /// Waits for the client to come back.
+    async fn wait(&mut self) -> Next {
+        let Kept { link, shared } = &mut self.kept;
+        self.registry
+            .set_detached(&self.id, shared, Some(Instant::now()));
+        loop {
+            tokio::select! {
+                biased;
+                newcomer = self.newcomers.recv() => {
+                    let Some(newcomer) = newcomer else { return Next::Evicted };
+                    if let Some(ws) = resume(link, newcomer, shared) {
+                        return Next::Connection(Box::new(ws));
+                    }
+                }
+                () = link.serve_detached(shared) => return Next::Over,
+            }
+        }
+    }
+}
+
+/// Resumes the session on a new connection, or refuses it.
+fn resume(
+    link: &mut Link,
+    newcomer: Box<Newcomer>,
+    shared: &Shared,
+) -> Option<WebSocket<Transport>> {
+    match link.session().resume(&newcomer.hello, Token(random())) {
+        Ok(generation) => {
+            link.lose(shared, Instant::now());
+            link.attached(generation);
+            shared.set_identity(newcomer.identity);
+            let _ = newcomer.answer.send(Ok(()));
+            Some(newcomer.ws)
+        }
+        Err(rejection) => {
+            newcomer.refuse(rejection);
+            None
+        }
+    }
+}
