@@ -5,7 +5,7 @@ use std::{env, error::Error};
 
 use tokio::{join, runtime};
 
-#[path = "../../lib/tests/common/hot_paths.rs"]
+#[path = "../../lib/tests/allocations_stay_low/hot_paths.rs"]
 mod hot_paths;
 use hot_paths::{each, many, opened, recv, recv_batch};
 

@@ -2,6 +2,8 @@
 //! are documented, and what is kept costs what it weighs. Counted by the allocator, so each test
 //! runs alone.
 
+#[path = "it/common/mod.rs"]
+#[expect(dead_code, reason = "what is needed of the helpers here is little")]
 mod common;
 
 use common::{net, raw};
@@ -13,10 +15,10 @@ use std::{
     time::Duration,
 };
 
+use common::frames::{BINARY, PING, RawPeer};
 use common::{adopt, limit, tcp_pair};
 use net::until;
 use peak_alloc::PeakAlloc;
-use raw::RawPeer;
 use tokio::io::AsyncWriteExt;
 use unstall::{
     Budget, Connection, Gap, Incoming, Message, Options, Overflow, Spill, SpillFallback,
@@ -97,7 +99,7 @@ fn flood(
 fn frames(size: usize, count: usize) -> Vec<u8> {
     let payload = vec![7; size];
     let mut frames = Vec::with_capacity(count * (size + 10));
-    (0..count).for_each(|_| raw::encode(&mut frames, raw::BINARY, &payload));
+    (0..count).for_each(|_| raw::encode(&mut frames, BINARY, &payload));
     frames
 }
 
@@ -177,7 +179,7 @@ fn keys_of_conflation_count() {
         let options = Options::default().inbox_bytes(MIB).overflow(policy);
         let (connection, raw) = raw::client(options).await;
         let mut frames = Vec::with_capacity(2 * MIB);
-        (0..100_000u64).for_each(|i| raw::encode(&mut frames, raw::BINARY, &i.to_be_bytes()));
+        (0..100_000u64).for_each(|i| raw::encode(&mut frames, BINARY, &i.to_be_bytes()));
         let own = frames.capacity();
         let peer = flood(raw, frames, MIB);
         until("held", || peer.is_finished()).await;
@@ -194,7 +196,7 @@ fn flood_of_pings_to_a_peer_that_does_not_read_is_bounded() {
         let growth = Growth::start();
         let (_connection, raw) = raw::client(Options::default()).await;
         let mut frames = Vec::with_capacity(MIB);
-        (0..1000).for_each(|_| raw::encode(&mut frames, raw::PING, &[7; 125]));
+        (0..1000).for_each(|_| raw::encode(&mut frames, PING, &[7; 125]));
         let own = frames.capacity();
         let peer = flood(raw, frames, 64 * MIB);
         until("all sent or held", || peer.is_finished()).await;
@@ -241,7 +243,7 @@ fn kept_message_costs_little_more_than_itself() {
             let (mut connection, mut raw) = raw::client(Options::default()).await;
             for long in [false, true] {
                 if long {
-                    raw.send(raw::BINARY, &vec![0; 8 * MIB]).await;
+                    raw.send(BINARY, &vec![0; 8 * MIB]).await;
                     drop(connection.recv().await.unwrap());
                 }
                 let (cost, ()) = tokio::join!(
@@ -306,7 +308,7 @@ fn memory_of_queues_is_given_back_when_idle() {
         run(async {
             let options = Options::default().overflow(policy.clone());
             let (mut connection, mut raw) = raw::client(options).await;
-            raw.send(raw::BINARY, b"first").await;
+            raw.send(BINARY, b"first").await;
             common::plain(connection.recv().await);
             let growth = Growth::start();
             let chunk = frames(64, 1000);
@@ -328,7 +330,7 @@ fn memory_of_queues_is_given_back_when_idle() {
                 };
             }
             // Once more around, and the receiver waits for what does not come.
-            raw.send(raw::BINARY, b"last").await;
+            raw.send(BINARY, b"last").await;
             common::plain(connection.recv().await);
             let idle = tokio::time::timeout(Duration::from_millis(50), connection.recv()).await;
             assert!(idle.is_err());

@@ -3,6 +3,8 @@
 //! Alone in its file: what another test's thread first logs in the moment in which the subscriber is
 //! set is never logged after.
 
+#[path = "it/common/mod.rs"]
+#[expect(dead_code, reason = "what is needed of the helpers here is little")]
 mod common;
 
 use common::{client, frames::listen, limit, plain};

@@ -1,0 +1,124 @@
+//! Five thousand sessions on one server process, all cut in the same moment: all of them go on, in a
+//! short time, and the server's memory stays within its limit.
+//!
+//! Each session takes three descriptors of this process (client, and proxy on both sides) and one of
+//! the server's: where fewer are allowed, there are fewer sessions, and the test says so.
+//!
+//! The normal run takes a thousand, `UNSTALL_FULL=1` all of them.
+
+use std::time::Instant;
+
+use crate::common::{
+    limit,
+    process::{Process, is, play, say},
+    proxy::Proxy,
+};
+use unstall::{Client, Connection, Incoming, Server};
+
+const SESSIONS: usize = 5_000;
+/// What an idle session may cost the server: the read window of 32 KiB, the encoding block of
+/// 64 KiB, and half as much for everything else.
+const PER_SESSION: u64 = 144 << 10;
+
+async fn echo(mut session: Connection) {
+    while let Ok(Some(incoming)) = session.recv().await {
+        if let Incoming::Message(message) = incoming {
+            session.send(message).await.unwrap();
+        }
+    }
+}
+
+#[test]
+#[ignore = "the other process of the test below"]
+fn server() {
+    if is("server") {
+        play(|_| async {
+            let server = Server::bind("127.0.0.1:0").await.unwrap();
+            say(format!("listens {}", server.local_addr()));
+            server.serve(echo).await;
+        });
+    }
+}
+
+/// How many sessions the descriptors of a process allow.
+fn sessions() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let soft = line.split_whitespace().nth(3).unwrap();
+    let descriptors: usize = soft.parse().unwrap_or(usize::MAX);
+    // After the cut the old and the new connections overlap for a moment.
+    let allowed = (descriptors - 200) * 2 / 7;
+    let wanted = match std::env::var_os("UNSTALL_FULL") {
+        Some(_) => SESSIONS,
+        None => SESSIONS / 5,
+    };
+    if allowed < wanted {
+        println!("scaled down: {descriptors} descriptors allow {allowed} sessions, not {wanted}");
+    }
+    allowed.min(wanted)
+}
+
+/// Each session sends a number and gets it back; all at once.
+async fn round(sessions: &mut Vec<Connection>, number: u64) {
+    let tasks: Vec<_> = sessions
+        .drain(..)
+        .map(|mut session| {
+            tokio::spawn(async move {
+                session.send(number.to_string()).await.unwrap();
+                let back = crate::common::plain(session.recv().await);
+                assert_eq!(back.as_text(), Some(number.to_string().as_str()));
+                session
+            })
+        })
+        .collect();
+    for task in tasks {
+        sessions.push(task.await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_of_them_resume_after_a_cut_and_memory_stays_within_its_limit() {
+    let _alone = crate::alone().await;
+    let count = sessions();
+    let mut server = Process::spawn(module_path!(), "server", &[]);
+    let proxy = Proxy::to(server.hear("listens").await.parse().unwrap()).await;
+    let empty = server.memory();
+    let mut sessions = Vec::new();
+    for _ in 0..count {
+        let client = Client::new(format!("ws://{}/", proxy.address)).require_session();
+        sessions.push(client.connect().await.unwrap());
+    }
+    limit(120, round(&mut sessions, 1)).await;
+    let idle = server.memory() - empty;
+
+    let arrived = proxy.arrivals().len();
+    assert_eq!(arrived, count);
+    let cut = Instant::now();
+    proxy.cut();
+    // The number goes out on the next connection, and comes back on it.
+    limit(120, round(&mut sessions, 2)).await;
+    let recovered = cut.elapsed();
+    let stats: Vec<_> = sessions.iter().map(Connection::stats).collect();
+    let resumed = stats.iter().filter(|stats| stats.resumes > 0).count();
+    let mut waits: Vec<_> = proxy.arrivals()[arrived..]
+        .iter()
+        .map(|at| at.into_std().saturating_duration_since(cut))
+        .collect();
+    waits.sort_unstable();
+    let peak = server.peak_memory() - empty;
+    println!(
+        "{resumed} of {count} sessions resumed, all within {recovered:?}, by {} attempts: half of \
+         them after {:?}, the last after {:?}; server memory {} KiB per session idle, {} KiB at its \
+         peak",
+        waits.len(),
+        waits[waits.len() / 2],
+        waits[waits.len() - 1],
+        (idle / count as u64) >> 10,
+        (peak / count as u64) >> 10,
+    );
+    assert_eq!(resumed, count);
+    assert!(peak <= PER_SESSION * count as u64, "{peak}");
+}

@@ -1,0 +1,22 @@
+//! Promises that are measured with thousands of sockets, or by the clock: one after the other, while
+//! no other test runs.
+
+#[path = "../it/common/mod.rs"]
+#[expect(
+    dead_code,
+    reason = "a few of the helpers are used here, all of them in `it`"
+)]
+mod common;
+
+mod five_thousand_sessions;
+mod recovery_is_quick;
+mod ten_thousand_connections;
+mod thousand_clients_come_back;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Waits until no other test of this process runs; others wait while it is held.
+async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    ALONE.lock().await
+}

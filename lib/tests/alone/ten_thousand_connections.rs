@@ -1,0 +1,67 @@
+//! A server that ten thousand come to, and that has room for a hundred.
+
+use std::sync::Arc;
+
+use crate::{
+    alone,
+    common::net::{Outcomes, is_alive, one_of_many, until},
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+use unstall::{Server, ServerLimits};
+
+/// How many sockets of the clients may be open at once in this process.
+fn sockets_at_once() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = files.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
+    // The server's side and everything else needs some, too.
+    soft.unwrap_or(1024).saturating_sub(1500).clamp(100, 10_000)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_connections_at_once_over_the_limit_are_refused_and_counted() {
+    const CLIENTS: usize = 10_000;
+    const LIMIT: usize = 100;
+    let _alone = alone().await;
+    let limits = ServerLimits::default().max_connections(LIMIT);
+    let server = Server::builder().limits(limits).bind("127.0.0.1:0").await;
+    let server = server.unwrap();
+    let address = server.local_addr();
+    let at_once = sockets_at_once();
+    let places = Arc::new(Semaphore::new(at_once));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let places = places.clone();
+        clients.spawn(async move {
+            let _place = places.acquire().await.unwrap();
+            one_of_many(address).await
+        });
+    }
+    let (mut all, mut kept) = (Outcomes::default(), Vec::new());
+    while let Some(client) = clients.join_next().await {
+        let (outcome, tcp) = client.unwrap();
+        all.upgraded += outcome.upgraded;
+        all.told += outcome.told;
+        all.closed += outcome.closed;
+        kept.extend(tcp);
+    }
+    println!("{at_once} at once: {all:?}");
+    assert_eq!(all.upgraded, LIMIT);
+    assert_eq!(all.upgraded + all.told + all.closed, CLIENTS);
+    assert!(all.told > 0, "those who can be told are told");
+    let stats = server.stats();
+    assert_eq!(stats.arrived as usize, CLIENTS);
+    assert_eq!(stats.accepted as usize, LIMIT);
+    assert_eq!(stats.refused_connections as usize, CLIENTS - LIMIT);
+    assert_eq!(stats.open, LIMIT);
+
+    // The server is alive: places that come free go to new clients.
+    for _ in 0..LIMIT {
+        drop(server.accept().await.unwrap());
+    }
+    drop(kept);
+    until("all places are free", || server.stats().open == 0).await;
+    is_alive(&server).await;
+}

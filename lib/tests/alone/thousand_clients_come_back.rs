@@ -1,0 +1,143 @@
+//! A server that comes back after many clients lost it is not run over.
+//!
+//! The bound: a client that lost its connection draws its k-th wait evenly from zero to
+//! `w(k) = min(first * 2^k, max)`, from k = 0, so at no moment do n clients make their k-th attempt
+//! at a higher rate than `n / w(k)` a second. Over all k up to the longest wait that is at most
+//! `n / first * (1 + 1/2 + 1/4 + …) = 2 n / first`. Once every client draws from the longest wait,
+//! attempts are a renewal process of even waits: its rate is never above `e n / max`, and `2 n / max`
+//! in the long run. So the documentation says `3 n / max`.
+
+use crate::common::{
+    frames::{listen, read_head, switching},
+    limit,
+};
+use futures_util::{StreamExt, stream};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+};
+use unstall::{Client, Options, Reconnect};
+
+const MAX: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    /// Connections are upgraded and held.
+    Up,
+    /// Connections are lost, and new ones at once.
+    Down,
+}
+
+async fn serve(mut tcp: TcpStream, mut state: watch::Receiver<State>) {
+    tcp.set_zero_linger().unwrap();
+    if *state.borrow_and_update() == State::Down {
+        return;
+    }
+    let head = read_head(&mut tcp).await;
+    tcp.write_all(switching(&head, "").as_bytes())
+        .await
+        .unwrap();
+    let mut forgotten = [0; 1024];
+    let hold = async { while tcp.read(&mut forgotten).await.is_ok_and(|read| read > 0) {} };
+    tokio::select! {
+        _ = state.changed() => {}
+        () = hold => {}
+    }
+}
+
+/// How many clients fit under the limit of file descriptors: each takes two here.
+fn clients() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let soft = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    // Where nothing is known, what the strictest system allows.
+    let descriptors = soft.unwrap_or(256);
+    (descriptors.saturating_sub(100) / 2).min(1000)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_per_second_stay_under_the_bound_when_a_server_comes_back() {
+    let _alone = crate::alone().await;
+    let count = clients();
+    assert!(
+        count >= 50,
+        "{count} clients prove nothing: raise the limit of open files"
+    );
+    let (listener, address) = listen().await;
+    let (state, watcher) = watch::channel(State::Up);
+    let attempts = Arc::new(Mutex::new(Vec::<Instant>::new()));
+    let seen = attempts.clone();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            seen.lock().unwrap().push(Instant::now());
+            tokio::spawn(serve(tcp, watcher.clone()));
+        }
+    });
+    let reconnect = Reconnect::default().first(MAX / 16).max(MAX);
+    let connect = |_| {
+        let client = Client::new(format!("ws://{address}"))
+            .reconnect(reconnect.clone())
+            .options(Options::default().connect_timeout(Duration::from_secs(30)));
+        async move { client.connect().await.unwrap() }
+    };
+    // Not all at once: where the listener's queue overflows, its kernel resets connections.
+    let connecting = stream::iter((0..count).map(connect)).buffer_unordered(100);
+    let clients: Vec<_> = limit(60, connecting.collect()).await;
+
+    attempts.lock().unwrap().clear();
+    state.send_replace(State::Down);
+    let lost = Instant::now();
+    // The k-th wait ends at the latest after first * 2^(k+1): by now all have reached the longest
+    // (1/16 + 1/8 + 1/4 + 1/2 of it came before), and none has waited it out more than twice.
+    tokio::time::sleep(MAX + MAX / 2).await;
+    state.send_replace(State::Up);
+    let back = Instant::now();
+    let everyone_is_back = async {
+        while clients.iter().any(|client| client.stats().connections < 2) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    limit(60, everyone_is_back).await;
+    let took = back.elapsed();
+
+    let attempts = std::mem::take(&mut *attempts.lock().unwrap());
+    let within = |from: Instant, to: Instant| {
+        attempts
+            .iter()
+            .filter(|at| from <= **at && **at < to)
+            .count() as f64
+    };
+    let second = Duration::from_secs(1);
+    let bound = 3.0 * count as f64 / MAX.as_secs_f64();
+    // The bound is of the average; a count scatters around it by its root. Six are never seen.
+    let slack = 6.0 * bound.sqrt();
+    // From half the longest wait on, which is when every client has drawn it at least once.
+    let windows = (0..60).map(|tenth| lost + MAX + second * tenth / 10);
+    let busiest = windows
+        .take_while(|from| *from < back + took)
+        .map(|from| within(from, from + second))
+        .fold(0.0, f64::max);
+    println!(
+        "{count} clients: {} attempts in all, at most {busiest} in a second while the server came \
+         back (bound {bound} + {slack:.0}), all back after {took:?}",
+        attempts.len()
+    );
+    assert!(busiest <= bound + slack, "{busiest} attempts in a second");
+    assert!(busiest > 0.0);
+    // The first wave is spread over the first wait too, rather than arriving at once.
+    let first_bound = 2.0 * count as f64 / (MAX / 16).as_secs_f64();
+    let tenth = within(lost, lost + Duration::from_millis(100));
+    assert!(
+        tenth <= first_bound / 10.0 + 6.0 * (first_bound / 10.0).sqrt(),
+        "{tenth} at once"
+    );
+    // Each came back with one attempt more, within its one wait.
+    assert!(within(back, back + took * 2) <= count as f64 * 1.05);
+}

@@ -1,0 +1,144 @@
+//! The axum extractor: the same handshake and the same connection inside an axum application.
+
+use std::net::SocketAddr;
+
+use crate::common::net::{AMPLE, answer, status, to_end, upgrade};
+use axum::Router;
+use axum::response::Response;
+use axum::routing::any;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use unstall::axum::Upgrade;
+use unstall::{Client, Connection, Incoming, Options};
+
+async fn echo(mut connection: Connection) {
+    while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
+        assert_ne!(message.as_text(), Some("panic"), "on purpose");
+        if connection.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn feed(upgrade: Upgrade) -> Response {
+    upgrade
+        .options(Options::default().inbox_bytes(1 << 20))
+        .subprotocols(["v1"])
+        .on_upgrade(|connection| async move {
+            assert_eq!(connection.request().unwrap().uri().path(), "/feed");
+            assert!(connection.peer().is_some());
+            echo(connection).await;
+        })
+}
+
+async fn application() -> SocketAddr {
+    let app: Router = Router::new().route("/feed", any(feed));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+async fn echoes(client: &mut Connection, text: &str) {
+    client.send(text).await.unwrap();
+    let received = tokio::time::timeout(AMPLE, client.recv())
+        .await
+        .expect("an echo");
+    let message = received.unwrap().unwrap().into_message().unwrap();
+    assert_eq!(message.as_text(), Some(text));
+}
+
+#[tokio::test]
+async fn a_connection_in_axum_is_a_connection() {
+    let url = format!("ws://{}/feed", application().await);
+    let mut client = Client::new(&url)
+        .subprotocol("v2")
+        .subprotocol("v1")
+        .connect()
+        .await
+        .unwrap();
+    assert_eq!(client.subprotocol().as_deref(), Some("v1"));
+    for _ in 0..3 {
+        echoes(&mut client, "hello").await;
+    }
+}
+
+#[tokio::test]
+async fn frames_sent_together_with_the_request_are_not_lost() {
+    let mut tcp = TcpStream::connect(application().await).await.unwrap();
+    // A masked text frame "hi", right behind the head: RFC 6455 lets a client be so hasty only
+    // after the 101, but what arrives early must not vanish either.
+    let mut bytes = upgrade("").replace("GET / ", "GET /feed ").into_bytes();
+    bytes.extend_from_slice(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']);
+    tcp.write_all(&bytes).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tcp.read_u8().await.unwrap());
+    }
+    let mut frame = [0; 4];
+    tcp.read_exact(&mut frame).await.unwrap();
+    assert_eq!(&frame, b"\x81\x02hi");
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_handshake_is_rejected() {
+    let address = application().await;
+    let close = "connection: close\r\n";
+    let page = answer(
+        address,
+        &format!("GET /feed HTTP/1.1\r\nhost: h\r\n{close}\r\n"),
+    )
+    .await;
+    assert_eq!(status(&page), 426);
+    assert!(page.contains("This is a WebSocket endpoint"), "{page}");
+}
+
+#[tokio::test]
+async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
+    let url = format!("ws://{}/feed", application().await);
+    let open = || Client::new(&url).without_reconnect().connect();
+    let mut bystander = open().await.unwrap();
+    echoes(&mut bystander, "hello").await;
+    let mut victim = open().await.unwrap();
+    victim.send("panic").await.unwrap();
+    let end = tokio::time::timeout(AMPLE, victim.recv())
+        .await
+        .expect("its connection ends");
+    assert!(!matches!(end, Ok(Some(_))), "{end:?}");
+    echoes(&mut bystander, "hello again").await;
+    echoes(&mut open().await.unwrap(), "new").await;
+}
+
+/// A stream that axum serves and that this library does not know, such as another TLS.
+struct Foreign(TcpListener);
+
+impl axum::serve::Listener for Foreign {
+    type Io = tokio::io::Join<tokio::net::tcp::OwnedReadHalf, tokio::net::tcp::OwnedWriteHalf>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        let (tcp, peer) = self.0.accept().await.unwrap();
+        let (read, write) = tcp.into_split();
+        (tokio::io::join(read, write), peer)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+#[tokio::test]
+async fn streams_of_a_foreign_kind_work_as_well() {
+    let handler = |upgrade: Upgrade| async move { upgrade.on_upgrade(echo) };
+    let app: Router = Router::new().route("/", any(handler));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(Foreign(listener), app).await });
+    let client = Client::new(format!("ws://{address}/")).without_reconnect();
+    let mut client = client.connect().await.unwrap();
+    echoes(&mut client, "hello").await;
+    client.close(unstall::CloseCode::NORMAL, "").await;
+    let mut mute = TcpStream::connect(address).await.unwrap();
+    mute.shutdown().await.unwrap();
+    assert_eq!(to_end(&mut mute).await, "");
+}

@@ -1,0 +1,324 @@
+//! Every public future may be dropped at each of its await points: the connection goes on, and no
+//! message is lost, doubled or out of step.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use crate::common::{limit, pair, plain};
+use futures_util::{Sink, SinkExt, StreamExt};
+use tokio::net::TcpListener;
+use unstall::{
+    Client, CloseCode, Connection, Event, Message, Options, Sender, TrySendError,
+    tokio_tungstenite::accept_async,
+};
+
+/// Polls `future` up to `polls` times, each after a wake-up, and drops it then.
+async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            // The last poll was its last: whoever would have woken it finds it gone.
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Futures are dropped after 0, 1, 2, 3 polls, over and over.
+const MOST_POLLS: usize = 4;
+
+fn number(index: u64) -> Message {
+    let mut payload = vec![0; 16 + (index as usize * 37) % 3000];
+    payload[..8].copy_from_slice(&index.to_be_bytes());
+    Message::from(payload)
+}
+
+/// Small enough that every future waits now and then.
+fn options() -> Options {
+    Options::default()
+        .outbox_bytes(8 << 10)
+        .inbox_bytes(8 << 10)
+}
+
+/// Receives `count` numbered messages in order, then sees that nothing more comes.
+async fn receive(mut connection: Connection, count: u64) -> Connection {
+    for index in 0..count {
+        assert_eq!(plain(limit(60, connection.recv()).await), number(index));
+    }
+    connection
+}
+
+async fn ends_cleanly(mut receiving: Connection, sender: &Sender) {
+    let report = limit(60, sender.close(CloseCode::NORMAL, "")).await;
+    assert!(report.clean && report.unsent.is_empty(), "{report:?}");
+    assert!(
+        matches!(limit(60, receiving.recv()).await, Ok(None)),
+        "nothing more"
+    );
+}
+
+const COUNT: u64 = 2_000;
+
+/// Sends the numbers in order with `attempt`, which drops its future after so many polls and says
+/// whether the message was taken.
+async fn send_all<A>(attempt: A)
+where
+    A: AsyncFn(&Sender, Message, usize) -> bool,
+{
+    let (client, server) = pair(options()).await;
+    let (sender, _receiver) = client.split();
+    let reads = tokio::spawn(receive(server, COUNT));
+    let mut dropped = 0;
+    for index in 0..COUNT {
+        let mut polls = index as usize % MOST_POLLS;
+        while !attempt(&sender, number(index), polls).await {
+            dropped += 1;
+            polls += 1;
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(dropped > 20, "{dropped} futures were dropped");
+    let server = limit(60, reads).await.unwrap();
+    ends_cleanly(server, &sender).await;
+}
+
+#[tokio::test]
+async fn send_dropped_at_any_poll_has_not_sent() {
+    send_all(async |sender, message, polls| {
+        drop_after(polls, sender.send(message))
+            .await
+            .is_some_and(|sent| sent.is_ok())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn send_within_dropped_at_any_poll_has_not_sent() {
+    send_all(async |sender, message, polls| {
+        let minute = Duration::from_secs(60);
+        let sent = drop_after(polls, sender.send_within(message, minute)).await;
+        sent.is_some_and(|sent| sent.is_ok())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn flush_dropped_at_any_poll_changes_nothing() {
+    send_all(async |sender, message, polls| {
+        let sent = match sender.try_send(message) {
+            Ok(()) => true,
+            Err(TrySendError { .. }) => false,
+        };
+        if let Some(flushed) = drop_after(polls, sender.flush()).await {
+            flushed.unwrap();
+            assert_eq!(sender.stats().outbox.messages, 0, "flushed means written");
+        }
+        sent
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn waiting_for_the_end_dropped_at_any_poll_ends_nothing() {
+    send_all(async |sender, message, polls| {
+        // Nothing wakes it before the end.
+        assert!(drop_after(polls.min(1), sender.ended()).await.is_none());
+        drop_after(polls, sender.send(message))
+            .await
+            .is_some_and(|sent| sent.is_ok())
+    })
+    .await;
+}
+
+async fn receive_all<A>(attempt: A)
+where
+    A: AsyncFn(&mut Connection, usize) -> Option<Message>,
+{
+    let (mut client, server) = pair(options()).await;
+    let (sender, receiver) = server.split();
+    let writes = tokio::spawn(async move {
+        for index in 0..COUNT {
+            sender.send(number(index)).await.unwrap();
+        }
+        limit(60, sender.close(CloseCode::NORMAL, "")).await
+    });
+    let (mut next, mut dropped) = (0, 0);
+    while next < COUNT {
+        match attempt(&mut client, (next + dropped) as usize % MOST_POLLS).await {
+            Some(message) => {
+                assert_eq!(message, number(next));
+                next += 1;
+            }
+            None => {
+                dropped += 1;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    assert!(dropped > COUNT / 8, "{dropped} futures were dropped");
+    assert!(
+        matches!(limit(60, client.recv()).await, Ok(None)),
+        "nothing more"
+    );
+    assert!(writes.await.unwrap().clean);
+    drop(receiver);
+}
+
+#[tokio::test]
+async fn recv_dropped_at_any_poll_has_taken_nothing() {
+    receive_all(async |connection, polls| drop_after(polls, connection.recv()).await.map(plain))
+        .await;
+}
+
+#[tokio::test]
+async fn next_of_the_stream_dropped_at_any_poll_has_taken_nothing() {
+    receive_all(async |connection, polls| {
+        let next = drop_after(polls, connection.next()).await?;
+        Some(plain(next.transpose()))
+    })
+    .await;
+}
+
+/// A sink's flush that was begun before a message was put in said that all was written, and it
+/// was not.
+#[tokio::test]
+async fn sink_dropped_at_any_poll_keeps_what_it_took() {
+    let (client, server) = pair(options()).await;
+    let (sender, _receiver) = client.split();
+    let reads = tokio::spawn(receive(server, COUNT));
+    let mut sink = sender.sink();
+    for index in 0..COUNT {
+        let mut polls = index as usize % MOST_POLLS;
+        loop {
+            let waits = poll_fn(|cx| Pin::new(&mut sink).poll_ready(cx));
+            if let Some(ready) = drop_after(polls, waits).await {
+                ready.unwrap();
+                break;
+            }
+            polls += 1;
+            tokio::task::yield_now().await;
+        }
+        Pin::new(&mut sink).start_send(number(index)).unwrap();
+        if let Some(flushed) = drop_after(polls % MOST_POLLS, sink.flush()).await {
+            flushed.unwrap();
+            assert_eq!(sender.stats().outbox.messages, 0, "flushed means written");
+        }
+    }
+    limit(60, sink.flush()).await.unwrap();
+    let mut server = limit(60, reads).await.unwrap();
+    for polls in 0..MOST_POLLS {
+        drop_after(polls, sink.close()).await;
+    }
+    limit(60, sink.close()).await.unwrap();
+    limit(60, sink.close()).await.unwrap();
+    assert!(matches!(limit(60, server.recv()).await, Ok(None)));
+}
+
+#[tokio::test]
+async fn close_dropped_at_any_poll_goes_on_and_reports_once() {
+    for polls in 0..6 {
+        let (client, server) = pair(options()).await;
+        let (sender, _receiver) = client.split();
+        for index in 0..5 {
+            sender.send(number(index)).await.unwrap();
+        }
+        let early = drop_after(polls, sender.close(CloseCode::NORMAL, "")).await;
+        if polls > 0 {
+            assert!(sender.try_send("later").is_err(), "it is closing");
+        }
+        let server = receive(server, 5).await;
+        let report = match early {
+            Some(report) => report,
+            None => limit(60, sender.close(CloseCode::NORMAL, "")).await,
+        };
+        assert!(report.clean && report.unsent.is_empty(), "{report:?}");
+        ends_cleanly_by_peer(server).await;
+    }
+}
+
+async fn ends_cleanly_by_peer(mut server: Connection) {
+    assert!(matches!(limit(60, server.recv()).await, Ok(None)));
+}
+
+#[tokio::test]
+async fn events_dropped_at_any_poll_are_not_missed() {
+    let (client, _server) = pair(options()).await;
+    let (sender, _receiver) = client.split();
+    let mut events = sender.events();
+    let sends = tokio::spawn(async move {
+        for _ in 0..50 {
+            sender.send_within("late", Duration::ZERO).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        sender.close(CloseCode::NORMAL, "").await;
+        sender.stats().expired
+    });
+    let (mut expired, mut rounds) = (0, 0);
+    loop {
+        rounds += 1;
+        match drop_after(rounds % MOST_POLLS, events.recv()).await {
+            Some(Some(Event::Expired { messages })) => expired += messages,
+            Some(Some(Event::Missed(missed))) => panic!("{missed}"),
+            Some(Some(_)) => {}
+            Some(None) => break,
+            None => tokio::task::yield_now().await,
+        }
+    }
+    assert_eq!(expired, limit(60, sends).await.unwrap());
+    assert_eq!(expired, 50);
+}
+
+/// Upgrades whoever comes and counts who came and who went.
+async fn upgrade_everyone(listener: TcpListener, came: Arc<AtomicUsize>, went: Arc<AtomicUsize>) {
+    loop {
+        let (tcp, _) = listener.accept().await.unwrap();
+        came.fetch_add(1, Ordering::Relaxed);
+        let went = went.clone();
+        tokio::spawn(async move {
+            if let Ok(mut ws) = accept_async(tcp).await {
+                while let Some(Ok(_)) = ws.next().await {}
+            }
+            went.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+}
+
+#[tokio::test]
+async fn connect_dropped_at_any_poll_leaves_nothing_behind() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let (came, went) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    tokio::spawn(upgrade_everyone(listener, came.clone(), went.clone()));
+    let mut polls = 0;
+    let connection = loop {
+        let connect = Client::new(&url).without_reconnect().connect();
+        match limit(60, drop_after(polls, connect)).await {
+            Some(connected) => break connected.unwrap(),
+            None => polls += 1,
+        }
+    };
+    assert!(polls >= 2, "it waits at least for TCP and for the answer");
+    let away = async {
+        while came.load(Ordering::Relaxed) != went.load(Ordering::Relaxed) + 1 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    limit(60, away).await;
+    let report = limit(60, connection.close(CloseCode::NORMAL, "")).await;
+    assert!(report.clean, "{report:?}");
+}

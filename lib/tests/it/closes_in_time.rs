@@ -1,0 +1,381 @@
+//! Closing ends in time whatever the peer does, loses nothing that was accepted, and tells.
+
+use crate::common::{
+    accept, adopt, client,
+    frames::{BINARY, CLOSE, RawPeer, StreamEnd, TEXT, close, frame, listen},
+    limit, pair, plain, tcp_pair,
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use unstall::{
+    CloseCode, Connection, ConnectionError, Message, Options, SendRefusal, StallCause, rustls,
+    tokio_tungstenite::{self, tungstenite::protocol::Role},
+};
+
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(700);
+/// Above all that a loaded machine adds.
+const LIMIT: u64 = 30;
+
+fn options() -> Options {
+    Options::default().close_timeout(CLOSE_TIMEOUT)
+}
+
+/// Both engines: the library's own as a client, and an adopted stream on the server's side.
+async fn before_raw(adopted: bool, options: Options) -> (Connection, RawPeer) {
+    if adopted {
+        let (ours, theirs) = tcp_pair().await;
+        let raw = RawPeer {
+            tcp: theirs,
+            is_client: true,
+        };
+        return (adopt(ours, Role::Server, options).await, raw);
+    }
+    let (listener, address) = listen().await;
+    let client = client(address, options);
+    let (client, raw) = tokio::join!(client.connect(), RawPeer::accept(&listener));
+    (client.unwrap(), raw)
+}
+
+/// After the end, sends fail at once with the message and the reason.
+fn refuses(connection: &Connection, expected: fn(&ConnectionError) -> bool) {
+    let error = connection.try_send("too late").unwrap_err();
+    assert_eq!(error.message, Message::from("too late"));
+    let SendRefusal::Ended(why) = error.reason else {
+        panic!("{error}");
+    };
+    assert!(expected(&why), "{why:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_side_may_close_and_both_get_everything_sent_before() {
+    for client_closes in [true, false] {
+        let (listener, address) = listen().await;
+        let (client, server) = tokio::join!(
+            client(address, options()).connect(),
+            accept(&listener, options())
+        );
+        let (closer, mut other) = match client_closes {
+            true => (client.unwrap(), server),
+            false => (server, client.unwrap()),
+        };
+        for index in 0..1000 {
+            closer.send(format!("message {index}")).await.unwrap();
+        }
+        let receive = async {
+            for index in 0..1000 {
+                assert_eq!(
+                    plain(other.recv().await).as_text(),
+                    Some(&*format!("message {index}"))
+                );
+            }
+            assert!(matches!(other.recv().await, Ok(None)));
+        };
+        let close = closer.close(CloseCode::NORMAL, "done");
+        let (report, ()) = limit(LIMIT, async { tokio::join!(close, receive) }).await;
+        assert!(report.clean && report.unsent.is_empty(), "{report:?}");
+        assert_eq!(report.peer.unwrap().reason, "done");
+        refuses(&closer, |why| matches!(why, ConnectionError::ClosedHere));
+        let (other, _) = other.split();
+        let report = limit(LIMIT, other.ended()).await;
+        assert!(report.clean && report.error.is_none(), "{report:?}");
+        assert_eq!(report.peer.unwrap().reason, "done");
+        assert!(other.try_send("too late").is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_may_close_at_once() {
+    for _ in 0..50 {
+        let (client, server) = pair(options()).await;
+        let both = async {
+            tokio::join!(
+                client.close(CloseCode::NORMAL, "client"),
+                server.close(CloseCode::NORMAL, "server")
+            )
+        };
+        let (client, server) = limit(LIMIT, both).await;
+        assert!(client.clean && server.clean, "{client:?} {server:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peer_that_never_answers_does_not_hold_the_close_up() {
+    for adopted in [false, true] {
+        let (connection, mut raw) = before_raw(adopted, options()).await;
+        connection.send("accepted").await.unwrap();
+        let started = Instant::now();
+        let report = limit(LIMIT, connection.close(CloseCode::NORMAL, "")).await;
+        assert!(
+            started.elapsed() >= CLOSE_TIMEOUT,
+            "{:?}",
+            started.elapsed()
+        );
+        assert!(!report.clean && report.peer.is_none(), "{report:?}");
+        assert!(
+            report.unsent.is_empty() && report.in_flight == 0,
+            "{report:?}"
+        );
+        assert_eq!(raw.see().await.unwrap().payload, b"accepted");
+        assert_eq!(raw.see().await.unwrap().close_code(), Some(1000));
+        refuses(&connection, |why| {
+            matches!(why, ConnectionError::ClosedHere)
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peer_that_does_not_read_does_not_hold_the_close_up_and_the_rest_comes_back() {
+    const MESSAGES: usize = 200;
+    const SIZE: usize = 64 << 10;
+    for adopted in [false, true] {
+        let (connection, mut raw) = before_raw(adopted, options().outbox_bytes(64 << 20)).await;
+        for index in 0..MESSAGES {
+            connection.send(vec![index as u8; SIZE]).await.unwrap();
+        }
+        let mut report = limit(LIMIT, connection.close(CloseCode::NORMAL, "")).await;
+        assert!(!report.clean);
+        let unsent: Vec<_> = report
+            .unsent
+            .drain(..)
+            .map(|message| message.as_bytes()[0])
+            .collect();
+        let sent = connection.stats().messages_sent;
+        assert!(
+            !unsent.is_empty() && sent > 0,
+            "{sent} sent, unsent {unsent:?}"
+        );
+        // In order, and none is missing between those sent and those that came back.
+        let first = sent as usize + report.in_flight as usize;
+        assert_eq!(unsent, (first as u8..MESSAGES as u8).collect::<Vec<_>>());
+        let mut arrived = Vec::new();
+        raw.tcp.read_to_end(&mut arrived).await.ok();
+        assert!(arrived.len() >= sent as usize * SIZE);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_inbox_of_a_stopped_application_does_not_hold_the_close_up() {
+    let options = options()
+        .inbox_bytes(16 << 10)
+        .stall_after(Duration::from_millis(10));
+    let (connection, mut raw) = before_raw(false, options).await;
+    let mut events = connection.events();
+    let flood = tokio::spawn(async move {
+        let bytes = frame(BINARY, vec![1; 64 << 10]).encode();
+        while raw.tcp.write_all(&bytes).await.is_ok() {}
+    });
+    let stalled = crate::common::wait_for(&mut events, |event| {
+        matches!(
+            event,
+            unstall::Event::Stalled {
+                cause: StallCause::ApplicationNotReading,
+                ..
+            }
+        )
+        .then_some(())
+    });
+    limit(LIMIT, stalled).await;
+    let report = limit(LIMIT, connection.close(CloseCode::NORMAL, "")).await;
+    assert!(!report.clean, "{report:?}");
+    limit(LIMIT, flood).await.unwrap();
+}
+
+/// Once the end waited for the peer's FIN until the deadline, and was then called unclean.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn close_is_clean_though_the_peer_leaves_its_tcp_connection_open() {
+    for adopted in [false, true] {
+        let options = Options::default().close_timeout(Duration::from_secs(20));
+        let (connection, mut raw) = before_raw(adopted, options).await;
+        let answer = async {
+            assert_eq!(raw.see().await.unwrap().close_code(), Some(1000));
+            raw.say(close(1000, "")).await;
+        };
+        let started = Instant::now();
+        let (report, ()) = tokio::join!(connection.close(CloseCode::NORMAL, ""), answer);
+        assert!(report.clean, "{report:?}");
+        assert!(
+            started.elapsed() < Duration::from_secs(15),
+            "{:?}",
+            started.elapsed()
+        );
+        assert_eq!(raw.see().await, Err(StreamEnd::Fin));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peer_that_half_closes_without_a_close_frame_is_an_error() {
+    for adopted in [false, true] {
+        let (mut connection, mut raw) = before_raw(adopted, options()).await;
+        raw.say(frame(TEXT, "last")).await;
+        raw.tcp.shutdown().await.unwrap();
+        assert_eq!(plain(connection.recv().await), Message::from("last"));
+        let end = limit(LIMIT, connection.recv()).await;
+        assert!(matches!(end, Err(ConnectionError::EndOfStream)), "{end:?}");
+        refuses(&connection, |why| {
+            matches!(why, ConnectionError::EndOfStream)
+        });
+        let again = connection.recv().await;
+        assert!(
+            matches!(again, Err(ConnectionError::EndOfStream)),
+            "{again:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peer_that_half_closes_after_its_close_frame_gets_the_answer() {
+    for adopted in [false, true] {
+        let (mut connection, mut raw) = before_raw(adopted, options()).await;
+        raw.say(close(1000, "bye")).await;
+        raw.tcp.shutdown().await.unwrap();
+        assert!(matches!(limit(LIMIT, connection.recv()).await, Ok(None)));
+        assert_eq!(raw.see().await.unwrap().close_code(), Some(1000));
+        assert_eq!(raw.see().await, Err(StreamEnd::Fin));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peer_that_resets_is_an_error_of_the_socket() {
+    for adopted in [false, true] {
+        let (mut connection, raw) = before_raw(adopted, options()).await;
+        raw.tcp.set_zero_linger().unwrap();
+        drop(raw);
+        let end = limit(LIMIT, connection.recv()).await;
+        assert!(matches!(end, Err(ConnectionError::Io(_))), "{end:?}");
+        refuses(&connection, |why| matches!(why, ConnectionError::Io(_)));
+    }
+}
+
+/// A peer that closes with our heartbeats unread resets the connection. Once the next heartbeat's
+/// failure ended everything: what the peer had sent before, its close frame included, was lost when
+/// the application was slow to take it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_peer_sent_before_it_reset_is_still_received() {
+    // What fits into the first receive window: the rest would never leave a peer that resets.
+    const COUNT: u8 = 12;
+    let options = options()
+        .inbox_bytes(8 << 10)
+        .ping_interval(Duration::from_millis(50));
+    let (mut connection, mut raw) = before_raw(false, options).await;
+    for index in 0..COUNT {
+        raw.say(frame(BINARY, vec![index; 4 << 10])).await;
+    }
+    raw.say(close(4000, "that was all")).await;
+    // With a heartbeat unread.
+    raw.tcp.readable().await.unwrap();
+    drop(raw);
+    // Until a write has met the reset.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let receive = async {
+        for index in 0..COUNT {
+            assert_eq!(plain(connection.recv().await).as_bytes()[0], index);
+        }
+        connection.recv().await
+    };
+    let end = limit(LIMIT, receive).await;
+    let Err(ConnectionError::ClosedByPeer(close)) = &end else {
+        panic!("{end:?}");
+    };
+    assert_eq!(close.reason, "that was all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_handles_write_what_was_sent_and_close() {
+    for adopted in [false, true] {
+        let room = Options::default().outbox_bytes(4 << 20);
+        let (connection, mut raw) = before_raw(adopted, room).await;
+        let payload = vec![3; 3 << 20];
+        connection.send(payload.clone()).await.unwrap();
+        connection.send("last words").await.unwrap();
+        let (sender, receiver) = connection.split();
+        drop(receiver);
+        // A receiver gone is no reason to close as long as someone may send.
+        sender.send("even these").await.unwrap();
+        drop(sender);
+        let mut received = Vec::new();
+        let end = limit(LIMIT, async {
+            loop {
+                let seen = raw.see_beyond_heartbeats().await.unwrap();
+                if seen.opcode == CLOSE {
+                    raw.say(close(1001, "")).await;
+                    return seen.close_code();
+                }
+                received.extend_from_slice(&seen.payload);
+            }
+        })
+        .await;
+        assert_eq!(end, Some(1001));
+        assert_eq!(received.len(), payload.len() + "last wordseven these".len());
+        assert!(received.ends_with(b"last wordseven these"));
+        assert_eq!(limit(LIMIT, raw.see()).await, Err(StreamEnd::Fin));
+    }
+}
+
+/// A client and a server configuration that trust each other.
+fn tls() -> (Arc<rustls::ClientConfig>, Arc<rustls::ServerConfig>) {
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(key.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![key.cert.der().clone()],
+            rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    (Arc::new(client), Arc::new(server))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
+    let (client_tls, server_tls) = tls();
+    for client_closes in [true, false] {
+        let (listener, address) = listen().await;
+        let server_tls = server_tls.clone();
+        let serve = async {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(server_tls);
+            let tls = acceptor.accept(tcp).await.unwrap();
+            let stream = tokio_tungstenite::accept_async(tls).await.unwrap();
+            Connection::from_websocket(stream, Options::default())
+        };
+        let dial = unstall::Client::new(format!("wss://localhost:{}", address.port()))
+            .tls(client_tls.clone())
+            .without_reconnect()
+            .connect();
+        let (client, server) = limit(LIMIT, async { tokio::join!(dial, serve) }).await;
+        let (closer, mut other) = match client_closes {
+            true => (client.unwrap(), server),
+            false => (server, client.unwrap()),
+        };
+        // More than the socket takes at once, so that TLS has to keep some of it.
+        const COUNT: usize = 40;
+        let send = async {
+            for index in 0..COUNT {
+                closer.send(vec![index as u8; 200 << 10]).await.unwrap();
+            }
+            closer.flush().await.unwrap();
+            closer.close(CloseCode::NORMAL, "over TLS").await
+        };
+        let receive = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            for index in 0..COUNT {
+                assert_eq!(plain(other.recv().await).as_bytes()[0], index as u8);
+            }
+            assert!(matches!(other.recv().await, Ok(None)));
+        };
+        let (report, ()) = limit(LIMIT, async { tokio::join!(send, receive) }).await;
+        assert!(report.clean && report.unsent.is_empty(), "{report:?}");
+    }
+}

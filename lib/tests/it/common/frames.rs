@@ -1,0 +1,228 @@
+//! A peer made of raw bytes: it says and sees exactly the frames of RFC 6455 section 5.2.
+
+use std::net::SocketAddr;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
+use unstall::tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+pub(crate) const CONTINUATION: u8 = 0;
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
+
+/// A frame, as said or as seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) fin: bool,
+    /// RSV1 is 4, RSV2 is 2, RSV3 is 1.
+    pub(crate) reserved: u8,
+    pub(crate) opcode: u8,
+    pub(crate) masked: bool,
+    pub(crate) payload: Vec<u8>,
+}
+
+pub(crate) fn frame(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
+    Frame {
+        fin: true,
+        reserved: 0,
+        opcode,
+        masked: false,
+        payload: payload.as_ref().to_vec(),
+    }
+}
+
+/// Not the last frame of its message.
+pub(crate) fn part(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
+    Frame {
+        fin: false,
+        ..frame(opcode, payload)
+    }
+}
+
+pub(crate) fn close(code: u16, reason: &str) -> Frame {
+    let mut payload = code.to_be_bytes().to_vec();
+    payload.extend_from_slice(reason.as_bytes());
+    frame(CLOSE, payload)
+}
+
+impl Frame {
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        assert_eq!(self.opcode, CLOSE, "{self:?}");
+        let code = self.payload.first_chunk::<2>();
+        code.map(|code| u16::from_be_bytes(*code))
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+        let mut bytes = vec![u8::from(self.fin) << 7 | self.reserved << 4 | self.opcode];
+        let mask_bit = u8::from(self.masked) << 7;
+        match self.payload.len() {
+            len @ 0..=125 => bytes.push(mask_bit | len as u8),
+            len @ 126..=0xffff => {
+                bytes.push(mask_bit | 126);
+                bytes.extend_from_slice(&(len as u16).to_be_bytes());
+            }
+            len => {
+                bytes.push(mask_bit | 127);
+                bytes.extend_from_slice(&(len as u64).to_be_bytes());
+            }
+        }
+        if self.masked {
+            bytes.extend_from_slice(&MASK);
+            let masked = self.payload.iter().zip(MASK.iter().cycle());
+            bytes.extend(masked.map(|(byte, mask)| byte ^ mask));
+        } else {
+            bytes.extend_from_slice(&self.payload);
+        }
+        bytes
+    }
+}
+
+/// How a raw peer's stream ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    Fin,
+    Reset,
+}
+
+/// One end of a WebSocket connection whose handshake is done, in bytes.
+pub(crate) struct RawPeer {
+    pub(crate) tcp: TcpStream,
+    /// Whether this end is the client, whose frames are masked.
+    pub(crate) is_client: bool,
+}
+
+impl RawPeer {
+    /// The server's end of the next connection: answers the upgrade request.
+    pub(crate) async fn accept(listener: &TcpListener) -> RawPeer {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut tcp).await;
+        tcp.write_all(switching(&head, "").as_bytes())
+            .await
+            .unwrap();
+        tcp.set_nodelay(true).unwrap();
+        RawPeer {
+            tcp,
+            is_client: false,
+        }
+    }
+
+    /// The client's end of a new connection to `server`.
+    pub(crate) async fn connect(server: SocketAddr) -> RawPeer {
+        let mut tcp = TcpStream::connect(server).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let request = format!(
+            "GET / HTTP/1.1\r\nhost: {server}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let head = read_head(&mut tcp).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        RawPeer {
+            tcp,
+            is_client: true,
+        }
+    }
+
+    /// Masks as this end's role demands.
+    pub(crate) async fn say(&mut self, frame: Frame) {
+        let masked = self.is_client;
+        self.say_as_is(&Frame { masked, ..frame }).await;
+    }
+
+    pub(crate) async fn say_as_is(&mut self, frame: &Frame) {
+        self.tcp.write_all(&frame.encode()).await.unwrap();
+    }
+
+    /// The next frame; `Err` with the stream's end.
+    pub(crate) async fn see(&mut self) -> Result<Frame, StreamEnd> {
+        self.read_frame().await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => StreamEnd::Fin,
+            _ => StreamEnd::Reset,
+        })
+    }
+
+    /// The next frame that is no heartbeat.
+    pub(crate) async fn see_beyond_heartbeats(&mut self) -> Result<Frame, StreamEnd> {
+        loop {
+            let frame = self.see().await?;
+            if frame.opcode != PING && (frame.opcode != PONG || !frame.payload.is_empty()) {
+                return Ok(frame);
+            }
+        }
+    }
+
+    async fn read_frame(&mut self) -> std::io::Result<Frame> {
+        let first = self.tcp.read_u8().await?;
+        let second = self.tcp.read_u8().await?;
+        let len = match second & 0x7f {
+            126 => u64::from(self.tcp.read_u16().await?),
+            127 => self.tcp.read_u64().await?,
+            len => u64::from(len),
+        };
+        let masked = second & 0x80 != 0;
+        // RFC 6455 section 5.1: a client's frames are masked, a server's are not.
+        assert_eq!(masked, !self.is_client, "masking of opcode {}", first & 15);
+        let mut mask = [0; 4];
+        if masked {
+            self.tcp.read_exact(&mut mask).await?;
+        }
+        let mut payload = vec![0; usize::try_from(len).unwrap()];
+        self.tcp.read_exact(&mut payload).await?;
+        for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
+            *byte ^= mask;
+        }
+        Ok(Frame {
+            fin: first & 0x80 != 0,
+            reserved: first >> 4 & 7,
+            opcode: first & 15,
+            masked,
+            payload,
+        })
+    }
+}
+
+/// Reads up to the end of an HTTP head.
+pub(crate) async fn read_head(tcp: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tcp.read_u8().await.expect("a whole request"));
+    }
+    String::from_utf8(head).unwrap()
+}
+
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines()
+        .filter_map(|line| line.split_once(": "))
+        .find_map(|(found, value)| found.eq_ignore_ascii_case(name).then_some(value))
+}
+
+/// The 101 that answers a request, with more header lines, each with its CRLF.
+pub(crate) fn switching(head: &str, more: &str) -> String {
+    let key = header(head, "sec-websocket-key").expect("a WebSocket request");
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+         sec-websocket-accept: {}\r\n{more}\r\n",
+        derive_accept_key(key.as_bytes())
+    )
+}
+
+pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// As [`listen`], with a kernel that keeps about so many received bytes of each connection.
+pub(crate) fn listen_keeping(bytes: u32) -> (TcpListener, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(bytes).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(4096).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}

@@ -1,0 +1,171 @@
+//! Raw HTTP clients, certificates and waiting without luck, for the tests of the server.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use unstall::{Client, Connection, Server, ServerBuilder, rustls::ClientConfig};
+
+/// The longest that anything may take on a loaded machine before a test gives up.
+pub(crate) const AMPLE: Duration = Duration::from_secs(60);
+
+/// Waits until `done`; each look is an event of its own, the time only bounds a failing test.
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let wait = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    if tokio::time::timeout(AMPLE, wait).await.is_err() {
+        panic!("never came: {what}");
+    }
+}
+
+/// A client that does not reconnect.
+pub(crate) async fn connect(address: SocketAddr) -> Connection {
+    let client = Client::new(format!("ws://{address}/")).without_reconnect();
+    client.connect().await.unwrap()
+}
+
+/// The same without a session: the WebSocket's own close is all there is.
+pub(crate) async fn connect_plain(address: SocketAddr) -> Connection {
+    let client = Client::new(format!("ws://{address}/")).without_reconnect();
+    client.plain().connect().await.unwrap()
+}
+
+/// A good upgrade request with `more` header lines.
+pub(crate) fn upgrade(more: &str) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nhost: test\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+    )
+}
+
+/// Sends `request` and reads everything up to the end of the stream.
+pub(crate) async fn answer(address: SocketAddr, request: &str) -> String {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    // The server may have answered and closed before all is sent.
+    let _ = tcp.write_all(request.as_bytes()).await;
+    to_end(&mut tcp).await
+}
+
+pub(crate) async fn to_end(tcp: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let end = tcp.read_to_end(&mut text);
+    let ended = tokio::time::timeout(AMPLE, end).await;
+    // A reset is an end as well.
+    let _ = ended.expect("the server closes the connection");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The status of an HTTP answer.
+pub(crate) fn status(answer: &str) -> u16 {
+    let status = answer.split(' ').nth(1).unwrap_or_default();
+    status
+        .parse()
+        .unwrap_or_else(|_| panic!("no HTTP answer: {answer:?}"))
+}
+
+/// A self-signed certificate for `localhost`, in files.
+pub(crate) struct Certificate {
+    directory: PathBuf,
+    /// Removes the files in the end.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Certificate {
+    pub(crate) fn new() -> Certificate {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("cert.pem"), cert.pem()).unwrap();
+        std::fs::write(
+            directory.path().join("key.pem"),
+            signing_key.serialize_pem(),
+        )
+        .unwrap();
+        Certificate {
+            directory: directory.path().to_owned(),
+            _temporary: Some(directory),
+        }
+    }
+
+    /// One that another process made.
+    pub(crate) fn in_directory(directory: impl Into<PathBuf>) -> Certificate {
+        Certificate {
+            directory: directory.into(),
+            _temporary: None,
+        }
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn serve(&self, builder: ServerBuilder) -> ServerBuilder {
+        builder.tls_pem(
+            self.directory.join("cert.pem"),
+            self.directory.join("key.pem"),
+        )
+    }
+
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        unstall::client_config_from_pem(self.directory.join("cert.pem")).unwrap()
+    }
+}
+
+/// The server still takes a new client.
+pub(crate) async fn is_alive(server: &Server) {
+    let client = connect(server.local_addr());
+    let (client, accepted) = tokio::join!(client, server.accept());
+    let mut accepted = accepted.unwrap();
+    client.send("alive").await.unwrap();
+    let message = accepted
+        .recv()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_message()
+        .unwrap();
+    assert_eq!(message.as_text(), Some("alive"));
+}
+
+/// What became of clients, or of one.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub(crate) struct Outcomes {
+    pub(crate) upgraded: usize,
+    pub(crate) told: usize,
+    pub(crate) closed: usize,
+}
+
+/// One of many clients: what becomes of its request. The connection is kept where it was upgraded.
+pub(crate) async fn one_of_many(address: SocketAddr) -> (Outcomes, Option<TcpStream>) {
+    let mut outcome = Outcomes::default();
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let _ = tcp.write_all(upgrade("").as_bytes()).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match tcp.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    let head = String::from_utf8(head).unwrap();
+    if head.is_empty() {
+        outcome.closed = 1;
+        return (outcome, None);
+    }
+    match status(&head) {
+        101 => {
+            outcome.upgraded = 1;
+            return (outcome, Some(tcp));
+        }
+        503 => outcome.told = 1,
+        other => panic!("a status of {other}"),
+    }
+    (outcome, None)
+}

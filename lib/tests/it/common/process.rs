@@ -1,0 +1,169 @@
+//! Other processes: a test's own binary run again as a server or a client, watched from outside.
+
+use std::{process::Stdio, str::FromStr, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    sync::mpsc,
+};
+
+/// Marks what the child says among what the test harness prints.
+const MARK: &str = "child: ";
+/// Set in a child process only.
+const ROLE: &str = "UNSTALL_TEST_ROLE";
+
+/// Whether this process is a child that plays `role`.
+pub(crate) fn is(role: &str) -> bool {
+    std::env::var(ROLE).is_ok_and(|value| value == role)
+}
+
+/// A setting that the parent gave.
+pub(crate) fn setting<T: FromStr>(name: &str) -> T {
+    let value = std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let parsed = value.parse().ok();
+    parsed.unwrap_or_else(|| panic!("{name}={value} is not valid"))
+}
+
+/// Tells the parent.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    // One write: other threads print too.
+    println!("\n{MARK}{line}");
+}
+
+/// What the parent tells, line by line.
+pub(crate) type Commands = mpsc::UnboundedReceiver<String>;
+
+/// In a child: a runtime of two threads for `work`. The process ends when the parent closes its
+/// input, and not before.
+pub(crate) fn play<F: Future<Output = ()>>(work: impl FnOnce(Commands) -> F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (commands, told) = mpsc::unbounded_channel();
+        let listen = async {
+            let mut lines = BufReader::new(tokio::io::stdin()).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let _ = commands.send(line);
+            }
+        };
+        let work = async {
+            work(told).await;
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            () = work => {}
+            () = listen => {}
+        }
+    });
+    // Tasks of the library need not be waited for.
+    std::process::exit(0);
+}
+
+/// The name by which the test harness knows the test `name` of a module, of which `module_path!()`
+/// is given.
+pub(crate) fn test_name(module: &str, name: &str) -> String {
+    match module.split_once("::") {
+        Some((_crate, module)) => format!("{module}::{name}"),
+        None => name.to_owned(),
+    }
+}
+
+/// A process that runs an ignored test of this test binary.
+pub(crate) struct Process {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    name: String,
+}
+
+impl Process {
+    /// Runs the test `role` of a module, of which `module_path!()` is given.
+    pub(crate) fn spawn(module: &str, role: &str, settings: &[(&str, String)]) -> Process {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                &test_name(module, role),
+                "--ignored",
+                "--nocapture",
+            ])
+            .args(["--test-threads", "1"])
+            .env(ROLE, role)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Process {
+            child,
+            lines,
+            name: role.to_owned(),
+        }
+    }
+
+    /// What the child says next that begins with `word`: the rest of the line.
+    pub(crate) async fn hear(&mut self, word: &str) -> String {
+        let heard = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                let Some(said) = line.strip_prefix(MARK) else {
+                    continue;
+                };
+                if let Some(rest) = said.strip_prefix(word) {
+                    return rest.trim().to_owned();
+                }
+            }
+            panic!("{} ended before it said {word:?}", self.name)
+        };
+        match tokio::time::timeout(Duration::from_secs(600), heard).await {
+            Ok(rest) => rest,
+            Err(_) => panic!("nothing was heard of {word:?}"),
+        }
+    }
+
+    /// One line to the child's input.
+    pub(crate) async fn tell(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        input
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .unwrap();
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("the child runs")
+    }
+
+    /// Sends a signal by name, such as STOP.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = std::process::Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.id().to_string())
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// SIGKILL.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Resident memory now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() << 10
+    }
+}

@@ -1,0 +1,195 @@
+//! A TCP proxy that misbehaves on command: it stops forwarding, trickles, or cuts.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpSocket, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    time::Instant,
+};
+
+use super::frames::listen_keeping;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Forward,
+    /// Nothing is read and nothing forwarded, in either direction; nothing is closed.
+    BlackHole,
+    /// So many bytes at a time, with a pause after each, in each direction.
+    Trickle(usize, Duration),
+    /// Both connections are reset.
+    Cut,
+}
+
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+}
+
+struct State {
+    target: SocketAddr,
+    /// Of connections to come.
+    mode: Mutex<Mode>,
+    /// Of those that are there.
+    connections: Mutex<Vec<watch::Sender<Mode>>>,
+    /// When each connection came.
+    arrivals: Mutex<Vec<Instant>>,
+    forwarded: AtomicU64,
+}
+
+impl Proxy {
+    /// A proxy in front of `target`, for any number of connections. Its own buffers are small, so
+    /// that what is not forwarded stays with the sender.
+    pub(crate) async fn to(target: SocketAddr) -> Proxy {
+        let (listener, address) = listen_keeping(16 << 10);
+        let state = Arc::new(State {
+            target,
+            mode: Mutex::new(Mode::Forward),
+            connections: Mutex::default(),
+            arrivals: Mutex::default(),
+            forwarded: AtomicU64::new(0),
+        });
+        tokio::spawn(accept(listener, state.clone()));
+        Proxy { address, state }
+    }
+
+    /// For the connections that there are and for those to come.
+    pub(crate) fn set(&self, mode: Mode) {
+        *self.state.mode.lock().unwrap() = mode;
+        self.set_existing(mode);
+    }
+
+    /// For the connections that there are; those to come are not touched.
+    pub(crate) fn set_existing(&self, mode: Mode) {
+        let connections = self.state.connections.lock().unwrap();
+        for connection in connections.iter() {
+            connection.send_replace(mode);
+        }
+    }
+
+    /// Resets the connections that there are.
+    pub(crate) fn cut(&self) {
+        self.set_existing(Mode::Cut);
+    }
+
+    /// Bytes forwarded so far, both directions together.
+    pub(crate) fn forwarded(&self) -> u64 {
+        self.state.forwarded.load(Ordering::Relaxed)
+    }
+
+    /// When each connection came, from the first.
+    pub(crate) fn arrivals(&self) -> Vec<Instant> {
+        self.state.arrivals.lock().unwrap().clone()
+    }
+
+    /// Connections that are forwarded, or kept, now.
+    pub(crate) fn open(&self) -> usize {
+        let connections = self.state.connections.lock().unwrap();
+        connections.iter().filter(|it| !it.is_closed()).count()
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    while let Ok((client, _)) = listener.accept().await {
+        state.arrivals.lock().unwrap().push(Instant::now());
+        let mode = {
+            let mut connections = state.connections.lock().unwrap();
+            // Those that ended are looked through now and then.
+            if connections.len().is_power_of_two() {
+                connections.retain(|it| !it.is_closed());
+            }
+            let connection = watch::Sender::new(*state.mode.lock().unwrap());
+            let mode = connection.subscribe();
+            connections.push(connection);
+            mode
+        };
+        let state = state.clone();
+        tokio::spawn(async move {
+            client.set_zero_linger().unwrap();
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(16 << 10).unwrap();
+            if let Ok(server) = socket.connect(state.target).await {
+                forward_both(client, server, mode, &state.forwarded).await;
+            }
+        });
+    }
+}
+
+async fn forward_both(
+    client: TcpStream,
+    server: TcpStream,
+    mut mode: watch::Receiver<Mode>,
+    forwarded: &AtomicU64,
+) {
+    for tcp in [&client, &server] {
+        tcp.set_nodelay(true).unwrap();
+        // A cut drops both halves: the peers are reset.
+        tcp.set_zero_linger().unwrap();
+    }
+    let (client_read, client_write) = client.into_split();
+    let (server_read, server_write) = server.into_split();
+    let up = forward(client_read, server_write, mode.clone(), forwarded);
+    let down = forward(server_read, client_write, mode.clone(), forwarded);
+    tokio::select! {
+        biased;
+        _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
+        _ = async { tokio::join!(up, down) } => {}
+    }
+}
+
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut mode: watch::Receiver<Mode>,
+    forwarded: &AtomicU64,
+) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let now = *mode.borrow_and_update();
+        let (at_most, pause) = match now {
+            Mode::Forward => (buffer.len(), Duration::ZERO),
+            Mode::Trickle(bytes, pause) => (bytes.min(buffer.len()), pause),
+            Mode::BlackHole | Mode::Cut => {
+                if mode.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let read = tokio::select! {
+            read = from.read(&mut buffer[..at_most]) => read,
+            _ = mode.changed() => continue,
+        };
+        match read {
+            Ok(0) | Err(_) => {
+                let _ = to.shutdown().await;
+                return;
+            }
+            Ok(read) => {
+                // What was read just before the black hole opened stays in it.
+                if mode
+                    .wait_for(|mode| *mode != Mode::BlackHole)
+                    .await
+                    .is_err()
+                    || to.write_all(&buffer[..read]).await.is_err()
+                {
+                    return;
+                }
+                forwarded.fetch_add(read as u64, Ordering::Relaxed);
+            }
+        }
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Servers, clients and hostile peers that speak sessions.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use unstall::{
+    Client, Connection, Event, Events, Gap, Incoming, Message, Reconnect, Server, ServerBuilder,
+    SessionLoss,
+    tokio_tungstenite::{
+        self, MaybeTlsStream, WebSocketStream,
+        tungstenite::{self, client::IntoClientRequest, http::HeaderValue},
+    },
+};
+use unstall_proto::{Config, Packet, SUBPROTOCOL, Session, SessionId, Time, Token};
+
+use super::{limit, plain};
+
+pub(crate) const AMPLE: u64 = 60;
+
+/// A client that wants a session and comes back at once.
+pub(crate) fn client(address: SocketAddr) -> Client {
+    Client::new(format!("ws://{address}/"))
+        .require_session()
+        .reconnect(Reconnect::default().first(Duration::from_millis(5)))
+}
+
+pub(crate) async fn bind(builder: ServerBuilder) -> Server {
+    builder.bind("127.0.0.1:0").await.unwrap()
+}
+
+/// A client's session and the server's end of it.
+pub(crate) async fn pair(server: &Server, client: Client) -> (Connection, Connection) {
+    limit(AMPLE, async {
+        let client = client.connect().await.unwrap();
+        let session = server.accept().await.unwrap();
+        (client, session)
+    })
+    .await
+}
+
+/// The next message, as text.
+pub(crate) async fn text(connection: &mut Connection) -> String {
+    let message = limit(AMPLE, async { plain(connection.recv().await) }).await;
+    message.as_text().expect("a text message").to_owned()
+}
+
+/// Everything up to the end of a session: its messages, and why it was lost.
+pub(crate) async fn up_to_the_loss(connection: &mut Connection) -> (Vec<Message>, SessionLoss) {
+    let mut messages = Vec::new();
+    loop {
+        match limit(AMPLE, connection.recv()).await {
+            Ok(Some(Incoming::Message(message))) => messages.push(message),
+            Ok(Some(Incoming::Gap(Gap::SessionLost { why }))) => match &*why {
+                unstall::ConnectionError::SessionLost(loss) => return (messages, loss.clone()),
+                other => panic!("lost for {other}"),
+            },
+            other => panic!("the loss was due, not {other:?} after {messages:?}"),
+        }
+    }
+}
+
+/// Waits for an event and returns it.
+pub(crate) async fn event(events: &mut Events, what: impl Fn(&Event) -> bool) -> Event {
+    limit(AMPLE, async {
+        loop {
+            match events.recv().await {
+                Some(event) if what(&event) => return event,
+                Some(_) => {}
+                None => panic!("the events ended first"),
+            }
+        }
+    })
+    .await
+}
+
+/// A client whose every packet the test decides on: the protocol's own session over a raw
+/// WebSocket.
+pub(crate) struct Raw {
+    pub(crate) session: Session,
+    pub(crate) ws: Option<WebSocketStream<MaybeTlsStream<TcpStream>>>,
+    address: SocketAddr,
+    headers: Vec<(&'static str, &'static str)>,
+}
+
+impl Raw {
+    pub(crate) fn new(address: SocketAddr, id: u8) -> Raw {
+        Raw {
+            session: Session::client(Config::new(), SessionId([id; 16]), Token([id; 16])),
+            ws: None,
+            address,
+            headers: Vec::new(),
+        }
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Raw {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The same session, as a thief of its memory has it.
+    pub(crate) fn thief(&self) -> Raw {
+        Raw {
+            session: self.session.clone(),
+            ws: None,
+            address: self.address,
+            headers: self.headers.clone(),
+        }
+    }
+
+    /// Connects and says HELLO; what the server answers.
+    pub(crate) async fn attach(&mut self) -> Packet {
+        self.try_attach().await.expect("an answer to HELLO")
+    }
+
+    /// The same; `None` when the connection ends without one.
+    pub(crate) async fn try_attach(&mut self) -> Option<Packet> {
+        self.connect().await;
+        let generation = self.session.attach(Time::ORIGIN).expect("it wants one");
+        let hello = self.session.poll_transmit(Time::ORIGIN, generation);
+        self.write(hello.unwrap()).await;
+        let answer = self.read().await?;
+        let packet = Packet::decode(answer.clone()).unwrap();
+        let _ = self.session.handle_packet(Time::ORIGIN, generation, answer);
+        Some(packet)
+    }
+
+    /// A WebSocket on which nothing was said.
+    pub(crate) async fn connect(&mut self) {
+        let mut request = format!("ws://{}/", self.address)
+            .into_client_request()
+            .unwrap();
+        let headers = request.headers_mut();
+        headers.insert(
+            "sec-websocket-protocol",
+            HeaderValue::from_static(SUBPROTOCOL),
+        );
+        for (name, value) in &self.headers {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        let connecting = tokio_tungstenite::connect_async(request);
+        self.ws = Some(limit(AMPLE, connecting).await.unwrap().0);
+    }
+
+    pub(crate) async fn write(&mut self, packet: bytes::Bytes) {
+        let ws = self.ws.as_mut().unwrap();
+        // The server may have closed already.
+        let _ = ws.send(tungstenite::Message::Binary(packet)).await;
+    }
+
+    /// The next packet; `None` when the connection ends.
+    pub(crate) async fn read(&mut self) -> Option<bytes::Bytes> {
+        let ws = self.ws.as_mut().unwrap();
+        loop {
+            match limit(AMPLE, ws.next()).await {
+                Some(Ok(tungstenite::Message::Binary(packet))) => return Some(packet),
+                Some(Ok(tungstenite::Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// Sends what the session has to send.
+    pub(crate) async fn flush(&mut self) {
+        let generation = self.session.generation();
+        while let Some(packet) = self.session.poll_transmit(Time::ORIGIN, generation) {
+            self.write(packet).await;
+        }
+    }
+
+    /// Reads until the connection ends: the packets.
+    pub(crate) async fn read_to_end(&mut self) -> Vec<Packet> {
+        let mut packets = Vec::new();
+        while let Some(packet) = self.read().await {
+            packets.push(Packet::decode(packet).unwrap());
+        }
+        packets
+    }
+}

@@ -1,0 +1,227 @@
+//! A message counts as delivered when the peer's application has taken it, or says so, and not a
+//! moment before, over any number of connections.
+
+use std::time::Duration;
+
+use crate::common::{
+    limit,
+    proxy::{Mode, Proxy},
+    sessions::{AMPLE, bind, client, event, pair, text, up_to_the_loss},
+};
+use unstall::{
+    CloseCode, Connection, DeliveryError, Event, Events, Options, SendRefusal, Server,
+    SessionLimits,
+};
+
+/// Longer than any acknowledgement is held back.
+const MOMENT: Duration = Duration::from_millis(250);
+
+async fn not_delivered(connection: &Connection) {
+    let early = tokio::time::timeout(MOMENT, connection.delivered()).await;
+    assert!(early.is_err(), "delivered too early: {early:?}");
+}
+
+async fn cut(proxy: &Proxy, connection: &Connection, events: &mut Events) {
+    let before = connection.stats().resumes;
+    proxy.set(Mode::Cut);
+    event(events, |event| matches!(event, Event::Disconnected { .. })).await;
+    proxy.set(Mode::Forward);
+    limit(AMPLE, async {
+        while connection.stats().resumes == before {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_taking() {
+    let server = bind(Server::builder()).await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let (client, mut session) = pair(&server, client(proxy.address)).await;
+    let mut events = client.events();
+    limit(AMPLE, client.delivered())
+        .await
+        .expect("nothing was sent");
+    client.send("one").await.unwrap();
+    client.send("two").await.unwrap();
+    limit(AMPLE, client.flush()).await.unwrap();
+    not_delivered(&client).await;
+    assert_eq!(text(&mut session).await, "one");
+    not_delivered(&client).await;
+    cut(&proxy, &client, &mut events).await;
+    assert_eq!(text(&mut session).await, "two");
+    // The application has it, whether or not it ever asks for more.
+    limit(AMPLE, client.delivered()).await.unwrap();
+    cut(&proxy, &client, &mut events).await;
+    limit(AMPLE, client.delivered()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_hand() {
+    let by_hand = Options::default().acknowledge_by_hand(true);
+    let server = bind(Server::builder().options(by_hand)).await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let (client, session) = pair(&server, client(proxy.address)).await;
+    let mut events = client.events();
+    let (_sender, mut receiver) = session.split();
+    for index in 0..10 {
+        client.send(format!("{index}")).await.unwrap();
+    }
+    for _ in 0..10 {
+        limit(AMPLE, receiver.recv()).await.unwrap();
+    }
+    not_delivered(&client).await;
+    receiver.acknowledge_to(9);
+    not_delivered(&client).await;
+    cut(&proxy, &client, &mut events).await;
+    receiver.acknowledge_to(3);
+    not_delivered(&client).await;
+    assert_eq!(receiver.position(), 10);
+    receiver.acknowledge();
+    limit(AMPLE, client.delivered()).await.unwrap();
+
+    // What is never acknowledged comes back, though it was taken.
+    client.send("unprocessed").await.unwrap();
+    limit(AMPLE, receiver.recv()).await.unwrap();
+    let report = limit(AMPLE, client.close(CloseCode::NORMAL, "")).await;
+    assert!(!report.clean);
+    assert_eq!(
+        report.maybe_delivered,
+        [unstall::Message::from("unprocessed")]
+    );
+}
+
+/// What was discarded because its receiver was gone was acknowledged when something else happened:
+/// a close that waited for it could run into its deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_wants_is_acknowledged_as_it_comes() {
+    let server = bind(Server::builder()).await;
+    let (client, session) = pair(&server, client(server.local_addr())).await;
+    let (_client, receiver) = client.split();
+    drop(receiver);
+    for _ in 0..3 {
+        session.send("unwanted").await.unwrap();
+        limit(AMPLE, session.flush()).await.unwrap();
+        let delivered = tokio::time::timeout(Duration::from_secs(5), session.delivered()).await;
+        delivered.expect("acknowledged at once").unwrap();
+    }
+}
+
+/// Acknowledgements by hand of an earlier session were counted as those of the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_hand_over_a_lost_session() {
+    let server = bind(Server::builder()).await;
+    let options = Options::default().acknowledge_by_hand(true);
+    let (mut client, first) = pair(&server, client(server.local_addr()).options(options)).await;
+    for index in 0..3 {
+        first.send(format!("old {index}")).await.unwrap();
+        assert_eq!(text(&mut client).await, format!("old {index}"));
+    }
+    client.acknowledge();
+    limit(AMPLE, first.delivered()).await.unwrap();
+    drop(first);
+    let second = limit(AMPLE, server.accept()).await.unwrap();
+    second.send("new").await.unwrap();
+    limit(AMPLE, client.recv()).await.unwrap().unwrap();
+    assert_eq!(text(&mut client).await, "new");
+    client.acknowledge();
+    limit(AMPLE, second.delivered()).await.unwrap();
+}
+
+/// A message that the peer takes none of that size came back, and `flush` waited for it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_peer_takes_none_of_comes_back_and_holds_nothing_up() {
+    let small = Options::default().max_message_bytes(64 << 10);
+    let server = bind(Server::builder().options(small)).await;
+    let connection = client(server.local_addr()).connect_lazy().unwrap();
+    connection.send(vec![7; 100_000]).await.unwrap();
+    connection.send("small").await.unwrap();
+    let mut session = limit(AMPLE, server.accept()).await.unwrap();
+    assert_eq!(text(&mut session).await, "small");
+    limit(AMPLE, connection.flush()).await.unwrap();
+    let asking = tokio::spawn(async move { session.recv().await.map(drop) });
+    limit(AMPLE, async {
+        // The loss was before the call.
+        while let Err(DeliveryError::Lost { .. }) = connection.delivered().await {}
+    })
+    .await;
+    let too_large = connection.send(vec![7; 100_000]).await.unwrap_err();
+    assert!(matches!(
+        too_large.reason,
+        SendRefusal::TooLarge { limit: 65_536, .. }
+    ));
+    let (sender, _receiver) = connection.split();
+    let back = sender.take_undelivered();
+    assert_eq!(back.len(), 1);
+    assert!(back[0].message.len() == 100_000 && !back[0].maybe_delivered);
+    asking.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_to_live_counts_while_there_is_no_connection() {
+    let server = bind(Server::builder()).await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let (client, mut session) = pair(&server, client(proxy.address)).await;
+    let mut events = client.events();
+    proxy.set(Mode::Cut);
+    event(&mut events, |event| {
+        matches!(event, Event::Disconnected { .. })
+    })
+    .await;
+    client
+        .send_within("stale", Duration::from_millis(50))
+        .await
+        .unwrap();
+    client.send("fresh").await.unwrap();
+    event(&mut events, |event| {
+        matches!(event, Event::Expired { messages: 1 })
+    })
+    .await;
+    proxy.set(Mode::Forward);
+    assert_eq!(text(&mut session).await, "fresh");
+    limit(AMPLE, client.flush()).await.unwrap();
+    assert_eq!(client.stats().expired, 1);
+    let asking = tokio::spawn(async move { session.recv().await.map(drop) });
+    limit(AMPLE, client.delivered()).await.unwrap();
+    asking.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flush_waits_for_the_next_connection() {
+    let server = bind(Server::builder()).await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let (client, mut session) = pair(&server, client(proxy.address)).await;
+    let mut events = client.events();
+    proxy.set(Mode::Cut);
+    event(&mut events, |event| {
+        matches!(event, Event::Disconnected { .. })
+    })
+    .await;
+    client.send("over the gap").await.unwrap();
+    let early = tokio::time::timeout(MOMENT, client.flush()).await;
+    assert!(early.is_err(), "nothing carries it: {early:?}");
+    proxy.set(Mode::Forward);
+    limit(AMPLE, client.flush()).await.unwrap();
+    assert_eq!(text(&mut session).await, "over the gap");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_session_ends_the_wait() {
+    let limits = SessionLimits::default().sessions(1);
+    let options = Options::default().session_life(Duration::from_millis(100));
+    let server = bind(Server::builder().sessions(limits).options(options)).await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let (mut client, session) = pair(&server, client(proxy.address)).await;
+    client.send("never taken").await.unwrap();
+    limit(AMPLE, client.flush()).await.unwrap();
+    proxy.set(Mode::Cut);
+    let lost = limit(AMPLE, client.delivered()).await;
+    assert!(
+        matches!(lost, Err(DeliveryError::Lost { messages: 1 })),
+        "{lost:?}"
+    );
+    drop(session);
+    proxy.set(Mode::Forward);
+    up_to_the_loss(&mut client).await;
+}

@@ -1,0 +1,369 @@
+//! What a connection tells of itself is exact: counts, depths, ages, waits and events.
+
+use crate::common::{
+    adopt, client,
+    frames::{BINARY, PING, PONG, RawPeer, frame, listen},
+    limit, pair, plain,
+    proxy::{Mode, Proxy},
+    wait_for,
+};
+use std::time::Duration;
+use tokio::time::sleep;
+use unstall::{
+    Client, CloseCode, Connection, Event, Events, Options, Reconnect, StallCause, Stats,
+    defaults::MESSAGE_OVERHEAD_BYTES, tokio_tungstenite::tungstenite::protocol::Role,
+};
+
+const LIMIT: u64 = 30;
+const STALL_AFTER: Duration = Duration::from_millis(100);
+
+fn options() -> Options {
+    Options::default().stall_after(STALL_AFTER)
+}
+
+async fn before_raw(options: Options) -> (Connection, RawPeer) {
+    let (listener, address) = listen().await;
+    let client = client(address, options);
+    let (client, raw) = tokio::join!(client.connect(), RawPeer::accept(&listener));
+    (client.unwrap(), raw)
+}
+
+async fn stalled(events: &mut Events, wanted: StallCause) {
+    let pick = |event: &Event| match event {
+        Event::Stalled { cause, since } if *cause == wanted => {
+            assert!(*since >= STALL_AFTER, "{since:?}");
+            Some(())
+        }
+        Event::Moving { cause, .. } if *cause == wanted => panic!("moving before it was stalled"),
+        _ => None,
+    };
+    limit(LIMIT, wait_for(events, pick)).await;
+}
+
+async fn moving(events: &mut Events, wanted: StallCause) -> Duration {
+    let pick = |event: &Event| match event {
+        Event::Moving { cause, after } if *cause == wanted => Some(*after),
+        _ => None,
+    };
+    limit(LIMIT, wait_for(events, pick)).await
+}
+
+fn stall(stats: &Stats, cause: StallCause) -> unstall::StallStats {
+    let stall = stats.stalls[cause as usize];
+    assert_eq!(stall.cause, cause);
+    stall
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_and_bytes_are_counted_exactly_both_ways() {
+    limit(LIMIT, async {
+        let (mut client, mut server) = pair(options().outbox_bytes(4 << 20)).await;
+        let sizes = [0, 1, 70, 71, 126, 70_000, 1 << 20];
+        let bytes = sizes.iter().sum::<usize>() as u64;
+        for size in sizes {
+            client.send(vec![1; size]).await.unwrap();
+            client.send("x".repeat(size)).await.unwrap();
+            server.send(vec![2; size]).await.unwrap();
+        }
+        for size in sizes {
+            assert_eq!(plain(server.recv().await).len(), size);
+            assert_eq!(plain(server.recv().await).len(), size);
+            assert_eq!(plain(client.recv().await).len(), size);
+        }
+        client.flush().await.unwrap();
+        server.flush().await.unwrap();
+        let count = sizes.len() as u64;
+        // What is received is counted a moment after it is handed over.
+        while client.stats().messages_received < count
+            || server.stats().messages_received < count * 2
+        {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let client = client.stats();
+        assert_eq!(
+            (client.messages_sent, client.bytes_sent),
+            (count * 2, bytes * 2)
+        );
+        assert_eq!(
+            (client.messages_received, client.bytes_received),
+            (count, bytes)
+        );
+        let server = server.stats();
+        assert_eq!((server.messages_sent, server.bytes_sent), (count, bytes));
+        assert_eq!(
+            (server.messages_received, server.bytes_received),
+            (count * 2, bytes * 2)
+        );
+        for queue in [client.inbox, client.outbox, server.outbox] {
+            assert!(
+                queue.high_water > 0 && queue.high_water <= queue.limit,
+                "{queue:?}"
+            );
+        }
+        assert_eq!((client.outbox.messages, client.outbox.bytes), (0, 0));
+        assert_eq!(
+            (client.connections, client.overflowed, client.expired),
+            (1, 0, 0)
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inbox_tells_its_depth_its_high_water_mark_and_the_age_of_the_oldest() {
+    const COST: usize = 100 + MESSAGE_OVERHEAD_BYTES;
+    limit(LIMIT, async {
+        let (mut client, mut raw) = before_raw(options()).await;
+        assert_eq!(client.stats().inbox.oldest, None);
+        for _ in 0..10 {
+            raw.say(frame(BINARY, [0; 100])).await;
+        }
+        while client.stats().inbox.messages < 10 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(STALL_AFTER).await;
+        let inbox = client.stats().inbox;
+        assert_eq!((inbox.bytes, inbox.high_water), (10 * COST, 10 * COST));
+        assert!(inbox.oldest.unwrap() >= STALL_AFTER, "{inbox:?}");
+        for _ in 0..10 {
+            plain(client.recv().await);
+        }
+        raw.say(frame(BINARY, [0; 100])).await;
+        plain(client.recv().await);
+        let inbox = client.stats().inbox;
+        // What the application just took counts until it asks for more.
+        assert!((10 * COST..=11 * COST).contains(&inbox.high_water));
+        assert_eq!(inbox.messages, 0);
+        assert_eq!(inbox.oldest, None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outbox_tells_its_depth_and_the_age_of_what_waits_for_a_full_socket() {
+    limit(LIMIT, async {
+        let (client, mut raw) = before_raw(options().outbox_bytes(64 << 20)).await;
+        let mut events = client.events();
+        for _ in 0..40 {
+            client.send(vec![1; 512 << 10]).await.unwrap();
+        }
+        stalled(&mut events, StallCause::SocketFull).await;
+        sleep(STALL_AFTER).await;
+        client.send("young").await.unwrap();
+        let stats = client.stats();
+        let waiting = 41 - stats.messages_sent as usize;
+        assert_eq!(stats.outbox.messages, waiting);
+        let cost = (waiting - 1) * ((512 << 10) + MESSAGE_OVERHEAD_BYTES);
+        assert_eq!(
+            stats.outbox.bytes,
+            cost + "young".len() + MESSAGE_OVERHEAD_BYTES
+        );
+        assert!(
+            stats.outbox.oldest.unwrap() >= STALL_AFTER * 3 / 2,
+            "{:?}",
+            stats.outbox
+        );
+        while raw.see_beyond_heartbeats().await.unwrap().payload != b"young" {}
+        client.flush().await.unwrap();
+        let outbox = client.stats().outbox;
+        assert_eq!((outbox.messages, outbox.bytes, outbox.oldest), (0, 0, None));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn round_trip_is_that_of_the_last_answered_ping() {
+    const DELAY: Duration = Duration::from_millis(150);
+    limit(LIMIT, async {
+        let (client, mut raw) =
+            before_raw(options().ping_interval(Duration::from_millis(400))).await;
+        let ping = raw.see().await.unwrap();
+        assert_eq!(ping.opcode, PING);
+        assert_eq!(client.stats().round_trip, None);
+        // Not the answer.
+        raw.say(frame(PONG, "something else")).await;
+        sleep(DELAY).await;
+        assert_eq!(client.stats().round_trip, None);
+        raw.say(frame(PONG, ping.payload)).await;
+        while client.stats().round_trip.is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let round_trip = client.stats().round_trip.unwrap();
+        assert!(
+            round_trip >= DELAY - Duration::from_millis(5),
+            "{round_trip:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn application_that_does_not_read_is_the_cause_until_it_reads() {
+    limit(LIMIT, async {
+        let (mut client, mut raw) = before_raw(options().inbox_bytes(1000)).await;
+        let mut events = client.events();
+        for _ in 0..10 {
+            raw.say(frame(BINARY, [0; 500])).await;
+        }
+        stalled(&mut events, StallCause::ApplicationNotReading).await;
+        let stats = client.stats();
+        let waits: Vec<_> = stats.stalled_by().collect();
+        assert_eq!(waits, [StallCause::ApplicationNotReading]);
+        for _ in 0..10 {
+            plain(client.recv().await);
+        }
+        let after = moving(&mut events, StallCause::ApplicationNotReading).await;
+        assert!(after >= STALL_AFTER);
+        // So small an inbox fills again for moments, until all is read.
+        while client.stats().stalled_by().next().is_some() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let stats = client.stats();
+        let stall = stall(&stats, StallCause::ApplicationNotReading);
+        assert!(stall.total >= after && stall.now.is_none(), "{stall:?}");
+        for cause in [StallCause::SocketFull, StallCause::Connecting] {
+            assert_eq!(
+                self::stall(&stats, cause).total,
+                Duration::ZERO,
+                "{cause:?}"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_socket_is_the_cause_until_the_peer_reads() {
+    limit(LIMIT, async {
+        let (client, mut raw) = before_raw(options().outbox_bytes(32 << 20)).await;
+        let mut events = client.events();
+        client.send(vec![1; 15 << 20]).await.unwrap();
+        stalled(&mut events, StallCause::SocketFull).await;
+        let before = stall(&client.stats(), StallCause::SocketFull);
+        assert!(
+            before.total >= STALL_AFTER && before.now.is_some(),
+            "{before:?}"
+        );
+        let read = async {
+            let mut received = 0;
+            while received < 15 << 20 {
+                received += raw.see_beyond_heartbeats().await.unwrap().payload.len();
+            }
+        };
+        let (after, ()) = tokio::join!(moving(&mut events, StallCause::SocketFull), read);
+        assert!(after >= STALL_AFTER);
+        client.flush().await.unwrap();
+        let stall = stall(&client.stats(), StallCause::SocketFull);
+        assert!(stall.total >= after && stall.now.is_none(), "{stall:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_peer_is_the_cause_until_it_speaks() {
+    limit(LIMIT, async {
+        let options = options().ping_interval(Duration::from_millis(50));
+        let (client, mut raw) = before_raw(options).await;
+        let mut events = client.events();
+        stalled(&mut events, StallCause::PeerSilent).await;
+        assert!(stall(&client.stats(), StallCause::PeerSilent).now.is_some());
+        // Any byte is life.
+        raw.say(frame(BINARY, "here")).await;
+        let after = moving(&mut events, StallCause::PeerSilent).await;
+        assert!(after >= STALL_AFTER);
+        assert!(stall(&client.stats(), StallCause::PeerSilent).total >= after);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connecting_is_the_cause_until_there_is_a_connection() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let proxy = Proxy::to(address).await;
+        let again = Reconnect::default()
+            .first(Duration::from_millis(10))
+            .max(Duration::from_millis(50));
+        let client = Client::new(format!("ws://{}", proxy.address))
+            .options(options())
+            .reconnect(again);
+        let (client, raw) = tokio::join!(client.connect(), RawPeer::accept(&listener));
+        let client = client.unwrap();
+        let mut events = client.events();
+        proxy.set(Mode::Cut);
+        stalled(&mut events, StallCause::Connecting).await;
+        assert_eq!(
+            client.stats().stalled_by().collect::<Vec<_>>(),
+            [StallCause::Connecting]
+        );
+        drop(raw);
+        proxy.set(Mode::Forward);
+        // Those that were cut come first.
+        let accepted = tokio::spawn(async move {
+            loop {
+                let (mut tcp, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                    let mut head = vec![0; 4096];
+                    let Ok(read @ 1..) = tcp.read(&mut head).await else {
+                        return;
+                    };
+                    let head = String::from_utf8_lossy(&head[..read]);
+                    let answer = crate::common::frames::switching(&head, "");
+                    tcp.write_all(answer.as_bytes()).await.unwrap();
+                    std::future::pending::<()>().await;
+                });
+            }
+        });
+        let after = moving(&mut events, StallCause::Connecting).await;
+        assert!(after >= STALL_AFTER);
+        let stall = stall(&client.stats(), StallCause::Connecting);
+        assert!(stall.total >= after && stall.now.is_none(), "{stall:?}");
+        wait_for(&mut events, |event| {
+            matches!(event, Event::Connected { generation: 2 }).then_some(())
+        })
+        .await;
+        accepted.abort();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_end_after_the_end_and_a_late_listener_gets_them_all() {
+    limit(LIMIT, async {
+        let (client, _server) = pair(options()).await;
+        client.close(CloseCode::NORMAL, "").await;
+        let mut events = client.events();
+        let mut told = Vec::new();
+        while let Some(event) = events.recv().await {
+            told.push(event);
+        }
+        assert!(
+            matches!(told.first(), Some(Event::Connected { generation: 1 })),
+            "{told:?}"
+        );
+        assert!(
+            matches!(told.last(), Some(Event::Ended { why: None })),
+            "{told:?}"
+        );
+        assert!(events.recv().await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queues_of_an_unread_adopted_stream_are_told_too() {
+    let (ours, theirs) = crate::common::tcp_pair().await;
+    let connection = adopt(ours, Role::Server, options()).await;
+    let mut raw = RawPeer {
+        tcp: theirs,
+        is_client: true,
+    };
+    raw.say(frame(BINARY, [0; 100])).await;
+    limit(LIMIT, async {
+        while connection.stats().inbox.messages < 1 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,431 @@
+//! What a peer made of raw bytes may say, what it may not, and what it gets back.
+//!
+//! Every case runs on both roles and both engines. Each raw peer asserts of every frame it sees
+//! that a client masked it and a server did not.
+
+use crate::common::{
+    adopt, client,
+    frames::{
+        BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, RawPeer, StreamEnd, TEXT, close, frame,
+        listen, part,
+    },
+    limit, plain, tcp_pair,
+};
+use futures_util::future::join_all;
+use unstall::{
+    Close, CloseCode, Connection, ConnectionError, Message, Options, Server,
+    tokio_tungstenite::tungstenite::protocol::Role,
+};
+
+/// Our end of the connection.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Client,
+    Server,
+    AdoptedClient,
+    AdoptedServer,
+}
+
+const ENDS: [End; 4] = [
+    End::Client,
+    End::Server,
+    End::AdoptedClient,
+    End::AdoptedServer,
+];
+
+async fn connect(end: End, options: Options) -> (Connection, RawPeer) {
+    let role = match end {
+        End::Client => {
+            let (listener, address) = listen().await;
+            let client = client(address, options);
+            let (client, raw) = tokio::join!(client.connect(), RawPeer::accept(&listener));
+            return (client.unwrap(), raw);
+        }
+        End::Server => {
+            let builder = Server::builder().options(options);
+            let server = builder.bind("127.0.0.1:0").await.unwrap();
+            let address = server.local_addr();
+            let (server, raw) = tokio::join!(server.accept(), RawPeer::connect(address));
+            return (server.unwrap(), raw);
+        }
+        End::AdoptedClient => Role::Client,
+        End::AdoptedServer => Role::Server,
+    };
+    let (ours, theirs) = tcp_pair().await;
+    let raw = RawPeer {
+        tcp: theirs,
+        is_client: role == Role::Server,
+    };
+    (adopt(ours, role, options).await, raw)
+}
+
+/// Runs a case on every end, all at once.
+async fn on_every_end<F: Future<Output = ()>>(case: impl Fn(End) -> F) {
+    limit(60, join_all(ENDS.map(case))).await;
+}
+
+async fn sees_close_then_fin(raw: &mut RawPeer, code: Option<u16>, what: &str) -> Frame {
+    let seen = raw.see_beyond_heartbeats().await.expect(what);
+    assert_eq!(seen.opcode, CLOSE, "{what}: {seen:?}");
+    assert_eq!(seen.close_code(), code, "{what}");
+    assert_eq!(raw.see().await, Err(StreamEnd::Fin), "{what}");
+    seen
+}
+
+#[tokio::test]
+async fn fragments_make_one_message_and_pings_between_them_are_answered() {
+    on_every_end(|end| async move {
+        let (mut ours, mut raw) = connect(end, Options::default()).await;
+        raw.say(part(TEXT, "Hel")).await;
+        raw.say(frame(PING, "between")).await;
+        assert_eq!(
+            raw.see().await,
+            Ok(Frame {
+                masked: !raw.is_client,
+                ..frame(PONG, "between")
+            })
+        );
+        raw.say(part(CONTINUATION, "")).await;
+        raw.say(part(CONTINUATION, "l")).await;
+        raw.say(frame(PONG, "that nobody asked for")).await;
+        raw.say(frame(CONTINUATION, "o")).await;
+        raw.say(frame(BINARY, [])).await;
+        raw.say(frame(TEXT, "")).await;
+        assert_eq!(plain(ours.recv().await), Message::from("Hello"));
+        assert_eq!(plain(ours.recv().await), Message::binary(vec![]));
+        assert_eq!(plain(ours.recv().await), Message::from(""));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pings_of_every_length_are_answered_with_their_payload() {
+    on_every_end(|end| async move {
+        let (_ours, mut raw) = connect(end, Options::default()).await;
+        for len in [0, 1, 124, 125] {
+            raw.say(frame(PING, vec![len as u8; len])).await;
+            let seen = raw.see().await.unwrap();
+            assert_eq!((seen.opcode, seen.payload), (PONG, vec![len as u8; len]));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_rfc_forbids_ends_the_connection_with_1002() {
+    let wrong = |change: fn(&mut Frame)| {
+        let mut wrong = frame(TEXT, "wrong");
+        change(&mut wrong);
+        vec![wrong]
+    };
+    let mut cases: Vec<(String, Vec<Frame>)> = vec![
+        (
+            "RSV1 without an extension".into(),
+            wrong(|frame| frame.reserved = 4),
+        ),
+        ("RSV2".into(), wrong(|frame| frame.reserved = 2)),
+        ("RSV3".into(), wrong(|frame| frame.reserved = 1)),
+        ("a ping of 126 bytes".into(), vec![frame(PING, [0; 126])]),
+        (
+            "a pong of 70,000 bytes".into(),
+            vec![frame(PONG, vec![0; 70_000])],
+        ),
+        (
+            "a ping in fragments".into(),
+            vec![part(PING, "a"), frame(CONTINUATION, "b")],
+        ),
+        ("a close in fragments".into(), vec![part(CLOSE, [3, 232])]),
+        (
+            "a continuation of nothing".into(),
+            vec![frame(CONTINUATION, "a")],
+        ),
+        (
+            "a message inside a message".into(),
+            vec![part(TEXT, "a"), frame(TEXT, "b")],
+        ),
+        ("a close frame of one byte".into(), vec![frame(CLOSE, [3])]),
+    ];
+    for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
+        cases.push((format!("opcode {opcode}"), vec![frame(opcode, "a")]));
+    }
+    let cases = &cases;
+    on_every_end(|end| {
+        join_all(cases.iter().map(move |(what, frames)| async move {
+            let what = &format!("{what}, {end:?}");
+            let (mut ours, mut raw) = connect(end, Options::default()).await;
+            raw.say(frame(TEXT, "good")).await;
+            for frame in frames {
+                raw.say(frame.clone()).await;
+            }
+            assert_eq!(plain(ours.recv().await), Message::from("good"), "{what}");
+            let end = ours.recv().await;
+            assert!(
+                matches!(end, Err(ConnectionError::Protocol(_))),
+                "{what}: {end:?}"
+            );
+            sees_close_then_fin(&mut raw, Some(1002), what).await;
+        }))
+        .then_unit()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_masking_ends_the_connection_with_1002() {
+    on_every_end(|end| async move {
+        let (mut ours, mut raw) = connect(end, Options::default()).await;
+        let masked = !raw.is_client;
+        raw.say_as_is(&Frame {
+            masked,
+            ..frame(TEXT, "wrong")
+        })
+        .await;
+        let ended = ours.recv().await;
+        assert!(
+            matches!(ended, Err(ConnectionError::Protocol(_))),
+            "{end:?}: {ended:?}"
+        );
+        sees_close_then_fin(&mut raw, Some(1002), &format!("{end:?}")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn close_codes_are_answered_alike_and_reported() {
+    let codes = [
+        1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 3000, 4999,
+    ];
+    on_every_end(|end| {
+        join_all(codes.map(move |code| async move {
+            let (mut ours, mut raw) = connect(end, Options::default()).await;
+            raw.say(frame(TEXT, "last")).await;
+            raw.say(close(code, "because")).await;
+            assert_eq!(plain(ours.recv().await), Message::from("last"));
+            let ended = ours.recv().await;
+            match code {
+                1000 | 1001 => assert!(matches!(ended, Ok(None)), "{code}: {ended:?}"),
+                _ => {
+                    let Err(ConnectionError::ClosedByPeer(Close {
+                        code: Some(seen),
+                        reason,
+                    })) = ended
+                    else {
+                        panic!("{code}: {ended:?}");
+                    };
+                    assert_eq!((seen.as_u16(), reason.as_str()), (code, "because"));
+                }
+            }
+            let (sender, _receiver) = ours.split();
+            let report = sender.ended().await;
+            assert!(report.clean, "{code}: {report:?}");
+            assert_eq!(report.peer.unwrap().code.unwrap().as_u16(), code);
+            sees_close_then_fin(&mut raw, Some(code), &format!("{code}")).await;
+        }))
+        .then_unit()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn close_without_a_code_is_a_normal_end() {
+    on_every_end(|end| async move {
+        let (mut ours, mut raw) = connect(end, Options::default()).await;
+        raw.say(frame(CLOSE, [])).await;
+        assert!(matches!(ours.recv().await, Ok(None)));
+        sees_close_then_fin(&mut raw, None, "no code").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn close_codes_that_must_not_be_sent_end_the_connection_with_1002() {
+    let codes = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535];
+    on_every_end(|end| {
+        join_all(codes.map(move |code| async move {
+            let (mut ours, mut raw) = connect(end, Options::default()).await;
+            raw.say(close(code, "")).await;
+            let ended = ours.recv().await;
+            assert!(ended.is_err(), "{code}: {ended:?}");
+            sees_close_then_fin(&mut raw, Some(1002), &format!("{code}")).await;
+        }))
+        .then_unit()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn our_close_arrives_with_its_code_and_reason() {
+    on_every_end(|end| async move {
+        let (ours, mut raw) = connect(end, Options::default()).await;
+        ours.send("last words").await.unwrap();
+        // 3 bytes a character: 41 fit into the 123.
+        let reason = "€".repeat(60);
+        let code = CloseCode::new(4001).unwrap();
+        let answer = async {
+            assert_eq!(raw.see().await.unwrap().payload, b"last words");
+            let seen = raw.see().await.unwrap();
+            assert_eq!(seen.close_code(), Some(4001));
+            assert_eq!(seen.payload[2..], *"€".repeat(41).as_bytes());
+            raw.say(frame(TEXT, "crossed your close")).await;
+            raw.say(close(4001, "yes")).await;
+            assert_eq!(raw.see().await, Err(StreamEnd::Fin));
+        };
+        let (report, ()) = tokio::join!(ours.close(code, &reason), answer);
+        assert!(report.clean, "{end:?} {report:?}");
+        assert_eq!(report.peer.unwrap().reason, "yes");
+        assert!(report.unsent.is_empty() && report.in_flight == 0);
+        let (_, mut receiver) = ours.split();
+        assert_eq!(
+            plain(receiver.recv().await),
+            Message::from("crossed your close")
+        );
+        assert!(matches!(receiver.recv().await, Ok(None)));
+    })
+    .await;
+}
+
+/// Once an adopted stream was held to its own limit alone, whatever the options said.
+#[tokio::test]
+async fn messages_over_the_limit_end_the_connection_with_1009() {
+    const LIMIT: usize = 1000;
+    let cases: [(&str, Vec<Frame>); 2] = [
+        ("one frame", vec![frame(BINARY, [0; LIMIT + 1])]),
+        (
+            "fragments",
+            vec![part(BINARY, [0; LIMIT]), frame(CONTINUATION, [0])],
+        ),
+    ];
+    let cases = &cases;
+    on_every_end(|end| {
+        join_all(cases.iter().map(move |(what, frames)| async move {
+            let what = &format!("{what}, {end:?}");
+            let (mut ours, mut raw) =
+                connect(end, Options::default().max_message_bytes(LIMIT)).await;
+            raw.say(frame(BINARY, [1; LIMIT])).await;
+            for frame in frames {
+                raw.say(frame.clone()).await;
+            }
+            assert_eq!(plain(ours.recv().await).len(), LIMIT, "{what}");
+            let ended = ours.recv().await;
+            let Err(ConnectionError::MessageTooLarge { size, limit }) = ended else {
+                panic!("{what}: {ended:?}");
+            };
+            assert_eq!((size, limit), (LIMIT + 1, LIMIT), "{what}");
+            sees_close_then_fin(&mut raw, Some(1009), what).await;
+        }))
+        .then_unit()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn announced_frame_over_the_limit_is_refused_before_a_byte_of_it_came() {
+    on_every_end(|end| async move {
+        let (mut ours, mut raw) = connect(end, Options::default()).await;
+        let mut header = frame(BINARY, []).encode();
+        header[1] = if raw.is_client { 0x80 | 127 } else { 127 };
+        header.extend_from_slice(&(1_u64 << 62).to_be_bytes());
+        header.extend_from_slice(&[0; 4][..if raw.is_client { 4 } else { 0 }]);
+        tokio::io::AsyncWriteExt::write_all(&mut raw.tcp, &header)
+            .await
+            .unwrap();
+        let ended = ours.recv().await;
+        assert!(
+            matches!(ended, Err(ConnectionError::MessageTooLarge { .. })),
+            "{ended:?}"
+        );
+        sees_close_then_fin(&mut raw, Some(1009), &format!("{end:?}")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn text_that_is_not_utf_8_ends_the_connection_with_1007() {
+    let cases: Vec<(&str, Vec<Frame>)> = vec![
+        ("a stray byte", vec![frame(TEXT, [b'a', 0xff])]),
+        ("an end inside a character", vec![frame(TEXT, [0xe2, 0x82])]),
+        ("a surrogate", vec![frame(TEXT, [0xed, 0xa0, 0x80])]),
+        (
+            "a character broken across fragments",
+            vec![part(TEXT, [0xe2, 0x82]), frame(CONTINUATION, "a")],
+        ),
+        ("a close reason", vec![frame(CLOSE, [3, 232, 0xff])]),
+    ];
+    let cases = &cases;
+    on_every_end(|end| {
+        join_all(cases.iter().map(move |(what, frames)| async move {
+            let what = &format!("{what}, {end:?}");
+            let (mut ours, mut raw) = connect(end, Options::default()).await;
+            // The same character, in good order.
+            raw.say(part(TEXT, [0xe2])).await;
+            raw.say(part(CONTINUATION, [0x82])).await;
+            raw.say(frame(CONTINUATION, [0xac])).await;
+            for frame in frames {
+                raw.say(frame.clone()).await;
+            }
+            assert_eq!(plain(ours.recv().await), Message::from("€"), "{what}");
+            let ended = ours.recv().await;
+            assert!(
+                matches!(ended, Err(ConnectionError::InvalidText)),
+                "{what}: {ended:?}"
+            );
+            sees_close_then_fin(&mut raw, Some(1007), what).await;
+        }))
+        .then_unit()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_messages_travel_as_fragments_and_pongs_pass_between_them() {
+    const FRAGMENT: usize = 16 << 10;
+    const LEN: usize = 15 << 20;
+    on_every_end(|end| async move {
+        let (ours, mut raw) = connect(end, Options::default().fragment_bytes(FRAGMENT)).await;
+        let payload: Vec<u8> = (0..LEN).map(|index| (index / 7) as u8).collect();
+        ours.send(payload.clone()).await.unwrap();
+        // The message has begun when its first fragment is seen; it cannot be over, since it does
+        // not fit into the kernel's buffers.
+        let first = raw.see().await.unwrap();
+        assert_eq!(
+            (first.fin, first.opcode, first.payload.len()),
+            (false, BINARY, FRAGMENT)
+        );
+        raw.say(frame(PING, "while you write")).await;
+        let (mut received, mut answered_at) = (first.payload, None);
+        loop {
+            let seen = raw.see().await.unwrap();
+            match seen.opcode {
+                PONG => {
+                    assert_eq!(seen.payload, b"while you write");
+                    answered_at = Some(received.len());
+                }
+                CONTINUATION => {
+                    received.extend_from_slice(&seen.payload);
+                    assert!(seen.fin || seen.payload.len() == FRAGMENT);
+                    if seen.fin {
+                        break;
+                    }
+                }
+                other => panic!("opcode {other}"),
+            }
+        }
+        assert!(received == payload, "{end:?}: the payload arrived changed");
+        let answered_at = answered_at.expect("the pong came before the message's end");
+        println!("{end:?}: the pong passed {} bytes", LEN - answered_at);
+        ours.send("after it").await.unwrap();
+        assert_eq!(raw.see().await.unwrap().payload, b"after it");
+    })
+    .await;
+}
+
+/// For cases that are many at once.
+trait ThenUnit: Future + Sized {
+    fn then_unit(self) -> impl Future<Output = ()> {
+        async {
+            self.await;
+        }
+    }
+}
+
+impl<F: Future> ThenUnit for F {}

@@ -1,0 +1,199 @@
+//! A process that is killed in the middle of a stream: the other side knows within the life of the
+//! session, and what its peer had not acknowledged comes back: each message, in order, none twice.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use crate::common::{
+    limit, plain,
+    process::{Process, is, play, say, setting},
+};
+use unstall::{Client, CloseReport, Connection, Message, Options, Reconnect, Sender, Server};
+
+const LIFE: Duration = Duration::from_secs(2);
+
+fn options() -> Options {
+    Options::default().session_life(LIFE)
+}
+
+fn client(url: &str) -> Client {
+    Client::new(url)
+        .require_session()
+        .options(options())
+        .reconnect(Reconnect::default().max(Duration::from_millis(200)))
+}
+
+/// Writes the number of each message to a file before it acknowledges it, until it is killed.
+async fn note_and_acknowledge(mut session: Connection) {
+    let mut file = std::fs::File::create(setting::<String>("FILE")).unwrap();
+    loop {
+        let message = plain(session.recv().await);
+        file.write_all(&message.as_bytes()[..8]).unwrap();
+        session.acknowledge();
+    }
+}
+
+#[test]
+#[ignore = "the other process of the tests below"]
+fn server() {
+    if is("server") {
+        play(|_| async {
+            let builder = Server::builder().options(options().acknowledge_by_hand(true));
+            let server = builder.bind("127.0.0.1:0").await.unwrap();
+            say(format!("listens {}", server.local_addr()));
+            note_and_acknowledge(server.accept().await.unwrap()).await;
+        });
+    }
+}
+
+#[test]
+#[ignore = "the other process of the tests below"]
+fn peer() {
+    if is("peer") {
+        play(|_| async {
+            let client = client(&setting::<String>("URL"));
+            let client = client.options(options().acknowledge_by_hand(true));
+            note_and_acknowledge(client.connect().await.unwrap()).await;
+        });
+    }
+}
+
+fn number(message: &Message) -> u64 {
+    u64::from_be_bytes(message.as_bytes()[..8].try_into().unwrap())
+}
+
+/// Sends numbered messages until sending fails; how many were accepted.
+async fn send_all(sender: Sender) -> u64 {
+    for index in 0_u64.. {
+        let mut message = vec![0; 100];
+        message[..8].copy_from_slice(&index.to_be_bytes());
+        if sender.send(message).await.is_err() {
+            return index;
+        }
+    }
+    unreachable!()
+}
+
+/// How many messages the killed process noted, which are the first ones.
+fn noted(file: &std::path::Path) -> u64 {
+    let bytes = std::fs::read(file).unwrap();
+    let numbers: Vec<_> = bytes
+        .chunks_exact(8)
+        .map(|number| u64::from_be_bytes(number.try_into().unwrap()))
+        .collect();
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+    numbers.len() as u64
+}
+
+/// What came back, against what was accepted and what the killed process noted.
+fn check(report: &CloseReport, accepted: u64, noted: u64) {
+    let back: Vec<_> = report
+        .maybe_delivered
+        .iter()
+        .chain(&report.unsent)
+        .map(number)
+        .collect();
+    let first = *back.first().expect("something came back");
+    println!(
+        "{accepted} accepted, {noted} noted; came back: {} maybe delivered, {} not sent, from {first}",
+        report.maybe_delivered.len(),
+        report.unsent.len()
+    );
+    assert_eq!(
+        back,
+        (first..accepted).collect::<Vec<_>>(),
+        "each, in order, once"
+    );
+    assert!(
+        first <= noted,
+        "what was neither noted nor given back is lost: {first} > {noted}"
+    );
+    let certain = report.unsent.first().map_or(accepted, number);
+    assert!(certain >= noted, "{certain} was noted, so it was sent");
+}
+
+/// Waits until the file holds a good many messages.
+async fn until_noted(file: &std::path::Path) {
+    crate::common::net::until("the messages flow", || {
+        std::fs::metadata(file).is_ok_and(|file| file.len() > 8 * 5000)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_of_a_killed_server_gets_back_exactly_what_is_undelivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("noted");
+    let setting = ("FILE", file.display().to_string());
+    let mut server = Process::spawn(module_path!(), "server", &[setting]);
+    let url = format!("ws://{}/", server.hear("listens").await);
+    // It would otherwise go on trying for a fresh session; here the loss is to be the end.
+    let session = client(&url).connect().await.unwrap();
+    let mut events = session.events();
+    let (sender, mut receiver) = session.split();
+    let sending = tokio::spawn(send_all(sender.clone()));
+    until_noted(&file).await;
+    server.kill().await;
+    let killed = Instant::now();
+    let lost = async {
+        loop {
+            if let Some(unstall::Event::SessionLost { .. }) = events.recv().await {
+                return killed.elapsed();
+            }
+        }
+    };
+    let known = limit(60, lost).await;
+    println!("known after {known:?}");
+    assert!(known < LIFE + Duration::from_secs(5), "{known:?}");
+    let gap = limit(5, receiver.recv()).await;
+    assert!(
+        matches!(
+            gap,
+            Ok(Some(unstall::Incoming::Gap(
+                unstall::Gap::SessionLost { .. }
+            )))
+        ),
+        "{gap:?}"
+    );
+    let report = limit(30, sender.close(unstall::CloseCode::NORMAL, "")).await;
+    let accepted = sending.await.unwrap();
+    check(&report, accepted, noted(&file));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_of_a_killed_client_gets_back_exactly_what_is_undelivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("noted");
+    let server = Server::builder()
+        .options(options())
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let url = format!("ws://{}/", server.local_addr());
+    let settings = [("FILE", file.display().to_string()), ("URL", url)];
+    let mut peer = Process::spawn(module_path!(), "peer", &settings);
+    let (sender, mut receiver) = limit(30, server.accept()).await.unwrap().split();
+    let sending = tokio::spawn(send_all(sender.clone()));
+    until_noted(&file).await;
+    peer.kill().await;
+    let killed = Instant::now();
+    let gap = limit(60, receiver.recv()).await;
+    assert!(
+        matches!(
+            gap,
+            Ok(Some(unstall::Incoming::Gap(
+                unstall::Gap::SessionLost { .. }
+            )))
+        ),
+        "{gap:?}"
+    );
+    let known = killed.elapsed();
+    println!("known after {known:?}");
+    assert!(known < LIFE + Duration::from_secs(5), "{known:?}");
+    assert!(limit(5, receiver.recv()).await.is_err());
+    let report = limit(30, sender.ended()).await;
+    let accepted = sending.await.unwrap();
+    check(&report, accepted, noted(&file));
+}

@@ -1,0 +1,33 @@
+//! The promises of the library, each in a module of its own, over loopback.
+//!
+//! `cargo test -p unstall --test it never_stalls` runs one of them. Those that need a process of
+//! their own are the other files beside this directory.
+
+mod axum_upgrade;
+mod both_write_before_they_read;
+mod cancellation;
+mod closes_in_time;
+mod common;
+mod cut_at_every_byte;
+mod delivery_is_acknowledged;
+mod events_and_stats;
+mod frames_of_rfc_6455;
+mod killed_process_is_noticed;
+mod messages_stay_as_they_were;
+mod million_messages_with_faults;
+mod never_stalls;
+mod outages_heal;
+mod overflow_is_marked;
+mod random_consumers;
+mod reconnects;
+mod server_checks_who_comes;
+mod server_refuses_what_it_cannot_take;
+mod server_shuts_down_in_time;
+mod server_survives_want_of_descriptors;
+mod session_hooks_and_fallback;
+mod sessions_close_in_time;
+mod sessions_resume;
+mod sessions_that_cannot_resume;
+mod silence_is_noticed;
+mod stalls_name_their_cause;
+mod stopped_application;

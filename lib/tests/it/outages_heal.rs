@@ -1,0 +1,384 @@
+//! Outages of the network and of processes: what is short heals without a reconnect, what is long
+//! costs one, and nothing is lost in either.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::common::{
+    limit,
+    net::{AMPLE, until},
+    plain,
+    process::{Process, is, play, say},
+    proxy::{Mode, Proxy},
+};
+use unstall::{Client, Connection, Event, Events, Incoming, Options, Reconnect, Server};
+
+const SILENCE: Duration = Duration::from_secs(2);
+/// What a connect may take beyond, on a machine that others load.
+const CONNECT: Duration = Duration::from_secs(3);
+
+fn options() -> Options {
+    Options::default()
+        .ping_interval(SILENCE / 4)
+        .silence_timeout(SILENCE)
+        .connect_timeout(CONNECT)
+}
+
+async fn echo(mut session: Connection) {
+    while let Ok(Some(incoming)) = session.recv().await {
+        if let Incoming::Message(message) = incoming {
+            session.send(message).await.unwrap();
+        }
+    }
+}
+
+async fn echo_server() -> Server {
+    let server = Server::builder()
+        .options(options())
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let serving = server.clone();
+    tokio::spawn(async move { serving.serve(echo).await });
+    server
+}
+
+async fn connect(address: SocketAddr) -> Connection {
+    Client::new(format!("ws://{address}/"))
+        .options(options())
+        .reconnect(Reconnect::default().max(Duration::from_millis(500)))
+        .require_session()
+        .connect()
+        .await
+        .unwrap()
+}
+
+/// Sends numbers and gets them back, in order.
+async fn exchange(session: &mut Connection, numbers: std::ops::Range<u64>) {
+    for number in numbers.clone() {
+        session.send(number.to_string()).await.unwrap();
+    }
+    for number in numbers {
+        let back = limit(60, async { plain(session.recv().await) }).await;
+        assert_eq!(back.as_text(), Some(number.to_string().as_str()));
+    }
+}
+
+async fn resumed(events: &mut Events) {
+    limit(60, async {
+        while !matches!(events.recv().await, Some(Event::Resumed { .. })) {}
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outage_shorter_than_the_silence_heals_without_a_reconnect() {
+    let server = echo_server().await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let mut session = connect(proxy.address).await;
+    for round in 0..3 {
+        exchange(&mut session, round * 1000..round * 1000 + 500).await;
+        proxy.set(Mode::BlackHole);
+        for number in 500..1000 {
+            session
+                .send((round * 1000 + number).to_string())
+                .await
+                .unwrap();
+        }
+        tokio::time::sleep(SILENCE / 2).await;
+        proxy.set(Mode::Forward);
+        for number in 500..1000 {
+            let back = limit(60, async { plain(session.recv().await) }).await;
+            assert_eq!(
+                back.as_text(),
+                Some((round * 1000 + number).to_string().as_str())
+            );
+        }
+    }
+    assert_eq!(session.stats().connections, 1);
+}
+
+#[test]
+#[ignore = "the other process of the test below"]
+fn server() {
+    if is("server") {
+        play(|_| async {
+            let server = echo_server().await;
+            say(format!("listens {}", server.local_addr()));
+            std::future::pending().await
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopped_process_goes_on_where_it_was() {
+    let mut server = Process::spawn(module_path!(), "server", &[]);
+    let address = server.hear("listens").await.parse().unwrap();
+    let mut session = connect(address).await;
+    let mut events = session.events();
+    exchange(&mut session, 0..1000).await;
+    for (round, stop) in [(1, SILENCE / 2), (2, SILENCE * 2)] {
+        server.signal("STOP");
+        for number in 0..1000 {
+            session
+                .send((round * 1000 + number).to_string())
+                .await
+                .unwrap();
+        }
+        tokio::time::sleep(stop).await;
+        server.signal("CONT");
+        for number in 0..1000 {
+            let back = limit(60, async { plain(session.recv().await) }).await;
+            assert_eq!(
+                back.as_text(),
+                Some((round * 1000 + number).to_string().as_str())
+            );
+        }
+        if round == 1 {
+            assert_eq!(
+                session.stats().connections,
+                1,
+                "it was stopped for a short time"
+            );
+        }
+    }
+    // The second time it was taken for gone, and came back.
+    resumed(&mut events).await;
+    exchange(&mut session, 3000..4000).await;
+}
+
+/// What a session goes through when everything is swallowed in both directions and nothing closed,
+/// with so many messages of 64 KiB on their way.
+async fn half_open(messages: u64) {
+    let server = echo_server().await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let session = connect(proxy.address).await;
+    let mut events = session.events();
+    let (sender, mut receiver) = session.split();
+    let writing = sender.clone();
+    let writing = tokio::spawn(async move {
+        for number in 0..messages {
+            let mut message = vec![0; 64 << 10];
+            message[..8].copy_from_slice(&number.to_be_bytes());
+            writing.send(message).await.unwrap();
+        }
+    });
+    let mut next = 0;
+    let mut receive = async |count: u64| {
+        for _ in 0..count {
+            let message = limit(60, async { plain(receiver.recv().await) }).await;
+            assert_eq!(message.as_bytes()[..8], u64::to_be_bytes(next));
+            next += 1;
+        }
+    };
+    receive(messages / 2).await;
+    proxy.set_existing(Mode::BlackHole);
+    let began = Instant::now();
+    resumed(&mut events).await;
+    let back = began.elapsed();
+    println!("back after {back:?} with {messages} messages on their way");
+    assert!(back < SILENCE + CONNECT, "{back:?}");
+    // Late bytes of both directions reach ends that are there no more.
+    proxy.set_existing(Mode::Forward);
+    receive(messages - messages / 2).await;
+    limit(30, writing).await.unwrap();
+    limit(30, sender.delivered()).await.unwrap();
+    until("the old connection is closed by both", || proxy.open() == 1).await;
+    assert_eq!(sender.stats().connections, 2);
+    // Counted after the answer.
+    until("it is counted", || server.stats().sessions_resumed == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_open_connection_is_replaced_within_silence_and_one_connect() {
+    half_open(2).await;
+}
+
+/// Once a connection with a full socket was kept for as long as a kernel answered, be it that of a
+/// proxy: right for a peer that may not read, wrong for one that always does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_open_connection_is_replaced_in_the_middle_of_a_large_write() {
+    half_open(4000).await;
+}
+
+/// A reverse proxy of Debian's packages, running on a port of its own.
+struct ReverseProxy {
+    child: tokio::process::Child,
+    port: u16,
+    /// Its configuration.
+    _directory: tempfile::TempDir,
+}
+
+impl ReverseProxy {
+    /// `None` where it is not installed.
+    async fn start(
+        program: &str,
+        arguments: &[&str],
+        configuration: impl Fn(u16, &Path) -> String,
+    ) -> Option<ReverseProxy> {
+        let directory = tempfile::tempdir().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let file = directory.path().join("configuration");
+        std::fs::write(&file, configuration(port, directory.path())).unwrap();
+        let child = tokio::process::Command::new(program)
+            .args(arguments)
+            .arg(&file)
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        let Ok(child) = child else {
+            println!("skipped: {program} is not installed");
+            return None;
+        };
+        let there = async {
+            while tokio::net::TcpStream::connect(("127.0.0.1", port))
+                .await
+                .is_err()
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(AMPLE, there)
+            .await
+            .expect("the reverse proxy listens");
+        Some(ReverseProxy {
+            child,
+            port,
+            _directory: directory,
+        })
+    }
+
+    /// Messages with pauses in which the reverse proxy cuts the idle connection.
+    async fn cuts_idle_connections(&self) {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let quiet = options()
+            .ping_interval(Duration::from_secs(60))
+            .silence_timeout(Duration::from_secs(180));
+        let mut session = Client::new(format!("ws://{address}/"))
+            .options(quiet)
+            .require_session()
+            .connect()
+            .await
+            .unwrap();
+        let mut events = session.events();
+        for round in 0..3 {
+            exchange(&mut session, round * 100..round * 100 + 100).await;
+            // Nothing is said until it cuts the connection.
+            resumed(&mut events).await;
+        }
+        exchange(&mut session, 300..400).await;
+        assert!(session.stats().resumes >= 3);
+    }
+}
+
+impl Drop for ReverseProxy {
+    /// Asked to end, nginx ends its workers too.
+    fn drop(&mut self) {
+        if let Some(id) = self.child.id() {
+            let id = id.to_string();
+            let _ = std::process::Command::new("kill")
+                .args(["-TERM", &id])
+                .status();
+        }
+    }
+}
+
+/// The server behind a reverse proxy must not speak by itself either.
+async fn quiet_server() -> Server {
+    let quiet = options()
+        .ping_interval(Duration::from_secs(60))
+        .silence_timeout(Duration::from_secs(180));
+    let server = Server::builder()
+        .options(quiet)
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let serving = server.clone();
+    tokio::spawn(async move { serving.serve(echo).await });
+    server
+}
+
+async fn nginx(server: &Server) -> Option<ReverseProxy> {
+    let target = server.local_addr();
+    let configuration = |port: u16, directory: &Path| {
+        let directory = directory.display();
+        format!(
+            "daemon off; worker_processes 1; error_log stderr crit; pid {directory}/pid;\n\
+             worker_shutdown_timeout 1s;\n\
+             events {{}}\n\
+             http {{\n\
+               access_log off;\n\
+               client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n\
+               fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d;\n\
+               scgi_temp_path {directory}/e;\n\
+               server {{\n\
+                 listen 127.0.0.1:{port};\n\
+                 location / {{\n\
+                   proxy_pass http://{target}; proxy_http_version 1.1;\n\
+                   proxy_set_header Upgrade $http_upgrade;\n\
+                   proxy_set_header Connection upgrade;\n\
+                   proxy_set_header Host $host;\n\
+                   proxy_read_timeout 1s; proxy_send_timeout 1s;\n\
+                 }}\n\
+               }}\n\
+             }}\n"
+        )
+    };
+    ReverseProxy::start("nginx", &["-e", "stderr", "-c"], configuration).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_that_cuts_idle_connections_costs_a_reconnect() {
+    let server = quiet_server().await;
+    if let Some(nginx) = nginx(&server).await {
+        nginx.cuts_idle_connections().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_that_cuts_long_connections_at_a_reload_costs_a_reconnect() {
+    let server = echo_server().await;
+    let Some(nginx) = nginx(&server).await else {
+        return;
+    };
+    let mut session = connect(SocketAddr::from(([127, 0, 0, 1], nginx.port))).await;
+    let mut next = 0;
+    for reload in 1..=2 {
+        let id = nginx.child.id().unwrap().to_string();
+        let told = std::process::Command::new("kill")
+            .args(["-HUP", &id])
+            .status();
+        assert!(told.unwrap().success());
+        // Messages flow all the time.
+        let began = Instant::now();
+        while session.stats().resumes < reload {
+            exchange(&mut session, next..next + 50).await;
+            next += 50;
+            assert!(began.elapsed() < AMPLE, "nginx kept the old connection");
+        }
+    }
+    exchange(&mut session, next..next + 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_that_cuts_idle_connections_costs_a_reconnect() {
+    let server = quiet_server().await;
+    let target = server.local_addr();
+    let configuration = |port: u16, _: &Path| {
+        format!(
+            "global\n  maxconn 100\n\
+             defaults\n  mode http\n  timeout connect 5s\n  timeout client 5s\n  \
+             timeout server 5s\n  timeout tunnel 1s\n\
+             frontend in\n  bind 127.0.0.1:{port}\n  default_backend out\n\
+             backend out\n  server one {target}\n"
+        )
+    };
+    let haproxy = ReverseProxy::start("haproxy", &["-db", "-q", "-f"], configuration).await;
+    if let Some(haproxy) = haproxy {
+        haproxy.cuts_idle_connections().await;
+    }
+}

@@ -1,0 +1,634 @@
+//! When the inbox is full its policy acts, and what went missing is marked: at its place in the
+//! stream with exact counts, as events, in the statistics. Delivered and missing make all.
+
+use crate::common::raw;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use crate::common::frames::{BINARY, RawPeer, TEXT};
+use crate::common::limit;
+use crate::common::net::until;
+use tokio::io::AsyncWriteExt;
+use unstall::{
+    Connection, ConnectionError, Event, Gap, Incoming, Options, Overflow, Spill, SpillFallback,
+    StallCause, Stats,
+};
+
+const INBOX: usize = 64 << 10;
+
+fn options(overflow: Overflow) -> Options {
+    Options::default().inbox_bytes(INBOX).overflow(overflow)
+}
+
+/// Message number `index`, of 16 to 115 bytes.
+fn payload(index: u64) -> Vec<u8> {
+    let mut payload = vec![index as u8; len(index) as usize];
+    payload[..8].copy_from_slice(&index.to_be_bytes());
+    payload
+}
+
+fn len(index: u64) -> u64 {
+    16 + index % 100
+}
+
+async fn send(raw: &mut RawPeer, indexes: std::ops::Range<u64>) {
+    let mut frames = Vec::new();
+    for index in indexes {
+        raw::encode(&mut frames, BINARY, &payload(index));
+    }
+    raw.tcp.write_all(&frames).await.unwrap();
+}
+
+/// Follows the numbered stream: every message is the next, or a gap accounts for those between.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Walk {
+    next: u64,
+    delivered: u64,
+    missing: u64,
+    gaps: u64,
+}
+
+impl Walk {
+    fn step(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Message(message) => {
+                assert_eq!(
+                    message.as_bytes(),
+                    payload(self.next),
+                    "out of step: {self:?}"
+                );
+                self.next += 1;
+                self.delivered += 1;
+            }
+            Incoming::Gap(Gap::Dropped { messages, bytes }) => {
+                let after = self.next + messages;
+                assert_eq!(bytes, (self.next..after).map(len).sum::<u64>(), "{self:?}");
+                self.next = after;
+                self.missing += messages;
+                self.gaps += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn follow(&mut self, connection: &mut Connection) -> Result<(), ConnectionError> {
+        while let Some(incoming) = limit(60, connection.recv()).await? {
+            self.step(incoming);
+        }
+        Ok(())
+    }
+}
+
+async fn read_off_the_socket(connection: &Connection, messages: u64) {
+    until("all messages read off the socket", || {
+        connection.stats().messages_received == messages
+    })
+    .await;
+}
+
+/// What the events say was dropped, replaced or spilled, and how often the spill file failed.
+async fn overflow_events(connection: &Connection) -> (u64, u64) {
+    let mut events = connection.events();
+    let (mut messages, mut failures) = (0, 0);
+    while let Some(event) = limit(60, events.recv()).await {
+        match event {
+            Event::Overflow { messages: more, .. } => messages += more,
+            Event::SpillFailed { .. } => failures += 1,
+            Event::Missed(_) => panic!("too many events: {event:?}"),
+            _ => {}
+        }
+    }
+    (messages, failures)
+}
+
+/// 20 bursts of 1,000 messages, of which the application takes a few each time.
+async fn burst_and_walk(overflow: Overflow) -> (Walk, Stats, u64) {
+    const BURSTS: u64 = 20;
+    const BURST: u64 = 1_000;
+    let (mut connection, mut raw) = raw::client(options(overflow)).await;
+    let mut walk = Walk::default();
+    for burst in 0..BURSTS {
+        send(&mut raw, burst * BURST..(burst + 1) * BURST).await;
+        read_off_the_socket(&connection, (burst + 1) * BURST).await;
+        for _ in 0..burst * 10 {
+            walk.step(limit(60, connection.recv()).await.unwrap().unwrap());
+        }
+    }
+    let stats = connection.stats();
+    assert!(stats.inbox.high_water <= INBOX + 512, "{:?}", stats.inbox);
+    tokio::spawn(raw.finish());
+    walk.follow(&mut connection).await.unwrap();
+    assert_eq!(walk.next, BURSTS * BURST, "delivered and missing make all");
+    let stats = connection.stats();
+    assert_eq!(stats.overflowed, walk.missing);
+    let (events, _) = overflow_events(&connection).await;
+    (walk, stats, events)
+}
+
+#[tokio::test]
+async fn drop_newest_marks_what_it_dropped_behind_what_was_queued() {
+    let (walk, _, events) = burst_and_walk(Overflow::DropNewest).await;
+    assert!(walk.missing > 10_000 && walk.gaps >= 10, "{walk:?}");
+    assert_eq!(events, walk.missing, "the events count every one");
+}
+
+#[tokio::test]
+async fn drop_oldest_marks_what_it_dropped_before_what_is_fresh() {
+    let (walk, _, events) = burst_and_walk(Overflow::DropOldest).await;
+    assert!(walk.missing > 10_000 && walk.gaps >= 10, "{walk:?}");
+    assert_eq!(events, walk.missing, "the events count every one");
+}
+
+#[tokio::test]
+async fn drop_oldest_keeps_the_freshest() {
+    let (mut connection, mut raw) = raw::client(options(Overflow::DropOldest)).await;
+    send(&mut raw, 0..5_000).await;
+    read_off_the_socket(&connection, 5_000).await;
+    let Ok(Some(Incoming::Gap(Gap::Dropped { messages, .. }))) = connection.recv().await else {
+        panic!("what is missing stands first");
+    };
+    for index in messages..5_000 {
+        assert_eq!(
+            crate::common::plain(connection.recv().await).as_bytes(),
+            payload(index)
+        );
+    }
+}
+
+fn key(message: &unstall::Message) -> Option<Vec<u8>> {
+    let index = u64::from_be_bytes(message.as_bytes()[..8].try_into().unwrap());
+    Some((index % 10).to_be_bytes().to_vec())
+}
+
+#[tokio::test]
+async fn conflate_marks_each_replacement_before_the_value_that_replaced() {
+    const COUNT: u64 = 20_000;
+    let policy = Overflow::Conflate(Arc::new(key));
+    let (mut connection, mut raw) = raw::client(options(policy)).await;
+    send(&mut raw, 0..COUNT).await;
+    read_off_the_socket(&connection, COUNT).await;
+    assert!(
+        connection.stats().inbox.high_water <= INBOX,
+        "{:?}",
+        connection.stats().inbox
+    );
+    tokio::spawn(raw.finish());
+
+    // Per key the values run on, but for what a gap right before a message accounts for.
+    let mut next: Vec<u64> = (0..10).collect();
+    let (mut delivered, mut replaced) = (0, 0);
+    let mut gap = None;
+    while let Some(incoming) = limit(60, connection.recv()).await.unwrap() {
+        match incoming {
+            Incoming::Message(message) => {
+                let index = u64::from_be_bytes(message.as_bytes()[..8].try_into().unwrap());
+                let next = &mut next[(index % 10) as usize];
+                let (messages, bytes) = gap.take().unwrap_or_default();
+                let skipped = (0..messages)
+                    .map(|step| len(*next + 10 * step))
+                    .sum::<u64>();
+                assert_eq!((index, bytes), (*next + 10 * messages, skipped));
+                *next = index + 10;
+                delivered += 1;
+                replaced += messages;
+            }
+            Incoming::Gap(Gap::Conflated { messages, bytes }) => {
+                assert!(
+                    gap.replace((messages, bytes)).is_none(),
+                    "two gaps in a row"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(
+        next.iter().all(|next| *next >= COUNT),
+        "the latest of each key: {next:?}"
+    );
+    assert_eq!(delivered + replaced, COUNT);
+    assert!(replaced > 10_000);
+    assert_eq!(connection.stats().overflowed, replaced);
+    assert_eq!(overflow_events(&connection).await.0, replaced);
+}
+
+/// The queued value of a key was replaced by whatever came, however large: a hundred keys of 100
+/// bytes grew into a hundred messages of 100 KiB under a limit of 64 KiB.
+#[tokio::test]
+async fn conflate_does_not_grow_beyond_the_limit_with_its_values() {
+    let policy = Overflow::Conflate(Arc::new(|message| Some(message.as_bytes()[..8].to_vec())));
+    let (mut connection, mut raw) = raw::client(options(policy)).await;
+    let writer = tokio::spawn(async move {
+        for size in [500, 100 << 10] {
+            for index in 0..200u64 {
+                let mut payload = vec![0; size];
+                payload[..8].copy_from_slice(&index.to_be_bytes());
+                raw.send(BINARY, &payload).await;
+            }
+        }
+        raw.finish().await;
+    });
+    until("the inbox full", || {
+        connection
+            .stats()
+            .stalled_by()
+            .any(|cause| cause == StallCause::ApplicationNotReading)
+    })
+    .await;
+    let mut seen = 0;
+    while let Some(incoming) = limit(60, connection.recv()).await.unwrap() {
+        seen += match incoming {
+            Incoming::Message(_) => 1,
+            Incoming::Gap(Gap::Conflated { messages, .. }) => messages,
+            other => panic!("{other:?}"),
+        };
+        let high = connection.stats().inbox.high_water;
+        assert!(
+            high <= (100 << 10) + 1024,
+            "one large message at a time, not {high}"
+        );
+    }
+    assert_eq!(seen, 400);
+    writer.await.unwrap();
+}
+
+/// The key function ran under the inbox's lock: asking the connection for its statistics in it
+/// blocked the pump for good, and a panic poisoned the lock for everyone.
+#[tokio::test]
+async fn key_function_may_use_the_connection_and_its_panic_ends_that_connection_alone() {
+    use std::sync::OnceLock;
+    static SENDER: OnceLock<unstall::Sender> = OnceLock::new();
+    let policy = Overflow::Conflate(Arc::new(|message| {
+        if let Some(sender) = SENDER.get() {
+            assert!(sender.stats().messages_received < 1_000_000);
+        }
+        assert_ne!(message.as_bytes(), b"panic");
+        Some(message.as_bytes().to_vec())
+    }));
+    let (connection, mut raw) = raw::client(options(policy)).await;
+    let (sender, mut receiver) = connection.split();
+    SENDER.set(sender.clone()).unwrap();
+    raw.send(TEXT, b"fine").await;
+    let message = crate::common::plain(limit(60, receiver.recv()).await);
+    assert_eq!(message.as_text(), Some("fine"));
+    raw.send(TEXT, b"panic").await;
+    let end = limit(60, receiver.recv()).await;
+    assert!(matches!(end, Err(ConnectionError::Aborted)), "{end:?}");
+    assert!(sender.try_send("more").is_err());
+    assert_eq!(sender.stats().outbox.messages, 0);
+}
+
+#[tokio::test]
+async fn pause_loses_nothing_and_says_that_it_waits() {
+    const COUNT: u64 = 200_000;
+    let (mut connection, mut raw) = raw::client(options(Overflow::Pause)).await;
+    let writer = tokio::spawn(async move {
+        send(&mut raw, 0..COUNT).await;
+        raw.finish().await;
+    });
+    until("a pause", || {
+        connection
+            .stats()
+            .stalled_by()
+            .any(|cause| cause == StallCause::ApplicationNotReading)
+    })
+    .await;
+    let mut walk = Walk::default();
+    walk.follow(&mut connection).await.unwrap();
+    assert_eq!((walk.delivered, walk.missing), (COUNT, 0));
+    assert_eq!(connection.stats().overflowed, 0);
+    writer.await.unwrap();
+}
+
+/// The end of a connection that its policy cut was never told: what did not fit any more waited
+/// for room without a waker, so that `recv` waited for ever once the rest was read.
+#[tokio::test]
+async fn disconnect_delivers_what_was_read_then_says_why() {
+    let (mut connection, raw) = raw::client(options(Overflow::Disconnect)).await;
+    tokio::spawn(send_until_cut(raw, 20_000));
+    let why = ended(&connection).await;
+    assert!(
+        matches!(why.as_deref(), Some(ConnectionError::InboxFull)),
+        "{why:?}"
+    );
+    let mut walk = Walk::default();
+    let end = walk.follow(&mut connection).await;
+    assert!(matches!(end, Err(ConnectionError::InboxFull)), "{end:?}");
+    assert_eq!(walk.missing, 0);
+    assert_eq!(walk.delivered, connection.stats().messages_received);
+}
+
+/// Waits for the end without reading.
+async fn ended(connection: &Connection) -> Option<std::sync::Arc<ConnectionError>> {
+    let mut events = connection.events();
+    while let Some(event) = limit(60, events.recv()).await {
+        if let Event::Ended { why } = event {
+            return why;
+        }
+    }
+    panic!("no end");
+}
+
+/// Waits, without reading, until the spill file takes no more; returns why.
+async fn spill_failed(connection: &Connection) -> String {
+    let mut events = connection.events();
+    while let Some(event) = limit(60, events.recv()).await {
+        if let Event::SpillFailed { why } = event {
+            return why;
+        }
+    }
+    panic!("no event");
+}
+
+/// Sends to a connection that will be cut in the midst.
+async fn send_until_cut(mut raw: RawPeer, messages: u64) {
+    for index in 0..messages {
+        let mut frame = Vec::new();
+        raw::encode(&mut frame, BINARY, &payload(index));
+        if raw.tcp.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn spill(directory: &Path, max_bytes: u64, then: SpillFallback) -> Overflow {
+    let spill = Spill::default().directory(directory);
+    Overflow::Spill(spill.max_bytes(max_bytes).then(then))
+}
+
+fn is_empty(directory: &Path) -> bool {
+    std::fs::read_dir(directory).unwrap().next().is_none()
+}
+
+#[tokio::test]
+async fn spill_keeps_every_message_in_order() {
+    const COUNT: u64 = 200_000;
+    let directory = tempfile::tempdir().unwrap();
+    let policy = spill(directory.path(), 64 << 20, SpillFallback::Disconnect);
+    let (mut connection, mut raw) = raw::client(options(policy)).await;
+    let mut walk = Walk::default();
+    for part in 0..4 {
+        send(&mut raw, part * COUNT / 4..(part + 1) * COUNT / 4).await;
+        read_off_the_socket(&connection, (part + 1) * COUNT / 4).await;
+        for _ in 0..part * 20_000 {
+            walk.step(limit(60, connection.recv()).await.unwrap().unwrap());
+        }
+        until("in the file", || connection.stats().spilled.0 > 10_000).await;
+    }
+    assert!(
+        is_empty(directory.path()),
+        "the file has no name that could stay behind"
+    );
+    tokio::spawn(raw.finish());
+    walk.follow(&mut connection).await.unwrap();
+    assert_eq!((walk.delivered, walk.missing), (COUNT, 0));
+    let stats = connection.stats();
+    assert_eq!((stats.overflowed, stats.spilled), (0, (0, 0)));
+    assert!(overflow_events(&connection).await.0 > 100_000);
+}
+
+/// This test once read as soon as 900,000 bytes were in the file and reading paused. A slow disk
+/// was then still at its last write: the file had room again before it was ever full.
+#[tokio::test]
+async fn full_spill_file_then_pause_loses_nothing() {
+    const COUNT: u64 = 200_000;
+    let directory = tempfile::tempdir().unwrap();
+    let policy = spill(directory.path(), 1 << 20, SpillFallback::Pause);
+    let (mut connection, mut raw) = raw::client(options(policy)).await;
+    let writer = tokio::spawn(async move {
+        send(&mut raw, 0..COUNT).await;
+        raw.finish().await;
+    });
+    let why = spill_failed(&connection).await;
+    assert!(why.contains("full"), "{why}");
+    until("reading paused", || {
+        connection.stats().stalled_by().next().is_some()
+    })
+    .await;
+    assert!(connection.stats().spilled.1 > 900_000);
+    let mut walk = Walk::default();
+    walk.follow(&mut connection).await.unwrap();
+    assert_eq!((walk.delivered, walk.missing), (COUNT, 0));
+    writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn full_spill_file_then_drop_newest_marks_what_it_dropped() {
+    const COUNT: u64 = 100_000;
+    let directory = tempfile::tempdir().unwrap();
+    let policy = spill(directory.path(), 1 << 20, SpillFallback::DropNewest);
+    let (mut connection, mut raw) = raw::client(options(policy)).await;
+    let mut walk = Walk::default();
+    for part in 0..10 {
+        send(&mut raw, part * COUNT / 10..(part + 1) * COUNT / 10).await;
+        read_off_the_socket(&connection, (part + 1) * COUNT / 10).await;
+        for _ in 0..4_000 {
+            walk.step(limit(60, connection.recv()).await.unwrap().unwrap());
+        }
+    }
+    tokio::spawn(raw.finish());
+    walk.follow(&mut connection).await.unwrap();
+    assert_eq!(walk.next, COUNT, "{walk:?}");
+    assert!(walk.missing > 20_000, "{walk:?}");
+    // The file takes messages again as soon as it has room, behind the gap.
+    assert!(walk.delivered > 40_000, "{walk:?}");
+    assert_eq!(connection.stats().overflowed, walk.missing);
+    assert!(
+        overflow_events(&connection).await.1 >= 1,
+        "a full file is an event"
+    );
+}
+
+#[tokio::test]
+async fn full_spill_file_then_disconnect_delivers_what_was_read_then_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = spill(directory.path(), 1 << 20, SpillFallback::Disconnect);
+    let (mut connection, raw) = raw::client(options(policy)).await;
+    tokio::spawn(send_until_cut(raw, 100_000));
+    let why = ended(&connection).await;
+    assert!(
+        matches!(why.as_deref(), Some(ConnectionError::InboxFull)),
+        "{why:?}"
+    );
+    let mut walk = Walk::default();
+    let end = walk.follow(&mut connection).await;
+    assert!(matches!(end, Err(ConnectionError::InboxFull)), "{end:?}");
+    assert_eq!(
+        (walk.delivered, walk.missing),
+        (connection.stats().messages_received, 0)
+    );
+    assert!(walk.delivered > 10_000, "{walk:?}");
+}
+
+/// A file of fewer bytes than one read was never used at all.
+#[tokio::test]
+async fn small_spill_file_is_used_as_far_as_it_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = spill(directory.path(), 20_000, SpillFallback::DropNewest);
+    let (mut connection, mut raw) = raw::client(options(policy)).await;
+    send(&mut raw, 0..10_000).await;
+    read_off_the_socket(&connection, 10_000).await;
+    let stats = connection.stats();
+    assert!((19_000..=20_000).contains(&stats.spilled.1), "{stats:?}");
+    tokio::spawn(raw.finish());
+    let mut walk = Walk::default();
+    walk.follow(&mut connection).await.unwrap();
+    assert_eq!(walk.next, 10_000);
+    assert_eq!(connection.stats().overflowed, walk.missing);
+}
+
+#[tokio::test]
+async fn disk_that_refuses_is_an_event_and_the_fallback_acts() {
+    let nowhere = Path::new("/nonexistent/unstall");
+    let (walk, _, _) = burst_and_walk(spill(nowhere, 1 << 20, SpillFallback::DropNewest)).await;
+    assert!(walk.missing > 10_000, "{walk:?}");
+
+    let policy = spill(nowhere, 1 << 20, SpillFallback::Pause);
+    let (mut connection, mut raw) = raw::client(options(policy)).await;
+    let writer = tokio::spawn(async move {
+        send(&mut raw, 0..50_000).await;
+        raw.finish().await;
+    });
+    until("a pause", || {
+        connection.stats().stalled_by().next().is_some()
+    })
+    .await;
+    let mut walk = Walk::default();
+    walk.follow(&mut connection).await.unwrap();
+    assert_eq!((walk.delivered, walk.missing), (50_000, 0));
+    assert_eq!(overflow_events(&connection).await.1, 1);
+    writer.await.unwrap();
+
+    let policy = spill(nowhere, 1 << 20, SpillFallback::Disconnect);
+    let (mut connection, raw) = raw::client(options(policy)).await;
+    tokio::spawn(send_until_cut(raw, 50_000));
+    let mut walk = Walk::default();
+    ended(&connection).await;
+    let end = walk.follow(&mut connection).await;
+    assert!(matches!(end, Err(ConnectionError::InboxFull)), "{end:?}");
+    assert_eq!(
+        (walk.delivered, walk.missing),
+        (connection.stats().messages_received, 0)
+    );
+}
+
+/// An application that never reads, while its policy drops all there is, must not be paid for in
+/// marks: they join.
+#[tokio::test]
+async fn marks_of_a_long_overflow_join() {
+    let nowhere = Path::new("/nonexistent/unstall");
+    for policy in [
+        spill(nowhere, 1 << 20, SpillFallback::DropNewest),
+        Overflow::DropNewest,
+        Overflow::DropOldest,
+    ] {
+        let (connection, mut raw) = raw::client(options(policy)).await;
+        for part in 0..20 {
+            send(&mut raw, part * 10_000..(part + 1) * 10_000).await;
+            read_off_the_socket(&connection, (part + 1) * 10_000).await;
+        }
+        let inbox = connection.stats().inbox;
+        assert!(inbox.high_water <= INBOX + 1024, "{inbox:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod in_a_process_of_its_own {
+    use super::*;
+    use crate::common::process::test_name;
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Child, Command, Stdio},
+    };
+
+    const DIRECTORY: &str = "UNSTALL_TEST_SPILL_DIRECTORY";
+
+    /// Runs the ignored test `name` of this module in a process of its own, set up by `shell`.
+    fn child(name: &str, directory: &Path, shell: &str) -> Child {
+        let name = test_name(module_path!(), name);
+        Command::new("sh")
+            .arg("-c")
+            .arg(format!("{shell} exec \"$0\" \"$@\""))
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &name, "--ignored", "--nocapture"])
+            .env(DIRECTORY, directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    fn directory() -> std::path::PathBuf {
+        std::env::var_os(DIRECTORY)
+            .expect("set by the parent")
+            .into()
+    }
+
+    #[test]
+    fn disk_full_in_the_midst_of_spilling_loses_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        // Files end at 2 MiB, with an error instead of a signal.
+        let limit = "trap '' XFSZ; ulimit -f 4096;";
+        let child = child("disk_full_child", directory.path(), limit);
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}"
+        );
+        assert!(is_empty(directory.path()));
+    }
+
+    #[tokio::test]
+    #[ignore = "run by its parent, under a limit on the size of files"]
+    async fn disk_full_child() {
+        const COUNT: u64 = 100_000;
+        for then in [SpillFallback::Pause, SpillFallback::DropNewest] {
+            let policy = spill(&directory(), 64 << 20, then);
+            let (mut connection, mut raw) = raw::client(options(policy)).await;
+            let writer = tokio::spawn(async move {
+                send(&mut raw, 0..COUNT).await;
+                raw.finish().await;
+            });
+            let why = spill_failed(&connection).await;
+            assert!(why.contains("File too large"), "{why}");
+            if then == SpillFallback::DropNewest {
+                read_off_the_socket(&connection, COUNT).await;
+            }
+            let mut walk = Walk::default();
+            walk.follow(&mut connection).await.unwrap();
+            assert_eq!(walk.next, COUNT);
+            assert_eq!(walk.missing > 0, then == SpillFallback::DropNewest);
+            assert_eq!(connection.stats().overflowed, walk.missing);
+            writer.await.unwrap();
+        }
+    }
+
+    #[test]
+    fn spill_file_is_gone_with_a_process_that_was_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = child("killed_child", directory.path(), "");
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let spilling = lines
+            .map_while(Result::ok)
+            .any(|line| line.ends_with("spilling"));
+        assert!(spilling);
+        let files = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+        let open = files
+            .filter_map(|file| std::fs::read_link(file.unwrap().path()).ok())
+            .any(|target| target.starts_with(directory.path()));
+        assert!(open, "the file is open in the child");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_empty(directory.path()));
+    }
+
+    #[tokio::test]
+    #[ignore = "run by its parent, which kills it"]
+    async fn killed_child() {
+        let policy = spill(&directory(), 64 << 20, SpillFallback::Pause);
+        let (connection, mut raw) = raw::client(options(policy)).await;
+        send(&mut raw, 0..50_000).await;
+        until("in the file", || connection.stats().spilled.0 > 10_000).await;
+        println!("spilling");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+}

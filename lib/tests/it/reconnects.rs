@@ -1,0 +1,757 @@
+//! A lost connection is made again, in order, with nothing lost in silence.
+
+use crate::common::{
+    frames::{header, listen, read_head, switching},
+    limit, wait_for,
+};
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use unstall::{
+    Client, CloseCode, ConnectError, Connection, ConnectionError, Event, Gap, Incoming, Message,
+    Options, Reconnect, SendRefusal, StallCause,
+    tokio_tungstenite::{
+        self, WebSocketStream,
+        tungstenite::{Message as WsMessage, protocol::CloseFrame},
+    },
+};
+
+const LIMIT: u64 = 30;
+
+/// Waits of a few milliseconds.
+fn fast() -> Reconnect {
+    Reconnect::default()
+        .first(Duration::from_millis(5))
+        .max(Duration::from_millis(20))
+}
+
+fn client(address: SocketAddr) -> Client {
+    Client::new(format!("ws://{address}/feed"))
+        .reconnect(fast())
+        .options(Options::default().close_timeout(Duration::from_millis(700)))
+}
+
+type Server = WebSocketStream<TcpStream>;
+
+async fn upgrade(listener: &TcpListener) -> Server {
+    let (tcp, _) = listener.accept().await.unwrap();
+    tokio_tungstenite::accept_async(tcp).await.unwrap()
+}
+
+/// Connects the client and the server's end of its first connection.
+async fn connect(client: Client, listener: &TcpListener) -> (Connection, Server) {
+    let (connection, server) = tokio::join!(client.connect(), upgrade(listener));
+    (connection.unwrap(), server)
+}
+
+/// The next text on the server's end.
+async fn text(server: &mut Server) -> String {
+    loop {
+        match server
+            .next()
+            .await
+            .expect("the connection is open")
+            .unwrap()
+        {
+            WsMessage::Text(text) => return text.to_string(),
+            WsMessage::Ping(_) | WsMessage::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn say(server: &mut Server, text: &str) {
+    server.send(WsMessage::text(text)).await.unwrap();
+}
+
+async fn close_with(mut server: Server, code: u16) {
+    let frame = CloseFrame {
+        code: code.into(),
+        reason: "told so".into(),
+    };
+    server.close(Some(frame)).await.unwrap();
+    while let Some(Ok(_)) = server.next().await {}
+}
+
+/// Answers the next request with a plain HTTP answer.
+async fn refuse(listener: &TcpListener, answer: &str) -> String {
+    let (mut tcp, _) = listener.accept().await.unwrap();
+    let head = read_head(&mut tcp).await;
+    tcp.write_all(answer.as_bytes()).await.unwrap();
+    tcp.shutdown().await.unwrap();
+    head
+}
+
+async fn expect_gap(connection: &mut Connection) -> Arc<ConnectionError> {
+    match connection.recv().await {
+        Ok(Some(Incoming::Gap(Gap::Reconnected { why, .. }))) => why,
+        other => panic!("a gap was due, not {other:?}"),
+    }
+}
+
+async fn expect(connection: &mut Connection, wanted: &str) {
+    match connection.recv().await {
+        Ok(Some(Incoming::Message(message))) => assert_eq!(message.as_text(), Some(wanted)),
+        other => panic!("{wanted:?} was due, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn loss_is_marked_in_its_place_and_told_in_order() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let (mut connection, mut server) = connect(client(address), &listener).await;
+        let mut events = connection.events();
+        say(&mut server, "before").await;
+        say(&mut server, "also before").await;
+        // The reader is slow: the gap still stands behind what came before it.
+        drop(server);
+        let mut server = upgrade(&listener).await;
+        say(&mut server, "after").await;
+        expect(&mut connection, "before").await;
+        expect(&mut connection, "also before").await;
+        let why = expect_gap(&mut connection).await;
+        assert!(
+            matches!(*why, ConnectionError::EndOfStream | ConnectionError::Io(_)),
+            "{why:?}"
+        );
+        expect(&mut connection, "after").await;
+        assert_eq!(connection.stats().connections, 2);
+        tokio::join!(connection.close(CloseCode::NORMAL, ""), async {
+            while let Some(Ok(_)) = server.next().await {}
+        });
+        let mut told = Vec::new();
+        while let Some(event) = events.recv().await {
+            told.push(match event {
+                Event::Connected { generation } => format!("connected {generation}"),
+                Event::Disconnected { .. } => "disconnected".to_owned(),
+                Event::Reconnecting { attempt, .. } => format!("reconnecting {attempt}"),
+                Event::PeerClosed(_) => "peer closed".to_owned(),
+                Event::Ended { why: None } => "ended".to_owned(),
+                other => format!("{other:?}"),
+            });
+        }
+        let order = [
+            "connected 1",
+            "disconnected",
+            "reconnecting 1",
+            "connected 2",
+            "peer closed",
+            "ended",
+        ];
+        assert_eq!(told, order);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queued_messages_are_kept_and_sent_after_the_hook_at_every_connect() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let client = client(address).on_connect(|mut setup| async move {
+            setup.send("subscribe").await?;
+            setup.send("backfill").await?;
+            let answer = setup.recv().await?;
+            assert_eq!(answer.as_text(), Some("for the hook"));
+            setup.send("thanks").await?;
+            Ok(())
+        });
+        let (mut connection, mut server) = connect(client, &listener).await;
+        let mut events = connection.events();
+        connection.send("queued 0").await.unwrap();
+        for round in 1..4 {
+            for wanted in ["subscribe", "backfill"] {
+                assert_eq!(text(&mut server).await, wanted);
+            }
+            // What was queued waits for the hook, which waits for its answer.
+            say(&mut server, "for the hook").await;
+            say(&mut server, &format!("for the stream {round}")).await;
+            assert_eq!(text(&mut server).await, "thanks");
+            assert_eq!(text(&mut server).await, format!("queued {}", round - 1));
+            expect(&mut connection, &format!("for the stream {round}")).await;
+            drop(server);
+            // What is sent before the loss is noticed may go down with the old connection.
+            wait_for(&mut events, |event| {
+                matches!(event, Event::Disconnected { .. }).then_some(())
+            })
+            .await;
+            connection.send(format!("queued {round}")).await.unwrap();
+            server = upgrade(&listener).await;
+            expect_gap(&mut connection).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_queued_while_away_wait_for_the_next_connection_in_order() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let client = client(address).reconnect(
+            fast()
+                .first(Duration::from_millis(200))
+                .max(Duration::from_millis(200)),
+        );
+        let (connection, server) = connect(client, &listener).await;
+        let mut events = connection.events();
+        drop(server);
+        wait_for(&mut events, |event| {
+            matches!(event, Event::Disconnected { .. }).then_some(())
+        })
+        .await;
+        for index in 0..100 {
+            connection.send(format!("{index}")).await.unwrap();
+        }
+        let mut server = upgrade(&listener).await;
+        for index in 0..100 {
+            assert_eq!(text(&mut server).await, format!("{index}"));
+        }
+        connection.flush().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hook_that_fails_counts_as_a_loss_and_runs_again() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let runs = Arc::new(AtomicU32::new(0));
+        let counter = runs.clone();
+        let client = client(address).on_connect(move |setup| {
+            let run = counter.fetch_add(1, Ordering::SeqCst);
+            async move {
+                setup.send(format!("run {run}")).await?;
+                if run < 2 {
+                    return Err("not yet".into());
+                }
+                Ok(())
+            }
+        });
+        let (connection, mut server) = connect(client, &listener).await;
+        connection.send("queued").await.unwrap();
+        for run in 0..2 {
+            assert_eq!(text(&mut server).await, format!("run {run}"));
+            // Nothing queued was sent on a connection that was not set up.
+            match server.next().await {
+                Some(Ok(WsMessage::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), 1001),
+                other => panic!("{other:?}"),
+            }
+            server = upgrade(&listener).await;
+        }
+        assert_eq!(text(&mut server).await, "run 2");
+        assert_eq!(text(&mut server).await, "queued");
+        let mut events = connection.events();
+        let why = wait_for(&mut events, |event| match event {
+            Event::Disconnected { why, .. } => Some(why.clone()),
+            _ => None,
+        });
+        assert_eq!(why.await.to_string(), "the on_connect hook failed: not yet");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hook_that_hangs_is_cut_after_the_setup_timeout() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let first = AtomicBool::new(true);
+        let options = Options::default()
+            .setup_timeout(Duration::from_millis(100))
+            .close_timeout(Duration::from_millis(300));
+        let client = client(address).options(options).on_connect(move |_setup| {
+            let hangs = first.swap(false, Ordering::SeqCst);
+            async move {
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            }
+        });
+        let (connection, server) = connect(client, &listener).await;
+        connection.send("queued").await.unwrap();
+        let mut server_again = upgrade(&listener).await;
+        assert_eq!(text(&mut server_again).await, "queued");
+        let mut events = connection.events();
+        let why = wait_for(&mut events, |event| match event {
+            Event::Disconnected { why, .. } => Some(why.clone()),
+            _ => None,
+        });
+        assert!(matches!(&*why.await, ConnectionError::Setup(why) if why.contains("100ms")));
+        drop(server);
+    })
+    .await;
+}
+
+/// Once what the outliving `Setup` sent was accepted and went nowhere.
+#[tokio::test]
+async fn setup_that_outlives_its_hook_refuses_and_the_connection_goes_on() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let kept = Arc::new(Mutex::new(None));
+        let keep = kept.clone();
+        let client = client(address).on_connect(move |setup| {
+            let keep = keep.clone();
+            async move {
+                setup.send("in time").await?;
+                *keep.lock().unwrap() = Some(setup);
+                Ok(())
+            }
+        });
+        let (connection, mut server) = connect(client, &listener).await;
+        connection.send("queued").await.unwrap();
+        assert_eq!(text(&mut server).await, "in time");
+        assert_eq!(text(&mut server).await, "queued");
+        let mut setup = kept.lock().unwrap().take().unwrap();
+        let refused = setup.send("too late").await.unwrap_err();
+        assert!(matches!(refused.reason, SendRefusal::Ended(_)), "{refused}");
+        assert!(setup.recv().await.is_err());
+        connection.send("goes on").await.unwrap();
+        assert_eq!(text(&mut server).await, "goes on");
+    })
+    .await;
+}
+
+/// Once they held their room in the outbox until the next attempt, which may be far away.
+#[tokio::test]
+async fn messages_expire_while_away_and_make_room() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let far = Reconnect::default()
+            .first(Duration::from_secs(3600))
+            .max(Duration::from_secs(3600));
+        let options = Options::default()
+            .outbox_bytes(4096)
+            .close_timeout(Duration::from_millis(300));
+        let client = client(address).options(options).reconnect(far);
+        let (connection, server) = connect(client, &listener).await;
+        let mut events = connection.events();
+        drop(server);
+        wait_for(&mut events, |event| {
+            matches!(event, Event::Reconnecting { .. }).then_some(())
+        })
+        .await;
+        let payload = "x".repeat(1000);
+        for _ in 0..3 {
+            connection
+                .send_within(&*payload, Duration::from_millis(50))
+                .await
+                .unwrap();
+        }
+        // No room until they expire.
+        connection.send("stays").await.unwrap();
+        connection.send(payload).await.unwrap();
+        let expired = wait_for(&mut events, |event| match event {
+            Event::Expired { messages } => Some(*messages),
+            _ => None,
+        });
+        assert_eq!(expired.await, 3);
+        assert_eq!(connection.stats().expired, 3);
+        let report = connection.close(CloseCode::NORMAL, "").await;
+        assert_eq!(report.unsent.len(), 2);
+        assert_eq!(report.unsent[0], Message::from("stays"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn headers_are_made_for_each_attempt() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let client = client(address).headers_with(|attempt| async move {
+            let failed = attempt.last_error.is_some();
+            let mut headers = HeaderMap::new();
+            let token = format!("token {} {failed}", attempt.number);
+            headers.insert("authorization", HeaderValue::try_from(token)?);
+            Ok(headers)
+        });
+        let serve = async {
+            let mut tokens = Vec::new();
+            for status in ["101", "503", "503", "101"] {
+                let (mut tcp, _) = listener.accept().await.unwrap();
+                let head = read_head(&mut tcp).await;
+                tokens.push(header(&head, "authorization").unwrap().to_owned());
+                let answer = match status {
+                    "101" => switching(&head, ""),
+                    _ => "HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n".to_owned(),
+                };
+                tcp.write_all(answer.as_bytes()).await.unwrap();
+            }
+            tokens
+        };
+        let (connection, tokens) = tokio::join!(client.connect(), serve);
+        assert_eq!(
+            tokens,
+            [
+                "token 1 false",
+                "token 1 false",
+                "token 2 true",
+                "token 3 true"
+            ]
+        );
+        drop(connection);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let (connection, server) = connect(client(address), &listener).await;
+        drop(server);
+        let answer = "HTTP/1.1 503 Later\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n";
+        refuse(&listener, answer).await;
+        let refused = Instant::now();
+        let _server = upgrade(&listener).await;
+        // A little less, since the clocks of the two ends start at different moments.
+        assert!(
+            refused.elapsed() >= Duration::from_millis(1900),
+            "{:?}",
+            refused.elapsed()
+        );
+        let mut events = connection.events();
+        let after = wait_for(&mut events, |event| match event {
+            Event::Reconnecting { attempt: 2, after } => Some(*after),
+            _ => None,
+        });
+        assert!(after.await >= Duration::from_secs(2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refusals_that_no_retry_can_mend_stop_at_once_with_status_and_body() {
+    for status in [401_u16, 403, 404] {
+        limit(LIMIT, async {
+            let (listener, address) = listen().await;
+            let (mut connection, server) = connect(client(address), &listener).await;
+            connection.send("queued").await.ok();
+            drop(server);
+            let answer = format!("HTTP/1.1 {status} No\r\ncontent-length: 9\r\n\r\nnot here.");
+            refuse(&listener, &answer).await;
+            let why = loop {
+                match connection.recv().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("a normal end"),
+                    Err(why) => break why,
+                }
+            };
+            let ConnectionError::Reconnect(why) = why else {
+                panic!("{why:?}");
+            };
+            let ConnectError::Refused {
+                status: seen, body, ..
+            } = &*why
+            else {
+                panic!("{why:?}");
+            };
+            assert_eq!(
+                (*seen, body.as_str()),
+                (StatusCode::from_u16(status).unwrap(), "not here.")
+            );
+            assert!(connection.try_send("late").is_err());
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn wrong_subprotocol_stops_at_once() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let connection = client(address).subprotocol("v2").connect_lazy().unwrap();
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut tcp).await;
+        let answer = switching(&head, "sec-websocket-protocol: v1\r\n");
+        tcp.write_all(answer.as_bytes()).await.unwrap();
+        let (sender, mut receiver) = connection.split();
+        let why = receiver.recv().await.unwrap_err();
+        let ConnectionError::Reconnect(why) = why else {
+            panic!("{why:?}");
+        };
+        assert!(matches!(&*why, ConnectError::Subprotocol { .. }), "{why:?}");
+        assert!(sender.ended().await.error.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn close_with_1000_ends_and_others_reconnect() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let (mut connection, mut server) = connect(client(address), &listener).await;
+        for code in [1001, 1011, 1012, 1013, 4000] {
+            tokio::spawn(close_with(server, code));
+            server = upgrade(&listener).await;
+            let why = expect_gap(&mut connection).await;
+            let ConnectionError::ClosedByPeer(close) = &*why else {
+                panic!("{why:?}");
+            };
+            assert_eq!(close.code.unwrap().as_u16(), code);
+            assert_eq!(close.reason, "told so");
+        }
+        close_with(server, 1000).await;
+        assert!(matches!(connection.recv().await, Ok(None)));
+        let (sender, _) = connection.split();
+        let report = sender.ended().await;
+        assert!(report.clean && report.error.is_none(), "{report:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn policy_violation_is_not_retried() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let (mut connection, server) = connect(client(address), &listener).await;
+        close_with(server, 1008).await;
+        let end = connection.recv().await;
+        assert!(
+            matches!(end, Err(ConnectionError::ClosedByPeer(_))),
+            "{end:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn attempts_are_limited_and_the_unsent_comes_back() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let client = client(address).reconnect(fast().attempts(3));
+        let (mut connection, server) = connect(client, &listener).await;
+        let mut events = connection.events();
+        drop(listener);
+        drop(server);
+        wait_for(&mut events, |event| {
+            matches!(event, Event::Disconnected { .. }).then_some(())
+        })
+        .await;
+        // Either it is queued, or the three attempts were over before.
+        let queued = connection.send("queued").await.is_ok();
+        let end = connection.recv().await;
+        assert!(matches!(end, Err(ConnectionError::Reconnect(_))), "{end:?}");
+        let (sender, _) = connection.split();
+        assert_eq!(sender.ended().await.unsent.len(), usize::from(queued));
+        let mut failed = 0;
+        while let Some(event) = events.recv().await {
+            failed += u32::from(matches!(event, Event::AttemptFailed { .. }));
+        }
+        assert_eq!(failed, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lazy_connection_accepts_before_there_is_a_server() {
+    limit(LIMIT, async {
+        // Bound, but not listening: the port stays this test's own.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let options = Options::default().stall_after(Duration::from_millis(50));
+        let connection = client(address).options(options).connect_lazy().unwrap();
+        let mut events = connection.events();
+        connection.send("early").await.unwrap();
+        let stalled = wait_for(&mut events, |event| {
+            matches!(
+                event,
+                Event::Stalled {
+                    cause: StallCause::Connecting,
+                    ..
+                }
+            )
+            .then_some(())
+        });
+        stalled.await;
+        let listener = socket.listen(16).unwrap();
+        let mut server = upgrade(&listener).await;
+        assert_eq!(text(&mut server).await, "early");
+        let moving = wait_for(&mut events, |event| {
+            matches!(
+                event,
+                Event::Moving {
+                    cause: StallCause::Connecting,
+                    ..
+                }
+            )
+            .then_some(())
+        });
+        moving.await;
+    })
+    .await;
+    assert!(Client::new("ftp://nowhere").connect_lazy().is_err());
+}
+
+/// In each state of being away, `close` returns in time with what was not sent.
+async fn closes_while_away(connection: Connection, queued: usize) {
+    for index in 0..queued {
+        connection.send(format!("{index}")).await.unwrap();
+    }
+    let started = Instant::now();
+    let report = connection.close(CloseCode::NORMAL, "bye").await;
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    let unsent: Vec<_> = report
+        .unsent
+        .iter()
+        .map(|message| message.as_text().unwrap())
+        .collect();
+    let wanted: Vec<_> = (0..queued).map(|index| index.to_string()).collect();
+    assert_eq!(unsent, wanted);
+    assert!(report.error.is_none(), "{report:?}");
+}
+
+#[tokio::test]
+async fn close_during_the_backoff_returns_at_once_with_the_unsent() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let far = Reconnect::default()
+            .first(Duration::from_secs(3600))
+            .max(Duration::from_secs(3600));
+        let (connection, server) = connect(client(address).reconnect(far), &listener).await;
+        drop(server);
+        let mut events = connection.events();
+        wait_for(&mut events, |event| {
+            matches!(event, Event::Reconnecting { .. }).then_some(())
+        })
+        .await;
+        closes_while_away(connection, 3).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn close_during_the_dial_returns_at_once_with_the_unsent() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let connection = client(address).connect_lazy().unwrap();
+        // Never answers the request.
+        let _silent = listener.accept().await.unwrap();
+        closes_while_away(connection, 3).await;
+    })
+    .await;
+}
+
+/// Once the peer got the hook's code instead of the application's.
+#[tokio::test]
+async fn close_during_the_hook_returns_in_time_with_the_unsent() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let client = client(address).on_connect(|_setup| std::future::pending());
+        let (connection, mut server) = connect(client, &listener).await;
+        let answer = async {
+            match server.next().await {
+                Some(Ok(WsMessage::Close(Some(frame)))) => {
+                    assert_eq!(
+                        (u16::from(frame.code), frame.reason.as_str()),
+                        (1000, "bye")
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+            while let Some(Ok(_)) = server.next().await {}
+        };
+        tokio::join!(closes_while_away(connection, 3), answer);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dropped_handles_end_the_task_while_away() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let far = Reconnect::default()
+            .first(Duration::from_secs(3600))
+            .max(Duration::from_secs(3600));
+        let (connection, server) = connect(client(address).reconnect(far), &listener).await;
+        drop(server);
+        let mut events = connection.events();
+        wait_for(&mut events, |event| {
+            matches!(event, Event::Reconnecting { .. }).then_some(())
+        })
+        .await;
+        drop(connection);
+        wait_for(&mut events, |event| {
+            matches!(event, Event::Ended { .. }).then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Once a first message that came in one packet with the upgrade's answer was no proof.
+///
+/// The bound of the wait before the next attempt doubles from loss to loss of a server that accepts
+/// and closes, and starts anew only after a connection that lived and received something.
+#[tokio::test]
+async fn waits_start_anew_only_after_a_connection_that_proved_itself() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let proof = Duration::from_millis(300);
+        let reconnect = Reconnect::default()
+            .first(Duration::from_nanos(1))
+            .max(Duration::from_secs(1000))
+            .proof(proof);
+        let (connection, mut server) =
+            connect(client(address).reconnect(reconnect), &listener).await;
+        let mut events = connection.events();
+        // 2^20 ns is a millisecond: still fast, and far from the first nanosecond.
+        for _ in 0..20 {
+            drop(server);
+            server = upgrade(&listener).await;
+        }
+        // Lived, but said nothing.
+        sleep(proof).await;
+        drop(server);
+        server = upgrade(&listener).await;
+        // Said something, and lived.
+        say(&mut server, "proof").await;
+        sleep(proof * 2).await;
+        drop(server);
+        let _server = upgrade(&listener).await;
+        let mut waits = Vec::new();
+        while waits.len() < 22 {
+            if let Some(Event::Reconnecting { after, .. }) = events.recv().await {
+                waits.push(after);
+            }
+        }
+        let (proven, earlier) = waits.split_last().unwrap();
+        assert!(*proven <= Duration::from_nanos(1), "{waits:?}");
+        // Each of the last ten was drawn from at least 2^10 ns: all below 2 ns is beyond chance.
+        assert!(
+            earlier[11..]
+                .iter()
+                .any(|wait| *wait > Duration::from_nanos(2)),
+            "{waits:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connect_fails_where_the_first_attempt_fails() {
+    limit(LIMIT, async {
+        let (listener, address) = listen().await;
+        let answer = "HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n";
+        let (connected, _) = tokio::join!(client(address).connect(), refuse(&listener, answer));
+        let error = connected.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+    })
+    .await;
+}

@@ -1,0 +1,230 @@
+//! Origin, authentication, subprotocols and TLS decide before a handshake is answered with 101.
+
+use std::time::Duration;
+
+use crate::common::net::{Certificate, answer, connect, status, until, upgrade};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use unstall::{Client, ConnectError, PeerAddr, Rejection, Server, ServerLimits};
+
+#[derive(Clone, Debug, PartialEq)]
+struct User(String);
+
+async fn guarded() -> Server {
+    Server::builder()
+        .authenticate(|mut request| async move {
+            assert!(request.extensions().get::<PeerAddr>().is_some());
+            let token = request
+                .headers()
+                .get("authorization")
+                .and_then(|v| v.to_str().ok());
+            match token.and_then(|token| token.strip_prefix("Bearer ")) {
+                Some("panic") => panic!("a hook that panics, on purpose"),
+                Some("wait") => std::future::pending().await,
+                Some("banned") => Err(Rejection::forbidden("you are banned")),
+                Some(user) => {
+                    let user = User(user.to_owned());
+                    request.extensions_mut().insert(user);
+                    Ok(request)
+                }
+                None if request.uri().path() == "/nowhere" => {
+                    Err(Rejection::not_found("no stream of that name"))
+                }
+                None => Err(Rejection::unauthorized("a token is needed").header(
+                    http::header::WWW_AUTHENTICATE,
+                    http::HeaderValue::from_static("Bearer"),
+                )),
+            }
+        })
+        .limits(ServerLimits::default().handshake_timeout(Duration::from_secs(2)))
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_hook_decides_and_its_answer_reaches_the_client() {
+    let server = guarded().await;
+    let address = server.local_addr();
+    for (path, token, status, body) in [
+        ("", None, 401, "a token is needed"),
+        ("nowhere", None, 404, "no stream of that name"),
+        ("", Some("Bearer banned"), 403, "you are banned"),
+    ] {
+        let mut client = Client::new(format!("ws://{address}/{path}"));
+        if let Some(token) = token {
+            client = client.header("authorization", token);
+        }
+        let error = client.connect().await.unwrap_err();
+        assert!(!error.is_retryable());
+        let ConnectError::Refused {
+            status: found,
+            body: text,
+            ..
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!((found.as_u16(), text.as_str()), (status, body));
+    }
+    let plain = answer(address, &upgrade("")).await.to_lowercase();
+    assert!(plain.contains("www-authenticate: bearer"), "{plain}");
+    assert_eq!(server.stats().refused_unauthenticated, 4);
+}
+
+#[tokio::test]
+async fn what_the_hook_found_out_reaches_the_handler() {
+    let server = guarded().await;
+    let client = Client::new(format!("ws://{}/feed?x=1", server.local_addr()))
+        .header("authorization", "Bearer alice")
+        .connect();
+    let (client, accepted) = tokio::join!(client, server.accept());
+    let (client, accepted) = (client.unwrap(), accepted.unwrap());
+    let request = accepted.request().unwrap();
+    assert_eq!(request.uri(), "/feed?x=1");
+    assert_eq!(
+        request.extensions().get::<User>(),
+        Some(&User("alice".into()))
+    );
+    assert_eq!(accepted.peer(), client.local());
+    assert_eq!(client.peer(), Some(server.local_addr()));
+    assert_eq!(client.response().unwrap().status(), 101);
+}
+
+#[tokio::test]
+async fn a_hook_that_hangs_ends_in_503_and_one_that_panics_harms_nobody_else() {
+    let server = guarded().await;
+    let address = server.local_addr();
+    let hanging = answer(address, &upgrade("authorization: Bearer wait\r\n")).await;
+    assert_eq!(status(&hanging), 503);
+    assert!(
+        hanging.contains("Authentication took too long"),
+        "{hanging}"
+    );
+    assert_eq!(server.stats().handshakes_timed_out, 1);
+
+    assert_eq!(
+        answer(address, &upgrade("authorization: Bearer panic\r\n")).await,
+        ""
+    );
+    until("it was counted", || server.stats().handshakes_failed == 1).await;
+    let client = Client::new(format!("ws://{address}/")).header("authorization", "Bearer bob");
+    client.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn only_pages_of_the_allowed_origins_connect() {
+    let server = Server::builder()
+        .origins(["https://app.example"])
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let address = server.local_addr();
+    let from = |origin: &str| {
+        Client::new(format!("ws://{address}/"))
+            .header("origin", origin)
+            .connect()
+    };
+    from("https://app.example").await.unwrap();
+    let error = from("https://evil.example").await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Refused { status, .. } if status == 403),
+        "{error:?}"
+    );
+    // A program, which sends no Origin.
+    connect(address).await;
+    let stats = server.stats();
+    assert_eq!((stats.accepted, stats.refused_origins), (2, 1));
+}
+
+#[tokio::test]
+async fn both_ends_know_the_subprotocol_that_was_agreed() {
+    let server = Server::builder()
+        .subprotocols(["v2", "v1"])
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let url = format!("ws://{}/", server.local_addr());
+    let client = Client::new(&url)
+        .subprotocol("v3")
+        .subprotocol("v1")
+        .subprotocol("v2")
+        .connect();
+    let (client, accepted) = tokio::join!(client, server.accept());
+    assert_eq!(client.unwrap().subprotocol().as_deref(), Some("v1"));
+    assert_eq!(accepted.unwrap().subprotocol().as_deref(), Some("v1"));
+    let error = Client::new(&url)
+        .subprotocol("v9")
+        .connect()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Subprotocol { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn tls_from_pem_files_carries_messages_both_ways() {
+    let certificate = Certificate::new();
+    let server = certificate
+        .serve(Server::builder())
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let url = format!("wss://localhost:{}/", server.local_addr().port());
+    let client = Client::new(&url).tls(certificate.client()).connect();
+    let (client, accepted) = tokio::join!(client, server.accept());
+    let (mut client, mut accepted) = (client.unwrap(), accepted.unwrap());
+    client.send("up").await.unwrap();
+    accepted.send("down").await.unwrap();
+    let up = accepted
+        .recv()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_message()
+        .unwrap();
+    let down = client
+        .recv()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_message()
+        .unwrap();
+    assert_eq!((up.as_text(), down.as_text()), (Some("up"), Some("down")));
+
+    let untrusting = Client::new(&url)
+        .tls(Certificate::new().client())
+        .connect()
+        .await;
+    let error = untrusting.unwrap_err();
+    assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
+    until("it was counted", || server.stats().handshakes_failed == 1).await;
+}
+
+#[tokio::test]
+async fn a_pem_file_that_is_missing_is_named_when_the_server_starts() {
+    let builder = Server::builder().tls_pem("/nowhere/cert.pem", "/nowhere/key.pem");
+    let error = builder.bind("127.0.0.1:0").await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere/cert.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn frames_sent_together_with_the_request_are_not_lost() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let mut tcp = TcpStream::connect(server.local_addr()).await.unwrap();
+    let mut bytes = upgrade("").into_bytes();
+    // A masked text frame "hi".
+    bytes.extend_from_slice(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']);
+    tcp.write_all(&bytes).await.unwrap();
+    let mut connection = server.accept().await.unwrap();
+    let message = connection
+        .recv()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_message()
+        .unwrap();
+    assert_eq!(message.as_text(), Some("hi"));
+}

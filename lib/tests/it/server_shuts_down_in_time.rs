@@ -1,0 +1,217 @@
+//! A shutdown is polite first and bounded always; a handler's panic is its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::net::{AMPLE, connect_plain, to_end, until, upgrade};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use unstall::{Connection, ConnectionError, Incoming, Server};
+
+async fn echo(mut connection: Connection) {
+    while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
+        if connection.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn echoes(client: &mut Connection) {
+    client.send("hello").await.unwrap();
+    let message = client
+        .recv()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_message()
+        .unwrap();
+    assert_eq!(message.as_text(), Some("hello"));
+}
+
+fn serving<H, F>(server: &Server, handler: H) -> tokio::task::JoinHandle<()>
+where
+    H: Fn(Connection) -> F + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let server = server.clone();
+    tokio::spawn(async move { server.serve(handler).await })
+}
+
+#[tokio::test]
+async fn every_connection_is_closed_with_1001_and_every_handler_ends() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = ended.clone();
+    let serve = serving(&server, move |connection| {
+        let count = count.clone();
+        async move {
+            echo(connection).await;
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = connect_plain(server.local_addr()).await;
+        echoes(&mut client).await;
+        clients.push(client);
+    }
+    let report = server.shutdown(AMPLE).await;
+    assert_eq!((report.closed, report.aborted), (5, 0));
+    assert_eq!(
+        ended.load(Ordering::SeqCst),
+        5,
+        "shutdown waits for the handlers"
+    );
+    for mut client in clients {
+        assert!(
+            matches!(client.recv().await, Ok(None)),
+            "1001 is a normal end"
+        );
+        let (sender, _receiver) = client.split();
+        let peer = sender.ended().await.peer.expect("the server's close frame");
+        assert_eq!(peer.code.unwrap().as_u16(), 1001);
+        assert_eq!(peer.reason, "the server shuts down");
+    }
+    serve.await.unwrap();
+    assert!(server.accept().await.is_none());
+    assert!(
+        TcpStream::connect(server.local_addr()).await.is_err(),
+        "nothing listens any more"
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_close_and_a_handler_that_does_not_end_are_cut_at_the_deadline() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let serve = serving(&server, |connection| async move {
+        let _connection = connection;
+        std::future::pending().await
+    });
+    // Answers no close frame.
+    let mut stubborn = TcpStream::connect(server.local_addr()).await.unwrap();
+    stubborn.write_all(upgrade("").as_bytes()).await.unwrap();
+    let polite = connect_plain(server.local_addr()).await;
+    until("both are open", || server.stats().open == 2).await;
+    let start = Instant::now();
+    let report = server.shutdown(Duration::from_millis(300)).await;
+    assert_eq!((report.closed, report.aborted), (0, 2));
+    // The deadline, the second of grace, and a loaded machine; the stubborn peer alone would have
+    // taken the 5 s of the close timeout, and the handlers for ever.
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(server.stats().open, 0);
+    let _ = stubborn.read_to_end(&mut Vec::new()).await;
+    serve.await.unwrap();
+    drop(polite);
+}
+
+#[tokio::test]
+async fn connections_that_nobody_accepted_are_closed_too() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let mut client = connect_plain(server.local_addr()).await;
+    until("it is open", || server.stats().open == 1).await;
+    let mut mute = TcpStream::connect(server.local_addr()).await.unwrap();
+    until("its handshake is under way", || {
+        server.stats().handshaking == 1
+    })
+    .await;
+    let report = server.shutdown(AMPLE).await;
+    assert_eq!((report.closed, report.aborted), (1, 0));
+    assert!(matches!(client.recv().await, Ok(None)));
+    assert_eq!(to_end(&mut mute).await, "");
+    assert!(server.accept().await.is_none());
+}
+
+#[tokio::test]
+async fn a_shutdown_that_was_dropped_can_be_waited_for_again() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let _client = connect_plain(server.local_addr()).await;
+    let connection = server.accept().await.unwrap();
+    // Polled once: it begins, and is dropped while it waits.
+    let begun = server.shutdown(AMPLE);
+    tokio::select! {
+        biased;
+        _ = begun => panic!("a connection is open"),
+        () = std::future::ready(()) => {}
+    }
+    assert!(server.accept().await.is_none());
+    drop(connection);
+    let report = server.shutdown(AMPLE).await;
+    assert_eq!((report.closed, report.aborted), (1, 0));
+}
+
+#[tokio::test]
+async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let _serve = serving(&server, |mut connection| async move {
+        while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
+            assert_ne!(message.as_text(), Some("panic"), "on purpose");
+            connection.send(message).await.unwrap();
+        }
+    });
+    let mut bystander = connect_plain(server.local_addr()).await;
+    echoes(&mut bystander).await;
+    let mut victim = connect_plain(server.local_addr()).await;
+    victim.send("panic").await.unwrap();
+    let end = tokio::time::timeout(AMPLE, victim.recv())
+        .await
+        .expect("its connection ends");
+    // 1011: "a server is terminating the connection because it encountered an unexpected
+    // condition" (RFC 6455 section 7.4.1).
+    let Err(ConnectionError::ClosedByPeer(close)) = end else {
+        panic!("{end:?}")
+    };
+    assert_eq!(close.code.unwrap().as_u16(), 1011);
+    until("its place is free", || server.stats().open == 1).await;
+    assert_eq!(server.stats().handler_panics, 1);
+    echoes(&mut bystander).await;
+    let mut newcomer = connect_plain(server.local_addr()).await;
+    echoes(&mut newcomer).await;
+}
+
+#[tokio::test]
+async fn several_tasks_may_accept_and_one_that_is_cut_loses_nothing() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    // Polled, then dropped, over and over: none may swallow a connection.
+    for _ in 0..3 {
+        let accept = server.accept();
+        tokio::select! {
+            biased;
+            _ = accept => panic!("nobody has connected"),
+            () = std::future::ready(()) => {}
+        }
+    }
+    let accept = |server: Server| tokio::spawn(async move { server.accept().await.is_some() });
+    let waiting: Vec<_> = (0..4).map(|_| accept(server.clone())).collect();
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(connect_plain(server.local_addr()).await);
+    }
+    for task in waiting {
+        let accepted = tokio::time::timeout(AMPLE, task).await;
+        assert!(accepted.expect("each gets one").unwrap());
+    }
+    let ends = accept(server.clone());
+    server.shutdown(AMPLE).await;
+    assert!(!ends.await.unwrap());
+}
+
+#[tokio::test]
+async fn dropping_the_server_stops_the_listening() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr();
+    let mut client = connect_plain(address).await;
+    let accepted = server.accept().await.unwrap();
+    drop(server);
+    until("nothing listens", || {
+        std::net::TcpStream::connect(address).is_err()
+    })
+    .await;
+    // What was handed over lives on.
+    accepted.send("still here").await.unwrap();
+    assert!(client.recv().await.unwrap().is_some());
+}

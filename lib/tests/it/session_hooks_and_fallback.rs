@@ -1,0 +1,424 @@
+//! The hook runs once for each fresh session and leaves no trace of a failed try; a server without
+//! sessions gets a plain connection; and both go through everything that WebSockets go through.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::common::net::{Certificate, until};
+use crate::common::{
+    limit, plain,
+    proxy::{Mode, Proxy},
+    sessions::{AMPLE, bind, client, event, pair, text},
+};
+use axum::{Router, extract::State, response::Response, routing::any};
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use unstall::{
+    Client, CloseCode, ConnectError, Connection, ConnectionError, Event, Gap, Incoming, Message,
+    Reconnect, Server, SessionLoss, Sessions,
+    axum::Upgrade,
+    tokio_tungstenite::{
+        accept_hdr_async,
+        tungstenite::{
+            self,
+            handshake::server::{Request, Response as Answer},
+        },
+    },
+};
+
+fn quick(address: SocketAddr) -> Client {
+    Client::new(format!("ws://{address}/"))
+        .reconnect(Reconnect::default().first(Duration::from_millis(5)))
+}
+
+async fn echo(mut connection: Connection) {
+    while let Ok(Some(incoming)) = connection.recv().await {
+        if let Incoming::Message(message) = incoming {
+            let _ = connection.send(message).await;
+        }
+    }
+}
+
+fn serve_echo(server: &Server) {
+    let server = server.clone();
+    tokio::spawn(async move { server.serve(echo).await });
+}
+
+async fn echoed(connection: &mut Connection, message: &str) {
+    connection.send(message.to_owned()).await.unwrap();
+    assert_eq!(text(connection).await, message);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hook_runs_once_for_a_session_and_not_when_it_resumes() {
+    let server = bind(Server::builder()).await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let client = client(proxy.address).on_connect(move |mut setup| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            setup.send("subscribe").await?;
+            assert_eq!(setup.recv().await?.as_text(), Some("subscribed"));
+            Ok(())
+        }
+    });
+    let (mut client, mut session) = pair(&server, client).await;
+    let mut events = client.events();
+    client.send("queued").await.unwrap();
+    assert_eq!(text(&mut session).await, "subscribe", "the hook goes first");
+    session.send("subscribed").await.unwrap();
+    session.send("first").await.unwrap();
+    assert_eq!(text(&mut session).await, "queued");
+    assert_eq!(
+        text(&mut client).await,
+        "first",
+        "the hook took its own answer"
+    );
+    for round in 0..3 {
+        proxy.set(Mode::Cut);
+        event(&mut events, |event| {
+            matches!(event, Event::Disconnected { .. })
+        })
+        .await;
+        proxy.set(Mode::Forward);
+        event(&mut events, |event| matches!(event, Event::Resumed { .. })).await;
+        client.send(format!("up {round}")).await.unwrap();
+        session.send(format!("down {round}")).await.unwrap();
+        assert_eq!(text(&mut session).await, format!("up {round}"));
+        assert_eq!(text(&mut client).await, format!("down {round}"));
+    }
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    let (closed, end) = tokio::join!(
+        limit(AMPLE, client.close(CloseCode::NORMAL, "")),
+        limit(AMPLE, session.recv())
+    );
+    assert!(matches!(end, Ok(None)));
+    assert!(closed.clean);
+}
+
+/// What a hook had sent before it failed came back from `take_undelivered`, what still waited for
+/// the session was sent again in the next, and the flushed messages of the hook were counted as the
+/// application's: the statistics of the outbox then fell below zero.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_that_fails_leaves_nothing_behind() {
+    let server = bind(Server::builder()).await;
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let client = quick(server.local_addr()).on_connect(move |setup| {
+        let run = counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            setup.send(format!("hook {run}")).await?;
+            if run < 3 {
+                setup.flush().await?;
+                // More than the credit: much of it is never sent.
+                for _ in 0..20 {
+                    setup.send(vec![7; 100_000]).await?;
+                }
+                return Err("not today".into());
+            }
+            Ok(())
+        }
+    });
+    let mut client = client.connect().await.unwrap();
+    client.send("the application's").await.unwrap();
+    let mut lost = 0;
+    let mut session = loop {
+        let mut session = limit(AMPLE, server.accept()).await.unwrap();
+        match limit(AMPLE, session.recv()).await {
+            Ok(Some(Incoming::Message(message))) if message.as_text() == Some("hook 3") => {
+                break session;
+            }
+            Ok(Some(Incoming::Message(message))) => {
+                assert_eq!(message.as_text(), Some(format!("hook {lost}").as_str()));
+                lost += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(text(&mut session).await, "the application's");
+    session.send("down").await.unwrap();
+    // The lost sessions stand as one gap where nobody has read.
+    let gap = limit(AMPLE, client.recv()).await;
+    assert!(
+        matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))),
+        "{gap:?}"
+    );
+    assert_eq!(text(&mut client).await, "down");
+    assert_eq!(client.stats().outbox.messages, 0);
+    let (delivered, _) = tokio::join!(
+        limit(AMPLE, client.delivered()),
+        tokio::time::timeout(Duration::from_millis(500), session.recv())
+    );
+    delivered.unwrap();
+    let (sender, _receiver) = client.split();
+    assert!(sender.take_undelivered().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_in_the_hook_begins_another_session() {
+    let server = bind(Server::builder()).await;
+    let proxy = Arc::new(Proxy::to(server.local_addr()).await);
+    let runs = Arc::new(AtomicU32::new(0));
+    let (counted, cutting) = (runs.clone(), proxy.clone());
+    let client = client(proxy.address).on_connect(move |mut setup| {
+        let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+        let cutting = cutting.clone();
+        async move {
+            setup.send("hello").await?;
+            if first {
+                setup.flush().await?;
+                cutting.set(Mode::Cut);
+                setup.recv().await?;
+            }
+            Ok(())
+        }
+    });
+    let mut client = client.connect().await.unwrap();
+    client.send("mine").await.unwrap();
+    let mut events = client.events();
+    event(&mut events, |event| {
+        matches!(event, Event::Disconnected { .. })
+    })
+    .await;
+    proxy.set(Mode::Forward);
+    until("both runs", || runs.load(Ordering::SeqCst) == 2).await;
+    let mut session = limit(AMPLE, server.accept()).await.unwrap();
+    // The first session may have been opened before the cut.
+    if server.stats().accepted > 1 {
+        let second = tokio::time::timeout(Duration::from_secs(2), server.accept()).await;
+        session = second.ok().flatten().unwrap_or(session);
+    }
+    assert_eq!(text(&mut session).await, "hello");
+    assert_eq!(text(&mut session).await, "mine", "once, and after the hook");
+    session.send("down").await.unwrap();
+    let first = limit(AMPLE, client.recv()).await.unwrap().unwrap();
+    if let Incoming::Gap(_) = first {
+        assert_eq!(text(&mut client).await, "down");
+    }
+}
+
+/// A foreign server that echoes; `agrees`: with whatever subprotocol was offered first.
+async fn foreign(agrees: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            #[allow(clippy::result_large_err)]
+            let answer = move |request: &Request, mut answer: Answer| {
+                let offered = request.headers().get("sec-websocket-protocol");
+                if let Some(offered) = offered.filter(|_| agrees) {
+                    let headers = answer.headers_mut();
+                    headers.insert("sec-websocket-protocol", offered.clone());
+                }
+                Ok(answer)
+            };
+            tokio::spawn(async move {
+                let Ok(mut ws) = accept_hdr_async(tcp, answer).await else {
+                    return;
+                };
+                while let Some(Ok(message)) = ws.next().await {
+                    if matches!(
+                        message,
+                        tungstenite::Message::Text(_) | tungstenite::Message::Binary(_)
+                    ) {
+                        let _ = ws.send(message).await;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// The client took the echo of its HELLO for a broken session and tried for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_server_gets_a_plain_connection() {
+    for agrees in [false, true] {
+        let address = foreign(agrees).await;
+        let mut connection = quick(address).connect().await.unwrap();
+        echoed(&mut connection, "one").await;
+        echoed(&mut connection, "two").await;
+        assert!(!connection.is_session(), "agrees: {agrees}");
+        assert!(connection.delivered().await.is_err());
+
+        let required = quick(address).require_session().connect().await;
+        match (agrees, required) {
+            (false, Err(ConnectError::Subprotocol { .. })) => {}
+            (true, Ok(mut connection)) => {
+                // The echo of the HELLO may come before the message or after it.
+                let sent = connection.send("for sessions only").await;
+                let end = limit(AMPLE, connection.recv()).await;
+                let expected = ConnectionError::SessionLost(SessionLoss::NotSpoken);
+                assert_eq!(end.unwrap_err().to_string(), expected.to_string());
+                let report = connection.close(CloseCode::NORMAL, "").await;
+                let refused = sent.err().map(|error| error.message);
+                let given_back: Vec<_> = refused.into_iter().chain(report.unsent).collect();
+                assert_eq!(given_back, [Message::from("for sessions only")]);
+            }
+            (_, other) => panic!("agrees: {agrees}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_port_serves_both() {
+    let server = bind(Server::builder()).await;
+    serve_echo(&server);
+    let mut session = quick(server.local_addr()).connect().await.unwrap();
+    let mut plainly = quick(server.local_addr()).plain().connect().await.unwrap();
+    for (connection, is_session) in [(&mut session, true), (&mut plainly, false)] {
+        assert_eq!(connection.is_session(), is_session);
+        echoed(connection, "both").await;
+    }
+    let plain_server = bind(Server::builder().plain()).await;
+    serve_echo(&plain_server);
+    let mut connection = quick(plain_server.local_addr()).connect().await.unwrap();
+    assert!(!connection.is_session());
+    echoed(&mut connection, "plain").await;
+    let required = client(plain_server.local_addr()).connect().await;
+    assert!(matches!(required, Err(ConnectError::Subprotocol { .. })));
+}
+
+/// Sends through a cut and expects everything back.
+async fn survives_a_cut(mut connection: Connection, proxy: &Proxy) {
+    let mut events = connection.events();
+    assert!(connection.is_session());
+    echoed(&mut connection, "before").await;
+    proxy.set(Mode::Cut);
+    event(&mut events, |event| {
+        matches!(event, Event::Disconnected { .. })
+    })
+    .await;
+    connection.send("during").await.unwrap();
+    proxy.set(Mode::Forward);
+    assert_eq!(text(&mut connection).await, "during");
+    assert_eq!(connection.stats().resumes, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_resume_through_axum() {
+    async fn route(State(sessions): State<Sessions>, upgrade: Upgrade) -> Response {
+        upgrade.sessions(&sessions).on_upgrade(echo)
+    }
+    let sessions = Sessions::default();
+    let app = Router::new()
+        .route("/", any(route))
+        .with_state(sessions.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::to(listener.local_addr().unwrap()).await;
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let connection = client(proxy.address).connect().await.unwrap();
+    survives_a_cut(connection, &proxy).await;
+    until("the session is gone with its client", || {
+        sessions.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_resume_over_tls() {
+    let certificate = Certificate::new();
+    let server = bind(certificate.serve(Server::builder())).await;
+    serve_echo(&server);
+    let proxy = Proxy::to(server.local_addr()).await;
+    let connection = Client::new(format!("wss://localhost:{}/", proxy.address.port()))
+        .tls(certificate.client())
+        .require_session()
+        .reconnect(Reconnect::default().first(Duration::from_millis(5)));
+    survives_a_cut(connection.connect().await.unwrap(), &proxy).await;
+}
+
+/// A proxy for CONNECT and SOCKS5 that forwards to the address it is asked for.
+async fn tunnel(socks: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let target = match socks {
+                    true => socks_target(&mut client).await,
+                    false => connect_target(&mut client).await,
+                };
+                let mut server = TcpStream::connect(target).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    address
+}
+
+async fn connect_target(client: &mut TcpStream) -> SocketAddr {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.unwrap());
+    }
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let head = String::from_utf8(head).unwrap();
+    head.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+async fn socks_target(client: &mut TcpStream) -> SocketAddr {
+    assert_eq!(client.read_u8().await.unwrap(), 5);
+    let methods = client.read_u8().await.unwrap();
+    client
+        .read_exact(&mut vec![0; methods.into()])
+        .await
+        .unwrap();
+    client.write_all(&[5, 0]).await.unwrap();
+    let mut request = [0; 4];
+    client.read_exact(&mut request).await.unwrap();
+    let host = match request[3] {
+        1 => {
+            let mut ip = [0; 4];
+            client.read_exact(&mut ip).await.unwrap();
+            std::net::Ipv4Addr::from(ip).to_string()
+        }
+        3 => {
+            let mut name = vec![0; client.read_u8().await.unwrap().into()];
+            client.read_exact(&mut name).await.unwrap();
+            String::from_utf8(name).unwrap()
+        }
+        other => panic!("address type {other}"),
+    };
+    let port = client.read_u16().await.unwrap();
+    client
+        .write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+        .await
+        .unwrap();
+    format!("{host}:{port}").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_resume_through_connect_and_socks5() {
+    for (socks, scheme) in [(false, "http"), (true, "socks5")] {
+        let server = bind(Server::builder()).await;
+        serve_echo(&server);
+        let proxy = Proxy::to(server.local_addr()).await;
+        let tunnel = tunnel(socks).await;
+        let connection = client(proxy.address).proxy(format!("{scheme}://{tunnel}"));
+        survives_a_cut(connection.connect().await.unwrap(), &proxy).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_word_of_a_session_is_plain_too() {
+    let server = bind(Server::builder()).await;
+    let (mut client, session) = pair(&server, client(server.local_addr())).await;
+    session.send("bye").await.unwrap();
+    let closing = tokio::spawn(async move { session.close(CloseCode::NORMAL, "done").await });
+    let message = limit(AMPLE, async { plain(client.recv().await) }).await;
+    assert_eq!(message.as_text(), Some("bye"));
+    assert!(matches!(limit(AMPLE, client.recv()).await, Ok(None)));
+    let report = limit(AMPLE, closing).await.unwrap();
+    assert!(report.clean && report.maybe_delivered.is_empty());
+}

@@ -1,0 +1,201 @@
+//! Whatever a session waits for, `stats()` and the events name it while it lasts, and say when it is
+//! over.
+
+use std::time::Duration;
+
+use crate::common::{
+    limit,
+    net::until,
+    plain,
+    proxy::{Mode, Proxy},
+};
+use futures_util::FutureExt;
+use unstall::{Client, Connection, Event, Events, Options, Sender, Server, StallCause, Stats};
+
+const MIB: usize = 1 << 20;
+
+fn options() -> Options {
+    Options::default()
+        .stall_after(Duration::from_millis(100))
+        .ping_interval(Duration::from_millis(500))
+        .silence_timeout(Duration::from_secs(60))
+}
+
+async fn pair(client: Options, server: Options) -> (Server, Proxy, Connection, Connection) {
+    let listening = Server::builder()
+        .options(server)
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let proxy = Proxy::to(listening.local_addr()).await;
+    let client = Client::new(format!("ws://{}/", proxy.address))
+        .options(client)
+        .require_session()
+        .connect()
+        .await
+        .unwrap();
+    let server = limit(30, listening.accept()).await.unwrap();
+    until("the session is agreed", || client.is_session()).await;
+    (listening, proxy, client, server)
+}
+
+fn waits(stats: &Stats, cause: StallCause) -> bool {
+    stats.stalled_by().any(|other| other == cause)
+}
+
+async fn stalled(events: &mut Events, wanted: StallCause) {
+    limit(60, async {
+        loop {
+            match events.recv().await.expect("the session lives") {
+                Event::Stalled { cause, .. } if cause == wanted => return,
+                _ => {}
+            }
+        }
+    })
+    .await;
+}
+
+/// The time that the wait took, from its end's event.
+async fn moving(events: &mut Events, wanted: StallCause) -> Duration {
+    limit(60, async {
+        loop {
+            match events.recv().await.expect("the session lives") {
+                Event::Moving { cause, after } if cause == wanted => return after,
+                _ => {}
+            }
+        }
+    })
+    .await
+}
+
+fn write(sender: Sender, messages: usize, size: usize) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        for _ in 0..messages {
+            sender.send(vec![7; size]).await.unwrap();
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replay_is_full_when_the_peer_takes_and_does_not_acknowledge() {
+    let small = options().max_message_bytes(MIB).replay_bytes(MIB + MIB / 2);
+    let by_hand = options().acknowledge_by_hand(true);
+    let (_listening, _proxy, client, mut server) = pair(small, by_hand).await;
+    let mut events = client.events();
+    let (sender, _receiver) = client.split();
+    let writing = write(sender.clone(), 4000, 1000);
+    // All of it fits into the peer's credit, which it renews as it takes.
+    let taking = tokio::spawn(async move {
+        for taken in 0.. {
+            let message = tokio::time::timeout(Duration::from_secs(1), server.recv()).await;
+            match message {
+                Ok(message) => drop(plain(message)),
+                Err(_) => return (server, taken),
+            }
+        }
+        unreachable!()
+    });
+    stalled(&mut events, StallCause::ReplayFull).await;
+    let stats = sender.stats();
+    assert!(waits(&stats, StallCause::ReplayFull), "{stats:?}");
+    for cause in [
+        StallCause::OutOfCredit,
+        StallCause::SocketFull,
+        StallCause::Connecting,
+    ] {
+        assert!(!waits(&stats, cause), "{stats:?}");
+    }
+    let (mut server, taken) = taking.await.unwrap();
+    server.acknowledge();
+    let after = moving(&mut events, StallCause::ReplayFull).await;
+    assert!(after >= Duration::from_millis(100));
+    for _ in taken..4000 {
+        plain(limit(30, server.recv()).await);
+        server.acknowledge();
+    }
+    limit(30, writing).await.unwrap();
+    limit(30, sender.delivered()).await.unwrap();
+    until("nothing waits", || {
+        sender.stats().stalled_by().next().is_none()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_say_that_there_is_no_connection() {
+    let (_listening, proxy, client, server) = pair(options(), options()).await;
+    let (mut at_client, mut at_server) = (client.events(), server.events());
+    proxy.set(Mode::Cut);
+    stalled(&mut at_client, StallCause::Connecting).await;
+    stalled(&mut at_server, StallCause::Connecting).await;
+    assert!(waits(&client.stats(), StallCause::Connecting));
+    assert!(waits(&server.stats(), StallCause::Connecting));
+    proxy.set(Mode::Forward);
+    for events in [&mut at_client, &mut at_server] {
+        assert!(moving(events, StallCause::Connecting).await >= Duration::from_millis(100));
+    }
+    for stats in [client.stats(), server.stats()] {
+        assert!(!waits(&stats, StallCause::Connecting), "{stats:?}");
+        let stall = stats
+            .stalls
+            .iter()
+            .find(|it| it.cause == StallCause::Connecting);
+        assert!(
+            stall.unwrap().total >= Duration::from_millis(100),
+            "{stats:?}"
+        );
+    }
+}
+
+/// Grows the window to its bound, so that more is under way than a socket takes.
+async fn warm_up(client: &Connection, server: &mut Connection) {
+    let writing = async {
+        for _ in 0..2000 {
+            client.send(vec![1; 32 << 10]).await.unwrap();
+        }
+    };
+    let reading = async {
+        for _ in 0..2000 {
+            plain(server.recv().await);
+        }
+    };
+    limit(60, async { tokio::join!(writing, reading) }).await;
+    limit(10, client.delivered()).await.unwrap();
+    until("nothing waits", || {
+        client.stats().stalled_by().next().is_none()
+    })
+    .await;
+}
+
+/// The waits of a connection that was replaced while its socket was full once went on forever: the
+/// new connection knew nothing of them and never ended them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_socket_and_silence_are_named_and_end_with_their_connection() {
+    let server_options = options().silence_timeout(Duration::from_secs(600));
+    let client_options = options().silence_timeout(Duration::from_millis(2500));
+    let (_listening, proxy, mut client, server) = pair(client_options, server_options).await;
+    warm_up(&server, &mut client).await;
+    let mut events = server.events();
+    // Those of the warm-up.
+    while events.recv().now_or_never().is_some() {}
+    proxy.set_existing(Mode::BlackHole);
+    let (sender, _receiver) = server.split();
+    let writing = write(sender.clone(), 400, 64 << 10);
+    stalled(&mut events, StallCause::SocketFull).await;
+    let stats = sender.stats();
+    assert!(waits(&stats, StallCause::SocketFull), "{stats:?}");
+    assert!(!waits(&stats, StallCause::ReplayFull), "{stats:?}");
+    assert!(!waits(&stats, StallCause::Connecting), "{stats:?}");
+    stalled(&mut events, StallCause::PeerSilent).await;
+    // The client gives the connection up and comes back on another; the server's is fenced.
+    for _ in 0..400 {
+        plain(limit(60, client.recv()).await);
+    }
+    limit(30, writing).await.unwrap();
+    limit(30, sender.delivered()).await.unwrap();
+    assert_eq!(sender.stats().connections, 2);
+    until("nothing waits", || {
+        sender.stats().stalled_by().next().is_none()
+    })
+    .await;
+}
