@@ -7,6 +7,7 @@ use clap::Args;
 use unstall::{Client, ConnectError, Event, Events, Options, StallCause};
 
 use crate::failure::Failure;
+use crate::time::FOREVER;
 
 /// Where to connect and how
 #[derive(Clone, Debug, Args)]
@@ -134,12 +135,15 @@ pub(crate) fn parse_header(text: &str) -> Result<(String, String), String> {
 /// Seconds with a fraction, or `forever`.
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     if text == "forever" {
-        return Ok(Duration::MAX);
+        return Ok(FOREVER);
     }
     let seconds: f64 = text
         .parse()
         .map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "not a length of time".to_owned())
+    let length = Duration::try_from_secs_f64(seconds);
+    length
+        .map(|length| length.min(FOREVER))
+        .map_err(|_| "not a length of time".to_owned())
 }
 
 #[cfg(test)]
@@ -171,7 +175,7 @@ mod tests {
     fn seconds_may_have_a_fraction_or_no_end() {
         assert_eq!(parse_seconds("0.25"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_seconds("0"), Ok(Duration::ZERO));
-        assert_eq!(parse_seconds("forever"), Ok(Duration::MAX));
+        assert_eq!(parse_seconds("forever"), Ok(FOREVER));
         for wrong in ["-1", "inf", "nan", "1e300", "soon", ""] {
             assert!(parse_seconds(wrong).is_err(), "{wrong}");
         }

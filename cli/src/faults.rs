@@ -106,7 +106,7 @@ impl Action {
             // One in four outlives the silence time: the connection is given up as dead, another
             // is made, and then late bytes come out of the old one.
             Kind::Freeze if random.below(4) == 0 => {
-                Self::Swallow(silence + random.millis(200, 1_000))
+                Self::Swallow(silence.saturating_add(random.millis(200, 1_000)))
             }
             Kind::Freeze => Self::Freeze(random.millis(50, 400)),
             Kind::Delay => Self::Delay {

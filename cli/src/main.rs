@@ -1,5 +1,7 @@
 //! The command `unstall`.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,6 +23,7 @@ mod rss;
 mod runtime;
 mod serve;
 mod stdout;
+mod time;
 mod verify;
 
 fn main() -> ExitCode {

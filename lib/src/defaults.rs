@@ -4,6 +4,10 @@
 
 use std::time::Duration;
 
+/// A longer wait counts as this one. It is what tokio's own clock uses for "never", and every
+/// platform's clock can still express it.
+pub(crate) const FOREVER: Duration = Duration::from_secs(86_400 * 365 * 30);
+
 /// Received messages that wait for the application. 4 MiB is some 4 ms of a 1 GB/s stream: enough
 /// to bridge a scheduling hiccup, small enough that a thousand slow consumers stay affordable.
 pub const INBOX_BYTES: usize = 4 << 20;

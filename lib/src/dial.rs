@@ -24,6 +24,7 @@ pub(crate) use self::proxy::Proxy;
 pub(crate) use self::target::Target;
 use crate::defaults;
 use crate::reports::{ConnectError, ConnectPhase};
+use crate::time::later;
 use crate::ws::transport::{Transport, Upgraded};
 
 /// Whether a client wants a session.
@@ -101,7 +102,7 @@ struct Deadline {
 impl Deadline {
     fn new(after: Duration) -> Deadline {
         Deadline {
-            at: Instant::now() + after,
+            at: later(Instant::now(), after),
             after,
         }
     }

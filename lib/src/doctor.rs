@@ -178,7 +178,8 @@ impl Doctor {
 impl Patient {
     fn keep(&mut self, sample: Sample) {
         let samples = &mut self.samples;
-        let crowded = samples.len() >= 2 && samples[samples.len() - 2].at + SPACING > sample.at;
+        let crowded =
+            samples.len() >= 2 && samples[samples.len() - 2].at.saturating_add(SPACING) > sample.at;
         if crowded {
             samples.pop_back();
         }
@@ -202,7 +203,9 @@ impl Patient {
             verdict: judgement.verdict,
             sentence: String::new(),
             advice: String::new(),
-            since: judgement.since + last.at.saturating_sub(passed),
+            since: judgement
+                .since
+                .saturating_add(last.at.saturating_sub(passed)),
             peer_account: last.other_end.clone(),
             owner: owners.of(account.inode).cloned(),
             peer_owner: last

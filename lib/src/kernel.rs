@@ -221,7 +221,8 @@ impl TcpAccount {
         // Heard from since the attempt before the last: slow or lossy, not dead.
         let last_interval = earlier.min(self.rto / 2);
         let heard = self.last_heard();
-        (heard >= running + last_interval).then(|| heard.min(running + earlier))
+        (heard >= running.saturating_add(last_interval))
+            .then(|| heard.min(running.saturating_add(earlier)))
     }
 }
 
@@ -232,7 +233,7 @@ fn halves(interval: Duration, count: u32) -> Duration {
     let mut sum = Duration::ZERO;
     for _ in 0..count.min(32) {
         step /= 2;
-        sum += step;
+        sum = sum.saturating_add(step);
     }
     sum
 }

@@ -22,6 +22,8 @@
 //! To acknowledge less than everything, note [`Receiver::position`] after a message and give it to
 //! [`Receiver::acknowledge_to`] once all up to that message are done.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod client;
 pub mod defaults;
 mod dial;
@@ -35,6 +37,7 @@ mod reports;
 mod server;
 mod session;
 mod settings;
+mod time;
 mod ws;
 
 pub use client::{Attempt, Client, Reconnect, Setup, connect};

@@ -28,6 +28,7 @@ use crate::{
     handles::{CloseRequest, Shared},
     messages::CloseReport,
     reports::{Close, CloseCode, ConnectionError, Counters, Event, StallCause},
+    time::later,
     ws::{Failure, WebSocket},
 };
 
@@ -261,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         if self.peer.is_some() && self.ws.is_flushed() && !self.clean {
             // The server closes the TCP connection (RFC 6455 §7.1.1); it has a moment for it.
             self.clean = true;
-            self.end_by(now + LINGER);
+            self.end_by(later(now, LINGER));
         }
         Ok(again)
     }
@@ -278,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
 
     fn close(&mut self, now: Instant) -> Result<(), Failure> {
         self.phase = Phase::Closing;
-        self.end_by(now + self.shared.options.close_timeout);
+        self.end_by(later(now, self.shared.options.close_timeout));
         match &self.request {
             Some(request) => self.ws.close(request.code, &request.reason),
             None => self.ws.close(CloseCode::NORMAL, ""),
@@ -319,7 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             self.shared.events.push(Event::PeerClosed(close.clone()));
             self.peer = Some(close);
             self.phase = Phase::Closing;
-            self.end_by(now + self.shared.options.close_timeout);
+            self.end_by(later(now, self.shared.options.close_timeout));
         }
         match turn.failure {
             Some(failure) => Err(failure),
@@ -360,7 +361,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     fn only_listen(&mut self, why: ConnectionError, now: Instant) {
         self.phase = Phase::Closing;
         self.why.get_or_insert(why);
-        let patience = (!self.traffic.is_paused()).then(|| now + self.shared.options.close_timeout);
+        let patience =
+            (!self.traffic.is_paused()).then(|| later(now, self.shared.options.close_timeout));
         let requested = self.request.as_ref().map(|request| request.deadline);
         self.deadline = requested.or(patience);
     }
@@ -368,7 +370,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     /// Decides how a failure ends the connection; `Ready`: at once.
     fn stop(&mut self, failure: Failure, now: Instant) -> Poll<()> {
         self.phase = Phase::Lingering;
-        self.end_by(now + LINGER.min(self.shared.options.close_timeout));
+        self.end_by(later(now, LINGER.min(self.shared.options.close_timeout)));
         match failure {
             // What a peer sends behind its close frame is nothing (RFC 6455 section 5.5.1), and so
             // is how its stream ends.

@@ -26,6 +26,7 @@ use crate::{
         queue,
     },
     reports::{ConnectionError, Event, StallCause},
+    time::later,
 };
 
 pub(crate) use counting::Held;
@@ -297,7 +298,10 @@ impl Link {
                 }
                 proto::Event::Resumed { replayed, .. } => {
                     self.welcomed = true;
-                    let after = self.lost_at.take().map_or(Duration::ZERO, |at| now - at);
+                    let after = self
+                        .lost_at
+                        .take()
+                        .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
                     shared.meter.count_resume();
                     shared.events.push(Event::Resumed { after, replayed });
                 }
@@ -307,7 +311,7 @@ impl Link {
                     self.unanswered = true;
                 }
                 proto::Event::GoAway { within, .. } => {
-                    self.leave_at = Some(now + within.mul_f64(fastrand::f64()));
+                    self.leave_at = Some(later(now, within.mul_f64(fastrand::f64())));
                     shared.events.push(Event::GoAway { within });
                 }
                 proto::Event::Closing(frame) => self.peer_closes(shared, &frame),
@@ -323,7 +327,7 @@ impl Link {
     /// When the session must be looked at though nothing happened.
     fn next_timer(&self) -> Option<Instant> {
         let timer = self.session.poll_timeout();
-        let timer = timer.map(|at| self.origin + at.since_origin());
+        let timer = timer.map(|at| later(self.origin, at.since_origin()));
         [timer, self.close_at(), self.leaves_at()]
             .into_iter()
             .flatten()

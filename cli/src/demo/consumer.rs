@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Plan;
 use super::watch::Progress;
 use crate::packets::{Checker, Report};
+use crate::time::later;
 
 /// The consumer looks at the clock after so many packets.
 const PACKETS_PER_PAUSE: u64 = 32;
@@ -40,7 +41,7 @@ impl SlowConsumer {
         self.progress.consumed.add(1);
         let started = *self.started.get_or_insert_with(Instant::now);
         if self.taken.is_multiple_of(PACKETS_PER_PAUSE) {
-            tokio::time::sleep_until(started + PER_PACKET.mul_f64(self.taken as f64)).await;
+            tokio::time::sleep_until(later(started, PER_PACKET.mul_f64(self.taken as f64))).await;
         }
     }
 

@@ -91,10 +91,10 @@ pub(super) async fn watch<T>(
         let now = Instant::now();
         let steps = progress.steps();
         bar.set_position(steps.consumed);
-        if steps != last || now - last_tick > LATE {
+        if steps != last || now.saturating_duration_since(last_tick) > LATE {
             (last, quiet_since) = (steps, now);
-        } else if now - quiet_since >= stalled_after {
-            return Watched::Stalled(now - quiet_since);
+        } else if now.saturating_duration_since(quiet_since) >= stalled_after {
+            return Watched::Stalled(now.saturating_duration_since(quiet_since));
         }
         last_tick = now;
     }

@@ -94,7 +94,9 @@ fn connection(finding: &Finding) -> Connection<'_> {
 fn evidence(finding: &Finding) -> Evidence<'_> {
     let account = &finding.account;
     let (timer, expires) = timer(account.timer);
-    let limited = account.limited_by_peer_window + account.limited_by_send_buffer;
+    let limited = account
+        .limited_by_peer_window
+        .saturating_add(account.limited_by_send_buffer);
     Evidence {
         observed_ms: millis(finding.observed),
         state: state(account.state),

@@ -4,11 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use unstall::doctor::{Doctor, Finding, Verdict};
 
 use super::{Arguments, json, print, report};
+use crate::time::later;
 
 /// Throughputs kept of each connection for its sparkline.
 const SPARKS: usize = 20;
@@ -28,7 +30,7 @@ pub(super) fn run(arguments: &Arguments) -> io::Result<bool> {
     // The first look alone says nothing.
     arguments.selection.look(&mut doctor)?;
     loop {
-        next = (next + arguments.interval).max(Instant::now());
+        next = later(next, arguments.interval).max(Instant::now());
         match interrupted.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(stuck),

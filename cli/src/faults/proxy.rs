@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Action, Direction, Fault, Schedule};
+use crate::time::later;
 
 /// Read and passed on at once. Small, so that the proxy adds little to what the kernel holds.
 const PIECE_BYTES: usize = 16 << 10;
@@ -230,17 +231,17 @@ impl Proxy {
             Action::Refuse(lasts) => {
                 weather.cut_below = weather.cut_below.max(number + 1);
                 weather.reset = true;
-                weather.refused_until = now + lasts;
+                weather.refused_until = later(now, lasts);
             }
             Action::Freeze(lasts) | Action::Swallow(lasts) => {
                 weather.frozen = Frozen {
                     below: number + 1,
-                    until: now + lasts,
+                    until: later(now, lasts),
                     swallow: matches!(fault.action, Action::Swallow(_)),
                 }
             }
             Action::Delay { lasts, by } => {
-                weather.delayed_until = now + lasts;
+                weather.delayed_until = later(now, lasts);
                 weather.delayed_by = by;
             }
             // The processes' own faults: whoever listens brings them about.

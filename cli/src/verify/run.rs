@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::faults::proxy::{self, Route};
 use crate::faults::{Action, Direction, Fault, Schedule};
 use crate::progress::packets_bar;
+use crate::time::later;
 
 /// How often the bar and the processes' memory are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -239,7 +240,7 @@ impl Run {
                 self.server = None;
                 if self.restart_after > Duration::ZERO {
                     let after = std::mem::take(&mut self.restart_after);
-                    self.restart_at = Some(Instant::now() + after);
+                    self.restart_at = Some(later(Instant::now(), after));
                     return;
                 }
             }
@@ -258,7 +259,7 @@ impl Run {
             // A server elsewhere takes no orders.
             *taker = Direction::Down;
         }
-        let seconds = (at - self.started).as_secs_f64();
+        let seconds = at.saturating_duration_since(self.started).as_secs_f64();
         let offset = HumanCount(offset);
         let story = format!("{action}, after {offset} bytes {direction}");
         tracing::info!("{story}");
@@ -303,14 +304,14 @@ impl Run {
         } else {
             LAST_MOMENTS
         };
-        self.until.get_or_insert(Instant::now() + moments);
+        self.until.get_or_insert(later(Instant::now(), moments));
     }
 
     /// Ctrl-C: no more is sent, and what was sent is still to be taken; at the second, the end.
     async fn interrupted(&mut self) {
         let now = Instant::now();
         self.until = Some(match self.until {
-            None => now + LAST_MOMENTS,
+            None => later(now, LAST_MOMENTS),
             Some(_) => now,
         });
         for process in [&mut self.client, &mut self.server].into_iter().flatten() {
@@ -328,7 +329,7 @@ impl Run {
         self.remember_memory();
         let last = self.ways().filter_map(Ledger::last).max();
         let between = self.aim.rate.map_or(0.0, |rate| 2.0 / rate);
-        let patience = STALLED_AFTER + Duration::from_secs_f64(between);
+        let patience = STALLED_AFTER.saturating_add(Duration::from_secs_f64(between));
         if self.broken_off.is_none() && last.unwrap_or(self.started).elapsed() > patience {
             self.break_off(format!("nothing was taken for {patience:.0?}: stalled"));
         }
@@ -386,7 +387,7 @@ impl Run {
 
     /// Hears a process until it has ended.
     async fn hear_out(&mut self, speaker: Speaker) {
-        let until = Instant::now() + FINISH;
+        let until = later(Instant::now(), FINISH);
         while let Ok(Some((from, at, report))) = timeout_at(until, self.ears.next()).await {
             match report {
                 Some(report) => Box::pin(self.hear(from, at, Some(report))).await,

@@ -13,6 +13,7 @@ use unstall::{ConnectionError, Event, Events, Gap, Incoming, Message, Receiver, 
 use super::peer::back;
 use super::plan::Sizes;
 use super::talk::{Connections, Part, Report, report};
+use crate::time::later;
 
 /// Indexes that are written down ahead of sending them: one write for so many messages, and the
 /// most that a killed process may have written down and not sent.
@@ -180,7 +181,10 @@ impl Producer<'_> {
     async fn is_due(&mut self) -> bool {
         let Some(rate) = self.rate else { return true };
         let started = *self.started.get_or_insert_with(Instant::now);
-        let due = started + Duration::from_secs_f64((self.next - self.first) as f64 / rate);
+        let due = later(
+            started,
+            Duration::from_secs_f64((self.next - self.first) as f64 / rate),
+        );
         if due <= Instant::now() {
             return true;
         }

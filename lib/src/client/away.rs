@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     defaults::EXPIRY_INTERVAL, handles::Shared, pump::Reading, reports::Event, session::Link,
+    time::later,
 };
 
 /// What goes on being served while there is no connection.
@@ -51,7 +52,7 @@ async fn report_while_away(shared: &Shared) {
         if expired > 0 {
             shared.events.push(Event::Expired { messages: expired });
         }
-        let next = now + EXPIRY_INTERVAL;
+        let next = later(now, EXPIRY_INTERVAL);
         sleep_until(shared.meter.report(now).map_or(next, |at| at.min(next))).await;
     }
 }

@@ -100,7 +100,7 @@ impl Backoff {
         let doubled = self.config.first.saturating_mul(1 << self.waits.min(20));
         self.waits += 1;
         let jitter = doubled.min(self.config.max).mul_f64(fastrand::f64());
-        asked.unwrap_or_default() + jitter
+        asked.unwrap_or_default().saturating_add(jitter)
     }
 
     /// A connection ended: it starts the waits anew if it had proved itself.

@@ -19,6 +19,7 @@ use crate::{
     pump::{Ended, Plain, Pump, Reading},
     reports::{CloseCode, ConnectError, ConnectionError, Event, StallCause},
     settings::Options,
+    time::later,
     ws::{
         Side, WebSocket,
         transport::{Transport, Upgraded},
@@ -248,7 +249,7 @@ impl Dialer {
                 });
             }
             let work = async {
-                sleep_until(Instant::now() + wait).await;
+                sleep_until(later(Instant::now(), wait)).await;
                 self.dial().await
             };
             match away.until(shared, work).await {

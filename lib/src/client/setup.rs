@@ -13,6 +13,7 @@ use crate::{
     messages::{Incoming, IntoMessage, Message, SendError},
     pump::{Ended, Pump, Traffic},
     reports::{BoxError, ConnectionError, FlushError},
+    time::later,
 };
 
 /// What the `on_connect` hook speaks through: the new connection, before anything queued.
@@ -74,7 +75,7 @@ where
     T: Traffic,
 {
     let limit = own.options.setup_timeout;
-    let deadline = Instant::now() + limit;
+    let deadline = later(Instant::now(), limit);
     let failed = |why: String| SetupFailure::Failed(ConnectionError::Setup(why));
     let too_long = |_| failed(format!("it took longer than {limit:?}"));
     // Held, so that the hook may drop its `Setup` and go on.

@@ -12,6 +12,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    defaults::FOREVER,
     handles::Board,
     messages::CloseReport,
     queues::{
@@ -20,6 +21,7 @@ use crate::{
     },
     reports::{CloseCode, ConnectionError, Event, EventLog, Events, Meter, Stats},
     settings::Options,
+    time::later,
 };
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -116,8 +118,8 @@ impl Shared {
 
     /// Asks for the end of the connection. Sends are refused from now on.
     pub(crate) fn request_close(&self, code: CloseCode, reason: &str) {
-        let within = self.options.close_timeout;
-        let deadline = Instant::now() + within;
+        let within = self.options.close_timeout.min(FOREVER);
+        let deadline = later(Instant::now(), within);
         let pump = {
             let mut control = self.control.lock().unwrap();
             control.close.get_or_insert(CloseRequest {

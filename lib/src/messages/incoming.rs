@@ -91,7 +91,9 @@ impl Gap {
                 *messages += more;
                 *bytes += more_bytes;
             }
-            (Gap::Reconnected { away, .. }, Gap::Reconnected { away: more, .. }) => *away += *more,
+            (Gap::Reconnected { away, .. }, Gap::Reconnected { away: more, .. }) => {
+                *away = away.saturating_add(*more);
+            }
             (Gap::SessionLost { why }, Gap::SessionLost { why: latest }) => *why = latest.clone(),
             _ => return false,
         }

@@ -14,6 +14,7 @@ use crate::{
     handles::Shared,
     kernel::{self, TcpAccount},
     reports::{ConnectionError, StallCause},
+    time::later,
     ws::{Failure, WebSocket},
 };
 
@@ -49,7 +50,7 @@ impl Liveness {
             addresses: identity.local.zip(identity.peer),
             heard: now,
             bytes_read: 0,
-            ping_at: now + options.ping_interval,
+            ping_at: later(now, options.ping_interval),
             pings: 0,
             last_ping: None,
             asked: None,
@@ -102,7 +103,7 @@ impl Liveness {
         if now < self.ping_at {
             return Ok(());
         }
-        self.ping_at = now + self.ping_interval;
+        self.ping_at = later(now, self.ping_interval);
         ws.shrink();
         shared.outbox.shrink();
         if !writable && !traffic.peer_always_reads() {
@@ -128,21 +129,22 @@ impl Liveness {
     ) -> Option<ConnectionError> {
         let blocked = flushing.blocked_since();
         if let (Some(since), Some(limit)) = (blocked, self.write_timeout)
-            && now >= since + limit
+            && now >= later(since, limit)
         {
             return Some(ConnectionError::WriteStalled(limit));
         }
-        if now < self.heard + self.silence_timeout || self.check_at.is_some_and(|at| now < at) {
+        if now < later(self.heard, self.silence_timeout) || self.check_at.is_some_and(|at| now < at)
+        {
             return None;
         }
-        self.check_at = Some(now + KERNEL_CHECK_INTERVAL);
+        self.check_at = Some(later(now, KERNEL_CHECK_INTERVAL));
         let account = self.account();
         if self.is_gone(account.as_ref(), peer_reads, blocked.is_some(), now) {
             return Some(ConnectionError::PeerSilent(self.silence_timeout));
         }
         let blind = self.write_timeout.is_none() && account.is_none();
         let blind_since = blocked.filter(|_| blind)?;
-        (now >= blind_since + WRITE_TIMEOUT_BLIND)
+        (now >= later(blind_since, WRITE_TIMEOUT_BLIND))
             .then_some(ConnectionError::WriteStalled(WRITE_TIMEOUT_BLIND))
     }
 
@@ -179,7 +181,7 @@ impl Liveness {
     /// sent now.
     fn ping_is_unanswered(&mut self, now: Instant) -> bool {
         match self.asked {
-            Some(asked) => now >= asked + self.ping_interval,
+            Some(asked) => now >= later(asked, self.ping_interval),
             None => {
                 self.ping_at = now;
                 false
@@ -195,10 +197,12 @@ impl Liveness {
 
     /// When the clock has to be looked at next.
     pub(super) fn next(&self, flushing: &Flushing) -> Instant {
-        let silence = self.check_at.unwrap_or(self.heard + self.silence_timeout);
+        let silence = self
+            .check_at
+            .unwrap_or(later(self.heard, self.silence_timeout));
         let stalled = flushing.blocked_since().zip(self.write_timeout);
         let next = self.ping_at.min(silence);
-        stalled.map_or(next, |(since, limit)| next.min(since + limit))
+        stalled.map_or(next, |(since, limit)| next.min(later(since, limit)))
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     },
     reports::{ConnectionError, Event, StallCause},
     settings::{Options, Overflow, SpillFallback},
+    time::later,
     ws::{Failure, Payload, WebSocket},
 };
 use unstall_proto::{Records, limits::PACKET_FILL};
@@ -314,7 +315,10 @@ impl Reading {
         if self.report.messages == 0 {
             return None;
         }
-        let due = self.report.last.map_or(now, |last| last + REPORT_INTERVAL);
+        let due = self
+            .report
+            .last
+            .map_or(now, |last| later(last, REPORT_INTERVAL));
         if due > now {
             return Some(due);
         }

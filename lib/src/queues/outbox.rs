@@ -24,6 +24,7 @@ use crate::{
     queues::queue,
     reports::{ConnectionError, FlushError, QueueStats},
     settings::{Budget, Options, Share},
+    time::later,
 };
 use entry::messages;
 pub(crate) use entry::{Done, Entry, Packed, Queued};
@@ -174,7 +175,7 @@ impl Outbox {
         if let Err(reason) = self.check_size(&message) {
             return Err(SendError { message, reason });
         }
-        let expires = time_to_live.map(|life| Instant::now() + life);
+        let expires = time_to_live.map(|life| later(Instant::now(), life));
         match self.push_now(message, expires) {
             Ok(()) => Ok(()),
             Err((message, SendRefusal::Full)) => self.wait_and_push(message, expires).await,
@@ -305,7 +306,7 @@ impl Outbox {
             return Poll::Pending;
         }
         if let (Some((delay, enough)), Some(oldest)) = (hold, state.oldest) {
-            let ripe = oldest + delay;
+            let ripe = later(oldest, delay);
             if now < ripe && state.bytes < enough && state.flush_to <= state.settled {
                 state.pump = Some(cx.waker().clone());
                 return Poll::Ready(Some(ripe));

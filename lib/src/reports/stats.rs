@@ -7,7 +7,10 @@ use std::{
 };
 use tokio::time::Instant;
 
-use crate::reports::{Event, EventLog};
+use crate::{
+    reports::{Event, EventLog},
+    time::later,
+};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -192,7 +195,7 @@ impl Meter {
                 let waiting = wait.since.map(|since| now.saturating_duration_since(since));
                 StallStats {
                     cause,
-                    total: wait.total + waiting.unwrap_or_default(),
+                    total: wait.total.saturating_add(waiting.unwrap_or_default()),
                     now: waiting,
                 }
             })
@@ -210,7 +213,7 @@ impl Meter {
             } else {
                 wait.since.take().and_then(|since| {
                     let after = now.saturating_duration_since(since);
-                    wait.total += after;
+                    wait.total = wait.total.saturating_add(after);
                     std::mem::take(&mut wait.reported).then_some(Event::Moving { cause, after })
                 })
             }
@@ -230,12 +233,12 @@ impl Meter {
                 let Some(since) = wait.since.filter(|_| !wait.reported) else {
                     continue;
                 };
-                let at = since + self.stall_after;
+                let at = later(since, self.stall_after);
                 if at <= now {
                     wait.reported = true;
                     due.push(Event::Stalled {
                         cause,
-                        since: now - since,
+                        since: now.saturating_duration_since(since),
                     });
                 } else {
                     next = Some(next.map_or(at, |next: Instant| next.min(at)));

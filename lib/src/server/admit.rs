@@ -31,6 +31,7 @@ use crate::handles::Connection;
 use crate::reports::ConnectionError;
 use crate::server::handshake::{self, Agreement, Rejection};
 use crate::server::registry::Attached;
+use crate::time::{earlier, later};
 use crate::ws::transport::{Held, Transport, Upgraded};
 use crate::{defaults, dial::tls};
 
@@ -129,7 +130,7 @@ struct Accepted {
 /// Does the handshake with a client that was let in.
 pub(super) async fn open(tcp: TcpStream, peer: SocketAddr, entry: Entry, state: Arc<State>) {
     let (config, counters) = (&state.config, &state.counters);
-    let deadline = Instant::now() + config.limits.handshake_timeout;
+    let deadline = later(Instant::now(), config.limits.handshake_timeout);
     let decide = |request| decide(request, peer, deadline, config, counters);
     let talk = async { converse(secure(tcp, config).await?, config, decide).await };
     match timeout_at(deadline, talk).await {
@@ -204,7 +205,7 @@ pub(super) async fn refuse(
     let decide = |_| async { Err(over.rejection(limits.retry_after)) };
     let talk = async { converse(secure(tcp, config).await?, config, decide).await };
     // Whether it listened does not matter: it was counted as refused.
-    let _ = timeout_at(Instant::now() + within, talk).await;
+    let _ = timeout_at(later(Instant::now(), within), talk).await;
 }
 
 async fn secure(tcp: TcpStream, config: &Config) -> io::Result<Transport> {
@@ -315,7 +316,7 @@ async fn authenticated(
     counters: &Counters,
 ) -> Result<Request<()>, Rejection> {
     let to_answer = defaults::SERVER_ANSWER_GRACE.min(limits.handshake_timeout / 10);
-    match timeout_at(deadline - to_answer, hook).await {
+    match timeout_at(earlier(deadline, to_answer), hook).await {
         Ok(Ok(request)) => Ok(request),
         Ok(Err(rejection)) => {
             counters.refused_unauthenticated.add();

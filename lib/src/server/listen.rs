@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::admit::{self, Admitted};
 use super::{Life, State};
 use crate::defaults;
+use crate::time::later;
 
 /// Runs until the server stops. Handshakes under way end with it.
 pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
@@ -28,12 +29,12 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
                 Ok((tcp, peer)) => {
                     pause = Duration::ZERO;
                     if admit(&state, &mut handshakes, tcp, peer) {
-                        patience = Instant::now() + defaults::SERVER_HANDSHAKE_PATIENCE;
+                        patience = later(Instant::now(), defaults::SERVER_HANDSHAKE_PATIENCE);
                     }
                 }
                 Err(error) => {
                     pause = failed(&state, &error, pause);
-                    resume = Instant::now() + pause;
+                    resume = later(Instant::now(), pause);
                 }
             },
         }

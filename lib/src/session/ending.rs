@@ -12,6 +12,7 @@ use crate::{
     messages::{CloseReport, Gap},
     queues::inbox::End,
     reports::{Close, CloseCode, ConnectionError, Event, SessionLoss},
+    time::earlier,
 };
 
 impl Link {
@@ -35,7 +36,7 @@ impl Link {
     /// connection's end, so that the peer can be told.
     pub(super) fn close_at(&self) -> Option<Instant> {
         let request = self.request.as_ref().filter(|_| !self.closing)?;
-        Some(request.deadline - request.within / 10)
+        Some(earlier(request.deadline, request.within / 10))
     }
 
     /// Starts to close the session, or answers the peer's close, once everything accepted is in it
