@@ -46,9 +46,16 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// not destroyed by a reset.
 pub const LINGER: Duration = Duration::from_secs(1);
 
+/// For telling a server that the set-up of a session failed. A server that reads takes it in a round
+/// trip.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A wait becomes a `Stalled` event after this long: a second is beyond any scheduling noise and
 /// within what a person notices.
 pub const STALL_AFTER: Duration = Duration::from_secs(1);
+
+/// Overflows are told at most this often: an event each would flood whoever listens.
+pub(crate) const OVERFLOW_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often messages that wait while there is no connection are looked through for those past
 /// their time to live: until then they only hold their room.
@@ -86,6 +93,10 @@ pub const FRAGMENT_BYTES: usize = 256 << 10;
 pub(crate) const READ_TURN_BYTES: usize = 64 << 10;
 pub(crate) const READ_TURN_MESSAGES: usize = 1024;
 
+/// Room that `send_many` reserves in the outbox at once, at most: what a full packet of messages of
+/// 64 bytes needs.
+pub(crate) const RUN_BYTES: usize = 128 << 10;
+
 /// Written in one turn before reading gets its turn.
 pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
 
@@ -109,6 +120,12 @@ pub(crate) const CONFLATE_OVERHEAD_BYTES: usize = 192;
 
 /// Queues that grew beyond this many places give the memory back when they run empty.
 pub(crate) const IDLE_QUEUE_PLACES: usize = 64;
+
+/// How long a session's messages that nobody received wait after the `Receiver` was dropped, before
+/// they count as taken. A handler that returns drops its `Receiver` and then its `Sender`, within
+/// microseconds: what it did not receive must not be acknowledged in between. A second is far more
+/// than a busy machine puts between the two, and short for a program that only sends.
+pub const DISCARD_AFTER: Duration = Duration::from_secs(1);
 
 /// Messages a receiver hands out between two looks at the runtime's budget.
 pub(crate) const RECEIVE_YIELD_EVERY: u32 = 128;

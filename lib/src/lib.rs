@@ -45,7 +45,7 @@ pub use dial::tls::client_config_from_pem;
 pub use doctor::doctor;
 pub use handles::{Batch, Connection, MessageSink, Receiver, Sender};
 pub use messages::{
-    CloseReport, Gap, Incoming, IncomingRef, IntoMessage, Message, MessageRef, SendError,
+    CloseReport, Gap, Incoming, IncomingRef, IntoMessage, Message, MessageRef, Position, SendError,
     SendRefusal, TrySendError, Undelivered,
 };
 pub use reports::{

@@ -11,5 +11,5 @@ pub use error::{
 };
 pub(crate) use events::EventLog;
 pub use events::{Event, Events};
-pub(crate) use stats::{Counters, Meter};
+pub(crate) use stats::{Meter, Report};
 pub use stats::{QueueStats, StallCause, StallStats, Stats};

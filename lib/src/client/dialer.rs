@@ -10,20 +10,18 @@ use super::{
     Attempt, Client, HeaderFn, Hook,
     away::Away,
     backoff::{Backoff, Life},
-    setup::{SetupFailure, set_up},
+    session::Next,
+    setup::{SetUp, leave, set_up},
 };
 use crate::{
     dial::{DialOptions, Target, Wanted, dial, proxy::Proxy},
-    handles::{Connection, Identity, Shared, TaskGuard, span},
+    handles::{CloseRequest, Connection, Identity, Shared, TaskGuard, span},
     messages::Gap,
     pump::{Ended, Plain, Pump, Reading},
     reports::{CloseCode, ConnectError, ConnectionError, Event, StallCause},
     settings::Options,
     time::later,
-    ws::{
-        Side, WebSocket,
-        transport::{Transport, Upgraded},
-    },
+    ws::{Side, WebSocket, transport::Upgraded},
 };
 
 /// Where waiting for a connection led.
@@ -162,13 +160,13 @@ impl Dialer {
             }
             if open.is_session() {
                 match Box::pin(self.run_session(open, &shared, &mut reading)).await {
-                    Some(next) => {
-                        upgraded = next;
-                        continue;
-                    }
-                    None => return drop(guard),
+                    Next::Open(open) => upgraded = Some(open),
+                    Next::Dial => {}
+                    Next::Nothing => return drop(guard),
                 }
+                continue;
             }
+            shared.outbox.set_peer_limit(None);
             let started = Instant::now();
             let ended = Box::pin(self.converse(open, &shared, &mut reading)).await;
             let Some(why) = self.reason_to_reconnect(&ended) else {
@@ -286,49 +284,27 @@ impl Dialer {
         reading: &mut Reading,
     ) -> Ended {
         let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
-        match &self.hook {
-            None => {
-                Pump::new(ws, shared.clone(), Plain::new(reading))
-                    .run()
-                    .await
-            }
-            Some(hook) => Box::pin(self.begin(hook, ws, shared, reading)).await,
-        }
-    }
-
-    /// The same with a hook.
-    async fn begin(
-        &self,
-        hook: &Hook,
-        ws: WebSocket<Transport>,
-        shared: &Arc<Shared>,
-        reading: &mut Reading,
-    ) -> Ended {
-        let own = shared.for_setup();
-        let mut own_reading = Reading::new(&own.options);
-        let mut pump = Pump::new(ws, own.clone(), Plain::new(&mut own_reading));
-        let away = Away::Plain(&mut *reading);
-        let ended = match set_up(hook, &mut pump, &own, shared, away).await {
-            Ok(()) => {
-                reading.append(own.inbox.drain());
-                pump.rebind(shared.clone(), |plain| plain.continue_with(reading));
-                return pump.run().await;
-            }
-            Err(SetupFailure::Ended(ended)) => ended,
-            Err(SetupFailure::Failed(why)) => {
-                match shared.close_request() {
-                    Some(request) => own.request_close(request.code, &request.reason),
-                    None => own.request_close(CloseCode::GOING_AWAY, ""),
-                }
+        let mut pump = Pump::new(ws, shared.clone(), Plain::new(reading));
+        let Some(hook) = &self.hook else {
+            return pump.run().await;
+        };
+        let ended = match Box::pin(set_up(hook, &mut pump, shared)).await {
+            SetUp::Done => return pump.run().await,
+            SetUp::Closing => pump.run().await,
+            SetUp::Ended(ended) => ended,
+            SetUp::Failed(why) => {
+                pump.close(CloseRequest::new(
+                    CloseCode::GOING_AWAY,
+                    "",
+                    shared.options.close_timeout,
+                ));
                 let mut ended = pump.run().await;
                 ended.requested = shared.is_closing();
                 ended.why = Some(why).filter(|_| !ended.requested);
                 ended
             }
         };
-        drop(pump);
-        reading.append(own.inbox.drain());
-        reading.append(own_reading.take_received());
+        leave(&mut pump, shared);
         ended
     }
 }

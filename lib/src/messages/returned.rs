@@ -54,6 +54,16 @@ pub struct Undelivered {
     pub maybe_delivered: bool,
 }
 
+impl Undelivered {
+    /// A message that the peer cannot have.
+    pub(crate) fn unsent(message: Message) -> Undelivered {
+        Undelivered {
+            message,
+            maybe_delivered: false,
+        }
+    }
+}
+
 /// What [`close`](crate::Sender::close) found out.
 #[derive(Debug, Default)]
 #[non_exhaustive]

@@ -5,10 +5,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Traffic, Turn, TurnContext, flushing::Flushing, reading::Reading, writing::Writing};
+use super::{Traffic, TurnContext, Until, reading::Reading, writing::Writing};
 use crate::{
     handles::{CloseRequest, Shared},
-    ws::{Failure, WebSocket},
+    ws::{Failure, Payload, WebSocket},
 };
 
 pub(crate) struct Plain<'r> {
@@ -25,32 +25,47 @@ impl<'r> Plain<'r> {
             closing: false,
         }
     }
-
-    /// From now on what is received goes behind what `reading` holds already.
-    pub(crate) fn continue_with(&mut self, reading: &'r mut Reading) {
-        reading.append(self.reading.take_received());
-        self.reading = reading;
-    }
 }
 
 impl Traffic for Plain<'_> {
-    fn read<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        ws: &mut WebSocket<S>,
-        context: TurnContext<'_, '_>,
-        unlimited: bool,
-    ) -> Turn {
-        self.reading.turn(ws, context, unlimited)
+    fn room(&mut self, turn: &mut TurnContext<'_, '_>) -> Result<usize, Failure> {
+        self.writing.begin_turn();
+        if self.reading.holds_any() {
+            let handed_over = self.reading.hand_over(Until::Policy, turn);
+            handed_over.map_err(Failure::Broken)?;
+        }
+        Ok(self.reading.room(turn))
     }
 
-    fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    fn receive(
+        &mut self,
+        text: bool,
+        payload: Payload<'_>,
+        turn: &mut TurnContext<'_, '_>,
+    ) -> Result<(), Failure> {
+        let counters = &mut turn.report.counters;
+        counters.messages_received += 1;
+        counters.bytes_received += payload.len() as u64;
+        self.reading.receive(text, payload);
+        Ok(())
+    }
+
+    fn deliver(&mut self, turn: &mut TurnContext<'_, '_>) -> Result<(), Failure> {
+        let delivered = self.reading.end_turn(turn).map_err(Failure::Broken);
+        self.reading.tell_overflow_in_time(turn.shared, turn.now);
+        delivered
+    }
+
+    fn settle(&mut self, turn: &mut TurnContext<'_, '_>) {
+        self.writing.settle(turn);
+    }
+
+    fn fill<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
-        flushing: &mut Flushing,
-        context: TurnContext<'_, '_>,
-        open: bool,
-    ) -> Result<bool, Failure> {
-        self.writing.turn(ws, flushing, context, open)
+        turn: &mut TurnContext<'_, '_>,
+    ) -> Result<usize, Failure> {
+        self.writing.fill(ws, turn)
     }
 
     fn is_paused(&self) -> bool {
@@ -74,11 +89,12 @@ impl Traffic for Plain<'_> {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        self.writing.wake_at()
+        let times = [self.writing.wake_at(), self.reading.overflow_at()];
+        times.into_iter().flatten().min()
     }
 
-    fn report(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
-        self.reading.report_overflow(shared, now)
+    fn reading(&mut self) -> &mut Reading {
+        self.reading
     }
 
     fn abandon(&mut self, shared: &Shared) -> u64 {

@@ -135,9 +135,21 @@ pub enum ConnectionError {
         /// When the server wants to be asked again, if it said so.
         retry_after: Option<Duration>,
     },
+    /// The server agreed to `unstall.v1` and did not answer the first packet within the connect
+    /// timeout. It may be overloaded: a client that reconnects asks again for a session.
+    #[error("the server agreed to a session and did not answer HELLO within {0:?}")]
+    HelloUnanswered(Duration),
     /// The session ended and cannot be resumed.
     #[error("the session was lost: {0}")]
     SessionLost(SessionLoss),
+    /// The connection closed normally, but messages that were accepted were not delivered.
+    /// [`Sender::close`](crate::Sender::close) and [`Sender::ended`](crate::Sender::ended) give them
+    /// back.
+    #[error("the connection closed before {messages} accepted messages were delivered")]
+    Undelivered {
+        /// How many.
+        messages: u64,
+    },
     /// The connection's task ended without a word: the runtime was shut down.
     #[error("the connection's task was stopped: the runtime shut down")]
     Aborted,

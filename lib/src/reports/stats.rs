@@ -178,14 +178,6 @@ impl Meter {
         self.state.lock().unwrap().counters
     }
 
-    pub(crate) fn count_resume(&self) {
-        self.state.lock().unwrap().counters.resumes += 1;
-    }
-
-    pub(crate) fn publish(&self, counters: Counters) {
-        self.state.lock().unwrap().counters = counters;
-    }
-
     pub(crate) fn stalls(&self, now: Instant) -> Vec<StallStats> {
         let state = self.state.lock().unwrap();
         StallCause::ALL
@@ -202,50 +194,109 @@ impl Meter {
             .collect()
     }
 
-    /// Says whether something waits for `cause` now. Starts, reports and ends the stall.
+    /// Says whether something waits for `cause` now, where no pump runs that says so.
     pub(crate) fn wait(&self, cause: StallCause, waiting: bool, now: Instant) {
-        let event = {
+        let mut events = Vec::new();
+        self.state
+            .lock()
+            .unwrap()
+            .wait(cause, waiting, now, &mut events);
+        events.into_iter().for_each(|event| self.events.push(event));
+    }
+
+    /// Takes over what a turn has found, and tells of stalls that begin, last too long and end.
+    /// Returns when the next one will have lasted too long.
+    pub(crate) fn publish(&self, report: &Report, now: Instant) -> Option<Instant> {
+        let mut events = Vec::new();
+        let next = {
             let mut state = self.state.lock().unwrap();
-            let wait = &mut state.waits[cause as usize];
-            if waiting {
-                wait.since.get_or_insert(now);
-                None
-            } else {
-                wait.since.take().and_then(|since| {
-                    let after = now.saturating_duration_since(since);
-                    wait.total = wait.total.saturating_add(after);
-                    std::mem::take(&mut wait.reported).then_some(Event::Moving { cause, after })
-                })
+            state.counters = report.counters;
+            for (cause, waiting) in StallCause::ALL.into_iter().zip(report.waits) {
+                state.wait(cause, waiting, now, &mut events);
             }
+            state.tell_stalls(self.stall_after, now, &mut events)
         };
-        if let Some(event) = event {
-            self.events.push(event);
+        events.into_iter().for_each(|event| self.events.push(event));
+        next
+    }
+
+    /// Tells of stalls that last too long, where no pump runs; returns when the next one will.
+    pub(crate) fn report(&self, now: Instant) -> Option<Instant> {
+        let mut events = Vec::new();
+        let mut state = self.state.lock().unwrap();
+        let next = state.tell_stalls(self.stall_after, now, &mut events);
+        drop(state);
+        events.into_iter().for_each(|event| self.events.push(event));
+        next
+    }
+}
+
+impl MeterState {
+    /// Starts or ends the stall of `cause`.
+    fn wait(&mut self, cause: StallCause, waiting: bool, now: Instant, events: &mut Vec<Event>) {
+        let wait = &mut self.waits[cause as usize];
+        if waiting {
+            wait.since.get_or_insert(now);
+        } else if let Some(since) = wait.since.take() {
+            let after = now.saturating_duration_since(since);
+            wait.total = wait.total.saturating_add(after);
+            if std::mem::take(&mut wait.reported) {
+                events.push(Event::Moving { cause, after });
+            }
         }
     }
 
-    /// Reports the waits that are due and returns when the next one will be.
-    pub(crate) fn report(&self, now: Instant) -> Option<Instant> {
-        let mut due = Vec::new();
-        let mut next = None;
-        {
-            let mut state = self.state.lock().unwrap();
-            for (cause, wait) in StallCause::ALL.into_iter().zip(&mut state.waits) {
-                let Some(since) = wait.since.filter(|_| !wait.reported) else {
-                    continue;
-                };
-                let at = later(since, self.stall_after);
-                if at <= now {
-                    wait.reported = true;
-                    due.push(Event::Stalled {
-                        cause,
-                        since: now.saturating_duration_since(since),
-                    });
-                } else {
-                    next = Some(next.map_or(at, |next: Instant| next.min(at)));
-                }
+    fn tell_stalls(
+        &mut self,
+        stall_after: Duration,
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for (cause, wait) in StallCause::ALL.into_iter().zip(&mut self.waits) {
+            let Some(since) = wait.since.filter(|_| !wait.reported) else {
+                continue;
+            };
+            let at = later(since, stall_after);
+            if at <= now {
+                wait.reported = true;
+                let since = now.saturating_duration_since(since);
+                events.push(Event::Stalled { cause, since });
+            } else {
+                next = Some(next.map_or(at, |next| next.min(at)));
             }
         }
-        due.into_iter().for_each(|event| self.events.push(event));
         next
+    }
+}
+
+/// What a turn of the pump has found: counters, and what it waits for. Published once a turn.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) counters: Counters,
+    waits: [bool; StallCause::ALL.len()],
+}
+
+impl Report {
+    /// Goes on from what was last published.
+    pub(crate) fn of(meter: &Meter) -> Report {
+        let state = meter.state.lock().unwrap();
+        Report {
+            counters: state.counters,
+            waits: state.waits.map(|wait| wait.since.is_some()),
+        }
+    }
+
+    /// The same, with nothing that is waited for.
+    pub(crate) fn idle(meter: &Meter) -> Report {
+        Report {
+            waits: Default::default(),
+            ..Report::of(meter)
+        }
+    }
+
+    /// Whether something waits for `cause` now.
+    pub(crate) fn wait(&mut self, cause: StallCause, waiting: bool) {
+        self.waits[cause as usize] = waiting;
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tracing::Instrument;
-use unstall_proto::{Epoch, Hello, Rejection, Session, SessionId, Token};
+use unstall_proto::{self as proto, Epoch, Hello, Rejection, SessionId, Token};
 
 use super::{
     handshake,
@@ -26,8 +26,9 @@ use super::{
 use crate::{
     defaults,
     handles::{Connection, Identity, Shared, span},
+    pump::Reading,
     reports::{CloseCode, ConnectionError},
-    session::{Held, Kept, Link, over_packets, random},
+    session::{Held, Kept, Session, over_packets, random},
     settings::Options,
     ws::{
         Failure, Received, Side, WebSocket,
@@ -237,12 +238,12 @@ impl Registry {
         options: &Options,
     ) -> Result<(Connection, Box<Keeper>), Option<Rejection>> {
         let config = options.session_config();
-        let (session, generation) = Session::server(config, hello, self.epoch, Token(random()))?;
+        let (protocol, generation) =
+            proto::Session::server(config, hello, self.epoch, Token(random()))?;
         let shared = Shared::new(options.clone(), identity);
         let held = Held::among(&self.held, self.limits.bytes as u64);
-        let mut link = Link::new(session, &shared, self.origin);
-        link.hold(held.clone());
-        link.attached(generation);
+        let mut session = Session::new(protocol, self.origin, held.clone());
+        session.attached(generation);
         let (mailbox, newcomers) = mpsc::channel(1);
         {
             let mut entries = self.entries.lock().unwrap();
@@ -267,7 +268,8 @@ impl Registry {
         let keeper = Box::new(Keeper {
             registry: self.clone(),
             id: hello.id,
-            kept: Kept::new(link, shared),
+            reading: Reading::new(&shared.options),
+            kept: Kept::new(session, shared),
             newcomers,
             _guard: guard,
         });
