@@ -158,22 +158,23 @@ impl Lane {
     /// The next message, and where it ends. Gaps are nothing to the hook.
     pub(super) fn next_message(&mut self) -> Option<(Message, Position)> {
         loop {
-            let before = self.queue.front()?.cost();
-            let (message, after) = match self.queue.front_mut()? {
-                Item::Packet(packet) => {
-                    let message = Message::cut(&mut packet.batch);
-                    let end = packet.position();
-                    (message.map(|message| (message, end)), packet.cost())
+            match self.queue.pop_front()? {
+                Item::One(incoming) => {
+                    self.take_off(incoming.cost());
+                    if let Incoming::Message(message) = incoming {
+                        return Some((message, Position::START));
+                    }
                 }
-                Item::One(_) => (None, 0),
-            };
-            if let Some(message) = message {
-                self.take_off(before - after);
-                return Some(message);
-            }
-            self.take_off(before);
-            if let Some(Item::One(Incoming::Message(message))) = self.queue.pop_front() {
-                return Some((message, Position::START));
+                Item::Packet(mut packet) => {
+                    let before = packet.cost();
+                    let message = Message::cut(&mut packet.batch);
+                    let (position, after) = (packet.position(), packet.cost());
+                    self.take_off(before - after);
+                    if !packet.batch.is_finished() {
+                        self.queue.push_front(Item::Packet(packet));
+                    }
+                    return Some((message?, position));
+                }
             }
         }
     }
