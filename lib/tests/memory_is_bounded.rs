@@ -6,7 +6,7 @@
 #[expect(dead_code, reason = "what is needed of the helpers here is little")]
 mod common;
 
-use common::{net, raw};
+use common::raw;
 
 use std::{
     io::Write,
@@ -16,8 +16,7 @@ use std::{
 };
 
 use common::frames::{BINARY, PING, RawPeer};
-use common::{adopt, limit, tcp_pair};
-use net::until;
+use common::{events::waits, limit, plain, until};
 use peak_alloc::PeakAlloc;
 use tokio::io::AsyncWriteExt;
 use unstall::{
@@ -75,7 +74,7 @@ fn flood(
     frames: Vec<u8>,
     total: usize,
 ) -> std::thread::JoinHandle<(TcpStream, usize)> {
-    let mut tcp = raw.tcp.into_std().unwrap();
+    let mut tcp = raw.io.into_std().unwrap();
     tcp.set_nonblocking(false).unwrap();
     tcp.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     std::thread::spawn(move || {
@@ -210,7 +209,7 @@ fn flood_of_pings_to_a_peer_that_does_not_read_is_bounded() {
 async fn cost_of_kept(connection: &mut Connection, count: usize) -> usize {
     let mut kept = Vec::with_capacity(count / 1000);
     for index in 0..count {
-        match limit(60, connection.recv()).await.unwrap().unwrap() {
+        match limit(connection.recv()).await.unwrap().unwrap() {
             Incoming::Message(message) if index % 1000 == 999 => kept.push(message),
             Incoming::Message(_) => {}
             Incoming::Gap(gap) => panic!("{gap:?}"),
@@ -226,7 +225,7 @@ async fn cost_of_kept(connection: &mut Connection, count: usize) -> usize {
 async fn send_alternating(raw: &mut RawPeer, size: usize, count: usize) {
     let chunk = frames(size, 100);
     for _ in 0..count / 100 {
-        raw.tcp.write_all(&chunk).await.unwrap();
+        raw.io.write_all(&chunk).await.unwrap();
     }
 }
 
@@ -264,12 +263,7 @@ fn kept_message_costs_little_more_than_itself() {
 fn kept_message_of_an_adopted_stream_costs_little_more_than_itself() {
     for size in [64, 10 * KIB, 40 * KIB] {
         run(async {
-            let (client, server) = tcp_pair().await;
-            let mut connection = adopt(client, Role::Client, Options::default()).await;
-            let mut raw = RawPeer {
-                tcp: server,
-                is_client: false,
-            };
+            let (mut connection, mut raw) = raw::adopted(Role::Client, Options::default()).await;
             let (cost, ()) = tokio::join!(
                 cost_of_kept(&mut connection, 4_000),
                 send_alternating(&mut raw, size, 4_000)
@@ -309,11 +303,11 @@ fn memory_of_queues_is_given_back_when_idle() {
             let options = Options::default().overflow(policy.clone());
             let (mut connection, mut raw) = raw::client(options).await;
             raw.send(BINARY, b"first").await;
-            common::plain(connection.recv().await);
+            plain(connection.recv().await);
             let growth = Growth::start();
             let chunk = frames(64, 1000);
             for _ in 0..10 {
-                raw.tcp.write_all(&chunk).await.unwrap();
+                raw.io.write_all(&chunk).await.unwrap();
             }
             drop(chunk);
             until("all read", || {
@@ -323,7 +317,7 @@ fn memory_of_queues_is_given_back_when_idle() {
             assert!(growth.now() > MIB / 2, "{policy:?}");
             let mut left = 10_000;
             while left > 0 {
-                left -= match limit(60, connection.recv()).await.unwrap().unwrap() {
+                left -= match limit(connection.recv()).await.unwrap().unwrap() {
                     Incoming::Message(_) => 1,
                     Incoming::Gap(Gap::Conflated { messages, .. }) => messages,
                     Incoming::Gap(gap) => panic!("{gap:?}"),
@@ -331,7 +325,7 @@ fn memory_of_queues_is_given_back_when_idle() {
             }
             // Once more around, and the receiver waits for what does not come.
             raw.send(BINARY, b"last").await;
-            common::plain(connection.recv().await);
+            plain(connection.recv().await);
             let idle = tokio::time::timeout(Duration::from_millis(50), connection.recv()).await;
             assert!(idle.is_err());
             let now = growth.now();
@@ -367,10 +361,7 @@ fn budget_bounds_fifty_connections_and_starves_none() {
             .collect();
         until("all held", || {
             writers.iter().all(|(connection, _)| {
-                connection
-                    .stats()
-                    .stalled_by()
-                    .any(|cause| cause == StallCause::ApplicationNotReading)
+                waits(&connection.stats(), StallCause::ApplicationNotReading)
             })
         })
         .await;
@@ -385,7 +376,7 @@ fn budget_bounds_fifty_connections_and_starves_none() {
         // Most never read again; for the others all goes on, one after the other.
         for (mut connection, writer) in writers.into_iter().skip(40) {
             for _ in 0..8_000 {
-                common::plain(limit(60, connection.recv()).await);
+                plain(limit(connection.recv()).await);
             }
             writer.await.unwrap();
         }
@@ -419,6 +410,6 @@ fn budget_used_up_by_others_does_not_stop_a_sender() {
                 connection.send(payload).await.unwrap();
             }
         };
-        limit(60, async { tokio::join!(reads, sends) }).await;
+        limit(async { tokio::join!(reads, sends) }).await;
     });
 }

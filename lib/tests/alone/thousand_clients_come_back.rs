@@ -9,8 +9,9 @@
 
 use crate::common::{
     frames::{listen, read_head, switching},
-    limit,
+    limit, until,
 };
+use crate::{alone, descriptors};
 use futures_util::{StreamExt, stream};
 use std::{
     sync::{Arc, Mutex},
@@ -52,19 +53,14 @@ async fn serve(mut tcp: TcpStream, mut state: watch::Receiver<State>) {
 
 /// How many clients fit under the limit of file descriptors: each takes two here.
 fn clients() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let soft = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
     // Where nothing is known, what the strictest system allows.
-    let descriptors = soft.unwrap_or(256);
+    let descriptors = descriptors().unwrap_or(256);
     (descriptors.saturating_sub(100) / 2).min(1000)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_per_second_stay_under_the_bound_when_a_server_comes_back() {
-    let _alone = crate::alone().await;
+    let _alone = alone().await;
     let count = clients();
     assert!(
         count >= 50,
@@ -89,7 +85,7 @@ async fn attempts_per_second_stay_under_the_bound_when_a_server_comes_back() {
     };
     // Not all at once: where the listener's queue overflows, its kernel resets connections.
     let connecting = stream::iter((0..count).map(connect)).buffer_unordered(100);
-    let clients: Vec<_> = limit(60, connecting.collect()).await;
+    let clients: Vec<_> = limit(connecting.collect()).await;
 
     attempts.lock().unwrap().clear();
     state.send_replace(State::Down);
@@ -99,12 +95,10 @@ async fn attempts_per_second_stay_under_the_bound_when_a_server_comes_back() {
     tokio::time::sleep(MAX + MAX / 2).await;
     state.send_replace(State::Up);
     let back = Instant::now();
-    let everyone_is_back = async {
-        while clients.iter().any(|client| client.stats().connections < 2) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    limit(60, everyone_is_back).await;
+    until("everyone is back", || {
+        clients.iter().all(|client| client.stats().connections > 1)
+    })
+    .await;
     let took = back.elapsed();
 
     let attempts = std::mem::take(&mut *attempts.lock().unwrap());
