@@ -19,9 +19,11 @@ use crate::{alone, descriptors};
 use unstall::{Client, Connection, Server};
 
 const SESSIONS: usize = 5_000;
-/// What an idle session may cost the server: the read window of 32 KiB, the encoding block of
-/// 64 KiB, and half as much for everything else.
-const PER_SESSION: u64 = 144 << 10;
+/// What a session may cost the server while it is idle, and at its peak, when all of them come back
+/// at once. Measured: 16 and 24 KiB of a thousand, less of more. A session that kept its read window
+/// or its block of encoded messages would be over it.
+const IDLE: u64 = 28 << 10;
+const PEAK: u64 = 44 << 10;
 
 #[test]
 #[ignore = "the other process of the test below"]
@@ -106,5 +108,6 @@ async fn all_of_them_resume_after_a_cut_and_memory_stays_within_its_limit() {
         (peak / count as u64) >> 10,
     );
     assert_eq!(resumed, count);
-    assert!(peak <= PER_SESSION * count as u64, "{peak}");
+    assert!(idle <= IDLE * count as u64, "{idle}");
+    assert!(peak <= PEAK * count as u64, "{peak}");
 }

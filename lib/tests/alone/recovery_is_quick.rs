@@ -15,7 +15,7 @@ use crate::common::{
 use tokio::time::Instant;
 use unstall::{Client, Incoming, Server};
 
-const CUTS: usize = 41;
+const CUTS: usize = 21;
 const TARGET: Duration = Duration::from_millis(15);
 
 /// The median and the 99th percentile of the recovery times of one run, sorted.

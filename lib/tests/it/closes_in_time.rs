@@ -27,10 +27,10 @@ fn options() -> Options {
 }
 
 /// Over TCP, both engines: the library's own as a client, and an adopted stream on the server's side.
-async fn over_tcp(adopted: bool) -> (Connection, RawPeer) {
+async fn over_tcp(adopted: bool, options: Options) -> (Connection, RawPeer) {
     match adopted {
-        true => raw::adopted(Role::Server, options()).await,
-        false => raw::client(options()).await,
+        true => raw::adopted(Role::Server, options).await,
+        false => raw::client(options).await,
     }
 }
 
@@ -223,7 +223,8 @@ async fn close_is_clean_though_the_peer_leaves_its_connection_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_is_clean_though_the_peer_leaves_its_tcp_connection_open() {
     for adopted in [false, true] {
-        let (connection, raw) = over_tcp(adopted).await;
+        let options = Options::default().close_timeout(Duration::from_secs(20));
+        let (connection, raw) = over_tcp(adopted, options).await;
         assert!(leaves_its_stream_open(connection, raw).await < Duration::from_secs(15));
     }
 }
@@ -231,7 +232,7 @@ async fn close_is_clean_though_the_peer_leaves_its_tcp_connection_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peer_that_half_closes_without_a_close_frame_is_an_error() {
     for adopted in [false, true] {
-        let (mut connection, mut raw) = over_tcp(adopted).await;
+        let (mut connection, mut raw) = over_tcp(adopted, options()).await;
         raw.say(frame(TEXT, "last")).await;
         raw.io.shutdown().await.unwrap();
         assert_eq!(plain(connection.recv().await), Message::from("last"));
@@ -251,7 +252,7 @@ async fn peer_that_half_closes_without_a_close_frame_is_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peer_that_half_closes_after_its_close_frame_gets_the_answer() {
     for adopted in [false, true] {
-        let (mut connection, mut raw) = over_tcp(adopted).await;
+        let (mut connection, mut raw) = over_tcp(adopted, options()).await;
         raw.say(close(1000, "bye")).await;
         raw.io.shutdown().await.unwrap();
         assert!(matches!(limit(connection.recv()).await, Ok(None)));
@@ -263,7 +264,7 @@ async fn peer_that_half_closes_after_its_close_frame_gets_the_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peer_that_resets_is_an_error_of_the_socket() {
     for adopted in [false, true] {
-        let (mut connection, raw) = over_tcp(adopted).await;
+        let (mut connection, raw) = over_tcp(adopted, options()).await;
         raw.io.set_zero_linger().unwrap();
         drop(raw);
         let end = limit(connection.recv()).await;

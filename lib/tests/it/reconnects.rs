@@ -438,7 +438,7 @@ async fn refusals_that_no_retry_can_mend_stop_at_once_with_status_and_body() {
         limit(async {
             let (listener, address) = listen().await;
             let (mut connection, server) = connect(client(address), &listener).await;
-            connection.send("queued").await.ok();
+            connection.send("queued").await.unwrap();
             drop(server);
             let answer = format!("HTTP/1.1 {status} No\r\ncontent-length: 9\r\n\r\nnot here.");
             refuse(&listener, &answer).await;
@@ -571,6 +571,11 @@ async fn lazy_connection_accepts_before_there_is_a_server() {
     assert!(Client::new("ftp://nowhere").connect_lazy().is_err());
 }
 
+/// A close that waited for its timeout would not be in time.
+fn patient() -> Options {
+    Options::default().close_timeout(Duration::from_secs(30))
+}
+
 /// In each state of being away, `close` returns in time with what was not sent.
 async fn closes_while_away(connection: Connection, queued: usize) {
     for index in 0..queued {
@@ -596,7 +601,7 @@ async fn closes_while_away(connection: Connection, queued: usize) {
 #[tokio::test]
 async fn close_during_the_backoff_returns_at_once_with_the_unsent() {
     limit(async {
-        let (connection, _events) = away(Options::default()).await;
+        let (connection, _events) = away(patient()).await;
         closes_while_away(connection, 3).await;
     })
     .await;
@@ -606,7 +611,8 @@ async fn close_during_the_backoff_returns_at_once_with_the_unsent() {
 async fn close_during_the_dial_returns_at_once_with_the_unsent() {
     limit(async {
         let (listener, address) = listen().await;
-        let connection = client(address).connect_lazy().unwrap();
+        let client = client(address).options(patient());
+        let connection = client.connect_lazy().unwrap();
         // Never answers the request.
         let _silent = listener.accept().await.unwrap();
         closes_while_away(connection, 3).await;

@@ -81,7 +81,8 @@ async fn a_peer_that_does_not_close_and_a_handler_that_does_not_end_are_cut_at_t
         start.elapsed()
     );
     assert_eq!(server.stats().open, 0);
-    let _ = stubborn.read_to_end(&mut Vec::new()).await;
+    // The close frame, and the end.
+    to_end(&mut stubborn).await;
     serve.await.unwrap();
     drop(polite);
 }

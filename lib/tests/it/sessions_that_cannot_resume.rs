@@ -436,6 +436,7 @@ async fn rejecting(rejection: Rejection) -> (SocketAddr, mpsc::UnboundedReceiver
     let (attempts, seen) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
+            // The test, and the client, may be gone.
             let _ = attempts.send(Instant::now());
             let mut ws = foreign(tcp, true).await.unwrap();
             let _hello = ws.next().await;

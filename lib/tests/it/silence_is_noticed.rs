@@ -26,6 +26,8 @@ use unstall::{
 
 const PING_INTERVAL: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_millis(600);
+/// What a loaded machine adds.
+const SLACK: Duration = Duration::from_secs(5);
 
 fn options() -> Options {
     Options::default()
@@ -91,6 +93,7 @@ async fn black_hole(writer: Connection, mut reader: Connection, proxy: Proxy) {
         // The last bytes were received up to a moment before the hole opened.
         let noticed = opened.elapsed();
         assert!(noticed >= SILENCE / 2, "{noticed:?}: too soon");
+        assert!(noticed < SILENCE + SLACK, "{noticed:?}: too late");
         assert!(
             stalled(&mut events, StallCause::SocketFull).await < SILENCE,
             "reported later than the silence time"
