@@ -3,6 +3,7 @@
 //! `cargo test -p unstall --test it never_stalls` runs one of them. Those that need a process of
 //! their own are the other files beside this directory.
 
+mod architecture;
 mod axum_upgrade;
 mod both_write_before_they_read;
 mod cancellation;
