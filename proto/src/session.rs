@@ -9,7 +9,7 @@ use crate::credit::{ReceiveCredit, SendCredit};
 use crate::error::{HandleError, ProtocolError, SendError};
 use crate::event::{EndReason, Event, Events, Incoming};
 use crate::inbox::{Bounds, Inbox};
-use crate::limits::{Acknowledge, Config, MIN_MAX_MESSAGE, message_cost, millis};
+use crate::limits::{Acknowledge, Config, MAX_GO_AWAY, MIN_MAX_MESSAGE, message_cost, millis};
 use crate::message::{Kind, Payload};
 use crate::number::{Generation, Offset, Position, Seq};
 use crate::outbox::Outbox;
@@ -288,7 +288,7 @@ impl Session {
                 within_millis,
                 reason,
             } if self.side == Side::Client => {
-                let within = Duration::from_millis(within_millis);
+                let within = Duration::from_millis(within_millis).min(MAX_GO_AWAY);
                 self.events.push(Event::GoAway { within, reason });
             }
             Packet::GoAway { .. } => return Err(ProtocolError::Unexpected("GOAWAY from a client")),

@@ -38,9 +38,6 @@ impl End {
     }
 
     fn run_application(&mut self, now: Time) {
-        while let Some(event) = self.session.poll_event() {
-            self.events.push(event);
-        }
         while self.takes {
             match self.session.recv() {
                 Some(Incoming::Messages(batch)) => {
@@ -53,6 +50,9 @@ impl End {
                 None => break,
             }
         }
+        while let Some(event) = self.session.poll_event() {
+            self.events.push(event);
+        }
     }
 
     pub fn ended(&self) -> Option<&unstall_proto::EndReason> {
@@ -61,6 +61,14 @@ impl End {
             _ => None,
         })
     }
+}
+
+/// The messages, all of them text.
+pub fn texts(received: &[(Kind, Vec<u8>)]) -> Vec<&str> {
+    received
+        .iter()
+        .map(|(_, bytes)| std::str::from_utf8(bytes).unwrap())
+        .collect()
 }
 
 /// A connection: packets on their way in both directions.
@@ -105,6 +113,16 @@ impl World {
             rejections: Vec::new(),
             errors: Vec::new(),
         }
+    }
+
+    /// A world whose session is open.
+    pub fn opened(client: Config, server: Config) -> World {
+        let mut world = World::new(1, client, server);
+        world.connect();
+        world.run_for(100);
+        assert!(world.client.events.contains(&Event::Opened));
+        assert!(world.server().events.contains(&Event::Opened));
+        world
     }
 
     pub fn server(&mut self) -> &mut End {
