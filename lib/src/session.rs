@@ -321,7 +321,7 @@ impl Link {
         }
         self.settle_deliveries(shared);
         let stats = self.session.stats();
-        self.held.set(stats.unacknowledged + stats.untaken);
+        self.held.set(stats.send_memory + stats.receive_memory);
     }
 
     /// When the session must be looked at though nothing happened.

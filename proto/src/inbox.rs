@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::credit::{Progress, ReceiveCredit};
 use crate::error::ProtocolError;
+use crate::kept::Kept;
 use crate::limits::record_cost;
 use crate::message::{Batch, Kind};
 use crate::number::{Position, Seq};
@@ -24,6 +25,8 @@ pub(crate) struct Inbox {
     handed: Position,
     /// The end of what the application has taken. Invariant: taken ≤ handed ≤ received.
     taken: Position,
+    /// What the messages take in memory that were received whole and not taken.
+    kept: Kept,
     duplicates: u64,
     /// The length of the latest message of several records: what the next may need.
     expected: usize,
@@ -110,6 +113,13 @@ impl Inbox {
     /// How many records came twice.
     pub(crate) fn duplicates(&self) -> u64 {
         self.duplicates
+    }
+
+    /// What everything received and not taken takes in memory, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let partial = self.partial.as_ref();
+        let partial = partial.map_or(0, |partial| partial.payload.capacity());
+        self.kept.memory() + partial as u64
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -203,6 +213,7 @@ impl Inbox {
                 true => records.clone(),
                 false => Bytes::copy_from_slice(&records[from..at]),
             };
+            self.kept.add(end.seq, run.len());
             let batch = Batch::records(run, self.received, end);
             queue::push(&mut self.batches, batch);
             self.received = end;
@@ -253,7 +264,9 @@ impl Inbox {
             self.partial = Some(partial);
         } else {
             self.expected = partial.payload.len();
-            self.batches.push_back(partial.finish(end)?);
+            let batch = partial.finish(end)?;
+            self.kept.add(end.seq, self.expected);
+            queue::push(&mut self.batches, batch);
         }
         Ok(at + record.size())
     }
@@ -261,6 +274,7 @@ impl Inbox {
     /// Hands over the next batch.
     pub(crate) fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
+        queue::trim(&mut self.batches);
         self.handed = batch.end();
         Some(batch)
     }
@@ -269,6 +283,7 @@ impl Inbox {
     pub(crate) fn take_up_to(&mut self, position: Position) {
         let position = position.min(self.handed);
         self.taken = self.taken.max(position);
+        self.kept.take_up_to(self.taken.seq);
     }
 
     /// Whether a message is incomplete.

@@ -73,6 +73,18 @@ pub(crate) const BLOCK: usize = MAX_PACKET;
 /// Blocks kept to be used again: those of one message of 1 MiB.
 pub(crate) const SPARE_BLOCKS: usize = 16;
 
+/// Places that an empty queue may keep. A session at rest keeps what its queues once grew to; this
+/// bounds it.
+pub(crate) const SPARE_PLACES: usize = 1024;
+
+/// The memory that a received packet takes besides its bytes: its places in two queues, and the
+/// handle that its slices share.
+pub(crate) const RECEIVED_PACKET_MEMORY: u64 = 160;
+
+/// The memory that a packet kept for replay takes besides its bytes: its place in the queue. Its
+/// bytes share the handle of a block with others.
+pub(crate) const SENT_PACKET_MEMORY: u64 = 112;
+
 /// A time as a packet carries it.
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).map_or(MAX_MILLIS, |millis| millis.min(MAX_MILLIS))

@@ -527,8 +527,10 @@ impl Session {
         Stats {
             counters: self.counters,
             duplicates: self.inbox.duplicates(),
-            unacknowledged: self.outbox.cost(),
-            untaken: progress.received.since(progress.taken),
+            send_memory: self.outbox.memory(),
+            receive_memory: self.inbox.memory(),
+            unacknowledged_cost: self.outbox.cost(),
+            untaken_cost: progress.received.since(progress.taken),
             window: self.receive_credit.window(),
             credit: self.send_credit.limit().since(self.outbox.sent_end()),
             granted: self.receive_credit.granted().since(progress.received),

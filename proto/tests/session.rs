@@ -139,9 +139,9 @@ fn a_receiver_that_does_not_take_is_never_sent_more_than_its_window() {
     world.run_for(1_000);
     let stats = world.server().session.stats();
     assert!(
-        stats.untaken <= MIN_WINDOW && stats.untaken > MIN_WINDOW / 2,
+        stats.untaken_cost <= MIN_WINDOW && stats.untaken_cost > MIN_WINDOW / 2,
         "{}",
-        stats.untaken
+        stats.untaken_cost
     );
     // Control does not wait: a ping is answered although data is held back.
     world.client.session.ping();

@@ -18,12 +18,12 @@ impl World {
         let end = &self.ends[who];
         let stats = end.session.stats();
         assert!(
-            stats.unacknowledged <= end.limits.replay,
+            stats.unacknowledged_cost <= end.limits.replay,
             "{who}: the replay passes its limit of {}: {stats:?}",
             end.limits.replay
         );
         assert!(
-            stats.untaken <= end.limits.untaken,
+            stats.untaken_cost <= end.limits.untaken,
             "{who}: what was received passes the limit of {}: {stats:?}",
             end.limits.untaken
         );

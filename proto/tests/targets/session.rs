@@ -322,8 +322,10 @@ impl Run<'_> {
 
     fn check(&mut self) {
         let stats = self.session.stats();
-        assert!(stats.unacknowledged <= REPLAY, "{stats:?}");
+        assert!(stats.unacknowledged_cost <= REPLAY, "{stats:?}");
         assert!(stats.window <= MAX_WINDOW, "{stats:?}");
+        let memory = stats.send_memory + stats.receive_memory;
+        assert!(memory <= MOST_HELD, "{stats:?}");
         let granted = self.session.granted();
         assert!(granted >= self.granted, "credit was taken back");
         self.granted = granted;
