@@ -279,11 +279,18 @@ impl Inbox {
         Some(batch)
     }
 
-    /// The application has come as far as `position`; what it never got cannot be meant.
-    pub(crate) fn take_up_to(&mut self, position: Position) {
-        let position = position.min(self.handed);
-        self.taken = self.taken.max(position);
-        self.kept.take_up_to(self.taken.seq);
+    /// The application has come as far as `position`. `false`, and nothing changes, when that is
+    /// no position of what was handed over.
+    pub(crate) fn take_up_to(&mut self, position: Position) -> bool {
+        if !self.handed.can_follow(position) {
+            return false;
+        }
+        if !position.can_follow(self.taken) {
+            return self.taken.can_follow(position);
+        }
+        self.taken = position;
+        self.kept.take_up_to(position.seq);
+        true
     }
 
     /// Whether a message is incomplete.
@@ -459,17 +466,29 @@ mod tests {
     #[test]
     fn only_what_was_handed_over_can_be_taken() {
         let mut inbox = Inbox::default();
-        accept(&mut inbox, 1, &[(Text, false, b"a")]).unwrap();
-        let far = Position {
-            seq: Seq::new(9),
-            offset: crate::Offset::new(999),
-        };
-        inbox.take_up_to(far);
-        assert_eq!(inbox.taken(), Position::START);
-        inbox.pop().unwrap();
-        inbox.take_up_to(far);
-        assert_eq!(inbox.taken().seq, Seq::new(1));
-        inbox.take_up_to(Position::START);
-        assert_eq!(inbox.taken().seq, Seq::new(1));
+        accept(
+            &mut inbox,
+            1,
+            &[(Text, false, b"a"), (Text, false, b"b"), (Text, false, b"")],
+        )
+        .unwrap();
+        let end = inbox.received;
+        assert!(!inbox.take_up_to(end), "not handed over");
+        let mut batch = inbox.pop().unwrap();
+        batch.next_ref().unwrap();
+        let first = batch.position();
+        assert!(inbox.take_up_to(first));
+        assert_eq!(inbox.taken(), first);
+        assert!(inbox.take_up_to(end) && inbox.take_up_to(first));
+        assert_eq!(inbox.taken(), end, "what was taken stays taken");
+        // Of other sessions: one that is ahead, and those whose messages are longer or shorter.
+        for (seq, offset) in [(4, 260), (2, 194), (2, 140), (3, 260), (0, 64)] {
+            let other = Position {
+                seq: Seq::new(seq),
+                offset: crate::Offset::new(offset),
+            };
+            assert!(!inbox.take_up_to(other), "{other:?}");
+            assert_eq!(inbox.taken(), end);
+        }
     }
 }

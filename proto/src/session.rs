@@ -352,16 +352,19 @@ impl Session {
 
     /// The application has taken all messages up to `position`. This renews the peer's credit
     /// and, unless the application acknowledges by hand, acknowledges them. Cumulative: report
-    /// once for many. A position from before is of no effect, and one beyond what was handed over
-    /// counts as all of that.
+    /// once for many. A position before the last one reported has no effect.
+    ///
+    /// `false`, and nothing changes, when no message that [`recv`](Session::recv) has handed over
+    /// ends there. A position of another session is found out mostly, not always.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit) if
     /// [`wants_transmit`](Session::wants_transmit), and [`poll_timeout`](Session::poll_timeout).
-    pub fn taken(&mut self, now: Time, position: Position) {
-        self.take_up_to(position);
+    pub fn taken(&mut self, now: Time, position: Position) -> bool {
+        let valid = self.take_up_to(position);
         if self.config.acknowledge == Acknowledge::WhenTaken {
             self.acknowledge_taken(now, self.inbox.taken());
         }
+        valid
     }
 
     /// Does not hold the acknowledgement back any longer. `true`: one is owed, and
@@ -372,17 +375,22 @@ impl Session {
     }
 
     /// The application has processed all messages up to `position`, and so has taken them.
-    /// Needed only with [`Acknowledge::ByHand`].
+    /// Needed only with [`Acknowledge::ByHand`]. The rest is as with [`taken`](Session::taken).
     ///
-    /// After calling this: the same as after [`taken`](Session::taken).
-    pub fn acknowledge(&mut self, now: Time, position: Position) {
-        self.take_up_to(position);
-        self.acknowledge_taken(now, position.min(self.inbox.taken()));
+    /// Nothing is kept for messages that were taken and not processed. The peer keeps them, up to
+    /// its own replay limit.
+    pub fn acknowledge(&mut self, now: Time, position: Position) -> bool {
+        let valid = self.take_up_to(position);
+        if valid {
+            self.acknowledge_taken(now, position);
+        }
+        valid
     }
 
-    fn take_up_to(&mut self, position: Position) {
-        self.inbox.take_up_to(position);
+    fn take_up_to(&mut self, position: Position) -> bool {
+        let valid = self.inbox.take_up_to(position);
         self.receive_credit.grow_if_starved(self.inbox.progress());
+        valid
     }
 
     fn acknowledge_taken(&mut self, now: Time, position: Position) {

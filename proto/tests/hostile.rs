@@ -48,7 +48,7 @@ fn corpus() -> Vec<Bytes> {
         }
         for end in [&mut client, &mut server] {
             while let Some(Incoming::Messages(batch)) = end.recv() {
-                end.taken(NOW, batch.end());
+                assert!(end.taken(NOW, batch.end()));
             }
         }
     }
@@ -112,7 +112,7 @@ fn no_mangled_packet_panics_or_passes_a_limit() {
                             "seed {seed}"
                         );
                     }
-                    session.taken(NOW, end);
+                    assert!(session.taken(NOW, end));
                 }
             }
             while session.poll_transmit(NOW, generation).is_some() {}

@@ -112,7 +112,7 @@ fn a_message_in_records_of_one_byte_counts_for_what_it_takes() {
         memory >= peer.sent && memory < peer.sent + 4_096,
         "{memory}"
     );
-    session.taken(NOW, batch.end());
+    assert!(session.taken(NOW, batch.end()));
     assert_eq!(session.stats().receive_memory, 0);
 }
 
@@ -144,7 +144,7 @@ fn what_is_received_counts_for_what_it_takes() {
         // The batches that the test keeps are places in the application's queue.
         let places = (batches.len() * size_of_val(&batches[0])) as u64;
         assert_told(stats.receive_memory, held + places, &what);
-        session.taken(NOW, batches.last().unwrap().end());
+        assert!(session.taken(NOW, batches.last().unwrap().end()));
         assert_eq!(session.stats().receive_memory, 0, "{what}");
     }
 }
@@ -202,7 +202,7 @@ fn taken_but_unprocessed_messages_cost_nothing() {
         peer.send(session, generation);
         while let Some(Incoming::Messages(batch)) = session.recv() {
             end = batch.end();
-            session.taken(NOW, end);
+            assert!(session.taken(NOW, end));
         }
         peer.sent
     };
@@ -219,7 +219,7 @@ fn taken_but_unprocessed_messages_cost_nothing() {
         packets.last()
     };
     assert_eq!(acknowledged(&mut session), None, "nothing was processed");
-    session.acknowledge(NOW, end);
+    assert!(session.acknowledge(NOW, end));
     assert_eq!(acknowledged(&mut session), Some(4_000_000));
 }
 
@@ -238,7 +238,7 @@ fn a_session_at_rest_gives_back_what_a_burst_took() {
         while let Some(Incoming::Messages(batch)) = session.recv() {
             end = batch.end();
         }
-        session.taken(NOW, end);
+        assert!(session.taken(NOW, end));
         let ack = Packet::Ack(Seq::new(16_000)).to_bytes();
         session.handle_packet(NOW, generation, ack).unwrap();
     });

@@ -215,11 +215,8 @@ fn acknowledging_by_hand_means_processed() {
     assert_eq!(world.server().received.len(), 2);
     assert_eq!(world.client.session.acknowledged(), Seq::ZERO);
     let now = world.now;
-    let first = unstall_proto::Position {
-        seq: Seq::new(1),
-        offset: unstall_proto::Offset::new(65),
-    };
-    world.server().session.acknowledge(now, first);
+    let first = world.server().ends[0];
+    assert!(world.server().session.acknowledge(now, first));
     world.run_for(1_000);
     assert_eq!(world.client.session.acknowledged(), Seq::new(1));
 }

@@ -126,7 +126,7 @@ impl Subject {
                     let end = batch.end();
                     let fits = |length: usize| length as u64 <= MIN_MAX_MESSAGE;
                     assert!(batch.into_iter().all(|m| fits(m.payload.len())));
-                    self.session.taken(self.now, end);
+                    assert!(self.session.taken(self.now, end));
                 }
             }
             Act::Transmit => {
@@ -211,7 +211,7 @@ proptest! {
             }
             if takes {
                 while let Some(Incoming::Messages(batch)) = session.recv() {
-                    session.taken(NOW, batch.end());
+                    assert!(session.taken(NOW, batch.end()));
                 }
                 while session.poll_transmit(NOW, generation).is_some() {}
                 prop_assert!(session.granted().get() - end > MIN_WINDOW / 2);

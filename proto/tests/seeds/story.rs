@@ -124,7 +124,7 @@ impl World {
             1 => self.ends[who].session.handle_timeout(self.now),
             2 => {
                 let taken = self.ends[who].application.taken;
-                self.ends[who].session.taken(self.now, taken);
+                assert!(self.ends[who].session.taken(self.now, taken));
             }
             _ => {
                 let window = Duration::from_millis(50);

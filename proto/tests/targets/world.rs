@@ -366,11 +366,11 @@ impl Pair {
             }
             Action::Take(_) => {
                 end.taken = end.held;
-                end.session.taken(now, end.held);
+                assert!(end.session.taken(now, end.held));
             }
             Action::Acknowledge(_) => {
                 end.taken = end.held;
-                end.session.acknowledge(now, end.held);
+                assert!(end.session.acknowledge(now, end.held));
             }
             Action::Close(_, within) => {
                 end.closing = true;
@@ -594,7 +594,7 @@ impl Pair {
         // What is acknowledged was taken by the other application, and no more.
         let pairs = [(&self.client, server), (server, &self.client)];
         for (sender, receiver) in pairs {
-            if sender.session.acknowledged() > receiver.taken.seq {
+            if sender.session.acknowledged() > receiver.taken.seq() {
                 return Err("a message was acknowledged that was not taken".into());
             }
         }

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use unstall_proto::{
     Acknowledge, CloseFrame, Config, EndReason, Epoch, Event, Fate, Generation, HandleError, Hello,
-    Incoming, Kind, Offset, Payload, Position, Rejection, SendError, Seq, Session, SessionId, Side,
-    Time, Token,
+    Incoming, Kind, Payload, Position, Rejection, SendError, Session, SessionId, Side, Time, Token,
 };
 
 use crate::packets::error_name;
@@ -33,6 +32,8 @@ struct Runner {
     tokens: u8,
     /// The client has a connection that the server has not heard of.
     greeting: bool,
+    /// How far each application has taken.
+    taken: [Position; 2],
 }
 
 fn config(options: &Value) -> Config {
@@ -67,6 +68,7 @@ impl Runner {
             epoch: 7,
             tokens: 0xa0,
             greeting: false,
+            taken: [Position::START; 2],
         }
     }
 
@@ -173,13 +175,10 @@ impl Runner {
             }
             "abort" => self.session(side(&step["side"])).abort(reason),
             "ping" => self.session(side(&step["side"])).ping(),
-            // The end of all: what was taken counts.
             "acknowledge" => {
-                let end = Position {
-                    seq: Seq::new(u64::MAX),
-                    offset: Offset::new(u64::MAX),
-                };
-                self.session(side(&step["side"])).acknowledge(now, end);
+                let side = side(&step["side"]);
+                let end = self.taken[side as usize];
+                assert!(self.session(side).acknowledge(now, end));
             }
             "go_away" => self.session(Side::Server).go_away(within, reason),
             "restart" => {
@@ -215,12 +214,14 @@ impl Runner {
 
     fn take(&mut self, side: Side) -> Vec<(&'static str, Value)> {
         let now = self.now;
+        let mut taken = self.taken[side as usize];
         let session = self.session(side);
         let (mut messages, mut end) = (Vec::new(), None);
         while let Some(incoming) = session.recv() {
             match incoming {
                 Incoming::Messages(batch) => {
-                    session.taken(now, batch.end());
+                    taken = batch.end();
+                    assert!(session.taken(now, taken));
                     messages.extend(batch.map(|m| payload_value(m.kind, &m.payload)));
                 }
                 Incoming::Closed(_) => end = Some(json!("closed")),
@@ -230,6 +231,7 @@ impl Runner {
                 other => panic!("{other:?}"),
             }
         }
+        self.taken[side as usize] = taken;
         let mut results = vec![("messages", Value::Array(messages))];
         results.extend(end.map(|end| ("end", end)));
         results

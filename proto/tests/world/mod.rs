@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use unstall_proto::{
-    Config, Epoch, Event, Generation, HandleError, Hello, Incoming, Kind, Rejection, Session,
-    SessionId, Side, Time,
+    Config, Epoch, Event, Generation, HandleError, Hello, Incoming, Kind, Position, Rejection,
+    Session, SessionId, Side, Time,
 };
 
 pub use random::Random;
@@ -20,6 +20,8 @@ pub use random::Random;
 pub struct End {
     pub session: Session,
     pub received: Vec<(Kind, Vec<u8>)>,
+    /// Where each received message ends.
+    pub ends: Vec<Position>,
     pub events: Vec<Event>,
     pub last: Option<Incoming>,
     /// The application takes messages.
@@ -31,6 +33,7 @@ impl End {
         End {
             session,
             received: Vec::new(),
+            ends: Vec::new(),
             events: Vec::new(),
             last: None,
             takes: true,
@@ -42,9 +45,11 @@ impl End {
             match self.session.recv() {
                 Some(Incoming::Messages(batch)) => {
                     let end = batch.end();
-                    self.received
-                        .extend(batch.map(|m| (m.kind, m.payload.to_vec())));
-                    self.session.taken(now, end);
+                    for message in batch {
+                        self.ends.push(message.end);
+                        self.received.push((message.kind, message.payload.to_vec()));
+                    }
+                    assert!(self.session.taken(now, end));
                 }
                 Some(end) => self.last = Some(end),
                 None => break,
