@@ -151,11 +151,15 @@ class Session:
 
     # Packets that arrive.
 
+    def ignores(self):
+        """Whether nothing that comes matters any more, readable or not."""
+        return self.state == "over" or self.end_received
+
     def handle(self, now, packet):
         """A decoded packet on the current connection. Raises `Refused`; a rejection has its
         name."""
         kind = packet["kind"]
-        if self.state == "over" or isinstance(kind, int):
+        if isinstance(kind, int):
             return
         if self.link == "hello sent" and kind == "REJECT":
             raise self.rejected(now, packet["reason"])

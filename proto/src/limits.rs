@@ -44,6 +44,12 @@ pub const MAX_MAX_MESSAGE: u64 = 1 << 30;
 /// (RFC 6455, section 5.5).
 pub const MAX_REASON: usize = 123;
 
+/// The WebSocket close code of a connection that has done its work (RFC 6455, section 7.4.1).
+pub(crate) const CLOSE_NORMAL: u16 = 1000;
+
+/// The WebSocket close code of a connection whose peer broke the protocol.
+pub(crate) const CLOSE_PROTOCOL_ERROR: u16 = 1002;
+
 /// The longest wait before another attempt that a server's REJECT can cause: one day.
 ///
 /// An operator may mean a day; a year is a mistake, or malice.

@@ -71,14 +71,16 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Decodes a client's first packet, for a server that then looks the session up.
+    /// Decodes a client's first packet, for a server that then looks the session up. A packet is a
+    /// WebSocket binary message: close a connection whose first message is text.
     ///
     /// After calling this: if the session is there, [`Session::resume`](crate::Session::resume)
     /// it; otherwise [`Session::server`](crate::Session::server) opens it. Either may give a
     /// [`Rejection`]: send it, and close the connection.
     ///
     /// # Errors
-    /// [`ProtocolError::Malformed`], or [`ProtocolError::Unexpected`] for any other packet.
+    /// [`ProtocolError::Malformed`], or [`ProtocolError::Unexpected`] for any other packet. There is
+    /// no session to be told yet: close the connection with the code 1002.
     pub fn from_packet(packet: Bytes) -> Result<Hello, ProtocolError> {
         match Packet::decode(packet)? {
             Packet::Hello(hello) => Ok(hello),

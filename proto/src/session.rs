@@ -9,7 +9,10 @@ use crate::credit::{ReceiveCredit, SendCredit};
 use crate::error::{HandleError, ProtocolError, SendError};
 use crate::event::{EndReason, Event, Events, Incoming};
 use crate::inbox::{Bounds, Inbox};
-use crate::limits::{Acknowledge, Config, MAX_GO_AWAY, MIN_MAX_MESSAGE, message_cost, millis};
+use crate::limits::{
+    Acknowledge, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Config, MAX_GO_AWAY, MIN_MAX_MESSAGE,
+    message_cost, millis,
+};
 use crate::message::{Kind, Payload};
 use crate::number::{Generation, Offset, Position, Seq};
 use crate::outbox::Outbox;
@@ -223,14 +226,37 @@ impl Session {
         generation: Generation,
         packet: Bytes,
     ) -> Result<(), HandleError> {
+        self.handle(now, generation, || Packet::decode(packet))
+    }
+
+    /// A WebSocket text message came on the connection `generation`. Packets are binary messages, so
+    /// the peer broke the protocol: the session ends as after a packet that cannot be read.
+    ///
+    /// After calling this: the same as after [`handle_packet`](Session::handle_packet).
+    ///
+    /// # Errors
+    /// [`ProtocolError::Malformed`], unless the session has ended already; or
+    /// [`HandleError::Superseded`].
+    pub fn handle_text(&mut self, now: Time, generation: Generation) -> Result<(), HandleError> {
+        let error = ProtocolError::Malformed("a text message");
+        self.handle(now, generation, || Err(error))
+    }
+
+    fn handle(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        packet: impl FnOnce() -> Result<Packet, ProtocolError>,
+    ) -> Result<(), HandleError> {
         if !self.link.is_current(generation) {
             return Err(HandleError::Superseded);
         }
-        if self.state.is_ended() {
+        // Nothing that a peer says after the end matters, well-formed or not.
+        if self.state.is_ended() || self.state.peer_has_ended() {
             return Ok(());
         }
         self.counters.packets_received += 1;
-        let result = match Packet::decode(packet) {
+        let result = match packet() {
             Ok(packet) => self.dispatch(now, packet),
             Err(error) => Err(error.into()),
         };
@@ -258,9 +284,6 @@ impl Session {
     }
 
     fn handle_attached(&mut self, now: Time, packet: Packet) -> Result<(), ProtocolError> {
-        if self.state.peer_has_ended() {
-            return Ok(());
-        }
         match packet {
             Packet::Data { first, records } => self.handle_data(first, records)?,
             Packet::Ack(seq) => self.handle_ack(seq)?,
@@ -478,6 +501,20 @@ impl Session {
     /// Whether a connection carries the session and the resume exchange is done.
     pub fn is_attached(&self) -> bool {
         self.link.is_attached()
+    }
+
+    /// The WebSocket close code with which this side closes the session's connection
+    /// (RFC 6455, section 7.4.1): 1002 when the session ended because the peer broke the protocol,
+    /// 1000 otherwise. After an error of [`handle_packet`](Session::handle_packet), use
+    /// [`HandleError::close_code`], which knows of errors that do not end the session as well.
+    pub fn close_code(&self) -> u16 {
+        match &self.state {
+            State::Ended {
+                reason: EndReason::Protocol(_),
+                ..
+            } => CLOSE_PROTOCOL_ERROR,
+            _ => CLOSE_NORMAL,
+        }
     }
 
     /// The last record that was accepted for sending.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use unstall_proto::limits::{MAX_GO_AWAY, MAX_RETRY_AFTER, MIN_MAX_MESSAGE, MIN_WINDOW};
 use unstall_proto::{
-    CloseFrame, Config, EndReason, Event, Generation, HandleError, Hello, Incoming, Offset, Packet,
-    ProtocolError, Rejection, Seq, Session, SessionId, Time, Token, Welcome,
+    CloseFrame, Config, EndReason, ErrorCode, Event, Generation, HandleError, Hello, Incoming,
+    Offset, Packet, ProtocolError, Rejection, Seq, Session, SessionId, Time, Token, Welcome,
 };
 use world::Random;
 
@@ -321,5 +321,105 @@ fn the_largest_numbers_that_a_peer_can_name_overflow_nothing() {
     server.detach(NOW, last);
     let at = server.poll_timeout().expect("it expires");
     server.handle_timeout(at);
+    assert!(server.is_over());
+}
+
+/// Once a text message in a session closed the connection only: the session lived on, and the peer
+/// was not told.
+#[test]
+fn a_text_message_ends_the_session_on_both_sides() {
+    for text_to_client in [true, false] {
+        let (client, on_client, server, on_server, _) = opened();
+        let ((mut broken, on_broken), (mut peer, on_peer)) = match text_to_client {
+            true => ((client, on_client), (server, on_server)),
+            false => ((server, on_server), (client, on_client)),
+        };
+        broken.send("mine").unwrap();
+        assert_eq!(broken.close_code(), 1000);
+        let malformed = ProtocolError::Malformed("a text message");
+        let error = broken.handle_text(NOW, on_broken).unwrap_err();
+        assert_eq!(error, HandleError::Protocol(malformed.clone()));
+        assert!(!error.is_resumable());
+        assert_eq!((error.close_code(), broken.close_code()), (1002, 1002));
+        let ended = std::iter::from_fn(|| broken.poll_event()).last();
+        assert_eq!(ended, Some(Event::Ended(EndReason::Protocol(malformed))));
+        assert_eq!(broken.undelivered().count(), 1);
+
+        let abort = broken.poll_transmit(NOW, on_broken).expect("ABORT");
+        assert!(broken.is_over() && broken.poll_transmit(NOW, on_broken).is_none());
+        peer.handle_packet(NOW, on_peer, abort).unwrap();
+        match std::iter::from_fn(|| peer.poll_event()).last() {
+            Some(Event::Ended(EndReason::AbortedByPeer { code, .. })) => {
+                assert_eq!(code, ErrorCode::MALFORMED);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(peer.is_over());
+        assert_eq!(peer.close_code(), 1000, "the fault was the other side's");
+    }
+}
+
+#[test]
+fn a_text_message_before_welcome_is_not_answered() {
+    let mut client = Session::client(config(), SessionId([1; 16]), Token([2; 16]));
+    let on_client = client.attach(NOW).unwrap();
+    client.poll_transmit(NOW, on_client).unwrap();
+    assert!(client.handle_text(NOW, on_client).is_err());
+    assert!(client.is_over() && !client.wants_transmit());
+    assert_eq!(client.close_code(), 1002);
+}
+
+#[test]
+fn a_text_message_on_an_older_connection_ends_nothing() {
+    let (mut client, on_client, ..) = opened();
+    client.detach(NOW, on_client);
+    assert!(client.attach(NOW).is_some());
+    let refused = client.handle_text(NOW, on_client);
+    assert_eq!(refused, Err(HandleError::Superseded));
+    assert!(!client.is_over() && client.wants_transmit());
+}
+
+#[test]
+fn only_a_peer_that_broke_the_protocol_is_closed_as_one_that_did() {
+    let gap = Packet::Data {
+        first: Seq::new(2),
+        records: Bytes::from_static(&[0]),
+    };
+    let (_, _, mut server, on_server, _) = opened();
+    let error = server.handle_packet(NOW, on_server, gap.to_bytes());
+    let error = error.unwrap_err();
+    assert!(error.is_resumable());
+    assert_eq!((error.close_code(), server.close_code()), (1002, 1000));
+
+    assert_eq!(HandleError::Superseded.close_code(), 1000);
+    assert_eq!(HandleError::Rejected(Rejection::Expired).close_code(), 1000);
+
+    let (_, _, mut server, ..) = opened();
+    server.abort("enough");
+    assert_eq!(server.close_code(), 1000);
+}
+
+/// Once a packet that could not be read still broke a session that had ended well: END had come
+/// before it, and ABORT was sent to a peer that was done.
+#[test]
+fn what_comes_after_the_end_cannot_break_it_even_when_it_cannot_be_read() {
+    let (_, _, mut server, on_server, _) = opened();
+    let close = Packet::Close {
+        last: Seq::ZERO,
+        within_millis: 5_000,
+        frame: CloseFrame::new(1000, "bye"),
+    };
+    for packet in [
+        close.to_bytes(),
+        Packet::End.to_bytes(),
+        Bytes::new(),
+        Bytes::from_static(&[5]),
+    ] {
+        server.handle_packet(NOW, on_server, packet).unwrap();
+    }
+    server.handle_text(NOW, on_server).unwrap();
+    let packets = std::iter::from_fn(|| server.poll_transmit(NOW, on_server));
+    let packets: Vec<_> = packets.map(|it| Packet::decode(it).unwrap()).collect();
+    assert_eq!(packets, [close, Packet::End]);
     assert!(server.is_over());
 }

@@ -107,6 +107,14 @@ impl Runner {
                 let packets = self.packets_of(side(&step["from"]));
                 result("packets", packets.iter().map(|p| packet_value(p)).collect());
             }
+            "inject" if step["text"].is_string() => {
+                let to = side(&step["to"]);
+                let generation = self.generation(to);
+                let refused = self.session(to).handle_text(now, generation);
+                if let Err(error) = self.handled(to, refused) {
+                    result("error", error);
+                }
+            }
             "inject" => {
                 let to = side(&step["to"]);
                 let mut packet = unhex(step["hex"].as_str().expect("hex"));
@@ -280,11 +288,20 @@ impl Runner {
             self.greet(packet);
             return Ok(());
         }
-        let generation = match to {
+        let generation = self.generation(to);
+        let result = self.session(to).handle_packet(now, generation, packet);
+        self.handled(to, result)
+    }
+
+    /// The connection of that side.
+    fn generation(&self, side: Side) -> Generation {
+        match side {
             Side::Client => self.on_client,
             Side::Server => self.on_server.unwrap_or(Generation::ZERO),
-        };
-        let result = self.session(to).handle_packet(now, generation, packet);
+        }
+    }
+
+    fn handled(&mut self, to: Side, result: Result<(), HandleError>) -> Result<(), Value> {
         result.map_err(|error| {
             // A farewell is sent before the connection is lost.
             if self.session(to).is_over() || error.is_resumable() {
@@ -449,7 +466,7 @@ fn arguments(step: &Value) -> Map<String, Value> {
 fn every_session_of_the_vectors_goes_as_written() {
     let vectors = read("sessions.json");
     let sessions = vectors.as_array().expect("a list");
-    assert!(sessions.len() >= 56);
+    assert!(sessions.len() >= 58);
     let mut replayed = Vec::new();
     for session in sessions {
         let mut runner = Runner::new(session);
