@@ -156,7 +156,7 @@ impl Session {
         }
         self.settle_deliveries(shared);
         let stats = self.protocol.stats();
-        self.held.set(stats.unacknowledged + stats.untaken);
+        self.held.set(stats.send_memory + stats.receive_memory);
     }
 
     /// When the session must be looked at though nothing happened.
