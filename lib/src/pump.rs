@@ -131,7 +131,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         let mut again = self.read(cx, now)?;
         again |= self.write(cx, now)?;
         if self.closing.is_open() && self.traffic.is_over(&self.shared) {
-            let (code, reason) = self.closing.begin(now);
+            let failed = self.traffic.failed_with();
+            let (code, reason) = self.closing.begin(failed, now);
             self.ws.close(code, reason)?;
             again = true;
         }

@@ -72,13 +72,15 @@ impl Closing {
         drains
     }
 
-    /// This side sends its close frame: code and reason.
-    pub(super) fn begin(&mut self, now: Instant) -> (CloseCode, &str) {
+    /// This side sends its close frame: code and reason. `failed`: because the peer broke the
+    /// protocol.
+    pub(super) fn begin(&mut self, failed: Option<CloseCode>, now: Instant) -> (CloseCode, &str) {
         self.phase = Phase::Closing;
         self.end_by(later(now, self.timeout));
-        match &self.request {
-            Some(request) => (request.code, &request.reason),
-            None => (CloseCode::NORMAL, ""),
+        match (failed, &self.request) {
+            (Some(code), _) => (code, ""),
+            (None, Some(request)) => (request.code, &request.reason),
+            (None, None) => (CloseCode::NORMAL, ""),
         }
     }
 

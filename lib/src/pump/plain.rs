@@ -8,6 +8,7 @@ use tokio::{
 use super::{Traffic, TurnContext, Until, reading::Reading, writing::Writing};
 use crate::{
     handles::{CloseRequest, Shared},
+    reports::CloseCode,
     ws::{Failure, Payload, WebSocket},
 };
 
@@ -86,6 +87,10 @@ impl Traffic for Plain<'_> {
 
     fn is_over(&self, shared: &Shared) -> bool {
         self.closing && self.is_idle(shared)
+    }
+
+    fn failed_with(&self) -> Option<CloseCode> {
+        None
     }
 
     fn wake_at(&self) -> Option<Instant> {

@@ -10,7 +10,7 @@ use tokio::{
 use super::Reading;
 use crate::{
     handles::{CloseRequest, Shared},
-    reports::Report,
+    reports::{CloseCode, Report},
     ws::{Failure, Payload, WebSocket},
 };
 
@@ -81,6 +81,9 @@ pub(crate) trait Traffic {
 
     /// Whether all is said, so that the WebSocket is to be closed.
     fn is_over(&self, shared: &Shared) -> bool;
+
+    /// With which code to close when all is said because the peer broke the protocol.
+    fn failed_with(&self) -> Option<CloseCode>;
 
     /// When a turn is due though nothing happened.
     fn wake_at(&self) -> Option<Instant>;

@@ -11,7 +11,7 @@ use crate::{
     defaults::{READ_TURN_BYTES, WRITE_BATCH_BYTES},
     handles::{CloseRequest, Shared},
     pump::{Reading, Traffic, TurnContext},
-    reports::ConnectionError,
+    reports::{CloseCode, ConnectionError},
     settings::Options,
     ws::{
         Failure, Payload, Side, WebSocket,
@@ -28,18 +28,19 @@ pub(crate) struct Packets<'s> {
 impl Packets<'_> {
     fn handle(&mut self, text: bool, packet: Payload<'_>, now: Instant) -> Result<(), Failure> {
         let broken = |why: String| Failure::Broken(ConnectionError::Protocol(why));
-        if text {
-            return Err(broken(
-                "a text message where a session's packet was due".into(),
-            ));
-        }
         let session = &mut *self.session;
         let time = session.time(now);
         let Some(generation) = session.carrier.generation() else {
             return Err(broken("a packet on a connection that was replaced".into()));
         };
-        let packet = packet.into_bytes();
-        match session.protocol.handle_packet(time, generation, packet) {
+        let handled = match text {
+            true => session.protocol.handle_text(time, generation),
+            false => {
+                let packet = packet.into_bytes();
+                session.protocol.handle_packet(time, generation, packet)
+            }
+        };
+        match handled {
             Ok(()) => Ok(()),
             // The farewell goes out first, and then the session is over.
             Err(HandleError::Protocol(error)) if !error.is_resumable() => Ok(()),
@@ -133,6 +134,11 @@ impl Traffic for Packets<'_> {
 
     fn is_over(&self, _: &Shared) -> bool {
         self.session.is_over()
+    }
+
+    fn failed_with(&self) -> Option<CloseCode> {
+        let code = CloseCode::received(self.session.protocol.close_code());
+        Some(code).filter(|code| *code != CloseCode::NORMAL)
     }
 
     fn wake_at(&self) -> Option<Instant> {
