@@ -116,12 +116,20 @@ pub(crate) const RECEIVE_YIELD_EVERY: u32 = 128;
 /// Events kept for a slow listener; older ones are counted as missed.
 pub const EVENT_BACKLOG: usize = 256;
 
-/// Of each connection this much in each direction is free of the budget of the process, so that no
-/// connection can starve another to a standstill.
+/// The first bytes of each queue and each read buffer are never refused by a budget, so that no
+/// connection can starve another to a standstill. They count all the same.
 pub const BUDGET_FLOOR_BYTES: usize = 64 << 10;
 
-/// The budget of the process is drawn in steps of this size.
-pub(crate) const BUDGET_STEP_BYTES: usize = 64 << 10;
+/// A budget is drawn in steps, so that steady traffic draws nothing. A step is at most a
+/// quarter of what is held: never more than that is drawn in vain. The smallest is a page, because ten thousand
+/// connections with one short message each must stay cheap. The largest is a read of a streaming
+/// connection: at that size the cost of a draw no longer shows.
+pub(crate) const BUDGET_SMALLEST_STEP_BYTES: usize = 4 << 10;
+pub(crate) const BUDGET_LARGEST_STEP_BYTES: usize = 64 << 10;
+
+/// So much more than a step stays drawn while traffic goes on. A queue that fills and empties then
+/// draws every second time at most. An idle connection gives it back.
+pub(crate) const BUDGET_SLACK_BYTES: usize = 64 << 10;
 
 /// A connection that had proved itself is made again at once if it lasted this long, without a
 /// wait: nothing says yet that the server is in trouble. So a client whose connections are cut again

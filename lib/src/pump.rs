@@ -28,6 +28,7 @@ use crate::{
     handles::{CloseRequest, Shared},
     messages::CloseReport,
     reports::{Close, CloseCode, ConnectionError, Counters, Event, StallCause},
+    settings::Evictable,
     time::later,
     ws::{Failure, WebSocket},
 };
@@ -156,6 +157,8 @@ impl Ended {
 
 pub(crate) struct Pump<S, T> {
     ws: WebSocket<S>,
+    /// Dropped after the WebSocket, which gives its bytes back first.
+    evictable: Evictable,
     shared: Arc<Shared>,
     traffic: T,
     flushing: Flushing,
@@ -172,7 +175,8 @@ pub(crate) struct Pump<S, T> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
-    pub(crate) fn new(ws: WebSocket<S>, shared: Arc<Shared>, traffic: T) -> Self {
+    pub(crate) fn new(mut ws: WebSocket<S>, shared: Arc<Shared>, traffic: T) -> Self {
+        ws.charge(&shared.account);
         let mut counters = shared.meter.counters();
         counters.connections += 1;
         shared.meter.publish(counters);
@@ -182,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         Pump {
             liveness: Liveness::new(&shared, Instant::now()),
             ws,
+            evictable: shared.account.evictable(),
             shared,
             traffic,
             flushing: Flushing::default(),
@@ -251,6 +256,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         if self.phase == Phase::Lingering {
             return Ok(false);
+        }
+        if let Poll::Ready(held) = self.evictable.poll_evicted(cx) {
+            return Err(Failure::Broken(ConnectionError::Evicted { held }));
         }
         self.look_for_close_request(cx);
         let mut again = self.read(cx, now)?;
@@ -370,6 +378,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     /// Decides how a failure ends the connection; `Ready`: at once.
     fn stop(&mut self, failure: Failure, now: Instant) -> Poll<()> {
         self.phase = Phase::Lingering;
+        // Nothing is read from it any more.
+        self.ws.discard_received();
         self.end_by(later(now, LINGER.min(self.shared.options.close_timeout)));
         match failure {
             // What a peer sends behind its close frame is nothing (RFC 6455 section 5.5.1), and so
@@ -464,6 +474,8 @@ fn close_code(why: &ConnectionError) -> Option<CloseCode> {
         ConnectionError::InvalidText => Some(CloseCode::INVALID_PAYLOAD),
         ConnectionError::MessageTooLarge { .. } => Some(CloseCode::MESSAGE_TOO_BIG),
         ConnectionError::InboxFull => Some(CloseCode::POLICY_VIOLATION),
+        // The want of memory is ours and passes: the peer may come back.
+        ConnectionError::Evicted { .. } => Some(CloseCode::TRY_AGAIN_LATER),
         _ => None,
     }
 }

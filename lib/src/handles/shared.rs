@@ -20,7 +20,7 @@ use crate::{
         outbox::Outbox,
     },
     reports::{CloseCode, ConnectionError, Event, EventLog, Events, Meter, Stats},
-    settings::Options,
+    settings::{Account, Options},
     time::later,
 };
 
@@ -59,6 +59,8 @@ struct Control {
 pub(crate) struct Shared {
     pub(crate) id: u64,
     pub(crate) options: Arc<Options>,
+    /// What is held for this connection, wherever it is.
+    pub(crate) account: Account,
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) events: Arc<EventLog>,
@@ -74,10 +76,12 @@ impl Shared {
     pub(crate) fn new(options: Options, identity: Identity) -> Arc<Shared> {
         let events = Arc::new(EventLog::default());
         let meter = Arc::new(Meter::new(events.clone(), options.stall_after));
+        let account = Account::new(options.budget.clone());
         Arc::new(Shared {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            inbox: Inbox::new(&options),
-            outbox: Outbox::new(&options),
+            inbox: Inbox::new(&options, &account),
+            outbox: Outbox::new(&options, &account),
+            account,
             options: Arc::new(options),
             events,
             meter,
@@ -96,8 +100,9 @@ impl Shared {
         };
         Arc::new(Shared {
             id: self.id,
-            inbox: Inbox::new(&options),
-            outbox: Outbox::new(&options),
+            inbox: Inbox::new(&options, &self.account),
+            outbox: Outbox::new(&options, &self.account),
+            account: self.account.clone(),
             options: Arc::new(options),
             events: self.events.clone(),
             meter: self.meter.clone(),

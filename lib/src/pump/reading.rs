@@ -1,15 +1,12 @@
 //! From the socket to the inbox. What was read and not yet handed over survives the connection.
 
 use std::{
-    future::Future,
-    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::futures::OwnedNotified,
     time::Instant,
 };
 
@@ -49,7 +46,6 @@ pub(crate) struct Reading {
     spill: Option<SpillFile>,
     fallback: SpillFallback,
     paused: bool,
-    budget: Option<Pin<Box<OwnedNotified>>>,
     report: OverflowReport,
 }
 
@@ -65,7 +61,6 @@ impl Reading {
             spill,
             fallback,
             paused: false,
-            budget: None,
             report: OverflowReport::default(),
         }
     }
@@ -184,24 +179,7 @@ impl Reading {
                 READ_TURN_BYTES
             };
         }
-        let room = shared.inbox.room(cx);
-        if room == 0 {
-            self.wait_for_budget(shared, cx)
-        } else {
-            self.budget = None
-        }
-        room
-    }
-
-    fn wait_for_budget(&mut self, shared: &Shared, cx: &mut Context<'_>) {
-        let Some(budget) = &shared.options.budget else {
-            return;
-        };
-        let freed = self.budget.get_or_insert_with(|| Box::pin(budget.freed()));
-        if freed.as_mut().poll(cx).is_ready() {
-            self.budget = None;
-            cx.waker().wake_by_ref();
-        }
+        shared.inbox.room(cx)
     }
 
     fn set_paused(&mut self, paused: bool, shared: &Shared, now: Instant) {
@@ -230,9 +208,6 @@ impl Reading {
             self.spill = Some(spill);
         } else if self.packing.is_some() {
             shared.inbox.push_while_room(&mut self.received, now);
-            if !self.received.is_empty() {
-                shared.inbox.wake_on_room(cx);
-            }
         } else if !self.received.is_empty() {
             let mut batch = unpacked(&mut self.received);
             let pushed = shared.inbox.push(&mut batch, now, cx);
@@ -243,7 +218,7 @@ impl Reading {
             }
         }
         if self.holds_any() {
-            self.wait_for_budget(shared, cx);
+            shared.inbox.wake_on_room(cx);
         }
         result
     }

@@ -17,7 +17,7 @@ use crate::{
         queue,
     },
     reports::{ConnectionError, QueueStats},
-    settings::{Options, Overflow, Share},
+    settings::{Account, Options, Overflow, Share},
 };
 use conflation::{Conflation, Key, key_cost};
 use marks::Marks;
@@ -73,7 +73,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new(options: &Options) -> Inbox {
+    pub(crate) fn new(options: &Options, account: &Account) -> Inbox {
         let conflation = match &options.overflow {
             Overflow::Conflate(_) => Some(Conflation::default()),
             _ => None,
@@ -86,7 +86,7 @@ impl Inbox {
                 bytes: 0,
                 high_water: 0,
                 oldest: None,
-                share: Share::of(options.budget.clone()),
+                share: account.lasting_share(),
                 conflation,
                 overflowed: 0,
                 discarded: 0,
@@ -134,7 +134,7 @@ impl Inbox {
                 }
             }
             if !batch.is_empty() {
-                state.pump = Some(cx.waker().clone());
+                state.wake_on_room(cx);
             }
             state.overflowed += pushed.overflowed;
             if state.queue.is_empty() {
@@ -227,13 +227,20 @@ impl Inbox {
         if matches!(self.overflow, Overflow::Conflate(_)) {
             return 1;
         }
-        state.pump = Some(cx.waker().clone());
+        state.wake_on_room(cx);
         0
     }
 
     /// Asks to be woken when there is room for what could not be pushed.
     pub(crate) fn wake_on_room(&self, cx: &Context<'_>) {
-        self.state.lock().unwrap().pump = Some(cx.waker().clone());
+        self.state.lock().unwrap().wake_on_room(cx);
+    }
+
+    /// Gives back memory that was kept for what comes next, and what is drawn of the budget for it.
+    pub(crate) fn shrink(&self) {
+        let mut state = self.state.lock().unwrap();
+        let used = state.used();
+        state.share.settle(used);
     }
 
     /// The end of the stream, after what is queued. Only the first end counts.
@@ -404,6 +411,14 @@ impl State {
         self.bytes + self.conflation.as_ref().map_or(0, |it| it.bytes)
     }
 
+    /// Wakes the pump when something is taken, and when the budget has what it last refused.
+    fn wake_on_room(&mut self, cx: &Context<'_>) {
+        self.pump = Some(cx.waker().clone());
+        if self.share.poll_refused(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
     fn discard(&mut self, items: &mut Items) {
         let messages = count_messages(items);
         self.discarded += messages;
@@ -417,7 +432,7 @@ impl State {
     fn make_room(&mut self, cost: usize, limit: usize) -> bool {
         let used = self.used() + cost;
         if self.bytes == 0 {
-            self.share.cover_one(used);
+            self.share.cover_anyway(used);
             return true;
         }
         used <= limit && self.share.cover(used)

@@ -6,6 +6,7 @@ mod tests;
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -23,7 +24,7 @@ use crate::{
     messages::{IntoMessage, Message, SendError, SendRefusal, TrySendError, kind},
     queues::queue,
     reports::{ConnectionError, FlushError, QueueStats},
-    settings::{Budget, Options, Share},
+    settings::{Account, Options, Share},
     time::later,
 };
 use entry::messages;
@@ -65,13 +66,14 @@ pub(crate) struct Outbox {
     /// One permit: whoever has to wait for room or for the budget waits his turn.
     turn: Semaphore,
     written: Notify,
-    budget: Option<Arc<Budget>>,
+    /// A budget bounds this queue and others.
+    bounded: bool,
     limit: usize,
     max_message: AtomicUsize,
 }
 
 impl Outbox {
-    pub(crate) fn new(options: &Options) -> Outbox {
+    pub(crate) fn new(options: &Options, account: &Account) -> Outbox {
         let limit = options.outbox_bytes.clamp(1, u32::MAX as usize);
         Outbox {
             state: Mutex::new(State {
@@ -81,7 +83,7 @@ impl Outbox {
                 high_water: 0,
                 oldest: None,
                 oldest_taken: None,
-                share: Share::of(options.budget.clone()),
+                share: account.lasting_share(),
                 accepted: 0,
                 waiting: 0,
                 taken: 0,
@@ -95,7 +97,7 @@ impl Outbox {
             }),
             turn: Semaphore::new(1),
             written: Notify::new(),
-            budget: options.budget.clone(),
+            bounded: options.budget.is_some(),
             limit,
             max_message: AtomicUsize::new(options.max_message_bytes),
         }
@@ -194,21 +196,22 @@ impl Outbox {
         let _turn = self.turn.acquire().await;
         loop {
             // Made before the look, so that nothing given back after it is missed.
-            let freed = self.budget.as_ref().map(|budget| budget.freed());
             let written = self.written.notified();
             match self.push(message, expires) {
                 Ok(()) => return Ok(()),
                 Err((back, SendRefusal::Full)) => message = back,
                 Err((message, reason)) => return Err(SendError { message, reason }),
             }
-            match freed {
-                None => written.await,
-                Some(freed) => tokio::select! {
-                    () = freed => {}
-                    () = written => {}
-                },
+            tokio::select! {
+                () = self.refused_by_budget() => {}
+                () = written => {}
             }
         }
+    }
+
+    /// Resolves when the budget has what it last refused.
+    async fn refused_by_budget(&self) {
+        poll_fn(|cx| self.state.lock().unwrap().share.poll_refused(cx)).await;
     }
 
     pub(crate) fn try_send(&self, message: Message) -> Result<(), TrySendError> {
@@ -341,15 +344,18 @@ impl Outbox {
     /// What the queue and its spare packets may take together when spare ones come: no more than
     /// the queue may by itself, or than what is free of the budget.
     fn spare_limit(&self) -> usize {
-        match self.budget {
-            Some(_) => self.limit.min(BUDGET_FLOOR_BYTES),
-            None => self.limit,
+        match self.bounded {
+            true => self.limit.min(BUDGET_FLOOR_BYTES),
+            false => self.limit,
         }
     }
 
     /// Gives back memory that was kept for what comes next.
     pub(crate) fn shrink(&self) {
-        self.state.lock().unwrap().spare = Vec::new();
+        let mut state = self.state.lock().unwrap();
+        state.spare = Vec::new();
+        let bytes = state.bytes;
+        state.share.settle(bytes);
     }
 
     /// Everything before this number counts as flushed.
@@ -418,9 +424,6 @@ impl Outbox {
         }
         self.turn.close();
         self.written.notify_waiters();
-        if let Some(budget) = &self.budget {
-            budget.wake();
-        }
     }
 
     /// Takes what was never begun, after the end.
@@ -428,7 +431,7 @@ impl Outbox {
         let mut state = self.state.lock().unwrap();
         let unsent = std::mem::take(&mut state.queue);
         (state.bytes, state.waiting) = (0, 0);
-        state.share.relax(0);
+        state.share.settle(0);
         messages(unsent)
     }
 
@@ -473,7 +476,7 @@ impl State {
     fn make_room(&mut self, payload: usize, limit: usize) -> bool {
         let bytes = self.bytes + payload + MESSAGE_OVERHEAD_BYTES;
         if self.bytes == 0 {
-            self.share.cover_one(bytes);
+            self.share.cover_anyway(bytes);
         } else if bytes > limit || !self.share.cover(bytes) {
             return false;
         }

@@ -1,8 +1,9 @@
 use super::*;
+use crate::settings::Budget;
 use std::{future::Future, pin::pin};
 
 fn outbox(bytes: usize) -> Outbox {
-    Outbox::new(&Options::default().outbox_bytes(bytes))
+    outbox_with(Options::default().outbox_bytes(bytes))
 }
 
 fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
@@ -32,7 +33,7 @@ fn spare_packets_take_no_more_than_the_queue_may_and_are_used_first() {
     let limited = Options::default().outbox_bytes(3 * PACKET_FILL);
     let budgeted = Options::default().budget(Budget::new(1 << 20));
     for (options, most) in [(limited, 3), (budgeted, 2)] {
-        let outbox = Outbox::new(&options);
+        let outbox = outbox_with(options);
         for _ in 0..2 {
             outbox.release(&Done::default(), spare());
             assert_eq!(outbox.state.lock().unwrap().spare.len(), most);
@@ -53,7 +54,7 @@ async fn waiting_senders_keep_their_order() {
         Options::default().outbox_bytes(1000),
         Options::default().budget(budget),
     ] {
-        let outbox = Outbox::new(&options);
+        let outbox = outbox_with(options);
         outbox.try_send(message(60_000)).ok();
         outbox.try_send(message(700)).ok();
         let filled = outbox.stats(Instant::now()).0.messages;
@@ -179,6 +180,10 @@ async fn used_up_budget_lets_an_empty_outbox_take_one_message() {
     assert!(poll(send.as_mut()).is_ready());
 }
 
-fn outbox_of(budget: &Arc<Budget>) -> Outbox {
-    Outbox::new(&Options::default().budget(budget.clone()))
+fn outbox_of(budget: &Budget) -> Outbox {
+    outbox_with(Options::default().budget(budget.clone()))
+}
+
+fn outbox_with(options: Options) -> Outbox {
+    Outbox::new(&options, &Account::new(options.budget.clone()))
 }
