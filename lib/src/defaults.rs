@@ -133,12 +133,20 @@ pub(crate) const RECEIVE_YIELD_EVERY: u32 = 128;
 /// Events kept for a slow listener; older ones are counted as missed.
 pub const EVENT_BACKLOG: usize = 256;
 
-/// Of each connection this much in each direction is free of the budget of the process, so that no
-/// connection can starve another to a standstill.
+/// The first bytes of each queue and each read buffer are never refused by a budget, so that no
+/// connection can starve another to a standstill. They count all the same.
 pub const BUDGET_FLOOR_BYTES: usize = 64 << 10;
 
-/// The budget of the process is drawn in steps of this size.
-pub(crate) const BUDGET_STEP_BYTES: usize = 64 << 10;
+/// A budget is drawn in steps, so that steady traffic draws nothing. A step is at most a
+/// quarter of what is held: never more than that is drawn in vain. The smallest is a page, because ten thousand
+/// connections with one short message each must stay cheap. The largest is a read of a streaming
+/// connection: at that size the cost of a draw no longer shows.
+pub(crate) const BUDGET_SMALLEST_STEP_BYTES: usize = 4 << 10;
+pub(crate) const BUDGET_LARGEST_STEP_BYTES: usize = 64 << 10;
+
+/// So much more than a step stays drawn while traffic goes on. A queue that fills and empties then
+/// draws every second time at most. An idle connection gives it back.
+pub(crate) const BUDGET_SLACK_BYTES: usize = 64 << 10;
 
 /// A connection that had proved itself is made again at once if it lasted this long, without a
 /// wait: nothing says yet that the server is in trouble. So a client whose connections are cut again
@@ -236,8 +244,6 @@ pub(crate) const SERVER_HEADERS: usize = 100;
 pub const SERVER_SESSIONS: usize = 20_000;
 /// Bytes that a server's sessions may keep in all, beyond which those without a connection go.
 pub const SERVER_SESSION_BYTES: usize = 1 << 30;
-/// What each session may keep for replay even when all together keep too much: every one goes on.
-pub(crate) const SESSION_FLOOR_BYTES: u64 = 64 << 10;
 /// Over how long a server that goes away spreads its clients: 10,000 clients make 1,000 a second.
 pub const GO_AWAY_SPREAD: Duration = Duration::from_secs(10);
 /// Bytes that all connections of a process may hold in their buffers together.

@@ -53,7 +53,8 @@ pub(crate) struct Pump<S, T> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
-    pub(crate) fn new(ws: WebSocket<S>, shared: Arc<Shared>, traffic: T) -> Self {
+    pub(crate) fn new(mut ws: WebSocket<S>, shared: Arc<Shared>, traffic: T) -> Self {
+        ws.charge(&shared.account);
         let mut report = Report::of(&shared.meter);
         report.counters.connections += 1;
         let now = Instant::now();
@@ -126,6 +127,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         if self.closing.phase == Phase::Lingering {
             return Ok(false);
+        }
+        if let Poll::Ready(failure) = self.traffic.poll_evicted(cx) {
+            return Err(failure);
         }
         self.look_for_close_request(cx);
         let mut again = self.read(cx, now)?;
@@ -277,6 +281,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     /// Decides how a failure ends the connection; `Ready`: at once.
     fn stop(&mut self, failure: Failure, now: Instant) -> Poll<()> {
         self.closing.linger(now);
+        // Nothing is read from it any more.
+        self.ws.discard_received();
         match failure {
             // What a peer sends behind its close frame is nothing (RFC 6455 section 5.5.1), and so
             // is how its stream ends.

@@ -6,7 +6,6 @@
 mod carrier;
 mod client;
 mod ending;
-mod held;
 mod kept;
 mod packets;
 mod receiving;
@@ -22,13 +21,13 @@ use crate::{
     handles::Shared,
     messages::SessionNumber,
     pump::{Alarm, Reading, TurnContext, Until},
-    reports::{Event, Report, StallCause},
+    reports::{ConnectionError, Event, Report, StallCause},
+    settings::{Account, Evictable, Share},
     time::later,
 };
 
 use carrier::Carrier;
 use ending::Ending;
-pub(crate) use held::Held;
 pub(crate) use kept::Kept;
 pub(crate) use packets::{Packets, over_packets};
 use receiving::Receiving;
@@ -44,11 +43,14 @@ pub(crate) struct Session {
     sending: Sending,
     receiving: Receiving,
     ending: Ending,
-    held: Held,
+    /// What it keeps in memory.
+    share: Share,
+    /// Dropped after the share, which gives its bytes back first.
+    evictable: Evictable,
 }
 
 impl Session {
-    pub(crate) fn new(protocol: proto::Session, origin: Instant, held: Held) -> Session {
+    pub(crate) fn new(protocol: proto::Session, origin: Instant, account: &Account) -> Session {
         Session {
             protocol,
             origin,
@@ -57,7 +59,8 @@ impl Session {
             sending: Sending::default(),
             receiving: Receiving::default(),
             ending: Ending::default(),
-            held,
+            share: account.share(),
+            evictable: account.evictable(),
         }
     }
 
@@ -156,7 +159,24 @@ impl Session {
         }
         self.settle_deliveries(shared);
         let stats = self.protocol.stats();
-        self.held.set(stats.send_memory + stats.receive_memory);
+        let held = stats.send_memory + stats.receive_memory;
+        self.hold(usize::try_from(held).unwrap_or(usize::MAX));
+    }
+
+    /// So many bytes are kept. They are there already: what can wait is accepting more.
+    fn hold(&mut self, bytes: usize) {
+        self.share.cover_anyway(bytes);
+        self.share.relax(bytes);
+        self.sending.kept = bytes;
+    }
+
+    /// Ends the session if it has to go, because it holds most of a budget that is used up.
+    fn end_if_evicted(&mut self, cx: &Context<'_>) {
+        if !self.is_over()
+            && let Poll::Ready(held) = self.evictable.poll_evicted(cx)
+        {
+            self.give_up(ConnectionError::Evicted { held });
+        }
     }
 
     /// When the session must be looked at though nothing happened.
@@ -197,6 +217,7 @@ impl Session {
     }
 
     fn turn_detached(&mut self, reading: &mut Reading, turn: &mut TurnContext<'_, '_>) {
+        self.end_if_evicted(turn.cx);
         self.exchange(reading, turn);
         if let Some(request) = turn.shared.poll_close_request(turn.cx) {
             self.request_close(&request);
@@ -231,12 +252,6 @@ impl Session {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.held.set(0);
     }
 }
 

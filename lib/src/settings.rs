@@ -1,8 +1,13 @@
 //! What can be set for a connection, and the budget that connections share.
 
+mod account;
 mod budget;
+mod eviction;
 mod options;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use account::{Account, Share};
 pub use budget::Budget;
-pub(crate) use budget::Share;
+pub(crate) use eviction::Evictable;
 pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};

@@ -41,7 +41,7 @@ use tokio_tungstenite::{
 use crate::{
     defaults::{CONTROL_BACKLOG_BYTES, CONTROL_FRAME_BYTES},
     reports::{Close, CloseCode, ConnectionError},
-    settings::Options,
+    settings::{Account, Options},
 };
 use bridge::{Bridge, Encoding};
 use incoming::{Front, Incoming};
@@ -225,6 +225,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             bytes_read: 0,
             bytes_written: 0,
             write_failure: None,
+        }
+    }
+
+    /// From now on what is read and not yielded counts in this account.
+    pub(crate) fn charge(&mut self, account: &Account) {
+        if let Engine::Own(own, _) = &mut self.engine {
+            own.incoming.charge(account.share());
+        }
+    }
+
+    /// Forgets what was read and not yielded, because nothing more will be read.
+    pub(crate) fn discard_received(&mut self) {
+        if let Engine::Own(own, _) = &mut self.engine {
+            own.incoming.discard();
         }
     }
 

@@ -386,7 +386,8 @@ fn budget_bounds_fifty_connections_and_starves_none() {
             })
         })
         .await;
-        assert!(budget.used() <= budget.limit());
+        // Floors count: each has that of its queue and of its read window.
+        assert!(budget.used() <= 8 * MIB + CONNECTIONS * 128 * KIB);
         let frames = CONNECTIONS * 100 * 1010;
         let each = 64 * KIB + BUFFERS;
         let peak = growth.peak() - frames;
@@ -412,7 +413,8 @@ fn budget_used_up_by_others_does_not_stop_a_sender() {
             .outbox_bytes(4 * MIB)
             .budget(budget.clone());
         let (stuck, _never_reads) = raw::client(options.clone()).await;
-        while budget.used() < budget.limit() {
+        // Queues leave the last quarter to messages of which only a part has arrived.
+        while budget.used() < budget.limit() * 3 / 4 {
             if stuck.try_send(vec![0; 32 * KIB]).is_err() {
                 tokio::task::yield_now().await;
             }

@@ -284,7 +284,7 @@ impl Dialer {
         reading: &mut Reading,
     ) -> Ended {
         let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
-        let mut pump = Pump::new(ws, shared.clone(), Plain::new(reading));
+        let mut pump = Pump::new(ws, shared.clone(), Plain::new(reading, &shared.account));
         let Some(hook) = &self.hook else {
             return pump.run().await;
         };

@@ -88,7 +88,7 @@ where
     T: Traffic,
 {
     shared.inbox.open_setup();
-    shared.outbox.open_setup(&shared.options);
+    shared.outbox.open_setup();
     pump.traffic().reading().open_setup();
     let set_up = tokio::select! {
         biased;

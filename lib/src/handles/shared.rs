@@ -20,7 +20,7 @@ use crate::{
         outbox::Outbox,
     },
     reports::{CloseCode, ConnectionError, Event, EventLog, Events, Meter, Report, Stats},
-    settings::Options,
+    settings::{Account, Options},
     time::later,
 };
 
@@ -71,6 +71,8 @@ struct Control {
 pub(crate) struct Shared {
     pub(crate) id: u64,
     pub(crate) options: Arc<Options>,
+    /// What is held for this connection, wherever it is.
+    pub(crate) account: Account,
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) events: Arc<EventLog>,
@@ -87,10 +89,12 @@ impl Shared {
         let events = Arc::new(EventLog::default());
         let meter = Arc::new(Meter::new(events.clone(), options.stall_after));
         let options = Arc::new(options);
+        let account = Account::new(options.budget.clone());
         Arc::new(Shared {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            inbox: Inbox::new(options.clone()),
-            outbox: Outbox::new(&options),
+            inbox: Inbox::new(options.clone(), &account),
+            outbox: Outbox::new(&options, &account),
+            account,
             options,
             events,
             meter,

@@ -146,6 +146,8 @@ pub(super) fn close_code(why: &ConnectionError) -> Option<CloseCode> {
         ConnectionError::InvalidText => Some(CloseCode::INVALID_PAYLOAD),
         ConnectionError::MessageTooLarge { .. } => Some(CloseCode::MESSAGE_TOO_BIG),
         ConnectionError::InboxFull => Some(CloseCode::POLICY_VIOLATION),
+        // The want of memory is ours and passes: the peer may come back.
+        ConnectionError::Evicted { .. } => Some(CloseCode::TRY_AGAIN_LATER),
         _ => None,
     }
 }

@@ -106,6 +106,7 @@ impl Liveness {
         self.ping_at = later(now, self.ping_interval);
         ws.shrink();
         turn.shared.outbox.shrink();
+        turn.shared.inbox.shrink();
         if !writable && !traffic.peer_always_reads() {
             return Ok(());
         }

@@ -1,5 +1,7 @@
 //! Messages as they are, for any WebSocket peer.
 
+use std::task::{Context, Poll};
+
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -8,7 +10,8 @@ use tokio::{
 use super::{Traffic, TurnContext, Until, reading::Reading, writing::Writing};
 use crate::{
     handles::{CloseRequest, Shared},
-    reports::CloseCode,
+    reports::{CloseCode, ConnectionError},
+    settings::{Account, Evictable},
     ws::{Failure, Payload, WebSocket},
 };
 
@@ -16,14 +19,16 @@ pub(crate) struct Plain<'r> {
     reading: &'r mut Reading,
     writing: Writing,
     closing: bool,
+    evictable: Evictable,
 }
 
 impl<'r> Plain<'r> {
-    pub(crate) fn new(reading: &'r mut Reading) -> Plain<'r> {
+    pub(crate) fn new(reading: &'r mut Reading, account: &Account) -> Plain<'r> {
         Plain {
             reading,
             writing: Writing::default(),
             closing: false,
+            evictable: account.evictable(),
         }
     }
 }
@@ -91,6 +96,11 @@ impl Traffic for Plain<'_> {
 
     fn failed_with(&self) -> Option<CloseCode> {
         None
+    }
+
+    fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let evicted = self.evictable.poll_evicted(cx);
+        evicted.map(|held| Failure::Broken(ConnectionError::Evicted { held }))
     }
 
     fn wake_at(&self) -> Option<Instant> {

@@ -1,12 +1,8 @@
 //! Received messages between the socket, or the session, and the inbox. They survive the connection.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::Poll;
 
-use tokio::{sync::futures::OwnedNotified, time::Instant};
+use tokio::time::Instant;
 
 use super::TurnContext;
 use crate::{
@@ -58,7 +54,6 @@ pub(crate) struct Reading {
     spill: Option<SpillFile>,
     fallback: SpillFallback,
     paused: bool,
-    budget: Option<Pin<Box<OwnedNotified>>>,
     overflow: OverflowReport,
 }
 
@@ -75,7 +70,6 @@ impl Reading {
             spill,
             fallback,
             paused: false,
-            budget: None,
             overflow: OverflowReport::default(),
         }
     }
@@ -171,24 +165,7 @@ impl Reading {
                 false => READ_TURN_BYTES,
             };
         }
-        let room = turn.shared.inbox.room(turn.cx);
-        if room == 0 {
-            self.wait_for_budget(turn.shared, turn.cx);
-        } else {
-            self.budget = None;
-        }
-        room
-    }
-
-    fn wait_for_budget(&mut self, shared: &Shared, cx: &mut Context<'_>) {
-        let Some(budget) = &shared.options.budget else {
-            return;
-        };
-        let freed = self.budget.get_or_insert_with(|| Box::pin(budget.freed()));
-        if freed.as_mut().poll(cx).is_ready() {
-            self.budget = None;
-            cx.waker().wake_by_ref();
-        }
+        turn.shared.inbox.room(turn.cx)
     }
 
     fn set_paused(&mut self, paused: bool, report: &mut Report) {
@@ -240,7 +217,6 @@ impl Reading {
         }
         if self.holds_any() {
             shared.inbox.wake_on_room(turn.cx);
-            self.wait_for_budget(shared, turn.cx);
         }
         result
     }

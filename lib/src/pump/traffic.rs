@@ -1,6 +1,6 @@
 //! What the pump asks of the messages that it moves: plain ones, or the packets of a session.
 
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -84,6 +84,9 @@ pub(crate) trait Traffic {
 
     /// With which code to close when all is said because the peer broke the protocol.
     fn failed_with(&self) -> Option<CloseCode>;
+
+    /// Ready when this connection has to go, because it holds most of a budget that is used up.
+    fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<Failure>;
 
     /// When a turn is due though nothing happened.
     fn wake_at(&self) -> Option<Instant>;

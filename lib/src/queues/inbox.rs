@@ -16,7 +16,7 @@ use crate::{
     messages::{Incoming, Message, Position},
     queues::items::{Item, Items, Packet, count_messages, total_cost},
     reports::{ConnectionError, QueueStats},
-    settings::{Options, Overflow},
+    settings::{Account, Options, Overflow},
     time::later,
 };
 use conflation::Conflation;
@@ -53,17 +53,18 @@ struct State {
 pub(crate) struct Inbox {
     state: Mutex<State>,
     options: Arc<Options>,
+    account: Account,
 }
 
 impl Inbox {
-    pub(crate) fn new(options: Arc<Options>) -> Inbox {
+    pub(crate) fn new(options: Arc<Options>, account: &Account) -> Inbox {
         let conflation = match &options.overflow {
             Overflow::Conflate(_) => Some(Conflation::default()),
             _ => None,
         };
         Inbox {
             state: Mutex::new(State {
-                main: Lane::new(&options),
+                main: Lane::new(account.lasting_share()),
                 setup: None,
                 conflation,
                 reader: Reader::Present,
@@ -73,6 +74,7 @@ impl Inbox {
                 pump: None,
             }),
             options,
+            account: account.clone(),
         }
     }
 
@@ -131,14 +133,21 @@ impl Inbox {
             return 1;
         }
         if room == 0 {
-            state.pump = Some(cx.waker().clone());
+            state.wake_on_room(cx);
         }
         room
     }
 
     /// Asks to be woken when there is room for what could not be pushed.
     pub(crate) fn wake_on_room(&self, cx: &Context<'_>) {
-        self.lock().pump = Some(cx.waker().clone());
+        self.lock().wake_on_room(cx);
+    }
+
+    /// Idle, it gives back what was drawn of the budget.
+    pub(crate) fn shrink(&self) {
+        let mut state = self.lock();
+        let keys = state.key_bytes();
+        state.main.settle(keys);
     }
 
     /// How far the application has taken the messages of the latest session, and when to look
@@ -247,7 +256,7 @@ impl Inbox {
 
     /// From now on what arrives goes to the `on_connect` hook.
     pub(crate) fn open_setup(&self) {
-        self.lock().setup = Some(Lane::new(&self.options));
+        self.lock().setup = Some(Lane::new(self.account.lasting_share()));
     }
 
     /// The next message for the hook. The error: the hook has returned, or the connection ended.
@@ -294,6 +303,15 @@ impl Inbox {
 }
 
 impl State {
+    /// Wakes the pump when something is taken, and when the budget has what it last refused.
+    fn wake_on_room(&mut self, cx: &Context<'_>) {
+        self.pump = Some(cx.waker().clone());
+        self.main.wake_on_budget(cx);
+        if let Some(setup) = &mut self.setup {
+            setup.wake_on_budget(cx);
+        }
+    }
+
     /// Drops what nobody will take. Without a receiver, and with a sender left, it counts as taken;
     /// what came in a session only after [`DISCARD_AFTER`].
     fn discard_unwanted(&mut self, items: &mut Items, now: Instant) {

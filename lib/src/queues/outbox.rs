@@ -8,6 +8,7 @@ mod taking;
 mod tests;
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
@@ -24,7 +25,7 @@ use crate::{
     defaults::PACKED_BYTES,
     messages::{Message, SendError, SendRefusal, TrySendError, kind},
     reports::{ConnectionError, FlushError, QueueStats},
-    settings::{Budget, Options},
+    settings::{Account, Options},
     time::later,
 };
 use entry::messages;
@@ -48,7 +49,9 @@ pub(crate) struct Outbox {
     /// One permit: senders that wait for room or for the budget wait in a line.
     line: Semaphore,
     written: Notify,
-    budget: Option<Arc<Budget>>,
+    account: Account,
+    /// A budget bounds this queue and others.
+    bounded: bool,
     limit: usize,
     /// What this side and the peer of the present connection take at most.
     max_message: AtomicUsize,
@@ -56,10 +59,10 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(options: &Options) -> Outbox {
+    pub(crate) fn new(options: &Options, account: &Account) -> Outbox {
         Outbox {
             state: Mutex::new(State {
-                main: Lane::new(options),
+                main: Lane::new(account.lasting_share()),
                 setup: None,
                 spare: Vec::new(),
                 senders: 0,
@@ -67,7 +70,8 @@ impl Outbox {
             }),
             line: Semaphore::new(1),
             written: Notify::new(),
-            budget: options.budget.clone(),
+            account: account.clone(),
+            bounded: options.budget.is_some(),
             limit: options.outbox_bytes.max(1),
             max_message: AtomicUsize::new(options.max_message_bytes),
             own_max_message: options.max_message_bytes,
@@ -145,21 +149,22 @@ impl Outbox {
         let _place = self.line.acquire().await;
         loop {
             // Made before the look, so that nothing given back after it is missed.
-            let freed = self.budget.as_ref().map(|budget| budget.freed());
             let written = self.written.notified();
             match self.push(message, expires) {
                 Ok(()) => return Ok(()),
                 Err((back, SendRefusal::Full)) => message = back,
                 Err((message, reason)) => return Err(SendError { message, reason }),
             }
-            match freed {
-                None => written.await,
-                Some(freed) => tokio::select! {
-                    () = freed => {}
-                    () = written => {}
-                },
+            tokio::select! {
+                () = self.refused_by_budget() => {}
+                () = written => {}
             }
         }
+    }
+
+    /// Resolves when the budget has what it last refused.
+    async fn refused_by_budget(&self) {
+        poll_fn(|cx| self.lock().main.poll_refused(cx)).await;
     }
 
     pub(crate) fn try_send(&self, message: Message) -> Result<(), TrySendError> {
@@ -239,8 +244,8 @@ impl Outbox {
 
     /// From now on only the `on_connect` hook sends: the rest waits until
     /// [`close_setup`](Self::close_setup).
-    pub(crate) fn open_setup(&self, options: &Options) {
-        self.lock().setup = Some(Lane::new(options));
+    pub(crate) fn open_setup(&self) {
+        self.lock().setup = Some(Lane::new(self.account.lasting_share()));
     }
 
     /// As [`send`](Self::send), for the hook.
@@ -308,9 +313,6 @@ impl Outbox {
         }
         self.line.close();
         self.written.notify_waiters();
-        if let Some(budget) = &self.budget {
-            budget.wake();
-        }
     }
 
     /// Why nothing is accepted any more.

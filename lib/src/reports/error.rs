@@ -118,6 +118,16 @@ pub enum ConnectionError {
     /// The inbox was full and [`Overflow::Disconnect`](crate::Overflow::Disconnect) is its policy.
     #[error("the application did not read and its inbox was full: disconnected by policy")]
     InboxFull,
+    /// A [`Budget`](crate::Budget) was used up, and of its connections this one held most bytes in
+    /// messages of which only a part had arrived. Its peer was told so with code 1013.
+    #[error(
+        "the memory budget was used up and this connection held most of it ({held} bytes), so it \
+         was ended; try again later, or raise the budget"
+    )]
+    Evicted {
+        /// What was held for this connection, in bytes.
+        held: usize,
+    },
     /// The `on_connect` hook failed.
     #[error("the on_connect hook failed: {0}")]
     Setup(String),

@@ -75,7 +75,7 @@ impl ServerLimits {
         self
     }
 
-    /// Bytes that the queues of all the server's connections may hold together; see
+    /// Bytes that may be held for all the server's connections together; see
     /// [`Budget`](crate::Budget). Without effect where the options bring a budget of their own,
     /// shared with other servers and clients of the process. Default 1 GiB.
     pub fn process_bytes(mut self, bytes: usize) -> ServerLimits {

@@ -3,10 +3,7 @@
 use std::{
     collections::HashMap,
     num::NonZeroU64,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -24,12 +21,12 @@ use super::{
     keeper::{Keeper, Newcomer},
 };
 use crate::{
-    defaults,
+    defaults::{self, BUDGET_FLOOR_BYTES},
     handles::{Connection, Identity, Shared, span},
     pump::Reading,
     reports::{CloseCode, ConnectionError},
-    session::{Held, Kept, Session, over_packets, random},
-    settings::Options,
+    session::{Kept, Session, over_packets, random},
+    settings::{Account, Budget, Options},
     ws::{
         Failure, Received, Side, WebSocket,
         transport::{Transport, Upgraded},
@@ -80,7 +77,6 @@ struct Entry {
     mailbox: mpsc::Sender<Box<Newcomer>>,
     principal: Option<Principal>,
     shared: Arc<Shared>,
-    held: Held,
     task: Option<AbortHandle>,
     /// Since when it has no connection.
     detached: Option<Instant>,
@@ -142,8 +138,8 @@ pub(crate) struct Registry {
     epoch: Epoch,
     limits: SessionLimits,
     origin: Instant,
-    /// The bytes of all sessions together.
-    held: Arc<AtomicU64>,
+    /// What sessions may hold together where the options bring no budget.
+    budget: Budget,
     entries: Mutex<Entries>,
 }
 
@@ -163,7 +159,7 @@ impl Registry {
             epoch: Epoch(epoch),
             limits,
             origin: Instant::now(),
-            held: Arc::default(),
+            budget: Budget::new(limits.bytes),
             entries: Mutex::default(),
         })
     }
@@ -240,9 +236,12 @@ impl Registry {
         let config = options.session_config();
         let (protocol, generation) =
             proto::Session::server(config, hello, self.epoch, Token(random()))?;
-        let shared = Shared::new(options.clone(), identity);
-        let held = Held::among(&self.held, self.limits.bytes as u64);
-        let mut session = Session::new(protocol, self.origin, held.clone());
+        let mut options = options.clone();
+        if options.budget.is_none() {
+            options = options.budget(self.budget.clone());
+        }
+        let shared = Shared::new(options, identity);
+        let mut session = Session::new(protocol, self.origin, &shared.account);
         session.attached(generation);
         let (mailbox, newcomers) = mpsc::channel(1);
         {
@@ -250,7 +249,7 @@ impl Registry {
             if entries.contains_key(&hello.id) {
                 return Err(None);
             }
-            if !self.make_room(&mut entries, 1) {
+            if !self.make_room(&mut entries, 1, &shared.account) {
                 let retry_after_millis = defaults::SERVER_RETRY_AFTER.as_millis() as u64;
                 return Err(Some(Rejection::Full { retry_after_millis }));
             }
@@ -258,7 +257,6 @@ impl Registry {
                 mailbox,
                 principal,
                 shared: shared.clone(),
-                held,
                 task: None,
                 detached: None,
             };
@@ -283,24 +281,30 @@ impl Registry {
         task
     }
 
-    /// Makes room for so many sessions more: ends those without a connection, the longest away
-    /// first. `false` if that is not enough.
-    fn make_room(&self, entries: &mut Entries, more: usize) -> bool {
-        let mut held = self.held.load(Ordering::Relaxed);
+    /// Makes room for so many sessions more, and for what `account` is to hold: ends sessions without
+    /// a connection. For want of places the longest away goes first, for want of memory the one that
+    /// holds most. `false` if that is not enough.
+    fn make_room(&self, entries: &mut Entries, more: usize, account: &Account) -> bool {
+        let mut excess = account.excess();
         loop {
             let full = entries.len() + more > self.limits.sessions;
-            if !full && held < self.limits.bytes as u64 {
+            if !full && excess == 0 {
                 return true;
             }
-            let longest = entries
-                .iter()
-                .filter_map(|(id, entry)| entry.detached.map(|since| (since, *id)))
-                .min_by_key(|(since, _)| *since);
+            let detached = entries.iter().filter_map(|(id, entry)| {
+                Some((entry.detached?, entry.shared.account.held(), *id))
+            });
+            let first = match full {
+                true => detached.min_by_key(|(since, ..)| *since),
+                false => detached
+                    .max_by_key(|(_, held, _)| *held)
+                    .filter(|(_, held, _)| *held > BUDGET_FLOOR_BYTES),
+            };
             // Its mailbox goes with the entry, which is how the session learns of it.
-            let Some(entry) = longest.and_then(|(_, id)| entries.remove(&id)) else {
+            let Some(entry) = first.and_then(|(.., id)| entries.remove(&id)) else {
                 return false;
             };
-            held = held.saturating_sub(entry.held.bytes());
+            excess = excess.saturating_sub(entry.shared.account.held());
         }
     }
 
@@ -322,7 +326,7 @@ impl Registry {
     ) {
         self.with_entry(id, shared, |entry| entry.detached = detached);
         if detached.is_some() {
-            self.make_room(&mut self.entries.lock().unwrap(), 0);
+            self.make_room(&mut self.entries.lock().unwrap(), 0, &shared.account);
         }
     }
 

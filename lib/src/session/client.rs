@@ -8,7 +8,7 @@ use unstall_proto::{
     limits::{MIN_WINDOW, RECORD_OVERHEAD},
 };
 
-use super::{Held, Session, random};
+use super::{Session, random};
 use crate::{
     handles::Shared,
     messages::{Gap, Incoming},
@@ -22,7 +22,7 @@ impl Session {
     pub(crate) fn client(shared: &Shared, renewed: bool) -> Session {
         let config = shared.options.session_config();
         let protocol = proto::Session::client(config, SessionId(random()), Token(random()));
-        let mut session = Session::new(protocol, Instant::now(), Held::default());
+        let mut session = Session::new(protocol, Instant::now(), &shared.account);
         session.ending.renew(renewed);
         session
     }

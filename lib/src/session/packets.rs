@@ -1,5 +1,7 @@
 //! A session's packets over a WebSocket: the pump's other traffic.
 
+use std::task::{Context, Poll};
+
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -139,6 +141,12 @@ impl Traffic for Packets<'_> {
     fn failed_with(&self) -> Option<CloseCode> {
         let code = CloseCode::received(self.session.protocol.close_code());
         Some(code).filter(|code| *code != CloseCode::NORMAL)
+    }
+
+    /// The peer is told by ABORT, and then the session is over.
+    fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        self.session.end_if_evicted(cx);
+        Poll::Pending
     }
 
     fn wake_at(&self) -> Option<Instant> {

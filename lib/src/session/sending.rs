@@ -6,7 +6,7 @@ use unstall_proto::{Fate, Kind, SendError, Seq};
 
 use super::Session;
 use crate::{
-    defaults::{REPLAY_BYTES, SESSION_FLOOR_BYTES, WRITE_TURN_BYTES},
+    defaults::{BUDGET_FLOOR_BYTES, REPLAY_BYTES, WRITE_TURN_BYTES},
     handles::{Sent, Shared},
     messages::{Message, Undelivered},
     pump::TurnContext,
@@ -24,7 +24,9 @@ pub(super) struct Sending {
     waiting: VecDeque<Entry>,
     /// Up to which number the messages of the outbox are complete at which record, for `flush`.
     flushes: VecDeque<(Seq, u64)>,
-    /// All sessions together keep too much for this one to accept more.
+    /// The bytes that the session keeps in memory.
+    pub(super) kept: usize,
+    /// The budget is used up: this session accepts no more until what it keeps is acknowledged.
     pub(super) held_back: bool,
     /// What the handles were last told.
     told: Sent,
@@ -45,7 +47,7 @@ impl Session {
         let shared = turn.shared;
         // A session that keeps much is woken by the acknowledgement of it.
         self.sending.held_back =
-            self.held.is_over_limit() && self.held.bytes() >= SESSION_FLOOR_BYTES;
+            self.sending.kept >= BUDGET_FLOOR_BYTES && shared.account.excess() > 0;
         // Attached, it takes what it can send soon: the rest waits in the outbox, where one limit
         // covers it. Detached, it fills the replay buffer.
         let bound = match self.protocol.is_attached() {

@@ -1,153 +1,177 @@
-//! One bound over the queues of many connections.
+//! A bound on the bytes that many connections hold.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    task::Waker,
 };
-use tokio::sync::{Notify, futures::OwnedNotified};
 
-use crate::defaults::{BUDGET_FLOOR_BYTES, BUDGET_STEP_BYTES};
+use super::eviction::Candidates;
 
-/// A bound in bytes shared by the queues of all connections that were given it, such as those of a
-/// server.
+/// A bound in bytes on what many connections hold together, such as all those of a server.
 ///
-/// Each queue's first 64 KiB are free, and an empty queue takes one message of any size, so that no
-/// connection can starve another to a standstill. All queues together hold at most the budget, that
-/// floor each, and what single messages are larger than it. A queue that finds the budget used up
-/// behaves as if it were full.
-#[derive(Debug)]
-pub struct Budget {
-    limit: usize,
-    used: AtomicUsize,
-    freed: Arc<Notify>,
-}
+/// Everything that is held for a connection's peer counts: received messages that wait for the
+/// application, sent messages that wait for the socket, messages of which only a part has arrived,
+/// read buffers, and what a session keeps to send again.
+///
+/// When the budget is used up, nothing is lost and no connection stands still:
+/// - A queue behaves as if it were full. Queues get three quarters of the budget. The last quarter
+///   is kept for messages of which only a part has arrived, because those cannot wait.
+/// - When even that is used up, the connection that holds most of such bytes is ended, one at a
+///   time, with [`ConnectionError::Evicted`](crate::ConnectionError::Evicted).
+/// - The first 64 KiB of each queue are never refused, and an empty queue takes one message of any
+///   size. Both count. So [`used`](Budget::used) can exceed the bound by that much per queue.
+///
+/// A budget can lie [`within`](Budget::within) another: what is drawn from it is drawn from both.
+/// A clone is another handle of the same budget.
+///
+/// ```
+/// use unstall::{Budget, Options};
+///
+/// let process = Budget::new(1 << 30);
+/// let tenant = Budget::within(&process, 64 << 20);
+/// let options = Options::default().budget(tenant.clone());
+/// assert_eq!((tenant.used(), process.used()), (0, 0));
+/// # let _ = options;
+/// ```
+#[derive(Clone)]
+pub struct Budget(pub(super) Arc<Level>);
 
 impl Budget {
     /// A budget of so many bytes.
-    pub fn new(bytes: usize) -> Arc<Budget> {
-        Arc::new(Budget {
-            limit: bytes,
-            used: AtomicUsize::new(0),
-            freed: Arc::default(),
-        })
+    pub fn new(bytes: usize) -> Budget {
+        Budget(Level::new(bytes, None))
+    }
+
+    /// A budget of so many bytes that are also drawn from `parent`, such as that of one address
+    /// within that of the process.
+    pub fn within(parent: &Budget, bytes: usize) -> Budget {
+        Budget(Level::new(bytes, Some(parent.0.clone())))
     }
 
     /// The bound in bytes.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.0.limit
     }
 
-    /// Bytes drawn from it now; over the bound only for single messages larger than the floor.
+    /// Bytes that are held now, rounded up by at most a quarter or 4 KiB for each queue.
     pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.0.used.load(SeqCst)
     }
 
-    /// Resolves when something was given back after this call.
-    pub(crate) fn freed(&self) -> OwnedNotified {
-        self.freed.clone().notified_owned()
+    /// This budget, and those that it lies within.
+    pub(super) fn levels(&self) -> impl Iterator<Item = &Arc<Level>> {
+        std::iter::successors(Some(&self.0), |level| level.parent.as_ref())
     }
 
-    /// Lets everyone who waits for it look again.
-    pub(crate) fn wake(&self) {
-        self.freed.notify_waiters();
+    /// Draws from every level or from none. Returns the level that is used up.
+    pub(super) fn draw(&self, bytes: usize, need: Need) -> Result<(), &Arc<Level>> {
+        for (height, level) in self.levels().enumerate() {
+            if !level.draw(bytes, need) {
+                self.levels()
+                    .take(height)
+                    .for_each(|lower| lower.give_back(bytes));
+                return Err(level);
+            }
+        }
+        Ok(())
     }
 
-    fn draw(&self, bytes: usize) -> bool {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
-            })
-            .is_ok()
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.levels().for_each(|level| level.give_back(bytes));
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("limit", &self.limit())
+            .field("used", &self.used())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much depends on a draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It can wait: it leaves the last quarter alone.
+    CanWait,
+    /// It cannot wait: it may use the budget up.
+    Urgent,
+    /// It is never refused.
+    Certain,
+}
+
+/// One budget of a chain.
+pub(super) struct Level {
+    limit: usize,
+    used: AtomicUsize,
+    parent: Option<Arc<Level>>,
+    /// Somebody waits for bytes. Set before the look that decides to wait, read after bytes came
+    /// back: one of both sides sees the other.
+    short: AtomicBool,
+    /// Who waits, each under the number of its share.
+    waiting: Mutex<HashMap<u64, Waker>>,
+    pub(super) candidates: Candidates,
+}
+
+impl Level {
+    fn new(limit: usize, parent: Option<Arc<Level>>) -> Arc<Level> {
+        Arc::new(Level {
+            limit,
+            used: AtomicUsize::new(0),
+            parent,
+            short: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            candidates: Candidates::default(),
+        })
+    }
+
+    fn draw(&self, bytes: usize, need: Need) -> bool {
+        let limit = match need {
+            Need::CanWait => self.limit - self.limit / 4,
+            Need::Urgent => self.limit,
+            Need::Certain => usize::MAX,
+        };
+        let sum = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        self.used.fetch_update(SeqCst, SeqCst, sum).is_ok()
+    }
+
+    /// By how many bytes it is beyond what it has for things that can wait.
+    pub(super) fn excess(&self) -> usize {
+        let limit = self.limit - self.limit / 4;
+        self.used.load(SeqCst).saturating_sub(limit)
     }
 
     fn give_back(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-        self.freed.notify_waiters();
-    }
-}
-
-/// What one queue has drawn from a budget, if there is one.
-#[derive(Debug, Default)]
-pub(crate) struct Share {
-    budget: Option<Arc<Budget>>,
-    drawn: usize,
-}
-
-impl Share {
-    pub(crate) fn of(budget: Option<Arc<Budget>>) -> Share {
-        Share { budget, drawn: 0 }
+        self.used.fetch_sub(bytes, SeqCst);
+        self.wake();
     }
 
-    /// Draws what a queue of so many bytes needs; `false` if the budget has not got it.
-    pub(crate) fn cover(&mut self, bytes: usize) -> bool {
-        let Some(budget) = &self.budget else {
-            return true;
-        };
-        let need = need(bytes);
-        if need > self.drawn {
-            if !budget.draw(need - self.drawn) {
-                return false;
-            }
-            self.drawn = need;
-        }
-        true
-    }
-
-    /// Draws what a queue of one message of so many bytes needs, in any case.
-    pub(crate) fn cover_one(&mut self, bytes: usize) {
-        if !self.cover(bytes)
-            && let Some(budget) = &self.budget
-        {
-            let need = need(bytes);
-            budget.used.fetch_add(need - self.drawn, Ordering::Relaxed);
-            self.drawn = need;
+    /// Makes everyone who waits look again.
+    pub(super) fn wake(&self) {
+        if self.short.load(SeqCst) {
+            let waiting = {
+                let mut waiting = self.waiting.lock().unwrap();
+                self.short.store(false, SeqCst);
+                std::mem::take(&mut *waiting)
+            };
+            waiting.into_values().for_each(Waker::wake);
         }
     }
 
-    /// Gives back what a queue of so many bytes no longer needs.
-    pub(crate) fn relax(&mut self, bytes: usize) {
-        let Some(budget) = &self.budget else { return };
-        let need = need(bytes);
-        if need < self.drawn {
-            budget.give_back(self.drawn - need);
-            self.drawn = need;
-        }
+    /// Wakes this task when bytes come back. The caller looks again after this call.
+    pub(super) fn wait(&self, share: u64, waker: &Waker) {
+        let mut waiting = self.waiting.lock().unwrap();
+        waiting.insert(share, waker.clone());
+        self.short.store(true, SeqCst);
     }
-}
 
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.relax(0);
-    }
-}
-
-fn need(bytes: usize) -> usize {
-    bytes
-        .saturating_sub(BUDGET_FLOOR_BYTES)
-        .div_ceil(BUDGET_STEP_BYTES)
-        * BUDGET_STEP_BYTES
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_never_exceed_the_budget_and_return_all_of_it() {
-        let budget = Budget::new(4 * BUDGET_STEP_BYTES);
-        let mut one = Share::of(Some(budget.clone()));
-        let mut two = Share::of(Some(budget.clone()));
-        assert!(one.cover(BUDGET_FLOOR_BYTES));
-        assert_eq!(budget.used(), 0, "the floor is free");
-        assert!(one.cover(BUDGET_FLOOR_BYTES + 3 * BUDGET_STEP_BYTES));
-        assert!(two.cover(BUDGET_FLOOR_BYTES + BUDGET_STEP_BYTES));
-        assert!(!two.cover(BUDGET_FLOOR_BYTES + BUDGET_STEP_BYTES + 1));
-        one.relax(0);
-        assert!(two.cover(BUDGET_FLOOR_BYTES + BUDGET_STEP_BYTES + 1));
-        two.cover_one(10 * BUDGET_STEP_BYTES);
-        assert_eq!(budget.used(), 9 * BUDGET_STEP_BYTES);
-        assert!(!one.cover(BUDGET_FLOOR_BYTES + 1), "others see it");
-        drop((one, two));
-        assert_eq!(budget.used(), 0);
+    pub(super) fn forget(&self, share: u64) {
+        self.waiting.lock().unwrap().remove(&share);
     }
 }

@@ -135,7 +135,7 @@ pub struct Options {
     pub(crate) close_timeout: Duration,
     pub(crate) stall_after: Duration,
     pub(crate) pack_delay: Duration,
-    pub(crate) budget: Option<Arc<Budget>>,
+    pub(crate) budget: Option<Budget>,
     pub(crate) replay_bytes: usize,
     pub(crate) window_bytes: usize,
     pub(crate) session_life: Duration,
@@ -262,8 +262,9 @@ impl Options {
         self
     }
 
-    /// Share a bound on the bytes of many connections.
-    pub fn budget(mut self, budget: Arc<Budget>) -> Options {
+    /// Shares a bound on the bytes of many connections. Default: none, except on a server, whose
+    /// connections share one of 1 GiB.
+    pub fn budget(mut self, budget: Budget) -> Options {
         self.budget = Some(budget);
         self
     }

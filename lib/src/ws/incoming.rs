@@ -28,6 +28,7 @@ use crate::{
     },
     messages::copying::copied,
     reports::ConnectionError,
+    settings::{Account, Share},
 };
 
 /// Shorter payloads are lent, however empty the window is besides: many are read at once.
@@ -91,6 +92,9 @@ pub(super) struct Incoming {
     /// The socket is at its end.
     ended: bool,
     spare: Spare,
+    /// What the window and the fragments hold. A long message's part goes on with it.
+    share: Share,
+    passed_on: bool,
 }
 
 impl Incoming {
@@ -106,7 +110,29 @@ impl Incoming {
             fragments: None,
             ended: false,
             spare: Spare::default(),
+            share: Account::default().share(),
+            passed_on: false,
         }
+    }
+
+    pub(super) fn charge(&mut self, mut share: Share) {
+        share.cover_anyway(self.held());
+        self.share = share;
+    }
+
+    fn held(&self) -> usize {
+        let fragments = self.fragments.as_ref();
+        self.window.capacity() + fragments.map_or(0, |it| it.payload.capacity())
+    }
+
+    /// Forgets what was not yielded: nothing more will be read.
+    pub(super) fn discard(&mut self) {
+        self.window = BytesMut::new();
+        self.yielded = 0;
+        self.fragments = None;
+        self.give_rest_to_other();
+        self.share.settle(0);
+        self.share.end_passing();
     }
 
     /// Whether tungstenite has not read all that is for it.
@@ -126,6 +152,10 @@ impl Incoming {
         cx: &mut Context<'_>,
         count: &mut u64,
     ) -> Poll<io::Result<Front>> {
+        if std::mem::take(&mut self.passed_on) {
+            self.share.end_passing();
+            self.share.relax(self.held());
+        }
         loop {
             let rest = &self.window[self.yielded..];
             let mut cursor = Cursor::new(rest);
@@ -223,11 +253,19 @@ impl Incoming {
             Some(whole) if whole.text && whole.valid < whole.payload.len() => {
                 Err(ConnectionError::InvalidText)
             }
-            Some(whole) => Ok(Some(Front::Long {
-                text: whole.text,
-                payload: whole.payload.into(),
-            })),
+            Some(whole) => {
+                self.pass_on(whole.payload.capacity());
+                Ok(Some(Front::Long {
+                    text: whole.text,
+                    payload: whole.payload.into(),
+                }))
+            }
         }
+    }
+
+    fn pass_on(&mut self, bytes: usize) {
+        self.share.pass_on(bytes);
+        self.passed_on = true;
     }
 
     /// A message that came in one frame.
@@ -245,6 +283,7 @@ impl Incoming {
         let whole = std::mem::replace(&mut self.window, next).freeze();
         self.yielded = 0;
         let size = head + length;
+        self.pass_on(size);
         self.reads = match size <= SPARE_BUFFER_BYTES {
             true => {
                 self.spare.keep(&whole);
@@ -275,6 +314,10 @@ impl Incoming {
             self.yielded = 0;
         }
         let size = self.reads.max(needed);
+        let fragments = self.fragments.as_ref();
+        let whole = fragments.map_or(0, |it| it.payload.len() + needed);
+        let total = size.max(self.window.capacity()) + whole;
+        ready!(self.share.poll_cover_urgently(total, cx));
         let read = match size <= IDLE_READ_BYTES {
             true => ready!(poll_read_by_way_of_the_stack(
                 io,
@@ -337,6 +380,7 @@ impl Incoming {
                 self.yielded = 0;
             }
         }
+        self.share.settle(self.held());
     }
 }
 

@@ -1,6 +1,6 @@
 //! One queue of received messages, charged in bytes.
 
-use std::task::Waker;
+use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::{
         queue,
     },
     reports::QueueStats,
-    settings::{Options, Share},
+    settings::Share,
 };
 
 /// One queue of received messages, and who waits for them.
@@ -32,14 +32,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(options: &Options) -> Lane {
+    pub(super) fn new(share: Share) -> Lane {
         Lane {
             queue: Items::new(),
             bytes: 0,
             in_hand: 0,
             high_water: 0,
             oldest: None,
-            share: Share::of(options.budget.clone()),
+            share,
             end: None,
             receiver: None,
         }
@@ -84,7 +84,7 @@ impl Lane {
     pub(super) fn make_room(&mut self, cost: usize, keys: usize, limit: usize) -> bool {
         let used = self.bytes + keys + cost;
         if self.bytes == 0 {
-            self.share.cover_one(used);
+            self.share.cover_anyway(used);
             return true;
         }
         used <= limit && self.share.cover(used)
@@ -182,6 +182,18 @@ impl Lane {
     fn take_off(&mut self, cost: usize) {
         self.bytes -= cost;
         self.share.relax(self.bytes);
+    }
+
+    /// Wakes the task when the budget has what it last refused.
+    pub(super) fn wake_on_budget(&mut self, cx: &Context<'_>) {
+        if self.share.poll_refused(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Idle, it gives back what was drawn of the budget.
+    pub(super) fn settle(&mut self, keys: usize) {
+        self.share.settle(self.bytes + keys);
     }
 
     pub(super) fn receiver_to_wake(&mut self) -> Option<Waker> {

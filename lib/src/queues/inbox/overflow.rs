@@ -61,7 +61,7 @@ impl Inbox {
                 }
             }
             if !messages.is_empty() {
-                state.pump = Some(cx.waker().clone());
+                state.wake_on_room(cx);
             }
             state.overflowed += pushed.overflowed;
             state.main.receiver_to_wake()

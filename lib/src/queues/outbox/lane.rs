@@ -1,6 +1,11 @@
 //! One queue of sent messages, charged in bytes.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use unstall_proto::{Kind, Records, limits::PACKET_FILL};
@@ -11,7 +16,7 @@ use crate::{
     messages::{Message, SendRefusal},
     queues::queue,
     reports::{ConnectionError, QueueStats},
-    settings::{Options, Share},
+    settings::Share,
     time::later,
 };
 
@@ -48,14 +53,14 @@ struct Numbers {
 }
 
 impl Lane {
-    pub(super) fn new(options: &Options) -> Lane {
+    pub(super) fn new(share: Share) -> Lane {
         Lane {
             queue: VecDeque::new(),
             bytes: 0,
             high_water: 0,
             oldest: None,
             oldest_taken: None,
-            share: Share::of(options.budget.clone()),
+            share,
             numbers: Numbers::default(),
             waiting: 0,
             expired: 0,
@@ -69,7 +74,7 @@ impl Lane {
     pub(super) fn make_room(&mut self, payload: usize, limit: usize) -> bool {
         let bytes = self.bytes + payload + MESSAGE_OVERHEAD_BYTES;
         if self.bytes == 0 {
-            self.share.cover_one(bytes);
+            self.share.cover_anyway(bytes);
         } else if bytes > limit || !self.share.cover(bytes) {
             return false;
         }
@@ -205,7 +210,7 @@ impl Lane {
     /// Takes everything, after the end.
     pub(super) fn take_all(&mut self) -> VecDeque<Entry> {
         (self.bytes, self.waiting) = (0, 0);
-        self.share.relax(0);
+        self.share.settle(0);
         std::mem::take(&mut self.queue)
     }
 
@@ -265,6 +270,16 @@ impl Lane {
 
     pub(super) fn is_flushed(&self, target: u64) -> bool {
         self.numbers.settled >= target
+    }
+
+    /// Ready when the budget has what it last refused.
+    pub(super) fn poll_refused(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.share.poll_refused(cx)
+    }
+
+    /// Idle, it gives back what was drawn of the budget.
+    pub(super) fn settle_share(&mut self) {
+        self.share.settle(self.bytes);
     }
 
     /// Empty, it gives back the memory that it grew by.

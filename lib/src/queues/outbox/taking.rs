@@ -71,15 +71,17 @@ impl Outbox {
     /// Upper bound for queued bytes and spare packets together: the queue's own limit or, with a
     /// budget, the floor that is always free of it.
     fn spare_limit(&self) -> usize {
-        match self.budget {
-            Some(_) => self.limit.min(BUDGET_FLOOR_BYTES),
-            None => self.limit,
+        match self.bounded {
+            true => self.limit.min(BUDGET_FLOOR_BYTES),
+            false => self.limit,
         }
     }
 
     /// Gives back memory that was kept for what comes next.
     pub(crate) fn shrink(&self) {
-        self.lock().spare = Vec::new();
+        let mut state = self.lock();
+        state.spare = Vec::new();
+        state.main.settle_share();
     }
 
     /// Everything before this number counts as flushed.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::settings::Budget;
 use std::{
     collections::VecDeque,
     future::Future,
@@ -8,7 +9,7 @@ use std::{
 use unstall_proto::limits::PACKET_FILL;
 
 fn outbox(bytes: usize) -> Outbox {
-    Outbox::new(&Options::default().outbox_bytes(bytes))
+    outbox_with(Options::default().outbox_bytes(bytes))
 }
 
 fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
@@ -38,7 +39,7 @@ fn spare_packets_take_no_more_than_the_queue_may_and_are_used_first() {
     let limited = Options::default().outbox_bytes(3 * PACKET_FILL);
     let budgeted = Options::default().budget(Budget::new(1 << 20));
     for (options, most) in [(limited, 3), (budgeted, 2)] {
-        let outbox = Outbox::new(&options);
+        let outbox = outbox_with(options);
         for _ in 0..2 {
             outbox.release(&Done::default(), spare());
             assert_eq!(outbox.lock().spare.len(), most);
@@ -59,7 +60,7 @@ async fn waiting_senders_keep_their_order() {
         Options::default().outbox_bytes(1000),
         Options::default().budget(budget),
     ] {
-        let outbox = Outbox::new(&options);
+        let outbox = outbox_with(options);
         outbox.try_send(message(60_000)).ok();
         outbox.try_send(message(700)).ok();
         let filled = outbox.stats(Instant::now()).0.messages;
@@ -185,8 +186,12 @@ async fn used_up_budget_lets_an_empty_outbox_take_one_message() {
     assert!(poll(send.as_mut()).is_ready());
 }
 
-fn outbox_of(budget: &Arc<Budget>) -> Outbox {
-    Outbox::new(&Options::default().budget(budget.clone()))
+fn outbox_of(budget: &Budget) -> Outbox {
+    outbox_with(Options::default().budget(budget.clone()))
+}
+
+fn outbox_with(options: Options) -> Outbox {
+    Outbox::new(&options, &Account::new(options.budget.clone()))
 }
 
 /// A panic of the user's iterator poisoned the lock, and the process aborted while it unwound.
@@ -266,7 +271,7 @@ async fn a_payload_whose_drop_sends_does_not_deadlock() {
         1
     );
     assert_eq!(write_all(&outbox), [Message::from("dropped")]);
-    outbox.open_setup(&Options::default());
+    outbox.open_setup();
     outbox.send_setup(Message::binary(payload())).await.unwrap();
     outbox.close_setup();
     assert_eq!(write_all(&outbox), [Message::from("dropped")]);

@@ -1,0 +1,134 @@
+//! Who has to go when a budget is used up and what needs bytes cannot wait.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use super::account::Account;
+use crate::defaults::BUDGET_FLOOR_BYTES;
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The connections, or sessions, of a budget that can be told to go.
+#[derive(Default)]
+pub(super) struct Candidates(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    all: HashMap<u64, Arc<Candidate>>,
+    /// Who was told to go last. Until its bytes are back nobody looks for another.
+    leaving: Option<u64>,
+}
+
+struct Candidate {
+    account: Account,
+    /// What it held when it was told to go; zero until then.
+    told: AtomicUsize,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Candidate {
+    fn is_told(&self) -> bool {
+        self.told.load(SeqCst) > 0
+    }
+
+    /// It was told to go, and its bytes are not back yet.
+    fn is_leaving(&self) -> bool {
+        self.is_told() && self.account.returnable() > BUDGET_FLOOR_BYTES
+    }
+
+    fn tell(&self) {
+        self.told.store(self.account.held().max(1), SeqCst);
+        let waker = self.waker.lock().unwrap().take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Candidates {
+    /// Tells the candidate to go of which the most bytes would come back, one at a time. Nobody goes
+    /// for a floor that everybody may hold: then it is the one that asks for more.
+    pub(super) fn make_room(&self, asking: &Account) {
+        let chosen = {
+            let mut inner = self.0.lock().unwrap();
+            let leaving = inner.leaving.and_then(|id| inner.all.get(&id));
+            if leaving.is_some_and(|it| it.is_leaving()) {
+                return;
+            }
+            // Somebody may be leaving for another budget's sake.
+            let leaving = inner.all.iter().find(|(_, it)| it.is_leaving());
+            if let Some((id, _)) = leaving {
+                inner.leaving = Some(*id);
+                return;
+            }
+            let untold = inner.all.iter().filter(|(_, it)| !it.is_told());
+            let most = untold
+                .clone()
+                .max_by_key(|(_, it)| it.account.returnable())
+                .filter(|(_, it)| it.account.returnable() > BUDGET_FLOOR_BYTES);
+            let chosen = most.or_else(|| untold.clone().find(|(_, it)| it.account.is(asking)));
+            let Some((id, chosen)) = chosen.map(|(id, it)| (*id, it.clone())) else {
+                return;
+            };
+            inner.leaving = Some(id);
+            chosen
+        };
+        chosen.tell();
+    }
+}
+
+/// A connection, or session, for as long as it can be told to go. Its owner polls it. Once told to
+/// go, the owner gives back what the account holds, and then drops this.
+pub(crate) struct Evictable {
+    id: u64,
+    candidate: Arc<Candidate>,
+    /// The waker that was registered last.
+    registered: Option<Waker>,
+}
+
+impl Evictable {
+    pub(super) fn new(account: Account) -> Evictable {
+        let evictable = Evictable {
+            id: NEXT.fetch_add(1, Relaxed),
+            candidate: Arc::new(Candidate {
+                account,
+                told: AtomicUsize::new(0),
+                waker: Mutex::default(),
+            }),
+            registered: None,
+        };
+        for level in evictable.candidate.account.levels() {
+            let mut inner = level.candidates.0.lock().unwrap();
+            inner.all.insert(evictable.id, evictable.candidate.clone());
+        }
+        evictable
+    }
+
+    /// Ready once it has to go, with the bytes that its account held when it was told so. Until
+    /// then the task is woken for it.
+    pub(crate) fn poll_evicted(&mut self, cx: &Context<'_>) -> Poll<usize> {
+        let registered = self.registered.as_ref();
+        if !registered.is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.registered = Some(cx.waker().clone());
+            *self.candidate.waker.lock().unwrap() = Some(cx.waker().clone());
+        }
+        match self.candidate.told.load(SeqCst) {
+            0 => Poll::Pending,
+            held => Poll::Ready(held),
+        }
+    }
+}
+
+impl Drop for Evictable {
+    fn drop(&mut self) {
+        for level in self.candidate.account.levels() {
+            level.candidates.0.lock().unwrap().all.remove(&self.id);
+            // Whoever waits for its bytes looks for another.
+            level.wake();
+        }
+    }
+}
