@@ -242,8 +242,6 @@ pub(crate) const SERVER_HEADERS: usize = 100;
 /// Sessions of a server, with or without a connection: twice its connections, so that each may be
 /// between two of them.
 pub const SERVER_SESSIONS: usize = 20_000;
-/// Bytes that a server's sessions may keep in all, beyond which those without a connection go.
-pub const SERVER_SESSION_BYTES: usize = 1 << 30;
 /// Over how long a server that goes away spreads its clients: 10,000 clients make 1,000 a second.
 pub const GO_AWAY_SPREAD: Duration = Duration::from_secs(10);
 /// Bytes that all connections of a process may hold in their buffers together.

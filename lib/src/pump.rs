@@ -4,9 +4,10 @@
 //! of the turn. Nothing that the application does can block it.
 
 mod alarm;
+mod closing;
 mod ended;
 mod flushing;
-mod handshake;
+
 mod liveness;
 mod plain;
 mod reading;
@@ -33,9 +34,9 @@ use crate::{
 };
 
 pub(crate) use alarm::Alarm;
+use closing::{Closing, Phase, close_code};
 pub(crate) use ended::Ended;
 use flushing::Flushing;
-use handshake::{Closing, Phase, close_code};
 use liveness::Liveness;
 pub(crate) use plain::Plain;
 pub(crate) use reading::{Reading, Until};

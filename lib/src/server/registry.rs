@@ -42,14 +42,12 @@ pub struct Principal(pub String);
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLimits {
     pub(crate) sessions: usize,
-    pub(crate) bytes: usize,
 }
 
 impl Default for SessionLimits {
     fn default() -> SessionLimits {
         SessionLimits {
             sessions: defaults::SERVER_SESSIONS,
-            bytes: defaults::SERVER_SESSION_BYTES,
         }
     }
 }
@@ -60,15 +58,6 @@ impl SessionLimits {
     /// newcomer is told that the server is full.
     pub fn sessions(mut self, sessions: usize) -> SessionLimits {
         self.sessions = sessions;
-        self
-    }
-
-    /// Bytes that all sessions together may keep for replay and for their applications. Default
-    /// 1 GiB. Beyond it, sessions without a connection are ended, the longest away first; then
-    /// newcomers are told that the server is full, and each session keeps at most 64 KiB and what
-    /// its peer sends within its window: further `send`s wait.
-    pub fn bytes(mut self, bytes: usize) -> SessionLimits {
-        self.bytes = bytes;
         self
     }
 }
@@ -159,7 +148,7 @@ impl Registry {
             epoch: Epoch(epoch),
             limits,
             origin: Instant::now(),
-            budget: Budget::new(limits.bytes),
+            budget: Budget::new(defaults::SERVER_PROCESS_BYTES),
             entries: Mutex::default(),
         })
     }

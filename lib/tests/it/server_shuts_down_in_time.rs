@@ -11,7 +11,7 @@ use crate::common::{
     net::{bind, connect_plain, serve, to_end},
     until,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use unstall::{ConnectionError, Server};
 

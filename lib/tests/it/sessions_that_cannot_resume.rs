@@ -25,7 +25,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::{runtime::Runtime, sync::mpsc};
 use unstall::{
     CloseCode, ConnectionError, Gap, Incoming, Message, Options, Principal, Rejection as Refusal,
-    Server, SessionLimits, SessionLoss, tokio_tungstenite::tungstenite,
+    Server, ServerLimits, SessionLimits, SessionLoss, tokio_tungstenite::tungstenite,
 };
 use unstall_proto::{Hello, Packet, Rejection, Time};
 
@@ -249,7 +249,8 @@ async fn the_session_longest_away_makes_room_and_a_full_server_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_that_keep_too_much_go_when_they_are_without_a_connection() {
-    let server = bind(Server::builder().sessions(SessionLimits::default().bytes(100 << 10))).await;
+    let limits = ServerLimits::default().process_bytes(100 << 10);
+    let server = bind(Server::builder().limits(limits)).await;
     let mut raw = Raw::new(server.local_addr(), 1);
     assert!(matches!(raw.attach().await, Packet::Welcome(_)));
     let mut session = limit(server.accept()).await.unwrap();
