@@ -11,6 +11,7 @@ mod common;
 mod cut_at_every_byte;
 mod delivery_is_acknowledged;
 mod events_and_stats;
+mod forever_is_a_duration;
 mod frames_of_rfc_6455;
 mod killed_process_is_noticed;
 mod messages_stay_as_they_were;
