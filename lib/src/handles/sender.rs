@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, task::Poll, time::Duration};
 
 use crate::{
     handles::{MessageSink, Shared},
-    messages::{CloseReport, IntoMessage, SendError, SendRefusal, TrySendError, Undelivered},
+    messages::{CloseReport, IntoMessage, SendError, TrySendError, Undelivered},
     reports::{CloseCode, DeliveryError, Events, FlushError, Stats},
 };
 
@@ -41,13 +41,10 @@ impl Sender {
                 }
                 match outbox.try_send(message.into()) {
                     Ok(()) => return Poll::Ready(Ok(())),
-                    Err(TrySendError {
-                        message,
-                        reason: SendRefusal::Full,
-                    }) => waiting = Some(Box::pin(outbox.send(message, None))),
-                    Err(TrySendError { message, reason }) => {
-                        return Poll::Ready(Err(SendError { message, reason }));
+                    Err(TrySendError::Full(message)) => {
+                        waiting = Some(Box::pin(outbox.send(message, None)));
                     }
+                    Err(TrySendError::Refused(error)) => return Poll::Ready(Err(error)),
                 }
             }
             match &mut waiting {
@@ -99,7 +96,7 @@ impl Sender {
     /// Queues a message if there is room now.
     ///
     /// # Errors
-    /// With the message: full (try again), too large, or ended.
+    /// With the message. [`TrySendError::Full`] may be tried again.
     pub fn try_send(&self, message: impl IntoMessage) -> Result<(), TrySendError> {
         let outbox = &self.shared.outbox;
         if outbox.push_short(message.is_text(), message.payload()) {

@@ -101,12 +101,13 @@ impl Outbox {
         }
     }
 
-    fn check_size(&self, message: &Message) -> Result<(), SendRefusal> {
+    fn check_size(&self, message: Message) -> Result<Message, SendError> {
         let (size, limit) = (message.len(), self.max_message.load(Ordering::Relaxed));
         if size > limit {
-            Err(SendRefusal::TooLarge { size, limit })
+            let reason = SendRefusal::TooLarge { size, limit };
+            Err(SendError { message, reason })
         } else {
-            Ok(())
+            Ok(message)
         }
     }
 
@@ -172,14 +173,12 @@ impl Outbox {
         message: Message,
         time_to_live: Option<Duration>,
     ) -> Result<(), SendError> {
-        if let Err(reason) = self.check_size(&message) {
-            return Err(SendError { message, reason });
-        }
+        let message = self.check_size(message)?;
         let expires = time_to_live.map(|life| later(Instant::now(), life));
         match self.push_now(message, expires) {
             Ok(()) => Ok(()),
-            Err((message, SendRefusal::Full)) => self.wait_and_push(message, expires).await,
-            Err((message, reason)) => Err(SendError { message, reason }),
+            Err(TrySendError::Full(message)) => self.wait_and_push(message, expires).await,
+            Err(TrySendError::Refused(error)) => Err(error),
         }
     }
 
@@ -198,8 +197,8 @@ impl Outbox {
             let written = self.written.notified();
             match self.push(message, expires) {
                 Ok(()) => return Ok(()),
-                Err((back, SendRefusal::Full)) => message = back,
-                Err((message, reason)) => return Err(SendError { message, reason }),
+                Err(TrySendError::Full(back)) => message = back,
+                Err(TrySendError::Refused(error)) => return Err(error),
             }
             match freed {
                 None => written.await,
@@ -212,40 +211,29 @@ impl Outbox {
     }
 
     pub(crate) fn try_send(&self, message: Message) -> Result<(), TrySendError> {
-        if let Err(reason) = self.check_size(&message) {
-            return Err(TrySendError { message, reason });
-        }
-        self.push_now(message, None)
-            .map_err(|(message, reason)| TrySendError { message, reason })
+        self.push_now(self.check_size(message)?, None)
     }
 
     /// Queues the message if there is room and nobody waits for it.
-    fn push_now(
-        &self,
-        message: Message,
-        expires: Option<Instant>,
-    ) -> Result<(), (Message, SendRefusal)> {
-        if self.turn.available_permits() == 0 {
-            let ended = self.state.lock().unwrap().ended.clone();
-            let reason = ended.map_or(SendRefusal::Full, SendRefusal::Ended);
-            return Err((message, reason));
+    fn push_now(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
+        if self.turn.available_permits() > 0 {
+            return self.push(message, expires);
         }
-        self.push(message, expires)
+        let ended = self.state.lock().unwrap().ended.clone();
+        Err(match ended {
+            None => TrySendError::Full(message),
+            Some(why) => ended_first(message, why),
+        })
     }
 
-    fn push(
-        &self,
-        message: Message,
-        expires: Option<Instant>,
-    ) -> Result<(), (Message, SendRefusal)> {
+    fn push(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
         let pump = {
             let mut state = self.state.lock().unwrap();
-            if let Some(reason) = &state.ended {
-                let reason = SendRefusal::Ended(reason.clone());
-                return Err((message, reason));
+            if let Some(why) = &state.ended {
+                return Err(ended_first(message, why.clone()));
             }
             if !state.make_room(message.len(), self.limit) {
-                return Err((message, SendRefusal::Full));
+                return Err(TrySendError::Full(message));
             }
             if expires.is_some() || message.len() > PACKED_BYTES {
                 state.append(message, expires);
@@ -542,4 +530,9 @@ impl State {
             self.oldest.filter(|_| self.waiting > 0)
         }
     }
+}
+
+fn ended_first(message: Message, why: Arc<ConnectionError>) -> TrySendError {
+    let reason = SendRefusal::Ended(why);
+    SendError { message, reason }.into()
 }

@@ -56,6 +56,7 @@ impl fmt::Display for CloseCode {
 
 /// The close frame that a peer sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Close {
     /// Its code; `None` where the frame had none.
     pub code: Option<CloseCode>,
@@ -210,9 +211,11 @@ pub enum SessionLoss {
 
 /// [`flush`](crate::Sender::flush) failed: the connection ended before everything was written.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the connection ended before everything was written: {reason}")]
+#[error("the connection ended before everything was written")]
+#[non_exhaustive]
 pub struct FlushError {
     /// Why it ended.
+    #[source]
     pub reason: Arc<ConnectionError>,
 }
 

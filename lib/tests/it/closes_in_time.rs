@@ -11,7 +11,8 @@ use std::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use unstall::{
-    CloseCode, Connection, ConnectionError, Message, Options, SendRefusal, StallCause, rustls,
+    CloseCode, Connection, ConnectionError, Message, Options, SendRefusal, StallCause,
+    TrySendError, rustls,
     tokio_tungstenite::{self, tungstenite::protocol::Role},
 };
 
@@ -41,7 +42,9 @@ async fn before_raw(adopted: bool, options: Options) -> (Connection, RawPeer) {
 
 /// After the end, sends fail at once with the message and the reason.
 fn refuses(connection: &Connection, expected: fn(&ConnectionError) -> bool) {
-    let error = connection.try_send("too late").unwrap_err();
+    let Err(TrySendError::Refused(error)) = connection.try_send("too late") else {
+        panic!("taken after close, or only put off");
+    };
     assert_eq!(error.message, Message::from("too late"));
     let SendRefusal::Ended(why) = error.reason else {
         panic!("{error}");
