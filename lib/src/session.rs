@@ -26,7 +26,7 @@ use crate::{
         queue,
     },
     reports::{ConnectionError, Event, StallCause},
-    time::later,
+    time::{granted, later},
 };
 
 pub(crate) use counting::Held;
@@ -311,6 +311,7 @@ impl Link {
                     self.unanswered = true;
                 }
                 proto::Event::GoAway { within, .. } => {
+                    let within = granted(within);
                     self.leave_at = Some(later(now, within.mul_f64(fastrand::f64())));
                     shared.events.push(Event::GoAway { within });
                 }

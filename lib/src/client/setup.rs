@@ -76,8 +76,8 @@ where
 {
     let limit = own.options.setup_timeout;
     let deadline = later(Instant::now(), limit);
-    let failed = |why: String| SetupFailure::Failed(ConnectionError::Setup(why));
-    let too_long = |_| failed(format!("it took longer than {limit:?}"));
+    let failed = |why: BoxError| SetupFailure::Failed(ConnectionError::Setup(why.into()));
+    let too_long = |_| failed(format!("it took longer than {limit:?}").into());
     // Held, so that the hook may drop its `Setup` and go on.
     let sender = Sender::new(own.clone());
     let setup = Setup {
@@ -93,7 +93,7 @@ where
             biased;
             done = timeout_at(deadline, run_hook) => done
                 .map_err(too_long)?
-                .map_err(|error| failed(error.to_string()))?,
+                .map_err(failed)?,
             ended = pump.run() => return Err(SetupFailure::Ended(ended)),
         }
         // A `Setup` that outlived the hook must not send into a queue that nobody empties; what it

@@ -2,9 +2,9 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::ConnectError;
+use super::{Brief, ConnectError};
 
-/// An error from the application's own code: a hook or a header provider.
+/// An error of the application's own code: of a hook, or of a function that supplies headers.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A close code (RFC 6455 §7.4).
@@ -14,13 +14,13 @@ pub struct CloseCode(u16);
 impl CloseCode {
     /// 1000: the purpose of the connection is fulfilled.
     pub const NORMAL: CloseCode = CloseCode(1000);
-    /// 1001: the endpoint goes away, such as a server shutting down.
+    /// 1001: the endpoint goes away, such as a server that shuts down.
     pub const GOING_AWAY: CloseCode = CloseCode(1001);
     /// 1002: the peer broke the protocol.
     pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
     /// 1003: a kind of data that cannot be accepted.
     pub const UNSUPPORTED_DATA: CloseCode = CloseCode(1003);
-    /// 1007: a payload that contradicts its type, such as text that is not UTF-8.
+    /// 1007: a payload that does not fit its type, such as text that is not UTF-8.
     pub const INVALID_PAYLOAD: CloseCode = CloseCode(1007);
     /// 1008: against the endpoint's policy.
     pub const POLICY_VIOLATION: CloseCode = CloseCode(1008);
@@ -28,12 +28,12 @@ impl CloseCode {
     pub const MESSAGE_TOO_BIG: CloseCode = CloseCode(1009);
     /// 1010: the server did not agree to an extension the client requires.
     pub const MANDATORY_EXTENSION: CloseCode = CloseCode(1010);
-    /// 1011: the server met a condition that it cannot go on from.
+    /// 1011: an error inside the endpoint keeps it from going on.
     pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
     /// 1013: try again later.
     pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
 
-    /// A code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999; else `None`.
+    /// A code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999. `None` for any other.
     pub fn new(code: u16) -> Option<CloseCode> {
         matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999).then_some(CloseCode(code))
     }
@@ -58,9 +58,10 @@ impl fmt::Display for CloseCode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Close {
-    /// Its code; `None` where the frame had none.
+    /// Its code; `None` if the frame had none.
     pub code: Option<CloseCode>,
-    /// Its reason; may be empty.
+    /// Its reason, as the peer sent it; may be empty. See [`printable`](crate::printable) before
+    /// printing it.
     pub reason: String,
 }
 
@@ -70,62 +71,65 @@ impl fmt::Display for Close {
             Some(code) => write!(f, "code {code}")?,
             None => write!(f, "no code")?,
         }
-        if !self.reason.is_empty() {
-            write!(f, " ({})", self.reason)?;
+        match Brief(&self.reason) {
+            reason if reason.is_empty() => Ok(()),
+            reason => write!(f, " ({reason})"),
         }
-        Ok(())
     }
 }
 
-/// Why a connection ended otherwise than by a normal close.
+/// Why a connection ended, other than by a normal close.
 ///
-/// A variant says who acted. [`is_retryable`](ConnectionError::is_retryable) says whether
-/// connecting again may help; a [`Client`](crate::Client) does that by itself.
+/// Each variant says who acted. [`is_retryable`](ConnectionError::is_retryable) says whether
+/// connecting again may help; a [`Client`](crate::Client) then connects again by itself. The cause
+/// below, such as the operating system's error, is the
+/// [`source`](std::error::Error::source) and not a part of the text.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// The peer closed with a code other than normal.
+    /// The peer closed the connection with another code than normal.
     #[error("the peer closed the connection: {0}")]
     ClosedByPeer(Close),
-    /// This side closed it, or dropped all its handles.
-    #[error("the connection was closed by this side")]
+    /// This side closed the connection, or dropped all its handles.
+    #[error("this side closed the connection")]
     ClosedHere,
-    /// Nothing came from the peer for the silence time, not even an answer to a ping.
-    #[error("nothing was received from the peer for {0:?}: it or the network is gone")]
+    /// Nothing was received from the peer for the silence timeout, not even an answer to a ping.
+    #[error("nothing was received from the peer for {0:?}: the peer or the network is gone")]
     PeerSilent(Duration),
-    /// The peer took nothing for the write timeout.
-    #[error("the peer took no byte for {0:?} while data waited: it does not read")]
+    /// The peer read nothing for the write timeout.
+    #[error("the peer read nothing for {0:?} while data waited")]
     WriteStalled(Duration),
-    /// The peer ended the TCP stream without a close frame.
-    #[error("the peer ended the TCP stream without closing the WebSocket")]
+    /// The peer ended the TCP connection without a close frame.
+    #[error("the peer ended the TCP connection without closing the WebSocket")]
     EndOfStream,
     /// The operating system reported an error of the socket.
-    #[error("the socket failed: {0}")]
-    Io(Arc<io::Error>),
-    /// The peer broke RFC 6455.
-    #[error("the peer broke the WebSocket protocol: {0}")]
+    #[error("the socket failed")]
+    Io(#[source] Arc<io::Error>),
+    /// The peer violated RFC 6455.
+    #[error("the peer violated the WebSocket protocol: {}", Brief(.0))]
     Protocol(String),
-    /// The peer sent text that is not UTF-8.
-    #[error("the peer sent text that is not UTF-8")]
+    /// The peer sent a text message that is not UTF-8.
+    #[error("the peer sent a text message that is not UTF-8")]
     InvalidText,
-    /// The peer sent a message over the limit.
-    #[error("the peer sent a message of at least {size} bytes, over the limit of {limit}")]
+    /// A message was larger than
+    /// [`Options::max_message_bytes`](crate::Options::max_message_bytes).
+    #[error("a message of at least {size} bytes is over the limit of {limit}")]
     MessageTooLarge {
-        /// Its size as far as known, in bytes.
+        /// Its size in bytes, as far as known.
         size: usize,
-        /// [`Options::max_message_bytes`](crate::Options::max_message_bytes).
+        /// The limit in bytes.
         limit: usize,
     },
     /// The inbox was full and [`Overflow::Disconnect`](crate::Overflow::Disconnect) is its policy.
-    #[error("the application did not read and its inbox was full: disconnected by policy")]
+    #[error("the application did not read, and the full inbox ended the connection by its policy")]
     InboxFull,
     /// The `on_connect` hook failed.
-    #[error("the on_connect hook failed: {0}")]
-    Setup(String),
-    /// Connecting again failed in a way that no retry can mend, or the attempts were used up.
-    #[error("reconnecting failed: {0}")]
-    Reconnect(Arc<ConnectError>),
-    /// The server goes away and asked to be left.
+    #[error("the on_connect hook failed")]
+    Setup(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// Connecting again failed with an error that is not retryable, or all attempts failed.
+    #[error("connecting again failed")]
+    Reconnect(#[source] Arc<ConnectError>),
+    /// The server goes away and asked its clients to connect again.
     #[error("the server goes away and asked its clients to connect again")]
     GoingAway,
     /// The server refuses the session for now.
@@ -133,19 +137,23 @@ pub enum ConnectionError {
     SessionRefused {
         /// Why.
         why: SessionLoss,
-        /// When the server wants to be asked again, if it said so.
+        /// How long the server asks to wait, if it did. At most
+        /// [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
         retry_after: Option<Duration>,
     },
     /// The session ended and cannot be resumed.
     #[error("the session was lost: {0}")]
     SessionLost(SessionLoss),
-    /// The connection's task ended without a word: the runtime was shut down.
-    #[error("the connection's task was stopped: the runtime shut down")]
+    /// The connection's task was stopped from outside: the runtime was shut down.
+    #[error("the connection's task was stopped: the runtime was shut down")]
     Aborted,
 }
 
 impl ConnectionError {
-    /// Whether a new connection may fare better.
+    /// Whether a new connection may succeed without anyone changing anything.
+    ///
+    /// No: the peer closed with 1003, 1008 or 1010; this side closed; the runtime was shut down; or
+    /// connecting again failed for good.
     pub fn is_retryable(&self) -> bool {
         match self {
             ConnectionError::ClosedByPeer(close) => !matches!(
@@ -156,9 +164,20 @@ impl ConnectionError {
                         | CloseCode::MANDATORY_EXTENSION
                 )
             ),
-            ConnectionError::ClosedHere | ConnectionError::Aborted => false,
             ConnectionError::Reconnect(error) => error.is_retryable(),
-            _ => true,
+            ConnectionError::ClosedHere | ConnectionError::Aborted => false,
+            // The hook may have asked a server that is back soon; the inbox may be read in time.
+            ConnectionError::Setup(_) | ConnectionError::InboxFull => true,
+            ConnectionError::PeerSilent(_)
+            | ConnectionError::WriteStalled(_)
+            | ConnectionError::EndOfStream
+            | ConnectionError::Io(_)
+            | ConnectionError::Protocol(_)
+            | ConnectionError::InvalidText
+            | ConnectionError::MessageTooLarge { .. }
+            | ConnectionError::GoingAway
+            | ConnectionError::SessionRefused { .. }
+            | ConnectionError::SessionLost(_) => true,
         }
     }
 }
@@ -173,35 +192,36 @@ impl From<io::Error> for ConnectionError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionLoss {
-    /// It was without a connection for longer than its life, or the server let it go, to make room
-    /// or because its application was done with it.
-    #[error("it was without a connection for too long, or the other side let it go")]
+    /// The session was without a connection for longer than its life, or the server ended it, to
+    /// make room or because its application was done with it.
+    #[error("it was without a connection for too long, or the other side ended it")]
     Expired,
-    /// On a server: it was without a connection and had to make room for others.
+    /// On a server: the session was without a connection and had to make room for others.
     #[error("the server had to make room for other sessions")]
     Evicted,
-    /// The server does not know it: it was started anew.
-    #[error("the server was started anew and does not know it")]
+    /// The server does not know the session: it was restarted.
+    #[error("the server was restarted and does not know it")]
     Unknown,
-    /// It belongs to somebody else: the token or the principal does not match.
+    /// The session belongs to somebody else: the token or the principal does not match.
     #[error("it belongs to somebody else")]
     NotYours,
     /// A newer connection of the same session exists.
     #[error("it is in use by a newer connection")]
     Superseded,
-    /// The server has no room for it.
+    /// The server has no room for the session.
     #[error("the server has no room for another session")]
     Full,
     /// The close was not completed by its deadline.
     #[error("the close was not completed by its deadline")]
     CloseTimedOut,
-    /// The peer ended it at once.
-    #[error("the peer ended it: {0}")]
+    /// The peer ended the session at once. The text is the peer's reason, as it was sent; see
+    /// [`printable`](crate::printable) before printing it.
+    #[error("the peer ended it: {}", Brief(.0))]
     AbortedByPeer(String),
-    /// The server, or the protocol, refused it.
-    #[error("{0}")]
+    /// The server or the protocol refused the session.
+    #[error("{}", Brief(.0))]
     Refused(String),
-    /// The server offers no session any more.
+    /// The server offers no sessions any more.
     #[error("the server no longer offers sessions")]
     NotOffered,
     /// The server agreed to `unstall.v1` and does not speak it.
@@ -223,16 +243,16 @@ pub struct FlushError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeliveryError {
-    /// A plain peer never says what its application took.
-    #[error("the peer agreed to no session: what its application took cannot be known")]
+    /// The connection is plain: a plain peer never says what its application received.
+    #[error("the connection is plain: what the peer's application received cannot be known")]
     NotASession,
-    /// The session ended first; the messages come back.
+    /// The session ended first. The messages come back.
     #[error("the session ended with {messages} messages undelivered")]
     Lost {
         /// How many come back.
         messages: u64,
     },
-    /// The connection has ended.
-    #[error("the connection ended before everything was delivered: {0}")]
-    Ended(Arc<ConnectionError>),
+    /// The connection ended first.
+    #[error("the connection ended before everything was delivered")]
+    Ended(#[source] Arc<ConnectionError>),
 }

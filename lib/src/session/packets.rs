@@ -14,6 +14,7 @@ use crate::{
     pump::{Flushing, Traffic, Turn, TurnContext},
     reports::ConnectionError,
     settings::Options,
+    time::granted,
     ws::{
         Failure, Side, WebSocket,
         transport::{Transport, Upgraded},
@@ -42,7 +43,7 @@ impl Link {
             Err(HandleError::Rejected(rejection)) => {
                 Err(Failure::Broken(ConnectionError::SessionRefused {
                     why: session_loss(rejection),
-                    retry_after: rejection.retry_after(),
+                    retry_after: rejection.retry_after().map(granted),
                 }))
             }
             Err(error) => Err(broken(error.to_string())),

@@ -19,6 +19,7 @@ mod million_messages_with_faults;
 mod never_stalls;
 mod outages_heal;
 mod overflow_is_marked;
+mod peers_words_are_cut_to_size;
 mod random_consumers;
 mod reconnects;
 mod server_checks_who_comes;
