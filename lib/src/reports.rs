@@ -1,4 +1,4 @@
-//! What is told: errors, events, statistics.
+//! Errors, events and statistics.
 
 pub(crate) mod connect_error;
 mod error;

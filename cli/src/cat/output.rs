@@ -8,7 +8,7 @@ use unstall::{ConnectionError, Gap, Incoming, Receiver, printable};
 
 use crate::failure::{Failure, chain};
 
-/// What is gathered for one write to standard output.
+/// Bytes that are gathered for one write to standard output.
 const BATCH_BYTES: usize = 64 << 10;
 
 /// Why printing ended.
@@ -16,7 +16,7 @@ const BATCH_BYTES: usize = 64 << 10;
 pub(super) enum Printed {
     /// The connection was closed normally and everything received is printed.
     All,
-    /// Nobody reads standard output any more: a pipe's way to say that it has enough.
+    /// Nobody reads standard output any more: the reader of the pipe has seen enough.
     Enough,
 }
 

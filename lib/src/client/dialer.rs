@@ -26,11 +26,12 @@ use crate::{
     },
 };
 
-/// Where waiting for a connection led.
+/// The result of [`Dialer::redial`].
 pub(super) enum Dialed {
     Open(Box<Upgraded>),
-    /// Meanwhile it ended: close was requested, or the session is over.
+    /// The handle ended meanwhile: close was requested, or the session is over.
     Over,
+    /// No further attempt is made.
     Failed(Arc<ConnectError>),
 }
 
@@ -44,11 +45,11 @@ pub(super) struct Dialer {
     pub(super) backoff: Option<Backoff>,
     pub(super) attempt: Attempt,
     pub(super) fresh_sessions: bool,
-    /// Connections in a row that carried no session, though it was agreed.
+    /// Connections in a row that agreed to a session and then carried none.
     pub(super) refused: u32,
-    /// What the server wants waited before the next attempt.
+    /// The wait that the server asked for before the next attempt.
     pub(super) asked: Option<Duration>,
-    /// The next connection is plain, because HELLO was not answered; then sessions are offered
+    /// The next connection is plain, because HELLO was not answered. After it sessions are offered
     /// again.
     pub(super) plain_once: bool,
 }
@@ -130,7 +131,7 @@ impl Dialer {
         loop {
             let open = match upgraded.take() {
                 Some(upgraded) => upgraded,
-                // In boxes: an open connection does not hold the room that dialing takes.
+                // In a box, so that an open connection does not keep the memory for dialing.
                 None => match Box::pin(self.redial(&shared, Away::Plain(&mut reading))).await {
                     Dialed::Open(upgraded) => upgraded,
                     Dialed::Over => break Ended::requested(),
@@ -179,7 +180,7 @@ impl Dialer {
         drop(guard);
     }
 
-    /// A connection that is to be made again has ended.
+    /// A connection has ended that is to be made again.
     pub(super) fn lost(
         &mut self,
         why: ConnectionError,
@@ -199,7 +200,7 @@ impl Dialer {
         why
     }
 
-    /// Why to connect again after this end; `None` if it is the last.
+    /// Why to connect again after this end; `None` if this was the last connection.
     fn reason_to_reconnect(&self, ended: &Ended) -> Option<ConnectionError> {
         if self.backoff.is_none() || ended.requested {
             return None;

@@ -29,12 +29,11 @@ impl Error for SendError {
 }
 
 /// Why a message was refused.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SendRefusal {
     /// The message is larger than [`Options::max_message_bytes`](crate::Options::max_message_bytes)
     /// allows, on this side or on the peer's. Send it in parts, or raise the limit.
-    #[error("it has {size} bytes, over the limit of {limit}")]
     TooLarge {
         /// The message's size in bytes.
         size: usize,
@@ -42,8 +41,27 @@ pub enum SendRefusal {
         limit: usize,
     },
     /// The connection has ended or is closing. No later message will be accepted.
-    #[error("the connection has ended")]
-    Ended(#[source] Arc<ConnectionError>),
+    Ended(Arc<ConnectionError>),
+}
+
+impl fmt::Display for SendRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendRefusal::TooLarge { size, limit } => {
+                write!(f, "it has {size} bytes, over the limit of {limit}")
+            }
+            SendRefusal::Ended(_) => f.write_str("the connection has ended"),
+        }
+    }
+}
+
+impl Error for SendRefusal {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            SendRefusal::TooLarge { .. } => None,
+            SendRefusal::Ended(why) => Some(&**why),
+        }
+    }
 }
 
 /// [`try_send`](crate::Sender::try_send) did not accept a message. The message comes back.

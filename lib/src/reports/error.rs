@@ -1,11 +1,11 @@
 //! Why a connection ended.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use super::{Brief, ConnectError};
 
 /// An error of the application's own code: of a hook, or of a function that supplies headers.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A close code (RFC 6455 §7.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,36 +84,27 @@ impl fmt::Display for Close {
 /// connecting again may help; a [`Client`](crate::Client) then connects again by itself. The cause
 /// below, such as the operating system's error, is the
 /// [`source`](std::error::Error::source) and not a part of the text.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ConnectionError {
     /// The peer closed the connection with another code than normal.
-    #[error("the peer closed the connection: {0}")]
     ClosedByPeer(Close),
     /// This side closed the connection, or dropped all its handles.
-    #[error("this side closed the connection")]
     ClosedHere,
     /// Nothing was received from the peer for the silence timeout, not even an answer to a ping.
-    #[error("nothing was received from the peer for {0:?}: the peer or the network is gone")]
     PeerSilent(Duration),
     /// The peer read nothing for the write timeout.
-    #[error("the peer read nothing for {0:?} while data waited")]
     WriteStalled(Duration),
     /// The peer ended the TCP connection without a close frame.
-    #[error("the peer ended the TCP connection without closing the WebSocket")]
     EndOfStream,
     /// The operating system reported an error of the socket.
-    #[error("the socket failed")]
-    Io(#[source] Arc<io::Error>),
+    Io(Arc<io::Error>),
     /// The peer violated RFC 6455.
-    #[error("the peer violated the WebSocket protocol: {}", Brief(.0))]
     Protocol(String),
     /// The peer sent a text message that is not UTF-8.
-    #[error("the peer sent a text message that is not UTF-8")]
     InvalidText,
     /// A message was larger than
     /// [`Options::max_message_bytes`](crate::Options::max_message_bytes).
-    #[error("a message of at least {size} bytes is over the limit of {limit}")]
     MessageTooLarge {
         /// Its size in bytes, as far as known.
         size: usize,
@@ -121,19 +112,14 @@ pub enum ConnectionError {
         limit: usize,
     },
     /// The inbox was full and [`Overflow::Disconnect`](crate::Overflow::Disconnect) is its policy.
-    #[error("the application did not read, and the full inbox ended the connection by its policy")]
     InboxFull,
     /// The `on_connect` hook failed.
-    #[error("the on_connect hook failed")]
-    Setup(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    Setup(Arc<dyn Error + Send + Sync>),
     /// Connecting again failed with an error that is not retryable, or all attempts failed.
-    #[error("connecting again failed")]
-    Reconnect(#[source] Arc<ConnectError>),
+    Reconnect(Arc<ConnectError>),
     /// The server goes away and asked its clients to connect again.
-    #[error("the server goes away and asked its clients to connect again")]
     GoingAway,
     /// The server refuses the session for now.
-    #[error("the server refused the session for now: {why}")]
     SessionRefused {
         /// Why.
         why: SessionLoss,
@@ -142,11 +128,66 @@ pub enum ConnectionError {
         retry_after: Option<Duration>,
     },
     /// The session ended and cannot be resumed.
-    #[error("the session was lost: {0}")]
     SessionLost(SessionLoss),
     /// The connection's task was stopped from outside: the runtime was shut down.
-    #[error("the connection's task was stopped: the runtime was shut down")]
     Aborted,
+}
+
+impl fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use ConnectionError::*;
+        match self {
+            ClosedByPeer(close) => write!(f, "the peer closed the connection: {close}"),
+            ClosedHere => f.write_str("this side closed the connection"),
+            PeerSilent(time) => write!(
+                f,
+                "nothing was received from the peer for {time:?}: the peer or the network is gone"
+            ),
+            WriteStalled(time) => {
+                write!(f, "the peer read nothing for {time:?} while data waited")
+            }
+            EndOfStream => {
+                f.write_str("the peer ended the TCP connection without closing the WebSocket")
+            }
+            Io(_) => f.write_str("the socket failed"),
+            Protocol(why) => {
+                write!(
+                    f,
+                    "the peer violated the WebSocket protocol: {}",
+                    Brief(why)
+                )
+            }
+            InvalidText => f.write_str("the peer sent a text message that is not UTF-8"),
+            MessageTooLarge { size, limit } => write!(
+                f,
+                "a message of at least {size} bytes is over the limit of {limit}"
+            ),
+            InboxFull => f.write_str(
+                "the application did not read, and the full inbox ended the connection by its \
+                 policy",
+            ),
+            Setup(_) => f.write_str("the on_connect hook failed"),
+            Reconnect(_) => f.write_str("connecting again failed"),
+            GoingAway => f.write_str("the server goes away and asked its clients to connect again"),
+            SessionRefused { why, .. } => {
+                write!(f, "the server refused the session for now: {why}")
+            }
+            SessionLost(why) => write!(f, "the session was lost: {why}"),
+            Aborted => f.write_str("the connection's task was stopped: the runtime was shut down"),
+        }
+    }
+}
+
+impl Error for ConnectionError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            // What is shared, not the `Arc`: so that a caller can downcast it.
+            ConnectionError::Io(error) => Some(&**error),
+            ConnectionError::Setup(error) => Some(&**error),
+            ConnectionError::Reconnect(error) => Some(&**error),
+            _ => None,
+        }
+    }
 }
 
 impl ConnectionError {
@@ -230,29 +271,133 @@ pub enum SessionLoss {
 }
 
 /// [`flush`](crate::Sender::flush) failed: the connection ended before everything was written.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the connection ended before everything was written")]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FlushError {
     /// Why it ended.
-    #[source]
     pub reason: Arc<ConnectionError>,
 }
 
+impl fmt::Display for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection ended before everything was written")
+    }
+}
+
+impl Error for FlushError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.reason)
+    }
+}
+
 /// [`delivered`](crate::Sender::delivered) cannot say that everything was delivered.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DeliveryError {
     /// The connection is plain: a plain peer never says what its application received.
-    #[error("the connection is plain: what the peer's application received cannot be known")]
     NotASession,
     /// The session ended first. The messages come back.
-    #[error("the session ended with {messages} messages undelivered")]
     Lost {
         /// How many come back.
         messages: u64,
     },
     /// The connection ended first.
-    #[error("the connection ended before everything was delivered")]
-    Ended(#[source] Arc<ConnectionError>),
+    Ended(Arc<ConnectionError>),
+}
+
+impl fmt::Display for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeliveryError::NotASession => f.write_str(
+                "the connection is plain: what the peer's application received cannot be known",
+            ),
+            DeliveryError::Lost { messages } => {
+                write!(f, "the session ended with {messages} messages undelivered")
+            }
+            DeliveryError::Ended(_) => {
+                f.write_str("the connection ended before everything was delivered")
+            }
+        }
+    }
+}
+
+impl Error for DeliveryError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            DeliveryError::Ended(why) => Some(&**why),
+            DeliveryError::NotASession | DeliveryError::Lost { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> io::Error {
+        io::Error::from(io::ErrorKind::ConnectionRefused)
+    }
+
+    fn ended() -> Arc<ConnectionError> {
+        Arc::new(ConnectionError::Io(Arc::new(refused())))
+    }
+
+    /// Once a cause was in the text and was the source as well, or was neither.
+    #[test]
+    fn cause_is_told_once_as_the_source() {
+        let tcp = ConnectError::Tcp {
+            to: "h:1".into(),
+            source: refused(),
+        };
+        let dns = ConnectError::Dns {
+            host: "h".into(),
+            source: refused(),
+        };
+        let tls = ConnectError::Tls {
+            host: "h".into(),
+            source: refused(),
+        };
+        let interrupted = ConnectError::Interrupted {
+            host: "h".into(),
+            source: refused().into(),
+        };
+        let errors: [Box<dyn Error>; 9] = [
+            Box::new(tcp),
+            Box::new(dns),
+            Box::new(tls),
+            Box::new(interrupted),
+            Box::new(ConnectError::HeaderFunction(refused().into())),
+            Box::new(ConnectionError::Setup(Arc::new(refused()))),
+            Box::new(ConnectionError::Io(Arc::new(refused()))),
+            Box::new(FlushError { reason: ended() }),
+            Box::new(DeliveryError::Ended(ended())),
+        ];
+        for error in errors {
+            let mut told = vec![error.to_string()];
+            let mut next = error.source();
+            while let Some(cause) = next {
+                told.push(cause.to_string());
+                next = cause.source();
+            }
+            let whole = told.join(": ");
+            let cause = refused().to_string();
+            assert_eq!(whole.matches(&cause).count(), 1, "{whole}");
+            assert_eq!(told.last(), Some(&cause), "{whole}");
+        }
+    }
+
+    #[test]
+    fn failed_reconnect_says_why() {
+        let why = ConnectError::Tcp {
+            to: "h:1".into(),
+            source: refused(),
+        };
+        let error = ConnectionError::Reconnect(Arc::new(why));
+        let cause = error.source().expect("a source");
+        assert!(
+            cause
+                .downcast_ref::<ConnectError>()
+                .is_some_and(ConnectError::is_retryable)
+        );
+    }
 }

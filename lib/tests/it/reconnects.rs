@@ -257,7 +257,10 @@ async fn hook_that_fails_counts_as_a_loss_and_runs_again() {
             Event::Disconnected { why, .. } => Some(why.clone()),
             _ => None,
         });
-        assert_eq!(why.await.to_string(), "the on_connect hook failed: not yet");
+        let why = why.await;
+        assert_eq!(why.to_string(), "the on_connect hook failed");
+        let cause = std::error::Error::source(&*why).map(ToString::to_string);
+        assert_eq!(cause.as_deref(), Some("not yet"));
     })
     .await;
 }
