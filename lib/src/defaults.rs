@@ -130,6 +130,9 @@ pub const DISCARD_AFTER: Duration = Duration::from_secs(1);
 /// Messages a receiver hands out between two looks at the runtime's budget.
 pub(crate) const RECEIVE_YIELD_EVERY: u32 = 128;
 
+/// Characters of a peer's words that an error shows: enough for a sentence, too few to flood a log.
+pub(crate) const BRIEF_CHARS: usize = 240;
+
 /// Events kept for a slow listener; older ones are counted as missed.
 pub const EVENT_BACKLOG: usize = 256;
 
@@ -211,9 +214,10 @@ pub(crate) const RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 pub(crate) const REFUSAL_BODY_BYTES: usize = 1024;
 /// How long to wait for that body. The refusal itself is known already, so it is not worth more.
 pub(crate) const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
-/// The longest `Retry-After` that is believed. A day is what an operator may mean; a year is a
+/// The longest wait that a server may ask a client for: by `Retry-After`, by refusing a session, or
+/// over how long it spreads its clients when it goes away. An operator may mean a day; a year is a
 /// mistake or malice.
-pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Length of the queue of connections that the kernel completed and the server has not accepted
 /// yet. Linux caps it at `net.core.somaxconn`, 4096 by default: a fleet that reconnects at once

@@ -50,7 +50,8 @@ pub use messages::{
 };
 pub use reports::{
     BoxError, Close, CloseCode, ConnectError, ConnectPhase, ConnectionError, DeliveryError, Event,
-    Events, FlushError, QueueStats, SessionLoss, StallCause, StallStats, Stats,
+    Events, FlushError, Printable, QueueStats, RedactedUrl, SessionLoss, StallCause, StallStats,
+    Stats, printable,
 };
 #[cfg(feature = "axum")]
 pub use server::axum;

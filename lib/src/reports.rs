@@ -1,8 +1,10 @@
-//! What is told: errors, events, statistics.
+//! Errors, events and statistics.
 
 pub(crate) mod connect_error;
 mod error;
 mod events;
+mod printable;
+mod redacted_url;
 mod stats;
 
 pub use connect_error::{ConnectError, ConnectPhase};
@@ -11,5 +13,8 @@ pub use error::{
 };
 pub(crate) use events::EventLog;
 pub use events::{Event, Events};
+pub(crate) use printable::Brief;
+pub use printable::{Printable, printable};
+pub use redacted_url::RedactedUrl;
 pub(crate) use stats::{Meter, Report};
 pub use stats::{QueueStats, StallCause, StallStats, Stats};

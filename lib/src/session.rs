@@ -23,7 +23,7 @@ use crate::{
     pump::{Alarm, Reading, TurnContext, Until},
     reports::{ConnectionError, Event, Report, StallCause},
     settings::{Account, Evictable, Share},
-    time::later,
+    time::{granted, later},
 };
 
 use carrier::Carrier;
@@ -149,6 +149,7 @@ impl Session {
                 }
                 proto::Event::HandshakeTimedOut(_) => self.carrier.was_unanswered(),
                 proto::Event::GoAway { within, .. } => {
+                    let within = granted(within);
                     self.carrier.goes_away(within, now);
                     shared.events.push(Event::GoAway { within });
                 }

@@ -12,7 +12,7 @@ use unstall::{
 use super::plan::Sizes;
 use super::stream::{Halt, Over, Stream};
 use super::talk::{Order, Part, Report, Side, report, runs};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::runtime;
 
 /// A connection from which nothing came for so long is given up. Short, so that a run of seconds
@@ -186,7 +186,7 @@ async fn connect(part: &Part, mut orders: Orders) -> Result<(), Failed> {
     ])?;
     match over {
         Over::Closed => Ok(()),
-        Over::Broken(why) => Err(failed(why)),
+        Over::Broken(why) => Err(failed(chain(&why))),
     }
 }
 
@@ -220,7 +220,8 @@ async fn dial(part: &Part) -> Result<Connection, Failed> {
     if let Some(file) = tls_roots {
         client = client.tls(unstall::client_config_from_pem(file).map_err(failed)?);
     }
-    client.connect().await.map_err(failed)
+    let connected = client.connect().await;
+    connected.map_err(|error| failed(chain(&error)))
 }
 
 /// The messages that came back to this producer since it last asked.

@@ -15,7 +15,7 @@ use crate::rss::peak_rss_bytes_of;
 /// Reports that wait for the verifier, at most. Past them they wait in the pipe.
 const REPORTS_WAITING: usize = 256;
 
-/// Who speaks.
+/// The process that speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speaker {
     Client,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
@@ -20,15 +20,16 @@ use crate::{
     pump::{Ended, Plain, Pump, Reading},
     reports::{CloseCode, ConnectError, ConnectionError, Event, StallCause},
     settings::Options,
-    time::later,
+    time::{granted, later},
     ws::{Side, WebSocket, transport::Upgraded},
 };
 
-/// Where waiting for a connection led.
+/// The result of [`Dialer::redial`].
 pub(super) enum Dialed {
     Open(Box<Upgraded>),
-    /// Meanwhile it ended: close was requested, or the session is over.
+    /// The handle ended meanwhile: close was requested, or the session is over.
     Over,
+    /// No further attempt is made.
     Failed(Arc<ConnectError>),
 }
 
@@ -42,41 +43,34 @@ pub(super) struct Dialer {
     pub(super) backoff: Option<Backoff>,
     pub(super) attempt: Attempt,
     pub(super) fresh_sessions: bool,
-    /// Connections in a row that carried no session, though it was agreed.
+    /// Connections in a row that agreed to a session and then carried none.
     pub(super) refused: u32,
-    /// What the server wants waited before the next attempt.
+    /// The wait that the server asked for before the next attempt.
     pub(super) asked: Option<Duration>,
-    /// The next connection is plain, because HELLO was not answered; then sessions are offered
+    /// The next connection is plain, because HELLO was not answered. After it sessions are offered
     /// again.
     pub(super) plain_once: bool,
 }
 
 impl Dialer {
-    pub(super) fn new(client: Client) -> Result<Dialer, ConnectError> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in client.headers {
-            let header = |why: String| ConnectError::Header {
-                name: name.clone(),
-                why,
-            };
-            let parsed = HeaderName::try_from(&name).map_err(|error| header(error.to_string()))?;
-            let value = HeaderValue::try_from(value).map_err(|error| header(error.to_string()))?;
-            headers.append(parsed, value);
+    pub(super) fn new(client: &Client) -> Result<Dialer, ConnectError> {
+        if let Some((name, why)) = client.invalid_header.clone() {
+            return Err(ConnectError::Header { name, why });
         }
         Ok(Dialer {
             target: Target::parse(&client.url)?,
             dial_options: DialOptions {
-                tls: client.tls,
-                proxy: client.proxy.as_deref().map(Proxy::parse).transpose()?,
-                subprotocols: client.subprotocols,
+                tls: client.tls.clone(),
+                proxy: client.proxy.as_ref().map(Proxy::parse).transpose()?,
+                subprotocols: client.subprotocols.clone(),
                 session: client.session,
                 connect_timeout: client.options.connect_timeout,
             },
-            headers,
-            header_fn: client.header_fn,
-            hook: client.hook,
-            options: client.options,
-            backoff: client.reconnect.map(Backoff::new),
+            headers: client.headers.clone(),
+            header_fn: client.header_fn.clone(),
+            hook: client.hook.clone(),
+            options: client.options.clone(),
+            backoff: client.reconnect.clone().map(Backoff::new),
             attempt: Attempt {
                 number: 1,
                 last_error: None,
@@ -135,7 +129,7 @@ impl Dialer {
         loop {
             let open = match upgraded.take() {
                 Some(upgraded) => upgraded,
-                // In boxes: an open connection does not hold the room that dialing takes.
+                // In a box, so that an open connection does not keep the memory for dialing.
                 None => match Box::pin(self.redial(&shared, Away::Plain(&mut reading))).await {
                     Dialed::Open(upgraded) => upgraded,
                     Dialed::Over => break Ended::requested(),
@@ -184,7 +178,7 @@ impl Dialer {
         drop(guard);
     }
 
-    /// A connection that is to be made again has ended.
+    /// A connection has ended that is to be made again.
     pub(super) fn lost(
         &mut self,
         why: ConnectionError,
@@ -204,7 +198,7 @@ impl Dialer {
         why
     }
 
-    /// Why to connect again after this end; `None` if it is the last.
+    /// Why to connect again after this end; `None` if this was the last connection.
     fn reason_to_reconnect(&self, ended: &Ended) -> Option<ConnectionError> {
         if self.backoff.is_none() || ended.requested {
             return None;
@@ -227,25 +221,7 @@ impl Dialer {
             last_error: None,
         };
         let dialed = loop {
-            let asked = self
-                .attempt
-                .last_error
-                .as_ref()
-                .and_then(|error| error.retry_after())
-                .or(self.asked.take());
-            let first = self.attempt.number == 0 && shared.meter.counters().connections == 0;
-            let wait = match &mut self.backoff {
-                Some(backoff) if !first => backoff.next(asked),
-                _ => Duration::ZERO,
-            };
-            self.attempt.number += 1;
-            let attempt = self.attempt.number;
-            if !first {
-                shared.events.push(Event::Reconnecting {
-                    attempt,
-                    after: wait,
-                });
-            }
+            let wait = self.begin_attempt(shared);
             let work = async {
                 sleep_until(later(Instant::now(), wait)).await;
                 self.dial().await
@@ -255,6 +231,7 @@ impl Dialer {
                 Some(Ok(upgraded)) => break Dialed::Open(Box::new(upgraded)),
                 Some(Err(error)) => {
                     let why = Arc::new(error);
+                    let attempt = self.attempt.number;
                     shared.events.push(Event::AttemptFailed {
                         attempt,
                         why: why.clone(),
@@ -267,13 +244,35 @@ impl Dialer {
                 }
             }
         };
-        // A session waits until its peer has agreed as well.
+        // A session goes on waiting until its peer has agreed as well.
         if let Away::Plain(_) = away {
             shared
                 .meter
                 .wait(StallCause::Connecting, false, Instant::now());
         }
         dialed
+    }
+
+    /// Counts and announces the next attempt: how long to wait before it. What the server asks for
+    /// is granted up to a bound, whoever passed it on.
+    fn begin_attempt(&mut self, shared: &Shared) -> Duration {
+        let by_http = self.attempt.last_error.as_ref();
+        let by_http = by_http.and_then(|error| error.retry_after());
+        let asked = by_http.or(self.asked.take()).map(granted);
+        let first = self.attempt.number == 0 && shared.meter.counters().connections == 0;
+        self.attempt.number += 1;
+        if first {
+            return Duration::ZERO;
+        }
+        let after = match &mut self.backoff {
+            Some(backoff) => backoff.next(asked),
+            None => Duration::ZERO,
+        };
+        shared.events.push(Event::Reconnecting {
+            attempt: self.attempt.number,
+            after,
+        });
+        after
     }
 
     /// One plain connection: the hook, if there is one, then everything else.

@@ -109,7 +109,7 @@ where
 {
     let limit = shared.options.setup_timeout;
     let deadline = later(Instant::now(), limit);
-    let failed = |why: BoxError| SetUp::Failed(ConnectionError::Setup(why.to_string()));
+    let failed = |why: BoxError| SetUp::Failed(ConnectionError::Setup(why.into()));
     let too_long = || failed(format!("it took longer than {limit:?}").into());
     let setup = Setup {
         shared: shared.clone(),

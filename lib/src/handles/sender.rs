@@ -43,13 +43,10 @@ impl Sender {
                 }
                 match outbox.try_send(message.into()) {
                     Ok(()) => return Poll::Ready(Ok(())),
-                    Err(TrySendError {
-                        message,
-                        reason: SendRefusal::Full,
-                    }) => waiting = Some(Box::pin(outbox.send(message, None))),
-                    Err(TrySendError { message, reason }) => {
-                        return Poll::Ready(Err(SendError { message, reason }));
+                    Err(TrySendError::Full(message)) => {
+                        waiting = Some(Box::pin(outbox.send(message, None)));
                     }
+                    Err(TrySendError::Refused(error)) => return Poll::Ready(Err(error)),
                 }
             }
             match &mut waiting {
@@ -119,7 +116,7 @@ impl Sender {
     /// Queues a message if there is room now.
     ///
     /// # Errors
-    /// With the message: full (try again), too large, or ended.
+    /// With the message. [`TrySendError::Full`] may be tried again.
     pub fn try_send(&self, message: impl IntoMessage) -> Result<(), TrySendError> {
         let outbox = &self.shared.outbox;
         if outbox.push_short(message.is_text(), message.payload()) {

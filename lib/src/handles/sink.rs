@@ -63,11 +63,8 @@ impl Sink<Message> for MessageSink {
             Some(_) => message,
             None => match self.sender.try_send(message) {
                 Ok(()) => return Ok(()),
-                Err(TrySendError {
-                    message,
-                    reason: SendRefusal::Full,
-                }) => message,
-                Err(error) => return Err(refused(error.reason)),
+                Err(TrySendError::Full(message)) => message,
+                Err(TrySendError::Refused(error)) => return Err(refused(error.reason)),
             },
         };
         let sender = self.sender.clone();
@@ -112,6 +109,5 @@ fn refused(reason: SendRefusal) -> ConnectionError {
     match reason {
         SendRefusal::Ended(why) => (*why).clone(),
         SendRefusal::TooLarge { size, limit } => ConnectionError::MessageTooLarge { size, limit },
-        SendRefusal::Full => unreachable!("a full outbox is waited for"),
     }
 }

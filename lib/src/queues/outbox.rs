@@ -82,12 +82,13 @@ impl Outbox {
         self.state.lock().unwrap()
     }
 
-    fn check_size(&self, message: &Message) -> Result<(), SendRefusal> {
+    fn check_size(&self, message: Message) -> Result<Message, SendError> {
         let (size, limit) = (message.len(), self.max_message.load(Ordering::Relaxed));
         if size > limit {
-            Err(SendRefusal::TooLarge { size, limit })
+            let reason = SendRefusal::TooLarge { size, limit };
+            Err(SendError { message, reason })
         } else {
-            Ok(())
+            Ok(message)
         }
     }
 
@@ -127,14 +128,12 @@ impl Outbox {
         message: Message,
         time_to_live: Option<Duration>,
     ) -> Result<(), SendError> {
-        if let Err(reason) = self.check_size(&message) {
-            return Err(SendError { message, reason });
-        }
+        let message = self.check_size(message)?;
         let expires = time_to_live.map(|life| later(Instant::now(), life));
         match self.push_now(message, expires) {
             Ok(()) => Ok(()),
-            Err((message, SendRefusal::Full)) => self.wait_and_push(message, expires).await,
-            Err((message, reason)) => Err(SendError { message, reason }),
+            Err(TrySendError::Full(message)) => self.wait_and_push(message, expires).await,
+            Err(TrySendError::Refused(error)) => Err(error),
         }
     }
 
@@ -152,8 +151,8 @@ impl Outbox {
             let written = self.written.notified();
             match self.push(message, expires) {
                 Ok(()) => return Ok(()),
-                Err((back, SendRefusal::Full)) => message = back,
-                Err((message, reason)) => return Err(SendError { message, reason }),
+                Err(TrySendError::Full(back)) => message = back,
+                Err(TrySendError::Refused(error)) => return Err(error),
             }
             tokio::select! {
                 () = self.refused_by_budget() => {}
@@ -168,32 +167,22 @@ impl Outbox {
     }
 
     pub(crate) fn try_send(&self, message: Message) -> Result<(), TrySendError> {
-        if let Err(reason) = self.check_size(&message) {
-            return Err(TrySendError { message, reason });
-        }
-        self.push_now(message, None)
-            .map_err(|(message, reason)| TrySendError { message, reason })
+        self.push_now(self.check_size(message)?, None)
     }
 
     /// Queues the message if there is room and nobody waits for it.
-    fn push_now(
-        &self,
-        message: Message,
-        expires: Option<Instant>,
-    ) -> Result<(), (Message, SendRefusal)> {
-        if self.has_line() {
-            let ended = self.lock().main.ended.clone();
-            let reason = ended.map_or(SendRefusal::Full, SendRefusal::Ended);
-            return Err((message, reason));
+    fn push_now(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
+        if !self.has_line() {
+            return self.push(message, expires);
         }
-        self.push(message, expires)
+        let ended = self.lock().main.ended.clone();
+        Err(match ended {
+            None => TrySendError::Full(message),
+            Some(why) => refused(message, why),
+        })
     }
 
-    fn push(
-        &self,
-        message: Message,
-        expires: Option<Instant>,
-    ) -> Result<(), (Message, SendRefusal)> {
+    fn push(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
         let pump = {
             let mut state = self.lock();
             let State { main, spare, .. } = &mut *state;
@@ -249,10 +238,8 @@ impl Outbox {
     }
 
     /// As [`send`](Self::send), for the hook.
-    pub(crate) async fn send_setup(&self, mut message: Message) -> Result<(), SendError> {
-        if let Err(reason) = self.check_size(&message) {
-            return Err(SendError { message, reason });
-        }
+    pub(crate) async fn send_setup(&self, message: Message) -> Result<(), SendError> {
+        let mut message = self.check_size(message)?;
         loop {
             let written = self.written.notified();
             let pushed = {
@@ -260,10 +247,7 @@ impl Outbox {
                 let State { setup, spare, .. } = &mut *state;
                 let pushed = match setup {
                     Some(setup) => setup.push(message, None, self.limit, spare),
-                    None => {
-                        let closed = Arc::new(ConnectionError::ClosedHere);
-                        Err((message, SendRefusal::Ended(closed)))
-                    }
+                    None => Err(refused(message, Arc::new(ConnectionError::ClosedHere))),
                 };
                 pushed.map(|()| state.pump.take())
             };
@@ -272,8 +256,8 @@ impl Outbox {
                     pump.into_iter().for_each(Waker::wake);
                     return Ok(());
                 }
-                Err((back, SendRefusal::Full)) => message = back,
-                Err((message, reason)) => return Err(SendError { message, reason }),
+                Err(TrySendError::Full(back)) => message = back,
+                Err(TrySendError::Refused(error)) => return Err(error),
             }
             written.await;
         }
@@ -346,4 +330,9 @@ impl Outbox {
     pub(crate) fn stats(&self, now: Instant) -> (QueueStats, u64) {
         self.lock().main.stats(self.limit, now)
     }
+}
+
+fn refused(message: Message, why: Arc<ConnectionError>) -> TrySendError {
+    let reason = SendRefusal::Ended(why);
+    SendError { message, reason }.into()
 }

@@ -1,4 +1,4 @@
-//! Counters of a connection, and how long it waited for what.
+//! Counters of a connection, and for how long it waited for what.
 
 use std::{
     fmt,
@@ -16,19 +16,20 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StallCause {
-    /// The inbox is full, or the peer of a session waits for credit: this side's application does
-    /// not take what was received.
+    /// This application does not receive its messages: the inbox is full, or the peer of a session
+    /// waits for credit.
     ApplicationNotReading,
-    /// The peer's credit is used up: its application does not take what was sent.
+    /// The peer's application does not receive its messages: the credit that the peer gave is used
+    /// up.
     OutOfCredit,
-    /// The replay buffer is full: the peer acknowledges too little.
+    /// The replay buffer is full: the peer has not acknowledged enough.
     ReplayFull,
-    /// The socket takes no more: the peer does not read, or the network does not carry.
+    /// The socket accepts no more: the peer does not read, or the network is interrupted.
     SocketFull,
     /// A ping is unanswered.
     PeerSilent,
-    /// There is no connection: dialling, waiting before the next attempt, or, on a server, for the
-    /// client of a session to come back.
+    /// There is no connection. A client connects, or waits before the next attempt; a server waits
+    /// for the client of a session to come back.
     Connecting,
 }
 
@@ -57,7 +58,7 @@ impl fmt::Display for StallCause {
     }
 }
 
-/// One direction's queue at a moment.
+/// The queue of one direction, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStats {
@@ -69,7 +70,7 @@ pub struct QueueStats {
     pub high_water: usize,
     /// The limit in bytes.
     pub limit: usize,
-    /// How long the oldest message has waited, at most.
+    /// For how long the oldest message has waited; an upper bound.
     pub oldest: Option<Duration>,
 }
 
@@ -79,9 +80,9 @@ pub struct QueueStats {
 pub struct StallStats {
     /// The cause.
     pub cause: StallCause,
-    /// Time in all, with the present wait.
+    /// The time of all waits together, including the present one.
     pub total: Duration,
-    /// How long it waits already, if it waits now.
+    /// For how long the present wait has lasted, if there is one.
     pub now: Option<Duration>,
 }
 
@@ -103,7 +104,7 @@ pub struct Stats {
     pub inbox: QueueStats,
     /// Sent messages that wait for the socket.
     pub outbox: QueueStats,
-    /// Received messages that wait in the spill file: how many, and their bytes in the file.
+    /// Received messages that wait in the spill file: their number, and their bytes in the file.
     pub spilled: (u64, u64),
     /// Messages that an overflow policy dropped or replaced.
     pub overflowed: u64,
@@ -113,16 +114,16 @@ pub struct Stats {
     pub discarded: u64,
     /// The last round trip of a ping.
     pub round_trip: Option<Duration>,
-    /// WebSockets made for this handle, the present one included.
+    /// WebSocket connections of this handle so far, including the present one.
     pub connections: u64,
-    /// Connections over which a session went on.
+    /// How often a session went on over a new connection.
     pub resumes: u64,
-    /// Time spent in each stall cause, all of them in the order of [`StallCause::ALL`].
+    /// The time spent waiting for each cause, in the order of [`StallCause::ALL`].
     pub stalls: Vec<StallStats>,
 }
 
 impl Stats {
-    /// The causes that hold something up at this moment.
+    /// What the connection waits for at this moment.
     pub fn stalled_by(&self) -> impl Iterator<Item = StallCause> + '_ {
         self.stalls
             .iter()
@@ -157,7 +158,7 @@ struct MeterState {
     waits: [Wait; StallCause::ALL.len()],
 }
 
-/// The measuring side of [`Stats`]: written by the pump, read by anyone.
+/// Collects [`Stats`]: the pump writes it, any handle reads it.
 #[derive(Debug)]
 pub(crate) struct Meter {
     state: Mutex<MeterState>,

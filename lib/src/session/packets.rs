@@ -15,6 +15,7 @@ use crate::{
     pump::{Reading, Traffic, TurnContext},
     reports::{CloseCode, ConnectionError},
     settings::Options,
+    time::granted,
     ws::{
         Failure, Payload, Side, WebSocket,
         transport::{Transport, Upgraded},
@@ -49,7 +50,7 @@ impl Packets<'_> {
             Err(HandleError::Rejected(rejection)) => {
                 Err(Failure::Broken(ConnectionError::SessionRefused {
                     why: session_loss(rejection),
-                    retry_after: rejection.retry_after(),
+                    retry_after: rejection.retry_after().map(granted),
                 }))
             }
             Err(error) => Err(broken(error.to_string())),

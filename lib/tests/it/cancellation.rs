@@ -120,7 +120,10 @@ async fn flush_dropped_at_any_poll_changes_nothing() {
     send_all(async |sender, message, polls| {
         let sent = match sender.try_send(message) {
             Ok(()) => true,
-            Err(TrySendError { .. }) => false,
+            Err(error) => {
+                assert!(matches!(error, TrySendError::Full(_)), "{error}");
+                false
+            }
         };
         if let Some(flushed) = drop_after(polls, sender.flush()).await {
             flushed.unwrap();

@@ -15,6 +15,7 @@ use tokio::{
 };
 use unstall::{
     CloseCode, CloseReport, Connection, ConnectionError, Message, Options, SendRefusal, StallCause,
+    TrySendError,
     defaults::LINGER,
     rustls,
     tokio_tungstenite::{self, tungstenite::protocol::Role},
@@ -43,7 +44,9 @@ async fn closed(connection: &Connection) -> (CloseReport, Duration) {
 
 /// After the end, sends fail at once with the message and the reason.
 fn refuses(connection: &Connection, expected: fn(&ConnectionError) -> bool) {
-    let error = connection.try_send("too late").unwrap_err();
+    let Err(TrySendError::Refused(error)) = connection.try_send("too late") else {
+        panic!("taken after close, or only put off");
+    };
     assert_eq!(error.message, Message::from("too late"));
     let SendRefusal::Ended(why) = error.reason else {
         panic!("{error}");

@@ -215,6 +215,7 @@ async fn close_codes_are_answered_alike_and_reported() {
                     let Err(ConnectionError::ClosedByPeer(Close {
                         code: Some(seen),
                         reason,
+                        ..
                     })) = ended
                     else {
                         panic!("{code}: {ended:?}");

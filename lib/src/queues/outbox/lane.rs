@@ -10,10 +10,10 @@ use std::{
 use tokio::time::Instant;
 use unstall_proto::{Kind, Records, limits::PACKET_FILL};
 
-use super::{Done, Entry, Packed, Queued};
+use super::{Done, Entry, Packed, Queued, refused};
 use crate::{
     defaults::{BUDGET_FLOOR_BYTES, IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES},
-    messages::{Message, SendRefusal},
+    messages::{Message, TrySendError},
     queues::queue,
     reports::{ConnectionError, QueueStats},
     settings::Share,
@@ -132,13 +132,12 @@ impl Lane {
         expires: Option<Instant>,
         limit: usize,
         spare: &mut Vec<Records>,
-    ) -> Result<(), (Message, SendRefusal)> {
-        if let Some(reason) = &self.ended {
-            let reason = SendRefusal::Ended(reason.clone());
-            return Err((message, reason));
+    ) -> Result<(), TrySendError> {
+        if let Some(why) = &self.ended {
+            return Err(refused(message, why.clone()));
         }
         if !self.make_room(message.len(), limit) {
-            return Err((message, SendRefusal::Full));
+            return Err(TrySendError::Full(message));
         }
         if expires.is_some() || message.len() > PACKED_BYTES {
             self.append(message, expires);

@@ -69,8 +69,8 @@ async fn waiting_senders_keep_their_order() {
         assert!(poll(large.as_mut()).is_pending());
         assert!(poll(small.as_mut()).is_pending());
         let refused = outbox.try_send(Message::from("later")).unwrap_err();
-        assert!(matches!(refused.reason, SendRefusal::Full));
-        assert_eq!(refused.message, Message::from("later"));
+        assert!(matches!(&refused, TrySendError::Full(_)), "{refused}");
+        assert_eq!(refused.into_message(), Message::from("later"));
         assert_eq!(write_all(&outbox).len(), filled);
         assert!(poll(large.as_mut()).is_ready());
         let mut order = write_all(&outbox);
@@ -139,7 +139,9 @@ async fn senders_after_the_end_get_their_message_and_the_reason() {
         assert_eq!(error.message, message(len));
         assert!(matches!(error.reason, SendRefusal::Ended(_)));
     }
-    let error = outbox.try_send(message(7)).unwrap_err();
+    let Err(TrySendError::Refused(error)) = outbox.try_send(message(7)) else {
+        panic!("taken after the end, or only put off");
+    };
     assert_eq!(error.message, message(7));
     assert!(matches!(error.reason, SendRefusal::Ended(_)));
     assert_eq!(outbox.take_unsent(), [message(900)]);
