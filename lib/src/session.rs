@@ -21,9 +21,9 @@ use crate::{
     handles::Shared,
     messages::SessionNumber,
     pump::{Alarm, Reading, TurnContext, Until},
-    reports::{ConnectionError, Event, Report, StallCause},
+    reports::{ConnectionError, Event, Report, SessionLoss, StallCause},
     settings::{Account, Evictable, Share},
-    time::{granted, later},
+    time::later,
 };
 
 use carrier::Carrier;
@@ -149,7 +149,6 @@ impl Session {
                 }
                 proto::Event::HandshakeTimedOut(_) => self.carrier.was_unanswered(),
                 proto::Event::GoAway { within, .. } => {
-                    let within = granted(within);
                     self.carrier.goes_away(within, now);
                     shared.events.push(Event::GoAway { within });
                 }
@@ -173,10 +172,8 @@ impl Session {
 
     /// Ends the session if it has to go, because it holds most of a budget that is used up.
     fn end_if_evicted(&mut self, cx: &Context<'_>) {
-        if !self.is_over()
-            && let Poll::Ready(held) = self.evictable.poll_evicted(cx)
-        {
-            self.give_up(ConnectionError::Evicted { held });
+        if !self.is_over() && self.evictable.poll_evicted(cx).is_ready() {
+            self.give_up(ConnectionError::SessionLost(SessionLoss::Evicted));
         }
     }
 

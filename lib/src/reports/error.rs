@@ -270,8 +270,9 @@ pub enum SessionLoss {
     /// make room or because its application was done with it.
     #[error("it was without a connection for too long, or the other side ended it")]
     Expired,
-    /// On a server: the session was without a connection and had to make room for others.
-    #[error("the server had to make room for other sessions")]
+    /// The session had to make room for others: of those that could go it was the one that was
+    /// without a connection for longest, or that held most memory.
+    #[error("it had to make room for other sessions")]
     Evicted,
     /// The server does not know the session: it was restarted.
     #[error("the server was restarted and does not know it")]

@@ -21,12 +21,12 @@ use super::{
     keeper::{Keeper, Newcomer},
 };
 use crate::{
-    defaults::{self, BUDGET_FLOOR_BYTES},
+    defaults,
     handles::{Connection, Identity, Shared, span},
     pump::Reading,
     reports::{CloseCode, ConnectionError},
     session::{Kept, Session, over_packets, random},
-    settings::{Account, Budget, Options},
+    settings::{Budget, Options},
     ws::{
         Failure, Received, Side, WebSocket,
         transport::{Transport, Upgraded},
@@ -238,7 +238,7 @@ impl Registry {
             if entries.contains_key(&hello.id) {
                 return Err(None);
             }
-            if !self.make_room(&mut entries, 1, &shared.account) {
+            if !self.make_room(&mut entries, 1) {
                 let retry_after_millis = defaults::SERVER_RETRY_AFTER.as_millis() as u64;
                 return Err(Some(Rejection::Full { retry_after_millis }));
             }
@@ -270,31 +270,20 @@ impl Registry {
         task
     }
 
-    /// Makes room for so many sessions more, and for what `account` is to hold: ends sessions without
-    /// a connection. For want of places the longest away goes first, for want of memory the one that
-    /// holds most. `false` if that is not enough.
-    fn make_room(&self, entries: &mut Entries, more: usize, account: &Account) -> bool {
-        let mut excess = account.excess();
-        loop {
-            let full = entries.len() + more > self.limits.sessions;
-            if !full && excess == 0 {
-                return true;
-            }
-            let detached = entries.iter().filter_map(|(id, entry)| {
-                Some((entry.detached?, entry.shared.account.held(), *id))
-            });
-            let first = match full {
-                true => detached.min_by_key(|(since, ..)| *since),
-                false => detached
-                    .max_by_key(|(_, held, _)| *held)
-                    .filter(|(_, held, _)| *held > BUDGET_FLOOR_BYTES),
-            };
+    /// Makes room for so many sessions more: ends those without a connection, the longest away
+    /// first. `false` if that is not enough.
+    fn make_room(&self, entries: &mut Entries, more: usize) -> bool {
+        while entries.len() + more > self.limits.sessions {
+            let longest = entries
+                .iter()
+                .filter_map(|(id, entry)| entry.detached.map(|since| (since, *id)))
+                .min_by_key(|(since, _)| *since);
             // Its mailbox goes with the entry, which is how the session learns of it.
-            let Some(entry) = first.and_then(|(.., id)| entries.remove(&id)) else {
+            if longest.and_then(|(_, id)| entries.remove(&id)).is_none() {
                 return false;
-            };
-            excess = excess.saturating_sub(entry.shared.account.held());
+            }
         }
+        true
     }
 
     fn with_entry(&self, id: &SessionId, shared: &Arc<Shared>, act: impl FnOnce(&mut Entry)) {
@@ -314,9 +303,6 @@ impl Registry {
         detached: Option<Instant>,
     ) {
         self.with_entry(id, shared, |entry| entry.detached = detached);
-        if detached.is_some() {
-            self.make_room(&mut self.entries.lock().unwrap(), 0, &shared.account);
-        }
     }
 
     pub(super) fn remove(&self, id: &SessionId, shared: &Arc<Shared>) {

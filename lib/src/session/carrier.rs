@@ -106,6 +106,7 @@ impl Session {
     /// The session goes on over this connection.
     pub(crate) fn attached(&mut self, generation: proto::Generation) {
         self.carrier.generation = Some(generation);
+        self.evictable.set_idle(false);
         self.carrier.answer = Answer::Awaited;
         self.carrier.leave_at = None;
     }
@@ -114,6 +115,7 @@ impl Session {
     pub(crate) fn detach(&mut self, shared: &Shared, now: Instant) {
         if let Some(generation) = self.carrier.generation.take() {
             self.protocol.detach(self.time(now), generation);
+            self.evictable.set_idle(true);
             self.carrier.lost_at.get_or_insert(now);
         }
         if !self.ending.is_peer_closing() {

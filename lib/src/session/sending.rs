@@ -45,9 +45,6 @@ impl Session {
     /// Moves messages from the outbox into the session while it has room.
     pub(super) fn accept(&mut self, turn: &mut TurnContext<'_, '_>) {
         let shared = turn.shared;
-        // A session that keeps much is woken by the acknowledgement of it.
-        self.sending.held_back =
-            self.sending.kept >= BUDGET_FLOOR_BYTES && shared.account.excess() > 0;
         // Attached, it takes what it can send soon: the rest waits in the outbox, where one limit
         // covers it. Detached, it fills the replay buffer.
         let bound = match self.protocol.is_attached() {
@@ -55,10 +52,11 @@ impl Session {
             false => u64::MAX,
         };
         let mut accepted = Accepted::default();
-        while !self.sending.held_back && self.protocol.unsent() < bound {
-            if self.sending.waiting.is_empty() {
-                let waiting = &mut self.sending.waiting;
-                let _ = shared.outbox.take(waiting, None, turn.now, turn.cx);
+        self.sending.held_back = false;
+        while self.protocol.unsent() < bound && self.has_next(turn) {
+            if !self.has_memory(turn) {
+                self.sending.held_back = true;
+                break;
             }
             if !self.accept_next(&mut accepted, turn) {
                 break;
@@ -80,6 +78,26 @@ impl Session {
             self.settle_deliveries(shared);
             give_back(shared, accepted.too_large);
         }
+    }
+
+    /// Whether something waits to be accepted.
+    fn has_next(&mut self, turn: &mut TurnContext<'_, '_>) -> bool {
+        let waiting = &mut self.sending.waiting;
+        if waiting.is_empty() {
+            let _ = turn.shared.outbox.take(waiting, None, turn.now, turn.cx);
+        }
+        !waiting.is_empty()
+    }
+
+    /// Whether the budget allows to keep more. If not, an idle session is told to go, and the task
+    /// is woken when bytes are back.
+    fn has_memory(&mut self, turn: &mut TurnContext<'_, '_>) -> bool {
+        let covered = self.share.cover(self.sending.kept + BUDGET_FLOOR_BYTES)
+            || self.share.poll_refused(turn.cx).is_ready();
+        if !covered {
+            turn.shared.account.ask_idle_to_go();
+        }
+        covered
     }
 
     /// Moves one entry; `false`: there is none, or no room for it.

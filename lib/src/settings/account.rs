@@ -53,9 +53,11 @@ impl Account {
         self.0.returnable.load(Relaxed)
     }
 
-    /// By how many bytes a budget is beyond what it has for things that can wait.
-    pub(crate) fn excess(&self) -> usize {
-        self.levels().map(|level| level.excess()).max().unwrap_or(0)
+    /// Tells an idle session to go, the one that holds most, so that others need not wait.
+    pub(crate) fn ask_idle_to_go(&self) {
+        self.levels()
+            .filter(|level| level.is_nearly_used_up())
+            .for_each(|level| level.candidates.make_room_of_idle());
     }
 
     /// A share whose bytes come back when the connection, or session, ends.

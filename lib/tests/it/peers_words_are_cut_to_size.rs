@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use unstall::{Client, ConnectError, Connection, ConnectionError, Event, Reconnect, defaults};
 use unstall_proto::{
     CloseFrame, Epoch, ErrorCode, Generation, Offset, Packet, Rejection, SUBPROTOCOL, Seq, Token,
-    Welcome,
+    Welcome, limits,
 };
 
 const TEN_YEARS: Duration = Duration::from_secs(86_400 * 365 * 10);
@@ -130,7 +130,7 @@ async fn wait_that_a_server_asks_for_is_granted_up_to_a_day() {
 }
 
 #[tokio::test]
-async fn time_over_which_a_server_spreads_its_clients_is_granted_up_to_a_day() {
+async fn time_over_which_a_server_spreads_its_clients_is_granted_up_to_an_hour() {
     let going = Packet::GoAway {
         within_millis: TEN_YEARS.as_millis() as u64,
         reason: WORDS.to_owned(),
@@ -142,7 +142,7 @@ async fn time_over_which_a_server_spreads_its_clients_is_granted_up_to_a_day() {
         Event::GoAway { within } => Some(*within),
         _ => None,
     });
-    assert_eq!(limit(within).await, defaults::RETRY_AFTER_MAX);
+    assert_eq!(limit(within).await, limits::MAX_GO_AWAY);
 }
 
 /// Once a server's words reached the terminal and the log with their escape codes and line ends.

@@ -248,25 +248,31 @@ async fn the_session_longest_away_makes_room_and_a_full_server_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_keep_too_much_go_when_they_are_without_a_connection() {
-    let limits = ServerLimits::default().process_bytes(100 << 10);
+async fn session_without_a_connection_that_keeps_much_goes_before_others_wait() {
+    let limits = ServerLimits::default().process_bytes(1 << 20);
     let server = bind(Server::builder().limits(limits)).await;
-    let mut raw = Raw::new(server.local_addr(), 1);
-    assert!(matches!(raw.attach().await, Packet::Welcome(_)));
+    let mut away = Raw::new(server.local_addr(), 1);
+    assert!(matches!(away.attach().await, Packet::Welcome(_)));
     let mut session = limit(server.accept()).await.unwrap();
-    for _ in 0..4 {
-        session.send(vec![7; 50 << 10]).await.unwrap();
+    for _ in 0..8 {
+        limit(session.send(vec![7; 50 << 10])).await.unwrap();
     }
     // Received, and never acknowledged.
-    for _ in 0..3 {
-        raw.read().await.expect("data");
+    for _ in 0..4 {
+        away.read().await.expect("data");
     }
-    drop(raw.ws.take());
+    drop(away.ws.take());
+    let mut other = Raw::new(server.local_addr(), 2);
+    assert!(matches!(other.attach().await, Packet::Welcome(_)));
+    let served = limit(server.accept()).await.unwrap();
+    for _ in 0..10 {
+        limit(served.send(vec![7; 50 << 10])).await.unwrap();
+    }
     let (_, why) = up_to_the_loss(&mut session).await;
     assert_eq!(why, SessionLoss::Evicted);
     let report = limit(session.close(CloseCode::NORMAL, "")).await;
-    assert_eq!(report.unsent.len() + report.maybe_delivered.len(), 4);
-    assert_eq!(raw.attach().await, Packet::Reject(Rejection::Expired));
+    assert_eq!(report.unsent.len() + report.maybe_delivered.len(), 8);
+    assert_eq!(away.attach().await, Packet::Reject(Rejection::Expired));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
