@@ -1,4 +1,4 @@
-//! A run: two processes, the proxy between them, and what is heard of all three.
+//! A run: two processes, the proxy between them, and the reports of all three.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,13 +24,14 @@ use crate::time::later;
 /// How often the bar and the processes' memory are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Nothing taken for so long is a stall. Far above the longest fault and every wait of the library.
+/// If nothing was received for this long, the run is stalled. It is far longer than the longest
+/// fault and every wait of the library.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
-/// After an interruption, or a failure: what is under way gets so long.
+/// The time that messages under way have after an interruption or a failure.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
-/// A process that was told to finish closes within the library's deadline; then it is killed.
+/// The time that a process has to finish. The library's close takes less. Then it is killed.
 const FINISH: Duration = Duration::from_secs(10);
 
 pub(super) struct Run {
@@ -40,7 +41,7 @@ pub(super) struct Run {
     network: Network,
     client: Option<Process>,
     server: ServerProcess,
-    /// By direction. Against a server that echoes only the first is used.
+    /// One for each direction. Against a server that echoes only the first is used.
     ledgers: [Ledger; 2],
     connections: Connections,
     recoveries: Recoveries,
@@ -64,7 +65,7 @@ struct ServerProcess {
     /// Of all server processes so far.
     peak_rss_bytes: Option<u64>,
     kills: u64,
-    /// It was killed. It starts again so long after its end is heard.
+    /// It was killed. When its end is heard, it starts again after this time.
     restart_after: Option<Duration>,
     /// It has ended, and starts again then.
     restart_at: Option<Instant>,
@@ -174,12 +175,12 @@ impl Run {
         }
     }
 
-    /// The server goes on behind the last message that the one before may have sent.
+    /// The new server begins behind the last message that the earlier one may have sent.
     async fn start_server(&mut self) -> io::Result<()> {
         let first = self.ledgers[Direction::Down.index()].sent();
         let mut part = self.part(Side::Server, first);
         if self.ending.by.is_some() {
-            // Interrupted meanwhile: no more is sent.
+            // The run was interrupted meanwhile: nothing more is sent.
             part.count = first;
         }
         self.server.process = Some(Process::start(&part, &self.ears).await?);
@@ -202,16 +203,16 @@ impl Run {
         Ok(())
     }
 
-    /// Runs to the end, whatever that is.
+    /// Runs to the end and draws the verdict.
     pub(super) async fn conclude(mut self) -> Verdict {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // One for all turns: a signal between two of them must not go unheard.
+        // Made once, so that a signal between two turns of the loop is not missed.
         let mut interrupt = pin!(tokio::signal::ctrl_c());
         while !self.is_done() {
             let restart_at = self.server.restart_at;
             tokio::select! {
-                // Reports may come without a pause; whatever else there is goes first.
+                // Reports may come without a pause, so everything else is looked at first.
                 biased;
                 _ = &mut interrupt => {
                     interrupt.set(tokio::signal::ctrl_c());
@@ -239,12 +240,12 @@ impl Run {
         self.has_all() || self.ending.by.is_some_and(|by| Instant::now() >= by)
     }
 
-    /// Whether each consumer knows that it has everything there is.
+    /// Whether each consumer knows that it has received everything.
     fn has_all(&self) -> bool {
         self.ways().all(Ledger::is_ended)
     }
 
-    /// The directions that there are.
+    /// The ledgers of the directions that are used.
     fn ways(&self) -> impl Iterator<Item = &Ledger> {
         let ways = if self.aim.url.is_some() { 1 } else { 2 };
         self.ledgers.iter().take(ways)
@@ -305,7 +306,7 @@ impl Run {
             mut action,
         } = fault;
         if let (Action::Slow(taker, _), Some(_)) = (&mut action, &self.aim.url) {
-            // A server elsewhere takes no orders.
+            // A server elsewhere cannot be given orders.
             *taker = Direction::Down;
         }
         let seconds = at.saturating_duration_since(self.started).as_secs_f64();
@@ -339,10 +340,10 @@ impl Run {
         }
     }
 
-    /// Everything is to end soon, for the first reason there was.
+    /// The run ends soon. The first reason counts.
     fn break_off(&mut self, why: String) {
         self.ending.why.get_or_insert(why);
-        // Without a client nothing more can come.
+        // Without a client nothing more can be received.
         let moments = if self.client.is_none() {
             Duration::ZERO
         } else {
@@ -352,7 +353,8 @@ impl Run {
         self.ending.by.get_or_insert(by);
     }
 
-    /// Ctrl-C: no more is sent, and what was sent is still to be taken; at the second, the end.
+    /// Ctrl-C: nothing more is sent, and the messages under way are still received. The second one
+    /// ends the run.
     async fn interrupted(&mut self) {
         let now = Instant::now();
         self.ending.by = Some(match self.ending.by {
@@ -365,7 +367,7 @@ impl Run {
         }
     }
 
-    /// The bar, the processes' memory, and whether anything moves.
+    /// Looks at the processes' memory and at whether messages move, and draws the bar.
     fn look(&mut self) {
         let taken = self.ways().map(Ledger::received).sum();
         self.bar.set_position(taken);
@@ -377,14 +379,14 @@ impl Run {
         let between = self.aim.rate.map_or(0.0, |rate| 2.0 / rate);
         let patience = STALLED_AFTER.saturating_add(Duration::from_secs_f64(between));
         if self.ending.why.is_none() && last.unwrap_or(self.started).elapsed() > patience {
-            self.break_off(format!("nothing was taken for {patience:.0?}: stalled"));
+            self.break_off(format!("nothing was received for {patience:.0?}: stalled"));
         }
     }
 
-    /// Lets both processes close, hears their last words and draws the verdict.
+    /// Lets both processes close, hears their last reports and draws the verdict.
     async fn finish(mut self) -> Verdict {
         if self.ending.why.is_none() && !self.has_all() {
-            self.ending.why = Some("interrupted before everything was taken".to_owned());
+            self.ending.why = Some("interrupted before everything was received".to_owned());
         }
         self.look();
         let seconds = self.started.elapsed().as_secs_f64();

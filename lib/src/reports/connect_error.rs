@@ -43,12 +43,12 @@ pub enum ConnectError {
     #[error("the function that supplies the request headers failed")]
     HeaderFunction(#[source] Box<dyn std::error::Error + Send + Sync>),
 
-    /// The deadline over all steps of connecting passed.
+    /// Connecting took longer than its timeout, which covers all steps.
     #[error("connecting took longer than {}: {}", Seconds(.after), .phase.waiting_for())]
     Timeout {
-        /// The step that was not done when the deadline passed.
+        /// The step that was not done in time.
         phase: ConnectPhase,
-        /// The deadline, counted from the start of the attempt.
+        /// The timeout, counted from the start of the attempt.
         after: Duration,
     },
 
@@ -147,7 +147,7 @@ pub enum ConnectError {
     },
 }
 
-/// The steps of connecting, in their order; one deadline spans them all.
+/// The steps of connecting, in their order. One timeout covers them all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectPhase {
@@ -190,7 +190,7 @@ impl ConnectPhase {
 impl ConnectError {
     /// Whether the same attempt may succeed later without anyone changing the configuration.
     ///
-    /// Yes: deadlines, name resolution, TCP, lost connections, the status codes 408, 425, 429 and
+    /// Yes: timeouts, name resolution, TCP, lost connections, the status codes 408, 425, 429 and
     /// 5xx, a proxy that cannot reach the host. No: an invalid URL or header, a certificate that is
     /// not accepted, any other status (401, 403, 404, …), a wrong subprotocol, a server that does
     /// not speak WebSocket.
