@@ -61,15 +61,38 @@ impl Writing {
         ws: &mut WebSocket<S>,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<usize, Failure> {
-        let (shared, now) = (turn.shared, turn.now);
-        if self.has_none() {
-            let delay = shared.options.pack_delay;
-            let hold =
-                (!delay.is_zero() && !shared.is_closing()).then_some((delay, WRITE_BATCH_BYTES));
-            if let Poll::Ready(held) = shared.outbox.take(&mut self.batch, hold, now, turn.cx) {
-                self.held_until = held;
+        loop {
+            if self.has_none() {
+                self.take(turn);
+            }
+            if self.has_none() {
+                return Ok(0);
+            }
+            // What is left of a packet may be nothing.
+            match self.encode(ws, turn)? {
+                0 => {}
+                bytes => return Ok(bytes),
             }
         }
+    }
+
+    fn take(&mut self, turn: &mut TurnContext<'_, '_>) {
+        let shared = turn.shared;
+        let delay = shared.options.pack_delay;
+        let hold = (!delay.is_zero() && !shared.is_closing()).then_some((delay, WRITE_BATCH_BYTES));
+        let outbox = &shared.outbox;
+        if let Poll::Ready(held) = outbox.take(&mut self.batch, hold, turn.now, turn.cx) {
+            self.held_until = held;
+        }
+    }
+
+    /// Puts what was taken into frames, a batch's worth of bytes.
+    fn encode<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        turn: &mut TurnContext<'_, '_>,
+    ) -> Result<usize, Failure> {
+        let (shared, now) = (turn.shared, turn.now);
         let mut bytes = 0;
         let mut expired = 0;
         while bytes < WRITE_BATCH_BYTES {

@@ -149,6 +149,11 @@ impl Level {
         self.used.load(SeqCst).saturating_add(step) > limit
     }
 
+    /// Whether somebody waits for bytes.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.short.load(SeqCst)
+    }
+
     fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, SeqCst);
         self.wake();

@@ -146,10 +146,16 @@ impl Evictable {
             return;
         }
         for level in self.candidate.account.levels() {
-            let mut inner = level.candidates.0.lock().unwrap();
-            match idle {
-                true => inner.idle += 1,
-                false => inner.idle -= 1,
+            {
+                let mut inner = level.candidates.0.lock().unwrap();
+                match idle {
+                    true => inner.idle += 1,
+                    false => inner.idle -= 1,
+                }
+            }
+            // Others may have waited before.
+            if idle && level.is_awaited() {
+                level.candidates.make_room_of_idle();
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Both sides may write for as long as they like before they read: nothing hangs in silence.
 
-use crate::common::{events::stalled, limit, numbered, pair, plain};
+use crate::common::{client, events::stalled, limit, net::bind, numbered, pair, plain, sessions};
 use std::time::Duration;
-use unstall::{CloseCode, Message, Options, Overflow, Receiver, Sender, Spill, StallCause};
+use unstall::{CloseCode, Message, Options, Overflow, Receiver, Sender, Server, Spill, StallCause};
 
 const MESSAGE_BYTES: usize = 64 << 10;
 const MESSAGES: u64 = (256 << 20) / MESSAGE_BYTES as u64;
@@ -87,4 +87,39 @@ async fn both_sides_write_before_reading_and_pause_is_reported_then_goes_on() {
     assert!(!client_sends.is_finished());
     limit(receive_all(server_receiver)).await;
     limit(client_sends).await.unwrap();
+}
+
+/// What was left of a packet was no message, and the rest of the outbox then waited for the next
+/// ping. Here none is ever sent: whatever misses its wake-up hangs.
+#[tokio::test]
+async fn nothing_waits_for_a_ping_to_go_on() {
+    let options = Options::default()
+        .ping_interval(Duration::MAX)
+        .silence_timeout(Duration::MAX);
+    for session in [false, true] {
+        let server = bind(Server::builder().options(options.clone())).await;
+        let client = client(server.local_addr(), options.clone());
+        let client = match session {
+            true => client.require_session(),
+            false => client.plain(),
+        };
+        let (client, server) = limit(sessions::pair(&server, client)).await;
+        let (up, mut down_receiver) = client.split();
+        let (down, mut up_receiver) = server.split();
+        for size in [64, 4 << 10, 9000] {
+            let count = (4 << 20) / size as u64;
+            limit(async {
+                tokio::join!(
+                    numbered::send(&down, 0..count, size),
+                    async {
+                        let messages = (0..count).map(|number| numbered::numbered(number, size));
+                        up.send_many(messages).await.unwrap();
+                    },
+                    numbered::receive(&mut down_receiver, 0..count, size),
+                    numbered::receive(&mut up_receiver, 0..count, size),
+                )
+            })
+            .await;
+        }
+    }
 }

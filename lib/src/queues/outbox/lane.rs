@@ -104,11 +104,15 @@ impl Lane {
         reserved
     }
 
-    /// Queues messages for which `reserved` bytes were reserved, of which they need `cost`.
-    pub(super) fn push_reserved(&mut self, mut records: Records, reserved: usize, cost: usize) {
-        self.bytes = self.bytes - reserved + cost;
-        self.high_water = self.high_water.max(self.bytes);
+    /// Gives reserved bytes back.
+    pub(super) fn give_back(&mut self, reserved: usize) {
+        self.bytes -= reserved;
         self.share.relax(self.bytes);
+    }
+
+    /// Queues messages for which bytes were reserved; `reserved` more are for what follows.
+    pub(super) fn push_records(&mut self, mut records: Records, reserved: usize) {
+        self.high_water = self.high_water.max(self.bytes - reserved);
         let messages = records.messages();
         if messages == 0 {
             return;

@@ -14,15 +14,18 @@ use crate::{
 /// queues what was drawn, so that a panic of the iterator loses none.
 struct Run<'o> {
     outbox: &'o Outbox,
+    /// What was drawn and is not queued, and what it costs.
     records: Records,
-    /// Bytes reserved in the queue, and those that are needed.
-    reserved: usize,
     cost: usize,
+    /// Bytes reserved in the queue for that, and for what follows.
+    reserved: usize,
+    /// About how many messages are still to come.
+    expected: usize,
 }
 
 impl Outbox {
     /// Queues short messages until one is not short or finds no room: that one. `None`: all that
-    /// `messages` had, or a packet's worth of them.
+    /// `messages` had.
     ///
     /// # Errors
     /// What was drawn and not queued, because the connection ended meanwhile.
@@ -30,92 +33,105 @@ impl Outbox {
         &self,
         messages: &mut impl Iterator<Item = M>,
     ) -> Result<Option<M>, Vec<Message>> {
-        let Some(mut run) = self.reserve_run(messages.size_hint().0) else {
-            return Ok(messages.next());
-        };
         let longest = self.longest_packed();
+        let mut run = Run {
+            outbox: self,
+            records: Records::default(),
+            cost: 0,
+            reserved: 0,
+            expected: messages.size_hint().0,
+        };
         let mut left = None;
-        let mut bytes = 0;
-        while bytes < PACKET_FILL
-            && let Some(message) = messages.next()
-        {
+        for message in messages {
             let payload = message.payload();
-            if payload.len() > longest || !run.push(message.is_text(), payload) {
+            if payload.len() > longest || !run.push(message.is_text(), payload)? {
                 left = Some(message);
                 break;
             }
-            bytes += payload.len() + 1;
         }
-        run.commit().map(|()| left)
-    }
-
-    /// Room for a run of about so many messages; `None`: there is none, or others wait for it.
-    fn reserve_run(&self, messages: usize) -> Option<Run<'_>> {
-        if self.has_line() {
-            return None;
-        }
-        let (reserved, spare) = {
-            let mut state = self.lock();
-            if state.main.ended.is_some() {
-                return None;
-            }
-            let reserved = state.main.reserve(RUN_BYTES, self.limit);
-            if reserved == 0 {
-                return None;
-            }
-            (reserved, state.spare.pop())
-        };
-        let records = spare.unwrap_or_else(|| match messages {
-            0..64 => Records::default(),
-            _ => Records::with_capacity(PACKET_FILL),
-        });
-        Some(Run {
-            outbox: self,
-            records,
-            reserved,
-            cost: 0,
-        })
+        run.queue(true).map(|()| left)
     }
 }
 
 impl Run<'_> {
-    /// `false`: it does not fit.
-    fn push(&mut self, text: bool, payload: &[u8]) -> bool {
-        let cost = self.cost + payload.len() + MESSAGE_OVERHEAD_BYTES;
-        let fits = cost <= self.reserved && self.records.push_bytes(kind(text), payload);
-        if fits {
-            self.cost = cost;
-        }
-        fits
-    }
-
-    /// Queues what was drawn, and gives back the room that it does not need.
+    /// Takes one message in; `false`: there is no room for it.
     ///
     /// # Errors
-    /// All of it, if the connection ended meanwhile.
-    fn commit(&mut self) -> Result<(), Vec<Message>> {
-        let mut records = std::mem::take(&mut self.records);
-        let reserved = std::mem::take(&mut self.reserved);
-        let (ended, pump) = {
-            let mut state = self.outbox.lock();
-            let ended = state.main.ended.is_some();
-            let cost = if ended { 0 } else { self.cost };
-            let queued = match ended {
-                true => Records::default(),
-                false => std::mem::take(&mut records),
-            };
-            state.main.push_reserved(queued, reserved, cost);
-            (ended, state.pump.take())
-        };
+    /// As [`Outbox::push_run`].
+    fn push(&mut self, text: bool, payload: &[u8]) -> Result<bool, Vec<Message>> {
+        let cost = payload.len() + MESSAGE_OVERHEAD_BYTES;
+        if self.cost + cost > self.reserved && !self.reserve(cost) {
+            return Ok(false);
+        }
+        if self.records.is_empty() {
+            self.records = self.packet(payload.len());
+        }
+        if !self.records.push_bytes(kind(text), payload) {
+            self.queue(false)?;
+            self.records = self.packet(payload.len());
+            self.records.push_bytes(kind(text), payload);
+        }
+        self.cost += cost;
+        self.expected = self.expected.saturating_sub(1);
+        Ok(true)
+    }
+
+    /// Makes room for a message, and for some more behind it. `false`: there is none, others wait
+    /// for it, or the connection has ended.
+    fn reserve(&mut self, cost: usize) -> bool {
         if self.outbox.has_line() {
+            return false;
+        }
+        let mut state = self.outbox.lock();
+        let lane = &mut state.main;
+        if lane.ended.is_none() {
+            self.reserved += lane.reserve(RUN_BYTES, self.outbox.limit);
+        }
+        self.cost + cost <= self.reserved
+    }
+
+    /// An empty packet, with room for what is expected.
+    fn packet(&self, payload: usize) -> Records {
+        self.outbox.lock().spare.pop().unwrap_or_else(|| {
+            let expected = self.expected.max(1).saturating_mul(payload + 4);
+            Records::with_capacity(expected.min(PACKET_FILL))
+        })
+    }
+
+    /// Queues what was drawn. At the `end` the room that is left is given back.
+    ///
+    /// # Errors
+    /// What was drawn, if the connection has ended.
+    fn queue(&mut self, end: bool) -> Result<(), Vec<Message>> {
+        let records = std::mem::take(&mut self.records);
+        let cost = std::mem::take(&mut self.cost);
+        let rest = self.reserved - cost;
+        let (refused, pump) = {
+            let mut state = self.outbox.lock();
+            let lane = &mut state.main;
+            let refused = if lane.ended.is_some() {
+                lane.give_back(self.reserved);
+                self.reserved = 0;
+                Some(records)
+            } else {
+                if end {
+                    lane.give_back(rest);
+                }
+                self.reserved = if end { 0 } else { rest };
+                lane.push_records(records, self.reserved);
+                None
+            };
+            (refused, state.pump.take())
+        };
+        if end && self.outbox.has_line() {
             self.outbox.written.notify_waiters();
         }
         pump.into_iter().for_each(Waker::wake);
-        let mut refused = records.into_batch();
-        match ended && !refused.is_finished() {
-            true => Err(std::iter::from_fn(|| Message::cut(&mut refused)).collect()),
-            false => Ok(()),
-        }
+        let Some(refused) = refused.filter(|records| !records.is_empty()) else {
+            return Ok(());
+        };
+        let mut packet = refused.into_batch();
+        Err(std::iter::from_fn(|| Message::cut(&mut packet)).collect())
     }
 }
 
@@ -123,7 +139,7 @@ impl Drop for Run<'_> {
     fn drop(&mut self) {
         if self.reserved > 0 {
             // The user's code has panicked. With the connection ended as well, nobody is left to tell.
-            let _ = self.commit();
+            let _ = self.queue(true);
         }
     }
 }
