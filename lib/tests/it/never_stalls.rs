@@ -107,19 +107,14 @@ async fn nothing_waits_for_a_ping_to_go_on() {
         let (up, mut down_receiver) = client.split();
         let (down, mut up_receiver) = server.split();
         for size in [64, 4 << 10, 9000] {
-            let count = (4 << 20) / size as u64;
-            limit(async {
-                tokio::join!(
-                    numbered::send(&down, 0..count, size),
-                    async {
-                        let messages = (0..count).map(|number| numbered::numbered(number, size));
-                        up.send_many(messages).await.unwrap();
-                    },
-                    numbered::receive(&mut down_receiver, 0..count, size),
-                    numbered::receive(&mut up_receiver, 0..count, size),
-                )
-            })
-            .await;
+            let count = (8 << 20) / size as u64;
+            let one_by_one = numbered::send(&down, 0..count, size);
+            let received = numbered::receive(&mut down_receiver, 0..count, size);
+            limit(async { tokio::join!(one_by_one, received) }).await;
+            let messages = (0..count).map(|number| numbered::numbered(number, size));
+            let at_once = async { up.send_many(messages).await.unwrap() };
+            let received = numbered::receive(&mut up_receiver, 0..count, size);
+            limit(async { tokio::join!(at_once, received) }).await;
         }
     }
 }
