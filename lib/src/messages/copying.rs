@@ -2,16 +2,22 @@
 
 use bytes::Bytes;
 
-/// Long payloads are copied in pieces below what the C library copies by `rep movsb`: on processors
-/// in wide use that takes several times as long where both ends are not aligned alike, as they never
-/// are here.
-pub(crate) const PIECE_BYTES: usize = 2 << 10;
+use crate::defaults::COPY_PIECE_BYTES;
+
+/// Appends a copy, in pieces. `change` gets each of them while it is in the processor's cache.
+#[inline]
+pub(crate) fn append(to: &mut Vec<u8>, bytes: &[u8], mut change: impl FnMut(&mut [u8])) {
+    to.reserve(bytes.len());
+    for piece in bytes.chunks(COPY_PIECE_BYTES) {
+        let begin = to.len();
+        to.extend_from_slice(piece);
+        change(&mut to[begin..]);
+    }
+}
 
 /// A payload of its own.
 pub(crate) fn copied(bytes: &[u8]) -> Bytes {
     let mut copy = Vec::with_capacity(bytes.len());
-    bytes
-        .chunks(PIECE_BYTES)
-        .for_each(|piece| copy.extend_from_slice(piece));
+    append(&mut copy, bytes, |_| {});
     copy.into()
 }

@@ -75,7 +75,7 @@ impl Spill {
     }
 
     /// How many bytes the file may have, default 1 GiB. The file counts each message with a header
-    /// of 5 bytes.
+    /// of 9 bytes.
     pub fn max_bytes(mut self, bytes: u64) -> Spill {
         self.max_bytes = bytes;
         self
@@ -183,8 +183,19 @@ impl Options {
         self
     }
 
-    /// The largest message, in bytes of payload, that is received (else the connection ends with
-    /// code 1009) or sent (else the message comes back). Default 16 MiB.
+    /// The largest message, in bytes of payload. Default 16 MiB; from 0 to `usize::MAX`, which is no
+    /// limit.
+    ///
+    /// - Received: a longer message ends the connection, with close code 1009 and
+    ///   [`ConnectionError::MessageTooLarge`](crate::ConnectionError::MessageTooLarge), as soon as
+    ///   the length in a frame's header shows it. Messages before it are delivered.
+    /// - Sent: a longer message comes back from `send` with
+    ///   [`SendRefusal::TooLarge`](crate::SendRefusal::TooLarge), and the connection goes on. In a
+    ///   session the smaller limit of both sides counts.
+    ///
+    /// Memory is taken as the bytes of a message arrive, at most twice as much (1 MiB once 64 KiB
+    /// have come), and counts in the [budget](Options::budget). A high limit does not let a peer
+    /// reserve memory by announcing a length.
     pub fn max_message_bytes(mut self, bytes: usize) -> Options {
         self.max_message_bytes = bytes;
         self
@@ -263,7 +274,7 @@ impl Options {
     }
 
     /// Shares a bound on the bytes of many connections. Default: none, except on a server, whose
-    /// connections share one of 1 GiB.
+    /// connections share one of 768 MiB.
     pub fn budget(mut self, budget: Budget) -> Options {
         self.budget = Some(budget);
         self
