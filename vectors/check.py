@@ -7,7 +7,7 @@ import json
 import pathlib
 import sys
 
-from packet import Refused, decode, encode
+from packet import Refused, decode, encode, malformed
 from session import MIN_WINDOW, REJECTIONS, Session
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -146,6 +146,9 @@ class Walk:
         return results
 
     def do_inject(self, step):
+        if "text" in step:
+            error = self.arrive(step["to"], None)
+            return {"error": error} if error else {}
         data = bytes.fromhex(step["hex"])
         if "repeat" in step:
             data += bytes([step["repeat"]["byte"]]) * step["repeat"]["length"]
@@ -153,7 +156,7 @@ class Walk:
         return {"error": error} if error else {}
 
     def arrive(self, to, data):
-        """One packet: the error, if it gives one."""
+        """One packet, or no data for a text message: the error, if it gives one."""
         if to == "server" and self.is_new:
             self.is_new = False
             return self.greet(decode(data))
@@ -162,7 +165,11 @@ class Walk:
         side = self.side(to)
         if side.link == "detached":
             return "not the current connection"
+        if side.ignores():
+            return None
         try:
+            if data is None:
+                raise malformed("a text message")
             side.handle(self.now, decode(data))
         except Refused as refused:
             if refused.code in REJECTIONS:

@@ -8,6 +8,8 @@ MIN_WINDOW = 262_144
 ACK_DELAY = 20
 HANDSHAKE = 10_000
 CLOSE_TIMEOUT, APPLICATION = 11, 12
+#: Section 14: what a peer announces is cut.
+MAX_CLOSE, MAX_GO_AWAY = 300_000, 3_600_000
 CODES = ["MALFORMED", "UNKNOWN_KIND", "UNEXPECTED", "SEQUENCE_GAP", "SEQUENCE_EXHAUSTED",
          "CREDIT_EXCEEDED", "INVALID_ACK", "MESSAGE_TOO_LARGE", "INVALID_TEXT", "INCONSISTENT"]
 REJECTIONS = ["expired", "unknown", "not yours", "superseded", "full", "inconsistent"]
@@ -99,8 +101,9 @@ class Session:
         self.new_link("detached", self.generation)
         self.timers.pop("handshake", None)
         self.abort_owed = None
-        if self.state in ("open", "closing") and self.epoch:
+        if self.epoch:
             self.timers.setdefault("expiry", now + self.life)
+        self.rest_if_over()
 
     def resume(self, hello, next_token):
         """The server's steps 2 to 7 on HELLO: the number of a rejection, if it is one."""
@@ -148,11 +151,15 @@ class Session:
 
     # Packets that arrive.
 
+    def ignores(self):
+        """Whether nothing that comes matters any more, readable or not."""
+        return self.state == "over" or self.end_received
+
     def handle(self, now, packet):
         """A decoded packet on the current connection. Raises `Refused`; a rejection has its
         name."""
         kind = packet["kind"]
-        if self.state == "over" or isinstance(kind, int):
+        if isinstance(kind, int):
             return
         if self.link == "hello sent" and kind == "REJECT":
             raise self.rejected(now, packet["reason"])
@@ -183,7 +190,7 @@ class Session:
         self.outgoing.credit = max(self.outgoing.credit, packet["offset"])
 
     def on_blocked(self, _, packet):
-        self.incoming.blocked = packet["offset"]
+        self.incoming.blocked = min(packet["offset"], self.incoming.granted)
         self.incoming.grow()
 
     def on_ping(self, _, packet):
@@ -197,7 +204,7 @@ class Session:
     def on_goaway(self, _, packet):
         if not self.client:
             raise Refused("UNEXPECTED", "GOAWAY from a client")
-        event = {"go_away_within": packet["window"], "reason": packet["reason"]}
+        event = {"go_away_within": min(packet["window"], MAX_GO_AWAY), "reason": packet["reason"]}
         self.events.append(event)
 
     def on_close(self, now, packet):
@@ -208,9 +215,10 @@ class Session:
             raise Refused("UNEXPECTED", "CLOSE before the end")
         self.peer_close, self.incoming.last = self.peer_close or packet, received
         if self.state == "open":
-            frame = (packet["deadline"], packet["code"], packet["reason"])
+            deadline = min(packet["deadline"], MAX_CLOSE)
+            frame = (deadline, packet["code"], packet["reason"])
             self.state, self.close_frame = "closing", frame
-            self.timers["close"] = now + packet["deadline"]
+            self.timers["close"] = now + deadline
             self.events.append({"closing": packet["code"], "reason": packet["reason"]})
         self.check_finished()
 
@@ -218,7 +226,7 @@ class Session:
         if self.state != "finished":
             raise Refused("UNEXPECTED", "END before all is acknowledged")
         self.end_received = True
-        self.timers.clear()
+        self.rest_if_over()
 
     def on_abort(self, _, packet):
         self.end({"aborted_by_peer": packet["code"]}, None)
@@ -244,8 +252,7 @@ class Session:
             self.state = "finished"
             self.reason = {"closed": self.peer_close["code"], "reason": self.peer_close["reason"]}
             self.events.append({"ended": self.reason})
-            for timer in ("expiry", "acknowledgement delay"):
-                self.timers.pop(timer, None)
+            self.timers.pop("acknowledgement delay", None)
 
     def end(self, reason, farewell):
         if self.state == "over" or self.is_over():
@@ -263,6 +270,10 @@ class Session:
         if refused.code == "SEQUENCE_GAP":
             return self.detach(now)
         self.end({"protocol": refused.code}, (CODES.index(refused.code) + 1, str(refused)))
+
+    def rest_if_over(self):
+        if self.is_over():
+            self.timers.clear()
 
     def is_over(self):
         """Whether nothing is left to do."""
@@ -361,5 +372,6 @@ class Session:
                     "code": code, "reason": reason}
         if send_end:
             self.end_sent = True
+            self.rest_if_over()
             return {"kind": "END"}
         return None

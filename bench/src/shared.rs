@@ -48,7 +48,7 @@ impl Shared {
             },
             Shared::Unstall(sender) => match sender.try_send(payload.clone()) {
                 Ok(()) => false,
-                Err(error) if matches!(error.reason, unstall::SendRefusal::Full) => true,
+                Err(unstall::TrySendError::Full(_)) => true,
                 Err(error) => return Err(error.into()),
             },
         };

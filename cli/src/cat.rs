@@ -9,7 +9,7 @@ use tokio::io::BufReader;
 use unstall::{CloseCode, Message, Receiver, SendError, Sender};
 
 use crate::connect::{Connect, connect_failure, log_events, parse_seconds};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::packets::MAX_PACKET_BYTES as MAX_LINE_BYTES;
 use crate::runtime;
 use input::Lines;
@@ -21,12 +21,16 @@ mod output;
 const EXAMPLES: &str = "\
 Each line of standard input becomes one text message, without its line end;
 each received message is written to standard output with a newline behind it.
-A received message that itself holds newlines takes several lines.
+A received message that itself holds newlines takes several lines. On a
+terminal, control characters are shown as \\u{1b} and the like, because escape
+codes could rewrite what the terminal shows; --raw writes them as they are.
+Into a pipe or a file every byte is written as it came.
 
 When the connection is lost, cat connects again; lines wait meanwhile. With a
-server that speaks sessions nothing is lost by that. With any other, what it
-sent in between is missing: standard error says so at that place. cat ends when standard input has ended, everything was sent and --linger has
-passed, or when the server closes the connection for good (close code 1000).
+server that speaks sessions nothing is lost by that. With any other server the
+messages that it sent in between are missing: standard error says so at that
+place. cat ends when standard input has ended, everything was sent and --linger
+has passed, or when the server closes the connection for good (code 1000).
 
 Examples:
   unstall cat ws://127.0.0.1:9100/echo
@@ -34,8 +38,8 @@ Examples:
   unstall cat -H 'Authorization: Bearer …' wss://feed.example/stream
   printf 'one\\ntwo\\n' | unstall cat ws://127.0.0.1:9100/echo";
 
-/// How long closing may take when nobody reads standard output any more: who typed `| head` waits
-/// for the prompt.
+/// How long closing may take when nobody reads standard output any more: the user who typed
+/// `| head` waits for the prompt.
 const ENOUGH_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Send lines as messages, print messages as lines, and reconnect
@@ -56,6 +60,10 @@ pub(crate) struct Cat {
     /// End when the connection is lost, with exit code 1
     #[arg(long)]
     no_reconnect: bool,
+
+    /// Write received messages to a terminal as they are, with their escape codes
+    #[arg(long)]
+    raw: bool,
 }
 
 impl Cat {
@@ -78,7 +86,7 @@ impl Cat {
     /// user interrupts; then closes and prints what still came.
     async fn exchange(&self, sender: &Sender, receiver: Receiver) -> Result<(), Failure> {
         let waiting = AtomicBool::new(false);
-        let mut printing = pin!(output::print(receiver));
+        let mut printing = pin!(output::print(receiver, self.raw));
         let mut printed = None;
         let mut sent = Ok(());
         let mut linger = self.linger;
@@ -137,7 +145,7 @@ impl Cat {
             send(sender, message).await?;
             waiting.store(false, Relaxed);
         }
-        sender.flush().await.map_err(Failure::work)
+        sender.flush().await.map_err(Failure::because)
     }
 
     fn message(&self, mut line: Vec<u8>, number: u64) -> Result<Message, Failure> {
@@ -160,6 +168,6 @@ async fn send(sender: &Sender, message: Message) -> Result<(), Failure> {
         .send(message)
         .await
         .map_err(|SendError { reason, .. }| {
-            Failure::work(format_args!("a line was not sent: {reason}"))
+            Failure::work(format_args!("a line was not sent: {}", chain(&reason)))
         })
 }

@@ -1,25 +1,26 @@
 //! What every subcommand that connects lets its user choose, and what it tells of the connection.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use unstall::{Client, ConnectError, Event, Events, Options, StallCause};
+use unstall::{Client, ConnectError, Event, Events, Options, RedactedUrl, StallCause};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::time::FOREVER;
 
 /// Where to connect and how
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Connect {
     /// ws://HOST:PORT/PATH or wss://…
-    #[arg(value_parser = parse_url)]
-    pub(crate) url: String,
+    #[arg(value_parser = url)]
+    pub(crate) url: RedactedUrl,
 
     /// Send this header with the upgrade request; may be repeated
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header,
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header,
           help_heading = "Connection")]
-    headers: Vec<(String, String)>,
+    headers: Vec<Header>,
 
     /// Offer this subprotocol; may be repeated, the preferred one first
     #[arg(long = "subprotocol", value_name = "NAME", help_heading = "Connection")]
@@ -29,16 +30,16 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     tls_roots: Option<PathBuf>,
 
-    /// Connect through this proxy: http://USER:PASSWORD@HOST:PORT, socks5://…
-    #[arg(long, value_name = "URL", help_heading = "Connection")]
-    proxy: Option<String>,
+    /// Connect through this proxy: http://USER:PASSWORD@HOST:PORT or socks5://…
+    #[arg(long, value_name = "URL", value_parser = url, help_heading = "Connection")]
+    proxy: Option<RedactedUrl>,
 
-    /// Give up an attempt to connect after this many seconds
+    /// Give up an attempt to connect after this many seconds, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10",
           help_heading = "Connection")]
     connect_timeout: Duration,
 
-    /// Offer no session, also to a server that speaks them
+    /// Offer no session, not even to a server that speaks them
     #[arg(long, help_heading = "Connection")]
     plain: bool,
 }
@@ -46,89 +47,137 @@ pub(crate) struct Connect {
 impl Connect {
     /// The client that these flags describe.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let mut client = Client::new(&self.url)
+        check_url(&self.url)?;
+        let mut client = Client::new(self.url.reveal())
             .options(Options::default().connect_timeout(self.connect_timeout));
         if self.plain {
             client = client.plain();
         }
-        for (name, value) in &self.headers {
+        for header in &self.headers {
+            let (name, value) = header.split()?;
             client = client.header(name, value);
         }
         for name in &self.subprotocols {
             client = client.subprotocol(name);
         }
         if let Some(file) = &self.tls_roots {
-            client = client.tls(unstall::client_config_from_pem(file).map_err(Failure::work)?);
+            client = client.tls(unstall::client_config_from_pem(file).map_err(Failure::because)?);
         }
         if let Some(proxy) = &self.proxy {
-            client = client.proxy(proxy);
+            client = client.proxy(proxy.reveal());
         }
         Ok(client)
     }
 }
 
-/// A failed first attempt: what the user typed is wrong, or the world is.
+/// A URL as it was typed. It is checked later: clap would print a wrong one with its password.
+pub(crate) fn url(text: &str) -> Result<RedactedUrl, std::convert::Infallible> {
+    Ok(RedactedUrl::new(text))
+}
+
+/// Whether this can be the URL of a WebSocket server.
+pub(crate) fn check_url(url: &RedactedUrl) -> Result<(), Failure> {
+    let scheme = url.reveal().split_once("://").map(|(scheme, _)| scheme);
+    let schemes = ["ws", "wss"];
+    if scheme.is_some_and(|it| schemes.iter().any(|known| known.eq_ignore_ascii_case(it))) {
+        return Ok(());
+    }
+    Err(Failure::usage(format_args!(
+        "the URL {url} is not a WebSocket URL: it must begin with ws:// or wss://"
+    )))
+}
+
+/// `NAME: VALUE` as it was typed. Its value may be a secret.
+#[derive(Clone)]
+pub(crate) struct Header(String);
+
+impl fmt::Debug for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Header(…)")
+    }
+}
+
+/// A header as it was typed. It is checked later: clap would print a wrong one with its value.
+pub(crate) fn header(text: &str) -> Result<Header, std::convert::Infallible> {
+    Ok(Header(text.to_owned()))
+}
+
+impl Header {
+    /// Name and value.
+    pub(crate) fn split(&self) -> Result<(&str, &str), Failure> {
+        match self.0.split_once(':') {
+            Some((name, value)) if !name.trim().is_empty() => Ok((name.trim(), value.trim())),
+            _ => Err(Failure::usage(
+                "a header is written as NAME: VALUE, with a colon",
+            )),
+        }
+    }
+}
+
+/// The first attempt failed: because of what the user typed, or for another reason.
 pub(crate) fn connect_failure(error: ConnectError) -> Failure {
     match error {
         ConnectError::Url { .. } | ConnectError::Header { .. } => Failure::usage(error),
-        _ => Failure::work(error),
+        _ => Failure::because(error),
     }
 }
 
 /// Logs what happens to a connection until it ends.
 pub(crate) async fn log_events(mut events: Events) {
     while let Some(event) = events.recv().await {
-        match event {
-            Event::Disconnected { why, .. } => tracing::warn!("connection lost: {why}"),
-            Event::AttemptFailed { attempt, why } => {
-                tracing::warn!("attempt {attempt} to connect again failed: {why}");
-            }
-            Event::Reconnecting { attempt, after } => {
-                tracing::info!("attempt {attempt} to connect again starts in {after:.1?}");
-            }
-            Event::Connected { generation } if generation > 1 => {
-                tracing::warn!("connected again");
-            }
-            Event::Resumed { after, replayed } => {
-                tracing::info!(
-                    "the session goes on after {after:.1?}, {replayed} records sent again"
-                );
-            }
-            Event::SessionLost { why, undelivered } => {
-                tracing::warn!("{why}; {undelivered} messages come back undelivered");
-            }
-            // Told already, by the loss.
-            Event::Stalled {
-                cause: StallCause::Connecting,
-                ..
-            }
-            | Event::Moving {
-                cause: StallCause::Connecting,
-                ..
-            } => {}
-            Event::Stalled { cause, since } => tracing::warn!("stalled for {since:.1?}: {cause}"),
-            Event::Moving { cause, after } => tracing::info!("moving after {after:.1?}: {cause}"),
-            other => tracing::info!("{other:?}"),
-        }
+        log(event);
     }
 }
 
-pub(crate) fn parse_url(text: &str) -> Result<String, String> {
-    let scheme = text
-        .split_once("://")
-        .map(|(scheme, _)| scheme.to_ascii_lowercase());
-    match scheme.as_deref() {
-        Some("ws" | "wss") => Ok(text.to_owned()),
-        _ => Err("a WebSocket URL begins with ws:// or wss://".to_owned()),
-    }
-}
-
-pub(crate) fn parse_header(text: &str) -> Result<(String, String), String> {
-    match text.split_once(':') {
-        Some((name, value)) if !name.trim().is_empty() => {
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
+fn log(event: Event) {
+    match event {
+        Event::Connected { generation: 1 } => tracing::info!("connected"),
+        Event::Connected { .. } => tracing::warn!("connected again"),
+        Event::Disconnected { why, .. } => tracing::warn!("connection lost: {}", chain(&*why)),
+        Event::AttemptFailed { attempt, why } => {
+            let why = chain(&*why);
+            tracing::warn!("attempt {attempt} to connect again failed: {why}");
         }
-        _ => Err("a header is NAME: VALUE".to_owned()),
+        Event::Reconnecting { attempt, after } => {
+            tracing::info!("attempt {attempt} to connect again starts in {after:.1?}");
+        }
+        Event::SessionOpened => tracing::info!("session opened"),
+        Event::Resumed { after, replayed } => {
+            tracing::info!("the session goes on after {after:.1?}, {replayed} records sent again");
+        }
+        Event::SessionLost { why, undelivered } => {
+            let why = chain(&*why);
+            tracing::warn!("{why}; {undelivered} messages come back undelivered");
+        }
+        Event::UndeliveredDropped { messages } => {
+            tracing::warn!("{messages} undelivered messages were dropped for want of room");
+        }
+        Event::GoAway { within } => {
+            tracing::info!("the server goes away; connecting again within {within:.1?}");
+        }
+        Event::Overflow { messages, bytes } => {
+            tracing::warn!("the inbox was full: {messages} messages of {bytes} bytes gave way");
+        }
+        Event::SpillFailed { why } => tracing::warn!("the spill file failed: {why}"),
+        // The loss of the connection was told already.
+        Event::Stalled {
+            cause: StallCause::Connecting,
+            ..
+        }
+        | Event::Moving {
+            cause: StallCause::Connecting,
+            ..
+        } => {}
+        Event::Stalled { cause, since } => tracing::warn!("stalled for {since:.1?}: {cause}"),
+        Event::Moving { cause, after } => tracing::info!("moving after {after:.1?}: {cause}"),
+        Event::Expired { messages } => {
+            tracing::warn!("{messages} messages were not sent in their time, and dropped");
+        }
+        Event::PeerClosed(close) => tracing::info!("the peer closed: {close}"),
+        Event::Ended { why: Some(why) } => tracing::info!("ended: {}", chain(&*why)),
+        Event::Ended { why: None } => tracing::info!("ended by a normal close"),
+        Event::Missed(events) => tracing::warn!("{events} events were missed"),
+        other => tracing::info!("{other:?}"),
     }
 }
 
@@ -152,23 +201,32 @@ mod tests {
 
     #[test]
     fn only_websocket_urls_are_taken() {
-        assert!(parse_url("ws://localhost:1").is_ok());
-        assert!(parse_url("WSS://example.com/a?b=c").is_ok());
+        assert!(check_url(&"ws://localhost:1".into()).is_ok());
+        assert!(check_url(&"WSS://example.com/a?b=c".into()).is_ok());
         for wrong in ["http://localhost", "localhost:9100", "", "wss:/x"] {
-            assert!(parse_url(wrong).is_err(), "{wrong}");
+            let Err(Failure::Usage(_)) = check_url(&wrong.into()) else {
+                panic!("{wrong}");
+            };
         }
     }
 
     #[test]
     fn a_header_is_split_at_its_first_colon() {
-        let header = ("Authorization".to_owned(), "Basic a:b".to_owned());
-        assert_eq!(parse_header("Authorization: Basic a:b"), Ok(header));
-        assert_eq!(
-            parse_header("X-Empty:"),
-            Ok(("X-Empty".to_owned(), String::new()))
-        );
-        assert!(parse_header(": value").is_err());
-        assert!(parse_header("no colon").is_err());
+        let split = |text| {
+            header(text)
+                .unwrap()
+                .split()
+                .map(|(n, v)| format!("{n}|{v}"))
+        };
+        let whole = split("Authorization: Basic a:b");
+        assert_eq!(whole, Ok("Authorization|Basic a:b".to_owned()));
+        assert_eq!(split("X-Empty:"), Ok("X-Empty|".to_owned()));
+        for wrong in [": secret", "secret"] {
+            let Err(Failure::Usage(why)) = split(wrong) else {
+                panic!("{wrong}");
+            };
+            assert!(!why.contains("secret"), "{why}");
+        }
     }
 
     #[test]

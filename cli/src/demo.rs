@@ -54,7 +54,7 @@ pub(crate) struct Demo {
     json: bool,
 }
 
-/// The size of each packet: the one of the stall that users report most.
+/// The size of each packet: that of the stall which users report most.
 const PACKET_BYTES: usize = 4096;
 
 /// The size of everything that a row transfers.
@@ -119,7 +119,7 @@ async fn run_rows(plan: Plan) -> Result<DemoResult, Failure> {
     })
 }
 
-/// What a reader understands at once.
+/// The result in plain sentences.
 fn table(result: &DemoResult) -> String {
     let mut text = format!(
         "{} packets of {} bytes over loopback TCP, to a slow consumer\n{}\n\n\

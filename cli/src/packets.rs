@@ -19,11 +19,10 @@ mod sequence;
 /// Index and hash: the least that a packet has.
 pub(crate) const HEADER_BYTES: usize = 16;
 
-/// The largest packet: what the library takes as one message by default.
+/// The largest packet: the library's default limit of a message.
 pub(crate) const MAX_PACKET_BYTES: usize = 16 << 20;
 
-/// The most packets of one request. Far more than a day's run at full speed needs is refused as a
-/// mistake.
+/// The most packets of one request: more than a day at full speed can be no more than a mistake.
 pub(crate) const MAX_COUNT: u64 = 1_000_000_000_000;
 
 /// The longest request text that is looked at. A real one is under 60 bytes.
@@ -57,7 +56,7 @@ pub(crate) fn intact_index(packet: &[u8]) -> Option<u64> {
 pub(crate) struct SplitMix64(pub(crate) u64);
 
 impl SplitMix64 {
-    /// Any of 2^64 numbers.
+    /// The next of 2^64 numbers.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
@@ -67,7 +66,7 @@ impl SplitMix64 {
     }
 }
 
-/// What `/packets` is asked for.
+/// A request to `/packets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
@@ -80,9 +79,9 @@ pub(crate) struct Request {
 /// Why a request is not answered. Small, because a peer may send many such requests ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadRequest {
-    /// Not the JSON that is asked for, or too long to be it.
+    /// Not the JSON that is expected, or too long.
     NotAPacketsRequest,
-    /// Not the JSON that is asked for, or too long to be it.
+    /// Not the JSON that is expected, or too long.
     NotAReportRequest,
     /// A binary message on a path that takes requests.
     Binary,
@@ -114,7 +113,7 @@ impl fmt::Display for BadRequest {
 }
 
 impl Request {
-    /// Reads `{"count":N,"size":B}`. The error is what the peer is to be told.
+    /// Reads `{"count":N,"size":B}`. The error is told to the peer.
     pub(crate) fn parse(text: &str) -> Result<Self, BadRequest> {
         let request: Self = parse(text).ok_or(BadRequest::NotAPacketsRequest)?;
         if request.count > MAX_COUNT {
@@ -126,7 +125,7 @@ impl Request {
         Ok(request)
     }
 
-    /// The text that asks for it.
+    /// The request as text.
     pub(crate) fn to_text(self) -> String {
         serde_json::json!(self).to_string()
     }
@@ -164,7 +163,7 @@ pub(crate) fn error_text(reason: BadRequest) -> String {
     serde_json::json!({ "error": reason.to_string() }).to_string()
 }
 
-/// Parses a text that a peer sent, its length checked first.
+/// Parses a text that a peer sent. Checks its length first.
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     if text.len() > MAX_REQUEST_BYTES {
         return None;
@@ -180,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_first_packet_has_these_bytes() {
-        // Computed apart, with Python's xxhash.
+        // Computed with Python's xxhash.
         let expected = [
             0, 0, 0, 0, 0, 0, 0, 0, // index
             0x81, 0xfe, 0x44, 0x89, 0x4e, 0x73, 0x31, 0x35, // XXH3-64 of the payload

@@ -9,7 +9,7 @@ use serde::Serialize;
 use unstall::{CloseCode, Connection, ConnectionError, Gap, Incoming, Stats};
 
 use crate::connect::{Connect, connect_failure, log_events, parse_seconds};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::packets::{self, Checker, HEADER_BYTES, MAX_COUNT, MAX_PACKET_BYTES, Report, Request};
 use crate::progress::packets_bar;
 use crate::rss::peak_rss_bytes;
@@ -77,18 +77,18 @@ struct PullResult {
 /// Why a run ended before the server was done.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error("the request was not sent: {0}")]
+    #[error("the server was not asked")]
     NotSent(#[from] unstall::SendError),
-    #[error("nothing came for {0:?}")]
+    #[error("nothing was received for {0:?}")]
     NothingCame(Duration),
     #[error("the server closed the connection before it was done")]
     Closed,
-    #[error("{0}")]
+    #[error(transparent)]
     Connection(#[from] ConnectionError),
-    #[error("the connection was lost and made again, and what was under way is gone: {0}")]
-    Reconnected(std::sync::Arc<ConnectionError>),
-    #[error("what was under way is gone: {0}")]
-    SessionLost(std::sync::Arc<ConnectionError>),
+    #[error("packets were lost with their connection, and a new connection was made")]
+    Reconnected(#[source] std::sync::Arc<ConnectionError>),
+    #[error("packets were lost with their session")]
+    SessionLost(#[source] std::sync::Arc<ConnectionError>),
     #[error("messages are missing: {0:?}")]
     Missing(Gap),
     #[error("interrupted")]
@@ -138,7 +138,7 @@ impl Pull {
             run = self.receive(&mut connection, &mut checker, &bar) => run,
             _ = tokio::signal::ctrl_c() => Err(Broken::Interrupted),
         };
-        let error = run.err().map(|broken| broken.to_string());
+        let error = run.err().map(|broken| chain(&broken));
         let result = self.result(&checker, started, Some(connection.stats()), error);
         bar.finish_and_clear();
         // Taking what still comes is what lets a session's close complete at once.

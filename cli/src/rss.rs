@@ -1,14 +1,14 @@
 //! The most memory that this process ever held.
 
-/// Peak resident set size of this process in bytes; `None` where the system does not tell.
+/// Peak resident set size of this process in bytes; `None` if the system does not say.
 #[cfg(target_os = "linux")]
 pub(crate) fn peak_rss_bytes() -> Option<u64> {
-    // Not getrusage: its peak survives exec, and so counts whoever started this process.
+    // Not getrusage: its peak survives exec, so it counts the program that started this one.
     high_water_mark(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Peak resident set size of another process in bytes, seen from outside; `None` where the system
-/// does not tell or the process is gone.
+/// Peak resident set size of another process in bytes, seen from outside; `None` if the system
+/// does not say, or the process has ended.
 pub(crate) fn peak_rss_bytes_of(pid: u32) -> Option<u64> {
     if !cfg!(target_os = "linux") {
         return None;
@@ -25,15 +25,15 @@ fn high_water_mark(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Peak resident set size of this process in bytes; `None` where the system does not tell.
+/// Peak resident set size of this process in bytes; `None` if the system does not say.
 #[cfg(target_os = "macos")]
 pub(crate) fn peak_rss_bytes() -> Option<u64> {
     use nix::sys::resource::{UsageWho, getrusage};
-    // Bytes here, where other systems count KiB (getrusage(2) of macOS).
+    // macOS counts bytes where other systems count KiB (getrusage(2)).
     u64::try_from(getrusage(UsageWho::RUSAGE_SELF).ok()?.max_rss()).ok()
 }
 
-/// Peak resident set size of this process in bytes; `None` where the system does not tell.
+/// Peak resident set size of this process in bytes; `None` if the system does not say.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub(crate) fn peak_rss_bytes() -> Option<u64> {
     None

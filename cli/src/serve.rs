@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use tracing::Instrument;
-use unstall::{Connection, Rejection, Server, ServerStats, ShutdownReport};
+use unstall::{Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
 
 use crate::connect::{log_events, parse_seconds};
 use crate::failure::Failure;
@@ -61,7 +61,11 @@ pub(crate) struct Serve {
     #[arg(long)]
     plain: bool,
 
-    /// Seconds that connections may take to close at the end
+    /// End a session that was without a connection for this many seconds, or `forever`
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
+    session_life: Duration,
+
+    /// Seconds that connections may take to close at the end, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
     drain: Duration,
 
@@ -90,7 +94,7 @@ struct ServeResult {
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
         runtime::run(async {
-            // Caught before the first line of output: who reads it may send a signal at once.
+            // Before the first line of output: its reader may send a signal at once.
             let end_asked = signals::end_asked().map_err(Failure::work)?;
             let server = self.bind().await?;
             let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
@@ -111,7 +115,9 @@ impl Serve {
     }
 
     async fn bind(&self) -> Result<Server, Failure> {
-        let mut builder = Server::builder().authenticate(|request| async {
+        let options = Options::default().session_life(self.session_life);
+        let builder = Server::builder().options(options);
+        let mut builder = builder.authenticate(|request| async {
             match handler_of(request.uri().path()) {
                 Some(_) => Ok(request),
                 None => Err(Rejection::not_found(

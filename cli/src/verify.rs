@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use unstall::defaults;
+use unstall::{RedactedUrl, defaults};
 
-use crate::connect::{parse_header, parse_url};
+use crate::connect::{Header, check_url, header, url};
 use crate::failure::Failure;
 use crate::faults::Kind;
 use crate::{runtime, stdout};
@@ -60,8 +60,8 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Verify {
     /// A server elsewhere that echoes, ws://… or wss://…; without it one is started
-    #[arg(value_parser = parse_url)]
-    url: Option<String>,
+    #[arg(value_parser = url)]
+    url: Option<RedactedUrl>,
 
     /// Messages to send, each way
     #[arg(long, value_name = "N", default_value_t = 100_000,
@@ -103,9 +103,9 @@ pub(crate) struct Verify {
     json: bool,
 
     /// Send this header with the upgrade request to URL; may be repeated
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header,
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header,
           requires = "url")]
-    headers: Vec<(String, String)>,
+    headers: Vec<Header>,
 
     /// Trust the certificates of this PEM file instead of the system's
     #[arg(long, value_name = "FILE", requires = "url")]
@@ -153,11 +153,17 @@ impl Verify {
                 "a server elsewhere cannot be restarted: leave `restart` out, or the URL",
             ));
         }
+        if let Some(url) = &self.url {
+            check_url(url)?;
+        }
+        let headers = self.headers.iter().map(Header::split);
+        let headers = headers.map(|it| it.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let headers = headers.collect::<Result<_, _>>()?;
         let seed = self.seed.unwrap_or_else(any_seed);
         let rate = self.rate.unwrap_or(self.count as f64 / SECONDS);
         Ok(Aim {
-            url: self.url,
-            headers: self.headers,
+            url: self.url.map(|url| url.reveal().to_owned()),
+            headers,
             tls_roots: self.tls_roots,
             count: self.count,
             sizes: self.size.with_seed(seed),

@@ -5,7 +5,7 @@ mod support;
 use std::io::{BufRead, BufReader};
 
 use futures_util::{SinkExt, StreamExt};
-use support::{Running, Serve, beside, foreign_server, run_with};
+use support::{Running, Serve, beside, foreign_server, run, run_with};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -208,6 +208,111 @@ fn it_speaks_a_session_where_the_server_does_and_plain_on_demand() {
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "one\n"));
         ended.stderr
     };
-    assert!(log(&[]).contains("SessionOpened"));
-    assert!(!log(&["--plain"]).contains("SessionOpened"));
+    assert!(log(&[]).contains("session opened"));
+    assert!(!log(&["--plain"]).contains("session opened"));
+}
+
+/// Once a password was printed where it held a `#`, `/` or `?`, where the URL had no scheme, and
+/// where clap refused the argument; so was a header's value.
+#[test]
+fn a_secret_on_the_command_line_is_in_no_error() {
+    let nobody = "127.0.0.1:1";
+    let urls = [
+        "hunter#2", "hunter/2", "hunter?2", "hunter2", "hunter 2", "hunterü",
+    ];
+    let urls = urls.map(|password| format!("user:{password}@{nobody}/"));
+    let good = format!("ws://{nobody}/");
+    let mut seen = 0;
+    for url in &urls {
+        for arguments in [
+            vec!["cat", url],
+            vec!["cat", &format!("ws://{url}")],
+            vec!["verify", url],
+            vec!["pull", &format!("WSS://{url}?hunter")],
+            vec!["cat", &good, "--proxy", url],
+            vec!["cat", &good, "--proxy", &format!("http://{url}")],
+            vec!["cat", &good, "--proxy", &format!("socks5://{url}")],
+            vec!["cat", &good, "-H", "hunter2"],
+            vec!["cat", &good, "-H", "Bearer hunter2:"],
+            vec!["verify", &good, "-H", "hunter2"],
+        ] {
+            let ended = run(&[&arguments[..], &["-vvv"]].concat());
+            let said = ended.stdout + &ended.stderr;
+            assert!(!said.contains("hunter"), "{arguments:?}: {said}");
+            assert!(matches!(ended.code, Some(1 | 2)), "{arguments:?}: {said}");
+            seen += usize::from(!said.is_empty());
+        }
+    }
+    assert_eq!(seen, 10 * urls.len(), "each says something");
+}
+
+/// Once `Instant + Duration::MAX` panicked.
+#[test]
+fn a_wait_of_forever_is_no_panic() {
+    for wait in ["forever", "1e19"] {
+        let ended = run(&["cat", "--connect-timeout", wait, "ws://127.0.0.1:1/"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("no TCP connection"), "{ended:?}");
+    }
+}
+
+/// Once a server's words reached the terminal with their escape codes, and forged lines.
+#[tokio::test]
+async fn a_servers_words_in_an_error_have_no_escape_codes_and_no_line_ends() {
+    let url = foreign_server(|_, mut ws| async move {
+        let frame = CloseFrame {
+            code: 4001.into(),
+            reason: "\x1b[2J\nunstall: all is well".into(),
+        };
+        ws.close(Some(frame)).await.unwrap();
+        while ws.next().await.is_some_and(|message| message.is_ok()) {}
+    })
+    .await;
+    let ended = beside(move || run_with(&["cat", "--no-reconnect", "-vvv", &url], "")).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("all is well"), "{ended:?}");
+    let acts = |c: char| c.is_control() && c != '\n';
+    assert!(!ended.stderr.contains(acts), "{ended:?}");
+    assert!(
+        !ended.stderr.contains("\nunstall: all is well"),
+        "{ended:?}"
+    );
+}
+
+/// Messages are the server's words too: on a terminal they are shown, in a pipe they are bytes.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_message_on_a_terminal_cannot_act_on_it_unless_raw() {
+    use std::{io::Read, process::Stdio};
+    let url = foreign_server(|_, mut ws| async move {
+        ws.send(Message::text("\x1b]0;title\x07\tred"))
+            .await
+            .unwrap();
+        ws.close(Some(normal())).await.unwrap();
+        while ws.next().await.is_some_and(|message| message.is_ok()) {}
+    })
+    .await;
+    let on_a_terminal = |raw: &'static [&'static str]| {
+        let url = url.clone();
+        beside(move || {
+            let terminal = nix::pty::openpty(None, None).unwrap();
+            let mut cat = support::unstall(&[&["cat", &url], raw].concat());
+            cat.stdin(Stdio::piped())
+                .stdout(Stdio::from(terminal.slave));
+            let mut running = Running {
+                child: cat.spawn().unwrap(),
+            };
+            // The copy of the terminal that the command has goes with it.
+            drop(cat);
+            let mut seen = Vec::new();
+            // The end of a terminal is an error on Linux, after everything was read.
+            let _ = std::fs::File::from(terminal.master).read_to_end(&mut seen);
+            assert!(running.wait().success());
+            String::from_utf8(seen).unwrap()
+        })
+    };
+    assert_eq!(on_a_terminal(&[]).await, "\\u{1b}]0;title\\u{7}\tred\r\n");
+    assert_eq!(on_a_terminal(&["--raw"]).await, "\x1b]0;title\x07\tred\r\n");
+    let piped = beside(move || run_with(&["cat", &url], "")).await;
+    assert_eq!(piped.stdout, "\x1b]0;title\x07\tred\n");
 }

@@ -185,7 +185,7 @@ async fn a_server_that_goes_away_leaves_the_rest_lost_and_says_so() {
         json["error"]
             .as_str()
             .unwrap()
-            .contains("lost and made again"),
+            .contains("lost with their connection"),
         "{json}"
     );
 }
@@ -212,7 +212,10 @@ async fn an_error_answer_and_a_silent_server_end_the_run() {
     let (refused, silent) = beside(args).await;
     assert_eq!((refused.code, silent.code), (Some(1), Some(1)));
     assert!(refused.stderr.contains("not today"), "{refused:?}");
-    assert!(silent.stderr.contains("nothing came for"), "{silent:?}");
+    assert!(
+        silent.stderr.contains("nothing was received for"),
+        "{silent:?}"
+    );
 }
 
 #[test]

@@ -46,9 +46,16 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// not destroyed by a reset.
 pub const LINGER: Duration = Duration::from_secs(1);
 
+/// For telling a server that the set-up of a session failed. A server that reads takes it in a round
+/// trip.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A wait becomes a `Stalled` event after this long: a second is beyond any scheduling noise and
 /// within what a person notices.
 pub const STALL_AFTER: Duration = Duration::from_secs(1);
+
+/// Overflows are told at most this often: an event each would flood whoever listens.
+pub(crate) const OVERFLOW_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often messages that wait while there is no connection are looked through for those past
 /// their time to live: until then they only hold their room.
@@ -113,6 +120,10 @@ pub const FRAGMENT_BYTES: usize = 256 << 10;
 pub(crate) const READ_TURN_BYTES: usize = 64 << 10;
 pub(crate) const READ_TURN_FRAMES: usize = 1024;
 
+/// Room that `send_many` reserves in the outbox at once, at most: what a full packet of messages of
+/// 64 bytes needs.
+pub(crate) const RUN_BYTES: usize = 128 << 10;
+
 /// Written in one turn before reading gets its turn.
 pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
 
@@ -141,8 +152,17 @@ pub(crate) const CONFLATE_OVERHEAD_BYTES: usize = 192;
 /// Queues that grew beyond this many places give the memory back when they run empty.
 pub(crate) const IDLE_QUEUE_PLACES: usize = 64;
 
+/// How long a session's messages that nobody received wait after the `Receiver` was dropped, before
+/// they count as taken. A handler that returns drops its `Receiver` and then its `Sender`, within
+/// microseconds: what it did not receive must not be acknowledged in between. A second is far more
+/// than a busy machine puts between the two, and short for a program that only sends.
+pub const DISCARD_AFTER: Duration = Duration::from_secs(1);
+
 /// Messages a receiver hands out between two looks at the runtime's budget.
 pub(crate) const RECEIVE_YIELD_EVERY: u32 = 128;
+
+/// Characters of a peer's words that an error shows: enough for a sentence, too few to flood a log.
+pub(crate) const BRIEF_CHARS: usize = 240;
 
 /// Events kept for a slow listener; older ones are counted as missed.
 pub const EVENT_BACKLOG: usize = 256;
@@ -225,9 +245,10 @@ pub(crate) const RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 pub(crate) const REFUSAL_BODY_BYTES: usize = 1024;
 /// How long to wait for that body. The refusal itself is known already, so it is not worth more.
 pub(crate) const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
-/// The longest `Retry-After` that is believed. A day is what an operator may mean; a year is a
+/// The longest wait that a server may ask a client for: by `Retry-After`, by refusing a session, or
+/// over how long it spreads its clients when it goes away. An operator may mean a day; a year is a
 /// mistake or malice.
-pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Length of the queue of connections that the kernel completed and the server has not accepted
 /// yet. Linux caps it at `net.core.somaxconn`, 4096 by default: a fleet that reconnects at once
@@ -256,10 +277,6 @@ pub(crate) const SERVER_HEADERS: usize = 100;
 /// Sessions of a server, with or without a connection: twice its connections, so that each may be
 /// between two of them.
 pub const SERVER_SESSIONS: usize = 20_000;
-/// Bytes that a server's sessions may keep in all, beyond which those without a connection go.
-pub const SERVER_SESSION_BYTES: usize = 1 << 30;
-/// What each session may keep for replay even when all together keep too much: every one goes on.
-pub(crate) const SESSION_FLOOR_BYTES: u64 = 64 << 10;
 /// Over how long a server that goes away spreads its clients: 10,000 clients make 1,000 a second.
 pub const GO_AWAY_SPREAD: Duration = Duration::from_secs(10);
 /// Bytes that all connections of a process may hold together: with what nobody counts, the process

@@ -30,34 +30,37 @@ use crate::ws::transport::{Transport, Upgraded};
 /// Whether a client wants a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// If the server agrees.
+    /// Offered; plain if the server does not agree.
     #[default]
     Offered,
+    /// Offered, and nothing else will do.
     Required,
+    /// Not offered.
     Never,
 }
 
-/// How to dial, beside where.
+/// How to dial; [`Target`] says where.
 #[derive(Debug, Clone)]
 pub(crate) struct DialOptions {
-    /// `None`: the roots that the crate's features name.
+    /// `None`: trust the roots that the crate's features name.
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) proxy: Option<Proxy>,
     /// Offered in this order.
     pub(crate) subprotocols: Vec<String>,
-    /// Whether a session is offered, before them.
+    /// Whether a session is offered.
     pub(crate) session: Wanted,
-    /// One deadline over everything.
+    /// One timeout over all steps.
     pub(crate) connect_timeout: Duration,
 }
 
-/// The application's headers for one attempt, or why it has none.
+/// The application's headers for one attempt, or why its function failed.
 type Headers = Result<HeaderMap, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Connects to `target` and upgrades to WebSocket. `headers` is the application's future for the
 /// request's headers; the deadline covers it too.
 ///
-/// Cancel safe: dropped, it leaves nothing behind but at most a name lookup that runs out.
+/// Cancel safety: if dropped, it leaves nothing behind, except for a name lookup that still
+/// runs to its end in the background.
 pub(crate) async fn dial(
     target: &Target,
     options: &DialOptions,
@@ -93,7 +96,7 @@ pub(crate) async fn dial(
     deadline.cover(ConnectPhase::Upgrade, upgrade).await
 }
 
-/// One deadline over several steps, which knows the step that it cut.
+/// One deadline over several steps. Its error names the step that was not done in time.
 struct Deadline {
     at: Instant,
     after: Duration,
@@ -111,6 +114,7 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
+    /// Runs a step until the deadline.
     async fn cover<T>(
         &self,
         phase: ConnectPhase,
@@ -141,15 +145,16 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError>
     if found.is_empty() {
         let none = io::Error::new(
             io::ErrorKind::NotFound,
-            "the resolver knows no address for it",
+            "the resolver knows no address of this name",
         );
         return Err(failed(none));
     }
     Ok(found)
 }
 
-/// Connects to one of `addresses`: both families, the second with a short delay (Happy Eyeballs,
-/// RFC 8305), the addresses of a family one after another with a fair share of the time each.
+/// Connects to one of `addresses` (Happy Eyeballs, RFC 8305). The two address families are tried at
+/// the same time, the second with a short delay. Within a family the addresses are tried one after
+/// another, each with an equal share of the time.
 async fn connect_tcp(
     host: &str,
     port: u16,
@@ -160,14 +165,14 @@ async fn connect_tcp(
     connector.enforce_http(false);
     connector.set_connect_timeout(Some(deadline.remaining()));
     connector.set_happy_eyeballs_timeout(Some(defaults::HAPPY_EYEBALLS_DELAY));
-    // Always a name, so that the connector asks for the addresses that were resolved already.
+    // A name in place of an address: so the connector asks `Resolved` for the addresses.
     let uri =
         Uri::try_from(format!("http://resolved:{port}/")).expect("a name and a port make a URI");
     match connector.call(uri).await {
         Ok(tcp) => Ok(tcp.into_inner()),
         Err(error) => {
             let source = innermost_io_error(&error);
-            // The connector's own clock, which ran out together with ours.
+            // The connector has a clock of its own, which ended the attempt at the same time.
             if source.kind() == io::ErrorKind::TimedOut && source.raw_os_error().is_none() {
                 return Err(ConnectError::Timeout {
                     phase: ConnectPhase::Tcp,
@@ -182,7 +187,7 @@ async fn connect_tcp(
     }
 }
 
-/// The operating system's error below the connector's wrapping.
+/// The operating system's error inside of the connector's error.
 fn innermost_io_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -210,7 +215,7 @@ async fn connect_tls(
     })
 }
 
-/// A resolver that has resolved already.
+/// A resolver that returns addresses which were resolved before.
 #[derive(Clone)]
 struct Resolved(Vec<SocketAddr>);
 

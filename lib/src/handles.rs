@@ -10,7 +10,7 @@ mod sink;
 
 pub use connection::Connection;
 pub(crate) use connection::{TaskGuard, span};
-pub(crate) use delivery::Board;
+pub(crate) use delivery::{Board, Sent};
 pub use receiver::{Batch, Receiver};
 pub use sender::Sender;
 pub(crate) use shared::{CloseRequest, Identity, Shared};

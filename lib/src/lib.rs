@@ -45,12 +45,13 @@ pub use dial::tls::client_config_from_pem;
 pub use doctor::doctor;
 pub use handles::{Batch, Connection, MessageSink, Receiver, Sender};
 pub use messages::{
-    CloseReport, Gap, Incoming, IncomingRef, IntoMessage, Message, MessageRef, SendError,
+    CloseReport, Gap, Incoming, IncomingRef, IntoMessage, Message, MessageRef, Position, SendError,
     SendRefusal, TrySendError, Undelivered,
 };
 pub use reports::{
     BoxError, Close, CloseCode, ConnectError, ConnectPhase, ConnectionError, DeliveryError, Event,
-    Events, FlushError, QueueStats, SessionLoss, StallCause, StallStats, Stats,
+    Events, FlushError, Printable, QueueStats, RedactedUrl, SessionLoss, StallCause, StallStats,
+    Stats, printable,
 };
 #[cfg(feature = "axum")]
 pub use server::axum;

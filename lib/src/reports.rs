@@ -1,15 +1,22 @@
-//! What is told: errors, events, statistics.
+//! Errors, events and statistics.
 
+mod close;
 pub(crate) mod connect_error;
 mod error;
 mod events;
+mod printable;
+mod redacted_url;
+mod stall;
 mod stats;
 
+pub use close::{Close, CloseCode};
 pub use connect_error::{ConnectError, ConnectPhase};
-pub use error::{
-    BoxError, Close, CloseCode, ConnectionError, DeliveryError, FlushError, SessionLoss,
-};
+pub use error::{BoxError, ConnectionError, DeliveryError, FlushError, SessionLoss};
 pub(crate) use events::EventLog;
 pub use events::{Event, Events};
-pub(crate) use stats::{Counters, Meter};
-pub use stats::{QueueStats, StallCause, StallStats, Stats};
+pub(crate) use printable::Brief;
+pub use printable::{Printable, printable};
+pub use redacted_url::RedactedUrl;
+pub use stall::StallCause;
+pub(crate) use stats::{Meter, Report};
+pub use stats::{QueueStats, StallStats, Stats};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::defaults::FOREVER;
+use crate::defaults::{FOREVER, RETRY_AFTER_MAX};
 
 /// The moment `wait` after `from`; [`FOREVER`] after it if `wait` is longer.
 #[expect(
@@ -22,6 +22,11 @@ pub(crate) fn later(from: Instant, wait: Duration) -> Instant {
 /// The moment `by` before `at`; `at` itself if the clock does not go back that far.
 pub(crate) fn earlier(at: Instant, by: Duration) -> Instant {
     at.checked_sub(by).unwrap_or(at)
+}
+
+/// How much of the wait that a server asks for is granted, by whatever means it asks.
+pub(crate) fn granted(asked: Duration) -> Duration {
+    asked.min(RETRY_AFTER_MAX)
 }
 
 #[cfg(test)]

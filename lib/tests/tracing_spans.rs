@@ -14,8 +14,6 @@ use std::{
 };
 use unstall::{CloseCode, Connection, Message, Options};
 
-const LIMIT: u64 = 30;
-
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -49,12 +47,10 @@ async fn tracing_spans_carry_the_connections_id_and_the_peer() {
     client.send("hello").await.unwrap();
     assert_eq!(plain(server.recv().await), Message::from("hello"));
     assert_eq!((client.peer(), server.peer()), (Some(address), Some(peer)));
-    limit(LIMIT, async {
-        tokio::join!(client.close(CloseCode::NORMAL, ""), server.recv())
-    })
-    .await
-    .1
-    .unwrap();
+    limit(async { tokio::join!(client.close(CloseCode::NORMAL, ""), server.recv()) })
+        .await
+        .1
+        .unwrap();
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     for (connection, peer) in [(&client, address), (&server, peer)] {
         let id = connection.stats().id;

@@ -126,15 +126,15 @@ impl Session {
         }
         self.link.detach();
         self.timers.stop(Timer::Handshake);
-        match &mut self.state {
-            // A client that was never welcomed has nothing that could expire.
-            State::Open | State::Closing(_) if self.epoch.is_some() => {
-                self.timers.start(Timer::Expiry, now, self.life);
-            }
-            State::Ended { farewell, .. } => *farewell = None,
-            _ => {}
+        if let State::Ended { farewell, .. } = &mut self.state {
+            *farewell = None;
+        }
+        // A client that was never welcomed has nothing that could expire.
+        if self.epoch.is_some() && !self.is_over() {
+            self.timers.start(Timer::Expiry, now, self.life);
         }
         self.forget_unopened();
+        self.rest_if_over();
     }
 
     /// The server consents: go on from its position.

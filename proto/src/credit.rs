@@ -114,9 +114,9 @@ impl ReceiveCredit {
         self.granted
     }
 
-    /// The peer holds data back at `limit`.
+    /// The peer holds data back at `limit`. It cannot know more credit than was granted.
     pub(crate) fn peer_blocked(&mut self, limit: Offset, progress: Progress) {
-        self.blocked = Some(limit);
+        self.blocked = Some(limit.min(self.granted));
         self.grow_if_starved(progress);
     }
 
@@ -209,18 +209,30 @@ mod tests {
         assert!(!credit.holds_peer_back(), "it may send up to 1600 now");
         credit.grow_if_starved(progress(1200, 1200, 0));
         assert_eq!(credit.window(), 1000, "more came before all was taken");
-        credit.peer_blocked(Offset::new(1500), progress(1500, 1000, 0));
-        credit.grow_if_starved(progress(1500, 1500, 0));
+        credit.peer_blocked(Offset::new(1600), progress(1600, 1000, 0));
+        credit.grow_if_starved(progress(1600, 1600, 0));
         assert_eq!(credit.window(), 2000);
-        credit.grow_if_starved(progress(1500, 1500, 0));
+        credit.grow_if_starved(progress(1600, 1600, 0));
         assert_eq!(
             credit.window(),
             2000,
             "once for each time that the peer is blocked"
         );
-        credit.peer_blocked(Offset::new(3500), progress(3500, 3500, 0));
-        credit.peer_blocked(Offset::new(3500), progress(3500, 3500, 0));
+        assert_eq!(credit.renew(progress(1600, 1600, 0)), Offset::new(3600));
+        credit.peer_blocked(Offset::new(3600), progress(3600, 3600, 0));
+        credit.peer_blocked(Offset::new(3600), progress(3600, 3600, 0));
         assert_eq!(credit.window(), 3000);
+    }
+
+    #[test]
+    fn a_peer_that_is_blocked_beyond_its_credit_is_blocked_at_its_credit() {
+        let mut credit = ReceiveCredit::new(1000, 8000);
+        credit.peer_blocked(Offset::new(u64::MAX), progress(900, 0, 0));
+        assert!(credit.holds_peer_back());
+        assert_eq!(credit.renew(progress(900, 500, 0)), Offset::new(1500));
+        assert!(!credit.holds_peer_back(), "it has credit again");
+        credit.grow_if_starved(progress(1200, 1200, 0));
+        assert_eq!(credit.window(), 1000, "it sent on after the renewal");
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl Session {
     /// longer than `within`, it ends with [`EndReason::CloseTimedOut`] and
     /// [`undelivered`](Session::undelivered) has what was not acknowledged.
     ///
-    /// The peer is told the deadline, and keeps it as well. The application goes on taking what
+    /// The peer is told the deadline, and keeps it as well, cut to a bound of its own. The application goes on taking what
     /// the peer had sent. Closing again, or after the peer, may only shorten the deadline; the
     /// peer's CLOSE is answered with its own words.
     ///
@@ -127,7 +127,8 @@ impl Session {
         match &mut self.state {
             State::Open => {
                 let peer = Some((last, frame.clone()));
-                let within = Duration::from_millis(within_millis);
+                // The peer may say ten years.
+                let within = Duration::from_millis(within_millis).min(self.config.max_close);
                 self.state = State::Closing(Closing {
                     frame: frame.clone(),
                     accepting: self.config.answer_close == AnswerClose::ByHand,
@@ -147,12 +148,13 @@ impl Session {
         Ok(())
     }
 
-    /// The peer knows that everything is acknowledged; then this side knows it as well.
+    /// The peer knows that everything is acknowledged; then this side knows it as well. The close
+    /// deadline goes on until this side's END is sent: the peer may take nothing any more.
     pub(crate) fn handle_end(&mut self) -> Result<(), ProtocolError> {
         match &mut self.state {
             State::Finished { peer_ended, .. } => {
                 *peer_ended = true;
-                self.timers.stop_all();
+                self.rest_if_over();
                 Ok(())
             }
             _ => Err(ProtocolError::Unexpected(
@@ -179,7 +181,6 @@ impl Session {
         }
         self.events
             .push(Event::Ended(EndReason::Closed(frame.clone())));
-        self.timers.stop(Timer::Expiry);
         self.timers.stop(Timer::AckDelay);
         self.state = State::Finished {
             closing: closing.clone(),
@@ -223,6 +224,13 @@ impl Session {
         self.inbox.drop_partial();
         let farewell = farewell.filter(|_| self.link.is_attached());
         self.state = State::Ended { reason, farewell };
+    }
+
+    /// A session that is over wakes nobody.
+    pub(crate) fn rest_if_over(&mut self) {
+        if self.is_over() {
+            self.timers.stop_all();
+        }
     }
 
     /// The peer broke the protocol on this connection.

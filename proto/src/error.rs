@@ -1,5 +1,6 @@
 //! What can go wrong, who did it, and who may try again.
 
+use crate::limits::{CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR};
 use crate::number::{Offset, Seq};
 use crate::resume::Rejection;
 
@@ -116,7 +117,7 @@ impl ErrorCode {
 
 /// Why [`Session::handle_packet`](crate::Session::handle_packet) refused a packet. After each of
 /// them: transmit what [`poll_transmit`](crate::Session::poll_transmit) still gives, then close
-/// the connection.
+/// the connection with [`close_code`](HandleError::close_code).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
@@ -133,6 +134,15 @@ pub enum HandleError {
 }
 
 impl HandleError {
+    /// The WebSocket close code with which to close the connection (RFC 6455, section 7.4.1): 1002
+    /// after [`HandleError::Protocol`], 1000 otherwise.
+    pub fn close_code(&self) -> u16 {
+        match self {
+            HandleError::Protocol(_) => CLOSE_PROTOCOL_ERROR,
+            HandleError::Superseded | HandleError::Rejected(_) => CLOSE_NORMAL,
+        }
+    }
+
     /// Whether the session lives on and may resume on another connection.
     pub fn is_resumable(&self) -> bool {
         match self {

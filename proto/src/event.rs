@@ -34,7 +34,7 @@ pub enum Event {
     },
     /// The server is going away. Connect again at a random moment within this time.
     GoAway {
-        /// From now.
+        /// From now; at most [`MAX_GO_AWAY`](crate::limits::MAX_GO_AWAY).
         within: Duration,
         /// Why, in the server's words.
         reason: String,
@@ -43,7 +43,9 @@ pub enum Event {
     /// answer is [by hand](crate::AnswerClose::ByHand): then what waits may be sent until
     /// [`answer_close`](crate::Session::answer_close).
     Closing(CloseFrame),
-    /// The session ended. When it is not [`EndReason::Closed`], collect
+    /// The session ended; nothing more is received or sent. This comes as soon as it is certain: a
+    /// closed session ends when everything is acknowledged both ways, while the peer is still to
+    /// be told so. When it is not [`EndReason::Closed`], collect
     /// [`undelivered`](crate::Session::undelivered).
     Ended(EndReason),
 }

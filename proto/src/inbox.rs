@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::credit::{Progress, ReceiveCredit};
 use crate::error::ProtocolError;
+use crate::kept::Kept;
 use crate::limits::record_cost;
 use crate::message::{Batch, Kind};
 use crate::number::{Position, Seq};
@@ -24,6 +25,8 @@ pub(crate) struct Inbox {
     handed: Position,
     /// The end of what the application has taken. Invariant: taken ≤ handed ≤ received.
     taken: Position,
+    /// What the messages take in memory that were received whole and not taken.
+    kept: Kept,
     duplicates: u64,
     /// The length of the latest message of several records: what the next may need.
     expected: usize,
@@ -110,6 +113,13 @@ impl Inbox {
     /// How many records came twice.
     pub(crate) fn duplicates(&self) -> u64 {
         self.duplicates
+    }
+
+    /// What everything received and not taken takes in memory, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let partial = self.partial.as_ref();
+        let partial = partial.map_or(0, |partial| partial.payload.capacity());
+        self.kept.memory() + partial as u64
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -203,6 +213,7 @@ impl Inbox {
                 true => records.clone(),
                 false => Bytes::copy_from_slice(&records[from..at]),
             };
+            self.kept.add(end.seq, run.len());
             let batch = Batch::records(run, self.received, end);
             queue::push(&mut self.batches, batch);
             self.received = end;
@@ -253,7 +264,9 @@ impl Inbox {
             self.partial = Some(partial);
         } else {
             self.expected = partial.payload.len();
-            self.batches.push_back(partial.finish(end)?);
+            let batch = partial.finish(end)?;
+            self.kept.add(end.seq, self.expected);
+            queue::push(&mut self.batches, batch);
         }
         Ok(at + record.size())
     }
@@ -261,14 +274,23 @@ impl Inbox {
     /// Hands over the next batch.
     pub(crate) fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
+        queue::trim(&mut self.batches);
         self.handed = batch.end();
         Some(batch)
     }
 
-    /// The application has come as far as `position`; what it never got cannot be meant.
-    pub(crate) fn take_up_to(&mut self, position: Position) {
-        let position = position.min(self.handed);
-        self.taken = self.taken.max(position);
+    /// The application has come as far as `position`. `false`, and nothing changes, when that is
+    /// no position of what was handed over.
+    pub(crate) fn take_up_to(&mut self, position: Position) -> bool {
+        if !self.handed.can_follow(position) {
+            return false;
+        }
+        if !position.can_follow(self.taken) {
+            return self.taken.can_follow(position);
+        }
+        self.taken = position;
+        self.kept.take_up_to(position.seq);
+        true
     }
 
     /// Whether a message is incomplete.
@@ -444,17 +466,29 @@ mod tests {
     #[test]
     fn only_what_was_handed_over_can_be_taken() {
         let mut inbox = Inbox::default();
-        accept(&mut inbox, 1, &[(Text, false, b"a")]).unwrap();
-        let far = Position {
-            seq: Seq::new(9),
-            offset: crate::Offset::new(999),
-        };
-        inbox.take_up_to(far);
-        assert_eq!(inbox.taken(), Position::START);
-        inbox.pop().unwrap();
-        inbox.take_up_to(far);
-        assert_eq!(inbox.taken().seq, Seq::new(1));
-        inbox.take_up_to(Position::START);
-        assert_eq!(inbox.taken().seq, Seq::new(1));
+        accept(
+            &mut inbox,
+            1,
+            &[(Text, false, b"a"), (Text, false, b"b"), (Text, false, b"")],
+        )
+        .unwrap();
+        let end = inbox.received;
+        assert!(!inbox.take_up_to(end), "not handed over");
+        let mut batch = inbox.pop().unwrap();
+        batch.next_ref().unwrap();
+        let first = batch.position();
+        assert!(inbox.take_up_to(first));
+        assert_eq!(inbox.taken(), first);
+        assert!(inbox.take_up_to(end) && inbox.take_up_to(first));
+        assert_eq!(inbox.taken(), end, "what was taken stays taken");
+        // Of other sessions: one that is ahead, and those whose messages are longer or shorter.
+        for (seq, offset) in [(4, 260), (2, 194), (2, 140), (3, 260), (0, 64)] {
+            let other = Position {
+                seq: Seq::new(seq),
+                offset: crate::Offset::new(offset),
+            };
+            assert!(!inbox.take_up_to(other), "{other:?}");
+            assert_eq!(inbox.taken(), end);
+        }
     }
 }

@@ -88,6 +88,7 @@ mod error;
 mod event;
 mod fingerprint;
 mod inbox;
+mod kept;
 pub mod limits;
 mod message;
 mod number;

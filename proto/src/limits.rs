@@ -44,7 +44,27 @@ pub const MAX_MAX_MESSAGE: u64 = 1 << 30;
 /// (RFC 6455, section 5.5).
 pub const MAX_REASON: usize = 123;
 
+/// The WebSocket close code of a connection that has done its work (RFC 6455, section 7.4.1).
+pub(crate) const CLOSE_NORMAL: u16 = 1000;
+
+/// The WebSocket close code of a connection whose peer broke the protocol.
+pub(crate) const CLOSE_PROTOCOL_ERROR: u16 = 1002;
+
+/// The longest wait before another attempt that a server's REJECT can cause: one day.
+///
+/// An operator may mean a day; a year is a mistake, or malice.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest window of a server's GOAWAY: one hour.
+///
+/// A window spreads clients, and an hour spreads 100,000 of them at 28 a second. Whoever is told
+/// to move within years would stay with a server that is about to end.
+pub const MAX_GO_AWAY: Duration = Duration::from_secs(60 * 60);
+
 /// The longest time that a packet can name: ten years, so that no sum overflows.
+///
+/// It bounds the field. What a peer's time can cause is bounded by [`MAX_RETRY_AFTER`],
+/// [`MAX_GO_AWAY`], [`Config::max_close`] and [`Config::session_life`].
 pub(crate) const MAX_MILLIS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 
 /// The fill at which a data packet is sealed, in bytes.
@@ -58,6 +78,18 @@ pub(crate) const BLOCK: usize = MAX_PACKET;
 
 /// Blocks kept to be used again: those of one message of 1 MiB.
 pub(crate) const SPARE_BLOCKS: usize = 16;
+
+/// Places that an empty queue may keep. A session at rest keeps what its queues once grew to; this
+/// bounds it.
+pub(crate) const SPARE_PLACES: usize = 1024;
+
+/// The memory that a received packet takes besides its bytes: its places in two queues, and the
+/// handle that its slices share.
+pub(crate) const RECEIVED_PACKET_MEMORY: u64 = 160;
+
+/// The memory that a packet kept for replay takes besides its bytes: its place in the queue. Its
+/// bytes share the handle of a block with others.
+pub(crate) const SENT_PACKET_MEMORY: u64 = 112;
 
 /// A time as a packet carries it.
 pub(crate) fn millis(time: Duration) -> u64 {
@@ -100,6 +132,7 @@ pub struct Config {
     pub(crate) ack_delay: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) session_life: Duration,
+    pub(crate) max_close: Duration,
     pub(crate) acknowledge: Acknowledge,
     pub(crate) answer_close: AnswerClose,
 }
@@ -126,6 +159,9 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(10),
             // Covers a deploy, a tunnel, a laptop carried to another room.
             session_life: Duration::from_secs(120),
+            // The longest that load balancers give a connection to drain by default. A longer
+            // close is a peer that keeps a session which may send nothing more.
+            max_close: Duration::from_secs(300),
             acknowledge: Acknowledge::WhenTaken,
             answer_close: AnswerClose::WhenSent,
         }
@@ -204,6 +240,15 @@ impl Config {
     #[must_use]
     pub fn session_life(mut self, life: Duration) -> Config {
         self.session_life = life.min(Duration::from_millis(MAX_MILLIS));
+        self
+    }
+
+    /// The longest close that the peer can ask for. A deadline in its CLOSE that is later is cut
+    /// to this. Default 300 s. The deadline that the application here gives to
+    /// [`close`](crate::Session::close) is not cut.
+    #[must_use]
+    pub fn max_close(mut self, within: Duration) -> Config {
+        self.max_close = within;
         self
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::limits::{MAX_RECORD, RECORD_OVERHEAD, record_cost};
+
 /// The sequence number of a record in one direction of a session (SPEC.md, "Sequence").
 ///
 /// The first record is 1. [`Seq::ZERO`] stands for "none yet".
@@ -93,16 +95,19 @@ impl fmt::Display for Offset {
     }
 }
 
-/// The end of a record: its sequence number, and its offset as credit counts.
+/// How far a stream of received messages has come: the end of one of them, or its beginning.
 ///
-/// A received message carries the position of its last record; giving that back to
-/// [`Session::taken`](crate::Session::taken) says how far the application has come.
+/// Each received message carries the position of its end. Giving that back to
+/// [`Session::taken`](crate::Session::taken) or [`Session::acknowledge`](crate::Session::acknowledge)
+/// says how far the application has come. Positions of one session are in the order of its messages;
+/// those of different sessions have nothing to do with each other. The session keeps none of them,
+/// so it does not matter how many an application keeps, and for how long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// The record's sequence number.
-    pub seq: Seq,
-    /// The cost of all records up to and with this one.
-    pub offset: Offset,
+    /// The last record.
+    pub(crate) seq: Seq,
+    /// The cost of all records up to and with that one.
+    pub(crate) offset: Offset,
 }
 
 impl Position {
@@ -111,6 +116,24 @@ impl Position {
         seq: Seq::ZERO,
         offset: Offset::ZERO,
     };
+
+    /// The sequence number of the message's last record: what the sender's
+    /// [`send`](crate::Session::send) returned. [`Seq::ZERO`] before the first message.
+    pub const fn seq(self) -> Seq {
+        self.seq
+    }
+
+    /// Whether records lead from `earlier` to here. Each costs its overhead at least, and that of
+    /// the largest record at most; so positions of another session are found out mostly.
+    pub(crate) fn can_follow(self, earlier: Position) -> bool {
+        let records = self.seq.get().checked_sub(earlier.seq.get());
+        let cost = self.offset.get().checked_sub(earlier.offset.get());
+        let (Some(records), Some(cost)) = (records, cost) else {
+            return false;
+        };
+        let most = records.saturating_mul(record_cost(MAX_RECORD));
+        (records.saturating_mul(RECORD_OVERHEAD)..=most).contains(&cost)
+    }
 
     /// The position after one more record of that cost; `None` when a number is exhausted.
     #[inline]
@@ -185,6 +208,30 @@ mod tests {
             Offset::new(u64::MAX).saturating_add(9),
             Offset::new(u64::MAX)
         );
+    }
+
+    #[test]
+    fn a_position_follows_another_only_by_records_of_a_possible_cost() {
+        let at = |seq, offset| Position {
+            seq: Seq::new(seq),
+            offset: Offset::new(offset),
+        };
+        let from = at(5, 1_000);
+        for (seq, offset, follows) in [
+            (5, 1_000, true),
+            (5, 1_001, false),
+            (4, 999, false),
+            (4, 1_064, false),
+            (6, 1_063, false),
+            (6, 1_064, true),
+            (6, 1_000 + 65_600, true),
+            (6, 1_000 + 65_601, false),
+            (7, 1_128, true),
+            (7, 1_127, false),
+            (u64::MAX, u64::MAX, false),
+        ] {
+            assert_eq!(at(seq, offset).can_follow(from), follows, "{seq} {offset}");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
 use crate::limits::{
-    BLOCK, MAX_PACKET_COST, MAX_RECORD, PACKET_FILL, SPARE_BLOCKS, message_cost, record_cost,
+    BLOCK, MAX_PACKET_COST, MAX_RECORD, PACKET_FILL, SENT_PACKET_MEMORY, SPARE_BLOCKS,
+    message_cost, record_cost,
 };
 use crate::message::{Kind, Payload};
 use crate::number::{Offset, Position, Seq};
@@ -28,6 +29,8 @@ pub(crate) struct Sealed {
     end: Position,
     /// Whether its last record's message continues in the next packet.
     continues: bool,
+    /// The bytes of memory that it keeps.
+    size: u32,
 }
 
 /// Accepted messages, in packets.
@@ -35,6 +38,8 @@ pub(crate) struct Sealed {
 pub(crate) struct Outbox {
     /// Sealed packets that are not wholly acknowledged, in order.
     sealed: VecDeque<Sealed>,
+    /// What all of `sealed` takes in memory, in bytes.
+    memory: u64,
     /// The index in `sealed` of the packet to send next on this connection.
     next: usize,
     /// The packet that is being filled. Invariant: empty, or a header and whole records.
@@ -79,6 +84,7 @@ impl Outbox {
     pub(crate) fn new(limit: u64) -> Outbox {
         Outbox {
             sealed: VecDeque::new(),
+            memory: 0,
             next: 0,
             open: BytesMut::new(),
             spare: Vec::new(),
@@ -118,6 +124,13 @@ impl Outbox {
     /// What the kept records cost.
     pub(crate) fn cost(&self) -> u64 {
         self.accepted.offset.since(self.released)
+    }
+
+    /// What everything kept takes in memory, with the blocks for what comes next, in bytes. A block
+    /// that is acknowledged in part counts with what is left of it.
+    pub(crate) fn memory(&self) -> u64 {
+        let spare: usize = self.spare.iter().map(BytesMut::capacity).sum();
+        self.memory + (self.open.capacity() + spare) as u64
     }
 
     /// How much more may be accepted.
@@ -170,7 +183,8 @@ impl Outbox {
             let first = Seq::new(self.accepted.seq.get().saturating_add(1));
             let block = std::mem::replace(&mut self.open, records.into_packet(first));
             self.accepted = end;
-            self.seal(false);
+            let size = self.open.capacity();
+            self.seal_with(Bytes::new(), false, size);
             self.open = block;
         }
         self.accepted = end;
@@ -213,7 +227,8 @@ impl Outbox {
         self.begin_packet(Record::max_size(0));
         self.accepted = end;
         RecordHeader::write(&mut self.open, kind, continues, payload.len());
-        self.seal_with(payload, continues);
+        let size = self.open.len() + payload.len();
+        self.seal_with(payload, continues, size);
     }
 
     /// Writes one record into the open packet, or into a new one if it does not fit.
@@ -254,20 +269,25 @@ impl Outbox {
     /// Ends the open packet, if there is one.
     fn seal(&mut self, continues: bool) {
         if !self.open.is_empty() {
-            self.seal_with(Bytes::new(), continues);
+            let size = self.open.len();
+            self.seal_with(Bytes::new(), continues, size);
         }
     }
 
-    /// Ends the open packet with `body`.
-    fn seal_with(&mut self, body: Bytes, continues: bool) {
+    /// Ends the open packet with `body`. Both together keep `size` bytes of memory.
+    fn seal_with(&mut self, body: Bytes, continues: bool, size: usize) {
         self.open_fill = 0;
         let head = self.open.split().freeze();
         let first = Seq::new(self.open_start.seq.get().saturating_add(1));
+        // A block is not much larger than a packet.
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        self.memory += u64::from(size) + SENT_PACKET_MEMORY;
         let sealed = Sealed {
             packet: Transmit { head, body },
             first,
             end: self.accepted,
             continues,
+            size,
         };
         queue::push(&mut self.sealed, sealed);
     }
@@ -360,10 +380,12 @@ impl Outbox {
         let mut acknowledged = std::mem::take(&mut self.sealed);
         for sealed in acknowledged.drain(..done) {
             end = Some(sealed.end.offset);
+            self.memory -= u64::from(sealed.size) + SENT_PACKET_MEMORY;
             if let Ok(block) = sealed.packet.head.try_into_mut() {
                 self.keep(block);
             }
         }
+        queue::trim(&mut acknowledged);
         self.sealed = acknowledged;
         let settled = end.map_or(0, |end| end.since(self.released));
         if let Some(end) = end {
@@ -418,6 +440,8 @@ impl Outbox {
     pub(crate) fn take_undelivered(&mut self) -> Undelivered {
         self.seal(false);
         let packets = std::mem::take(&mut self.sealed);
+        (self.open, self.spare) = (BytesMut::new(), Vec::new());
+        self.memory = 0;
         self.next = 0;
         self.release(self.accepted.offset);
         Undelivered::new(packets, self.acked, self.sent)

@@ -83,7 +83,8 @@ impl Records {
         self.end.offset.since(Offset::ZERO)
     }
 
-    /// To be cut into messages again, without a session in between.
+    /// To be cut into messages again, without a session in between. The positions of these messages
+    /// are counted from the first one and belong to no session.
     pub fn into_batch(mut self) -> Batch {
         let header = self.buf.len().min(DATA_HEADER);
         let records = self.buf.split_off(header).freeze();

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use subtle::ConstantTimeEq;
 
 use crate::error::ProtocolError;
-use crate::limits::{MAX_MAX_MESSAGE, MIN_MAX_MESSAGE};
+use crate::limits::{MAX_MAX_MESSAGE, MAX_RETRY_AFTER, MIN_MAX_MESSAGE};
 use crate::number::{Generation, Offset, Seq};
 use crate::packet::{Fields, Packet, kind};
 
@@ -71,14 +71,16 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Decodes a client's first packet, for a server that then looks the session up.
+    /// Decodes a client's first packet, for a server that then looks the session up. A packet is a
+    /// WebSocket binary message: close a connection whose first message is text.
     ///
     /// After calling this: if the session is there, [`Session::resume`](crate::Session::resume)
     /// it; otherwise [`Session::server`](crate::Session::server) opens it. Either may give a
     /// [`Rejection`]: send it, and close the connection.
     ///
     /// # Errors
-    /// [`ProtocolError::Malformed`], or [`ProtocolError::Unexpected`] for any other packet.
+    /// [`ProtocolError::Malformed`], or [`ProtocolError::Unexpected`] for any other packet. There is
+    /// no session to be told yet: close the connection with the code 1002.
     pub fn from_packet(packet: Bytes) -> Result<Hello, ProtocolError> {
         match Packet::decode(packet)? {
             Packet::Hello(hello) => Ok(hello),
@@ -200,7 +202,8 @@ pub enum Rejection {
     /// The server has no room for another session. Connect again later.
     #[error("the server is full")]
     Full {
-        /// When to try again, in milliseconds; 0 leaves it to the client.
+        /// When to try again, in milliseconds, as the server says; 0 leaves it to the client.
+        /// A client waits for [`Rejection::retry_after`], which is cut.
         retry_after_millis: u64,
     },
     /// The positions do not fit: one side has lost its state.
@@ -217,12 +220,13 @@ impl Rejection {
         matches!(self, Rejection::Full { .. })
     }
 
-    /// How long to wait before connecting again, if the server says so.
+    /// How long to wait before connecting again, if the server says so; at most
+    /// [`MAX_RETRY_AFTER`].
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::Full {
                 retry_after_millis: millis @ 1..,
-            } => Some(Duration::from_millis(*millis)),
+            } => Some(Duration::from_millis(*millis).min(MAX_RETRY_AFTER)),
             _ => None,
         }
     }

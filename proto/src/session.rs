@@ -9,7 +9,10 @@ use crate::credit::{ReceiveCredit, SendCredit};
 use crate::error::{HandleError, ProtocolError, SendError};
 use crate::event::{EndReason, Event, Events, Incoming};
 use crate::inbox::{Bounds, Inbox};
-use crate::limits::{Acknowledge, Config, MIN_MAX_MESSAGE, message_cost, millis};
+use crate::limits::{
+    Acknowledge, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Config, MAX_GO_AWAY, MIN_MAX_MESSAGE,
+    message_cost, millis,
+};
 use crate::message::{Kind, Payload};
 use crate::number::{Generation, Offset, Position, Seq};
 use crate::outbox::Outbox;
@@ -223,14 +226,37 @@ impl Session {
         generation: Generation,
         packet: Bytes,
     ) -> Result<(), HandleError> {
+        self.handle(now, generation, || Packet::decode(packet))
+    }
+
+    /// A WebSocket text message came on the connection `generation`. Packets are binary messages, so
+    /// the peer broke the protocol: the session ends as after a packet that cannot be read.
+    ///
+    /// After calling this: the same as after [`handle_packet`](Session::handle_packet).
+    ///
+    /// # Errors
+    /// [`ProtocolError::Malformed`], unless the session has ended already; or
+    /// [`HandleError::Superseded`].
+    pub fn handle_text(&mut self, now: Time, generation: Generation) -> Result<(), HandleError> {
+        let error = ProtocolError::Malformed("a text message");
+        self.handle(now, generation, || Err(error))
+    }
+
+    fn handle(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        packet: impl FnOnce() -> Result<Packet, ProtocolError>,
+    ) -> Result<(), HandleError> {
         if !self.link.is_current(generation) {
             return Err(HandleError::Superseded);
         }
-        if self.state.is_ended() {
+        // Nothing that a peer says after the end matters, well-formed or not.
+        if self.state.is_ended() || self.state.peer_has_ended() {
             return Ok(());
         }
         self.counters.packets_received += 1;
-        let result = match Packet::decode(packet) {
+        let result = match packet() {
             Ok(packet) => self.dispatch(now, packet),
             Err(error) => Err(error.into()),
         };
@@ -258,9 +284,6 @@ impl Session {
     }
 
     fn handle_attached(&mut self, now: Time, packet: Packet) -> Result<(), ProtocolError> {
-        if self.state.peer_has_ended() {
-            return Ok(());
-        }
         match packet {
             Packet::Data { first, records } => self.handle_data(first, records)?,
             Packet::Ack(seq) => self.handle_ack(seq)?,
@@ -288,7 +311,7 @@ impl Session {
                 within_millis,
                 reason,
             } if self.side == Side::Client => {
-                let within = Duration::from_millis(within_millis);
+                let within = Duration::from_millis(within_millis).min(MAX_GO_AWAY);
                 self.events.push(Event::GoAway { within, reason });
             }
             Packet::GoAway { .. } => return Err(ProtocolError::Unexpected("GOAWAY from a client")),
@@ -352,16 +375,19 @@ impl Session {
 
     /// The application has taken all messages up to `position`. This renews the peer's credit
     /// and, unless the application acknowledges by hand, acknowledges them. Cumulative: report
-    /// once for many. A position from before is of no effect, and one beyond what was handed over
-    /// counts as all of that.
+    /// once for many. A position before the last one reported has no effect.
+    ///
+    /// `false`, and nothing changes, when no message that [`recv`](Session::recv) has handed over
+    /// ends there. A position of another session is found out mostly, not always.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit) if
     /// [`wants_transmit`](Session::wants_transmit), and [`poll_timeout`](Session::poll_timeout).
-    pub fn taken(&mut self, now: Time, position: Position) {
-        self.take_up_to(position);
+    pub fn taken(&mut self, now: Time, position: Position) -> bool {
+        let valid = self.take_up_to(position);
         if self.config.acknowledge == Acknowledge::WhenTaken {
             self.acknowledge_taken(now, self.inbox.taken());
         }
+        valid
     }
 
     /// Does not hold the acknowledgement back any longer. `true`: one is owed, and
@@ -372,17 +398,22 @@ impl Session {
     }
 
     /// The application has processed all messages up to `position`, and so has taken them.
-    /// Needed only with [`Acknowledge::ByHand`].
+    /// Needed only with [`Acknowledge::ByHand`]. The rest is as with [`taken`](Session::taken).
     ///
-    /// After calling this: the same as after [`taken`](Session::taken).
-    pub fn acknowledge(&mut self, now: Time, position: Position) {
-        self.take_up_to(position);
-        self.acknowledge_taken(now, position.min(self.inbox.taken()));
+    /// Nothing is kept for messages that were taken and not processed. The peer keeps them, up to
+    /// its own replay limit.
+    pub fn acknowledge(&mut self, now: Time, position: Position) -> bool {
+        let valid = self.take_up_to(position);
+        if valid {
+            self.acknowledge_taken(now, position);
+        }
+        valid
     }
 
-    fn take_up_to(&mut self, position: Position) {
-        self.inbox.take_up_to(position);
+    fn take_up_to(&mut self, position: Position) -> bool {
+        let valid = self.inbox.take_up_to(position);
         self.receive_credit.grow_if_starved(self.inbox.progress());
+        valid
     }
 
     fn acknowledge_taken(&mut self, now: Time, position: Position) {
@@ -472,6 +503,20 @@ impl Session {
         self.link.is_attached()
     }
 
+    /// The WebSocket close code with which this side closes the session's connection
+    /// (RFC 6455, section 7.4.1): 1002 when the session ended because the peer broke the protocol,
+    /// 1000 otherwise. After an error of [`handle_packet`](Session::handle_packet), use
+    /// [`HandleError::close_code`], which knows of errors that do not end the session as well.
+    pub fn close_code(&self) -> u16 {
+        match &self.state {
+            State::Ended {
+                reason: EndReason::Protocol(_),
+                ..
+            } => CLOSE_PROTOCOL_ERROR,
+            _ => CLOSE_NORMAL,
+        }
+    }
+
     /// The last record that was accepted for sending.
     pub fn accepted(&self) -> Seq {
         self.outbox.accepted()
@@ -527,8 +572,10 @@ impl Session {
         Stats {
             counters: self.counters,
             duplicates: self.inbox.duplicates(),
-            unacknowledged: self.outbox.cost(),
-            untaken: progress.received.since(progress.taken),
+            send_memory: self.outbox.memory(),
+            receive_memory: self.inbox.memory(),
+            unacknowledged_cost: self.outbox.cost(),
+            untaken_cost: progress.received.since(progress.taken),
             window: self.receive_credit.window(),
             credit: self.send_credit.limit().since(self.outbox.sent_end()),
             granted: self.receive_credit.granted().since(progress.received),

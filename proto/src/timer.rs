@@ -61,11 +61,13 @@ impl Timers {
         self.0.iter().flatten().min().copied()
     }
 
-    /// Takes one timer that has fired by `now`.
+    /// Takes the first timer that has fired by `now`.
     pub(crate) fn expired(&mut self, now: Time) -> Option<Timer> {
-        let timer = Timer::ALL
-            .into_iter()
-            .find(|t| self.0[*t as usize].is_some_and(|at| at <= now))?;
+        let set = Timer::ALL.into_iter().filter_map(|timer| {
+            let at = self.0[timer as usize]?;
+            Some((at, timer))
+        });
+        let (_, timer) = set.filter(|(at, _)| *at <= now).min_by_key(|(at, _)| *at)?;
         self.stop(timer);
         Some(timer)
     }
@@ -88,5 +90,17 @@ mod tests {
         assert_eq!(timers.expired(Time::from_millis(8)), None);
         assert_eq!(timers.expired(Time::from_millis(99)), Some(Timer::Expiry));
         assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn timers_that_are_looked_at_late_fire_in_their_order() {
+        // Once a close that timed out long before the session expired was reported as expired.
+        let mut timers = Timers::default();
+        timers.set(Timer::Expiry, Time::ORIGIN, Duration::from_secs(120));
+        timers.set(Timer::Close, Time::ORIGIN, Duration::from_secs(5));
+        let late = Time::from_millis(999_999);
+        assert_eq!(timers.expired(late), Some(Timer::Close));
+        assert_eq!(timers.expired(late), Some(Timer::Expiry));
+        assert_eq!(timers.expired(late), None);
     }
 }

@@ -202,6 +202,7 @@ impl Session {
             }
             Next::End => {
                 self.link.end_sent = true;
+                self.rest_if_over();
                 Packet::End
             }
             Next::Abort => {

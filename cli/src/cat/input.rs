@@ -25,9 +25,9 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         self.number
     }
 
-    /// The next line without its newline; `None` at the end. What stands behind the last newline
-    /// is a line too, unless it is empty. A line over the limit is an error, found before more
-    /// than the limit is held.
+    /// The next line without its newline; `None` at the end. Text behind the last newline is a line
+    /// as well. A line over the limit is an error, which is found before more than the limit is in
+    /// memory.
     pub(super) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         loop {

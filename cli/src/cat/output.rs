@@ -1,14 +1,14 @@
 //! Received messages, as lines on standard output.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
-use unstall::{ConnectionError, Gap, Incoming, Receiver};
+use unstall::{ConnectionError, Gap, Incoming, Receiver, printable};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 
-/// What is gathered for one write to standard output.
+/// Bytes that are gathered for one write to standard output.
 const BATCH_BYTES: usize = 64 << 10;
 
 /// Why printing ended.
@@ -16,29 +16,31 @@ const BATCH_BYTES: usize = 64 << 10;
 pub(super) enum Printed {
     /// The connection was closed normally and everything received is printed.
     All,
-    /// Nobody reads standard output any more: a pipe's way to say that it has enough.
+    /// Nobody reads standard output any more: the reader of the pipe has seen enough.
     Enough,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum PrintError {
-    #[error("{0}")]
+    #[error(transparent)]
     Connection(#[from] ConnectionError),
-    #[error("writing to standard output: {0}")]
+    #[error("standard output cannot be written")]
     Output(#[from] io::Error),
 }
 
-/// Prints what `receiver` gives until the connection ends or nobody reads the output any more.
+/// Prints received messages until the connection ends or nobody reads the output any more. On a
+/// terminal they are shown without control characters, unless they are wanted `raw`.
 ///
-/// Dropped before it resolves, the line that it was writing may be cut off.
-pub(super) async fn print(receiver: Receiver) -> Result<Printed, Failure> {
+/// If it is dropped before it resolves, the line that it was writing may be cut off.
+pub(super) async fn print(receiver: Receiver, raw: bool) -> Result<Printed, Failure> {
+    let shown = !raw && io::stdout().is_terminal();
     let stdout = BufWriter::with_capacity(BATCH_BYTES, tokio::io::stdout());
-    match print_to(receiver, stdout).await {
+    match print_to(receiver, stdout, shown).await {
         Ok(()) => Ok(Printed::All),
         Err(PrintError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
             Ok(Printed::Enough)
         }
-        Err(error) => Err(Failure::work(error)),
+        Err(error) => Err(Failure::because(error)),
     }
 }
 
@@ -46,6 +48,7 @@ pub(super) async fn print(receiver: Receiver) -> Result<Printed, Failure> {
 async fn print_to(
     mut receiver: Receiver,
     mut out: impl AsyncWrite + Unpin,
+    shown: bool,
 ) -> Result<(), PrintError> {
     loop {
         let incoming = match receiver.recv().now_or_never() {
@@ -57,7 +60,10 @@ async fn print_to(
         };
         match incoming {
             Ok(Some(Incoming::Message(message))) => {
-                out.write_all(message.as_bytes()).await?;
+                match shown {
+                    true => out.write_all(show(message.as_bytes()).as_bytes()).await?,
+                    false => out.write_all(message.as_bytes()).await?,
+                }
                 out.write_all(b"\n").await?;
             }
             Ok(Some(Incoming::Gap(gap))) => tell(&gap),
@@ -70,18 +76,45 @@ async fn print_to(
     }
 }
 
+/// A message for a terminal: only newlines and tabs keep their effect.
+fn show(message: &[u8]) -> String {
+    const KEPT: [char; 2] = ['\n', '\t'];
+    let text = String::from_utf8_lossy(message);
+    let mut shown = String::with_capacity(text.len());
+    for piece in text.split_inclusive(KEPT) {
+        let body = piece.trim_end_matches(KEPT);
+        shown += &printable(body).to_string();
+        shown += &piece[body.len()..];
+    }
+    shown
+}
+
 /// Says on standard error what is missing at this place.
 fn tell(gap: &Gap) {
     let story = match gap {
         Gap::Reconnected { why, away } => format!(
-            "messages may be missing here: the connection was lost ({why}) and made again after \
-             {away:.1?}"
+            "messages may be missing here: the connection was lost ({}) and made again after \
+             {away:.1?}",
+            chain(&**why)
         ),
-        Gap::SessionLost { why } => format!("messages are missing here: {why}"),
+        Gap::SessionLost { why } => format!("messages are missing here: {}", chain(&**why)),
         Gap::Dropped { messages, bytes } => {
-            format!("{messages} messages of {bytes} bytes are missing here: dropped")
+            format!("{messages} messages of {bytes} bytes were dropped here")
         }
         other => format!("messages are missing here: {other:?}"),
     };
     let _ = writeln!(io::stderr(), "unstall: {story}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_on_a_terminal_has_only_its_newlines_and_tabs() {
+        assert_eq!(show(b"a\tb\n\nc"), "a\tb\n\nc");
+        assert_eq!(show(b"\x1b[2J\rgone"), r"\u{1b}[2J\rgone");
+        assert_eq!(show("日本語 \"x\"".as_bytes()), "日本語 \"x\"");
+        assert_eq!(show(b"\xff\x9b31m"), "\u{fffd}\u{fffd}31m");
+    }
 }

@@ -34,7 +34,7 @@ impl SlowConsumer {
         }
     }
 
-    /// Takes one packet and, now and then, time.
+    /// Takes one packet, and now and then waits.
     pub(super) async fn take(&mut self, packet: &[u8]) {
         self.checker.take(packet);
         self.taken += 1;

@@ -1,6 +1,7 @@
 //! Row 4: unstall at both ends, the same slow consumer, and a connection that is cut again and again.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub(super) struct Cuts {
 }
 
 impl Cuts {
-    /// As many as were to come, and each was got over.
+    /// Whether all the cuts came and the session survived them.
     pub(super) fn are_overcome(self) -> bool {
         self.cuts == CUTS as u64 && self.resumes > 0
     }
@@ -50,50 +51,32 @@ pub(super) async fn run(
 ) -> Result<Outcome, RowError> {
     let server = Server::bind("127.0.0.1:0").await?;
     let (_keep, upstream) = cell::channel(server.local_addr());
-    // At other bytes of the answers each time.
+    // The cuts come at other bytes each time.
     let seed = RandomState::new().hash_one(0);
     let answers = plan.count * plan.size as u64;
     let schedule = Schedule::draw(&[Kind::Cut], CUTS, [0, answers], Duration::ZERO, seed);
     let (address, mut strikes) = proxy::start(Route::To(upstream), schedule).await?;
-    let serving = tokio::spawn({
-        let (server, progress) = (server.clone(), progress.clone());
-        async move {
-            if let Some(connection) = server.accept().await {
-                answer_inline(connection, progress).await;
-            }
-        }
-    });
-    let reconnect = Reconnect::default()
-        .first(RECONNECT.0)
-        .max(RECONNECT.1)
-        .proof(Duration::ZERO);
-    let connection = Client::new(format!("ws://{address}/"))
-        .require_session()
-        .reconnect(reconnect)
-        .connect()
-        .await?;
-    let (sender, receiver) = connection.split();
+    let serving = tokio::spawn(serve_one(server, progress.clone()));
+    let (sender, receiver) = client(address).connect().await?.split();
     let mut consumer = SlowConsumer::new(plan, progress.clone());
-    let client = unstalled::run(
-        sender.clone(),
-        receiver,
-        plan,
-        progress.clone(),
-        &mut consumer,
-    );
     let mut cuts = 0;
-    let counting = async {
-        while strikes.recv().await.is_some() {
-            cuts += 1;
-            bar.set_message(format!("unstall, cut {cuts} times"));
+    let watched = {
+        let progress_of_client = progress.clone();
+        let sending = sender.clone();
+        let client = unstalled::run(sending, receiver, plan, progress_of_client, &mut consumer);
+        let counting = async {
+            while strikes.recv().await.is_some() {
+                cuts += 1;
+                bar.set_message(format!("unstall, cut {cuts} times"));
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            watched = watch(client, progress, bar, stalled_after) => watched,
+            never = counting => never,
         }
-        std::future::pending().await
     };
-    let watched = tokio::select! {
-        watched = watch(client, progress, bar, stalled_after) => watched,
-        never = counting => never,
-    };
-    // Those that struck in the last moment.
+    // Cuts of the last moment.
     while strikes.try_recv().is_ok() {
         cuts += 1;
     }
@@ -103,11 +86,27 @@ pub(super) async fn run(
     Ok(Outcome {
         watched,
         report: consumer.report(),
-        // What a session keeps has limits of its own, and its two ends share it.
+        // The memory of a session has limits of its own, at both ends.
         peak_queued_bytes: None,
         queue_limit_bytes: None,
         cuts: Some(Cuts { cuts, resumes }),
     })
+}
+
+fn client(address: SocketAddr) -> Client {
+    let reconnect = Reconnect::default()
+        .first(RECONNECT.0)
+        .max(RECONNECT.1)
+        .proof(Duration::ZERO);
+    Client::new(format!("ws://{address}/"))
+        .require_session()
+        .reconnect(reconnect)
+}
+
+async fn serve_one(server: Server, progress: Arc<Progress>) {
+    if let Some(connection) = server.accept().await {
+        answer_inline(connection, progress).await;
+    }
 }
 
 /// As the server of the other rows, with unstall: answers each request before it reads the next.

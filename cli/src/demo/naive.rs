@@ -1,4 +1,4 @@
-//! Row 1: one loop sends and reads. Whoever waits in `send` does not read.
+//! Row 1: one loop sends and reads. While it waits in `send`, it does not read.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::server::request_text;
 use super::watch::Progress;
 use crate::packets::Checker;
 
-/// Asks for the packets and reads them until all came, or forever.
+/// Asks for the packets and reads them until all came. If the stream stalls, it never returns.
 pub(super) async fn run(
     mut ws: WebSocketStream<TcpStream>,
     plan: Plan,

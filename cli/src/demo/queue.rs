@@ -1,4 +1,4 @@
-//! Row 2: the usual cure. A task that only reads, and a queue without an end.
+//! Row 2: the usual cure. A task that only reads, and an unbounded queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -38,7 +38,7 @@ impl QueuedBytes {
     }
 }
 
-/// Asks, reads and consumes, each in a place of its own.
+/// Asks, reads and consumes, each in a task of its own.
 pub(super) async fn run(
     ws: WebSocketStream<TcpStream>,
     plan: Plan,
@@ -58,7 +58,7 @@ pub(super) async fn run(
         }
         Ok::<(), RowError>(())
     };
-    // A set, because dropping it ends the task.
+    // A set, because its drop ends the task.
     let mut reader = JoinSet::new();
     reader.spawn({
         let (progress, queued) = (progress.clone(), queued.clone());

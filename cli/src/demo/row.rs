@@ -40,14 +40,14 @@ pub(super) struct RowResult {
     pub(super) client: &'static str,
     pub(super) ending: Ending,
     pub(super) seconds: f64,
-    /// How long nothing had moved when the row was given up.
+    /// For how long nothing had moved when the row was given up.
     pub(super) seconds_without_progress: f64,
     #[serde(flatten)]
     pub(super) report: Report,
     pub(super) steps: Steps,
     pub(super) peak_queued_bytes: Option<u64>,
     pub(super) queue_limit_bytes: Option<u64>,
-    /// Where the connection is cut: how often, and how often the session went on.
+    /// If the connection is cut: how often, and how often the session went on.
     #[serde(flatten)]
     pub(super) cuts: Option<Cuts>,
 }
@@ -71,8 +71,8 @@ impl Row {
         matches!(self, Self::Unstall | Self::Cut)
     }
 
-    /// How long nothing may move. Two seconds show that the first row stands still; the others get
-    /// time for what the kernel may have to send again on a busy machine.
+    /// For how long nothing may move. Two seconds show that the first row stands still. The others
+    /// have time for retransmissions of the kernel on a busy machine.
     fn stalled_after(self) -> Duration {
         match self {
             Self::Naive => Duration::from_secs(2),
@@ -80,7 +80,7 @@ impl Row {
         }
     }
 
-    /// Runs server and client until the client ends or nothing moves. `None` where the system
+    /// Runs server and client until the client ends or nothing moves. `None` if the system
     /// chooses the kernel buffers.
     pub(super) async fn run(
         self,
@@ -120,7 +120,7 @@ impl Row {
         Ok((result, buffers))
     }
 
-    /// Over one connection, to the server that answers inline.
+    /// Runs over one connection to the server that answers inline.
     async fn run_over_one(
         self,
         plan: Plan,
@@ -193,7 +193,7 @@ impl Row {
     }
 }
 
-/// What a client leaves behind.
+/// The result of a client.
 pub(super) struct Outcome {
     pub(super) watched: Watched<Result<(), RowError>>,
     pub(super) report: Report,
@@ -203,8 +203,8 @@ pub(super) struct Outcome {
 }
 
 impl RowResult {
-    /// Every packet came intact, once and in order, what was queued stayed under its limit, and
-    /// every cut was got over.
+    /// Whether every packet came intact, once and in order, the queues stayed within their limit,
+    /// and the session survived every cut.
     pub(super) fn is_kept(&self) -> bool {
         let within_limit = self
             .peak_queued_bytes
@@ -225,7 +225,7 @@ impl RowResult {
         }
     }
 
-    /// What the two ends had done when nothing moved any more.
+    /// The steps that both ends had made when nothing moved any more.
     pub(super) fn stall_story(&self) -> String {
         let Steps {
             client_sent,

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::watch::Progress;
 use crate::packets;
 
-/// What a client sends for one packet.
+/// A client's request for one packet.
 #[derive(Debug, Serialize, Deserialize)]
 struct PacketRequest {
     packet: u64,
@@ -27,7 +27,7 @@ pub(super) fn request_text(index: u64, size: usize) -> String {
     .to_string()
 }
 
-/// The packet that this text asks for, if it does.
+/// The packet that this text asks for, if it is a request.
 pub(super) fn requested_packet(text: &str) -> Option<Bytes> {
     let request: PacketRequest = serde_json::from_str(text).ok()?;
     Some(packets::packet(request.packet, request.size))

@@ -10,7 +10,7 @@ use super::row::RowError;
 use super::server::request_text;
 use super::watch::Progress;
 
-/// Asks and consumes; reading and writing are the connection's own affair.
+/// Asks for packets and consumes them. The connection itself takes care of reading and writing.
 pub(super) async fn run(
     sender: Sender,
     mut receiver: Receiver,

@@ -1,4 +1,4 @@
-//! Sees whether a row moves at all.
+//! Watches whether a row moves.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 const TICK: Duration = Duration::from_millis(50);
 
-/// A tick that comes so late says that the machine was busy, not that the row stood still.
+/// If a tick comes later than this, the machine was busy: nothing is known of the row.
 const LATE: Duration = Duration::from_millis(500);
 
 /// A number that only grows.
@@ -67,11 +67,11 @@ impl Progress {
 /// How a watched client ended.
 pub(super) enum Watched<T> {
     Finished(T),
-    /// Not one of the steps moved for so long.
+    /// No step was made for this long.
     Stalled(Duration),
 }
 
-/// Runs `client` until it ends or not a single step is made at either end for `stalled_after`.
+/// Runs `client` until it ends, or until neither end makes a step for `stalled_after`.
 pub(super) async fn watch<T>(
     client: impl Future<Output = T>,
     progress: &Progress,

@@ -8,12 +8,12 @@ use serde::Serialize;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// Asked of the kernel for each of the four buffers. Linux doubles it for its bookkeeping, which
-/// gives the 128 KiB that it starts a receive buffer with; fixed, because a buffer that the kernel
-/// grows would make the rows differ by luck.
+/// The size that the kernel is asked for, for each of the four buffers. Linux doubles it for its
+/// bookkeeping: that gives 128 KiB, with which it begins a receive buffer. It is fixed, because
+/// buffers that the kernel grows would make the rows differ by luck.
 const KERNEL_BUFFER_BYTES: u32 = 64 * 1024;
 
-/// What the kernel really set, in bytes.
+/// The sizes that the kernel set, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct KernelBuffers {
     pub(super) client_send: u64,
@@ -55,10 +55,10 @@ impl fmt::Display for KernelBuffers {
 
 /// Both ends of a new connection, and the sizes read back from them.
 ///
-/// Nagle's algorithm stays on, as a program finds it. Without it each request is a segment of its
-/// own, and thousands of them take more of the receive buffer than their bytes: Linux then drops
-/// segments that it had made room for, and on some kernels two full directions wait for their
-/// retransmission timers. That would be the kernel's stall, not the program's.
+/// Nagle's algorithm stays on, as it is by default. Without it each request is a segment of its own,
+/// and thousands of segments fill the receive buffer with more than their bytes. Linux then drops
+/// segments, and on some kernels two full directions wait for their retransmission timers. That
+/// stall would be the kernel's, not the program's.
 pub(super) async fn connect() -> io::Result<(TcpStream, TcpStream, KernelBuffers)> {
     let listener = listen()?;
     let socket = TcpSocket::new_v4()?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use unstall::doctor::{Finding, Process, TcpState, TcpTimer};
+use unstall::doctor::{Finding, Process, TcpAccount, TcpState, TcpTimer};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -28,11 +28,31 @@ struct Connection<'a> {
 struct Evidence<'a> {
     observed_ms: u64,
     state: String,
+    #[serde(flatten)]
+    receiving: Receiving,
+    #[serde(flatten)]
+    sending: Sending,
+    #[serde(flatten)]
+    retransmission: Retransmission,
+    #[serde(flatten)]
+    limits: Limits,
+    #[serde(flatten)]
+    ends: Ends<'a>,
+}
+
+/// From the peer to the program.
+#[derive(Serialize)]
+struct Receiving {
     unread_bytes: u32,
     read_bytes_per_second: u64,
     received_bytes_per_second: u64,
     last_data_received_ms: u64,
     own_window_bytes: Option<u32>,
+}
+
+/// From the program to the peer.
+#[derive(Serialize)]
+struct Sending {
     send_queue_bytes: u32,
     not_sent_bytes: u32,
     unacknowledged_packets: u32,
@@ -42,6 +62,11 @@ struct Evidence<'a> {
     last_acknowledgement_ms: u64,
     peer_window_bytes: Option<u32>,
     congestion_window_packets: u32,
+}
+
+/// What the kernel tries again, and when.
+#[derive(Serialize)]
+struct Retransmission {
     timer: &'static str,
     timer_expires_ms: Option<u64>,
     timer_backoff: u8,
@@ -51,10 +76,20 @@ struct Evidence<'a> {
     retransmitted_bytes: u64,
     round_trip_us: u64,
     retransmission_timeout_ms: u64,
+}
+
+/// For how long the kernel had data to send, and what held it back.
+#[derive(Serialize)]
+struct Limits {
     busy_ms: u64,
     limited_by_peer_window_ms: u64,
     limited_by_send_buffer_ms: u64,
     limited_by_congestion_ms: u64,
+}
+
+/// The processes at both ends, as far as they are on this machine.
+#[derive(Serialize)]
+struct Ends<'a> {
     process_state: Option<char>,
     peer_process: Option<PeerProcess<'a>>,
     peer_unread_bytes: Option<u32>,
@@ -93,27 +128,41 @@ fn connection(finding: &Finding) -> Connection<'_> {
 
 fn evidence(finding: &Finding) -> Evidence<'_> {
     let account = &finding.account;
-    let (timer, expires) = timer(account.timer);
-    let limited = account
-        .limited_by_peer_window
-        .saturating_add(account.limited_by_send_buffer);
     Evidence {
         observed_ms: millis(finding.observed),
         state: state(account.state),
-        unread_bytes: account.unread(),
-        read_bytes_per_second: finding.read_per_second,
-        received_bytes_per_second: finding.received_per_second,
-        last_data_received_ms: millis(account.last_data_received),
-        own_window_bytes: account.own_window,
-        send_queue_bytes: account.send_queue,
-        not_sent_bytes: account.not_sent,
-        unacknowledged_packets: account.unacked,
-        lost_packets: account.lost,
-        acknowledged_bytes_per_second: finding.acked_per_second,
-        last_data_sent_ms: millis(account.last_data_sent),
-        last_acknowledgement_ms: millis(account.last_ack_received),
-        peer_window_bytes: account.peer_window,
-        congestion_window_packets: account.congestion_window,
+        receiving: Receiving {
+            unread_bytes: account.unread(),
+            read_bytes_per_second: finding.read_per_second,
+            received_bytes_per_second: finding.received_per_second,
+            last_data_received_ms: millis(account.last_data_received),
+            own_window_bytes: account.own_window,
+        },
+        sending: Sending {
+            send_queue_bytes: account.send_queue,
+            not_sent_bytes: account.not_sent,
+            unacknowledged_packets: account.unacked,
+            lost_packets: account.lost,
+            acknowledged_bytes_per_second: finding.acked_per_second,
+            last_data_sent_ms: millis(account.last_data_sent),
+            last_acknowledgement_ms: millis(account.last_ack_received),
+            peer_window_bytes: account.peer_window,
+            congestion_window_packets: account.congestion_window,
+        },
+        retransmission: retransmission(finding),
+        limits: limits(account),
+        ends: Ends {
+            process_state: finding.owner.as_ref().map(|process| process.state),
+            peer_process: finding.peer_owner.as_ref().map(peer_process),
+            peer_unread_bytes: finding.peer_account.as_ref().map(|peer| peer.unread()),
+        },
+    }
+}
+
+fn retransmission(finding: &Finding) -> Retransmission {
+    let account = &finding.account;
+    let (timer, expires) = timer(account.timer);
+    Retransmission {
         timer,
         timer_expires_ms: expires.map(millis),
         timer_backoff: account.backoff,
@@ -123,13 +172,18 @@ fn evidence(finding: &Finding) -> Evidence<'_> {
         retransmitted_bytes: finding.retransmitted,
         round_trip_us: u64::try_from(account.rtt.as_micros()).unwrap_or(u64::MAX),
         retransmission_timeout_ms: millis(account.rto),
+    }
+}
+
+fn limits(account: &TcpAccount) -> Limits {
+    let by_window = account.limited_by_peer_window;
+    let by_buffer = account.limited_by_send_buffer;
+    let by_congestion = account.busy.saturating_sub(by_window);
+    Limits {
         busy_ms: millis(account.busy),
-        limited_by_peer_window_ms: millis(account.limited_by_peer_window),
-        limited_by_send_buffer_ms: millis(account.limited_by_send_buffer),
-        limited_by_congestion_ms: millis(account.busy.saturating_sub(limited)),
-        process_state: finding.owner.as_ref().map(|process| process.state),
-        peer_process: finding.peer_owner.as_ref().map(peer_process),
-        peer_unread_bytes: finding.peer_account.as_ref().map(|peer| peer.unread()),
+        limited_by_peer_window_ms: millis(by_window),
+        limited_by_send_buffer_ms: millis(by_buffer),
+        limited_by_congestion_ms: millis(by_congestion.saturating_sub(by_buffer)),
     }
 }
 

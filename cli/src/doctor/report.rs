@@ -39,7 +39,7 @@ pub(super) fn text(findings: &[Finding]) -> String {
     text
 }
 
-/// What could not be seen for want of rights.
+/// What could not be seen because rights are missing.
 pub(super) fn rights(findings: &[Finding]) -> Option<String> {
     let unseen = findings
         .iter()
@@ -53,7 +53,7 @@ pub(super) fn rights(findings: &[Finding]) -> Option<String> {
     })
 }
 
-/// Who holds the connection.
+/// The process that owns the connection.
 pub(super) fn owner(finding: &Finding) -> String {
     match &finding.owner {
         Some(process) => format!("{} (pid {})", process.program, process.pid),
@@ -63,7 +63,7 @@ pub(super) fn owner(finding: &Finding) -> String {
     }
 }
 
-/// The verdict in words of the table.
+/// The verdict in the words of the table.
 pub(super) fn label(verdict: Verdict) -> String {
     verdict.code().replace('_', " ")
 }

@@ -12,7 +12,7 @@ use unstall::doctor::{Doctor, Finding, Verdict};
 use super::{Arguments, json, print, report};
 use crate::time::later;
 
-/// Throughputs kept of each connection for its sparkline.
+/// How many throughputs are kept for the sparkline of a connection.
 const SPARKS: usize = 20;
 
 /// For how long a changed verdict stays marked.
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> io::Result<bool> {
     let mut history = History::default();
     let mut stuck = false;
     let mut next = Instant::now();
-    // The first look alone says nothing.
+    // A verdict takes two looks.
     arguments.selection.look(&mut doctor)?;
     loop {
         next = later(next, arguments.interval).max(Instant::now());
@@ -272,7 +272,7 @@ fn interruption() -> io::Result<mpsc::Receiver<()>> {
         .enable_io()
         .build()?;
     let (sender, receiver) = mpsc::channel();
-    // A thread of its own: the looks block, and no runtime is needed elsewhere.
+    // In a thread of its own, because the looks block.
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {

@@ -19,19 +19,19 @@ use crate::time::later;
 /// Read and passed on at once. Small, so that the proxy adds little to what the kernel holds.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// What a connection may swallow, each way; beyond it, it only freezes.
+/// What a connection may swallow, each way. Beyond that it freezes.
 const SWALLOWED_BYTES: usize = 8 << 20;
 
 /// The longest CONNECT request.
 const CONNECT_BYTES: usize = 8 << 10;
 
-/// To reach the server. It is up, or it is not.
+/// The timeout for connecting to the server, which is up or is not.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where connections lead.
 #[derive(Debug)]
 pub(crate) enum Route {
-    /// To this server, which may move.
+    /// To this server, whose address may change.
     To(watch::Receiver<SocketAddr>),
     /// Where the client says, in a CONNECT request (RFC 9110 §9.3.6).
     Asked,
@@ -54,7 +54,7 @@ struct Weather {
 struct Frozen {
     below: u64,
     until: Instant,
-    /// But they take what is written.
+    /// They accept what is written all the same.
     swallow: bool,
 }
 
@@ -86,7 +86,7 @@ pub(crate) async fn start(
         delayed_by: Duration::ZERO,
         refused_until: now,
     };
-    // As many entries as there are faults.
+    // It holds as many entries as there are faults.
     let (struck, strikes) = mpsc::unbounded_channel();
     let proxy = Arc::new(Proxy {
         route,
@@ -102,7 +102,7 @@ impl Proxy {
     async fn accept(self: Arc<Self>, listener: TcpListener) {
         for number in 0.. {
             let Ok((client, _)) = listener.accept().await else {
-                // Out of file descriptors, or the client was gone already.
+                // No file descriptor was free, or the client had left.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
@@ -139,7 +139,7 @@ impl Proxy {
                 cut = weather.wait_for(|weather| number < weather.cut_below) => {
                     cut.is_ok_and(|weather| weather.reset)
                 }
-                // A broken connection is passed on as one.
+                // When one side is reset, the other is reset as well.
                 ended = both => ended.is_err(),
             }
         };
@@ -188,8 +188,8 @@ impl Proxy {
         }
     }
 
-    /// Waits while nothing may pass; for good on a connection that is cut. `true`: what it
-    /// swallowed meanwhile was the last there is.
+    /// Waits while nothing may pass. Never returns on a connection that is cut. Returns `true` if
+    /// the stream ended while it was swallowed.
     async fn hold_back(
         &self,
         number: u64,
@@ -209,7 +209,7 @@ impl Proxy {
             while frozen.swallow && !ended && held.len() < SWALLOWED_BYTES {
                 tokio::select! {
                     () = &mut thaw => return Ok(false),
-                    // A peer that gives the connection up does not unmake what it wrote.
+                    // What a peer has written still passes after that peer gave the connection up.
                     len = read_piece(from, held) => ended = len.unwrap_or(0) == 0,
                 }
             }
@@ -244,14 +244,14 @@ impl Proxy {
                 weather.delayed_until = later(now, lasts);
                 weather.delayed_by = by;
             }
-            // The processes' own faults: whoever listens brings them about.
+            // These are faults of the processes. The verifier brings them about.
             Action::Restart(_) | Action::Slow(..) => {}
         });
         let _ = self.struck.send((now, fault));
     }
 }
 
-/// Reads what there is, up to a piece: how many bytes; none at the end.
+/// Reads what is there, up to a piece. Returns how many bytes that were: 0 at the end.
 async fn read_piece(from: &mut (impl AsyncRead + Unpin), held: &mut BytesMut) -> io::Result<usize> {
     held.reserve(PIECE_BYTES);
     from.take(PIECE_BYTES as u64).read_buf(held).await
@@ -259,7 +259,7 @@ async fn read_piece(from: &mut (impl AsyncRead + Unpin), held: &mut BytesMut) ->
 
 /// Makes the drop of this socket a reset, which destroys what is under way.
 fn reset(socket: &TcpStream) {
-    // A socket that is gone already needs none.
+    // It fails only on a socket that is gone already.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
@@ -287,7 +287,8 @@ async fn read_connect(client: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     let mut client = pin!(client.take(CONNECT_BYTES as u64));
     while !head.ends_with(b"\r\n\r\n") {
-        // Bytewise: what follows belongs to the tunnel, and it happens once for each connection.
+        // Byte by byte, because the bytes behind the head belong to the tunnel. It is done once for
+        // each connection.
         head.push(client.read_u8().await?);
     }
     let line = String::from_utf8_lossy(&head);

@@ -16,9 +16,9 @@ pub(crate) struct Checker {
 
 #[derive(Debug)]
 enum Expected {
-    /// So many packets of this size.
+    /// This many packets, of this size.
     Exactly { count: u64, size: usize },
-    /// Whatever the peer sends.
+    /// As many as the peer sends, of any size.
     Anything,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Every packet came intact, once and in order.
+    /// Whether every packet came intact, once and in order.
     pub(crate) fn is_perfect(&self) -> bool {
         self.lost == 0 && self.duplicated == 0 && self.reordered == 0 && self.corrupted == 0
     }

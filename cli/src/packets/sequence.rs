@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// The most holes that are kept apart. A run with more has long failed; the oldest hole is then
-/// closed for good: its indexes stay missing, and one that comes late counts as duplicated.
-/// At most about 3 MiB.
+/// The most holes that are kept, in about 3 MiB. A run with more has long failed. The oldest hole is
+/// then closed for good: its indexes stay missing, and one that comes late counts as duplicated.
 pub(crate) const MAX_HOLES: usize = 1 << 16;
 
 /// Takes the indexes of a run, from 0, as they come.
@@ -17,7 +16,7 @@ pub(crate) struct Sequence {
     holes: BTreeMap<u64, Hole>,
     /// Something is missing behind the last index that came, and the stream says so.
     gap: bool,
-    /// Missing indexes of holes that are closed for good and that the stream told of.
+    /// Missing indexes of holes that are closed for good, and that the stream reported.
     told_for_good: u64,
     received: u64,
     duplicated: u64,
@@ -35,7 +34,7 @@ struct Hole {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) indexes: Range<u64>,
-    /// A gap in the stream told of them at their place.
+    /// A gap in the stream reported them at their place.
     pub(crate) told: bool,
 }
 
@@ -64,7 +63,7 @@ impl Sequence {
         }
     }
 
-    /// What lies between the highest index that came and this one is a hole.
+    /// The indexes between the highest one that came and this one become a hole.
     fn leap_to(&mut self, index: u64) {
         let told = std::mem::take(&mut self.gap);
         if index == self.next {
@@ -117,7 +116,7 @@ impl Sequence {
         self.reordered
     }
 
-    /// The holes, in order, but for those closed for good.
+    /// The holes in order, without those that are closed for good.
     pub(crate) fn missing(&self) -> impl Iterator<Item = Missing> + '_ {
         self.holes.iter().map(|(&start, hole)| Missing {
             indexes: start..hole.end,
@@ -125,7 +124,7 @@ impl Sequence {
         })
     }
 
-    /// Missing indexes beyond [`missing`](Self::missing) that the stream told of.
+    /// Missing indexes that the stream reported and that [`missing`](Self::missing) does not have.
     pub(crate) fn told_for_good(&self) -> u64 {
         self.told_for_good
     }

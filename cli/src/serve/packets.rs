@@ -1,4 +1,4 @@
-//! `/packets`: answers requests in their order while it goes on taking new ones.
+//! `/packets`: answers requests in their order, and reads new ones meanwhile.
 
 use tokio::sync::mpsc;
 use unstall::{Connection, Incoming, Message, Receiver, SendError, Sender};
@@ -6,8 +6,8 @@ use unstall::{Connection, Incoming, Message, Receiver, SendError, Sender};
 use crate::packets::{self, BadRequest, Request};
 
 /// How many requests a client may send ahead: more than the 100,000 that a client without flow
-/// control sends before it reads, in at most 4 MiB for each connection. Past them the client's
-/// messages wait in its own connection.
+/// control sends before it reads, in at most 4 MiB for each connection. Further requests wait in
+/// the connection.
 const REQUESTS_AHEAD: usize = 128 * 1024;
 
 type Asked = Result<Request, BadRequest>;
@@ -17,12 +17,12 @@ pub(super) async fn run(connection: Connection) {
     let (ask, asked) = mpsc::channel(REQUESTS_AHEAD);
     tokio::select! {
         () = take_requests(receiver, ask) => {}
-        // Over when a send fails, which is when the connection has ended.
+        // It ends when a send fails, because the connection has ended.
         _ = answer(sender, asked) => {}
     }
 }
 
-/// Over when the connection is: nobody is left to answer.
+/// Ends with the connection: then there is nobody to answer.
 async fn take_requests(mut receiver: Receiver, ask: mpsc::Sender<Asked>) {
     while let Ok(Some(incoming)) = receiver.recv().await {
         let Incoming::Message(message) = incoming else {

@@ -1,15 +1,17 @@
-//! The account of one direction: what was sent, what was taken, what was told of.
+//! The account of one direction: which messages were sent, received, and reported as missing.
 
 use std::collections::BTreeMap;
+use std::iter::Sum;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::packets::Sequence;
 
 /// What became of the messages. `sent` is the sum of `delivered`, `lost` and
-/// `reported_undelivered`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// `reported_undelivered`. The names are those of the JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Account {
     pub(super) sent: u64,
     pub(super) delivered: u64,
@@ -22,6 +24,20 @@ pub(super) struct Account {
     pub(super) reported_undelivered: u64,
 }
 
+impl Sum for Account {
+    fn sum<I: Iterator<Item = Self>>(accounts: I) -> Self {
+        accounts.fold(Self::default(), |all, one| Self {
+            sent: all.sent + one.sent,
+            delivered: all.delivered + one.delivered,
+            lost: all.lost + one.lost,
+            duplicated: all.duplicated + one.duplicated,
+            reordered: all.reordered + one.reordered,
+            corrupted: all.corrupted + one.corrupted,
+            reported_undelivered: all.reported_undelivered + one.reported_undelivered,
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     sequence: Sequence,
@@ -30,7 +46,7 @@ pub(super) struct Ledger {
     ended: Option<u64>,
     /// What came back to the producer: start to end (exclusive), disjoint.
     returned: BTreeMap<u64, u64>,
-    /// When something new was taken last.
+    /// When a new message was received last.
     last: Option<Instant>,
     longest_silence: Duration,
 }
@@ -70,7 +86,7 @@ impl Ledger {
         self.sequence.mark_gap();
     }
 
-    /// Everything below `count` was taken or is missing.
+    /// Every message below `count` was received or is missing.
     pub(super) fn ended(&mut self, count: u64) {
         self.sequence.end(count);
         self.ended = Some(count);
@@ -99,7 +115,7 @@ impl Ledger {
         self.sequence.received()
     }
 
-    /// When something new was taken last.
+    /// When a new message was received last.
     pub(super) fn last(&self) -> Option<Instant> {
         self.last
     }
@@ -176,7 +192,7 @@ mod tests {
         let mut ledger = ledger(20, &[(0, 3)]);
         ledger.gap();
         ledger.took(6, 9, Instant::now());
-        // 5 lies in the gap, 9 was delivered after all, 15 and up nobody speaks of.
+        // 5 is in the gap, 9 was delivered after all, and nothing reports 15 and above.
         ledger.returned(9, 12);
         ledger.returned(5, 5);
         ledger.returned(13, 14);

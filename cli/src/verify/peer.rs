@@ -1,4 +1,4 @@
-//! One of the two processes of a run: `unstall verify-peer`, told what to do on standard input.
+//! One of the two processes of a run: `unstall verify-peer`. It gets its orders on standard input.
 
 use std::io;
 use std::time::Duration;
@@ -12,24 +12,24 @@ use unstall::{
 use super::plan::Sizes;
 use super::stream::{Halt, Over, Stream};
 use super::talk::{Order, Part, Report, Side, report, runs};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::runtime;
 
-/// A connection from which nothing came for so long is given up. Short, so that a run of seconds
-/// meets it.
+/// A connection is given up if nothing was received for this long. Short, so that it happens in a run
+/// of seconds.
 pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
-/// Four unanswered pings are silence.
+/// Four pings fit into the silence timeout.
 const PING_INTERVAL: Duration = Duration::from_millis(250);
 
 /// An attempt to connect on loopback succeeds at once, or meets a fault.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The first wait before connecting again is drawn below this: the recovery time is measured, not
-/// the politeness towards a server that ten thousand clients lost.
+/// The first wait before connecting again is drawn below this. Longer waits spare a server that ten
+/// thousand clients lost; here there is one client, and its recovery time is measured.
 const RECONNECT_FIRST: Duration = Duration::from_millis(10);
 
-/// No wait before connecting again is longer: what is refused comes back within a moment.
+/// No wait before connecting again is longer: a fault refuses connections for a moment only.
 const RECONNECT_MAX: Duration = Duration::from_millis(250);
 
 /// A process of a run; started by `unstall verify`
@@ -55,9 +55,9 @@ impl VerifyPeer {
 }
 
 enum Failed {
-    /// The verifier knows why.
+    /// It was reported to the verifier.
     Told,
-    /// The verifier is gone.
+    /// The verifier has ended.
     Pipe(io::Error),
 }
 
@@ -89,7 +89,7 @@ impl Orders {
         serde_json::from_str(&line).map_err(|_| usage())
     }
 
-    /// Obeys until the order to finish. Ends the process when the verifier has gone.
+    /// Obeys until the order to finish. Ends the process if the verifier has ended.
     async fn obey(&mut self, halt: &Halt) {
         loop {
             let line = self.0.next_line().await;
@@ -147,7 +147,7 @@ async fn serve_clients(
             over = stream.exchange(&sender, &mut receiver) => Ok(over?),
         };
         next = match over {
-            // What the old connection may still bring is not taken: as good as told of.
+            // Messages that the old connection may still hold are not received: reported as a gap.
             Err(newer) => {
                 report(&[Report::Gap])?;
                 newer
@@ -186,7 +186,7 @@ async fn connect(part: &Part, mut orders: Orders) -> Result<(), Failed> {
     ])?;
     match over {
         Over::Closed => Ok(()),
-        Over::Broken(why) => Err(failed(why)),
+        Over::Broken(why) => Err(failed(chain(&why))),
     }
 }
 
@@ -220,7 +220,8 @@ async fn dial(part: &Part) -> Result<Connection, Failed> {
     if let Some(file) = tls_roots {
         client = client.tls(unstall::client_config_from_pem(file).map_err(failed)?);
     }
-    client.connect().await.map_err(failed)
+    let connected = client.connect().await;
+    connected.map_err(|error| failed(chain(&error)))
 }
 
 /// The messages that came back to this producer since it last asked.

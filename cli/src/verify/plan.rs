@@ -1,4 +1,4 @@
-//! How much is sent, of which sizes.
+//! The messages of a run: how large each is.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::faults::Random;
 use crate::packets::{HEADER_BYTES, MAX_PACKET_BYTES, intact_index, packet};
 
-/// Sizes of messages, each size as likely as the other: of one index always the same.
+/// The sizes of messages, evenly distributed. The size of one index is always the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sizes {
     from: usize,
@@ -24,7 +24,7 @@ impl Sizes {
         self.to
     }
 
-    /// About the bytes of so many messages.
+    /// About how many bytes this many messages have.
     pub(super) fn bytes(self, count: u64) -> u64 {
         count.saturating_mul((self.from + self.to) as u64) / 2
     }
@@ -39,7 +39,7 @@ impl Sizes {
         packet(index, self.of(index))
     }
 
-    /// The index of a message that is what [`message`](Self::message) makes of it.
+    /// The index of a message, if the message is exactly as [`message`](Self::message) makes it.
     pub(super) fn intact_index(self, message: &[u8]) -> Option<u64> {
         intact_index(message).filter(|&index| self.of(index) == message.len())
     }

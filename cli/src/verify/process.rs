@@ -12,10 +12,10 @@ use super::talk::{Order, Part, Report, Side};
 use crate::faults::Direction;
 use crate::rss::peak_rss_bytes_of;
 
-/// Reports that wait for the verifier, at most. Past them they wait in the pipe.
+/// The most reports that wait for the verifier. Further ones wait in the pipe.
 const REPORTS_WAITING: usize = 256;
 
-/// Who speaks.
+/// The process that a report comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speaker {
     Client,
@@ -23,7 +23,7 @@ pub(super) enum Speaker {
 }
 
 impl Speaker {
-    /// Of the messages that it takes.
+    /// The direction of the messages that it receives.
     pub(super) fn takes(self) -> Direction {
         match self {
             Self::Client => Direction::Down,
@@ -31,7 +31,7 @@ impl Speaker {
         }
     }
 
-    /// Of the messages that it sends.
+    /// The direction of the messages that it sends.
     pub(super) fn sends(self) -> Direction {
         match self {
             Self::Client => Direction::Up,
@@ -49,10 +49,10 @@ impl std::fmt::Display for Speaker {
     }
 }
 
-/// What was heard, and when. `None`: the process has ended and this was all.
+/// A report, and when it was heard. `None`: the process has ended.
 pub(super) type Heard = (Speaker, Instant, Option<Report>);
 
-/// Everything that any process of the run tells.
+/// The reports of all processes of the run.
 pub(super) struct Ears {
     speak: mpsc::Sender<Heard>,
     heard: mpsc::Receiver<Heard>,
@@ -88,7 +88,7 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
-        // Ctrl-C is the verifier's to answer.
+        // The verifier alone answers Ctrl-C.
         #[cfg(unix)]
         command.process_group(0);
         #[cfg(windows)]
@@ -100,7 +100,7 @@ impl Process {
         tokio::spawn(async move {
             let mut lines = BufReader::new(reports).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                // A line that is cut off is the last word of a process that was killed.
+                // A process that was killed may leave half a line.
                 let Ok(report) = serde_json::from_str(&line) else {
                     break;
                 };
@@ -126,18 +126,18 @@ impl Process {
         self.orders.flush().await
     }
 
-    /// Gives an order. A process that has ended needs none: its end is heard.
+    /// Gives an order. If the process has ended, that is heard elsewhere.
     pub(super) async fn order(&mut self, order: Order) {
         let _ = self.write(&order).await;
     }
 
-    /// Kills it, as `kill -9` does. What it told before is still heard, and then its end.
+    /// Kills it, as `kill -9` does. Its earlier reports are still heard, and then its end.
     pub(super) fn kill(&mut self) -> io::Result<()> {
         self.look_at_memory();
         self.child.start_kill()
     }
 
-    /// Looks at its memory from outside; the most that it ever held.
+    /// Looks at its memory from outside. Returns the most that it ever held.
     pub(super) fn look_at_memory(&mut self) -> Option<u64> {
         if let Some(pid) = self.child.id() {
             self.peak_rss_bytes = self.peak_rss_bytes.max(peak_rss_bytes_of(pid));

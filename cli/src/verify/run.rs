@@ -1,4 +1,4 @@
-//! A run: two processes, the proxy between them, and what is heard of all three.
+//! A run: two processes, the proxy between them, and the reports of all three.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::ledger::Ledger;
 use super::peer::SILENCE;
 use super::process::{Ears, Process, Speaker};
 use super::talk::{Connections, Order, Part, Report, Side};
-use super::verdict::{Found, Verdict};
+use super::verdict::{Found, Peaks, Verdict};
 use super::{Aim, memory_limit_bytes};
 use crate::failure::Failure;
 use crate::faults::proxy::{self, Route};
@@ -24,41 +24,104 @@ use crate::time::later;
 /// How often the bar and the processes' memory are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Nothing taken for so long is a stall. Far above the longest fault and every wait of the library.
+/// If nothing was received for this long, the run is stalled. It is far longer than the longest
+/// fault and every wait of the library.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
-/// After an interruption, or a failure: what is under way gets so long.
+/// The time that messages under way have after an interruption or a failure.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
-/// A process that was told to finish closes within the library's deadline; then it is killed.
+/// The time that a process has to finish. The library's close takes less. Then it is killed.
 const FINISH: Duration = Duration::from_secs(10);
 
 pub(super) struct Run {
     aim: Aim,
     started: Instant,
     ears: Ears,
-    strikes: mpsc::UnboundedReceiver<(Instant, Fault)>,
+    network: Network,
     client: Option<Process>,
-    server: Option<Process>,
-    server_at: watch::Sender<SocketAddr>,
-    proxy: SocketAddr,
-    /// By direction. Against a server that echoes only the first is used.
+    server: ServerProcess,
+    /// One for each direction. Against a server that echoes only the first is used.
     ledgers: [Ledger; 2],
     connections: Connections,
-    recoveries: Vec<Duration>,
+    recoveries: Recoveries,
+    ending: Ending,
+    bar: ProgressBar,
+}
+
+/// The fault proxy between the two processes.
+struct Network {
+    proxy: SocketAddr,
+    strikes: mpsc::UnboundedReceiver<(Instant, Fault)>,
+    server_at: watch::Sender<SocketAddr>,
+    /// Faults that struck so far.
+    faults: u64,
+}
+
+/// The server process, which may be killed and started again.
+#[derive(Default)]
+struct ServerProcess {
+    process: Option<Process>,
+    /// Of all server processes so far.
+    peak_rss_bytes: Option<u64>,
+    kills: u64,
+    /// It was killed. When its end is heard, it starts again after this time.
+    restart_after: Option<Duration>,
+    /// It has ended, and starts again then.
+    restart_at: Option<Instant>,
+}
+
+/// The times from a cut to the first message over the new connection.
+#[derive(Default)]
+struct Recoveries {
+    times: Vec<Duration>,
     /// The first cut since the last recovery.
     cut_at: Option<Instant>,
-    faults: u64,
-    kills: u64,
-    /// The server was killed and starts again then.
-    restart_at: Option<Instant>,
-    restart_after: Duration,
-    server_peak_rss_bytes: Option<u64>,
-    /// Everything is to end by then.
-    until: Option<Instant>,
-    /// Why the run failed.
-    broken_off: Option<String>,
-    bar: ProgressBar,
+}
+
+/// When and why the run ends before every message was sent and received.
+#[derive(Default)]
+struct Ending {
+    by: Option<Instant>,
+    why: Option<String>,
+}
+
+impl ServerProcess {
+    fn look_at_memory(&mut self) {
+        let now = self.process.as_mut().and_then(Process::look_at_memory);
+        self.peak_rss_bytes = self.peak_rss_bytes.max(now);
+    }
+
+    /// It has ended, and everything that it told is heard. Whether it starts again.
+    fn ended(&mut self) -> bool {
+        self.look_at_memory();
+        self.process = None;
+        let after = self.restart_after.take();
+        self.restart_at = after.map(|after| later(Instant::now(), after));
+        self.restart_at.is_some()
+    }
+
+    /// Kills it, to be started again. Whether there was one to kill.
+    fn kill(&mut self, restart_after: Duration) -> io::Result<bool> {
+        let Some(process) = &mut self.process else {
+            return Ok(false);
+        };
+        self.kills += 1;
+        self.restart_after = Some(restart_after);
+        process.kill().map(|()| true)
+    }
+}
+
+impl Recoveries {
+    fn cut(&mut self, at: Instant) {
+        self.cut_at.get_or_insert(at);
+    }
+
+    fn recovered(&mut self, at: Instant) {
+        if let Some(cut_at) = self.cut_at.take() {
+            self.times.push(at.saturating_duration_since(cut_at));
+        }
+    }
 }
 
 impl Run {
@@ -77,22 +140,18 @@ impl Run {
         let mut run = Self {
             started: Instant::now(),
             ears: Ears::new(),
-            strikes,
+            network: Network {
+                proxy,
+                strikes,
+                server_at,
+                faults: 0,
+            },
             client: None,
-            server: None,
-            server_at,
-            proxy,
+            server: ServerProcess::default(),
             ledgers: Default::default(),
             connections: Connections::default(),
-            recoveries: Vec::new(),
-            cut_at: None,
-            faults: 0,
-            kills: 0,
-            restart_at: None,
-            restart_after: Duration::ZERO,
-            server_peak_rss_bytes: None,
-            until: None,
-            broken_off: None,
+            recoveries: Recoveries::default(),
+            ending: Ending::default(),
             bar: packets_bar("verify", aim.count * ways),
             aim,
         };
@@ -116,22 +175,22 @@ impl Run {
         }
     }
 
-    /// The server goes on behind the last message that the one before may have sent.
+    /// The new server begins behind the last message that the earlier one may have sent.
     async fn start_server(&mut self) -> io::Result<()> {
         let first = self.ledgers[Direction::Down.index()].sent();
         let mut part = self.part(Side::Server, first);
-        if self.until.is_some() {
-            // Interrupted meanwhile: no more is sent.
+        if self.ending.by.is_some() {
+            // The run was interrupted meanwhile: nothing more is sent.
             part.count = first;
         }
-        self.server = Some(Process::start(&part, &self.ears).await?);
+        self.server.process = Some(Process::start(&part, &self.ears).await?);
         Ok(())
     }
 
     async fn start_client(&mut self) -> io::Result<()> {
         let (url, proxy) = match &self.aim.url {
-            Some(url) => (url.clone(), Some(format!("http://{}", self.proxy))),
-            None => (format!("ws://{}/", self.proxy), None),
+            Some(url) => (url.clone(), Some(format!("http://{}", self.network.proxy))),
+            None => (format!("ws://{}/", self.network.proxy), None),
         };
         let side = Side::Client {
             url,
@@ -144,25 +203,25 @@ impl Run {
         Ok(())
     }
 
-    /// Runs to the end, whatever that is.
+    /// Runs to the end and draws the verdict.
     pub(super) async fn conclude(mut self) -> Verdict {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // One for all turns: a signal between two of them must not go unheard.
+        // Made once, so that a signal between two turns of the loop is not missed.
         let mut interrupt = pin!(tokio::signal::ctrl_c());
         while !self.is_done() {
-            let restart_at = self.restart_at;
+            let restart_at = self.server.restart_at;
             tokio::select! {
-                // Reports may come without a pause; whatever else there is goes first.
+                // Reports may come without a pause, so everything else is looked at first.
                 biased;
                 _ = &mut interrupt => {
                     interrupt.set(tokio::signal::ctrl_c());
                     self.interrupted().await;
                 }
                 _ = ticks.tick() => self.look(),
-                Some((at, fault)) = self.strikes.recv() => self.struck(at, fault).await,
+                Some((at, fault)) = self.network.strikes.recv() => self.struck(at, fault).await,
                 () = sleep_until(restart_at.unwrap_or_else(Instant::now)), if restart_at.is_some() => {
-                    self.restart_at = None;
+                    self.server.restart_at = None;
                     if let Err(error) = self.start_server().await {
                         self.break_off(format!("the server could not be started again: {error}"));
                     }
@@ -178,15 +237,15 @@ impl Run {
     }
 
     fn is_done(&self) -> bool {
-        self.has_all() || self.until.is_some_and(|until| Instant::now() >= until)
+        self.has_all() || self.ending.by.is_some_and(|by| Instant::now() >= by)
     }
 
-    /// Whether each consumer knows that it has everything there is.
+    /// Whether each consumer knows that it has received everything.
     fn has_all(&self) -> bool {
         self.ways().all(Ledger::is_ended)
     }
 
-    /// The directions that there are.
+    /// The ledgers of the directions that are used.
     fn ways(&self) -> impl Iterator<Item = &Ledger> {
         let ways = if self.aim.url.is_some() { 1 } else { 2 };
         self.ledgers.iter().take(ways)
@@ -201,7 +260,7 @@ impl Run {
         let taking = speaker.takes();
         match report {
             Some(Report::Listening(address)) => {
-                self.server_at.send_replace(address);
+                self.network.server_at.send_replace(address);
                 if self.client.is_none()
                     && let Err(error) = self.start_client().await
                 {
@@ -219,10 +278,8 @@ impl Run {
                 }
             }
             Some(Report::Recovered) => {
-                if speaker == Speaker::Client
-                    && let Some(cut_at) = self.cut_at.take()
-                {
-                    self.recoveries.push(at.saturating_duration_since(cut_at));
+                if speaker == Speaker::Client {
+                    self.recoveries.recovered(at);
                 }
             }
             Some(Report::Connections(connections)) => self.connections = connections,
@@ -235,28 +292,21 @@ impl Run {
     fn ended(&mut self, speaker: Speaker) {
         match speaker {
             Speaker::Client => self.client = None,
-            Speaker::Server => {
-                self.remember_memory();
-                self.server = None;
-                if self.restart_after > Duration::ZERO {
-                    let after = std::mem::take(&mut self.restart_after);
-                    self.restart_at = Some(later(Instant::now(), after));
-                    return;
-                }
-            }
+            Speaker::Server if self.server.ended() => return,
+            Speaker::Server => {}
         }
         self.break_off(format!("the {speaker} process ended by itself"));
     }
 
     async fn struck(&mut self, at: Instant, fault: Fault) {
-        self.faults += 1;
+        self.network.faults += 1;
         let Fault {
             direction,
             offset,
             mut action,
         } = fault;
         if let (Action::Slow(taker, _), Some(_)) = (&mut action, &self.aim.url) {
-            // A server elsewhere takes no orders.
+            // A server elsewhere cannot be given orders.
             *taker = Direction::Down;
         }
         let seconds = at.saturating_duration_since(self.started).as_secs_f64();
@@ -266,12 +316,12 @@ impl Run {
         self.bar.println(format!("{seconds:7.2} s  {story}"));
         match action {
             Action::Cut { .. } | Action::Refuse(_) => {
-                self.cut_at.get_or_insert(at);
+                self.recoveries.cut(at);
             }
             Action::Restart(after) => self.kill_server(at, after),
             Action::Slow(direction, lasts) => {
                 let taker = match direction {
-                    Direction::Up => &mut self.server,
+                    Direction::Up => &mut self.server.process,
                     Direction::Down => &mut self.client,
                 };
                 if let Some(taker) = taker {
@@ -283,67 +333,60 @@ impl Run {
     }
 
     fn kill_server(&mut self, at: Instant, after: Duration) {
-        let Some(server) = &mut self.server else {
-            return;
-        };
-        self.cut_at.get_or_insert(at);
-        self.kills += 1;
-        // Zero is the mark of a server that was not killed.
-        self.restart_after = after.max(Duration::from_millis(1));
-        if let Err(error) = server.kill() {
-            self.break_off(format!("the server could not be killed: {error}"));
+        match self.server.kill(after) {
+            Ok(true) => self.recoveries.cut(at),
+            Ok(false) => {}
+            Err(error) => self.break_off(format!("the server could not be killed: {error}")),
         }
     }
 
-    /// Everything is to end soon, for the first reason there was.
+    /// The run ends soon. The first reason counts.
     fn break_off(&mut self, why: String) {
-        self.broken_off.get_or_insert(why);
-        // Without a client nothing more can come.
+        self.ending.why.get_or_insert(why);
+        // Without a client nothing more can be received.
         let moments = if self.client.is_none() {
             Duration::ZERO
         } else {
             LAST_MOMENTS
         };
-        self.until.get_or_insert(later(Instant::now(), moments));
+        let by = later(Instant::now(), moments);
+        self.ending.by.get_or_insert(by);
     }
 
-    /// Ctrl-C: no more is sent, and what was sent is still to be taken; at the second, the end.
+    /// Ctrl-C: nothing more is sent, and the messages under way are still received. The second one
+    /// ends the run.
     async fn interrupted(&mut self) {
         let now = Instant::now();
-        self.until = Some(match self.until {
+        self.ending.by = Some(match self.ending.by {
             None => later(now, LAST_MOMENTS),
             Some(_) => now,
         });
-        for process in [&mut self.client, &mut self.server].into_iter().flatten() {
+        let processes = [&mut self.client, &mut self.server.process];
+        for process in processes.into_iter().flatten() {
             process.order(Order::Stop).await;
         }
     }
 
-    /// The bar, the processes' memory, and whether anything moves.
+    /// Looks at the processes' memory and at whether messages move, and draws the bar.
     fn look(&mut self) {
         let taken = self.ways().map(Ledger::received).sum();
         self.bar.set_position(taken);
         if let Some(client) = &mut self.client {
             client.look_at_memory();
         }
-        self.remember_memory();
+        self.server.look_at_memory();
         let last = self.ways().filter_map(Ledger::last).max();
         let between = self.aim.rate.map_or(0.0, |rate| 2.0 / rate);
         let patience = STALLED_AFTER.saturating_add(Duration::from_secs_f64(between));
-        if self.broken_off.is_none() && last.unwrap_or(self.started).elapsed() > patience {
-            self.break_off(format!("nothing was taken for {patience:.0?}: stalled"));
+        if self.ending.why.is_none() && last.unwrap_or(self.started).elapsed() > patience {
+            self.break_off(format!("nothing was received for {patience:.0?}: stalled"));
         }
     }
 
-    fn remember_memory(&mut self) {
-        let now = self.server.as_mut().and_then(Process::look_at_memory);
-        self.server_peak_rss_bytes = self.server_peak_rss_bytes.max(now);
-    }
-
-    /// Lets both processes close, hears their last words and draws the verdict.
+    /// Lets both processes close, hears their last reports and draws the verdict.
     async fn finish(mut self) -> Verdict {
-        if self.broken_off.is_none() && !self.has_all() {
-            self.broken_off = Some("interrupted before everything was taken".to_owned());
+        if self.ending.why.is_none() && !self.has_all() {
+            self.ending.why = Some("interrupted before everything was received".to_owned());
         }
         self.look();
         let seconds = self.started.elapsed().as_secs_f64();
@@ -351,7 +394,7 @@ impl Run {
         for speaker in [Speaker::Client, Speaker::Server] {
             let process = match speaker {
                 Speaker::Client => &mut self.client,
-                Speaker::Server => &mut self.server,
+                Speaker::Server => &mut self.server.process,
             };
             if let Some(mut process) = process.take() {
                 process.order(Order::Finish).await;
@@ -368,20 +411,20 @@ impl Run {
                 .take(ways)
                 .map(Ledger::close)
                 .collect(),
-            reconnects: self.connections.reconnects,
-            resumes: self.connections.resumes,
-            sessions_lost: self.connections.sessions_lost,
+            connections: self.connections,
             longest_silence: longest_silence.unwrap_or_default(),
-            recoveries: self.recoveries,
-            client_peak_rss_bytes,
-            server_peak_rss_bytes: self.server_peak_rss_bytes,
+            recoveries: self.recoveries.times,
+            memory: Peaks {
+                client_peak_rss_bytes,
+                server_peak_rss_bytes: self.server.peak_rss_bytes,
+            },
             memory_limit_bytes: memory_limit_bytes(self.aim.sizes),
             seed: self.aim.seed,
             plain: self.aim.plain,
-            faults: self.faults,
-            kills: self.kills,
+            faults: self.network.faults,
+            kills: self.server.kills,
             seconds,
-            broken_off: self.broken_off,
+            broken_off: self.ending.why,
         })
     }
 

@@ -1,4 +1,4 @@
-//! What one process sends and takes over a connection, and what it tells of that.
+//! The messages that one process sends and receives over a connection, and its reports of them.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -15,21 +15,21 @@ use super::plan::Sizes;
 use super::talk::{Connections, Part, Report, report};
 use crate::time::later;
 
-/// Indexes that are written down ahead of sending them: one write for so many messages, and the
-/// most that a killed process may have written down and not sent.
+/// Indexes that are reported before they are sent: one write for this many messages. A process that
+/// is killed may have reported this many and not sent them.
 const AHEAD: u64 = 64;
 
-/// Taken before they are written down and acknowledged, at most.
+/// The most messages that are received before they are reported and acknowledged.
 const BATCH: u64 = 1024;
 
-/// Behind the last message: how many there are. Sent again wherever something may be missing.
+/// Says behind the last message how many there are. It is sent again after each possible loss.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct End {
     end: u64,
 }
 
-/// How the verifier holds a process up.
+/// How the verifier pauses or stops a process.
 #[derive(Debug, Default)]
 pub(super) struct Halt {
     pause_millis: AtomicU64,
@@ -42,21 +42,21 @@ impl Halt {
         self.pause_millis.store(lasts.as_millis() as u64, Relaxed);
     }
 
-    /// Nothing new is sent any more.
+    /// Nothing more is sent.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Relaxed);
         self.told.notify_one();
     }
 }
 
-/// Why an exchange is over.
+/// Why an exchange has ended.
 #[derive(Debug)]
 pub(super) enum Over {
     Closed,
     Broken(ConnectionError),
 }
 
-/// One process' messages, over as many connections as it takes.
+/// The messages of one process, over any number of connections.
 pub(super) struct Stream<'a> {
     producer: Producer<'a>,
     consumer: Consumer<'a>,
@@ -84,10 +84,11 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Sends and takes until the connection is over. Safe to cancel: what was taken is told.
+    /// Sends and receives until the connection has ended. Cancel safety: every message that was
+    /// received is reported.
     ///
     /// # Errors
-    /// The verifier is gone.
+    /// The verifier has ended.
     pub(super) async fn exchange(
         &mut self,
         sender: &Sender,
@@ -101,7 +102,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Takes what a connection that has ended still holds.
+    /// Receives the messages that a connection still holds after its end.
     pub(super) async fn take_rest(
         &mut self,
         sender: &Sender,
@@ -127,7 +128,7 @@ struct Producer<'a> {
     sizes: Sizes,
     first: u64,
     next: u64,
-    /// Indexes below are written down.
+    /// Indexes below this were reported.
     told: u64,
     count: u64,
     rate: Option<f64>,
@@ -136,8 +137,8 @@ struct Producer<'a> {
 }
 
 impl Producer<'_> {
-    /// Sends everything and then the end, which again wherever there is a gap. Returns only when
-    /// the verifier is gone.
+    /// Sends everything and then the end, which it sends again after each gap. Returns only if the
+    /// verifier has ended.
     async fn run(&mut self, sender: &Sender, gap: &Notify) -> io::Error {
         loop {
             if let Err(error) = self.send_all(sender).await {
@@ -161,7 +162,7 @@ impl Producer<'_> {
             }
             let message = Message::binary(self.sizes.message(self.next));
             if sender.send(message).await.is_err() {
-                // The consumer learns of the end too, and says why.
+                // The consumer learns of the end as well, and reports why.
                 return std::future::pending().await;
             }
             self.next += 1;
@@ -177,7 +178,7 @@ impl Producer<'_> {
         }
     }
 
-    /// Waits for the next message's time; `false` when something else came first.
+    /// Waits until it is time for the next message; `false` if something else happened first.
     async fn is_due(&mut self) -> bool {
         let Some(rate) = self.rate else { return true };
         let started = *self.started.get_or_insert_with(Instant::now);
@@ -198,7 +199,7 @@ impl Producer<'_> {
 struct Consumer<'a> {
     sizes: Sizes,
     halt: &'a Halt,
-    /// A new connection is there, and nothing was taken since.
+    /// There is a new connection, and nothing was received over it yet.
     fresh: bool,
     sessions_lost: u64,
 }
@@ -213,7 +214,7 @@ impl Consumer<'_> {
     ) -> io::Result<Over> {
         loop {
             let mut incoming = receiver.recv().await;
-            // From here to the report nothing is awaited, so nothing that was taken goes untold.
+            // Nothing is awaited between here and the report, so every received message is reported.
             while let Some(Some(event)) = events.recv().now_or_never() {
                 self.fresh |= matches!(event, Event::Resumed { .. });
             }
@@ -267,7 +268,7 @@ impl Consumer<'_> {
     }
 }
 
-/// What is written down of a batch.
+/// The report of a batch.
 #[derive(Debug, Default)]
 struct Notes(Vec<Report>);
 

@@ -1,8 +1,7 @@
-//! What the verifier and its two processes tell each other: a line of JSON each, in pipes.
+//! The messages between the verifier and its two processes: lines of JSON, in pipes.
 //!
-//! What a process has written into its pipe outlives it. So a server that is killed leaves a record
-//! that is exact: it writes down what it received before it acknowledges it, and what it is about to
-//! send before it sends it.
+//! A line in a pipe outlives the process that wrote it. So the record of a server that is killed is
+//! exact: a process reports messages before it acknowledges them, and before it sends them.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -21,7 +20,7 @@ pub(super) struct Part {
     pub(super) first: u64,
     pub(super) count: u64,
     pub(super) sizes: Sizes,
-    /// Messages a second; `None`: as fast as it goes.
+    /// Messages a second; `None`: as fast as possible.
     pub(super) rate: Option<f64>,
 }
 
@@ -30,38 +29,38 @@ pub(super) enum Side {
     Server,
     Client {
         url: String,
-        /// The fault proxy, where it is asked for the way.
+        /// The fault proxy, if the connection goes through it by CONNECT.
         proxy: Option<String>,
         headers: Vec<(String, String)>,
         tls_roots: Option<std::path::PathBuf>,
     },
 }
 
-/// What a process is told later.
+/// An order to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Take no message for so many milliseconds.
+    /// Receive no message for this many milliseconds.
     Pause(u64),
-    /// Send no more.
+    /// Send no further message.
     Stop,
     /// Close and end.
     Finish,
 }
 
-/// What a process tells.
+/// A report of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
     /// The server is up.
     Listening(SocketAddr),
     /// Messages below this index are sent, or may be.
     Sending(u64),
-    /// The messages from the first index to the second, both included, were taken in this order.
+    /// The messages from the first index to the second, both included, were received in this order.
     Took(u64, u64),
-    /// So many messages had a wrong hash or size.
+    /// This many messages had a wrong hash or size.
     Corrupted(u64),
-    /// The stream told of something missing here.
+    /// The stream reported a gap here.
     Gap,
-    /// The first message after a new connection, or the session's resumption, was taken.
+    /// The first message after a new connection, or after a resumed session, was received.
     Recovered,
     /// The peer sends no message of this index or a higher one.
     Ended(u64),
@@ -69,7 +68,7 @@ pub(super) enum Report {
     Undelivered(Vec<(u64, u64)>),
     /// The client's counts: new connections, sessions resumed, sessions lost.
     Connections(Connections),
-    /// It cannot go on.
+    /// The process cannot go on.
     Failed(String),
 }
 
@@ -80,7 +79,7 @@ pub(super) struct Connections {
     pub(super) sessions_lost: u64,
 }
 
-/// Writes reports to standard output. When it returns they are in the pipe, whatever happens next.
+/// Writes reports to standard output. When it returns, they are in the pipe.
 pub(super) fn report(reports: &[Report]) -> io::Result<()> {
     let mut lines = Vec::new();
     for report in reports {

@@ -1,4 +1,4 @@
-//! What a run comes to.
+//! The verdict on a run.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,41 +7,52 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::ledger::Account;
+use super::talk::Connections;
 
 /// The names are those of the JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct Verdict {
     pub(super) ok: bool,
-    sent: u64,
-    delivered: u64,
-    lost: u64,
-    duplicated: u64,
-    reordered: u64,
-    corrupted: u64,
-    reported_undelivered: u64,
+    /// Of both directions.
+    #[serde(flatten)]
+    account: Account,
     reconnects: u64,
     resumes: u64,
     longest_silence_ms: u64,
     recovery_ms_p50: Option<f64>,
     recovery_ms_p99: Option<f64>,
-    client_peak_rss_bytes: Option<u64>,
-    server_peak_rss_bytes: Option<u64>,
+    #[serde(flatten)]
+    memory: Peaks,
     seed: u64,
     #[serde(skip)]
     told: Told,
 }
 
-/// What the verdict is drawn from.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) accounts: Vec<Account>,
-    pub(super) reconnects: u64,
-    pub(super) resumes: u64,
-    pub(super) sessions_lost: u64,
-    pub(super) longest_silence: Duration,
-    pub(super) recoveries: Vec<Duration>,
+/// The most memory that each process held. The names are those of the JSON.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Peaks {
     pub(super) client_peak_rss_bytes: Option<u64>,
     pub(super) server_peak_rss_bytes: Option<u64>,
+}
+
+impl Peaks {
+    fn of_each_side(self) -> impl Iterator<Item = (&'static str, u64)> {
+        let client = self.client_peak_rss_bytes.map(|peak| ("client", peak));
+        let server = self.server_peak_rss_bytes.map(|peak| ("server", peak));
+        client.into_iter().chain(server)
+    }
+}
+
+/// The facts of a run, from which the verdict follows.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// One for each direction.
+    pub(super) accounts: Vec<Account>,
+    pub(super) connections: Connections,
+    pub(super) longest_silence: Duration,
+    /// From each cut to the first message over the new connection.
+    pub(super) recoveries: Vec<Duration>,
+    pub(super) memory: Peaks,
     pub(super) memory_limit_bytes: u64,
     pub(super) seed: u64,
     pub(super) plain: bool,
@@ -49,11 +60,11 @@ pub(super) struct Found {
     /// How often the server was killed.
     pub(super) kills: u64,
     pub(super) seconds: f64,
-    /// Why the run ended before everything was sent and taken.
+    /// Why the run ended before every message was sent and received.
     pub(super) broken_off: Option<String>,
 }
 
-/// What only a reader is told.
+/// What is told to people and is not in the JSON.
 #[derive(Debug)]
 struct Told {
     faults: u64,
@@ -64,26 +75,19 @@ struct Told {
 
 impl Verdict {
     pub(super) fn new(found: Found) -> Self {
-        let sum = |of: fn(&Account) -> u64| found.accounts.iter().map(of).sum();
-        let mut recoveries = found.recoveries.clone();
+        let account = found.accounts.iter().copied().sum();
+        let broken = broken_promises(&found, account);
+        let mut recoveries = found.recoveries;
         recoveries.sort_unstable();
-        let broken = broken_promises(&found);
         Self {
             ok: broken.is_empty(),
-            sent: sum(|account| account.sent),
-            delivered: sum(|account| account.delivered),
-            lost: sum(|account| account.lost),
-            duplicated: sum(|account| account.duplicated),
-            reordered: sum(|account| account.reordered),
-            corrupted: sum(|account| account.corrupted),
-            reported_undelivered: sum(|account| account.reported_undelivered),
-            reconnects: found.reconnects,
-            resumes: found.resumes,
+            account,
+            reconnects: found.connections.reconnects,
+            resumes: found.connections.resumes,
             longest_silence_ms: found.longest_silence.as_millis() as u64,
             recovery_ms_p50: percentile(&recoveries, 50),
             recovery_ms_p99: percentile(&recoveries, 99),
-            client_peak_rss_bytes: found.client_peak_rss_bytes,
-            server_peak_rss_bytes: found.server_peak_rss_bytes,
+            memory: found.memory,
             seed: found.seed,
             told: Told {
                 faults: found.faults,
@@ -107,44 +111,41 @@ fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
     Some((at.as_secs_f64() * 1e6).round() / 1e3)
 }
 
-fn broken_promises(found: &Found) -> Vec<String> {
-    let sum = |of: fn(&Account) -> u64| found.accounts.iter().map(of).sum::<u64>();
+fn broken_promises(found: &Found, account: Account) -> Vec<String> {
     let counted = [
-        (sum(|account| account.lost), "were lost and nobody was told"),
-        (sum(|account| account.duplicated), "came more than once"),
-        (sum(|account| account.reordered), "came out of order"),
-        (sum(|account| account.corrupted), "came with wrong bytes"),
+        (account.lost, "were lost and nobody was told"),
+        (account.duplicated, "came more than once"),
+        (account.reordered, "came out of order"),
+        (account.corrupted, "came with wrong bytes"),
     ];
     let mut broken: Vec<String> = counted
         .into_iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{} messages {what}", HumanCount(count)))
         .collect();
-    if !found.plain && found.sessions_lost > found.kills {
+    let sessions_lost = found.connections.sessions_lost;
+    if !found.plain && sessions_lost > found.kills {
         broken.push(format!(
-            "sessions ended {} times, and the server was killed {} times",
-            found.sessions_lost, found.kills
+            "sessions ended {sessions_lost} times, and the server was killed {} times",
+            found.kills
         ));
     }
-    let undelivered = sum(|account| account.reported_undelivered);
+    let undelivered = account.reported_undelivered;
     if !found.plain && found.kills == 0 && undelivered > 0 && found.broken_off.is_none() {
         broken.push(format!(
             "{} messages came back though no process was killed",
             HumanCount(undelivered)
         ));
     }
-    for (side, peak) in [
-        ("client", found.client_peak_rss_bytes),
-        ("server", found.server_peak_rss_bytes),
-    ] {
-        if let Some(peak) = peak.filter(|peak| *peak > found.memory_limit_bytes) {
-            broken.push(format!(
-                "the {side} held {}, over its limit of {}",
-                HumanBytes(peak),
-                HumanBytes(found.memory_limit_bytes)
-            ));
-        }
-    }
+    let over = found.memory.of_each_side();
+    let over = over.filter(|(_, peak)| *peak > found.memory_limit_bytes);
+    broken.extend(over.map(|(side, peak)| {
+        let limit = HumanBytes(found.memory_limit_bytes);
+        format!(
+            "the {side} held {}, over its limit of {limit}",
+            HumanBytes(peak)
+        )
+    }));
     broken.extend(found.broken_off.clone());
     broken
 }
@@ -155,20 +156,21 @@ impl fmt::Display for Verdict {
         let Told {
             faults, seconds, ..
         } = self.told;
+        let account = &self.account;
         writeln!(
             f,
             "{} messages sent both ways in {seconds:.1} seconds, {} faults, seed {}\n",
-            count(self.sent),
+            count(account.sent),
             count(faults),
             self.seed
         )?;
         for (name, value) in [
-            ("delivered", self.delivered),
-            ("lost in silence", self.lost),
-            ("duplicated", self.duplicated),
-            ("reordered", self.reordered),
-            ("corrupted", self.corrupted),
-            ("reported as undelivered", self.reported_undelivered),
+            ("delivered", account.delivered),
+            ("lost in silence", account.lost),
+            ("duplicated", account.duplicated),
+            ("reordered", account.reordered),
+            ("corrupted", account.corrupted),
+            ("reported as undelivered", account.reported_undelivered),
             ("reconnects", self.reconnects),
             ("resumes", self.resumes),
         ] {
@@ -183,15 +185,10 @@ impl fmt::Display for Verdict {
             writeln!(f, "{:<24} {p50:>12.1} ms, p99 {p99:.1} ms", "recovery p50")?;
         }
         let limit = HumanBytes(self.told.memory_limit_bytes);
-        for (side, peak) in [
-            ("client", self.client_peak_rss_bytes),
-            ("server", self.server_peak_rss_bytes),
-        ] {
-            if let Some(peak) = peak {
-                let name = format!("peak memory, {side}");
-                let peak = HumanBytes(peak).to_string();
-                writeln!(f, "{name:<24} {peak:>12}, limit {limit}")?;
-            }
+        for (side, peak) in self.memory.of_each_side() {
+            let name = format!("peak memory, {side}");
+            let peak = HumanBytes(peak).to_string();
+            writeln!(f, "{name:<24} {peak:>12}, limit {limit}")?;
         }
         if self.ok {
             write!(f, "\nverdict: every promise kept")
@@ -209,7 +206,10 @@ mod tests {
         Found {
             accounts: vec![Account::default(), account],
             memory_limit_bytes: 100,
-            client_peak_rss_bytes: Some(100),
+            memory: Peaks {
+                client_peak_rss_bytes: Some(100),
+                server_peak_rss_bytes: None,
+            },
             ..Found::default()
         }
     }
@@ -241,7 +241,10 @@ mod tests {
             assert!(!Verdict::new(found(account)).ok, "{account:?}");
         }
         let over = Found {
-            server_peak_rss_bytes: Some(101),
+            memory: Peaks {
+                client_peak_rss_bytes: None,
+                server_peak_rss_bytes: Some(101),
+            },
             ..found(zero)
         };
         assert!(!Verdict::new(over).ok);
@@ -250,8 +253,12 @@ mod tests {
             ..found(zero)
         };
         assert!(!Verdict::new(broken_off).ok);
+        let lost = |sessions_lost| Connections {
+            sessions_lost,
+            ..Connections::default()
+        };
         let session_lost = Found {
-            sessions_lost: 2,
+            connections: lost(2),
             kills: 1,
             ..found(zero)
         };
@@ -268,7 +275,10 @@ mod tests {
         };
         let killed = Found {
             kills: 1,
-            sessions_lost: 1,
+            connections: Connections {
+                sessions_lost: 1,
+                ..Connections::default()
+            },
             ..found(reported)
         };
         assert!(Verdict::new(killed).ok);

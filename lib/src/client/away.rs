@@ -5,16 +5,14 @@ use std::future::Future;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    defaults::EXPIRY_INTERVAL, handles::Shared, pump::Reading, reports::Event, session::Link,
+    defaults::EXPIRY_INTERVAL, handles::Shared, pump::Reading, reports::Event, session::Session,
     time::later,
 };
 
 /// What goes on being served while there is no connection.
 pub(super) enum Away<'a> {
     Plain(&'a mut Reading),
-    Session(&'a mut Link),
-    /// The pump of a session serves: only the handles' wishes are left.
-    Busy,
+    Session(&'a mut Session, &'a mut Reading),
 }
 
 impl Away<'_> {
@@ -27,32 +25,40 @@ impl Away<'_> {
     ) -> Option<T> {
         let serve = async {
             match self {
-                Away::Session(link) => link.serve_detached(shared).await,
+                Away::Session(session, reading) => session.serve_detached(shared, reading).await,
                 Away::Plain(reading) => tokio::select! {
                     () = shared.close_requested() => {}
                     () = async { reading.drain(shared).await; std::future::pending().await } => {}
                 },
-                Away::Busy => shared.close_requested().await,
             }
         };
         tokio::select! {
             biased;
             () = serve => None,
             done = work => Some(done),
-            () = report_while_away(shared) => None,
+            () = tell_stalls(shared) => None,
+            () = expire_queued(shared) => None,
         }
     }
 }
 
-/// Reports what waits too long, and drops what has passed its time. Never resolves.
-async fn report_while_away(shared: &Shared) {
+/// Tells what waits too long. Never resolves.
+async fn tell_stalls(shared: &Shared) {
     loop {
         let now = Instant::now();
-        let expired = shared.outbox.expire(now);
-        if expired > 0 {
-            shared.events.push(Event::Expired { messages: expired });
-        }
         let next = later(now, EXPIRY_INTERVAL);
         sleep_until(shared.meter.report(now).map_or(next, |at| at.min(next))).await;
+    }
+}
+
+/// Drops queued messages that have passed their time. Never resolves.
+pub(super) async fn expire_queued(shared: &Shared) {
+    loop {
+        let now = Instant::now();
+        let messages = shared.outbox.expire(now);
+        if messages > 0 {
+            shared.events.push(Event::Expired { messages });
+        }
+        sleep_until(later(now, EXPIRY_INTERVAL)).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
@@ -10,27 +10,26 @@ use super::{
     Attempt, Client, HeaderFn, Hook,
     away::Away,
     backoff::{Backoff, Life},
-    setup::{SetupFailure, set_up},
+    session::Next,
+    setup::{SetUp, leave, set_up},
 };
 use crate::{
     dial::{DialOptions, Target, Wanted, dial, proxy::Proxy},
-    handles::{Connection, Identity, Shared, TaskGuard, span},
+    handles::{CloseRequest, Connection, Identity, Shared, TaskGuard, span},
     messages::Gap,
     pump::{Ended, Plain, Pump, Reading},
     reports::{CloseCode, ConnectError, ConnectionError, Event, StallCause},
     settings::Options,
-    time::later,
-    ws::{
-        Side, WebSocket,
-        transport::{Transport, Upgraded},
-    },
+    time::{granted, later},
+    ws::{Side, WebSocket, transport::Upgraded},
 };
 
-/// Where waiting for a connection led.
+/// The result of [`Dialer::redial`].
 pub(super) enum Dialed {
     Open(Box<Upgraded>),
-    /// Meanwhile it ended: close was requested, or the session is over.
+    /// The handle ended meanwhile: close was requested, or the session is over.
     Over,
+    /// No further attempt is made.
     Failed(Arc<ConnectError>),
 }
 
@@ -44,41 +43,34 @@ pub(super) struct Dialer {
     pub(super) backoff: Option<Backoff>,
     pub(super) attempt: Attempt,
     pub(super) fresh_sessions: bool,
-    /// Connections in a row that carried no session, though it was agreed.
+    /// Connections in a row that agreed to a session and then carried none.
     pub(super) refused: u32,
-    /// What the server wants waited before the next attempt.
+    /// The wait that the server asked for before the next attempt.
     pub(super) asked: Option<Duration>,
-    /// The next connection is plain, because HELLO was not answered; then sessions are offered
+    /// The next connection is plain, because HELLO was not answered. After it sessions are offered
     /// again.
     pub(super) plain_once: bool,
 }
 
 impl Dialer {
-    pub(super) fn new(client: Client) -> Result<Dialer, ConnectError> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in client.headers {
-            let header = |why: String| ConnectError::Header {
-                name: name.clone(),
-                why,
-            };
-            let parsed = HeaderName::try_from(&name).map_err(|error| header(error.to_string()))?;
-            let value = HeaderValue::try_from(value).map_err(|error| header(error.to_string()))?;
-            headers.append(parsed, value);
+    pub(super) fn new(client: &Client) -> Result<Dialer, ConnectError> {
+        if let Some((name, why)) = client.invalid_header.clone() {
+            return Err(ConnectError::Header { name, why });
         }
         Ok(Dialer {
             target: Target::parse(&client.url)?,
             dial_options: DialOptions {
-                tls: client.tls,
-                proxy: client.proxy.as_deref().map(Proxy::parse).transpose()?,
-                subprotocols: client.subprotocols,
+                tls: client.tls.clone(),
+                proxy: client.proxy.as_ref().map(Proxy::parse).transpose()?,
+                subprotocols: client.subprotocols.clone(),
                 session: client.session,
                 connect_timeout: client.options.connect_timeout,
             },
-            headers,
-            header_fn: client.header_fn,
-            hook: client.hook,
-            options: client.options,
-            backoff: client.reconnect.map(Backoff::new),
+            headers: client.headers.clone(),
+            header_fn: client.header_fn.clone(),
+            hook: client.hook.clone(),
+            options: client.options.clone(),
+            backoff: client.reconnect.clone().map(Backoff::new),
             attempt: Attempt {
                 number: 1,
                 last_error: None,
@@ -137,7 +129,7 @@ impl Dialer {
         loop {
             let open = match upgraded.take() {
                 Some(upgraded) => upgraded,
-                // In boxes: an open connection does not hold the room that dialing takes.
+                // In a box, so that an open connection does not keep the memory for dialing.
                 None => match Box::pin(self.redial(&shared, Away::Plain(&mut reading))).await {
                     Dialed::Open(upgraded) => upgraded,
                     Dialed::Over => break Ended::requested(),
@@ -162,13 +154,13 @@ impl Dialer {
             }
             if open.is_session() {
                 match Box::pin(self.run_session(open, &shared, &mut reading)).await {
-                    Some(next) => {
-                        upgraded = next;
-                        continue;
-                    }
-                    None => return drop(guard),
+                    Next::Open(open) => upgraded = Some(open),
+                    Next::Dial => {}
+                    Next::Nothing => return drop(guard),
                 }
+                continue;
             }
+            shared.outbox.set_peer_limit(None);
             let started = Instant::now();
             let ended = Box::pin(self.converse(open, &shared, &mut reading)).await;
             let Some(why) = self.reason_to_reconnect(&ended) else {
@@ -186,7 +178,7 @@ impl Dialer {
         drop(guard);
     }
 
-    /// A connection that is to be made again has ended.
+    /// A connection has ended that is to be made again.
     pub(super) fn lost(
         &mut self,
         why: ConnectionError,
@@ -206,7 +198,7 @@ impl Dialer {
         why
     }
 
-    /// Why to connect again after this end; `None` if it is the last.
+    /// Why to connect again after this end; `None` if this was the last connection.
     fn reason_to_reconnect(&self, ended: &Ended) -> Option<ConnectionError> {
         if self.backoff.is_none() || ended.requested {
             return None;
@@ -229,25 +221,7 @@ impl Dialer {
             last_error: None,
         };
         let dialed = loop {
-            let asked = self
-                .attempt
-                .last_error
-                .as_ref()
-                .and_then(|error| error.retry_after())
-                .or(self.asked.take());
-            let first = self.attempt.number == 0 && shared.meter.counters().connections == 0;
-            let wait = match &mut self.backoff {
-                Some(backoff) if !first => backoff.next(asked),
-                _ => Duration::ZERO,
-            };
-            self.attempt.number += 1;
-            let attempt = self.attempt.number;
-            if !first {
-                shared.events.push(Event::Reconnecting {
-                    attempt,
-                    after: wait,
-                });
-            }
+            let wait = self.begin_attempt(shared);
             let work = async {
                 sleep_until(later(Instant::now(), wait)).await;
                 self.dial().await
@@ -257,6 +231,7 @@ impl Dialer {
                 Some(Ok(upgraded)) => break Dialed::Open(Box::new(upgraded)),
                 Some(Err(error)) => {
                     let why = Arc::new(error);
+                    let attempt = self.attempt.number;
                     shared.events.push(Event::AttemptFailed {
                         attempt,
                         why: why.clone(),
@@ -269,13 +244,35 @@ impl Dialer {
                 }
             }
         };
-        // A session waits until its peer has agreed as well.
+        // A session goes on waiting until its peer has agreed as well.
         if let Away::Plain(_) = away {
             shared
                 .meter
                 .wait(StallCause::Connecting, false, Instant::now());
         }
         dialed
+    }
+
+    /// Counts and announces the next attempt: how long to wait before it. What the server asks for
+    /// is granted up to a bound, whoever passed it on.
+    fn begin_attempt(&mut self, shared: &Shared) -> Duration {
+        let by_http = self.attempt.last_error.as_ref();
+        let by_http = by_http.and_then(|error| error.retry_after());
+        let asked = by_http.or(self.asked.take()).map(granted);
+        let first = self.attempt.number == 0 && shared.meter.counters().connections == 0;
+        self.attempt.number += 1;
+        if first {
+            return Duration::ZERO;
+        }
+        let after = match &mut self.backoff {
+            Some(backoff) => backoff.next(asked),
+            None => Duration::ZERO,
+        };
+        shared.events.push(Event::Reconnecting {
+            attempt: self.attempt.number,
+            after,
+        });
+        after
     }
 
     /// One plain connection: the hook, if there is one, then everything else.
@@ -286,49 +283,27 @@ impl Dialer {
         reading: &mut Reading,
     ) -> Ended {
         let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
-        match &self.hook {
-            None => {
-                Pump::new(ws, shared.clone(), Plain::new(reading))
-                    .run()
-                    .await
-            }
-            Some(hook) => Box::pin(self.begin(hook, ws, shared, reading)).await,
-        }
-    }
-
-    /// The same with a hook.
-    async fn begin(
-        &self,
-        hook: &Hook,
-        ws: WebSocket<Transport>,
-        shared: &Arc<Shared>,
-        reading: &mut Reading,
-    ) -> Ended {
-        let own = shared.for_setup();
-        let mut own_reading = Reading::new(&own.options);
-        let mut pump = Pump::new(ws, own.clone(), Plain::new(&mut own_reading));
-        let away = Away::Plain(&mut *reading);
-        let ended = match set_up(hook, &mut pump, &own, shared, away).await {
-            Ok(()) => {
-                reading.append(own.inbox.drain());
-                pump.rebind(shared.clone(), |plain| plain.continue_with(reading));
-                return pump.run().await;
-            }
-            Err(SetupFailure::Ended(ended)) => ended,
-            Err(SetupFailure::Failed(why)) => {
-                match shared.close_request() {
-                    Some(request) => own.request_close(request.code, &request.reason),
-                    None => own.request_close(CloseCode::GOING_AWAY, ""),
-                }
+        let mut pump = Pump::new(ws, shared.clone(), Plain::new(reading, &shared.account));
+        let Some(hook) = &self.hook else {
+            return pump.run().await;
+        };
+        let ended = match Box::pin(set_up(hook, &mut pump, shared)).await {
+            SetUp::Done => return pump.run().await,
+            SetUp::Closing => pump.run().await,
+            SetUp::Ended(ended) => ended,
+            SetUp::Failed(why) => {
+                pump.close(CloseRequest::new(
+                    CloseCode::GOING_AWAY,
+                    "",
+                    shared.options.close_timeout,
+                ));
                 let mut ended = pump.run().await;
                 ended.requested = shared.is_closing();
                 ended.why = Some(why).filter(|_| !ended.requested);
                 ended
             }
         };
-        drop(pump);
-        reading.append(own.inbox.drain());
-        reading.append(own_reading.take_received());
+        leave(&mut pump, shared);
         ended
     }
 }

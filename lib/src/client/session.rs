@@ -1,100 +1,109 @@
 //! A client's sessions: each over as many connections as it takes.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Hook,
     away::Away,
     backoff::Life,
     dialer::{Dialed, Dialer, identity},
-    setup::{SetupFailure, set_up},
+    setup::{SetUp, leave, set_up},
 };
 use crate::{
+    defaults::FAREWELL,
     dial::Wanted,
     handles::Shared,
     pump::{Ended, Pump, Reading},
     reports::{ConnectionError, SessionLoss},
-    session::{Kept, Link, Packets, client::NotSpoken, over_packets},
-    ws::{
-        Side, WebSocket,
-        transport::{Transport, Upgraded},
-    },
+    session::{Kept, Packets, Session, over_packets},
+    ws::{Side, transport::Upgraded},
 };
 
+/// What follows the end of a session.
+pub(super) enum Next {
+    /// Nothing: the handle has ended too.
+    Nothing,
+    /// This connection, on which the server offers no session any more.
+    Open(Box<Upgraded>),
+    /// Another connection, which is to be dialed.
+    Dial,
+}
+
 impl Dialer {
-    /// A session, over as many connections as it takes. `None`: it was the last; else what there
-    /// is to go on with.
+    /// A session, over as many connections as it takes.
     pub(super) async fn run_session(
         &mut self,
         open: Box<Upgraded>,
         shared: &Arc<Shared>,
         reading: &mut Reading,
-    ) -> Option<Option<Box<Upgraded>>> {
+    ) -> Next {
         let renewed = self.fresh_sessions && self.backoff.is_some();
-        let mut kept = Kept::new(Link::client(shared, renewed), shared.clone());
-        let link = &mut kept.link;
-        if self.hook.is_none() {
-            link.put_before(reading.take_received());
-        }
+        let mut kept = Kept::new(Session::client(shared, renewed), shared.clone());
+        let session = &mut kept.session;
         let mut next = Some(open);
-        let mut last = false;
+        let (mut last, mut in_setup) = (false, false);
         while let Some(open) = next.take() {
             if !open.is_session() {
                 let why = SessionLoss::NotOffered;
-                link.give_up(ConnectionError::SessionLost(why));
+                session.give_up(ConnectionError::SessionLost(why));
                 next = Some(open);
                 break;
             }
-            if !link.attach() {
+            if !session.attach() {
                 break;
             }
             shared.set_identity(identity(&open));
-            let (started, moved) = (Instant::now(), link.moved());
-            let ended = self.converse_session(open, shared, reading, link).await;
-            link.detach(shared, Instant::now());
-            if link.is_over() && link.was_opened() && !link.is_set_up() {
+            let (started, moved) = (Instant::now(), session.moved());
+            let ended;
+            (ended, in_setup) = self.converse_session(open, shared, reading, session).await;
+            session.detach(shared, Instant::now());
+            if session.is_over() && session.was_opened() && !in_setup {
                 break;
             }
             let why = ended.why.clone().unwrap_or(ConnectionError::EndOfStream);
             let life = Life {
                 lasted: started.elapsed(),
                 received_any: ended.received_any,
-                progressed: link.moved() != moved,
+                progressed: session.moved() != moved,
             };
             let why = self.lost(why, &ended, life, shared);
-            last = self.is_last(link, &why, &ended);
+            last = self.is_last(session, &why, &ended);
             if last {
-                link.give_up((*why).clone());
+                session.give_up((*why).clone());
             }
-            if link.is_over() {
+            if session.is_over() {
                 break;
             }
             // In a box: an open connection does not hold the room that dialing takes.
-            match Box::pin(self.redial(shared, Away::Session(link))).await {
+            match Box::pin(self.redial(shared, Away::Session(session, reading))).await {
                 Dialed::Open(open) => next = Some(open),
                 Dialed::Over => break,
                 Dialed::Failed(why) => {
                     last = true;
-                    link.give_up(ConnectionError::Reconnect(why));
+                    session.give_up(ConnectionError::Reconnect(why));
                 }
             }
         }
-        let back_at = link.comes_back_at();
+        let back_at = session.comes_back_at();
         self.asked = back_at.map(|at| at.saturating_duration_since(Instant::now()));
         let restart = !last && !shared.is_closing();
-        link.end_client(shared, reading, restart)
-            .await
-            .then_some(next)
+        match (
+            session.end_client(shared, reading, restart, in_setup).await,
+            next,
+        ) {
+            (false, _) => Next::Nothing,
+            (true, Some(open)) => Next::Open(open),
+            (true, None) => Next::Dial,
+        }
     }
 
     /// Whether no further connection is to be made after one that has ended.
-    fn is_last(&mut self, link: &mut Link, why: &ConnectionError, ended: &Ended) -> bool {
+    fn is_last(&mut self, session: &mut Session, why: &ConnectionError, ended: &Ended) -> bool {
         let Some(backoff) = &self.backoff else {
             return true;
         };
-        if link.was_welcomed() {
+        if session.was_welcomed() {
             self.refused = 0;
             return false;
         }
@@ -103,80 +112,53 @@ impl Dialer {
             self.asked = *retry_after;
         }
         let allowed = backoff.allows(self.refused);
-        if let Some(how) = link.not_spoken(ended) {
-            link.give_up(ConnectionError::SessionLost(SessionLoss::NotSpoken));
-            match (self.dial_options.session, how) {
-                (Wanted::Offered, NotSpoken::Misunderstood) => {
-                    self.dial_options.session = Wanted::Never;
-                }
-                (Wanted::Offered, NotSpoken::Silent) => self.plain_once = true,
-                (_, NotSpoken::Silent) => {}
-                (_, NotSpoken::Misunderstood) => return true,
+        if session.is_not_spoken(ended) {
+            session.give_up(ConnectionError::SessionLost(SessionLoss::NotSpoken));
+            if self.dial_options.session == Wanted::Required {
+                return true;
             }
+            self.plain_once = true;
         }
         !allowed
     }
 
-    /// One connection of a session: for a fresh one the hook, then everything else.
+    /// One connection of a session: for a fresh one the hook, then everything else. `true`: it
+    /// ended before the hook had returned.
     async fn converse_session(
         &self,
         open: Box<Upgraded>,
         shared: &Arc<Shared>,
         reading: &mut Reading,
-        link: &mut Link,
-    ) -> Ended {
+        session: &mut Session,
+    ) -> (Ended, bool) {
         let ws = over_packets(*open, Side::Client, &shared.options);
-        let hook = self.hook.as_ref().filter(|_| !link.was_opened());
-        match hook {
-            None => Pump::new(ws, shared.clone(), Packets(link)).run().await,
-            Some(hook) => Box::pin(self.begin_session(hook, ws, shared, reading, link)).await,
-        }
-    }
-
-    /// The connection that a fresh session begins with.
-    async fn begin_session(
-        &self,
-        hook: &Hook,
-        ws: WebSocket<Transport>,
-        shared: &Arc<Shared>,
-        reading: &mut Reading,
-        link: &mut Link,
-    ) -> Ended {
-        let own = shared.for_setup();
-        link.bind(&own);
-        link.set_up(true);
-        let mut pump = Pump::new(ws, own.clone(), Packets(link));
-        let done = set_up(hook, &mut pump, &own, shared, Away::Busy).await;
-        let failure = match done {
-            Ok(()) => {
-                pump.rebind(shared.clone(), |packets| {
-                    packets.0.rebind(&own, shared);
-                    packets.0.put_before(reading.take_received());
-                    packets.0.set_up(false);
-                });
-                return pump.run().await;
+        let hook = self.hook.as_ref().filter(|_| !session.was_opened());
+        let mut pump = Pump::new(ws, shared.clone(), Packets { session, reading });
+        let Some(hook) = hook else {
+            return (pump.run().await, false);
+        };
+        let set_up = Box::pin(set_up(hook, &mut pump, shared)).await;
+        let ended = match set_up {
+            SetUp::Done => {
+                pump.traffic().session.forget_flushes();
+                return (pump.run().await, false);
             }
-            Err(failure) => failure,
-        };
-        let why = match &failure {
-            SetupFailure::Failed(why) => why.clone(),
-            SetupFailure::Ended(ended) => ended.why.clone().unwrap_or(ConnectionError::EndOfStream),
-        };
-        let link = &mut *pump.traffic().0;
-        link.give_up(why.clone());
-        link.rebind(&own, shared);
-        match failure {
-            SetupFailure::Ended(ended) => ended,
-            SetupFailure::Failed(_) => {
+            SetUp::Closing => pump.run().await,
+            SetUp::Ended(ended) => {
+                let why = ended.why.clone().unwrap_or(ConnectionError::EndOfStream);
+                pump.traffic().session.give_up(why);
+                ended
+            }
+            SetUp::Failed(why) => {
+                pump.traffic().session.give_up(why.clone());
                 // The farewell, within a moment: what waits for the session waits on.
-                let farewell = tokio::time::timeout(FAREWELL, pump.run()).await;
-                let mut ended = farewell.unwrap_or_else(|_| Ended::because(why.clone()));
+                let ended = timeout(FAREWELL, pump.run()).await;
+                let mut ended = ended.unwrap_or_else(|_| Ended::because(why.clone()));
                 ended.why = Some(why);
                 ended
             }
-        }
+        };
+        leave(&mut pump, shared);
+        (ended, true)
     }
 }
-
-/// For telling a server that the set-up failed. A server that reads takes it in a round trip.
-const FAREWELL: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The `on_connect` hook: first on each new connection, over queues of its own.
+//! The `on_connect` hook: first on each new connection, before anything queued.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Hook, away::Away};
+use super::{Hook, away::expire_queued};
 use crate::{
-    handles::{Receiver, Sender, Shared},
-    messages::{Incoming, IntoMessage, Message, SendError},
+    handles::Shared,
+    messages::{IntoMessage, Message, SendError},
     pump::{Ended, Pump, Traffic},
     reports::{BoxError, ConnectionError, FlushError},
     time::later,
@@ -19,94 +19,133 @@ use crate::{
 /// What the `on_connect` hook speaks through: the new connection, before anything queued.
 #[derive(Debug)]
 pub struct Setup {
-    sender: Sender,
-    receiver: Receiver,
+    shared: Arc<Shared>,
+    connection: u64,
 }
 
 impl Setup {
-    /// Sends on the new connection, before what is queued.
+    /// Sends on the new connection, before what is queued. Waits while the outbox is full.
+    ///
+    /// Cancel safety: dropped before it resolves, the message is not sent.
     ///
     /// # Errors
-    /// As [`Sender::send`].
+    /// With the message: it is too large, or the hook has returned, or the connection has ended.
     pub async fn send(&self, message: impl IntoMessage) -> Result<(), SendError> {
-        self.sender.send(message).await
+        self.shared.outbox.send_setup(message.into()).await
     }
 
-    /// See [`Sender::flush`].
+    /// Waits until everything that was sent here is written to the socket.
     ///
     /// # Errors
-    /// As [`Sender::flush`].
+    /// The hook has returned, or the connection has ended.
     pub async fn flush(&self) -> Result<(), FlushError> {
-        self.sender.flush().await
+        self.shared.outbox.flush_setup().await
     }
 
     /// The next message on the new connection. What is not received here goes to the stream.
     ///
+    /// Cancel safety: dropped before it resolves, nothing is lost.
+    ///
     /// # Errors
-    /// The connection ended.
+    /// The hook has returned, or the connection has ended.
     pub async fn recv(&mut self) -> Result<Message, ConnectionError> {
-        loop {
-            match self.receiver.recv().await? {
-                Some(Incoming::Message(message)) => return Ok(message),
-                Some(Incoming::Gap(_)) => {}
-                None => return Err(ConnectionError::EndOfStream),
-            }
-        }
+        let next = std::future::poll_fn(|cx| self.shared.inbox.take_for_setup(cx)).await;
+        next.map_err(|end| match end {
+            Some(why) => (*why).clone(),
+            None => ConnectionError::EndOfStream,
+        })
+    }
+
+    /// Which connection of this handle this is: 1 for the first, more after each reconnect.
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// The head of the server's answer to the upgrade request.
+    pub fn response(&self) -> Option<Arc<http::Response<()>>> {
+        self.shared.identity().response
     }
 }
 
-pub(super) enum SetupFailure {
-    /// The connection ended first.
+/// How the set-up of a connection went.
+pub(super) enum SetUp {
+    /// The hook has returned, and what it sent is on its way.
+    Done,
+    /// The application wants the end of the connection.
+    Closing,
+    /// The connection has ended.
     Ended(Ended),
+    /// The hook failed, or took too long.
     Failed(ConnectionError),
 }
 
-/// Runs the hook over the queues `own`, which the pump serves; those of the connection are served
-/// meanwhile. Done when what the hook sent is on its way.
-pub(super) async fn set_up<S, T>(
-    hook: &Hook,
-    pump: &mut Pump<S, T>,
-    own: &Arc<Shared>,
-    shared: &Shared,
-    mut away: Away<'_>,
-) -> Result<(), SetupFailure>
+/// Runs the hook. Until it has returned the pump serves it alone, but for what was received
+/// earlier, which goes on to the application. If it is not [`SetUp::Done`], the queues stay with
+/// the hook until [`leave`].
+pub(super) async fn set_up<S, T>(hook: &Hook, pump: &mut Pump<S, T>, shared: &Arc<Shared>) -> SetUp
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: Traffic,
 {
-    let limit = own.options.setup_timeout;
-    let deadline = later(Instant::now(), limit);
-    let failed = |why: String| SetupFailure::Failed(ConnectionError::Setup(why));
-    let too_long = |_| failed(format!("it took longer than {limit:?}"));
-    // Held, so that the hook may drop its `Setup` and go on.
-    let sender = Sender::new(own.clone());
-    let setup = Setup {
-        sender: sender.clone(),
-        receiver: Receiver::borrowed(own.clone()),
+    shared.inbox.open_setup();
+    shared.outbox.open_setup();
+    pump.traffic().reading().open_setup();
+    let set_up = tokio::select! {
+        biased;
+        () = shared.close_requested() => SetUp::Closing,
+        set_up = run_hook(hook, pump, shared) => set_up,
+        () = expire_queued(shared) => SetUp::Closing,
     };
-    let run_hook = async {
-        hook(setup).await?;
-        sender.flush().await.map_err(BoxError::from)
+    if let SetUp::Done = set_up {
+        leave(pump, shared);
+    }
+    set_up
+}
+
+async fn run_hook<S, T>(hook: &Hook, pump: &mut Pump<S, T>, shared: &Arc<Shared>) -> SetUp
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: Traffic,
+{
+    let limit = shared.options.setup_timeout;
+    let deadline = later(Instant::now(), limit);
+    let failed = |why: BoxError| SetUp::Failed(ConnectionError::Setup(why.into()));
+    let too_long = || failed(format!("it took longer than {limit:?}").into());
+    let setup = Setup {
+        shared: shared.clone(),
+        connection: shared.meter.counters().connections,
     };
     let work = async {
-        tokio::select! {
-            biased;
-            done = timeout_at(deadline, run_hook) => done
-                .map_err(too_long)?
-                .map_err(|error| failed(error.to_string()))?,
-            ended = pump.run() => return Err(SetupFailure::Ended(ended)),
-        }
-        // A `Setup` that outlived the hook must not send into a queue that nobody empties; what it
-        // sent until now still goes out.
-        own.outbox.refuse(Arc::new(ConnectionError::ClosedHere));
-        own.inbox.end(None);
-        let idle = timeout_at(deadline, pump.run_until_idle()).await;
-        match idle.map_err(too_long)? {
-            None => Ok(()),
-            Some(ended) => Err(SetupFailure::Ended(ended)),
-        }
+        hook(setup).await?;
+        // What it sent must be on the socket, also if it did not wait for that.
+        shared.outbox.flush_setup().await.map_err(BoxError::from)
     };
-    away.until(shared, work)
-        .await
-        .unwrap_or(Err(SetupFailure::Failed(ConnectionError::ClosedHere)))
+    tokio::select! {
+        biased;
+        done = timeout_at(deadline, work) => match done {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => return failed(why),
+            Err(_) => return too_long(),
+        },
+        ended = pump.run() => return SetUp::Ended(ended),
+    }
+    // A `Setup` that outlives the hook must not send into a queue that nobody empties; what it sent
+    // until now still goes out.
+    shared.outbox.end_setup();
+    match timeout_at(deadline, pump.run_until_idle()).await {
+        Ok(None) => SetUp::Done,
+        Ok(Some(ended)) => SetUp::Ended(ended),
+        Err(_) => too_long(),
+    }
+}
+
+/// The queues are the application's again, with what the hook did not receive.
+pub(super) fn leave<S, T>(pump: &mut Pump<S, T>, shared: &Shared)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: Traffic,
+{
+    let left = shared.inbox.close_setup();
+    pump.traffic().reading().close_setup(left);
+    shared.outbox.close_setup();
 }

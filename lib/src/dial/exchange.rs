@@ -12,13 +12,14 @@ use crate::defaults;
 
 /// What came of the request.
 pub(crate) enum Answer<T> {
-    /// The server hands the connection over: the stream, and what was read past the head.
+    /// The server hands the connection over: the head of its answer, the stream, and what was read
+    /// behind the head.
     Switched(Response<()>, T, Bytes),
-    /// It does not: the head, and the beginning of the body as text.
+    /// The server does not: the head of its answer, and the beginning of the body as text.
     Refused(Response<()>, String),
 }
 
-/// Sends `request` over `io` and takes the connection back out of hyper's hands.
+/// Sends `request` over `io`, reads the answer, and takes the connection back from hyper.
 pub(crate) async fn exchange<T>(
     io: T,
     request: Request<Empty<Bytes>>,
@@ -28,7 +29,7 @@ where
 {
     let connect = request.method() == http::Method::CONNECT;
     let (mut sender, connection) = http1::Builder::new()
-        // The spelling that every server knows, also those that compare bytes.
+        // Some servers compare header names byte by byte, and expect this spelling.
         .title_case_headers(true)
         .max_buf_size(defaults::RESPONSE_HEAD_BYTES)
         .handshake(TokioIo::new(io))
@@ -63,13 +64,13 @@ where
     tokio::select! {
         biased;
         answer = &mut exchange => answer,
-        // The connection is done first on an upgrade, and on errors, which `exchange` reports.
+        // On an upgrade and on an error the connection ends first. `exchange` then reports it.
         _ = &mut connection => exchange.await,
     }
 }
 
-/// The beginning of a refusal's body, with limits on its size and on the wait for it: the refusal
-/// counts, however slow or endless its explanation.
+/// The beginning of a refusal's body, with a limit on its size and on the wait for it: the refusal
+/// is reported also if its body is slow or endless.
 async fn beginning(mut body: Incoming) -> String {
     let mut text = Vec::new();
     let read = async {

@@ -1,30 +1,26 @@
 //! Reaching the server through an HTTP or a SOCKS5 proxy.
 
-use std::convert::Infallible;
-use std::future::{Ready, ready};
-use std::task::{Context, Poll};
+use std::fmt;
+use std::io;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::Empty;
-use hyper_util::client::legacy::connect::proxy::SocksV5;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tower_service::Service;
+use tokio_socks::tcp::Socks5Stream;
 
 use crate::dial::exchange::{Answer, exchange};
-use crate::dial::target::{Authority, Target, basic, host_and_port, without_password};
-use crate::reports::{ConnectError, connect_error::is_retryable_status};
+use crate::dial::target::{Authority, Target, basic};
+use crate::reports::{Brief, ConnectError, RedactedUrl, connect_error::is_retryable_status};
 
-/// A proxy between us and the server. It resolves the server's name, whichever its kind.
-#[derive(Debug, Clone)]
+/// A proxy between this client and the server. Either kind resolves the server's name itself.
+#[derive(Clone)]
 pub(crate) struct Proxy {
     kind: Kind,
     pub(crate) host: String,
     pub(crate) port: u16,
     credentials: Option<(String, String)>,
-    /// Its URL without the password.
-    url: String,
+    url: RedactedUrl,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,11 +31,17 @@ enum Kind {
     Socks5,
 }
 
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Proxy").field(&self.url).finish()
+    }
+}
+
 impl Proxy {
-    /// Parses `http://`, `socks5://` or `socks5h://`, with `user:password@` where it wants one.
-    pub(crate) fn parse(url: &str) -> Result<Proxy, ConnectError> {
+    /// Parses `http://`, `socks5://` or `socks5h://`, with `user:password@` if the proxy wants one.
+    pub(crate) fn parse(url: &RedactedUrl) -> Result<Proxy, ConnectError> {
         let bad = |why| ConnectError::Url {
-            url: without_password(url),
+            url: url.clone(),
             why,
         };
         let Authority {
@@ -48,21 +50,22 @@ impl Proxy {
             host,
             port,
             ..
-        } = Authority::parse(url).map_err(bad)?;
+        } = Authority::parse(url.reveal(), "http:// or socks5://").map_err(bad)?;
         let (kind, own_port) = match scheme.as_str() {
             "http" => (Kind::Http, 80),
             "socks5" | "socks5h" => (Kind::Socks5, 1080),
-            other => {
-                return Err(bad(format!(
-                    "a proxy of the kind {other} is not known: use http:// or socks5://"
-                )));
+            _ => {
+                return Err(bad("no such kind of proxy is known: use http:// or \
+                                socks5://"
+                    .into()));
             }
         };
-        // RFC 1929: one byte holds either length.
-        let fits = |(user, password): &(String, String)| user.len() < 256 && password.len() < 256;
-        if matches!(kind, Kind::Socks5) && !credentials.as_ref().is_none_or(fits) {
+        // RFC 1929: one byte holds either length, and neither may be empty.
+        let fits = |text: &str| (1..=255).contains(&text.len());
+        let fit = |(user, password): &(String, String)| fits(user) && fits(password);
+        if matches!(kind, Kind::Socks5) && !credentials.as_ref().is_none_or(fit) {
             return Err(bad(
-                "SOCKS5 takes user names and passwords of up to 255 bytes".into(),
+                "SOCKS5 wants a user name and a password of 1 to 255 bytes each".into(),
             ));
         }
         let host = host.trim_matches(['[', ']']).to_owned();
@@ -72,29 +75,34 @@ impl Proxy {
             host,
             port,
             credentials,
-            url: without_password(url),
+            url: url.clone(),
         })
     }
 
-    /// Has the proxy at the other end of `tcp` connect us to `target`.
+    /// Asks the proxy at the other end of `tcp` for a connection to `target`.
     pub(crate) async fn tunnel(
         &self,
         tcp: TcpStream,
         target: &Target,
     ) -> Result<TcpStream, ConnectError> {
-        match self.kind {
+        let tunnel = match self.kind {
             Kind::Http => self.connect(tcp, target).await,
             Kind::Socks5 => self.socks(tcp, target).await,
-        }
+        };
+        tunnel.map_err(|Failure { why, retryable }| ConnectError::Proxy {
+            proxy: self.url.clone(),
+            to: target.host_and_port(),
+            why,
+            retryable,
+        })
     }
 
-    async fn connect(&self, tcp: TcpStream, target: &Target) -> Result<TcpStream, ConnectError> {
+    async fn connect(&self, tcp: TcpStream, target: &Target) -> Result<TcpStream, Failure> {
         let to = target.host_and_port();
-        let fail = |why: String, retryable| self.failed(target, why, retryable);
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::CONNECT;
-        *request.uri_mut() = Uri::try_from(&to).map_err(|e| fail(e.to_string(), false))?;
-        let host = HeaderValue::try_from(&to).map_err(|e| fail(e.to_string(), false))?;
+        *request.uri_mut() = Uri::try_from(&to).map_err(Failure::lasting)?;
+        let host = HeaderValue::try_from(&to).map_err(Failure::lasting)?;
         request.headers_mut().insert(header::HOST, host);
         if let Some((user, password)) = &self.credentials {
             request
@@ -102,84 +110,98 @@ impl Proxy {
                 .insert(header::PROXY_AUTHORIZATION, basic(user, password));
         }
         match exchange(tcp, request).await {
-            Err(error) => Err(fail(format!("it ended the connection ({error})"), true)),
+            Err(error) => Err(Failure::passing(format_args!(
+                "it ended the connection ({error})"
+            ))),
             Ok(Answer::Switched(_, tcp, early)) if early.is_empty() => Ok(tcp),
             // TLS and HTTP both let the client speak first.
-            Ok(Answer::Switched(..)) => Err(fail("it sent data before we did".into(), false)),
+            Ok(Answer::Switched(..)) => {
+                Err(Failure::lasting("it sent data before this client did"))
+            }
             Ok(Answer::Refused(head, body)) => {
                 let status = head.status();
                 let advice = match status.as_u16() {
-                    407 => "; give its user and password in the proxy's URL",
+                    407 => "; put the user and the password into the proxy's URL",
                     403 => "; its rules forbid this host or port",
                     _ => "",
                 };
-                let line = body.lines().next().unwrap_or_default().trim();
-                let said = if line.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {line}")
+                let said = match Brief(&body) {
+                    line if line.is_empty() => String::new(),
+                    line => format!(": {line}"),
                 };
-                Err(fail(
-                    format!("it answered {status}{said}{advice}"),
-                    is_retryable_status(status),
-                ))
+                Err(Failure {
+                    why: format!("it answered {status}{said}{advice}"),
+                    retryable: is_retryable_status(status),
+                })
             }
         }
     }
 
-    async fn socks(&self, tcp: TcpStream, target: &Target) -> Result<TcpStream, ConnectError> {
-        // The connector behind this one only hands over the connection that is there already.
-        let mut socks = SocksV5::new(Uri::from_static("socks5://proxy"), Given(Some(tcp)));
-        if let Some((user, password)) = &self.credentials {
-            socks = socks.with_auth(user.clone(), password.clone());
-        }
-        let to = format!("ws://{}/", host_and_port(&target.host, target.port));
-        let to = Uri::try_from(to).map_err(|e| self.failed(target, e.to_string(), false))?;
-        match socks.call(to).await {
-            Ok(io) => Ok(io.into_inner()),
-            Err(error) => {
-                // The error's type cannot be named outside hyper-util; its text can be read.
-                let detail = format!("{error:?}");
-                let refused = detail.contains("Auth(") || detail.contains("ConnectionNotAllowed");
-                let io = detail.contains("Io(");
-                let why = if io {
-                    format!("{error} ({detail})")
-                } else {
-                    error.to_string()
-                };
-                Err(self.failed(target, why, !refused))
+    async fn socks(&self, tcp: TcpStream, target: &Target) -> Result<TcpStream, Failure> {
+        let to = (target.host.as_str(), target.port);
+        let stream = match &self.credentials {
+            None => Socks5Stream::connect_with_socket(tcp, to).await,
+            Some((user, password)) => {
+                Socks5Stream::connect_with_password_and_socket(tcp, to, user, password).await
             }
+        };
+        stream.map(Socks5Stream::into_inner).map_err(Failure::from)
+    }
+}
+
+/// Why a proxy did not connect us, and whether it may do so later.
+struct Failure {
+    why: String,
+    retryable: bool,
+}
+
+impl Failure {
+    fn passing(why: impl fmt::Display) -> Failure {
+        Failure {
+            why: why.to_string(),
+            retryable: true,
         }
     }
 
-    fn failed(&self, target: &Target, why: String, retryable: bool) -> ConnectError {
-        let (proxy, to) = (self.url.clone(), target.host_and_port());
-        ConnectError::Proxy {
-            proxy,
-            to,
-            why,
-            retryable,
+    fn lasting(why: impl fmt::Display) -> Failure {
+        Failure {
+            why: why.to_string(),
+            retryable: false,
         }
     }
 }
 
-/// A connector that hands over what it was given.
-struct Given(Option<TcpStream>);
-
-impl Service<Uri> for Given {
-    type Response = TokioIo<TcpStream>;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        ready(Ok(TokioIo::new(
-            self.0
-                .take()
-                .expect("a connector of one connection is asked once"),
-        )))
+impl From<tokio_socks::Error> for Failure {
+    fn from(error: tokio_socks::Error) -> Failure {
+        use tokio_socks::Error;
+        const CREDENTIALS: &str = "check the user and the password in the proxy's URL";
+        match error {
+            Error::NoAcceptableAuthMethods
+            | Error::UnknownAuthMethod
+            | Error::AuthorizationRequired
+            | Error::InvalidAuthValues(_) => {
+                Failure::lasting(format_args!("it wants other credentials; {CREDENTIALS}"))
+            }
+            Error::PasswordAuthFailure(_) => {
+                Failure::lasting(format_args!("it refused the credentials; {CREDENTIALS}"))
+            }
+            Error::ConnectionNotAllowedByRuleset => {
+                Failure::lasting("its rules forbid this host or port")
+            }
+            // What does not speak SOCKS5, or does so otherwise, does not learn it.
+            Error::InvalidResponseVersion
+            | Error::InvalidReservedByte
+            | Error::UnknownAddressType
+            | Error::InvalidTargetAddress(_)
+            | Error::CommandNotSupported
+            | Error::AddressTypeNotSupported => {
+                Failure::lasting(format_args!("it does not speak SOCKS5 as needed ({error})"))
+            }
+            Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Failure::passing("it ended the connection")
+            }
+            Error::Io(error) => Failure::passing(error),
+            error => Failure::passing(format_args!("it answered: {error}")),
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! A WebSocket URL, taken apart (RFC 6455 section 3).
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::reports::ConnectError;
+use crate::reports::{ConnectError, RedactedUrl};
 
 /// Where to dial and what to ask for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Target {
     /// Whether TLS is spoken: `wss` and `https`.
     pub(crate) secure: bool,
@@ -17,7 +19,7 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     /// What the `Host` header says: the port only where it is not the scheme's own.
     pub(crate) host_header: HeaderValue,
-    /// Path and query of the request; never empty.
+    /// Path and query of the request; never empty. The query may hold a token.
     pub(crate) path: Uri,
     /// `Authorization: Basic`, from the URL's user information.
     pub(crate) authorization: Option<HeaderValue>,
@@ -33,11 +35,21 @@ pub(crate) struct Authority {
     pub(crate) rest: Uri,
 }
 
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("secure", &self.secure)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Target {
-    /// Parses `url`: `ws` and `wss`, and `http` and `https` as their other names.
-    pub(crate) fn parse(url: &str) -> Result<Target, ConnectError> {
+    /// Parses `url`: `ws` and `wss`, and `http` and `https` as other names of these.
+    pub(crate) fn parse(url: &RedactedUrl) -> Result<Target, ConnectError> {
         let bad = |why: String| ConnectError::Url {
-            url: without_password(url),
+            url: url.clone(),
             why,
         };
         let Authority {
@@ -46,11 +58,11 @@ impl Target {
             host,
             port,
             rest,
-        } = Authority::parse(url).map_err(bad)?;
+        } = Authority::parse(url.reveal(), "ws:// or wss://").map_err(bad)?;
         let secure = match scheme.as_str() {
             "ws" | "http" => false,
             "wss" | "https" => true,
-            other => return Err(bad(format!("the scheme {other} is not ws or wss"))),
+            _ => return Err(bad("its scheme is neither ws nor wss".into())),
         };
         let own_port = if secure { 443 } else { 80 };
         let port = port.unwrap_or(own_port);
@@ -82,11 +94,20 @@ impl Target {
 }
 
 impl Authority {
-    pub(crate) fn parse(url: &str) -> Result<Authority, String> {
+    /// `schemes`: with what a URL of this kind begins, for the error.
+    pub(crate) fn parse(url: &str, schemes: &str) -> Result<Authority, String> {
+        let no_scheme = || format!("it has no scheme: put {schemes} in front");
+        if !url.contains("://") {
+            return Err(no_scheme());
+        }
         // RFC 6455 section 3: "Fragment identifiers are meaningless in the context of WebSocket
         // URIs and MUST NOT be used on these URIs."
         if url.contains('#') {
-            return Err("it has a fragment (#…), which WebSocket URLs must not have".into());
+            return Err(
+                "it has a fragment (#…), which these URLs must not have; write a # in a \
+                        password as %23"
+                    .into(),
+            );
         }
         if !url.is_ascii() {
             return Err(
@@ -95,15 +116,10 @@ impl Authority {
                     .into(),
             );
         }
-        if !url.contains("://") {
-            return Err("it has no scheme: write ws:// or wss:// first".into());
-        }
         let rest: Uri = url
             .parse()
             .map_err(|error: http::uri::InvalidUri| error.to_string())?;
-        let scheme = rest
-            .scheme_str()
-            .ok_or("it has no scheme: write ws:// or wss:// first")?;
+        let scheme = rest.scheme_str().ok_or_else(no_scheme)?;
         let authority = rest.authority().ok_or("it has no host")?;
         let credentials = match authority.as_str().rsplit_once('@') {
             None => None,
@@ -119,7 +135,11 @@ impl Authority {
         // `Authority` also takes a port that is no u16, or is empty, and then says `None`.
         let after_host = authority.as_str().rsplit('@').next().unwrap_or_default();
         if after_host.len() > host.len() && authority.port_u16().is_none() {
-            return Err("its port is not a number from 1 to 65535".into());
+            return Err(
+                "its port is not a number from 1 to 65535; write a / or ? in a password as %2F \
+                 or %3F"
+                    .into(),
+            );
         }
         if authority.port_u16() == Some(0) {
             return Err("port 0 cannot be dialed".into());
@@ -149,7 +169,7 @@ pub(crate) fn host_and_port(host: &str, port: u16) -> String {
     }
 }
 
-/// `Basic` credentials (RFC 7617), marked as not to be logged.
+/// `Basic` credentials (RFC 7617), marked as a secret.
 pub(crate) fn basic(user: &str, password: &str) -> HeaderValue {
     let encoded = STANDARD.encode(format!("{user}:{password}"));
     let mut value = HeaderValue::try_from(format!("Basic {encoded}"))
@@ -158,37 +178,29 @@ pub(crate) fn basic(user: &str, password: &str) -> HeaderValue {
     value
 }
 
-/// `url` fit for messages and logs.
-pub(crate) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        None => url.to_owned(),
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(url: &str) -> Result<Target, ConnectError> {
+        Target::parse(&RedactedUrl::new(url))
+    }
+
     #[test]
     fn a_url_is_taken_apart() {
-        let target = Target::parse("wss://feed.example/stream?a=b").unwrap();
+        let target = parse("wss://feed.example/stream?a=b").unwrap();
         assert!(target.secure);
         assert_eq!((target.host.as_str(), target.port), ("feed.example", 443));
         assert_eq!(target.host_header, "feed.example");
         assert_eq!(target.path.to_string(), "/stream?a=b");
 
-        let target = Target::parse("ws://[::1]:9100").unwrap();
+        let target = parse("ws://[::1]:9100").unwrap();
         assert_eq!((target.host.as_str(), target.port), ("::1", 9100));
         assert_eq!(target.host_header, "[::1]:9100");
         assert_eq!(target.path.to_string(), "/");
         assert_eq!(target.host_and_port(), "[::1]:9100");
 
-        let target = Target::parse("HTTP://h?q").unwrap();
+        let target = parse("HTTP://h?q").unwrap();
         assert_eq!(
             (target.secure, target.port, target.path.to_string()),
             (false, 80, "/?q".into())
@@ -197,7 +209,7 @@ mod tests {
 
     #[test]
     fn user_information_becomes_basic_credentials() {
-        let target = Target::parse("ws://al%40ice:p%3Aw@h/").unwrap();
+        let target = parse("ws://al%40ice:p%3Aw@h/").unwrap();
         let value = target.authorization.unwrap();
         assert_eq!(
             value,
@@ -207,24 +219,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_a_target_can_be_printed_without_its_secrets() {
+        let target = parse("ws://user:secret@h/?token=secret").unwrap();
+        assert!(!format!("{target:?}").contains("secret"), "{target:?}");
+    }
+
+    #[test]
     fn a_bad_url_says_what_is_wrong_and_keeps_the_password_to_itself() {
         for (url, why) in [
             ("feed.example/stream", "scheme"),
             ("/stream", "scheme"),
-            ("ftp://feed.example", "scheme ftp"),
+            ("ftp://feed.example", "neither ws nor wss"),
             ("ws://h/#top", "fragment"),
             ("ws://h:0/", "port 0"),
             ("ws://h:99999/", "port"),
             ("ws://bücher.example/", "Punycode"),
             ("ws://u:secret@h:x/", ""),
             ("ws://u:secret@h/#f", "fragment"),
+            ("ws://u:secret#1@h/", "%23"),
+            ("ws://u:secret/1@h/", "%2F"),
+            ("ws://u:secret?1@h/", "%3F"),
+            ("u:secret@h/", "no scheme"),
             ("", ""),
         ] {
-            let error = Target::parse(url).expect_err(url);
+            let error = parse(url).expect_err(url);
             assert!(!error.is_retryable());
             let text = error.to_string();
             assert!(text.contains(why), "{url}: {text}");
             assert!(!text.contains("secret"), "{text}");
+            let debug = format!("{error:?}");
+            assert!(!debug.contains("secret"), "{debug}");
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::reports::RedactedUrl;
 use crate::ws;
 
 /// Long enough for any handshake on a loaded machine.
@@ -33,11 +34,12 @@ fn options() -> DialOptions {
     }
 }
 
+fn target(url: &str) -> Target {
+    Target::parse(&RedactedUrl::new(url)).unwrap()
+}
+
 async fn dial_to(url: &str, options: &DialOptions) -> Result<Upgraded, ConnectError> {
-    dial(&Target::parse(url).unwrap(), options, async {
-        Ok(HeaderMap::new())
-    })
-    .await
+    dial(&target(url), options, async { Ok(HeaderMap::new()) }).await
 }
 
 /// Reads up to the end of an HTTP head.
@@ -160,7 +162,7 @@ async fn sockets_have_no_delay_and_keepalive() {
 #[tokio::test]
 async fn headers_and_credentials_are_sent_and_those_of_the_handshake_are_refused() {
     let (address, mut heads) = server(|head| switching(head, "").into_bytes()).await;
-    let target = Target::parse(&format!("ws://alice:pw@{address}/")).unwrap();
+    let target = target(&format!("ws://alice:pw@{address}/"));
     let mut headers = HeaderMap::new();
     headers.insert("x-token", HeaderValue::from_static("7"));
     dial(&target, &options(), async { Ok(headers) })
@@ -357,7 +359,7 @@ async fn an_answer_that_breaks_the_handshake_is_not_taken_for_a_websocket() {
     let spoilt: [(Spoil, &str); 5] = [
         (
             |a| a.replace("accept: ", "accept: A"),
-            "does not answer our key",
+            "does not fit the key",
         ),
         (
             |a| a.replace("upgrade: websocket", "upgrade: h2c"),

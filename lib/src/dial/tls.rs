@@ -13,8 +13,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::ws::transport::Transport;
 
-/// WebSocket's upgrade is HTTP/1.1's, so that is the one protocol to agree on (RFC 7301). It also
-/// mends a configuration that is shared with an HTTP client and names HTTP/2 first.
+/// The one protocol to agree on (RFC 7301): the upgrade to WebSocket is a part of HTTP/1.1. A
+/// configuration that is shared with an HTTP client may name HTTP/2 first.
 const ALPN: &[u8] = b"http/1.1";
 
 fn provider() -> Arc<CryptoProvider> {
@@ -24,7 +24,7 @@ fn provider() -> Arc<CryptoProvider> {
         .clone()
 }
 
-/// Does the client's half of the TLS handshake with `host` over `tcp`.
+/// Does the client's side of the TLS handshake with `host` over `tcp`.
 pub(crate) async fn connect(
     config: Option<&Arc<ClientConfig>>,
     host: &str,
@@ -41,7 +41,7 @@ pub(crate) async fn connect(
     Ok(Transport::tls_client(tls))
 }
 
-/// Does the server's half of the TLS handshake over `tcp`.
+/// Does the server's side of the TLS handshake over `tcp`.
 pub(crate) async fn accept(config: Arc<ServerConfig>, tcp: TcpStream) -> io::Result<Transport> {
     Ok(Transport::tls_server(
         TlsAcceptor::from(config).accept(tcp).await?,
@@ -57,8 +57,8 @@ fn with_alpn(config: Arc<ClientConfig>) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// The configuration of clients that bring none: the roots that the crate's features name. Made
-/// once per process, beside the runtime, because reading the system's store blocks.
+/// The configuration of clients that bring none: it trusts the roots that the crate's features name.
+/// It is made once per process, on a blocking thread, because reading the system's store blocks.
 async fn default_client_config() -> io::Result<Arc<ClientConfig>> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(config) = CONFIG.get() {
@@ -69,8 +69,8 @@ async fn default_client_config() -> io::Result<Arc<ClientConfig>> {
         .map_err(io::Error::other)?;
     if roots.is_empty() {
         return Err(io::Error::other(
-            "no trusted roots: install the system's certificates, enable the feature \
-             `webpki-roots`, or supply a rustls::ClientConfig",
+            "there are no trusted roots: install the system's certificates, enable the feature \
+             `webpki-roots`, or give the client a rustls::ClientConfig",
         ));
     }
     let mut config = ClientConfig::builder_with_provider(provider())
@@ -89,7 +89,7 @@ fn roots() -> RootCertStore {
     {
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
-            tracing::warn!(%error, "part of the system's certificates could not be read");
+            tracing::warn!(%error, "some of the system's certificates could not be read");
         }
         roots.add_parsable_certificates(found.certs);
     }
@@ -100,10 +100,11 @@ fn roots() -> RootCertStore {
 
 /// A client's configuration that trusts the certificates of the PEM file `path` and no others.
 ///
-/// For servers with a private or self-signed certificate; hand the result to the client's `tls`.
+/// For servers with a private or self-signed certificate. Give the result to
+/// [`Client::tls`](crate::Client::tls).
 ///
 /// # Errors
-/// The file cannot be read, or has no usable certificate; the message names it.
+/// The file cannot be read, or holds no usable certificate. The error names the file.
 pub fn client_config_from_pem(path: impl AsRef<Path>) -> io::Result<Arc<ClientConfig>> {
     let path = path.as_ref();
     let mut roots = RootCertStore::empty();
@@ -120,8 +121,8 @@ pub fn client_config_from_pem(path: impl AsRef<Path>) -> io::Result<Arc<ClientCo
     Ok(with_alpn(Arc::new(config)))
 }
 
-/// A server's configuration from a PEM file with the certificate chain, the server's own first,
-/// and one with its private key (PKCS#8, PKCS#1 or SEC1).
+/// A server's configuration from two PEM files: the certificate chain, the server's own certificate
+/// first, and the private key (PKCS#8, PKCS#1 or SEC1).
 pub(crate) fn server_config_from_pem(
     certificate: &Path,
     key: &Path,
@@ -143,7 +144,7 @@ fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unusable(path, &error))?;
     if found.is_empty() {
-        return Err(unusable(path, &"it holds no certificate"));
+        return Err(unusable(path, &"there is no certificate in it"));
     }
     Ok(found)
 }

@@ -8,7 +8,7 @@ use super::DialOptions;
 use super::exchange::{Answer, exchange};
 use super::target::Target;
 use crate::dial::Wanted;
-use crate::reports::{ConnectError, connect_error};
+use crate::reports::{ConnectError, RedactedUrl, connect_error};
 use crate::ws;
 use crate::ws::headers::has_token;
 use crate::ws::transport::{Transport, Upgraded};
@@ -33,20 +33,20 @@ pub(super) fn check_headers(headers: &HeaderMap) -> Result<(), ConnectError> {
         None => Ok(()),
         Some(name) => Err(ConnectError::Header {
             name: name.to_string(),
-            why: "the handshake sets it; subprotocols have a setter of their own".into(),
+            why: "the handshake sets it; for subprotocols there is Client::subprotocol".into(),
         }),
     }
 }
 
-/// The subprotocols that are offered, and whether the server must take one.
+/// The subprotocols that are offered, and whether the server must agree to one.
 struct Offer {
     names: Vec<String>,
     required: bool,
 }
 
 impl Offer {
-    /// One name is agreed on (RFC 6455 section 1.9), so subprotocols of the application's own take
-    /// the place of a session that is not required.
+    /// Both sides agree on one name only (RFC 6455 section 1.9). So the application's own
+    /// subprotocols replace the offer of a session, unless a session is required.
     fn new(options: &DialOptions) -> Offer {
         let own = &options.subprotocols;
         match options.session {
@@ -54,7 +54,7 @@ impl Offer {
                 names: vec![SUBPROTOCOL.to_owned()],
                 required: true,
             },
-            // A server that knows nothing of sessions is as good as ever.
+            // A server without sessions will do: the connection is plain then.
             Wanted::Offered if own.is_empty() => Offer {
                 names: vec![SUBPROTOCOL.to_owned()],
                 required: false,
@@ -91,7 +91,7 @@ pub(super) async fn upgrade(
             status: head.status(),
             body,
             retry_after: connect_error::retry_after(head.headers()),
-            location: text(head.headers(), header::LOCATION).map(str::to_owned),
+            location: text(head.headers(), header::LOCATION).map(RedactedUrl::new),
         }),
         Ok(Answer::Switched(mut head, transport, leftover)) => {
             *head.headers_mut() = crate::ws::headers::headers_apart(head.headers());
@@ -149,7 +149,7 @@ fn request(
     Ok(request)
 }
 
-/// Checks the server's 101; what it chose among `subprotocols`.
+/// Checks the server's 101, and returns the subprotocol that it chose.
 fn check(
     head: &Response<()>,
     offer: &Offer,
@@ -161,7 +161,7 @@ fn check(
         host,
         why: why.into(),
     };
-    // The steps of RFC 6455 section 4.1, "validate the server's response".
+    // RFC 6455 section 4.1: "validate the server's response as follows".
     if !has_token(headers, header::UPGRADE, "websocket") {
         return Err(wrong("its answer lacks `Upgrade: websocket`"));
     }
@@ -170,7 +170,9 @@ fn check(
     }
     if text(headers, header::SEC_WEBSOCKET_ACCEPT) != Some(ws::accept_key(key.as_bytes()).as_str())
     {
-        return Err(wrong("its Sec-WebSocket-Accept does not answer our key"));
+        return Err(wrong(
+            "its Sec-WebSocket-Accept does not fit the key of the request",
+        ));
     }
     if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
         return Err(wrong("it chose an extension, and none was offered"));
@@ -178,7 +180,7 @@ fn check(
     let mut chosen = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let (first, second) = (chosen.next(), chosen.next());
     let Some(first) = first else {
-        // As browsers do: what was offered is what the application goes on to speak.
+        // As in browsers: an application that offers subprotocols goes on to speak one of them.
         return match offer.required {
             false => Ok(None),
             true => Err(ConnectError::Subprotocol {

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::{fs, io};
 
+use crate::reports::printable;
+
 /// A process that holds a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -103,14 +105,10 @@ fn describe(pid: u32, directory: &Path) -> Option<Process> {
     let stat = String::from_utf8_lossy(&stat);
     let (before, after) = stat.rsplit_once(')')?;
     let program = before.split_once('(')?.1;
-    // A program can choose its name: none may write to the terminal with it.
-    let program = program
-        .chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect();
     Some(Process {
         pid,
-        program,
+        // A program can choose its name: none may write to the terminal with it.
+        program: printable(program).to_string(),
         state: after.trim_start().chars().next()?,
     })
 }

@@ -21,11 +21,11 @@ use crate::{
 ///
 /// Made by [`connect`](crate::connect) or [`Client`](crate::Client), by
 /// [`Server::accept`](crate::Server::accept), by the axum extractor, or around an existing
-/// [`WebSocketStream`]. A task of its own moves the bytes; nothing the application does, or
+/// [`WebSocketStream`](tokio_tungstenite::WebSocketStream). A task of its own moves the bytes; nothing the application does, or
 /// leaves undone, blocks it.
 ///
 /// Dropping the last handle closes the connection: what was sent is written first, within
-/// [`Options::close_timeout`].
+/// [`Options::close_timeout`](crate::Options::close_timeout).
 #[derive(Debug)]
 pub struct Connection {
     sender: Sender,

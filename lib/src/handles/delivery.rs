@@ -4,7 +4,9 @@ use std::{collections::VecDeque, sync::Mutex, task::Waker, time::Duration};
 
 use tokio::sync::Notify;
 
-use crate::messages::Undelivered;
+use unstall_proto::Seq;
+
+use crate::messages::{Position, SessionNumber, Undelivered};
 
 /// Shared by the handles and the task of the session; outlives the sessions of one handle.
 #[derive(Debug, Default)]
@@ -15,36 +17,32 @@ pub(crate) struct Board {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Messages accepted into sessions, and those that were acknowledged or are the hook's own.
-    accepted: u64,
-    settled: u64,
+    sent: Sent,
     /// Messages that were given back.
     lost: u64,
     undelivered: VecDeque<Undelivered>,
     undelivered_bytes: usize,
-    /// By hand: messages that the application has processed.
-    processed: u64,
+    /// By hand: up to where the application has processed messages.
+    processed: Option<Position>,
     /// GOAWAY is to be sent, with this window.
     go_away: Option<Duration>,
     pump: Option<Waker>,
 }
 
-/// How the messages accepted so far have fared.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Progress {
-    pub(crate) accepted: u64,
-    pub(crate) settled: u64,
-    pub(crate) lost: u64,
+/// How far the messages of the latest session have come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) session: SessionNumber,
+    /// The last record accepted into it, and the last one acknowledged.
+    pub(crate) accepted: Seq,
+    pub(crate) acknowledged: Seq,
 }
 
 impl Board {
-    pub(crate) fn progress(&self) -> Progress {
+    /// How far the messages have come, and how many were given back so far.
+    pub(crate) fn progress(&self) -> (Sent, u64) {
         let state = self.state.lock().unwrap();
-        Progress {
-            accepted: state.accepted,
-            settled: state.settled,
-            lost: state.lost,
-        }
+        (state.sent, state.lost)
     }
 
     /// Resolves when the progress changed after this call.
@@ -52,19 +50,23 @@ impl Board {
         self.changed.notified()
     }
 
-    pub(crate) fn count_accepted(&self, messages: u64) {
-        self.state.lock().unwrap().accepted += messages;
-    }
-
-    pub(crate) fn count_settled(&self, messages: u64) {
-        self.state.lock().unwrap().settled += messages;
-        self.changed.notify_waiters();
+    /// The session tells how far its messages have come.
+    pub(crate) fn set_progress(&self, sent: Sent) {
+        let acknowledged = {
+            let mut state = self.state.lock().unwrap();
+            let before = std::mem::replace(&mut state.sent, sent);
+            (before.session, before.acknowledged) != (sent.session, sent.acknowledged)
+        };
+        if acknowledged {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Keeps what was not delivered until the application takes it. Of what earlier sessions left
     /// no more than `limit` bytes stay, the latest; returns how many messages had to go.
     pub(crate) fn give_back(&self, messages: Vec<Undelivered>, limit: usize) -> u64 {
-        let mut dropped = 0;
+        // Messages are the user's: they are dropped outside of the lock.
+        let mut dropped = Vec::new();
         {
             let mut state = self.state.lock().unwrap();
             state.lost += messages.len() as u64;
@@ -73,13 +75,13 @@ impl Board {
                     break;
                 };
                 state.undelivered_bytes -= oldest.message.cost();
-                dropped += 1;
+                dropped.push(oldest);
             }
             state.undelivered_bytes += messages.iter().map(|it| it.message.cost()).sum::<usize>();
             state.undelivered.extend(messages);
         }
         self.changed.notify_waiters();
-        dropped
+        dropped.len() as u64
     }
 
     pub(crate) fn take_undelivered(&self) -> Vec<Undelivered> {
@@ -88,9 +90,9 @@ impl Board {
         std::mem::take(&mut state.undelivered).into()
     }
 
-    /// By hand: everything up to this many received messages is processed.
-    pub(crate) fn acknowledge(&self, messages: u64) {
-        self.ask(|state| state.processed = state.processed.max(messages));
+    /// By hand: everything up to `position` is processed.
+    pub(crate) fn acknowledge(&self, position: Position) {
+        self.ask(|state| state.processed = state.processed.max(Some(position)));
     }
 
     /// Asks the client to connect elsewhere within this time.
@@ -107,9 +109,9 @@ impl Board {
         pump.into_iter().for_each(Waker::wake);
     }
 
-    /// What the application asked for: how many messages are processed, and GOAWAY, once. The
+    /// What the application asked for: up to where messages are processed, and GOAWAY, once. The
     /// pump is woken when more is asked.
-    pub(crate) fn asked(&self, pump: &Waker) -> (u64, Option<Duration>) {
+    pub(crate) fn asked(&self, pump: &Waker) -> (Option<Position>, Option<Duration>) {
         let mut state = self.state.lock().unwrap();
         state.pump = Some(pump.clone());
         (state.processed, state.go_away.take())

@@ -3,56 +3,89 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use futures_core::Stream;
-use unstall_proto as proto;
 
 use crate::{
     defaults::RECEIVE_YIELD_EVERY,
     handles::Shared,
-    messages::{Incoming, IncomingRef, Message},
+    messages::{Incoming, IncomingRef, Message, Position},
     queues::{
-        inbox::{End, Taken},
-        items::{Item, Items, packet_cost},
+        inbox::End,
+        items::{Item, Items, Packet},
     },
     reports::{ConnectionError, Events, Stats},
 };
 
 /// The receiving half.
+///
+/// Dropped while a [`Sender`](crate::Sender) is left, it lets what arrives be discarded and counted
+/// ([`Stats::discarded`]). In a session what is discarded counts as received by the application, but
+/// not within [`DISCARD_AFTER`](crate::defaults::DISCARD_AFTER) (1 s): a handler that returns early
+/// drops both halves, and then what it did not receive goes back to the peer's application.
 pub struct Receiver {
     shared: Arc<Shared>,
-    /// Taken from the inbox in one go, handed out one by one.
-    local: Items,
-    /// Comes before `local`: a packet that is being cut.
-    packet: Option<proto::Batch>,
+    hand: Hand,
     /// A message or gap that a batch lends.
     lent: Option<Incoming>,
-    handed: Mutex<Handed>,
-    /// Messages handed out in all.
-    received: u64,
     handed_out: u32,
     end: Option<End>,
-    /// Dropped, it gives back what it has not handed out, for another receiver.
-    borrowed: bool,
 }
 
-/// What was handed out and the inbox does not know of yet.
-#[derive(Default)]
-struct Handed {
-    taken: Taken,
-    /// What was left of the packet, in messages and bytes, when it was last looked at.
-    left: (u64, usize),
+/// What was taken from the inbox in one go, and is handed out one by one.
+struct Hand {
+    /// Comes before `items`: a packet that is being cut.
+    packet: Option<Packet>,
+    items: Items,
+    /// What `items` cost.
+    cost: usize,
+    /// What the inbox was last told is left.
+    reported: usize,
+    /// Where the latest message of a session ends that was handed out, but for `packet`.
+    reached: Position,
 }
 
-impl Handed {
-    fn look_at(&mut self, packet: &proto::Batch) {
-        let left = (packet.remaining(), packet_cost(packet));
-        self.taken.messages += self.left.0 - left.0;
-        self.taken.bytes += self.left.1 - left.1;
-        self.left = left;
+impl Hand {
+    fn is_empty(&self) -> bool {
+        self.packet.is_none() && self.items.is_empty()
+    }
+
+    /// How far the messages of the session were handed out.
+    fn position(&self) -> Position {
+        match &self.packet {
+            Some(packet) if !packet.is_plain() => packet.position(),
+            _ => self.reached,
+        }
+    }
+
+    /// What it holds, in bytes as the inbox counts.
+    fn left(&self) -> usize {
+        self.cost + self.packet.as_ref().map_or(0, Packet::cost)
+    }
+
+    /// The next item; a packet becomes the one to be cut.
+    fn next(&mut self) -> Option<Option<Incoming>> {
+        let item = self.items.pop_front()?;
+        self.cost -= item.cost();
+        Some(match item {
+            Item::One(incoming) => Some(incoming),
+            Item::Packet(packet) => {
+                self.packet = Some(packet);
+                None
+            }
+        })
+    }
+
+    /// After its last message the packet goes. `true`: it went.
+    fn end_packet(&mut self) -> bool {
+        let ended = self.packet.take_if(|packet| packet.batch.is_finished());
+        if let Some(packet) = ended.as_ref().filter(|packet| !packet.is_plain()) {
+            self.reached = packet.end();
+        }
+        ended.is_some()
     }
 }
 
@@ -60,22 +93,17 @@ impl Receiver {
     pub(crate) fn new(shared: Arc<Shared>) -> Receiver {
         Receiver {
             shared,
-            local: Items::new(),
-            packet: None,
+            hand: Hand {
+                packet: None,
+                items: Items::new(),
+                cost: 0,
+                reported: 0,
+                reached: Position::START,
+            },
             lent: None,
-            handed: Mutex::default(),
-            received: 0,
             handed_out: 0,
             end: None,
-            borrowed: false,
         }
-    }
-
-    /// A receiver whose end does not end the stream.
-    pub(crate) fn borrowed(shared: Arc<Shared>) -> Receiver {
-        let mut receiver = Receiver::new(shared);
-        receiver.borrowed = true;
-        receiver
     }
 
     /// The next message, or the place where some are missing. `Ok(None)` after the connection
@@ -101,13 +129,12 @@ impl Receiver {
         if self.handed_out + 1 >= RECEIVE_YIELD_EVERY {
             return None;
         }
-        let packet = self.packet.as_mut()?;
-        let message = Message::cut_short(packet)?;
-        if packet.is_finished() {
+        let packet = self.hand.packet.as_mut()?;
+        let message = Message::cut_short(&mut packet.batch)?;
+        if packet.batch.is_finished() {
             self.end_packet();
         }
         self.handed_out += 1;
-        self.received += 1;
         Some(message)
     }
 
@@ -157,13 +184,16 @@ impl Receiver {
 
     /// Waits until there is something to hand out; `false`: nothing more comes.
     fn poll_there(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ConnectionError>> {
-        if self.packet.is_some() || !self.local.is_empty() {
+        if !self.hand.is_empty() {
             return Poll::Ready(Ok(true));
         }
         if self.end.is_none() {
-            let taken = &mut self.handed.get_mut().unwrap().taken;
-            match ready!(self.shared.inbox.take(&mut self.local, taken, cx)) {
-                Ok(()) => return Poll::Ready(Ok(true)),
+            let hand = &mut self.hand;
+            match ready!(self.shared.inbox.take(&mut hand.items, hand.reached, cx)) {
+                Ok(cost) => {
+                    (hand.cost, hand.reported) = (cost, cost);
+                    return Poll::Ready(Ok(true));
+                }
                 Err(end) => self.end = Some(end),
             }
         }
@@ -176,83 +206,68 @@ impl Receiver {
     /// The next of what is there.
     fn next_there(&mut self) -> Option<Incoming> {
         loop {
-            if let Some(message) = self.packet.as_mut().and_then(Message::cut) {
-                self.count_cut();
+            let packet = self.hand.packet.as_mut().map(|packet| &mut packet.batch);
+            if let Some(message) = packet.and_then(Message::cut) {
+                self.end_packet();
                 return Some(Incoming::Message(message));
             }
-            match self.next_item()? {
-                Some(Item::One(incoming)) => return Some(incoming),
-                Some(Item::Packet(_)) | None => {}
+            if let Some(incoming) = self.next_item()? {
+                return Some(incoming);
             }
         }
     }
 
-    /// Goes on to the next item: `Some(None)` if it is a packet, which is to be cut now. The message
-    /// may be a part of a read buffer.
-    fn next_item(&mut self) -> Option<Option<Item>> {
-        match self.local.pop_front()? {
-            Item::Packet(packet) => {
-                self.handed.get_mut().unwrap().left = (packet.remaining(), packet_cost(&packet));
-                self.packet = Some(packet);
-                Some(None)
-            }
-            item => {
-                let handed = self.handed.get_mut().unwrap();
-                handed.taken.messages += item.messages();
-                handed.taken.bytes += item.cost();
-                self.received += item.messages();
-                self.report_in_time();
-                Some(Some(item))
-            }
+    /// Goes on to the next item: `Some(None)` if it is a packet, which is to be cut now.
+    fn next_item(&mut self) -> Option<Option<Incoming>> {
+        let next = self.hand.next()?;
+        if next.is_some() {
+            self.report_in_time();
         }
-    }
-
-    /// A message was cut from the packet.
-    fn count_cut(&mut self) {
-        self.received += 1;
-        self.end_packet();
+        Some(next)
     }
 
     /// After its last message the packet is gone.
     #[inline(never)]
     fn end_packet(&mut self) {
-        if let Some(packet) = self.packet.take_if(|packet| packet.is_finished()) {
-            self.handed.get_mut().unwrap().look_at(&packet);
+        if self.hand.end_packet() {
             self.report_in_time();
         }
     }
 
     /// The peer waits to hear of the last of what is there, whenever more is asked for.
     fn report_in_time(&mut self) {
-        let taken = &mut self.handed.get_mut().unwrap().taken;
-        if self.local.is_empty() || taken.bytes >= self.shared.inbox.release_step() {
-            self.shared.inbox.release(taken);
+        let left = self.hand.left();
+        let freed = self.hand.reported - left;
+        if self.hand.items.is_empty() || freed >= self.shared.inbox.report_step() {
+            self.hand.reported = left;
+            self.shared.inbox.report(left, self.hand.position());
         }
     }
 
     /// Tells the session of what was handed out, though nobody asks for more.
     pub(crate) fn report_taken(&self) {
-        let mut handed = self.handed.lock().unwrap();
-        if let Some(packet) = &self.packet {
-            handed.look_at(packet);
-        }
-        self.shared.inbox.release(&mut handed.taken);
+        self.shared
+            .inbox
+            .report(self.hand.left(), self.hand.position());
     }
 
-    /// With [`Options::acknowledge_by_hand`](crate::Options::acknowledge_by_hand): everything received so far is processed, and counts as
-    /// delivered to the peer.
+    /// With [`Options::acknowledge_by_hand`](crate::Options::acknowledge_by_hand): everything
+    /// received so far is processed, and counts as delivered to the peer.
     pub fn acknowledge(&self) {
-        self.shared.board.acknowledge(self.received);
+        self.acknowledge_to(self.position());
     }
 
-    /// How many messages were received so far, for [`acknowledge_to`](Self::acknowledge_to).
-    pub fn position(&self) -> u64 {
-        self.received
+    /// Where the message ends that was received last, for [`acknowledge_to`](Self::acknowledge_to).
+    /// Plain messages have no position: they leave it as it is.
+    pub fn position(&self) -> Position {
+        self.hand.position()
     }
 
-    /// As [`acknowledge`](Self::acknowledge), up to an earlier [`position`](Self::position).
-    pub fn acknowledge_to(&self, position: u64) {
-        self.shared.board.acknowledge(position.min(self.received));
+    /// As [`acknowledge`](Self::acknowledge), up to an earlier [`position`](Self::position). A
+    /// position of an earlier session or of another connection has no effect, and neither has one
+    /// that is acknowledged already.
+    pub fn acknowledge_to(&self, position: Position) {
+        self.shared.board.acknowledge(position);
     }
 
     /// A snapshot of the counters, queues and stalls.
@@ -277,19 +292,13 @@ impl std::fmt::Debug for Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.report_taken();
-        let rest = self.packet.take().map(Item::Packet);
-        rest.into_iter()
-            .for_each(|rest| self.local.push_front(rest));
-        if self.borrowed {
-            self.shared.inbox.put_back(std::mem::take(&mut self.local));
-        } else {
-            // Who drops only the receiver wants nothing more; who is gone never took it.
-            if std::thread::panicking() || !self.shared.outbox.has_senders() {
-                self.shared.inbox.abandon();
-            }
-            self.shared.inbox.receiver_gone(&mut self.local);
-            self.shared.handle_dropped();
-        }
+        let mut rest = std::mem::take(&mut self.hand.items);
+        let packet = self.hand.packet.take().map(Item::Packet);
+        packet.into_iter().for_each(|it| rest.push_front(it));
+        // A task that panics never took it, and neither did one whose senders are gone.
+        let gone = std::thread::panicking() || !self.shared.outbox.has_senders();
+        self.shared.inbox.receiver_gone(rest, gone);
+        self.shared.handle_dropped();
     }
 }
 
@@ -306,25 +315,17 @@ impl Batch<'_> {
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<IncomingRef<'_>> {
         let receiver = &mut *self.receiver;
-        if receiver
-            .packet
-            .as_ref()
-            .is_none_or(proto::Batch::is_finished)
-        {
+        let packet = receiver.hand.packet.as_ref();
+        if packet.is_none_or(|packet| packet.batch.is_finished()) {
             receiver.end_packet();
-            let lent = match receiver.next_item()? {
-                Some(Item::One(incoming)) => Some(incoming),
-                Some(Item::Packet(_)) | None => None,
-            };
-            if let Some(incoming) = lent {
+            if let Some(incoming) = receiver.next_item()? {
                 return Some(match receiver.lent.insert(incoming) {
                     Incoming::Message(message) => IncomingRef::Message((&*message).into()),
                     Incoming::Gap(gap) => IncomingRef::Gap(gap),
                 });
             }
         }
-        receiver.received += 1;
-        let message = receiver.packet.as_mut()?.next_ref()?;
+        let message = receiver.hand.packet.as_mut()?.batch.next_ref()?;
         Some(IncomingRef::Message(message.into()))
     }
 }

@@ -4,7 +4,9 @@ use std::{future::Future, sync::Arc, task::Poll, time::Duration};
 
 use crate::{
     handles::{MessageSink, Shared},
-    messages::{CloseReport, IntoMessage, SendError, SendRefusal, TrySendError, Undelivered},
+    messages::{
+        CloseReport, IntoMessage, Message, SendError, SendRefusal, TrySendError, Undelivered,
+    },
     reports::{CloseCode, DeliveryError, Events, FlushError, Stats},
 };
 
@@ -41,13 +43,10 @@ impl Sender {
                 }
                 match outbox.try_send(message.into()) {
                     Ok(()) => return Poll::Ready(Ok(())),
-                    Err(TrySendError {
-                        message,
-                        reason: SendRefusal::Full,
-                    }) => waiting = Some(Box::pin(outbox.send(message, None))),
-                    Err(TrySendError { message, reason }) => {
-                        return Poll::Ready(Err(SendError { message, reason }));
+                    Err(TrySendError::Full(message)) => {
+                        waiting = Some(Box::pin(outbox.send(message, None)));
                     }
+                    Err(TrySendError::Refused(error)) => return Poll::Ready(Err(error)),
                 }
             }
             match &mut waiting {
@@ -58,15 +57,17 @@ impl Sender {
     }
 
     /// Queues one message after the other, each as [`send`](Self::send) does, at a fraction of the
-    /// cost for short ones. The queue is locked while short messages are drawn: the iterator has to
-    /// be quick, and must not use this connection.
+    /// cost for short ones. No lock is held while messages are drawn. If the iterator panics, what it
+    /// gave before is queued.
     ///
     /// Cancel safety: dropped before it resolves, what was drawn is queued, except for a message
     /// that waited for room, which is dropped with the future.
     ///
     /// # Errors
     /// As [`send`](Self::send), with the message that was refused: those before it are queued, those
-    /// behind it not drawn.
+    /// behind it not drawn. If the connection ended while short messages were drawn, the first of
+    /// them is in the error, and the others come back from
+    /// [`take_undelivered`](Self::take_undelivered).
     pub async fn send_many<M: IntoMessage>(
         &self,
         messages: impl IntoIterator<Item = M>,
@@ -74,11 +75,27 @@ impl Sender {
         let mut messages = messages.into_iter();
         let outbox = &self.shared.outbox;
         loop {
-            let next = outbox.push_run(&mut messages).or_else(|| messages.next());
+            let next = match outbox.push_run(&mut messages) {
+                Ok(next) => next.or_else(|| messages.next()),
+                Err(refused) => return Err(self.refused_run(refused)),
+            };
             match next {
                 Some(message) => self.send(message).await?,
                 None => return Ok(()),
             }
+        }
+    }
+
+    /// The connection ended before drawn messages were queued.
+    fn refused_run(&self, refused: Vec<Message>) -> SendError {
+        let mut refused = refused.into_iter();
+        let first = refused.next().unwrap_or_else(|| Message::from(&[][..]));
+        let rest = refused.map(Undelivered::unsent).collect();
+        self.shared.board.give_back(rest, usize::MAX);
+        let why = self.shared.outbox.why_ended();
+        SendError {
+            message: first,
+            reason: SendRefusal::Ended(why),
         }
     }
 
@@ -99,7 +116,7 @@ impl Sender {
     /// Queues a message if there is room now.
     ///
     /// # Errors
-    /// With the message: full (try again), too large, or ended.
+    /// With the message. [`TrySendError::Full`] may be tried again.
     pub fn try_send(&self, message: impl IntoMessage) -> Result<(), TrySendError> {
         let outbox = &self.shared.outbox;
         if outbox.push_short(message.is_text(), message.payload()) {
@@ -142,7 +159,7 @@ impl Sender {
     /// [`take_undelivered`](Self::take_undelivered) or the close report.
     pub async fn delivered(&self) -> Result<(), DeliveryError> {
         let board = &self.shared.board;
-        let before = board.progress().lost;
+        let (_, lost_before) = board.progress();
         self.shared
             .outbox
             .flush()
@@ -151,18 +168,19 @@ impl Sender {
         if !self.shared.is_session() {
             return Err(DeliveryError::NotASession);
         }
-        let target = board.progress().accepted;
+        let (target, _) = board.progress();
         loop {
             let changed = board.changed();
             tokio::pin!(changed);
             // Registered before looking, so that no change falls in between.
             changed.as_mut().enable();
-            let progress = board.progress();
-            let messages = progress.lost - before;
-            if messages > 0 {
+            let (sent, lost) = board.progress();
+            if lost > lost_before {
+                let messages = lost - lost_before;
                 return Err(DeliveryError::Lost { messages });
             }
-            if progress.settled + progress.lost >= target {
+            // Another session follows when everything of this one was delivered or is lost.
+            if sent.session != target.session || sent.acknowledged >= target.accepted {
                 return Ok(());
             }
             changed.await;
@@ -198,8 +216,10 @@ impl Sender {
         self.shared.events()
     }
 
-    /// A [`Sink`](futures_sink::Sink) of messages. Its flush is [`flush`](Self::flush), its close closes the
-    /// connection with 1000. Where the outbox is full, one message waits in the sink itself until
+    /// A [`Sink`](futures_sink::Sink) of messages. Its flush is [`flush`](Self::flush). Its close
+    /// closes the connection with 1000, and fails with
+    /// [`ConnectionError::Undelivered`](crate::ConnectionError::Undelivered) if accepted messages were
+    /// not delivered: they come back from [`ended`](Self::ended). Where the outbox is full, one message waits in the sink itself until
     /// it is polled again: flush the sink before dropping it.
     pub fn sink(&self) -> MessageSink {
         MessageSink::new(self.clone())

@@ -19,7 +19,7 @@ use crate::{
         inbox::{End, Inbox},
         outbox::Outbox,
     },
-    reports::{CloseCode, ConnectionError, Event, EventLog, Events, Meter, Stats},
+    reports::{CloseCode, ConnectionError, Event, EventLog, Events, Meter, Report, Stats},
     settings::{Account, Options},
     time::later,
 };
@@ -48,6 +48,18 @@ pub(crate) struct CloseRequest {
     pub(crate) within: Duration,
 }
 
+impl CloseRequest {
+    pub(crate) fn new(code: CloseCode, reason: &str, within: Duration) -> CloseRequest {
+        let within = within.min(FOREVER);
+        CloseRequest {
+            code,
+            reason: reason.to_owned(),
+            deadline: later(Instant::now(), within),
+            within,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Control {
     close: Option<CloseRequest>,
@@ -68,48 +80,28 @@ pub(crate) struct Shared {
     pub(crate) board: Arc<Board>,
     identity: Mutex<Identity>,
     control: Mutex<Control>,
-    /// A close was requested, or this is the end.
-    turned: Notify,
+    /// A close was requested, or the connection has ended.
+    changed: Notify,
 }
 
 impl Shared {
     pub(crate) fn new(options: Options, identity: Identity) -> Arc<Shared> {
         let events = Arc::new(EventLog::default());
         let meter = Arc::new(Meter::new(events.clone(), options.stall_after));
+        let options = Arc::new(options);
         let account = Account::new(options.budget.clone());
         Arc::new(Shared {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            inbox: Inbox::new(&options, &account),
+            inbox: Inbox::new(options.clone(), &account),
             outbox: Outbox::new(&options, &account),
             account,
-            options: Arc::new(options),
+            options,
             events,
             meter,
             board: Arc::default(),
             identity: Mutex::new(identity),
             control: Mutex::default(),
-            turned: Notify::new(),
-        })
-    }
-
-    /// Queues of their own for the `on_connect` hook, over the same events and counters.
-    pub(crate) fn for_setup(&self) -> Arc<Shared> {
-        let options = Options {
-            overflow: crate::Overflow::Pause,
-            ..(*self.options).clone()
-        };
-        Arc::new(Shared {
-            id: self.id,
-            inbox: Inbox::new(&options, &self.account),
-            outbox: Outbox::new(&options, &self.account),
-            account: self.account.clone(),
-            options: Arc::new(options),
-            events: self.events.clone(),
-            meter: self.meter.clone(),
-            board: self.board.clone(),
-            identity: Mutex::new(self.identity()),
-            control: Mutex::default(),
-            turned: Notify::new(),
+            changed: Notify::new(),
         })
     }
 
@@ -123,20 +115,14 @@ impl Shared {
 
     /// Asks for the end of the connection. Sends are refused from now on.
     pub(crate) fn request_close(&self, code: CloseCode, reason: &str) {
-        let within = self.options.close_timeout.min(FOREVER);
-        let deadline = later(Instant::now(), within);
+        let request = CloseRequest::new(code, reason, self.options.close_timeout);
         let pump = {
             let mut control = self.control.lock().unwrap();
-            control.close.get_or_insert(CloseRequest {
-                code,
-                reason: reason.to_owned(),
-                deadline,
-                within,
-            });
+            control.close.get_or_insert(request);
             control.pump.take()
         };
         self.outbox.refuse(Arc::new(ConnectionError::ClosedHere));
-        self.turned.notify_waiters();
+        self.changed.notify_waiters();
         pump.into_iter().for_each(Waker::wake);
     }
 
@@ -147,11 +133,6 @@ impl Shared {
             control.pump = Some(cx.waker().clone());
         }
         control.close.clone()
-    }
-
-    /// The request to close, if there is one.
-    pub(crate) fn close_request(&self) -> Option<CloseRequest> {
-        self.control.lock().unwrap().close.clone()
     }
 
     /// Whether the present connection, or the last one, carries a session.
@@ -171,12 +152,12 @@ impl Shared {
 
     async fn wait_for(&self, reached: impl Fn(&Control) -> bool) {
         loop {
-            // Made before the look, so that no turn after it is missed.
-            let turned = self.turned.notified();
+            // Made before the look, so that no change after it is missed.
+            let changed = self.changed.notified();
             if reached(&self.control.lock().unwrap()) {
                 return;
             }
-            turned.await;
+            changed.await;
         }
     }
 
@@ -196,14 +177,14 @@ impl Shared {
     /// The end of sending, told once to everyone. The received stream ends with `inbox.end`, when
     /// everything before was handed over.
     pub(crate) fn end(&self, end: End, report: CloseReport) {
-        let why = end
-            .clone()
-            .unwrap_or_else(|| Arc::new(ConnectionError::ClosedHere));
-        self.outbox.refuse(why);
+        let closed = || match report.peer.clone() {
+            Some(close) => ConnectionError::ClosedByPeer(close),
+            None => ConnectionError::ClosedHere,
+        };
+        self.outbox
+            .refuse(end.clone().unwrap_or_else(|| Arc::new(closed())));
         let now = Instant::now();
-        for cause in crate::StallCause::ALL {
-            self.meter.wait(cause, false, now);
-        }
+        self.meter.publish(&Report::idle(&self.meter), now);
         {
             let mut control = self.control.lock().unwrap();
             if control.report.is_none() {
@@ -219,12 +200,29 @@ impl Shared {
             report.unsent.extend(self.outbox.take_unsent());
             report.clean &= report.unsent.is_empty() && report.maybe_delivered.is_empty();
         }
-        self.turned.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Resolves after [`Self::end`].
     pub(crate) async fn wait_ended(&self) {
         self.wait_for(|control| control.report.is_some()).await;
+    }
+
+    /// How the connection ended, for a caller that takes no messages back: they stay for
+    /// [`report`](Self::report).
+    pub(crate) fn outcome(&self) -> Result<(), ConnectionError> {
+        let control = self.control.lock().unwrap();
+        let Some(report) = &control.report else {
+            return Ok(());
+        };
+        let messages = report.unsent.len() + report.maybe_delivered.len();
+        match &report.error {
+            Some(error) => Err((**error).clone()),
+            None if messages > 0 => Err(ConnectionError::Undelivered {
+                messages: messages as u64,
+            }),
+            None => Ok(()),
+        }
     }
 
     /// What was found out at the end; the unsent messages only the first time.

@@ -10,7 +10,7 @@ use futures_sink::Sink;
 
 use crate::{
     handles::Sender,
-    messages::{CloseReport, Message, SendError, SendRefusal, TrySendError},
+    messages::{Message, SendError, SendRefusal, TrySendError},
     reports::{CloseCode, ConnectionError, FlushError},
 };
 
@@ -21,7 +21,7 @@ pub struct MessageSink {
     sender: Sender,
     sending: Option<BoxFuture<Result<(), SendError>>>,
     flushing: Option<BoxFuture<Result<(), FlushError>>>,
-    closing: Option<BoxFuture<CloseReport>>,
+    closing: Option<BoxFuture<Result<(), ConnectionError>>>,
 }
 
 impl MessageSink {
@@ -63,11 +63,8 @@ impl Sink<Message> for MessageSink {
             Some(_) => message,
             None => match self.sender.try_send(message) {
                 Ok(()) => return Ok(()),
-                Err(TrySendError {
-                    message,
-                    reason: SendRefusal::Full,
-                }) => message,
-                Err(error) => return Err(refused(error.reason)),
+                Err(TrySendError::Full(message)) => message,
+                Err(TrySendError::Refused(error)) => return Err(refused(error.reason)),
             },
         };
         let sender = self.sender.clone();
@@ -95,14 +92,16 @@ impl Sink<Message> for MessageSink {
         ready!(self.as_mut().poll_ready(cx))?;
         let sender = self.sender.clone();
         let closing = self.closing.get_or_insert_with(|| {
-            Box::pin(async move { sender.close(CloseCode::NORMAL, "").await })
+            Box::pin(async move {
+                sender.shared.request_close(CloseCode::NORMAL, "");
+                sender.shared.wait_ended().await;
+                // What was not delivered stays for `Sender::close` and `Sender::ended`.
+                sender.shared.outcome()
+            })
         });
-        let report = ready!(closing.as_mut().poll(cx));
+        let outcome = ready!(closing.as_mut().poll(cx));
         self.closing = None;
-        Poll::Ready(match report.error {
-            Some(error) => Err((*error).clone()),
-            None => Ok(()),
-        })
+        Poll::Ready(outcome)
     }
 }
 
@@ -110,6 +109,5 @@ fn refused(reason: SendRefusal) -> ConnectionError {
     match reason {
         SendRefusal::Ended(why) => (*why).clone(),
         SendRefusal::TooLarge { size, limit } => ConnectionError::MessageTooLarge { size, limit },
-        SendRefusal::Full => unreachable!("a full outbox is waited for"),
     }
 }

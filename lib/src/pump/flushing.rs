@@ -7,8 +7,7 @@ use tokio::{
 };
 
 use crate::{
-    handles::Shared,
-    reports::StallCause,
+    reports::{Report, StallCause},
     ws::{Failure, WebSocket},
 };
 
@@ -22,7 +21,7 @@ impl Flushing {
     pub(crate) fn poll<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
-        shared: &Shared,
+        report: &mut Report,
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Poll<Result<(), Failure>> {
@@ -32,11 +31,11 @@ impl Flushing {
         let still = pending && self.blocked.is_some_and(|(_, before)| before == written);
         if !still {
             if self.blocked.take().is_some() {
-                shared.meter.wait(StallCause::SocketFull, false, now);
+                report.wait(StallCause::SocketFull, false);
             }
             if pending {
                 self.blocked = Some((now, written));
-                shared.meter.wait(StallCause::SocketFull, true, now);
+                report.wait(StallCause::SocketFull, true);
             }
         }
         flushed

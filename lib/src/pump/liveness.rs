@@ -8,12 +8,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Traffic, flushing::Flushing};
+use super::{Traffic, TurnContext, flushing::Flushing};
 use crate::{
     defaults::{KERNEL_CHECK_INTERVAL, WRITE_TIMEOUT_BLIND},
     handles::Shared,
     kernel::{self, TcpAccount},
-    reports::{ConnectionError, StallCause},
+    reports::{ConnectionError, Report, StallCause},
     time::later,
     ws::{Failure, WebSocket},
 };
@@ -64,7 +64,7 @@ impl Liveness {
         &mut self,
         ws: &WebSocket<S>,
         paused: bool,
-        shared: &Shared,
+        report: &mut Report,
         now: Instant,
     ) {
         if ws.bytes_read() != self.bytes_read || paused {
@@ -73,7 +73,7 @@ impl Liveness {
             self.check_at = None;
             self.behind = false;
             if self.asked.take().is_some() {
-                shared.meter.wait(StallCause::PeerSilent, false, now);
+                report.wait(StallCause::PeerSilent, false);
             }
         }
     }
@@ -97,16 +97,16 @@ impl Liveness {
         ws: &mut WebSocket<S>,
         writable: bool,
         traffic: &impl Traffic,
-        shared: &Shared,
-        now: Instant,
+        turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), Failure> {
+        let now = turn.now;
         if now < self.ping_at {
             return Ok(());
         }
         self.ping_at = later(now, self.ping_interval);
         ws.shrink();
-        shared.outbox.shrink();
-        shared.inbox.shrink();
+        turn.shared.outbox.shrink();
+        turn.shared.inbox.shrink();
         if !writable && !traffic.peer_always_reads() {
             return Ok(());
         }
@@ -116,7 +116,7 @@ impl Liveness {
         self.pings += 1;
         self.last_ping = Some(now);
         self.asked.get_or_insert(now);
-        shared.meter.wait(StallCause::PeerSilent, true, now);
+        turn.report.wait(StallCause::PeerSilent, true);
         ws.ping(self.pings.to_be_bytes())
     }
 

@@ -1,56 +1,77 @@
 //! Messages as they are, for any WebSocket peer.
 
+use std::task::{Context, Poll};
+
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
 };
 
-use super::{Traffic, Turn, TurnContext, flushing::Flushing, reading::Reading, writing::Writing};
+use super::{Traffic, TurnContext, Until, reading::Reading, writing::Writing};
 use crate::{
     handles::{CloseRequest, Shared},
-    ws::{Failure, WebSocket},
+    reports::{CloseCode, ConnectionError},
+    settings::{Account, Evictable},
+    ws::{Failure, Payload, WebSocket},
 };
 
 pub(crate) struct Plain<'r> {
     reading: &'r mut Reading,
     writing: Writing,
     closing: bool,
+    evictable: Evictable,
 }
 
 impl<'r> Plain<'r> {
-    pub(crate) fn new(reading: &'r mut Reading) -> Plain<'r> {
+    pub(crate) fn new(reading: &'r mut Reading, account: &Account) -> Plain<'r> {
         Plain {
             reading,
             writing: Writing::default(),
             closing: false,
+            evictable: account.evictable(),
         }
-    }
-
-    /// From now on what is received goes behind what `reading` holds already.
-    pub(crate) fn continue_with(&mut self, reading: &'r mut Reading) {
-        reading.append(self.reading.take_received());
-        self.reading = reading;
     }
 }
 
 impl Traffic for Plain<'_> {
-    fn read<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        ws: &mut WebSocket<S>,
-        context: TurnContext<'_, '_>,
-        unlimited: bool,
-    ) -> Turn {
-        self.reading.turn(ws, context, unlimited)
+    fn room(&mut self, turn: &mut TurnContext<'_, '_>) -> Result<usize, Failure> {
+        self.writing.begin_turn();
+        if self.reading.holds_any() {
+            let handed_over = self.reading.hand_over(Until::Policy, turn);
+            handed_over.map_err(Failure::Broken)?;
+        }
+        Ok(self.reading.room(turn))
     }
 
-    fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    fn receive(
+        &mut self,
+        text: bool,
+        payload: Payload<'_>,
+        turn: &mut TurnContext<'_, '_>,
+    ) -> Result<(), Failure> {
+        let counters = &mut turn.report.counters;
+        counters.messages_received += 1;
+        counters.bytes_received += payload.len() as u64;
+        self.reading.receive(text, payload);
+        Ok(())
+    }
+
+    fn deliver(&mut self, turn: &mut TurnContext<'_, '_>) -> Result<(), Failure> {
+        let delivered = self.reading.end_turn(turn).map_err(Failure::Broken);
+        self.reading.tell_overflow_in_time(turn.shared, turn.now);
+        delivered
+    }
+
+    fn settle(&mut self, turn: &mut TurnContext<'_, '_>) {
+        self.writing.settle(turn);
+    }
+
+    fn fill<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
-        flushing: &mut Flushing,
-        context: TurnContext<'_, '_>,
-        open: bool,
-    ) -> Result<bool, Failure> {
-        self.writing.turn(ws, flushing, context, open)
+        turn: &mut TurnContext<'_, '_>,
+    ) -> Result<usize, Failure> {
+        self.writing.fill(ws, turn)
     }
 
     fn is_paused(&self) -> bool {
@@ -73,12 +94,22 @@ impl Traffic for Plain<'_> {
         self.closing && self.is_idle(shared)
     }
 
-    fn wake_at(&self) -> Option<Instant> {
-        self.writing.wake_at()
+    fn failed_with(&self) -> Option<CloseCode> {
+        None
     }
 
-    fn report(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
-        self.reading.report_overflow(shared, now)
+    fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let evicted = self.evictable.poll_evicted(cx);
+        evicted.map(|held| Failure::Broken(ConnectionError::Evicted { held }))
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let times = [self.writing.wake_at(), self.reading.overflow_at()];
+        times.into_iter().flatten().min()
+    }
+
+    fn reading(&mut self) -> &mut Reading {
+        self.reading
     }
 
     fn abandon(&mut self, shared: &Shared) -> u64 {

@@ -1,52 +1,60 @@
-//! From the socket to the inbox. What was read and not yet handed over survives the connection.
+//! Received messages between the socket, or the session, and the inbox. They survive the connection.
 
-use std::{
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::task::Poll;
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::Instant,
-};
+use tokio::time::Instant;
 
-use super::{Turn, TurnContext};
+use super::TurnContext;
 use crate::{
-    defaults::{IDLE_QUEUE_PLACES, PACKED_RECEIVED_BYTES, READ_TURN_BYTES},
+    defaults::{
+        IDLE_QUEUE_PLACES, OVERFLOW_REPORT_INTERVAL, PACKED_RECEIVED_BYTES, READ_TURN_BYTES,
+    },
     handles::Shared,
-    messages::{Gap, Incoming, Message, kind},
+    messages::{Gap, Incoming, Message, SessionNumber, kind},
     queues::{
-        items::{Item, Items, unpacked},
+        items::{Item, Items, Packet, unpacked},
+        queue,
         spill::{Progress, SpillFile},
     },
-    reports::{ConnectionError, Event, StallCause},
+    reports::{ConnectionError, Event, Report, StallCause},
     settings::{Options, Overflow, SpillFallback},
     time::later,
-    ws::{Failure, Payload, WebSocket},
+    ws::Payload,
 };
-use unstall_proto::{Records, limits::PACKET_FILL};
+use unstall_proto::{self as proto, Records, limits::PACKET_FILL};
 
-/// Overflows are reported at most this often.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-
+/// Messages that an overflow policy dropped, until that is told.
 #[derive(Default)]
 struct OverflowReport {
     messages: u64,
     bytes: u64,
-    last: Option<Instant>,
+    not_before: Option<Instant>,
 }
 
-/// Received messages between the socket and the inbox.
+/// What may be done with messages that find no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// They wait: they came in a session, whose credit bounds them.
+    Room,
+    /// What the overflow policy says, on an open connection.
+    Policy,
+    /// The same without a connection: no policy can end it.
+    PolicyAway,
+}
+
+/// Received messages that the inbox has not taken.
 pub(crate) struct Reading {
-    /// Read, and not yet taken by the inbox or the spill file. At most one turn's worth.
+    /// At most one turn's worth of what a connection brought, or one packet of a session.
     received: Items,
+    /// While the `on_connect` hook runs: what came on this connection.
+    setup: Option<Items>,
     /// The latest of it, where short messages are packed: those that nothing has to look at before
     /// the application does.
     packing: Option<Records>,
     spill: Option<SpillFile>,
     fallback: SpillFallback,
     paused: bool,
-    report: OverflowReport,
+    overflow: OverflowReport,
 }
 
 impl Reading {
@@ -57,11 +65,12 @@ impl Reading {
         };
         Reading {
             received: Items::new(),
+            setup: None,
             packing: matches!(options.overflow, Overflow::Pause).then(Records::default),
             spill,
             fallback,
             paused: false,
-            report: OverflowReport::default(),
+            overflow: OverflowReport::default(),
         }
     }
 
@@ -70,21 +79,44 @@ impl Reading {
         self.paused
     }
 
-    /// Entries and bytes in the spill file.
-    pub(crate) fn spilled(&self) -> (u64, u64) {
-        self.spill.as_ref().map_or((0, 0), SpillFile::stored)
+    /// Where what the connection brings is put.
+    fn newest(&mut self) -> &mut Items {
+        self.setup.as_mut().unwrap_or(&mut self.received)
     }
 
-    /// Puts messages behind those that are not handed over yet.
-    pub(crate) fn append(&mut self, mut items: Items) {
+    /// A plain message came.
+    pub(crate) fn receive(&mut self, text: bool, payload: Payload<'_>) {
+        if let Some(packing) = &mut self.packing
+            && payload.len() <= PACKED_RECEIVED_BYTES
+        {
+            let kind = kind(text);
+            if !packing.push_bytes(kind, &payload) {
+                let full = std::mem::replace(packing, Records::with_capacity(PACKET_FILL));
+                packing.push_bytes(kind, &payload);
+                let packet = Packet::plain(full.into_batch());
+                self.newest().push_back(Item::Packet(packet));
+            }
+            return;
+        }
         self.end_packet();
-        self.received.append(&mut items);
+        let message = Message::new(text, payload.into_bytes());
+        self.newest()
+            .push_back(Item::One(Incoming::Message(message)));
     }
 
-    /// What was read and not handed over.
-    pub(crate) fn take_received(&mut self) -> Items {
-        self.end_packet();
-        std::mem::take(&mut self.received)
+    /// A session hands over messages.
+    pub(crate) fn receive_packet(&mut self, batch: proto::Batch, session: SessionNumber) {
+        let packet = Item::Packet(Packet::new(batch, session));
+        queue::push(self.newest(), packet);
+    }
+
+    fn end_packet(&mut self) {
+        if let Some(packing) = &mut self.packing
+            && !packing.is_empty()
+        {
+            let packet = Packet::plain(std::mem::take(packing).into_batch());
+            self.newest().push_back(Item::Packet(packet));
+        }
     }
 
     /// Marks a place in the stream behind everything received so far.
@@ -93,163 +125,157 @@ impl Reading {
         self.received.push_back(Item::One(Incoming::Gap(gap)));
     }
 
-    /// Reads until the socket is empty, the inbox full, or the turn used up.
-    pub(crate) fn turn<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        ws: &mut WebSocket<S>,
-        context: TurnContext<'_, '_>,
-        unlimited: bool,
-    ) -> Turn {
-        let TurnContext {
-            shared,
-            counters,
-            cx,
-            now,
-        } = context;
-        let handed_over = self.hand_over(shared, true, cx, now);
-        counters.spilled = self.spilled();
-        if let Err(why) = handed_over {
-            return Turn {
-                failure: Some(Failure::Broken(why)),
-                ..Turn::default()
-            };
-        }
-        let room = if unlimited {
-            usize::MAX
-        } else {
-            self.room(shared, cx)
-        };
-        self.set_paused(room == 0, shared, now);
-        let limit = room.min(READ_TURN_BYTES);
-        let mut turn = Turn::read(ws, limit, cx, |text, payload| {
-            counters.messages_received += 1;
-            counters.bytes_received += payload.len() as u64;
-            self.receive(text, payload);
-            Ok(())
-        });
+    /// Changes what was received and not handed over.
+    pub(crate) fn change_received(&mut self, change: impl FnOnce(&mut Items)) {
         self.end_packet();
-        // Far larger than what comes now, it gives its memory back.
-        if self.received.capacity() > IDLE_QUEUE_PLACES.max(8 * self.received.len()) {
-            self.received.shrink_to(IDLE_QUEUE_PLACES);
-        }
-        if let Err(why) = self.hand_over(shared, true, cx, now) {
-            turn.failure.get_or_insert(Failure::Broken(why));
-        }
-        counters.spilled = self.spilled();
-        turn
+        change(&mut self.received);
     }
 
-    fn receive(&mut self, text: bool, payload: Payload<'_>) {
-        if let Some(packing) = &mut self.packing
-            && payload.len() <= PACKED_RECEIVED_BYTES
-        {
-            let kind = kind(text);
-            if !packing.push_bytes(kind, &payload) {
-                let full = std::mem::replace(packing, Records::with_capacity(PACKET_FILL));
-                self.received.push_back(Item::Packet(full.into_batch()));
-                packing.push_bytes(kind, &payload);
-            }
-            return;
-        }
+    /// From now on what comes goes to the `on_connect` hook.
+    pub(crate) fn open_setup(&mut self) {
+        self.setup = Some(Items::new());
+    }
+
+    /// The hook has returned; `left` is what was handed over to it and it did not take. All of it
+    /// goes on into the stream.
+    pub(crate) fn close_setup(&mut self, mut left: Items) {
         self.end_packet();
-        let message = Message::new(text, payload.into_bytes());
-        self.received
-            .push_back(Item::One(Incoming::Message(message)));
-    }
-
-    fn end_packet(&mut self) {
-        if let Some(packing) = &mut self.packing
-            && !packing.is_empty()
-        {
-            let records = std::mem::take(packing);
-            self.received.push_back(Item::Packet(records.into_batch()));
+        if let Some(mut came) = self.setup.take() {
+            self.received.append(&mut left);
+            self.received.append(&mut came);
         }
     }
 
-    /// How many bytes may be read now. What was read and found no place comes first.
-    fn room(&mut self, shared: &Shared, cx: &mut Context<'_>) -> usize {
-        if !self.received.is_empty() {
+    /// How many bytes a plain connection may bring now. What was read and found no place comes
+    /// first.
+    pub(super) fn room(&mut self, turn: &mut TurnContext<'_, '_>) -> usize {
+        let room = self.find_room(turn);
+        self.set_paused(room == 0, turn.report);
+        room
+    }
+
+    fn find_room(&mut self, turn: &mut TurnContext<'_, '_>) -> usize {
+        if !self.newest().is_empty() {
             return 0;
         }
-        if let Some(spill) = &self.spill {
+        if let Some(spill) = self.spill.as_ref().filter(|_| self.setup.is_none()) {
             // The file takes what the inbox cannot.
-            return if spill.has_waiting() {
-                0
-            } else {
-                READ_TURN_BYTES
+            return match spill.has_waiting() {
+                true => 0,
+                false => READ_TURN_BYTES,
             };
         }
-        shared.inbox.room(cx)
+        turn.shared.inbox.room(turn.cx)
     }
 
-    fn set_paused(&mut self, paused: bool, shared: &Shared, now: Instant) {
+    fn set_paused(&mut self, paused: bool, report: &mut Report) {
         if self.paused != paused {
             self.paused = paused;
-            shared
-                .meter
-                .wait(StallCause::ApplicationNotReading, paused, now);
+            report.wait(StallCause::ApplicationNotReading, paused);
         }
     }
 
-    /// Moves what was read towards the application, in order: the file's messages, then those
-    /// behind it. Whatever must wait is woken for. After the `live` connection only room counts: no
-    /// policy ends it again.
-    fn hand_over(
+    /// The turn's reading is done.
+    pub(super) fn end_turn(
         &mut self,
-        shared: &Shared,
-        live: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
+        turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
+        self.end_packet();
+        // Far larger than what comes now, it gives its memory back.
+        let newest = self.newest();
+        if newest.capacity() > IDLE_QUEUE_PLACES.max(8 * newest.len()) {
+            newest.shrink_to(IDLE_QUEUE_PLACES);
+        }
+        self.hand_over(Until::Policy, turn)
+    }
+
+    /// Moves what was received towards the application, in order: the file's messages, then those
+    /// behind it. What must wait is woken for.
+    pub(crate) fn hand_over(
+        &mut self,
+        until: Until,
+        turn: &mut TurnContext<'_, '_>,
+    ) -> Result<(), ConnectionError> {
+        let (shared, now) = (turn.shared, turn.now);
+        if let Some(setup) = &mut self.setup {
+            shared.inbox.push_to_setup(setup, now);
+        }
         let mut result = Ok(());
-        if let Some(mut spill) = self.spill.take() {
-            spill.behind.append(&mut unpacked(&mut self.received));
-            result = self.hand_over_spilled(&mut spill, shared, live, cx, now);
-            self.spill = Some(spill);
-        } else if self.packing.is_some() {
+        if self.spill.is_some() {
+            result = self.hand_over_spilled(until, turn);
+        } else if self.packing.is_some() || until == Until::Room {
             shared.inbox.push_while_room(&mut self.received, now);
         } else if !self.received.is_empty() {
-            let mut batch = unpacked(&mut self.received);
-            let pushed = shared.inbox.push(&mut batch, now, cx);
-            self.received.extend(batch.into_iter().map(Item::One));
-            self.report.add(pushed.overflowed, pushed.overflowed_bytes);
-            if pushed.disconnect && live {
+            let mut messages = unpacked(&mut self.received);
+            let pushed = shared.inbox.push(&mut messages, now, turn.cx);
+            self.received.extend(messages.into_iter().map(Item::One));
+            self.overflow
+                .add(pushed.overflowed, pushed.overflowed_bytes);
+            if pushed.disconnect && until == Until::Policy {
                 result = Err(ConnectionError::InboxFull);
             }
         }
         if self.holds_any() {
-            shared.inbox.wake_on_room(cx);
+            shared.inbox.wake_on_room(turn.cx);
         }
         result
     }
 
-    fn holds_any(&self) -> bool {
+    /// Whether something waits for the inbox or the hook.
+    pub(crate) fn holds_any(&self) -> bool {
         let spill = self.spill.as_ref();
         !self.received.is_empty()
+            || self.setup.as_ref().is_some_and(|setup| !setup.is_empty())
             || spill.is_some_and(|spill| spill.holds_any() || !spill.behind.is_empty())
     }
 
     fn hand_over_spilled(
         &mut self,
-        spill: &mut SpillFile,
-        shared: &Shared,
-        live: bool,
-        cx: &mut Context<'_>,
-        now: Instant,
+        until: Until,
+        turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
+        let Some(mut spill) = self.spill.take() else {
+            return Ok(());
+        };
+        if until != Until::Room {
+            spill.behind.append(&mut unpacked(&mut self.received));
+        }
+        let result = self.drive_spill(&mut spill, until, turn);
+        turn.report.counters.spilled = spill.stored();
+        // What came in a session waits behind the file: it is never written to it.
+        if !spill.holds_any() && spill.behind.is_empty() {
+            turn.shared
+                .inbox
+                .push_while_room(&mut self.received, turn.now);
+        }
+        self.spill = Some(spill);
+        result
+    }
+
+    fn drive_spill(
+        &mut self,
+        spill: &mut SpillFile,
+        until: Until,
+        turn: &mut TurnContext<'_, '_>,
+    ) -> Result<(), ConnectionError> {
+        let shared = turn.shared;
         let mut result = Ok(());
         loop {
-            shared.inbox.push(&mut spill.ready, now, cx);
+            shared.inbox.push(&mut spill.ready, turn.now, turn.cx);
             if spill.ready.is_empty() && !spill.is_busy() && spill.has_stored() {
                 spill.read();
             }
             if !spill.holds_any() {
-                shared.inbox.push(&mut spill.behind, now, cx);
+                shared.inbox.push(&mut spill.behind, turn.now, turn.cx);
             }
-            if !spill.behind.is_empty() && !spill.is_busy() && !spill.write() && live {
+            if !spill.behind.is_empty()
+                && !spill.is_busy()
+                && !spill.write()
+                && until == Until::Policy
+            {
                 result = self.fall_back(spill, shared);
             }
-            match spill.poll(cx) {
+            match spill.poll(turn.cx) {
                 Poll::Pending => {
                     if !spill.holds_any() {
                         spill.shrink();
@@ -258,7 +284,7 @@ impl Reading {
                 }
                 Poll::Ready(Progress::Loaded) => {}
                 Poll::Ready(Progress::Spilled { messages, bytes }) => {
-                    self.report.add(messages, bytes);
+                    self.overflow.add(messages, bytes);
                 }
                 Poll::Ready(Progress::Failed { why, lost }) => {
                     shared.events.push(Event::SpillFailed { why });
@@ -278,57 +304,59 @@ impl Reading {
             SpillFallback::Disconnect => return Err(ConnectionError::InboxFull),
             SpillFallback::DropNewest => {
                 let (messages, bytes) = spill.drop_behind();
-                self.report.add(messages, bytes);
+                self.overflow.add(messages, bytes);
                 shared.inbox.count_overflowed(messages);
             }
         }
         Ok(())
     }
 
-    /// Reports overflows once a second; returns when the next report is due.
-    pub(crate) fn report_overflow(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
-        if self.report.messages == 0 {
-            return None;
+    /// Tells of overflows if that is due.
+    pub(super) fn tell_overflow_in_time(&mut self, shared: &Shared, now: Instant) {
+        if self.overflow.not_before.is_none_or(|at| at <= now) {
+            self.tell_overflow(shared);
         }
-        let due = self
-            .report
-            .last
-            .map_or(now, |last| later(last, REPORT_INTERVAL));
-        if due > now {
-            return Some(due);
-        }
-        self.report_all(shared, now);
-        None
     }
 
-    /// Reports what was not reported yet, however short ago the last report was.
-    pub(crate) fn report_all(&mut self, shared: &Shared, now: Instant) {
-        let report = std::mem::take(&mut self.report);
-        self.report.last = Some(now);
-        if report.messages > 0 {
-            let (messages, bytes) = (report.messages, report.bytes);
+    /// When overflows are to be told.
+    pub(super) fn overflow_at(&self) -> Option<Instant> {
+        let at = self.overflow.not_before;
+        at.filter(|_| self.overflow.messages > 0)
+    }
+
+    /// Tells of overflows, however short ago the last ones were told.
+    pub(crate) fn tell_overflow(&mut self, shared: &Shared) {
+        let OverflowReport {
+            messages, bytes, ..
+        } = self.overflow;
+        if messages > 0 {
             shared.events.push(Event::Overflow { messages, bytes });
+            self.overflow = OverflowReport {
+                not_before: Some(later(Instant::now(), OVERFLOW_REPORT_INTERVAL)),
+                ..OverflowReport::default()
+            };
         }
     }
 
     /// Goes on handing over while there is no connection; resolves when nothing is left.
     pub(crate) async fn drain(&mut self, shared: &Shared) {
         std::future::poll_fn(|cx| {
-            // Between connections there is nothing left to disconnect.
-            let _ = self.hand_over(shared, false, cx, Instant::now());
-            let mut counters = shared.meter.counters();
-            counters.spilled = self.spilled();
-            shared.meter.publish(counters);
-            if self.holds_any() {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
+            let now = Instant::now();
+            let mut report = Report::of(&shared.meter);
+            let turn = &mut TurnContext::new(shared, &mut report, cx, now);
+            // Without a connection there is none that a policy could end.
+            let _ = self.hand_over(Until::PolicyAway, turn);
+            if !self.holds_any() {
+                self.set_paused(false, turn.report);
+            }
+            shared.meter.publish(&report, now);
+            match self.holds_any() {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
             }
         })
         .await;
-        let now = Instant::now();
-        self.set_paused(false, shared, now);
-        self.report_all(shared, now);
+        self.tell_overflow(shared);
     }
 }
 

@@ -48,9 +48,13 @@ impl Connection {
         let span = span(&shared);
         let run = async move {
             let mut reading = Reading::new(&shared.options);
-            let ended = Pump::new(ws, shared.clone(), Plain::new(&mut reading))
-                .run()
-                .await;
+            let ended = Pump::new(
+                ws,
+                shared.clone(),
+                Plain::new(&mut reading, &shared.account),
+            )
+            .run()
+            .await;
             ended.finish(&shared, &mut reading).await;
             drop(guard);
         };

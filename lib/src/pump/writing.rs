@@ -6,14 +6,14 @@ use tokio::{
     time::Instant,
 };
 
-use super::{TurnContext, flushing::Flushing};
+use super::TurnContext;
 use unstall_proto::{self as proto, Kind};
 
 use crate::{
-    defaults::{WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
+    defaults::WRITE_BATCH_BYTES,
     handles::Shared,
     queues::outbox::{Done, Entry, Packed},
-    reports::{Counters, Event},
+    reports::Event,
     ws::{Failure, WebSocket},
 };
 
@@ -45,61 +45,31 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Fills the write buffer and flushes it, until the outbox is empty, the socket full, or the
-    /// turn used up.
-    pub(super) fn turn<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        ws: &mut WebSocket<S>,
-        flushing: &mut Flushing,
-        context: TurnContext<'_, '_>,
-        open: bool,
-    ) -> Result<bool, Failure> {
-        let TurnContext {
-            shared,
-            counters,
-            cx,
-            now,
-        } = context;
-        let mut written = 0;
+    /// Nothing is held back until `fill` says so: it may not come to that.
+    pub(super) fn begin_turn(&mut self) {
         self.held_until = None;
-        loop {
-            match flushing.poll(ws, shared, cx, now) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(result) => result?,
-            }
-            self.settle(shared, counters);
-            if !open {
-                return Ok(false);
-            }
-            if written >= WRITE_TURN_BYTES {
-                return Ok(true);
-            }
-            if self.has_none() {
-                let delay = shared.options.pack_delay;
-                let hold = (!delay.is_zero() && !shared.is_closing())
-                    .then_some((delay, WRITE_BATCH_BYTES));
-                if let Poll::Ready(held) = shared.outbox.take(&mut self.batch, hold, now, cx) {
-                    self.held_until = held;
-                }
-                if self.has_none() {
-                    return Ok(false);
-                }
-            }
-            written += self.fill(ws, shared, now)?;
-        }
     }
 
     fn has_none(&self) -> bool {
         self.batch.is_empty() && self.cutting.is_none()
     }
 
-    /// Puts messages into the write buffer, a batch's worth of bytes.
-    fn fill<S: AsyncRead + AsyncWrite + Unpin>(
+    /// Puts messages into the write buffer, a batch's worth of bytes: how many. Zero: there are none,
+    /// or a small batch is held back for company.
+    pub(super) fn fill<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
-        shared: &Shared,
-        now: Instant,
+        turn: &mut TurnContext<'_, '_>,
     ) -> Result<usize, Failure> {
+        let (shared, now) = (turn.shared, turn.now);
+        if self.has_none() {
+            let delay = shared.options.pack_delay;
+            let hold =
+                (!delay.is_zero() && !shared.is_closing()).then_some((delay, WRITE_BATCH_BYTES));
+            if let Poll::Ready(held) = shared.outbox.take(&mut self.batch, hold, now, turn.cx) {
+                self.held_until = held;
+            }
+        }
         let mut bytes = 0;
         let mut expired = 0;
         while bytes < WRITE_BATCH_BYTES {
@@ -141,19 +111,20 @@ impl Writing {
             shared.outbox.count_expired(expired);
             shared.events.push(Event::Expired { messages: expired });
         }
-        Ok(bytes)
+        // Messages that have expired leave nothing in the buffer, and yet are to be settled.
+        Ok(bytes + expired as usize)
     }
 
     /// Everything in the write buffer has left: its room is free again.
-    fn settle(&mut self, shared: &Shared, counters: &mut Counters) {
+    pub(super) fn settle(&mut self, turn: &mut TurnContext<'_, '_>) {
         let encoded = std::mem::take(&mut self.encoded);
-        counters.messages_sent += encoded.messages;
-        counters.bytes_sent += encoded.payload;
+        turn.report.counters.messages_sent += encoded.messages;
+        turn.report.counters.bytes_sent += encoded.payload;
         if encoded.messages > 0 {
-            // Before `flush` returns to who may look at them.
-            shared.meter.publish(*counters);
+            // Before `flush` resolves: its caller may look at the counters.
+            turn.shared.meter.publish(turn.report, turn.now);
         }
-        shared.outbox.done(encoded.done);
+        turn.shared.outbox.done(encoded.done);
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {

@@ -6,22 +6,61 @@ use unstall_proto as proto;
 
 use crate::{
     defaults::MESSAGE_OVERHEAD_BYTES,
-    messages::{Gap, Incoming, Message},
+    messages::{Gap, Incoming, Message, Position, SessionNumber},
 };
 
 /// What has a place in a queue of received messages.
 #[derive(Debug)]
 pub(crate) enum Item {
+    /// A plain message, or a gap.
     One(Incoming),
     /// Many messages, still encoded: the receiver cuts them.
-    Packet(proto::Batch),
+    Packet(Packet),
+}
+
+/// Received messages, still encoded. In a session it knows where they lie in the session.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    pub(crate) batch: proto::Batch,
+    session: SessionNumber,
+}
+
+impl Packet {
+    /// A packet of a session.
+    pub(crate) fn new(batch: proto::Batch, session: SessionNumber) -> Packet {
+        Packet { batch, session }
+    }
+
+    /// Plain messages that were packed on this side.
+    pub(crate) fn plain(batch: proto::Batch) -> Packet {
+        Packet::new(batch, SessionNumber::PLAIN)
+    }
+
+    pub(crate) fn is_plain(&self) -> bool {
+        self.session == SessionNumber::PLAIN
+    }
+
+    /// What the messages that are left cost in a queue.
+    pub(crate) fn cost(&self) -> usize {
+        self.batch.payload() as usize + self.batch.remaining() as usize * MESSAGE_OVERHEAD_BYTES
+    }
+
+    /// Where the messages that were cut so far end.
+    pub(crate) fn position(&self) -> Position {
+        Position::new(self.session, self.batch.position())
+    }
+
+    /// Where the last message ends.
+    pub(crate) fn end(&self) -> Position {
+        Position::new(self.session, self.batch.end())
+    }
 }
 
 impl Item {
     pub(crate) fn messages(&self) -> u64 {
         match self {
             Item::One(incoming) => u64::from(matches!(incoming, Incoming::Message(_))),
-            Item::Packet(packet) => packet.remaining(),
+            Item::Packet(packet) => packet.batch.remaining(),
         }
     }
 
@@ -29,7 +68,7 @@ impl Item {
     pub(crate) fn cost(&self) -> usize {
         match self {
             Item::One(incoming) => incoming.cost(),
-            Item::Packet(packet) => packet_cost(packet),
+            Item::Packet(packet) => packet.cost(),
         }
     }
 
@@ -38,42 +77,55 @@ impl Item {
         match self {
             Item::One(Incoming::Message(message)) => message.len() as u64,
             Item::One(Incoming::Gap(_)) => 0,
-            Item::Packet(packet) => packet.payload(),
+            Item::Packet(packet) => packet.batch.payload(),
         }
     }
-}
 
-/// What the messages cost that are left of a packet.
-pub(crate) fn packet_cost(packet: &proto::Batch) -> usize {
-    packet.payload() as usize + packet.remaining() as usize * MESSAGE_OVERHEAD_BYTES
+    pub(crate) fn as_packet(&self) -> Option<&Packet> {
+        match self {
+            Item::One(_) => None,
+            Item::Packet(packet) => Some(packet),
+        }
+    }
+
+    /// Whether it came in a session, which waits to hear that it was taken.
+    pub(crate) fn is_of_session(&self) -> bool {
+        self.as_packet().is_some_and(|packet| !packet.is_plain())
+    }
 }
 
 /// Received messages and gaps in order.
 pub(crate) type Items = VecDeque<Item>;
 
 /// The same one by one, for the policies that look at each.
-pub(crate) type Batch = VecDeque<Incoming>;
+pub(crate) type Unpacked = VecDeque<Incoming>;
 
-pub(crate) fn unpacked(items: &mut Items) -> Batch {
-    let mut batch = Batch::with_capacity(items.len());
+/// Cuts all packets into their messages.
+pub(crate) fn unpacked(items: &mut Items) -> Unpacked {
+    let mut unpacked = Unpacked::with_capacity(items.len());
     for item in items.drain(..) {
         match item {
-            Item::One(incoming) => batch.push_back(incoming),
+            Item::One(incoming) => unpacked.push_back(incoming),
             Item::Packet(mut packet) => {
-                let messages = std::iter::from_fn(|| Message::cut(&mut packet));
-                batch.extend(messages.map(Incoming::Message));
+                let messages = std::iter::from_fn(|| Message::cut(&mut packet.batch));
+                unpacked.extend(messages.map(Incoming::Message));
             }
         }
     }
-    batch
+    unpacked
 }
 
 pub(crate) fn count_messages(items: &Items) -> u64 {
     items.iter().map(Item::messages).sum()
 }
 
-/// [`push_gap`] among items.
-pub(crate) fn push_gap_item(items: &mut Items, gap: Gap) -> bool {
+pub(crate) fn total_cost(items: &Items) -> usize {
+    items.iter().map(Item::cost).sum()
+}
+
+/// Puts a gap at the back; `true` if it took a place of its own. However much goes missing while
+/// nobody reads, the gaps that stand for it stay few.
+pub(crate) fn push_gap(items: &mut Items, gap: Gap) -> bool {
     if let Some(Item::One(Incoming::Gap(back))) = items.back_mut()
         && back.join(&gap)
     {
@@ -83,16 +135,14 @@ pub(crate) fn push_gap_item(items: &mut Items, gap: Gap) -> bool {
     true
 }
 
-/// Puts a gap at the back; `true` if it took a place of its own. However much goes missing while
-/// nobody reads, what stands for it stays small.
-pub(crate) fn push_gap(batch: &mut Batch, gap: Gap) -> bool {
-    if let Some(Incoming::Gap(back)) = batch.back_mut()
+/// The same among unpacked messages.
+pub(crate) fn push_gap_unpacked(unpacked: &mut Unpacked, gap: Gap) {
+    if let Some(Incoming::Gap(back)) = unpacked.back_mut()
         && back.join(&gap)
     {
-        return false;
+        return;
     }
-    batch.push_back(Incoming::Gap(gap));
-    true
+    unpacked.push_back(Incoming::Gap(gap));
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
 //! Sent messages on their way to the socket: bounded in bytes, taken in batches.
 
 mod entry;
+mod lane;
+mod run;
+mod taking;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::VecDeque,
     future::poll_fn,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::Waker,
     time::Duration,
 };
 use tokio::{
@@ -20,42 +22,23 @@ use tokio::{
 };
 
 use crate::{
-    defaults::{BUDGET_FLOOR_BYTES, IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES},
-    messages::{IntoMessage, Message, SendError, SendRefusal, TrySendError, kind},
-    queues::queue,
+    defaults::PACKED_BYTES,
+    messages::{Message, SendError, SendRefusal, TrySendError, kind},
     reports::{ConnectionError, FlushError, QueueStats},
-    settings::{Account, Options, Share},
+    settings::{Account, Options},
     time::later,
 };
 use entry::messages;
 pub(crate) use entry::{Done, Entry, Packed, Queued};
-use unstall_proto::{Kind, Records, limits::PACKET_FILL};
+use lane::Lane;
+use unstall_proto::Records;
 
 struct State {
-    queue: VecDeque<Entry>,
+    main: Lane,
+    /// While the `on_connect` hook runs: what it sends, before all else.
+    setup: Option<Lane>,
     /// Packets that are empty, to be used again: to ask the allocator for each costs page faults.
     spare: Vec<Records>,
-    /// Bytes in `queue` and in the pump's hands that are not yet on the socket.
-    bytes: usize,
-    high_water: usize,
-    /// When the first message of `queue` came, and the first of those in the pump's hands.
-    oldest: Option<Instant>,
-    oldest_taken: Option<Instant>,
-    share: Share,
-    /// Messages ever accepted.
-    accepted: u64,
-    /// Messages in `queue` and in the pump's hands.
-    waiting: usize,
-    /// Every message with a lower number was handed to the pump, or is done with.
-    taken: u64,
-    /// Every message with a lower number is done with.
-    settled: u64,
-    /// `flush` waits for this number; packing must not hold back what is before it.
-    flush_to: u64,
-    expired: u64,
-    /// Whether any message ever had a time to live.
-    expiring: bool,
-    ended: Option<Arc<ConnectionError>>,
     senders: usize,
     pump: Option<Waker>,
 }
@@ -63,108 +46,79 @@ struct State {
 /// Many tasks push (the senders), one takes (the pump).
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    /// One permit: whoever has to wait for room or for the budget waits his turn.
-    turn: Semaphore,
+    /// One permit: senders that wait for room or for the budget wait in a line.
+    line: Semaphore,
     written: Notify,
+    account: Account,
     /// A budget bounds this queue and others.
     bounded: bool,
     limit: usize,
+    /// What this side and the peer of the present connection take at most.
     max_message: AtomicUsize,
+    own_max_message: usize,
 }
 
 impl Outbox {
     pub(crate) fn new(options: &Options, account: &Account) -> Outbox {
-        let limit = options.outbox_bytes.clamp(1, u32::MAX as usize);
         Outbox {
             state: Mutex::new(State {
-                queue: VecDeque::new(),
+                main: Lane::new(account.lasting_share()),
+                setup: None,
                 spare: Vec::new(),
-                bytes: 0,
-                high_water: 0,
-                oldest: None,
-                oldest_taken: None,
-                share: account.lasting_share(),
-                accepted: 0,
-                waiting: 0,
-                taken: 0,
-                settled: 0,
-                flush_to: 0,
-                expired: 0,
-                expiring: false,
-                ended: None,
                 senders: 0,
                 pump: None,
             }),
-            turn: Semaphore::new(1),
+            line: Semaphore::new(1),
             written: Notify::new(),
+            account: account.clone(),
             bounded: options.budget.is_some(),
-            limit,
+            limit: options.outbox_bytes.max(1),
             max_message: AtomicUsize::new(options.max_message_bytes),
+            own_max_message: options.max_message_bytes,
         }
     }
 
-    fn check_size(&self, message: &Message) -> Result<(), SendRefusal> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn check_size(&self, message: Message) -> Result<Message, SendError> {
         let (size, limit) = (message.len(), self.max_message.load(Ordering::Relaxed));
         if size > limit {
-            Err(SendRefusal::TooLarge { size, limit })
+            let reason = SendRefusal::TooLarge { size, limit };
+            Err(SendError { message, reason })
         } else {
-            Ok(())
+            Ok(message)
         }
+    }
+
+    /// The longest message that shares a packet.
+    fn longest_packed(&self) -> usize {
+        PACKED_BYTES.min(self.max_message.load(Ordering::Relaxed))
+    }
+
+    /// Whether others wait for room, who come first.
+    fn has_line(&self) -> bool {
+        self.line.available_permits() == 0
     }
 
     /// Queues a short message if there is room and nobody waits for it. `false`: it goes the long
     /// way, which says why.
     pub(crate) fn push_short(&self, text: bool, payload: &[u8]) -> bool {
-        let longest = PACKED_BYTES.min(self.max_message.load(Ordering::Relaxed));
-        if payload.len() > longest || self.turn.available_permits() == 0 {
+        if payload.len() > self.longest_packed() || self.has_line() {
             return false;
         }
         let pump = {
-            let mut state = self.state.lock().unwrap();
-            if state.ended.is_some() || !state.make_room(payload.len(), self.limit) {
+            let mut state = self.lock();
+            let State { main, spare, .. } = &mut *state;
+            if main.ended.is_some() || !main.make_room(payload.len(), self.limit) {
                 return false;
             }
-            state.append_short(kind(text), payload);
+            main.append_short(kind(text), payload, spare);
             state.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);
         true
-    }
-
-    /// Queues short messages under one lock until one is not short or finds no room: that one.
-    /// `None`: all that `messages` had, or a packet's worth of them.
-    pub(crate) fn push_run<M: IntoMessage>(
-        &self,
-        messages: &mut impl Iterator<Item = M>,
-    ) -> Option<M> {
-        let longest = PACKED_BYTES.min(self.max_message.load(Ordering::Relaxed));
-        let may_push = self.turn.available_permits() > 0;
-        let mut left = None;
-        let pump = {
-            let mut state = self.state.lock().unwrap();
-            let may_push = may_push && state.ended.is_none();
-            let mut bytes = 0;
-            while bytes < PACKET_FILL
-                && let Some(message) = messages.next()
-            {
-                let payload = message.payload();
-                if !may_push
-                    || payload.len() > longest
-                    || !state.make_room(payload.len(), self.limit)
-                {
-                    left = Some(message);
-                    break;
-                }
-                bytes += payload.len() + 1;
-                state.append_short(kind(message.is_text()), payload);
-            }
-            match state.queue.is_empty() {
-                true => None,
-                false => state.pump.take(),
-            }
-        };
-        pump.into_iter().for_each(Waker::wake);
-        left
     }
 
     /// Waits for room and queues the message. Dropped before it resolves: the message was not
@@ -174,14 +128,12 @@ impl Outbox {
         message: Message,
         time_to_live: Option<Duration>,
     ) -> Result<(), SendError> {
-        if let Err(reason) = self.check_size(&message) {
-            return Err(SendError { message, reason });
-        }
+        let message = self.check_size(message)?;
         let expires = time_to_live.map(|life| later(Instant::now(), life));
         match self.push_now(message, expires) {
             Ok(()) => Ok(()),
-            Err((message, SendRefusal::Full)) => self.wait_and_push(message, expires).await,
-            Err((message, reason)) => Err(SendError { message, reason }),
+            Err(TrySendError::Full(message)) => self.wait_and_push(message, expires).await,
+            Err(TrySendError::Refused(error)) => Err(error),
         }
     }
 
@@ -193,14 +145,14 @@ impl Outbox {
     ) -> Result<(), SendError> {
         self.expire(Instant::now());
         // Closed at the end of the connection: then `push` says why.
-        let _turn = self.turn.acquire().await;
+        let _place = self.line.acquire().await;
         loop {
             // Made before the look, so that nothing given back after it is missed.
             let written = self.written.notified();
             match self.push(message, expires) {
                 Ok(()) => return Ok(()),
-                Err((back, SendRefusal::Full)) => message = back,
-                Err((message, reason)) => return Err(SendError { message, reason }),
+                Err(TrySendError::Full(back)) => message = back,
+                Err(TrySendError::Refused(error)) => return Err(error),
             }
             tokio::select! {
                 () = self.refused_by_budget() => {}
@@ -211,50 +163,30 @@ impl Outbox {
 
     /// Resolves when the budget has what it last refused.
     async fn refused_by_budget(&self) {
-        poll_fn(|cx| self.state.lock().unwrap().share.poll_refused(cx)).await;
+        poll_fn(|cx| self.lock().main.poll_refused(cx)).await;
     }
 
     pub(crate) fn try_send(&self, message: Message) -> Result<(), TrySendError> {
-        if let Err(reason) = self.check_size(&message) {
-            return Err(TrySendError { message, reason });
-        }
-        self.push_now(message, None)
-            .map_err(|(message, reason)| TrySendError { message, reason })
+        self.push_now(self.check_size(message)?, None)
     }
 
     /// Queues the message if there is room and nobody waits for it.
-    fn push_now(
-        &self,
-        message: Message,
-        expires: Option<Instant>,
-    ) -> Result<(), (Message, SendRefusal)> {
-        if self.turn.available_permits() == 0 {
-            let ended = self.state.lock().unwrap().ended.clone();
-            let reason = ended.map_or(SendRefusal::Full, SendRefusal::Ended);
-            return Err((message, reason));
+    fn push_now(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
+        if !self.has_line() {
+            return self.push(message, expires);
         }
-        self.push(message, expires)
+        let ended = self.lock().main.ended.clone();
+        Err(match ended {
+            None => TrySendError::Full(message),
+            Some(why) => refused(message, why),
+        })
     }
 
-    fn push(
-        &self,
-        message: Message,
-        expires: Option<Instant>,
-    ) -> Result<(), (Message, SendRefusal)> {
+    fn push(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
         let pump = {
-            let mut state = self.state.lock().unwrap();
-            if let Some(reason) = &state.ended {
-                let reason = SendRefusal::Ended(reason.clone());
-                return Err((message, reason));
-            }
-            if !state.make_room(message.len(), self.limit) {
-                return Err((message, SendRefusal::Full));
-            }
-            if expires.is_some() || message.len() > PACKED_BYTES {
-                state.append(message, expires);
-            } else {
-                state.append_short(message.kind(), message.as_bytes());
-            }
+            let mut state = self.lock();
+            let State { main, spare, .. } = &mut *state;
+            main.push(message, expires, self.limit, spare)?;
             state.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);
@@ -263,10 +195,21 @@ impl Outbox {
 
     /// Resolves when everything accepted before the call is on the socket.
     pub(crate) async fn flush(&self) -> Result<(), FlushError> {
+        self.flush_lane(|state| Some(&mut state.main)).await
+    }
+
+    async fn flush_lane(
+        &self,
+        lane: impl Fn(&mut State) -> Option<&mut Lane>,
+    ) -> Result<(), FlushError> {
+        let closed = || FlushError {
+            reason: Arc::new(ConnectionError::ClosedHere),
+        };
         let (target, pump) = {
-            let mut state = self.state.lock().unwrap();
-            state.flush_to = state.accepted;
-            (state.accepted, state.pump.take())
+            let mut state = self.lock();
+            let lane = lane(&mut state).ok_or_else(closed)?;
+            let target = lane.flush();
+            (target, state.pump.take())
         };
         pump.into_iter().for_each(Waker::wake);
         loop {
@@ -274,275 +217,122 @@ impl Outbox {
             tokio::pin!(written);
             written.as_mut().enable();
             {
-                let state = self.state.lock().unwrap();
-                if state.settled >= target {
+                let mut state = self.lock();
+                let lane = lane(&mut state).ok_or_else(closed)?;
+                if lane.is_flushed(target) {
                     return Ok(());
                 }
-                if let Some(reason) = &state.ended {
-                    return Err(FlushError {
-                        reason: reason.clone(),
-                    });
+                if let Some(reason) = &lane.ended {
+                    let reason = reason.clone();
+                    return Err(FlushError { reason });
                 }
             }
             written.await;
         }
     }
 
-    /// Moves what is queued into `batch`, which is empty. Nothing: the pump is woken by the next
-    /// message. With a `hold`, a small queue younger than it stays for company until the returned
-    /// moment.
-    pub(crate) fn take(
-        &self,
-        batch: &mut VecDeque<Entry>,
-        hold: Option<(Duration, usize)>,
-        now: Instant,
-        cx: &Context<'_>,
-    ) -> Poll<Option<Instant>> {
-        let mut state = self.state.lock().unwrap();
-        if state.queue.is_empty() {
-            for queue in [batch, &mut state.queue] {
-                if queue.capacity() > IDLE_QUEUE_PLACES {
-                    queue.shrink_to(IDLE_QUEUE_PLACES);
-                }
-            }
-            state.pump = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        if let (Some((delay, enough)), Some(oldest)) = (hold, state.oldest) {
-            let ripe = later(oldest, delay);
-            if now < ripe && state.bytes < enough && state.flush_to <= state.settled {
-                state.pump = Some(cx.waker().clone());
-                return Poll::Ready(Some(ripe));
-            }
-        }
-        std::mem::swap(&mut state.queue, batch);
-        state.oldest_taken = state.oldest.take();
-        state.taken = state.accepted;
-        Poll::Ready(None)
+    /// From now on only the `on_connect` hook sends: the rest waits until
+    /// [`close_setup`](Self::close_setup).
+    pub(crate) fn open_setup(&self) {
+        self.lock().setup = Some(Lane::new(self.account.lasting_share()));
     }
 
-    /// Messages left the pump.
-    pub(crate) fn done(&self, done: Done) {
-        if done.messages > 0 {
-            self.release(&done, std::iter::empty());
-            self.complete(done.upto);
-        }
-    }
-
-    /// Gives room back, and memory for what comes next.
-    pub(crate) fn release(&self, done: &Done, spare: impl Iterator<Item = Records>) {
-        {
-            let mut state = self.state.lock().unwrap();
-            state.release(done);
-            let most = self.spare_limit().saturating_sub(state.bytes) / PACKET_FILL;
-            let wanted = most.saturating_sub(state.spare.len());
-            state.spare.extend(spare.take(wanted));
-        }
-        self.written.notify_waiters();
-    }
-
-    /// What the queue and its spare packets may take together when spare ones come: no more than
-    /// the queue may by itself, or than what is free of the budget.
-    fn spare_limit(&self) -> usize {
-        match self.bounded {
-            true => self.limit.min(BUDGET_FLOOR_BYTES),
-            false => self.limit,
-        }
-    }
-
-    /// Gives back memory that was kept for what comes next.
-    pub(crate) fn shrink(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.spare = Vec::new();
-        let bytes = state.bytes;
-        state.share.settle(bytes);
-    }
-
-    /// Everything before this number counts as flushed.
-    pub(crate) fn complete(&self, upto: u64) {
-        self.state.lock().unwrap().settle(upto);
-        self.written.notify_waiters();
-    }
-
-    /// The peer of a session takes no larger message.
-    pub(crate) fn limit_messages(&self, bytes: usize) {
-        self.max_message.fetch_min(bytes, Ordering::Relaxed);
-    }
-
-    /// Drops queued messages whose time has passed, and makes room.
-    pub(crate) fn expire(&self, now: Instant) -> u64 {
-        let mut done = Done::default();
-        {
-            let mut state = self.state.lock().unwrap();
-            if !state.expiring {
-                return 0;
-            }
-            state.queue.retain(|entry| {
-                let keep = match entry {
-                    Entry::One(queued) => queued.expires.is_none_or(|expires| expires > now),
-                    Entry::Packed(_) => true,
+    /// As [`send`](Self::send), for the hook.
+    pub(crate) async fn send_setup(&self, message: Message) -> Result<(), SendError> {
+        let mut message = self.check_size(message)?;
+        loop {
+            let written = self.written.notified();
+            let pushed = {
+                let mut state = self.lock();
+                let State { setup, spare, .. } = &mut *state;
+                let pushed = match setup {
+                    Some(setup) => setup.push(message, None, self.limit, spare),
+                    None => Err(refused(message, Arc::new(ConnectionError::ClosedHere))),
                 };
-                if !keep {
-                    done.add(entry.done());
+                pushed.map(|()| state.pump.take())
+            };
+            match pushed {
+                Ok(pump) => {
+                    pump.into_iter().for_each(Waker::wake);
+                    return Ok(());
                 }
-                keep
-            });
-            state.expired += done.messages as u64;
-            state.release(&done);
-            // What stands before it in the queue may not be done with.
-            state.settle(0);
+                Err(TrySendError::Full(back)) => message = back,
+                Err(TrySendError::Refused(error)) => return Err(error),
+            }
+            written.await;
         }
-        let expired = done.messages as u64;
-        if expired > 0 {
-            self.written.notify_waiters();
-        }
-        expired
     }
 
-    /// A message in the pump's hands had passed its time: counted here, released with its batch.
-    pub(crate) fn count_expired(&self, messages: u64) {
-        self.state.lock().unwrap().expired += messages;
+    /// As [`flush`](Self::flush), for the hook.
+    pub(crate) async fn flush_setup(&self) -> Result<(), FlushError> {
+        self.flush_lane(|state| state.setup.as_mut()).await
     }
 
-    /// Puts back, before everything else, what the pump took and did not begin to write.
-    pub(crate) fn put_back(&self, mut batch: VecDeque<Entry>) {
-        let mut state = self.state.lock().unwrap();
-        if let Some(first) = batch.front() {
-            state.taken = first.first();
-            state.oldest = state.oldest_taken.take().or(state.oldest);
+    /// The hook has returned: it sends no more, and what it has sent still goes out.
+    pub(crate) fn end_setup(&self) {
+        if let Some(setup) = &mut self.lock().setup {
+            setup.ended = Some(Arc::new(ConnectionError::ClosedHere));
         }
-        batch.append(&mut state.queue);
-        state.queue = batch;
-        state.settle(0);
+        self.written.notify_waiters();
+    }
+
+    /// What waits for the hook goes on. What is left of the hook's own is dropped: the hook sends
+    /// it again on the next connection.
+    pub(crate) fn close_setup(&self) {
+        let (setup, pump) = {
+            let mut state = self.lock();
+            (state.setup.take(), state.pump.take())
+        };
+        // Messages are the user's: they are dropped outside of the lock.
+        drop(setup);
+        self.written.notify_waiters();
+        pump.into_iter().for_each(Waker::wake);
     }
 
     /// From now on nothing is accepted; what is queued stays for the pump.
     pub(crate) fn refuse(&self, reason: Arc<ConnectionError>) {
         {
-            let mut state = self.state.lock().unwrap();
-            state.ended.get_or_insert(reason);
+            let mut state = self.lock();
+            state.main.ended.get_or_insert(reason);
         }
-        self.turn.close();
+        self.line.close();
         self.written.notify_waiters();
+    }
+
+    /// Why nothing is accepted any more.
+    pub(crate) fn why_ended(&self) -> Arc<ConnectionError> {
+        let why = self.lock().main.ended.clone();
+        why.unwrap_or_else(|| Arc::new(ConnectionError::ClosedHere))
     }
 
     /// Takes what was never begun, after the end.
     pub(crate) fn take_unsent(&self) -> Vec<Message> {
-        let mut state = self.state.lock().unwrap();
-        let unsent = std::mem::take(&mut state.queue);
-        (state.bytes, state.waiting) = (0, 0);
-        state.share.settle(0);
+        let unsent = self.lock().main.take_all();
         messages(unsent)
     }
 
-    pub(crate) fn has_queued(&self) -> bool {
-        !self.state.lock().unwrap().queue.is_empty()
-    }
-
     pub(crate) fn add_sender(&self) {
-        self.state.lock().unwrap().senders += 1;
+        self.lock().senders += 1;
     }
 
     /// Returns whether it was the last.
     pub(crate) fn remove_sender(&self) -> bool {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.lock();
         state.senders -= 1;
         state.senders == 0
     }
 
     pub(crate) fn has_senders(&self) -> bool {
-        self.state.lock().unwrap().senders > 0
+        self.lock().senders > 0
     }
 
     /// Queue depth, and the count of expired messages.
     pub(crate) fn stats(&self, now: Instant) -> (QueueStats, u64) {
-        let state = self.state.lock().unwrap();
-        let queue = QueueStats {
-            messages: state.waiting,
-            bytes: state.bytes,
-            high_water: state.high_water,
-            limit: self.limit,
-            oldest: state
-                .oldest()
-                .map(|since| now.saturating_duration_since(since)),
-        };
-        (queue, state.expired)
+        self.lock().main.stats(self.limit, now)
     }
 }
 
-impl State {
-    /// Charges a message of so many bytes, if it fits. One always does.
-    #[inline]
-    fn make_room(&mut self, payload: usize, limit: usize) -> bool {
-        let bytes = self.bytes + payload + MESSAGE_OVERHEAD_BYTES;
-        if self.bytes == 0 {
-            self.share.cover_anyway(bytes);
-        } else if bytes > limit || !self.share.cover(bytes) {
-            return false;
-        }
-        self.bytes = bytes;
-        self.high_water = self.high_water.max(bytes);
-        self.waiting += 1;
-        if self.queue.is_empty() {
-            self.oldest = Some(Instant::now());
-        }
-        true
-    }
-
-    fn append(&mut self, message: Message, expires: Option<Instant>) {
-        self.expiring |= expires.is_some();
-        let number = self.accepted;
-        self.accepted += 1;
-        self.queue.push_back(Entry::One(Queued {
-            message,
-            number,
-            expires,
-        }));
-    }
-
-    #[inline]
-    fn append_short(&mut self, kind: Kind, payload: &[u8]) {
-        let first = self.accepted;
-        self.accepted += 1;
-        if let Some(Entry::Packed(packed)) = self.queue.back_mut()
-            && packed.records.push_bytes(kind, payload)
-        {
-            return;
-        }
-        // Behind a full packet comes another; a first message may stay alone.
-        let mut records = self.spare.pop().unwrap_or_else(|| match self.queue.back() {
-            Some(Entry::Packed(_)) => Records::with_capacity(PACKET_FILL),
-            _ => Records::with_capacity(payload.len() + 8),
-        });
-        records.push_bytes(kind, payload);
-        let packed = Packed { records, first };
-        queue::push(&mut self.queue, Entry::Packed(packed));
-    }
-
-    fn release(&mut self, done: &Done) {
-        self.waiting -= done.messages;
-        self.bytes -= done.cost;
-        self.share.relax(self.bytes);
-    }
-
-    /// Everything before this number is done with; and if that is all the pump has, everything
-    /// before the queue.
-    fn settle(&mut self, upto: u64) {
-        self.settled = self.settled.max(upto);
-        if self.settled >= self.taken {
-            self.settled = match self.queue.front() {
-                Some(first) => first.first(),
-                None => self.accepted,
-            };
-        }
-    }
-
-    /// When the message came that waits longest.
-    fn oldest(&self) -> Option<Instant> {
-        if self.waiting > self.queue.len() {
-            self.oldest_taken
-        } else {
-            self.oldest.filter(|_| self.waiting > 0)
-        }
-    }
+fn refused(message: Message, why: Arc<ConnectionError>) -> TrySendError {
+    let reason = SendRefusal::Ended(why);
+    SendError { message, reason }.into()
 }

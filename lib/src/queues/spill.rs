@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::{
     defaults::{IDLE_QUEUE_PLACES, SPILL_CHUNK_BYTES},
     messages::{Gap, Incoming, Message},
-    queues::items::{Batch, push_gap},
+    queues::items::{Unpacked, push_gap_unpacked},
     settings::Spill,
 };
 
@@ -112,20 +112,20 @@ pub(crate) struct SpillFile {
     config: Spill,
     disk: Option<Disk>,
     operation: Option<JoinHandle<(Option<Disk>, Outcome)>>,
-    writing: Batch,
+    writing: Unpacked,
     /// Bytes and entries in the file, and what stands at the entries that are gaps.
     stored: u64,
     entries: u64,
-    gaps: Batch,
+    gaps: Unpacked,
     /// What was read of an entry whose end is not read yet.
     partial: BytesMut,
     failed: bool,
     /// It was told that the file takes no more; until it is empty again that is no news.
     told: bool,
     /// Entries read back, waiting for room in the inbox.
-    pub(crate) ready: Batch,
+    pub(crate) ready: Unpacked,
     /// What comes after everything in the file.
-    pub(crate) behind: Batch,
+    pub(crate) behind: Unpacked,
 }
 
 impl SpillFile {
@@ -134,15 +134,15 @@ impl SpillFile {
             config,
             disk: None,
             operation: None,
-            writing: Batch::new(),
+            writing: Unpacked::new(),
             stored: 0,
             entries: 0,
-            gaps: Batch::new(),
+            gaps: Unpacked::new(),
             partial: BytesMut::new(),
             failed: false,
             told: false,
-            ready: Batch::new(),
-            behind: Batch::new(),
+            ready: Unpacked::new(),
+            behind: Unpacked::new(),
         }
     }
 
@@ -234,7 +234,7 @@ impl SpillFile {
                     Gap::Dropped { messages, bytes }
                 }
             };
-            push_gap(&mut self.behind, gap);
+            push_gap_unpacked(&mut self.behind, gap);
         }
         (count, total)
     }
@@ -276,7 +276,7 @@ impl SpillFile {
 
     fn wrote(&mut self, result: io::Result<()>) -> Progress {
         if let Err(error) = result {
-            self.put_before_behind(Batch::new());
+            self.put_before_behind(Unpacked::new());
             return self.fail(format!("cannot be written: {error}"), 0);
         }
         self.stored += self.writing.iter().map(encoded_len).sum::<u64>();
@@ -298,13 +298,13 @@ impl SpillFile {
     fn lose(&mut self, why: String) -> Progress {
         let lost = self.entries - self.gaps.len() as u64;
         let encoded = self.stored + self.partial.len() as u64;
-        let mut marks = Batch::new();
+        let mut marks = Unpacked::new();
         if lost > 0 {
             let gap = Gap::Dropped {
                 messages: lost,
                 bytes: encoded - self.entries * HEADER_BYTES as u64,
             };
-            push_gap(&mut marks, gap);
+            push_gap_unpacked(&mut marks, gap);
         }
         marks.append(&mut self.gaps);
         self.put_before_behind(marks);
@@ -314,7 +314,7 @@ impl SpillFile {
     }
 
     /// What was to be written, after `first`, comes before the rest again.
-    fn put_before_behind(&mut self, mut first: Batch) {
+    fn put_before_behind(&mut self, mut first: Unpacked) {
         first.append(&mut self.writing);
         first.append(&mut self.behind);
         self.behind = first;
@@ -357,7 +357,7 @@ fn encoded_len(item: &Incoming) -> u64 {
     (HEADER_BYTES + payload) as u64
 }
 
-fn encode(batch: &Batch) -> Vec<u8> {
+fn encode(batch: &Unpacked) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(batch.iter().map(encoded_len).sum::<u64>() as usize);
     for item in batch {
         let (kind, payload) = match item {
@@ -379,7 +379,7 @@ mod tests {
         std::future::poll_fn(|cx| file.poll(cx)).await
     }
 
-    fn batch(from: u32, count: u32) -> Batch {
+    fn batch(from: u32, count: u32) -> Unpacked {
         (from..from + count)
             .map(|i| Incoming::Message(Message::binary(i.to_be_bytes().repeat(25))))
             .collect()

@@ -6,81 +6,87 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::defaults;
+use super::{Brief, RedactedUrl};
+use crate::time::granted;
 
-/// Why a connection could not be made, who is to blame, and whether to try again.
+/// Why a connection could not be made.
 ///
-/// Every message says who did what and what to do next. [`ConnectError::is_retryable`] tells
-/// whether the same attempt may succeed later; a reconnecting client asks it.
+/// The text says who did what, and what to do next. The cause below it, such as the operating
+/// system's error, is the [`source`](std::error::Error::source) and not a part of the text.
+/// [`is_retryable`](ConnectError::is_retryable) tells whether the same attempt may succeed later; a
+/// client that reconnects asks it. Texts contain no secrets: URLs are shown
+/// [without them](RedactedUrl), and a peer's words are [made printable](crate::printable).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL cannot be dialed. Correct it; no retry can mend it.
+    /// The URL cannot be dialed. Correct it; no retry can succeed.
     #[error("the URL {url} cannot be dialed: {why}")]
     Url {
-        /// The URL as given, without its password.
-        url: String,
+        /// The URL as given.
+        url: RedactedUrl,
         /// What is wrong with it.
         why: String,
     },
 
-    /// A request header is not valid, or is one that the handshake sets itself.
+    /// A request header is not valid, or the handshake sets it itself. Correct it; no retry can
+    /// succeed.
     #[error("the request header {name:?} cannot be sent: {why}")]
     Header {
-        /// The header's name as given.
+        /// The header's name, up to the first character that a name must not have.
         name: String,
         /// What is wrong with it.
         why: String,
     },
 
-    /// The application's own function for the request headers failed. Worth a retry: such a
-    /// function asks a token service, which may be back soon.
-    #[error("the function that supplies the request headers failed: {0}")]
+    /// The application's own function for the request headers failed. Retryable: such a function
+    /// asks a token service, which may be back soon.
+    #[error("the function that supplies the request headers failed")]
     HeaderFunction(#[source] Box<dyn std::error::Error + Send + Sync>),
 
-    /// The deadline over all of connecting passed. The phase says who kept us waiting.
-    #[error("connecting took longer than {}; {}", Seconds(.after), .phase.waiting_for())]
+    /// Connecting took longer than its timeout, which covers all steps.
+    #[error("connecting took longer than {}: {}", Seconds(.after), .phase.waiting_for())]
     Timeout {
-        /// What was being waited for when the deadline passed.
+        /// The step that was not done in time.
         phase: ConnectPhase,
-        /// The deadline, counted from the start of the attempt.
+        /// The timeout, counted from the start of the attempt.
         after: Duration,
     },
 
-    /// The host's name could not be resolved. Retryable: a resolver gives the same answer when it
-    /// cannot be reached.
-    #[error("the name {host} could not be resolved: {source}; check the spelling and the resolver")]
+    /// The host's name could not be resolved. Retryable: a resolver that cannot be reached gives
+    /// the same answer as for a wrong name.
+    #[error("the name {host} could not be resolved (check its spelling and the resolver)")]
     Dns {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// What the resolver answered.
         source: io::Error,
     },
 
-    /// No TCP connection to the host (or to the proxy) came about.
-    #[error("no TCP connection to {to}: {source}; check that it listens there and is reachable")]
+    /// No TCP connection to the host, or to the proxy, could be made.
+    #[error("no TCP connection to {to} (check that a server listens there and can be reached)")]
     Tcp {
         /// Host and port.
         to: String,
-        /// What the operating system said of the last address tried.
+        /// The operating system's error for the last address that was tried.
         source: io::Error,
     },
 
     /// The proxy refused or failed.
-    #[error("the proxy {proxy} did not connect us to {to}: {why}")]
+    #[error("the proxy {proxy} did not connect to {to}: {why}")]
     Proxy {
-        /// The proxy's URL without its password.
-        proxy: String,
+        /// The proxy's URL.
+        proxy: RedactedUrl,
         /// Host and port that it was asked for.
         to: String,
         /// What it did.
         why: String,
-        /// Whether its state, rather than our credentials or its rules, is the reason.
+        /// Whether a later attempt may succeed: false if the proxy wants other credentials, or its
+        /// rules forbid this host.
         retryable: bool,
     },
 
     /// The TLS handshake failed.
-    #[error("TLS with {host} failed: {source}; {}", tls_advice(.source))]
+    #[error("the TLS handshake with {host} failed ({})", tls_advice(.source))]
     Tls {
         /// The server's name as it was checked against the certificate.
         host: String,
@@ -88,18 +94,19 @@ pub enum ConnectError {
         source: io::Error,
     },
 
-    /// The connection broke while the HTTP upgrade was under way.
-    #[error("{host} ended the connection during the WebSocket handshake: {source}")]
+    /// The connection was lost during the HTTP upgrade.
+    #[error("the connection to {host} was lost during the WebSocket handshake")]
     Interrupted {
         /// Host and port.
         host: String,
-        /// What HTTP said.
+        /// The error of the HTTP client.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// What answered does not speak WebSocket as RFC 6455 section 4.1 demands.
+    /// The server's answer is not that of a WebSocket server (RFC 6455 section 4.1).
     #[error(
-        "{host} did not complete the WebSocket handshake: {why}; check the URL and the proxies in between"
+        "{host} did not complete the WebSocket handshake: {why}; check the URL, and proxies on \
+         the way"
     )]
     NotWebSocket {
         /// Host and port.
@@ -113,32 +120,34 @@ pub enum ConnectError {
     Refused {
         /// The status.
         status: StatusCode,
-        /// The beginning of the body, at most 1 KiB, bytes that are not UTF-8 replaced.
+        /// The beginning of the body as the server sent it, at most 1 KiB. Bytes that are not UTF-8
+        /// are replaced.
         body: String,
-        /// What `Retry-After` asks for, both its forms understood, at most a day.
+        /// How long the server asks to wait, from either form of `Retry-After`. At most
+        /// [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
         retry_after: Option<Duration>,
         /// Where a redirect points. Redirects are not followed: dial the new URL.
-        location: Option<String>,
+        location: Option<RedactedUrl>,
     },
 
-    /// The server agreed to none of the subprotocols that were offered, or chose one that was not
-    /// (RFC 6455 section 4.1).
+    /// The server agreed to none of the subprotocols that were offered, or chose another one (RFC
+    /// 6455 section 4.1).
     #[error(
-        "the server {}; offered were {offered:?}: ask its operator which it speaks",
+        "the server {}; this client offered {offered:?}: ask the server's operator which it speaks",
         match .chosen {
-            Some(chosen) => format!("chose the subprotocol {chosen:?}"),
+            Some(chosen) => format!("chose the subprotocol \"{}\"", Brief(chosen)),
             None => "agreed to no subprotocol".to_owned(),
         }
     )]
     Subprotocol {
-        /// What was offered, in the order of preference.
+        /// What was offered, the preferred one first.
         offered: Vec<String>,
         /// What the server chose, if anything.
         chosen: Option<String>,
     },
 }
 
-/// The steps of connecting, in their order; one deadline spans them all.
+/// The steps of connecting, in their order. One timeout covers them all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectPhase {
@@ -160,16 +169,19 @@ impl ConnectPhase {
     fn waiting_for(self) -> &'static str {
         match self {
             ConnectPhase::Headers => {
-                "the function that supplies the request headers had not returned"
+                "the function that supplies the request headers did not return"
             }
-            ConnectPhase::Dns => "the name was still being resolved: check the resolver",
+            ConnectPhase::Dns => "the name was not resolved; check the resolver",
             ConnectPhase::Tcp => {
-                "no TCP connection came about: check the address, routes and firewalls"
+                "no TCP connection was made; check the address, the routes and the firewalls"
             }
-            ConnectPhase::Proxy => "the proxy had not answered: check the proxy",
-            ConnectPhase::Tls => "the TLS handshake was not done: check that the port speaks TLS",
+            ConnectPhase::Proxy => "the proxy did not answer; check the proxy",
+            ConnectPhase::Tls => {
+                "the TLS handshake was not completed; check that the port speaks TLS"
+            }
             ConnectPhase::Upgrade => {
-                "the server took the connection and had not answered the upgrade request: it hangs or is overloaded"
+                "the server accepted the connection and did not answer the upgrade request; \
+                 it hangs or is overloaded"
             }
         }
     }
@@ -178,9 +190,10 @@ impl ConnectPhase {
 impl ConnectError {
     /// Whether the same attempt may succeed later without anyone changing the configuration.
     ///
-    /// Yes: deadlines, name resolution, TCP, broken connections, status 408, 425, 429 and 5xx, a
-    /// proxy in trouble. No: a bad URL or header, a certificate that does not verify, any other
-    /// status (401, 403, 404, …), a wrong subprotocol, something that is not a WebSocket server.
+    /// Yes: timeouts, name resolution, TCP, lost connections, the status codes 408, 425, 429 and
+    /// 5xx, a proxy that cannot reach the host. No: an invalid URL or header, a certificate that is
+    /// not accepted, any other status (401, 403, 404, …), a wrong subprotocol, a server that does
+    /// not speak WebSocket.
     pub fn is_retryable(&self) -> bool {
         match self {
             ConnectError::Url { .. }
@@ -193,13 +206,14 @@ impl ConnectError {
             | ConnectError::Tcp { .. }
             | ConnectError::Interrupted { .. } => true,
             ConnectError::Proxy { retryable, .. } => *retryable,
-            // An error of TLS itself repeats; one of the socket below does not.
+            // An error of TLS itself comes again. One of the socket below may not.
             ConnectError::Tls { source, .. } => rustls_error(source).is_none(),
             ConnectError::Refused { status, .. } => is_retryable_status(*status),
         }
     }
 
-    /// How long the server asked to be left alone, where it did.
+    /// How long the server asked to wait before the next attempt, if it did. At most
+    /// [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             ConnectError::Refused { retry_after, .. } => *retry_after,
@@ -208,22 +222,22 @@ impl ConnectError {
     }
 }
 
-/// Statuses that describe a moment and not the request (RFC 9110 section 15, RFC 6585 section 4).
+/// Status codes that blame the moment and not the request (RFC 9110 section 15, RFC 6585 section 4).
 pub(crate) fn is_retryable_status(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429) || status.is_server_error()
 }
 
-/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3), never above the limit.
+/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3), as far as it is granted.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let asked = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // Digits beyond u64 mean "very long", which the limit cuts.
+        // A number beyond u64 means "very long", and is cut below.
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
         let at = httpdate::parse_http_date(value).ok()?;
         at.duration_since(SystemTime::now()).unwrap_or_default()
     };
-    Some(asked.min(defaults::RETRY_AFTER_MAX))
+    Some(granted(asked))
 }
 
 /// The error of TLS itself inside an I/O error.
@@ -235,12 +249,15 @@ fn tls_advice(error: &io::Error) -> &'static str {
     use tokio_rustls::rustls::Error;
     match rustls_error(error) {
         Some(Error::InvalidCertificate(_)) => {
-            "the certificate was not accepted: check its names, dates and issuer, or supply the roots that signed it"
+            "the certificate was not accepted: check its names, its dates and its issuer, or trust \
+             the issuer's root"
         }
-        Some(Error::InvalidMessage(_)) => "the port may not speak TLS: try ws:// or another port",
-        Some(Error::AlertReceived(_)) => "the server refused the handshake: see its log",
-        Some(_) => "check both ends' TLS configuration",
-        None => "the connection broke; trying again may help",
+        Some(Error::InvalidMessage(_)) => {
+            "the port may not speak TLS: check the port, or use ws://"
+        }
+        Some(Error::AlertReceived(_)) => "the server refused it: see the server's log",
+        Some(_) => "check the TLS configuration of both sides",
+        None => "the connection was lost: trying again may help",
     }
 }
 
@@ -248,22 +265,22 @@ fn refusal(
     status: &StatusCode,
     body: &str,
     retry_after: &Option<Duration>,
-    location: &Option<String>,
+    location: &Option<RedactedUrl>,
 ) -> String {
     let mut text = format!("the server refused the WebSocket upgrade with {status}");
     if let Some(location) = location {
         text += &format!(", pointing to {location}");
     }
-    match body.lines().next().map(str::trim) {
-        None | Some("") => {}
-        Some(line) => text += &format!(": {line}"),
+    let said = Brief(body);
+    if !said.is_empty() {
+        text += &format!(": {said}");
     }
     match (status.as_u16(), retry_after) {
         (_, Some(wait)) => text += &format!("; it asks to wait {}", Seconds(wait)),
-        (401 | 403, _) => text += "; check the credentials and the Origin",
+        (401 | 403, _) => text += "; check the credentials and the Origin header",
         (404 | 405 | 410 | 426, _) => text += "; check the URL's path",
-        (300..=399, _) => text += "; dial the new URL, redirects are not followed",
-        (200..=299, _) => text += "; check the URL: this is no WebSocket endpoint",
+        (300..=399, _) => text += "; redirects are not followed: dial the new URL",
+        (200..=299, _) => text += "; there is no WebSocket at this URL: check it",
         _ => {}
     }
     text
@@ -305,7 +322,7 @@ mod tests {
         assert_eq!(asking("-1"), None);
         assert_eq!(
             asking("99999999999999999999999999"),
-            Some(defaults::RETRY_AFTER_MAX)
+            Some(crate::defaults::RETRY_AFTER_MAX)
         );
     }
 

@@ -1,160 +1,158 @@
 //! Why a connection ended.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
-use super::ConnectError;
+use super::{Brief, Close, CloseCode, ConnectError};
 
-/// An error from the application's own code: a hook or a header provider.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// An error of the application's own code: of a hook, or of a function that supplies headers.
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A close code (RFC 6455 §7.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CloseCode(u16);
-
-impl CloseCode {
-    /// 1000: the purpose of the connection is fulfilled.
-    pub const NORMAL: CloseCode = CloseCode(1000);
-    /// 1001: the endpoint goes away, such as a server shutting down.
-    pub const GOING_AWAY: CloseCode = CloseCode(1001);
-    /// 1002: the peer broke the protocol.
-    pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
-    /// 1003: a kind of data that cannot be accepted.
-    pub const UNSUPPORTED_DATA: CloseCode = CloseCode(1003);
-    /// 1007: a payload that contradicts its type, such as text that is not UTF-8.
-    pub const INVALID_PAYLOAD: CloseCode = CloseCode(1007);
-    /// 1008: against the endpoint's policy.
-    pub const POLICY_VIOLATION: CloseCode = CloseCode(1008);
-    /// 1009: the message is too big.
-    pub const MESSAGE_TOO_BIG: CloseCode = CloseCode(1009);
-    /// 1010: the server did not agree to an extension the client requires.
-    pub const MANDATORY_EXTENSION: CloseCode = CloseCode(1010);
-    /// 1011: the server met a condition that it cannot go on from.
-    pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
-    /// 1013: try again later.
-    pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
-
-    /// A code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999; else `None`.
-    pub fn new(code: u16) -> Option<CloseCode> {
-        matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999).then_some(CloseCode(code))
-    }
-
-    /// The number.
-    pub fn as_u16(self) -> u16 {
-        self.0
-    }
-
-    pub(crate) fn received(code: u16) -> CloseCode {
-        CloseCode(code)
-    }
-}
-
-impl fmt::Display for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The close frame that a peer sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Close {
-    /// Its code; `None` where the frame had none.
-    pub code: Option<CloseCode>,
-    /// Its reason; may be empty.
-    pub reason: String,
-}
-
-impl fmt::Display for Close {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.code {
-            Some(code) => write!(f, "code {code}")?,
-            None => write!(f, "no code")?,
-        }
-        if !self.reason.is_empty() {
-            write!(f, " ({})", self.reason)?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a connection ended otherwise than by a normal close.
+/// Why a connection ended, other than by a normal close.
 ///
-/// A variant says who acted. [`is_retryable`](ConnectionError::is_retryable) says whether
-/// connecting again may help; a [`Client`](crate::Client) does that by itself.
-#[derive(Clone, Debug, thiserror::Error)]
+/// Each variant says who acted. [`is_retryable`](ConnectionError::is_retryable) says whether
+/// connecting again may help; a [`Client`](crate::Client) then connects again by itself. The cause
+/// below, such as the operating system's error, is the
+/// [`source`](std::error::Error::source) and not a part of the text.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// The peer closed with a code other than normal.
-    #[error("the peer closed the connection: {0}")]
+    /// The peer closed the connection with another code than normal.
     ClosedByPeer(Close),
-    /// This side closed it, or dropped all its handles.
-    #[error("the connection was closed by this side")]
+    /// This side closed the connection, or dropped all its handles.
     ClosedHere,
-    /// Nothing came from the peer for the silence time, not even an answer to a ping.
-    #[error("nothing was received from the peer for {0:?}: it or the network is gone")]
+    /// Nothing was received from the peer for the silence timeout, not even an answer to a ping.
     PeerSilent(Duration),
-    /// The peer took nothing for the write timeout.
-    #[error("the peer took no byte for {0:?} while data waited: it does not read")]
+    /// The peer read nothing for the write timeout.
     WriteStalled(Duration),
-    /// The peer ended the TCP stream without a close frame.
-    #[error("the peer ended the TCP stream without closing the WebSocket")]
+    /// The peer ended the TCP connection without a close frame.
     EndOfStream,
     /// The operating system reported an error of the socket.
-    #[error("the socket failed: {0}")]
     Io(Arc<io::Error>),
-    /// The peer broke RFC 6455.
-    #[error("the peer broke the WebSocket protocol: {0}")]
+    /// The peer violated RFC 6455.
     Protocol(String),
-    /// The peer sent text that is not UTF-8.
-    #[error("the peer sent text that is not UTF-8")]
+    /// The peer sent a text message that is not UTF-8.
     InvalidText,
-    /// The peer sent a message over the limit.
-    #[error("the peer sent a message of at least {size} bytes, over the limit of {limit}")]
+    /// A message was larger than
+    /// [`Options::max_message_bytes`](crate::Options::max_message_bytes).
     MessageTooLarge {
-        /// Its size as far as known, in bytes.
+        /// Its size in bytes, as far as known.
         size: usize,
-        /// [`Options::max_message_bytes`](crate::Options::max_message_bytes).
+        /// The limit in bytes.
         limit: usize,
     },
     /// The inbox was full and [`Overflow::Disconnect`](crate::Overflow::Disconnect) is its policy.
-    #[error("the application did not read and its inbox was full: disconnected by policy")]
     InboxFull,
     /// A [`Budget`](crate::Budget) was used up, and of its connections this one held most bytes in
     /// messages of which only a part had arrived. Its peer was told so with code 1013.
-    #[error(
-        "the memory budget was used up and this connection held most of it ({held} bytes), so it \
-         was ended; try again later, or raise the budget"
-    )]
     Evicted {
         /// What was held for this connection, in bytes.
         held: usize,
     },
     /// The `on_connect` hook failed.
-    #[error("the on_connect hook failed: {0}")]
-    Setup(String),
-    /// Connecting again failed in a way that no retry can mend, or the attempts were used up.
-    #[error("reconnecting failed: {0}")]
+    Setup(Arc<dyn Error + Send + Sync>),
+    /// Connecting again failed with an error that is not retryable, or all attempts failed.
     Reconnect(Arc<ConnectError>),
-    /// The server goes away and asked to be left.
-    #[error("the server goes away and asked its clients to connect again")]
+    /// The server goes away and asked its clients to connect again.
     GoingAway,
     /// The server refuses the session for now.
-    #[error("the server refused the session for now: {why}")]
     SessionRefused {
         /// Why.
         why: SessionLoss,
-        /// When the server wants to be asked again, if it said so.
+        /// How long the server asks to wait, if it did. At most
+        /// [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
         retry_after: Option<Duration>,
     },
+    /// The server agreed to `unstall.v1` and did not answer the first packet within the connect
+    /// timeout. It may be overloaded: a client that reconnects asks again for a session.
+    HelloUnanswered(Duration),
     /// The session ended and cannot be resumed.
-    #[error("the session was lost: {0}")]
     SessionLost(SessionLoss),
-    /// The connection's task ended without a word: the runtime was shut down.
-    #[error("the connection's task was stopped: the runtime shut down")]
+    /// The connection closed normally, but messages that were accepted were not delivered.
+    /// [`Sender::close`](crate::Sender::close) and [`Sender::ended`](crate::Sender::ended) give them
+    /// back.
+    Undelivered {
+        /// How many.
+        messages: u64,
+    },
+    /// The connection's task was stopped from outside: the runtime was shut down.
     Aborted,
 }
 
+impl fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use ConnectionError::*;
+        match self {
+            ClosedByPeer(close) => write!(f, "the peer closed the connection: {close}"),
+            ClosedHere => f.write_str("this side closed the connection"),
+            PeerSilent(time) => write!(
+                f,
+                "nothing was received from the peer for {time:?}: the peer or the network is gone"
+            ),
+            WriteStalled(time) => {
+                write!(f, "the peer read nothing for {time:?} while data waited")
+            }
+            EndOfStream => {
+                f.write_str("the peer ended the TCP connection without closing the WebSocket")
+            }
+            Io(_) => f.write_str("the socket failed"),
+            Protocol(why) => {
+                write!(
+                    f,
+                    "the peer violated the WebSocket protocol: {}",
+                    Brief(why)
+                )
+            }
+            InvalidText => f.write_str("the peer sent a text message that is not UTF-8"),
+            MessageTooLarge { size, limit } => write!(
+                f,
+                "a message of at least {size} bytes is over the limit of {limit}"
+            ),
+            InboxFull => f.write_str(
+                "the application did not read, and the full inbox ended the connection by its \
+                 policy",
+            ),
+            Evicted { held } => write!(
+                f,
+                "the memory budget was used up and this connection held most of it ({held} bytes), \
+                 so it was ended: try again later, or raise the budget"
+            ),
+            Setup(_) => f.write_str("the on_connect hook failed"),
+            Reconnect(_) => f.write_str("connecting again failed"),
+            GoingAway => f.write_str("the server goes away and asked its clients to connect again"),
+            SessionRefused { why, .. } => {
+                write!(f, "the server refused the session for now: {why}")
+            }
+            HelloUnanswered(time) => write!(
+                f,
+                "the server agreed to a session and did not answer HELLO within {time:?}"
+            ),
+            SessionLost(why) => write!(f, "the session was lost: {why}"),
+            Undelivered { messages } => write!(
+                f,
+                "the connection closed before {messages} accepted messages were delivered"
+            ),
+            Aborted => f.write_str("the connection's task was stopped: the runtime was shut down"),
+        }
+    }
+}
+
+impl Error for ConnectionError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            // What is shared, not the `Arc`: so that a caller can downcast it.
+            ConnectionError::Io(error) => Some(&**error),
+            ConnectionError::Setup(error) => Some(&**error),
+            ConnectionError::Reconnect(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
 impl ConnectionError {
-    /// Whether a new connection may fare better.
+    /// Whether a new connection may succeed without anyone changing anything.
+    ///
+    /// No: the peer closed with 1003, 1008 or 1010; this side closed; the runtime was shut down; or
+    /// connecting again failed for good.
     pub fn is_retryable(&self) -> bool {
         match self {
             ConnectionError::ClosedByPeer(close) => !matches!(
@@ -165,9 +163,24 @@ impl ConnectionError {
                         | CloseCode::MANDATORY_EXTENSION
                 )
             ),
-            ConnectionError::ClosedHere | ConnectionError::Aborted => false,
             ConnectionError::Reconnect(error) => error.is_retryable(),
-            _ => true,
+            ConnectionError::ClosedHere
+            | ConnectionError::Undelivered { .. }
+            | ConnectionError::Aborted => false,
+            // The hook may have asked a server that is back soon; the inbox may be read in time.
+            ConnectionError::Setup(_) | ConnectionError::InboxFull => true,
+            ConnectionError::PeerSilent(_)
+            | ConnectionError::WriteStalled(_)
+            | ConnectionError::EndOfStream
+            | ConnectionError::Io(_)
+            | ConnectionError::Protocol(_)
+            | ConnectionError::InvalidText
+            | ConnectionError::MessageTooLarge { .. }
+            | ConnectionError::GoingAway
+            | ConnectionError::Evicted { .. }
+            | ConnectionError::HelloUnanswered(_)
+            | ConnectionError::SessionRefused { .. }
+            | ConnectionError::SessionLost(_) => true,
         }
     }
 }
@@ -182,35 +195,37 @@ impl From<io::Error> for ConnectionError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionLoss {
-    /// It was without a connection for longer than its life, or the server let it go, to make room
-    /// or because its application was done with it.
-    #[error("it was without a connection for too long, or the other side let it go")]
+    /// The session was without a connection for longer than its life, or the server ended it, to
+    /// make room or because its application was done with it.
+    #[error("it was without a connection for too long, or the other side ended it")]
     Expired,
-    /// On a server: it was without a connection and had to make room for others.
-    #[error("the server had to make room for other sessions")]
+    /// The session had to make room for others: of those that could go it was the one that was
+    /// without a connection for longest, or that held most memory.
+    #[error("it had to make room for other sessions")]
     Evicted,
-    /// The server does not know it: it was started anew.
-    #[error("the server was started anew and does not know it")]
+    /// The server does not know the session: it was restarted.
+    #[error("the server was restarted and does not know it")]
     Unknown,
-    /// It belongs to somebody else: the token or the principal does not match.
+    /// The session belongs to somebody else: the token or the principal does not match.
     #[error("it belongs to somebody else")]
     NotYours,
     /// A newer connection of the same session exists.
     #[error("it is in use by a newer connection")]
     Superseded,
-    /// The server has no room for it.
+    /// The server has no room for the session.
     #[error("the server has no room for another session")]
     Full,
     /// The close was not completed by its deadline.
     #[error("the close was not completed by its deadline")]
     CloseTimedOut,
-    /// The peer ended it at once.
-    #[error("the peer ended it: {0}")]
+    /// The peer ended the session at once. The text is the peer's reason, as it was sent; see
+    /// [`printable`](crate::printable) before printing it.
+    #[error("the peer ended it: {}", Brief(.0))]
     AbortedByPeer(String),
-    /// The server, or the protocol, refused it.
-    #[error("{0}")]
+    /// The server or the protocol refused the session.
+    #[error("{}", Brief(.0))]
     Refused(String),
-    /// The server offers no session any more.
+    /// The server offers no sessions any more.
     #[error("the server no longer offers sessions")]
     NotOffered,
     /// The server agreed to `unstall.v1` and does not speak it.
@@ -219,27 +234,133 @@ pub enum SessionLoss {
 }
 
 /// [`flush`](crate::Sender::flush) failed: the connection ended before everything was written.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the connection ended before everything was written: {reason}")]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct FlushError {
     /// Why it ended.
     pub reason: Arc<ConnectionError>,
 }
 
+impl fmt::Display for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection ended before everything was written")
+    }
+}
+
+impl Error for FlushError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.reason)
+    }
+}
+
 /// [`delivered`](crate::Sender::delivered) cannot say that everything was delivered.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DeliveryError {
-    /// A plain peer never says what its application took.
-    #[error("the peer agreed to no session: what its application took cannot be known")]
+    /// The connection is plain: a plain peer never says what its application received.
     NotASession,
-    /// The session ended first; the messages come back.
-    #[error("the session ended with {messages} messages undelivered")]
+    /// The session ended first. The messages come back.
     Lost {
         /// How many come back.
         messages: u64,
     },
-    /// The connection has ended.
-    #[error("the connection ended before everything was delivered: {0}")]
+    /// The connection ended first.
     Ended(Arc<ConnectionError>),
+}
+
+impl fmt::Display for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeliveryError::NotASession => f.write_str(
+                "the connection is plain: what the peer's application received cannot be known",
+            ),
+            DeliveryError::Lost { messages } => {
+                write!(f, "the session ended with {messages} messages undelivered")
+            }
+            DeliveryError::Ended(_) => {
+                f.write_str("the connection ended before everything was delivered")
+            }
+        }
+    }
+}
+
+impl Error for DeliveryError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            DeliveryError::Ended(why) => Some(&**why),
+            DeliveryError::NotASession | DeliveryError::Lost { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> io::Error {
+        io::Error::from(io::ErrorKind::ConnectionRefused)
+    }
+
+    fn ended() -> Arc<ConnectionError> {
+        Arc::new(ConnectionError::Io(Arc::new(refused())))
+    }
+
+    /// Once a cause was in the text and was the source as well, or was neither.
+    #[test]
+    fn cause_is_told_once_as_the_source() {
+        let tcp = ConnectError::Tcp {
+            to: "h:1".into(),
+            source: refused(),
+        };
+        let dns = ConnectError::Dns {
+            host: "h".into(),
+            source: refused(),
+        };
+        let tls = ConnectError::Tls {
+            host: "h".into(),
+            source: refused(),
+        };
+        let interrupted = ConnectError::Interrupted {
+            host: "h".into(),
+            source: refused().into(),
+        };
+        let errors: [Box<dyn Error>; 9] = [
+            Box::new(tcp),
+            Box::new(dns),
+            Box::new(tls),
+            Box::new(interrupted),
+            Box::new(ConnectError::HeaderFunction(refused().into())),
+            Box::new(ConnectionError::Setup(Arc::new(refused()))),
+            Box::new(ConnectionError::Io(Arc::new(refused()))),
+            Box::new(FlushError { reason: ended() }),
+            Box::new(DeliveryError::Ended(ended())),
+        ];
+        for error in errors {
+            let mut told = vec![error.to_string()];
+            let mut next = error.source();
+            while let Some(cause) = next {
+                told.push(cause.to_string());
+                next = cause.source();
+            }
+            let whole = told.join(": ");
+            let cause = refused().to_string();
+            assert_eq!(whole.matches(&cause).count(), 1, "{whole}");
+            assert_eq!(told.last(), Some(&cause), "{whole}");
+        }
+    }
+
+    #[test]
+    fn failed_reconnect_says_why() {
+        let why = ConnectError::Tcp {
+            to: "h:1".into(),
+            source: refused(),
+        };
+        let error = ConnectionError::Reconnect(Arc::new(why));
+        let cause = error.source().expect("a source");
+        assert!(
+            cause
+                .downcast_ref::<ConnectError>()
+                .is_some_and(ConnectError::is_retryable)
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! What happens to a connection, told to whoever listens.
+//! The events of a connection.
 
 use std::{
     collections::VecDeque,
@@ -19,24 +19,23 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A WebSocket is open (the first, or a new one after a loss).
+    /// A WebSocket connection is open: the first, or a new one after a loss.
     Connected {
-        /// Which connection of this handle this is, from 1.
+        /// The number of this connection among those of the handle, from 1.
         generation: u64,
     },
     /// The connection was lost.
     Disconnected {
         /// Why.
         why: Arc<ConnectionError>,
-        /// Messages that were in the write buffer: each may or may not have reached the peer.
+        /// Messages that were in the write buffer. Each may or may not have reached the peer.
         in_flight: u64,
     },
-    /// The peer agreed to a session: from now on nothing is lost in silence, whatever happens to
-    /// connections.
+    /// The peer agreed to a session: from now on it outlives its connections.
     SessionOpened,
     /// The session goes on over a new connection.
     Resumed {
-        /// How long there was no connection.
+        /// For how long there was no connection.
         after: Duration,
         /// Records that were sent again.
         replayed: u64,
@@ -49,40 +48,41 @@ pub enum Event {
         /// [`Sender::take_undelivered`](crate::Sender::take_undelivered).
         undelivered: u64,
     },
-    /// Nobody took what earlier sessions gave back, and there is no room for all of it: the oldest
-    /// were dropped. See [`Sender::take_undelivered`](crate::Sender::take_undelivered).
+    /// The application did not take the messages that earlier sessions gave back, and there is no
+    /// room for more: the oldest were dropped. See
+    /// [`Sender::take_undelivered`](crate::Sender::take_undelivered).
     UndeliveredDropped {
         /// How many.
         messages: u64,
     },
-    /// The server goes away: this client connects again at a random moment within this time.
+    /// The server goes away. This client connects again at a random moment within this time.
     GoAway {
-        /// From now.
+        /// From now on. At most [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
         within: Duration,
     },
     /// An attempt to connect failed.
     AttemptFailed {
-        /// Which attempt since the loss, from 1.
+        /// The number of the attempt since the loss, from 1.
         attempt: u32,
         /// Why.
         why: Arc<ConnectError>,
     },
     /// The next attempt starts after this wait.
     Reconnecting {
-        /// Which attempt since the loss, from 1.
+        /// The number of the attempt since the loss, from 1.
         attempt: u32,
         /// The wait before it.
         after: Duration,
     },
-    /// The inbox was full and its policy acted. At most one a second; `messages` counts those
-    /// since the last.
+    /// The inbox was full and its policy acted. There is at most one such event a second; it counts
+    /// what happened since the last.
     Overflow {
         /// How many messages were dropped, replaced, or spilled.
         messages: u64,
-        /// Their payloads' bytes.
+        /// Bytes of their payloads.
         bytes: u64,
     },
-    /// The spill file cannot take more; the fallback policy acts now.
+    /// Nothing more can be written to the spill file. The fallback policy acts now.
     SpillFailed {
         /// Why.
         why: String,
@@ -92,29 +92,29 @@ pub enum Event {
     Stalled {
         /// What it waits for.
         cause: StallCause,
-        /// For how long already.
+        /// For how long it has waited so far.
         since: Duration,
     },
-    /// The wait that was reported is over.
+    /// A wait that was reported is over.
     Moving {
-        /// What was waited for.
+        /// What it waited for.
         cause: StallCause,
-        /// How long it took in all.
+        /// How long the wait lasted.
         after: Duration,
     },
-    /// Queued messages passed their time to live and were dropped unsent.
+    /// Queued messages were dropped unsent, because their time to live had passed.
     Expired {
         /// How many.
         messages: u64,
     },
-    /// The peer's close frame came.
+    /// The peer sent its close frame.
     PeerClosed(Close),
     /// The connection has ended for good; `None` after a normal close.
     Ended {
         /// Why.
         why: Option<Arc<ConnectionError>>,
     },
-    /// The listener was slow and this many events are gone.
+    /// This many events were dropped, because the listener was slow.
     Missed(u64),
 }
 
@@ -127,7 +127,7 @@ struct Log {
     listeners: Vec<Waker>,
 }
 
-/// The events of one connection: a ring that never blocks the writer.
+/// The last events of one connection. Writing never waits for a listener.
 #[derive(Debug, Default)]
 pub(crate) struct EventLog {
     log: Mutex<Log>,
@@ -157,9 +157,10 @@ impl EventLog {
     }
 }
 
-/// A stream of [`Event`]s, from the oldest that is still kept (up to 256). It ends after
-/// [`Event::Ended`]. A slow listener never holds the connection up: it finds
-/// [`Event::Missed`]. A clone goes on from the same place.
+/// A stream of [`Event`]s, from the oldest of the last 256. It ends after [`Event::Ended`].
+///
+/// A slow listener never delays the connection: it misses events, and
+/// [`Event::Missed`] says how many. A clone goes on from the same place.
 #[derive(Clone, Debug)]
 pub struct Events {
     log: Arc<EventLog>,
@@ -168,7 +169,9 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event; `None` after the last. Safe to cancel.
+    /// The next event; `None` after the last.
+    ///
+    /// Cancel safety: if dropped before it resolves, no event is lost.
     pub async fn recv(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
     }

@@ -1,63 +1,17 @@
-//! Counters of a connection, and how long it waited for what.
+//! Counters of a connection, and for how long it waited for what.
 
 use std::{
-    fmt,
     sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::time::Instant;
 
 use crate::{
-    reports::{Event, EventLog},
+    reports::{Event, EventLog, StallCause},
     time::later,
 };
 
-/// What a connection waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StallCause {
-    /// The inbox is full, or the peer of a session waits for credit: this side's application does
-    /// not take what was received.
-    ApplicationNotReading,
-    /// The peer's credit is used up: its application does not take what was sent.
-    OutOfCredit,
-    /// The replay buffer is full: the peer acknowledges too little.
-    ReplayFull,
-    /// The socket takes no more: the peer does not read, or the network does not carry.
-    SocketFull,
-    /// A ping is unanswered.
-    PeerSilent,
-    /// There is no connection: dialling, waiting before the next attempt, or, on a server, for the
-    /// client of a session to come back.
-    Connecting,
-}
-
-impl StallCause {
-    /// All causes.
-    pub const ALL: [StallCause; 6] = [
-        StallCause::ApplicationNotReading,
-        StallCause::OutOfCredit,
-        StallCause::ReplayFull,
-        StallCause::SocketFull,
-        StallCause::PeerSilent,
-        StallCause::Connecting,
-    ];
-}
-
-impl fmt::Display for StallCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            StallCause::ApplicationNotReading => "this application is not reading",
-            StallCause::OutOfCredit => "out of credit: the peer's application is not reading",
-            StallCause::ReplayFull => "the peer has not acknowledged enough",
-            StallCause::SocketFull => "the peer is not reading",
-            StallCause::PeerSilent => "the peer is silent",
-            StallCause::Connecting => "connecting",
-        })
-    }
-}
-
-/// One direction's queue at a moment.
+/// The queue of one direction, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStats {
@@ -69,7 +23,7 @@ pub struct QueueStats {
     pub high_water: usize,
     /// The limit in bytes.
     pub limit: usize,
-    /// How long the oldest message has waited, at most.
+    /// For how long the oldest message has waited; an upper bound.
     pub oldest: Option<Duration>,
 }
 
@@ -79,9 +33,9 @@ pub struct QueueStats {
 pub struct StallStats {
     /// The cause.
     pub cause: StallCause,
-    /// Time in all, with the present wait.
+    /// The time of all waits together, including the present one.
     pub total: Duration,
-    /// How long it waits already, if it waits now.
+    /// For how long the present wait has lasted, if there is one.
     pub now: Option<Duration>,
 }
 
@@ -103,7 +57,7 @@ pub struct Stats {
     pub inbox: QueueStats,
     /// Sent messages that wait for the socket.
     pub outbox: QueueStats,
-    /// Received messages that wait in the spill file: how many, and their bytes in the file.
+    /// Received messages that wait in the spill file: their number, and their bytes in the file.
     pub spilled: (u64, u64),
     /// Messages that an overflow policy dropped or replaced.
     pub overflowed: u64,
@@ -113,16 +67,16 @@ pub struct Stats {
     pub discarded: u64,
     /// The last round trip of a ping.
     pub round_trip: Option<Duration>,
-    /// WebSockets made for this handle, the present one included.
+    /// WebSocket connections of this handle so far, including the present one.
     pub connections: u64,
-    /// Connections over which a session went on.
+    /// How often a session went on over a new connection.
     pub resumes: u64,
-    /// Time spent in each stall cause, all of them in the order of [`StallCause::ALL`].
+    /// The time spent waiting for each cause, in the order of [`StallCause::ALL`].
     pub stalls: Vec<StallStats>,
 }
 
 impl Stats {
-    /// The causes that hold something up at this moment.
+    /// What the connection waits for at this moment.
     pub fn stalled_by(&self) -> impl Iterator<Item = StallCause> + '_ {
         self.stalls
             .iter()
@@ -157,7 +111,7 @@ struct MeterState {
     waits: [Wait; StallCause::ALL.len()],
 }
 
-/// The measuring side of [`Stats`]: written by the pump, read by anyone.
+/// Collects [`Stats`]: the pump writes it, any handle reads it.
 #[derive(Debug)]
 pub(crate) struct Meter {
     state: Mutex<MeterState>,
@@ -178,14 +132,6 @@ impl Meter {
         self.state.lock().unwrap().counters
     }
 
-    pub(crate) fn count_resume(&self) {
-        self.state.lock().unwrap().counters.resumes += 1;
-    }
-
-    pub(crate) fn publish(&self, counters: Counters) {
-        self.state.lock().unwrap().counters = counters;
-    }
-
     pub(crate) fn stalls(&self, now: Instant) -> Vec<StallStats> {
         let state = self.state.lock().unwrap();
         StallCause::ALL
@@ -202,50 +148,109 @@ impl Meter {
             .collect()
     }
 
-    /// Says whether something waits for `cause` now. Starts, reports and ends the stall.
+    /// Says whether something waits for `cause` now, where no pump runs that says so.
     pub(crate) fn wait(&self, cause: StallCause, waiting: bool, now: Instant) {
-        let event = {
+        let mut events = Vec::new();
+        self.state
+            .lock()
+            .unwrap()
+            .wait(cause, waiting, now, &mut events);
+        events.into_iter().for_each(|event| self.events.push(event));
+    }
+
+    /// Takes over what a turn has found, and tells of stalls that begin, last too long and end.
+    /// Returns when the next one will have lasted too long.
+    pub(crate) fn publish(&self, report: &Report, now: Instant) -> Option<Instant> {
+        let mut events = Vec::new();
+        let next = {
             let mut state = self.state.lock().unwrap();
-            let wait = &mut state.waits[cause as usize];
-            if waiting {
-                wait.since.get_or_insert(now);
-                None
-            } else {
-                wait.since.take().and_then(|since| {
-                    let after = now.saturating_duration_since(since);
-                    wait.total = wait.total.saturating_add(after);
-                    std::mem::take(&mut wait.reported).then_some(Event::Moving { cause, after })
-                })
+            state.counters = report.counters;
+            for (cause, waiting) in StallCause::ALL.into_iter().zip(report.waits) {
+                state.wait(cause, waiting, now, &mut events);
             }
+            state.tell_stalls(self.stall_after, now, &mut events)
         };
-        if let Some(event) = event {
-            self.events.push(event);
+        events.into_iter().for_each(|event| self.events.push(event));
+        next
+    }
+
+    /// Tells of stalls that last too long, where no pump runs; returns when the next one will.
+    pub(crate) fn report(&self, now: Instant) -> Option<Instant> {
+        let mut events = Vec::new();
+        let mut state = self.state.lock().unwrap();
+        let next = state.tell_stalls(self.stall_after, now, &mut events);
+        drop(state);
+        events.into_iter().for_each(|event| self.events.push(event));
+        next
+    }
+}
+
+impl MeterState {
+    /// Starts or ends the stall of `cause`.
+    fn wait(&mut self, cause: StallCause, waiting: bool, now: Instant, events: &mut Vec<Event>) {
+        let wait = &mut self.waits[cause as usize];
+        if waiting {
+            wait.since.get_or_insert(now);
+        } else if let Some(since) = wait.since.take() {
+            let after = now.saturating_duration_since(since);
+            wait.total = wait.total.saturating_add(after);
+            if std::mem::take(&mut wait.reported) {
+                events.push(Event::Moving { cause, after });
+            }
         }
     }
 
-    /// Reports the waits that are due and returns when the next one will be.
-    pub(crate) fn report(&self, now: Instant) -> Option<Instant> {
-        let mut due = Vec::new();
-        let mut next = None;
-        {
-            let mut state = self.state.lock().unwrap();
-            for (cause, wait) in StallCause::ALL.into_iter().zip(&mut state.waits) {
-                let Some(since) = wait.since.filter(|_| !wait.reported) else {
-                    continue;
-                };
-                let at = later(since, self.stall_after);
-                if at <= now {
-                    wait.reported = true;
-                    due.push(Event::Stalled {
-                        cause,
-                        since: now.saturating_duration_since(since),
-                    });
-                } else {
-                    next = Some(next.map_or(at, |next: Instant| next.min(at)));
-                }
+    fn tell_stalls(
+        &mut self,
+        stall_after: Duration,
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for (cause, wait) in StallCause::ALL.into_iter().zip(&mut self.waits) {
+            let Some(since) = wait.since.filter(|_| !wait.reported) else {
+                continue;
+            };
+            let at = later(since, stall_after);
+            if at <= now {
+                wait.reported = true;
+                let since = now.saturating_duration_since(since);
+                events.push(Event::Stalled { cause, since });
+            } else {
+                next = Some(next.map_or(at, |next| next.min(at)));
             }
         }
-        due.into_iter().for_each(|event| self.events.push(event));
         next
+    }
+}
+
+/// What a turn of the pump has found: counters, and what it waits for. Published once a turn.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) counters: Counters,
+    waits: [bool; StallCause::ALL.len()],
+}
+
+impl Report {
+    /// Goes on from what was last published.
+    pub(crate) fn of(meter: &Meter) -> Report {
+        let state = meter.state.lock().unwrap();
+        Report {
+            counters: state.counters,
+            waits: state.waits.map(|wait| wait.since.is_some()),
+        }
+    }
+
+    /// The same, with nothing that is waited for.
+    pub(crate) fn idle(meter: &Meter) -> Report {
+        Report {
+            waits: Default::default(),
+            ..Report::of(meter)
+        }
+    }
+
+    /// Whether something waits for `cause` now.
+    pub(crate) fn wait(&mut self, cause: StallCause, waiting: bool) {
+        self.waits[cause as usize] = waiting;
     }
 }

@@ -179,7 +179,7 @@ fn attached(
         Err(_) => counters.handshakes_timed_out.add(),
         Ok(Err(error)) => {
             counters.handshakes_failed.add();
-            tracing::debug!(%peer, %error, "a session's handshake failed");
+            tracing::debug!(%peer, ?error, "a session's handshake failed");
         }
         Ok(Ok(Attached::New(connection, task))) => return Some((*connection, task)),
         Ok(Ok(Attached::Resumed)) => counters.sessions_resumed.add(),

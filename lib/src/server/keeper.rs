@@ -6,14 +6,14 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use unstall_proto::{Hello, Rejection, SessionId, Token};
+use unstall_proto::{Hello, Rejection, SessionId};
 
 use super::registry::{Registry, refuse};
 use crate::{
     handles::{Identity, Shared, TaskGuard},
-    pump::Pump,
+    pump::{Pump, Reading},
     reports::{ConnectionError, Event, SessionLoss},
-    session::{Kept, Link, Packets, random},
+    session::{Kept, Packets, Session},
     ws::{WebSocket, transport::Transport},
 };
 
@@ -38,6 +38,7 @@ pub(super) struct Keeper {
     pub(super) id: SessionId,
     pub(super) newcomers: mpsc::Receiver<Box<Newcomer>>,
     pub(super) kept: Kept,
+    pub(super) reading: Reading,
     /// Dropped after `kept`, so that the last report has what comes back.
     pub(super) _guard: TaskGuard,
 }
@@ -66,7 +67,7 @@ impl Keeper {
                 Next::Detached => self.wait().await,
                 Next::Evicted => {
                     let why = ConnectionError::SessionLost(SessionLoss::Evicted);
-                    self.kept.link.give_up(why);
+                    self.kept.session.give_up(why);
                     Next::Over
                 }
                 Next::Over => break,
@@ -77,22 +78,22 @@ impl Keeper {
         while let Ok(newcomer) = self.newcomers.try_recv() {
             newcomer.refuse(Rejection::Expired);
         }
-        let Kept { link, shared } = &mut self.kept;
-        link.finish(shared).await;
+        self.kept.finish(&mut self.reading).await;
     }
 
     /// Carries the session over one connection.
     async fn converse(&mut self, ws: WebSocket<Transport>) -> Next {
-        let Kept { link, shared } = &mut self.kept;
+        let (Kept { session, shared }, reading) = (&mut self.kept, &mut self.reading);
         self.registry.set_detached(&self.id, shared, None);
-        let mut pump = Pump::new(ws, shared.clone(), Packets(link));
+        let packets = Packets { session, reading };
+        let mut pump = Pump::new(ws, shared.clone(), packets);
         let ended = loop {
             tokio::select! {
                 biased;
                 newcomer = self.newcomers.recv() => {
                     let Some(newcomer) = newcomer else { return Next::Evicted };
                     // The older connection is dropped with its pump.
-                    match resume(pump.traffic().0, newcomer, shared) {
+                    match resume(pump.traffic().session, newcomer, shared) {
                         Some(ws) => return Next::Connection(Box::new(ws)),
                         None => continue,
                     }
@@ -101,8 +102,8 @@ impl Keeper {
             }
         };
         drop(pump);
-        link.detach(shared, Instant::now());
-        if link.is_over() {
+        session.detach(shared, Instant::now());
+        if session.is_over() {
             return Next::Over;
         }
         let why = Arc::new(ended.why.unwrap_or(ConnectionError::EndOfStream));
@@ -114,7 +115,7 @@ impl Keeper {
 
     /// Waits for the client to come back.
     async fn wait(&mut self) -> Next {
-        let Kept { link, shared } = &mut self.kept;
+        let (Kept { session, shared }, reading) = (&mut self.kept, &mut self.reading);
         self.registry
             .set_detached(&self.id, shared, Some(Instant::now()));
         loop {
@@ -122,11 +123,11 @@ impl Keeper {
                 biased;
                 newcomer = self.newcomers.recv() => {
                     let Some(newcomer) = newcomer else { return Next::Evicted };
-                    if let Some(ws) = resume(link, newcomer, shared) {
+                    if let Some(ws) = resume(session, newcomer, shared) {
                         return Next::Connection(Box::new(ws));
                     }
                 }
-                () = link.serve_detached(shared) => return Next::Over,
+                () = session.serve_detached(shared, reading) => return Next::Over,
             }
         }
     }
@@ -134,14 +135,12 @@ impl Keeper {
 
 /// Resumes the session on a new connection, or refuses it.
 fn resume(
-    link: &mut Link,
+    session: &mut Session,
     newcomer: Box<Newcomer>,
     shared: &Shared,
 ) -> Option<WebSocket<Transport>> {
-    match link.session().resume(&newcomer.hello, Token(random())) {
-        Ok(generation) => {
-            link.lose(shared, Instant::now());
-            link.attached(generation);
+    match session.resume(&newcomer.hello, shared) {
+        Ok(()) => {
             shared.set_identity(newcomer.identity);
             let _ = newcomer.answer.send(Ok(()));
             Some(newcomer.ws)

@@ -3,10 +3,7 @@
 use std::{
     collections::HashMap,
     num::NonZeroU64,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,7 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tracing::Instrument;
-use unstall_proto::{Epoch, Hello, Rejection, Session, SessionId, Token};
+use unstall_proto::{self as proto, Epoch, Hello, Rejection, SessionId, Token};
 
 use super::{
     handshake,
@@ -26,9 +23,10 @@ use super::{
 use crate::{
     defaults,
     handles::{Connection, Identity, Shared, span},
+    pump::Reading,
     reports::{CloseCode, ConnectionError},
-    session::{Held, Kept, Link, over_packets, random},
-    settings::Options,
+    session::{Kept, Session, over_packets, random},
+    settings::{Budget, Options},
     ws::{
         Failure, Received, Side, WebSocket,
         transport::{Transport, Upgraded},
@@ -44,14 +42,12 @@ pub struct Principal(pub String);
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLimits {
     pub(crate) sessions: usize,
-    pub(crate) bytes: usize,
 }
 
 impl Default for SessionLimits {
     fn default() -> SessionLimits {
         SessionLimits {
             sessions: defaults::SERVER_SESSIONS,
-            bytes: defaults::SERVER_SESSION_BYTES,
         }
     }
 }
@@ -64,22 +60,12 @@ impl SessionLimits {
         self.sessions = sessions;
         self
     }
-
-    /// Bytes that all sessions together may keep for replay and for their applications. Default
-    /// 1 GiB. Beyond it, sessions without a connection are ended, the longest away first; then
-    /// newcomers are told that the server is full, and each session keeps at most 64 KiB and what
-    /// its peer sends within its window: further `send`s wait.
-    pub fn bytes(mut self, bytes: usize) -> SessionLimits {
-        self.bytes = bytes;
-        self
-    }
 }
 
 struct Entry {
     mailbox: mpsc::Sender<Box<Newcomer>>,
     principal: Option<Principal>,
     shared: Arc<Shared>,
-    held: Held,
     task: Option<AbortHandle>,
     /// Since when it has no connection.
     detached: Option<Instant>,
@@ -141,8 +127,8 @@ pub(crate) struct Registry {
     epoch: Epoch,
     limits: SessionLimits,
     origin: Instant,
-    /// The bytes of all sessions together.
-    held: Arc<AtomicU64>,
+    /// What sessions may hold together where the options bring no budget.
+    budget: Budget,
     entries: Mutex<Entries>,
 }
 
@@ -162,7 +148,7 @@ impl Registry {
             epoch: Epoch(epoch),
             limits,
             origin: Instant::now(),
-            held: Arc::default(),
+            budget: Budget::new(defaults::SERVER_PROCESS_BYTES),
             entries: Mutex::default(),
         })
     }
@@ -237,12 +223,15 @@ impl Registry {
         options: &Options,
     ) -> Result<(Connection, Box<Keeper>), Option<Rejection>> {
         let config = options.session_config();
-        let (session, generation) = Session::server(config, hello, self.epoch, Token(random()))?;
-        let shared = Shared::new(options.clone(), identity);
-        let held = Held::among(&self.held, self.limits.bytes as u64);
-        let mut link = Link::new(session, &shared, self.origin);
-        link.hold(held.clone());
-        link.attached(generation);
+        let (protocol, generation) =
+            proto::Session::server(config, hello, self.epoch, Token(random()))?;
+        let mut options = options.clone();
+        if options.budget.is_none() {
+            options = options.budget(self.budget.clone());
+        }
+        let shared = Shared::new(options, identity);
+        let mut session = Session::new(protocol, self.origin, &shared.account);
+        session.attached(generation);
         let (mailbox, newcomers) = mpsc::channel(1);
         {
             let mut entries = self.entries.lock().unwrap();
@@ -257,7 +246,6 @@ impl Registry {
                 mailbox,
                 principal,
                 shared: shared.clone(),
-                held,
                 task: None,
                 detached: None,
             };
@@ -267,7 +255,8 @@ impl Registry {
         let keeper = Box::new(Keeper {
             registry: self.clone(),
             id: hello.id,
-            kept: Kept::new(link, shared),
+            reading: Reading::new(&shared.options),
+            kept: Kept::new(session, shared),
             newcomers,
             _guard: guard,
         });
@@ -284,22 +273,17 @@ impl Registry {
     /// Makes room for so many sessions more: ends those without a connection, the longest away
     /// first. `false` if that is not enough.
     fn make_room(&self, entries: &mut Entries, more: usize) -> bool {
-        let mut held = self.held.load(Ordering::Relaxed);
-        loop {
-            let full = entries.len() + more > self.limits.sessions;
-            if !full && held < self.limits.bytes as u64 {
-                return true;
-            }
+        while entries.len() + more > self.limits.sessions {
             let longest = entries
                 .iter()
                 .filter_map(|(id, entry)| entry.detached.map(|since| (since, *id)))
                 .min_by_key(|(since, _)| *since);
             // Its mailbox goes with the entry, which is how the session learns of it.
-            let Some(entry) = longest.and_then(|(_, id)| entries.remove(&id)) else {
+            if longest.and_then(|(_, id)| entries.remove(&id)).is_none() {
                 return false;
-            };
-            held = held.saturating_sub(entry.held.bytes());
+            }
         }
+        true
     }
 
     fn with_entry(&self, id: &SessionId, shared: &Arc<Shared>, act: impl FnOnce(&mut Entry)) {
@@ -319,9 +303,6 @@ impl Registry {
         detached: Option<Instant>,
     ) {
         self.with_entry(id, shared, |entry| entry.detached = detached);
-        if detached.is_some() {
-            self.make_room(&mut self.entries.lock().unwrap(), 0);
-        }
     }
 
     pub(super) fn remove(&self, id: &SessionId, shared: &Arc<Shared>) {

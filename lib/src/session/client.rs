@@ -1,14 +1,14 @@
-//! The client's side of a session's life: which connection it takes, and what follows its end.
+//! The client's side of a session's life: how it begins, and what follows its end.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use unstall_proto::{
-    EndReason, Session, SessionId, Token,
+    self as proto, EndReason, SessionId, Token,
     limits::{MIN_WINDOW, RECORD_OVERHEAD},
 };
 
-use super::{Link, random};
+use super::{Session, random};
 use crate::{
     handles::Shared,
     messages::{Gap, Incoming},
@@ -17,95 +17,66 @@ use crate::{
     reports::{CloseCode, ConnectionError},
 };
 
-/// A server agreed to `unstall.v1` and does not answer HELLO.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotSpoken {
-    /// It said something else.
-    Misunderstood,
-    /// It said nothing, which may have been the network's fault.
-    Silent,
-}
-
-impl Link {
+impl Session {
     /// A fresh session. `renewed`: another one follows when it cannot be resumed.
-    pub(crate) fn client(shared: &Shared, renewed: bool) -> Link {
+    pub(crate) fn client(shared: &Shared, renewed: bool) -> Session {
         let config = shared.options.session_config();
-        let session = Session::client(config, SessionId(random()), Token(random()));
-        let mut link = Link::new(session, shared, Instant::now());
-        link.renewed = renewed;
-        link
+        let protocol = proto::Session::client(config, SessionId(random()), Token(random()));
+        let mut session = Session::new(protocol, Instant::now(), &shared.account);
+        session.ending.renew(renewed);
+        session
     }
 
-    /// Begins on a new connection. `false`: the session wants none.
-    pub(crate) fn attach(&mut self) -> bool {
-        let time = self.time(Instant::now());
-        let generation = self.session().attach(time);
-        generation
-            .into_iter()
-            .for_each(|generation| self.attached(generation));
-        generation.is_some()
-    }
-
-    /// Whether this connection, which has ended, showed that the server speaks no sessions.
-    pub(crate) fn not_spoken(&self, ended: &Ended) -> Option<NotSpoken> {
-        if self.opened {
-            return None;
-        }
+    /// Whether this connection, which has ended, showed that the server does not speak the protocol
+    /// that it agreed to. That it says nothing, or refuses by its policy, shows no such thing: it
+    /// may be overloaded.
+    pub(crate) fn is_not_spoken(&self, ended: &Ended) -> bool {
         let closed = ended.peer.as_ref().and_then(|close| close.code);
-        let refused = matches!(
+        let misunderstood = matches!(
             closed,
             Some(
                 CloseCode::PROTOCOL_ERROR
                     | CloseCode::UNSUPPORTED_DATA
                     | CloseCode::INVALID_PAYLOAD
-                    | CloseCode::POLICY_VIOLATION
             )
         );
-        let broken = matches!(self.end, Some(EndReason::Protocol(_)))
+        let broken = matches!(self.ending.reason(), Some(EndReason::Protocol(_)))
             || matches!(ended.why, Some(ConnectionError::Protocol(_)));
-        match (refused || broken, self.unanswered) {
-            (true, _) => Some(NotSpoken::Misunderstood),
-            (false, true) => Some(NotSpoken::Silent),
-            (false, false) => None,
-        }
+        !self.was_opened() && (misunderstood || broken)
     }
 
-    /// When the server that closed this session wants its clients back.
-    pub(crate) fn comes_back_at(&self) -> Option<Instant> {
-        self.leave_at.filter(|_| self.peer_closing)
-    }
-
-    /// After the end of a client's session. `true`: another one is to follow, and what was
-    /// received went to `reading`; else the handle has ended too.
+    /// After the end of a client's session. `true`: another one is to follow; else the handle has
+    /// ended too. What was received is in `reading`, or with the application.
     pub(crate) async fn end_client(
         &mut self,
         shared: &Shared,
         reading: &mut Reading,
         restart: bool,
+        in_setup: bool,
     ) -> bool {
         let restart = restart && self.is_renewed();
-        let lost = self.conclude(shared);
+        let lost = self.conclude(shared, in_setup);
         if !restart {
-            self.put_before(reading.take_received());
-            self.end_handle(shared, lost.clone(), lost).await;
+            self.end_handle(shared, reading, lost.clone(), lost).await;
             return false;
         }
-        self.receive_rest();
-        let mut received = std::mem::take(&mut self.backlog);
+        while self
+            .receiving
+            .next(&mut self.protocol, self.number, reading)
+        {}
         let window = (shared.options.window_bytes as u64).max(MIN_WINDOW);
-        bound_carried(&mut received, 2 * window);
-        if self.opened {
+        reading.change_received(|received| bound_carried(received, 2 * window));
+        if self.was_opened() {
             let why = lost.unwrap_or_else(|| Arc::new(ConnectionError::GoingAway));
-            received.push_back(Item::One(Incoming::Gap(Gap::SessionLost { why })));
+            reading.mark(Gap::SessionLost { why });
         }
-        reading.append(received);
         true
     }
 }
 
-/// What an application that does not read leaves over from lost sessions is bounded: beyond
-/// `limit` it is dropped, and the place marked. The peer's application was given it back, because
-/// it was never acknowledged.
+/// Bounds how many unread messages of lost sessions are carried over: beyond `limit` they are
+/// dropped, and the place marked. The peer's application was given them back, because they were
+/// never acknowledged.
 fn bound_carried(received: &mut Items, limit: u64) {
     let mut held = 0;
     let fits = received.iter().take_while(|item| {

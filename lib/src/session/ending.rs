@@ -6,36 +6,86 @@ use tokio::time::Instant;
 use unstall_proto as proto;
 use unstall_proto::EndReason;
 
-use super::Link;
+use super::Session;
 use crate::{
     handles::{CloseRequest, Shared},
     messages::{CloseReport, Gap},
+    pump::Reading,
     queues::inbox::End,
-    reports::{Close, CloseCode, ConnectionError, Event, SessionLoss},
+    reports::{Close, CloseCode, ConnectionError, Event, Report, SessionLoss},
     time::earlier,
 };
 
-impl Link {
+/// How far the end of a session has come.
+#[derive(Default)]
+pub(super) struct Ending {
+    /// The application asked for the end.
+    request: Option<CloseRequest>,
+    /// The protocol was told of the request.
+    begun: bool,
+    /// The peer has begun to close.
+    peer_closing: bool,
+    /// Why it has ended, by the protocol; and why this side gave it up.
+    reason: Option<EndReason>,
+    given_up: Option<ConnectionError>,
+    /// A client that begins anew after this session, with what was not accepted into it.
+    renewed: bool,
+}
+
+impl Ending {
+    pub(super) fn ended(&mut self, reason: EndReason) {
+        self.reason = Some(reason);
+    }
+
+    pub(super) fn reason(&self) -> Option<&EndReason> {
+        self.reason.as_ref()
+    }
+
+    /// Another session follows this one if it is lost.
+    pub(super) fn renew(&mut self, renewed: bool) {
+        self.renewed = renewed;
+    }
+
+    pub(super) fn is_peer_closing(&self) -> bool {
+        self.peer_closing
+    }
+
+    /// Whether either side has begun to close.
+    pub(super) fn is_closing(&self) -> bool {
+        self.begun || self.peer_closing
+    }
+
+    /// Whether either side wants the end.
+    pub(super) fn is_near(&self) -> bool {
+        self.request.is_some() || self.peer_closing
+    }
+}
+
+impl Session {
     /// Whether nothing is left to say or to hear.
     pub(crate) fn is_over(&self) -> bool {
-        self.session.is_over()
+        self.protocol.is_over()
     }
 
     /// Gives the session up.
     pub(crate) fn give_up(&mut self, why: ConnectionError) {
-        self.session.abort(&why.to_string());
-        self.given_up.get_or_insert(why);
+        self.protocol.abort(&why.to_string());
+        self.ending.given_up.get_or_insert(why);
     }
 
     /// Close was asked for: everything accepted goes first.
-    pub(crate) fn request_close(&mut self, request: &CloseRequest) {
-        self.request.get_or_insert_with(|| request.clone());
+    pub(super) fn request_close(&mut self, request: &CloseRequest) {
+        self.ending.request.get_or_insert_with(|| request.clone());
     }
 
     /// When the session's close has to begin, whatever still waits; a little before the
     /// connection's end, so that the peer can be told.
     pub(super) fn close_at(&self) -> Option<Instant> {
-        let request = self.request.as_ref().filter(|_| !self.closing)?;
+        let request = self
+            .ending
+            .request
+            .as_ref()
+            .filter(|_| !self.ending.begun)?;
         Some(earlier(request.deadline, request.within / 10))
     }
 
@@ -47,66 +97,66 @@ impl Link {
         if at.is_none_or(|at| now < at) && !self.is_idle(shared) {
             return;
         }
-        if let (Some(at), Some(request)) = (at, &self.request) {
-            self.closing = true;
+        if let (Some(at), Some(request)) = (at, &self.ending.request) {
+            self.ending.begun = true;
             let frame = proto::CloseFrame::new(request.code.as_u16(), &request.reason);
             let within = at.saturating_duration_since(now);
-            self.session.close(self.time(now), frame, within);
+            self.protocol.close(self.time(now), frame, within);
         }
-        if self.peer_closing {
-            self.session.answer_close();
+        if self.ending.peer_closing {
+            self.protocol.answer_close();
         }
     }
 
     /// The application is gone, and some of what it received it will never take: once its own
     /// messages are delivered there is nothing to wait for.
     fn stop_for_nobody(&mut self, shared: &Shared) {
-        let Some(request) = self.request.as_ref().filter(|_| self.closing) else {
+        let request = self.ending.request.as_ref();
+        let Some(request) = request.filter(|_| self.ending.begun) else {
             return;
         };
-        if !self.taken.is_empty()
+        if self.receiving.has_untaken()
             && shared.inbox.is_abandoned()
-            && self.session.is_attached()
-            && self.session.acknowledged() == self.session.accepted()
+            && self.protocol.is_attached()
+            && self.protocol.acknowledged() == self.protocol.accepted()
             // What it did take is told first.
-            && !self.session.hurry_acknowledgement()
+            && !self.protocol.hurry_acknowledgement()
         {
             let code = request.code;
-            self.session.abort(&format!(
+            self.protocol.abort(&format!(
                 "its application ended with code {code} before it took everything"
             ));
         }
     }
 
     pub(super) fn peer_closes(&mut self, shared: &Shared, frame: &proto::CloseFrame) {
-        self.peer_closing = true;
-        if self.renewed && is_followed(frame) {
+        self.ending.peer_closing = true;
+        if self.ending.renewed && is_followed(frame) {
             // A client that begins anew goes on accepting, for the next session.
-            self.session.answer_close();
+            self.protocol.answer_close();
         } else {
             shared.outbox.refuse(Arc::new(closed_by_peer(frame)));
         }
     }
 
     /// Whether another session is to follow this one, which has ended.
-    pub(crate) fn is_renewed(&self) -> bool {
-        match (&self.end, &self.given_up) {
-            (Some(EndReason::Closed(frame)), _) => self.renewed && is_followed(frame),
-            (_, Some(why)) => self.renewed && why.is_retryable(),
-            _ => self.renewed,
+    pub(super) fn is_renewed(&self) -> bool {
+        let renewed = self.ending.renewed;
+        match (&self.ending.reason, &self.ending.given_up) {
+            (Some(EndReason::Closed(frame)), _) => renewed && is_followed(frame),
+            (_, Some(why)) => renewed && why.is_retryable(),
+            _ => renewed,
         }
     }
 
     /// After the end: collects what was not delivered, and says how the stream ends.
-    pub(crate) fn conclude(&mut self, shared: &Shared) -> End {
-        self.tell_events(shared, Instant::now());
-        self.put_back_waiting(shared);
-        let lost_before = shared.board.progress().lost;
-        self.collect_undelivered(shared);
-        let end = match (&self.end, self.given_up.take()) {
+    pub(super) fn conclude(&mut self, shared: &Shared, in_setup: bool) -> End {
+        let (_, lost_before) = shared.board.progress();
+        self.collect(shared, in_setup);
+        let end = match (&self.ending.reason, self.ending.given_up.take()) {
             (Some(EndReason::Closed(frame)), _) => match CloseCode::received(frame.code) {
                 CloseCode::NORMAL | CloseCode::GOING_AWAY => None,
-                _ if self.closing => None,
+                _ if self.ending.begun => None,
                 _ => Some(closed_by_peer(frame)),
             },
             (_, Some(why)) => Some(why),
@@ -114,35 +164,52 @@ impl Link {
             (None, None) => Some(ConnectionError::Aborted),
         };
         let end = end.map(Arc::new);
-        if let Some(why) = end.as_ref().filter(|_| self.opened) {
-            let undelivered = shared.board.progress().lost - lost_before;
+        if let Some(why) = end.as_ref().filter(|_| self.was_opened()) {
+            let (_, lost) = shared.board.progress();
             shared.events.push(Event::SessionLost {
                 why: why.clone(),
-                undelivered,
+                undelivered: lost - lost_before,
             });
         }
         end
     }
 
+    fn collect(&mut self, shared: &Shared, in_setup: bool) {
+        let now = Instant::now();
+        let mut report = Report::of(&shared.meter);
+        self.tell_events(shared, &mut report, now);
+        shared.meter.publish(&report, now);
+        self.give_up_sending(shared, in_setup);
+    }
+
     /// Ends the handle with the session.
-    pub(crate) async fn finish(&mut self, shared: &Shared) {
-        let lost = self.conclude(shared);
-        self.end_handle(shared, lost.clone(), lost).await;
+    pub(crate) async fn finish(&mut self, shared: &Shared, reading: &mut Reading) {
+        let lost = self.conclude(shared, false);
+        self.end_handle(shared, reading, lost.clone(), lost).await;
     }
 
     /// The end of the handle, for its users: `end`, after the session was `lost`.
-    pub(super) async fn end_handle(&mut self, shared: &Shared, end: End, lost: End) {
+    pub(super) async fn end_handle(
+        &mut self,
+        shared: &Shared,
+        reading: &mut Reading,
+        end: End,
+        lost: End,
+    ) {
         shared.end(end.clone(), self.report(end.clone()));
-        self.receive_rest();
-        if let Some(why) = lost.filter(|_| self.opened) {
-            self.mark(Gap::SessionLost { why });
+        while self
+            .receiving
+            .next(&mut self.protocol, self.number, reading)
+        {}
+        if let Some(why) = lost.filter(|_| self.was_opened()) {
+            reading.mark(Gap::SessionLost { why });
         }
-        self.drain(shared).await;
+        self.drain(shared, reading).await;
         shared.inbox.end(end);
     }
 
     fn report(&self, error: End) -> CloseReport {
-        let peer = match &self.end {
+        let peer = match &self.ending.reason {
             Some(EndReason::Closed(frame)) => Some(Close {
                 code: Some(CloseCode::received(frame.code)),
                 reason: frame.reason.clone(),
@@ -158,11 +225,9 @@ impl Link {
     }
 
     /// The task of the session vanishes: everything accepted comes back all the same.
-    pub(crate) fn vanish(&mut self, shared: &Shared) {
-        self.session.abort("the task was stopped");
-        self.tell_events(shared, Instant::now());
-        self.put_back_waiting(shared);
-        self.collect_undelivered(shared);
+    pub(super) fn vanish(&mut self, shared: &Shared) {
+        self.protocol.abort("the task was stopped");
+        self.collect(shared, false);
     }
 }
 

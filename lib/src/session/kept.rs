@@ -2,23 +2,28 @@
 
 use std::sync::Arc;
 
-use super::Link;
-use crate::handles::Shared;
+use super::Session;
+use crate::{handles::Shared, pump::Reading};
 
-/// A session with its queues, to which everything comes back should its task vanish.
+/// A session with its queues, to which everything comes back should its task be dropped.
 pub(crate) struct Kept {
-    pub(crate) link: Link,
+    pub(crate) session: Session,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Kept {
-    pub(crate) fn new(link: Link, shared: Arc<Shared>) -> Kept {
-        Kept { link, shared }
+    pub(crate) fn new(session: Session, shared: Arc<Shared>) -> Kept {
+        Kept { session, shared }
+    }
+
+    /// A server's session ends with its handle.
+    pub(crate) async fn finish(&mut self, reading: &mut Reading) {
+        self.session.finish(&self.shared, reading).await;
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.link.vanish(&self.shared);
+        self.session.vanish(&self.shared);
     }
 }

@@ -1,48 +1,56 @@
 //! A session's packets over a WebSocket: the pump's other traffic.
 
-use bytes::Bytes;
-use std::task::Poll;
+use std::task::{Context, Poll};
+
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
 };
+use unstall_proto::{HandleError, limits::MAX_PACKET};
 
-use super::{Link, ending::session_loss};
+use super::{Session, ending::session_loss};
 use crate::{
-    defaults::{READ_TURN_BYTES, WRITE_BATCH_BYTES, WRITE_TURN_BYTES},
+    defaults::{READ_TURN_BYTES, WRITE_BATCH_BYTES},
     handles::{CloseRequest, Shared},
-    pump::{Flushing, Traffic, Turn, TurnContext},
-    reports::ConnectionError,
+    pump::{Reading, Traffic, TurnContext},
+    reports::{CloseCode, ConnectionError},
     settings::Options,
+    time::granted,
     ws::{
-        Failure, Side, WebSocket,
+        Failure, Payload, Side, WebSocket,
         transport::{Transport, Upgraded},
     },
 };
-use unstall_proto::{HandleError, limits::MAX_PACKET};
 
-pub(crate) struct Packets<'l>(pub(crate) &'l mut Link);
+/// A session on its connection.
+pub(crate) struct Packets<'s> {
+    pub(crate) session: &'s mut Session,
+    pub(crate) reading: &'s mut Reading,
+}
 
-impl Link {
-    fn handle_packet(&mut self, text: bool, packet: Bytes, now: Instant) -> Result<(), Failure> {
+impl Packets<'_> {
+    fn handle(&mut self, text: bool, packet: Payload<'_>, now: Instant) -> Result<(), Failure> {
         let broken = |why: String| Failure::Broken(ConnectionError::Protocol(why));
-        if text {
-            return Err(broken(
-                "a text message where a session's packet was due".into(),
-            ));
-        }
-        let time = self.time(now);
-        let Some(generation) = self.generation else {
+        let session = &mut *self.session;
+        let time = session.time(now);
+        let Some(generation) = session.carrier.generation() else {
             return Err(broken("a packet on a connection that was replaced".into()));
         };
-        match self.session.handle_packet(time, generation, packet) {
+        let handled = match text {
+            true => session.protocol.handle_text(time, generation),
+            false => {
+                let packet = packet.into_bytes();
+                session.protocol.handle_packet(time, generation, packet)
+            }
+        };
+        match handled {
             Ok(()) => Ok(()),
             // The farewell goes out first, and then the session is over.
             Err(HandleError::Protocol(error)) if !error.is_resumable() => Ok(()),
             Err(HandleError::Rejected(rejection)) => {
                 Err(Failure::Broken(ConnectionError::SessionRefused {
                     why: session_loss(rejection),
-                    retry_after: rejection.retry_after(),
+                    retry_after: rejection.retry_after().map(granted),
                 }))
             }
             Err(error) => Err(broken(error.to_string())),
@@ -51,89 +59,65 @@ impl Link {
 }
 
 impl Traffic for Packets<'_> {
-    fn read<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        ws: &mut WebSocket<S>,
-        context: TurnContext<'_, '_>,
-        _unlimited: bool,
-    ) -> Turn {
-        let TurnContext {
-            shared,
-            counters,
-            cx,
-            now,
-        } = context;
-        let link = &mut *self.0;
-        let before = link.received;
-        let mut turn = Turn::read(ws, READ_TURN_BYTES, cx, |text, payload| {
-            counters.bytes_received += payload.len() as u64;
-            link.handle_packet(text, payload.into_bytes(), now)
-        });
-        link.exchange(shared, cx, now);
-        counters.messages_received += link.received - before;
-        if let Some(failure) = link.failure.take() {
-            turn.failure.get_or_insert(Failure::Broken(failure));
-        }
-        if link.leaves_at().is_some_and(|at| at <= now) {
-            link.leave_at = None;
-            turn.failure
-                .get_or_insert(Failure::Broken(ConnectionError::GoingAway));
-        }
-        turn
-    }
-
-    fn write<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        ws: &mut WebSocket<S>,
-        flushing: &mut Flushing,
-        context: TurnContext<'_, '_>,
-        open: bool,
-    ) -> Result<bool, Failure> {
-        let TurnContext {
-            shared,
-            counters,
-            cx,
-            now,
-        } = context;
-        let link = &mut *self.0;
-        let time = link.time(now);
-        let mut written = 0;
-        let again = loop {
-            match flushing.poll(ws, shared, cx, now) {
-                Poll::Pending => break false,
-                Poll::Ready(result) => result?,
-            }
-            link.settle_flushes(shared);
-            link.close_when_due(shared, now);
-            let Some(generation) = link.generation.filter(|_| open) else {
-                break false;
-            };
-            if written >= WRITE_TURN_BYTES {
-                break true;
-            }
-            if link.was_opened() {
-                counters.messages_sent += link.accept(shared, cx, now);
-            }
-            link.close_when_due(shared, now);
-            let mut bytes = 0;
-            while bytes < WRITE_BATCH_BYTES {
-                let Some(packet) = link.session.poll_transmit_parts(time, generation) else {
-                    break;
-                };
-                bytes += packet.len();
-                ws.write_packet(packet)?;
-            }
-            if bytes == 0 {
-                break false;
-            }
-            counters.bytes_sent += bytes as u64;
-            written += bytes;
-        };
-        link.tell_stalls(shared, now);
-        Ok(again)
-    }
-
     /// The reader can always read: credit bounds what comes.
+    fn room(&mut self, _: &mut TurnContext<'_, '_>) -> Result<usize, Failure> {
+        Ok(READ_TURN_BYTES)
+    }
+
+    fn receive(
+        &mut self,
+        text: bool,
+        payload: Payload<'_>,
+        turn: &mut TurnContext<'_, '_>,
+    ) -> Result<(), Failure> {
+        turn.report.counters.bytes_received += payload.len() as u64;
+        self.handle(text, payload, turn.now)
+    }
+
+    fn deliver(&mut self, turn: &mut TurnContext<'_, '_>) -> Result<(), Failure> {
+        let before = self.session.receiving.messages();
+        self.session.exchange(self.reading, turn);
+        let received = self.session.receiving.messages() - before;
+        turn.report.counters.messages_received += received;
+        self.session.tell_stalls(self.reading, turn.report);
+        match self.session.why_leave(turn.shared, turn.now) {
+            Some(why) => Err(Failure::Broken(why)),
+            None => Ok(()),
+        }
+    }
+
+    fn settle(&mut self, turn: &mut TurnContext<'_, '_>) {
+        self.session.settle_flushes(turn.shared);
+        self.session.close_when_due(turn.shared, turn.now);
+    }
+
+    fn fill<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &mut WebSocket<S>,
+        turn: &mut TurnContext<'_, '_>,
+    ) -> Result<usize, Failure> {
+        let session = &mut *self.session;
+        let Some(generation) = session.carrier.generation() else {
+            return Ok(0);
+        };
+        if session.was_opened() {
+            session.accept(turn);
+        }
+        session.close_when_due(turn.shared, turn.now);
+        let time = session.time(turn.now);
+        let mut bytes = 0;
+        while bytes < WRITE_BATCH_BYTES {
+            let Some(packet) = session.protocol.poll_transmit_parts(time, generation) else {
+                break;
+            };
+            bytes += packet.len();
+            ws.write_packet(packet)?;
+        }
+        turn.report.counters.bytes_sent += bytes as u64;
+        session.tell_stalls(self.reading, turn.report);
+        Ok(bytes)
+    }
+
     fn is_paused(&self) -> bool {
         false
     }
@@ -144,23 +128,34 @@ impl Traffic for Packets<'_> {
     }
 
     fn request_close(&mut self, request: &CloseRequest) {
-        self.0.request_close(request);
+        self.session.request_close(request);
     }
 
     fn is_idle(&self, shared: &Shared) -> bool {
-        self.0.is_idle(shared)
+        self.session.is_idle(shared)
     }
 
     fn is_over(&self, _: &Shared) -> bool {
-        self.0.is_over()
+        self.session.is_over()
+    }
+
+    fn failed_with(&self) -> Option<CloseCode> {
+        let code = CloseCode::received(self.session.protocol.close_code());
+        Some(code).filter(|code| *code != CloseCode::NORMAL)
+    }
+
+    /// The peer is told by ABORT, and then the session is over.
+    fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        self.session.end_if_evicted(cx);
+        Poll::Pending
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        self.0.next_timer()
+        self.session.wake_at()
     }
 
-    fn report(&mut self, _: &Shared, _: Instant) -> Option<Instant> {
-        None
+    fn reading(&mut self) -> &mut Reading {
+        self.reading
     }
 
     /// What was sent and not acknowledged is sent again.

@@ -1,15 +1,15 @@
 //! From the outbox into the session, and what became of it.
 
-use std::task::Context;
+use std::collections::VecDeque;
 
-use tokio::time::Instant;
-use unstall_proto::{Fate, Kind, SendError};
+use unstall_proto::{Fate, Kind, SendError, Seq};
 
-use super::Link;
+use super::Session;
 use crate::{
-    defaults::{REPLAY_BYTES, SESSION_FLOOR_BYTES, WRITE_TURN_BYTES},
-    handles::Shared,
+    defaults::{BUDGET_FLOOR_BYTES, REPLAY_BYTES, WRITE_TURN_BYTES},
+    handles::{Sent, Shared},
     messages::{Message, Undelivered},
+    pump::TurnContext,
     queues::{
         outbox::{Done, Entry},
         queue,
@@ -17,138 +17,195 @@ use crate::{
     reports::Event,
 };
 
-impl Link {
-    /// Moves messages from the outbox into the session while it has room: how many.
-    pub(super) fn accept(&mut self, shared: &Shared, cx: &Context<'_>, now: Instant) -> u64 {
-        // A session that keeps much is woken by the acknowledgement of it.
-        self.held_back = self.held.is_over_limit() && self.held.bytes() >= SESSION_FLOOR_BYTES;
-        let (mut accepted, mut expired) = (0, 0);
-        let mut done = Done::default();
-        let mut too_large = Vec::new();
-        // Without a connection it is the replay buffer's; else what cannot go yet waits in the outbox,
-        // where there is one bound to it, and not behind megabytes.
-        let bound = match self.session.is_attached() {
+/// What lies between the outbox and the protocol.
+#[derive(Default)]
+pub(super) struct Sending {
+    /// Taken from the outbox, not yet accepted by the protocol.
+    waiting: VecDeque<Entry>,
+    /// Up to which number the messages of the outbox are complete at which record, for `flush`.
+    flushes: VecDeque<(Seq, u64)>,
+    /// The bytes that the session keeps in memory.
+    pub(super) kept: usize,
+    /// The budget is used up: this session accepts no more until what it keeps is acknowledged.
+    pub(super) held_back: bool,
+    /// What the handles were last told.
+    told: Sent,
+}
+
+/// What became of entries that left the outbox in one go.
+#[derive(Default)]
+struct Accepted {
+    messages: u64,
+    expired: u64,
+    done: Done,
+    too_large: Vec<Undelivered>,
+}
+
+impl Session {
+    /// Moves messages from the outbox into the session while it has room.
+    pub(super) fn accept(&mut self, turn: &mut TurnContext<'_, '_>) {
+        let shared = turn.shared;
+        // Attached, it takes what it can send soon: the rest waits in the outbox, where one limit
+        // covers it. Detached, it fills the replay buffer.
+        let bound = match self.protocol.is_attached() {
             true => WRITE_TURN_BYTES as u64,
             false => u64::MAX,
         };
-        while !self.held_back && self.session.unsent() < bound {
-            if self.waiting.is_empty() {
-                let _ = shared.outbox.take(&mut self.waiting, None, now, cx);
-            }
-            let Some(entry) = self.waiting.front_mut() else {
+        let mut accepted = Accepted::default();
+        self.sending.held_back = false;
+        while self.protocol.unsent() < bound && self.has_next(turn) {
+            if !self.has_memory(turn) {
+                self.sending.held_back = true;
                 break;
-            };
-            let all = entry.done();
-            match entry {
-                Entry::Packed(packed) => {
-                    let messages = packed.records.messages();
-                    let Ok(seq) = self.session.send_records(&mut packed.records) else {
-                        break;
-                    };
-                    accepted += messages;
-                    self.unacknowledged.push(messages, seq);
-                }
-                Entry::One(queued) if queued.expires.is_some_and(|expires| expires <= now) => {
-                    expired += 1;
-                }
-                Entry::One(queued) => match queued.message.send(&mut self.session) {
-                    Ok(seq) => {
-                        accepted += 1;
-                        self.unacknowledged.push(1, seq);
-                    }
-                    Err(SendError::TooLarge { .. }) => too_large.push(Undelivered {
-                        message: queued.message.clone(),
-                        maybe_delivered: false,
-                    }),
-                    Err(_) => break,
-                },
             }
-            done.add(all);
-            self.waiting.pop_front();
+            if !self.accept_next(&mut accepted, turn) {
+                break;
+            }
         }
-        if expired > 0 {
-            shared.outbox.count_expired(expired);
-            shared.events.push(Event::Expired { messages: expired });
+        turn.report.counters.messages_sent += accepted.messages;
+        if accepted.expired > 0 {
+            let messages = accepted.expired;
+            shared.outbox.count_expired(messages);
+            shared.events.push(Event::Expired { messages });
         }
-        if done.upto() > 0 {
-            let spare = || self.session.spare_records();
-            shared.outbox.release(&done, std::iter::from_fn(spare));
-            let flush = (self.session.accepted(), done.upto());
-            queue::push(&mut self.flushes, flush);
-            let into_session = accepted + too_large.len() as u64;
-            shared.board.count_accepted(into_session);
-            self.give_back(shared, too_large);
+        if accepted.done.upto() > 0 {
+            let spare = || self.protocol.spare_records();
+            shared
+                .outbox
+                .release(&accepted.done, std::iter::from_fn(spare));
+            let flush = (self.protocol.accepted(), accepted.done.upto());
+            queue::push(&mut self.sending.flushes, flush);
+            self.settle_deliveries(shared);
+            give_back(shared, accepted.too_large);
         }
-        accepted
+    }
+
+    /// Whether something waits to be accepted.
+    fn has_next(&mut self, turn: &mut TurnContext<'_, '_>) -> bool {
+        let waiting = &mut self.sending.waiting;
+        if waiting.is_empty() {
+            let _ = turn.shared.outbox.take(waiting, None, turn.now, turn.cx);
+        }
+        !waiting.is_empty()
+    }
+
+    /// Whether the budget allows to keep more. If not, an idle session is told to go, and the task
+    /// is woken when bytes are back.
+    fn has_memory(&mut self, turn: &mut TurnContext<'_, '_>) -> bool {
+        let covered = self.share.cover(self.sending.kept + BUDGET_FLOOR_BYTES)
+            || self.share.poll_refused(turn.cx).is_ready();
+        if !covered {
+            turn.shared.account.ask_idle_to_go();
+        }
+        covered
+    }
+
+    /// Moves one entry; `false`: there is none, or no room for it.
+    fn accept_next(&mut self, accepted: &mut Accepted, turn: &TurnContext<'_, '_>) -> bool {
+        let Some(entry) = self.sending.waiting.front_mut() else {
+            return false;
+        };
+        let done = entry.done();
+        match entry {
+            Entry::Packed(packed) => {
+                let messages = packed.records.messages();
+                if self.protocol.send_records(&mut packed.records).is_err() {
+                    return false;
+                }
+                accepted.messages += messages;
+            }
+            Entry::One(queued) if queued.expires.is_some_and(|at| at <= turn.now) => {
+                accepted.expired += 1;
+            }
+            Entry::One(queued) => match queued.message.send(&mut self.protocol) {
+                Ok(_) => accepted.messages += 1,
+                Err(SendError::TooLarge { .. }) => {
+                    let message = Undelivered::unsent(queued.message.clone());
+                    accepted.too_large.push(message);
+                }
+                Err(_) => return false,
+            },
+        }
+        accepted.done.add(done);
+        self.sending.waiting.pop_front();
+        true
     }
 
     /// Whether everything sent is in the session.
     pub(super) fn is_idle(&self, shared: &Shared) -> bool {
-        self.waiting.is_empty() && !shared.outbox.has_queued()
+        self.sending.waiting.is_empty() && !shared.outbox.has_queued()
     }
 
     /// What is on the socket now counts as flushed.
     pub(super) fn settle_flushes(&mut self, shared: &Shared) {
         let mut flushed = None;
-        while let Some((seq, upto)) = self.flushes.front() {
-            if *seq > self.session.transmitted() {
+        while let Some((seq, upto)) = self.sending.flushes.front() {
+            if *seq > self.protocol.transmitted() {
                 break;
             }
             flushed = Some(*upto);
-            self.flushes.pop_front();
+            self.sending.flushes.pop_front();
         }
         if let Some(upto) = flushed {
             shared.outbox.complete(upto);
         }
     }
 
-    /// What the peer acknowledged counts as delivered.
+    /// The `on_connect` hook has returned: nobody waits for what it sent any more.
+    pub(crate) fn forget_flushes(&mut self) {
+        self.sending.flushes.clear();
+    }
+
+    /// Tells the handles how far messages were accepted and acknowledged.
     pub(super) fn settle_deliveries(&mut self, shared: &Shared) {
-        let count = self.unacknowledged.count_to(self.session.acknowledged());
-        if count > 0 {
-            shared.board.count_settled(count);
+        let sent = Sent {
+            session: self.number,
+            accepted: self.protocol.accepted(),
+            acknowledged: self.protocol.acknowledged(),
+        };
+        if self.sending.told != sent {
+            self.sending.told = sent;
+            shared.board.set_progress(sent);
         }
     }
 
-    /// Messages that wait for the session come back to the outbox.
-    pub(super) fn put_back_waiting(&mut self, shared: &Shared) {
-        let waiting = std::mem::take(&mut self.waiting);
-        if !self.set_up {
-            shared.outbox.put_back(waiting);
-        }
-    }
-
-    /// Gives back what the peer never acknowledged, after the end.
-    pub(super) fn collect_undelivered(&mut self, shared: &Shared) {
+    /// After the end: messages that wait for the session come back to the outbox, and those that
+    /// the peer never acknowledged to the application. During the set-up all of them are the
+    /// hook's, which sends them again.
+    pub(super) fn give_up_sending(&mut self, shared: &Shared, in_setup: bool) {
+        let waiting = std::mem::take(&mut self.sending.waiting);
+        let flushed = self.sending.flushes.drain(..).next_back();
         let undelivered: Vec<_> = self
-            .session
+            .protocol
             .undelivered()
             .map(|message| Undelivered {
                 maybe_delivered: message.fate == Fate::MaybeDelivered,
                 message: Message::new(message.kind == Kind::Text, message.payload),
             })
             .collect();
-        self.unacknowledged.clear();
-        let flushed = self.flushes.drain(..).next_back();
-        if self.set_up {
-            shared.board.count_settled(undelivered.len() as u64);
-        } else {
-            if let Some((_, upto)) = flushed {
-                shared.outbox.complete(upto);
-            }
-            self.give_back(shared, undelivered);
+        if in_setup {
+            let sent = Sent {
+                acknowledged: self.sending.told.accepted,
+                ..self.sending.told
+            };
+            return shared.board.set_progress(sent);
         }
+        shared.outbox.put_back(waiting);
+        if let Some((_, upto)) = flushed {
+            shared.outbox.complete(upto);
+        }
+        give_back(shared, undelivered);
     }
+}
 
-    fn give_back(&self, shared: &Shared, messages: Vec<Undelivered>) {
-        if messages.is_empty() {
-            return;
-        }
-        let limit = shared.options.replay_bytes.max(REPLAY_BYTES);
-        let messages = shared.board.give_back(messages, limit);
-        if messages > 0 {
-            tracing::warn!(messages, "nobody took what sessions gave back undelivered");
-            shared.events.push(Event::UndeliveredDropped { messages });
-        }
+fn give_back(shared: &Shared, messages: Vec<Undelivered>) {
+    if messages.is_empty() {
+        return;
+    }
+    let limit = shared.options.replay_bytes.max(REPLAY_BYTES);
+    let messages = shared.board.give_back(messages, limit);
+    if messages > 0 {
+        tracing::warn!(messages, "nobody took what sessions gave back undelivered");
+        shared.events.push(Event::UndeliveredDropped { messages });
     }
 }

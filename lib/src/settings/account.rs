@@ -53,6 +53,13 @@ impl Account {
         self.0.returnable.load(Relaxed)
     }
 
+    /// Tells an idle session to go, the one that holds most, so that others need not wait.
+    pub(crate) fn ask_idle_to_go(&self) {
+        self.levels()
+            .filter(|level| level.is_nearly_used_up())
+            .for_each(|level| level.candidates.make_room_of_idle());
+    }
+
     /// A share whose bytes come back when the connection, or session, ends.
     pub(crate) fn share(&self) -> Share {
         Share::of(self, false)

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
 };
@@ -23,12 +23,40 @@ struct Inner {
     all: HashMap<u64, Arc<Candidate>>,
     /// Who was told to go last. Until its bytes are back nobody looks for another.
     leaving: Option<u64>,
+    /// How many of them are idle.
+    idle: usize,
+}
+
+impl Inner {
+    /// Whether somebody has yet to give back what it held when it was told to go.
+    fn has_leaving(&mut self) -> bool {
+        let leaving = self.leaving.and_then(|id| self.all.get(&id));
+        if leaving.is_some_and(|it| it.is_leaving()) {
+            return true;
+        }
+        // Somebody may be leaving for another budget's sake.
+        let leaving = self.all.iter().find(|(_, it)| it.is_leaving());
+        self.leaving = leaving.map(|(id, _)| *id);
+        self.leaving.is_some()
+    }
+
+    /// Of those that `may` go, the one of which the most bytes would come back. Nobody goes for a
+    /// floor that everybody may hold.
+    fn holds_most(&self, may: impl Fn(&Candidate) -> bool) -> Option<(u64, Arc<Candidate>)> {
+        let untold = self.all.iter().filter(|(_, it)| !it.is_told() && may(it));
+        untold
+            .max_by_key(|(_, it)| it.account.returnable())
+            .filter(|(_, it)| it.account.returnable() > BUDGET_FLOOR_BYTES)
+            .map(|(id, it)| (*id, it.clone()))
+    }
 }
 
 struct Candidate {
     account: Account,
     /// What it held when it was told to go; zero until then.
     told: AtomicUsize,
+    /// Nobody would miss it at once: a session without a connection.
+    idle: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -50,34 +78,37 @@ impl Candidate {
 }
 
 impl Candidates {
-    /// Tells the candidate to go of which the most bytes would come back, one at a time. Nobody goes
-    /// for a floor that everybody may hold: then it is the one that asks for more.
+    /// Tells the candidate to go of which the most bytes would come back, one at a time. If nobody
+    /// holds more than everybody may, it is the one that asks for more.
     pub(super) fn make_room(&self, asking: &Account) {
         let chosen = {
             let mut inner = self.0.lock().unwrap();
-            let leaving = inner.leaving.and_then(|id| inner.all.get(&id));
-            if leaving.is_some_and(|it| it.is_leaving()) {
+            if inner.has_leaving() {
                 return;
             }
-            // Somebody may be leaving for another budget's sake.
-            let leaving = inner.all.iter().find(|(_, it)| it.is_leaving());
-            if let Some((id, _)) = leaving {
-                inner.leaving = Some(*id);
-                return;
-            }
-            let untold = inner.all.iter().filter(|(_, it)| !it.is_told());
-            let most = untold
-                .clone()
-                .max_by_key(|(_, it)| it.account.returnable())
-                .filter(|(_, it)| it.account.returnable() > BUDGET_FLOOR_BYTES);
-            let chosen = most.or_else(|| untold.clone().find(|(_, it)| it.account.is(asking)));
-            let Some((id, chosen)) = chosen.map(|(id, it)| (*id, it.clone())) else {
-                return;
-            };
-            inner.leaving = Some(id);
-            chosen
+            let asks = |it: &&Arc<Candidate>| !it.is_told() && it.account.is(asking);
+            let most = inner.holds_most(|_| true).or_else(|| {
+                let asking = inner.all.iter().find(|(_, it)| asks(it));
+                asking.map(|(id, it)| (*id, it.clone()))
+            });
+            inner.leaving = most.as_ref().map(|(id, _)| *id);
+            most
         };
-        chosen.tell();
+        chosen.into_iter().for_each(|(_, chosen)| chosen.tell());
+    }
+
+    /// The same among those that are idle, for something that can wait.
+    pub(super) fn make_room_of_idle(&self) {
+        let chosen = {
+            let mut inner = self.0.lock().unwrap();
+            if inner.idle == 0 || inner.has_leaving() {
+                return;
+            }
+            let most = inner.holds_most(|it| it.idle.load(SeqCst));
+            inner.leaving = most.as_ref().map(|(id, _)| *id);
+            most
+        };
+        chosen.into_iter().for_each(|(_, chosen)| chosen.tell());
     }
 }
 
@@ -97,6 +128,7 @@ impl Evictable {
             candidate: Arc::new(Candidate {
                 account,
                 told: AtomicUsize::new(0),
+                idle: AtomicBool::new(false),
                 waker: Mutex::default(),
             }),
             registered: None,
@@ -106,6 +138,20 @@ impl Evictable {
             inner.all.insert(evictable.id, evictable.candidate.clone());
         }
         evictable
+    }
+
+    /// Whether nobody would miss it at once. What is idle goes before others have to wait.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        if self.candidate.idle.swap(idle, SeqCst) == idle {
+            return;
+        }
+        for level in self.candidate.account.levels() {
+            let mut inner = level.candidates.0.lock().unwrap();
+            match idle {
+                true => inner.idle += 1,
+                false => inner.idle -= 1,
+            }
+        }
     }
 
     /// Ready once it has to go, with the bytes that its account held when it was told so. Until
@@ -125,6 +171,7 @@ impl Evictable {
 
 impl Drop for Evictable {
     fn drop(&mut self) {
+        self.set_idle(false);
         for level in self.candidate.account.levels() {
             level.candidates.0.lock().unwrap().all.remove(&self.id);
             // Whoever waits for its bytes looks for another.

@@ -50,6 +50,7 @@ impl fmt::Debug for Overflow {
 /// The file of [`Overflow::Spill`]: nameless, so that it is gone when the process is, however it
 /// ended.
 #[derive(Clone, Debug)]
+#[must_use = "it does nothing until it is given to `Overflow::Spill`"]
 pub struct Spill {
     pub(crate) directory: Option<PathBuf>,
     pub(crate) max_bytes: u64,
@@ -121,6 +122,7 @@ pub enum SpillFallback {
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[must_use = "options do nothing until they are given to a client or a server"]
 pub struct Options {
     pub(crate) inbox_bytes: usize,
     pub(crate) outbox_bytes: usize,

@@ -14,7 +14,6 @@ use hot_paths::{each, many, opened, recv, recv_batch};
 use tokio::runtime;
 use unstall::{Receiver, Sender};
 
-const AMPLE: u64 = 60;
 const PLAIN: bool = false;
 const SESSION: bool = true;
 const SHORT: usize = 64;
@@ -43,9 +42,9 @@ where
     let transfer = |sender, receiver| async {
         tokio::join!(send(sender, size, count), receive(receiver, size, count))
     };
-    let (sender, receiver) = runtime.block_on(limit(AMPLE, transfer(sender, receiver)));
+    let (sender, receiver) = runtime.block_on(limit(transfer(sender, receiver)));
     let counted = allocation_counter::measure(|| {
-        runtime.block_on(limit(AMPLE, transfer(sender, receiver)));
+        runtime.block_on(limit(transfer(sender, receiver)));
     });
     let allocations = counted.count_total * 100 / count;
     println!("{allocations} allocations for 100 messages of {size} bytes");

@@ -6,25 +6,26 @@
 
 use std::time::Duration;
 
-use crate::common::{limit, plain, proxy::Proxy};
+use crate::common::{
+    limit,
+    net::{bind, serve},
+    plain,
+    proxy::Proxy,
+};
 use tokio::time::Instant;
 use unstall::{Client, Incoming, Server};
 
-const CUTS: usize = 41;
+const CUTS: usize = 21;
 const TARGET: Duration = Duration::from_millis(15);
 
 /// The median and the 99th percentile of the recovery times of one run, sorted.
 async fn measure() -> (Duration, Duration) {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
-    let serving = server.clone();
-    tokio::spawn(async move {
-        let feed = |session: unstall::Connection| async move {
-            // The time of sending, every quarter of a millisecond or so.
-            while session.send("tick").await.is_ok() {
-                tokio::time::sleep(Duration::from_micros(250)).await;
-            }
-        };
-        serving.serve(feed).await;
+    let server = bind(Server::builder()).await;
+    serve(&server, |session| async move {
+        // A message every quarter of a millisecond or so.
+        while session.send("tick").await.is_ok() {
+            tokio::time::sleep(Duration::from_micros(250)).await;
+        }
     });
     let proxy = Proxy::to(server.local_addr()).await;
     let client = Client::new(format!("ws://{}/", proxy.address)).require_session();
@@ -48,7 +49,7 @@ async fn measure() -> (Duration, Duration) {
                 }
             }
         };
-        times.push(limit(30, recovered).await);
+        times.push(limit(recovered).await);
     }
     times.sort_unstable();
     (times[CUTS / 2], times[CUTS * 99 / 100])

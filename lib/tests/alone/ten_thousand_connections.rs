@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use crate::{
     alone,
-    common::net::{Outcomes, is_alive, one_of_many, until},
+    common::{
+        net::{Outcomes, bind, is_alive, one_of_many},
+        until,
+    },
+    descriptors,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 use unstall::{Server, ServerLimits};
 
 /// How many sockets of the clients may be open at once in this process.
 fn sockets_at_once() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let files = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let soft = files.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
     // The server's side and everything else needs some, too.
-    soft.unwrap_or(1024).saturating_sub(1500).clamp(100, 10_000)
+    let files = descriptors().unwrap_or(1024);
+    files.saturating_sub(1500).clamp(100, 10_000)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,8 +26,7 @@ async fn ten_thousand_connections_at_once_over_the_limit_are_refused_and_counted
     const LIMIT: usize = 100;
     let _alone = alone().await;
     let limits = ServerLimits::default().max_connections(LIMIT);
-    let server = Server::builder().limits(limits).bind("127.0.0.1:0").await;
-    let server = server.unwrap();
+    let server = bind(Server::builder().limits(limits)).await;
     let address = server.local_addr();
     let at_once = sockets_at_once();
     let places = Arc::new(Semaphore::new(at_once));

@@ -2,23 +2,19 @@
 
 use std::net::SocketAddr;
 
-use crate::common::net::{AMPLE, answer, status, to_end, upgrade};
+use crate::common::{
+    client, echo, echoed,
+    frames::{read_head, upgrade},
+    limit,
+    net::{answer, status, to_end},
+};
 use axum::Router;
 use axum::response::Response;
 use axum::routing::any;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use unstall::axum::Upgrade;
-use unstall::{Client, Connection, Incoming, Options};
-
-async fn echo(mut connection: Connection) {
-    while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
-        assert_ne!(message.as_text(), Some("panic"), "on purpose");
-        if connection.send(message).await.is_err() {
-            break;
-        }
-    }
-}
+use unstall::{Client, Options};
 
 async fn feed(upgrade: Upgrade) -> Response {
     upgrade
@@ -39,15 +35,6 @@ async fn application() -> SocketAddr {
     address
 }
 
-async fn echoes(client: &mut Connection, text: &str) {
-    client.send(text).await.unwrap();
-    let received = tokio::time::timeout(AMPLE, client.recv())
-        .await
-        .expect("an echo");
-    let message = received.unwrap().unwrap().into_message().unwrap();
-    assert_eq!(message.as_text(), Some(text));
-}
-
 #[tokio::test]
 async fn a_connection_in_axum_is_a_connection() {
     let url = format!("ws://{}/feed", application().await);
@@ -59,7 +46,7 @@ async fn a_connection_in_axum_is_a_connection() {
         .unwrap();
     assert_eq!(client.subprotocol().as_deref(), Some("v1"));
     for _ in 0..3 {
-        echoes(&mut client, "hello").await;
+        echoed(&mut client, "hello").await;
     }
 }
 
@@ -71,10 +58,7 @@ async fn frames_sent_together_with_the_request_are_not_lost() {
     let mut bytes = upgrade("").replace("GET / ", "GET /feed ").into_bytes();
     bytes.extend_from_slice(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']);
     tcp.write_all(&bytes).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(tcp.read_u8().await.unwrap());
-    }
+    read_head(&mut tcp).await;
     let mut frame = [0; 4];
     tcp.read_exact(&mut frame).await.unwrap();
     assert_eq!(&frame, b"\x81\x02hi");
@@ -98,15 +82,13 @@ async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
     let url = format!("ws://{}/feed", application().await);
     let open = || Client::new(&url).without_reconnect().connect();
     let mut bystander = open().await.unwrap();
-    echoes(&mut bystander, "hello").await;
+    echoed(&mut bystander, "hello").await;
     let mut victim = open().await.unwrap();
     victim.send("panic").await.unwrap();
-    let end = tokio::time::timeout(AMPLE, victim.recv())
-        .await
-        .expect("its connection ends");
+    let end = limit(victim.recv()).await;
     assert!(!matches!(end, Ok(Some(_))), "{end:?}");
-    echoes(&mut bystander, "hello again").await;
-    echoes(&mut open().await.unwrap(), "new").await;
+    echoed(&mut bystander, "hello again").await;
+    echoed(&mut open().await.unwrap(), "new").await;
 }
 
 /// A stream that axum serves and that this library does not know, such as another TLS.
@@ -134,9 +116,9 @@ async fn streams_of_a_foreign_kind_work_as_well() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(Foreign(listener), app).await });
-    let client = Client::new(format!("ws://{address}/")).without_reconnect();
+    let client = client(address, Options::default());
     let mut client = client.connect().await.unwrap();
-    echoes(&mut client, "hello").await;
+    echoed(&mut client, "hello").await;
     client.close(unstall::CloseCode::NORMAL, "").await;
     let mut mute = TcpStream::connect(address).await.unwrap();
     mute.shutdown().await.unwrap();

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::common::{
-    limit, plain,
+    full, numbered,
     process::{Commands, Process, is, play, say, setting},
 };
 use unstall::{
@@ -26,11 +26,7 @@ async fn write_then_read(connection: Connection, total: u64, mut commands: Comma
     let (sender, mut receiver) = connection.split();
     let writer = sender.clone();
     let writing = tokio::spawn(async move {
-        for index in 0..total / MESSAGE {
-            let mut message = vec![index as u8; MESSAGE as usize];
-            message[..8].copy_from_slice(&index.to_be_bytes());
-            writer.send(message).await.unwrap();
-        }
+        numbered::send(&writer, 0..total / MESSAGE, MESSAGE as usize).await;
     });
     // Told within a second or so of the wait's beginning.
     let mut told = Vec::new();
@@ -46,12 +42,7 @@ async fn write_then_read(connection: Connection, total: u64, mut commands: Comma
     waits.retain(|cause| *cause != StallCause::PeerSilent);
     say(format!("stalled {told:?} {waits:?}"));
     commands.recv().await;
-    for index in 0..total / MESSAGE {
-        let message = plain(receiver.recv().await);
-        assert_eq!(message.len() as u64, MESSAGE);
-        assert_eq!(message.as_bytes()[..8], index.to_be_bytes());
-        assert_eq!(message.as_bytes()[MESSAGE as usize - 1], index as u8);
-    }
+    numbered::receive(&mut receiver, 0..total / MESSAGE, MESSAGE as usize).await;
     writing.await.unwrap();
     sender.delivered().await.unwrap();
     let mut moving = Vec::new();
@@ -101,8 +92,7 @@ fn client() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_of_it_arrives_as_soon_as_they_read_and_the_wait_has_a_name() {
-    let full = std::env::var_os("UNSTALL_FULL").is_some();
-    let total = if full { 1024 * MIB } else { 64 * MIB };
+    let total = if full() { 1024 * MIB } else { 64 * MIB };
     let total_setting = ("TOTAL", total.to_string());
     let mut server = Process::spawn(
         module_path!(),
@@ -115,7 +105,7 @@ async fn all_of_it_arrives_as_soon_as_they_read_and_the_wait_has_a_name() {
     let empty = [server.memory(), client.memory()];
     client.tell("go").await;
     for process in [&mut server, &mut client] {
-        let stalled = limit(60, process.hear("stalled")).await;
+        let stalled = process.hear("stalled").await;
         // Its own application does not read, and neither does the peer's.
         assert_eq!(
             stalled,
@@ -131,7 +121,7 @@ async fn all_of_it_arrives_as_soon_as_they_read_and_the_wait_has_a_name() {
     client.tell("read").await;
     let began = std::time::Instant::now();
     for process in [&mut server, &mut client] {
-        limit(500, process.hear("done")).await;
+        process.hear("done").await;
     }
     let after = peaks(&server, &client);
     println!(

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{limit, pair, plain};
+use crate::common::{limit, numbered::numbered, pair, plain, until};
 use futures_util::{Sink, SinkExt, StreamExt};
 use tokio::net::TcpListener;
 use unstall::{
@@ -43,9 +43,7 @@ async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
 const MOST_POLLS: usize = 4;
 
 fn number(index: u64) -> Message {
-    let mut payload = vec![0; 16 + (index as usize * 37) % 3000];
-    payload[..8].copy_from_slice(&index.to_be_bytes());
-    Message::from(payload)
+    numbered(index, 16 + (index as usize * 37) % 3000)
 }
 
 /// Small enough that every future waits now and then.
@@ -58,16 +56,16 @@ fn options() -> Options {
 /// Receives `count` numbered messages in order, then sees that nothing more comes.
 async fn receive(mut connection: Connection, count: u64) -> Connection {
     for index in 0..count {
-        assert_eq!(plain(limit(60, connection.recv()).await), number(index));
+        assert_eq!(plain(limit(connection.recv()).await), number(index));
     }
     connection
 }
 
 async fn ends_cleanly(mut receiving: Connection, sender: &Sender) {
-    let report = limit(60, sender.close(CloseCode::NORMAL, "")).await;
+    let report = limit(sender.close(CloseCode::NORMAL, "")).await;
     assert!(report.clean && report.unsent.is_empty(), "{report:?}");
     assert!(
-        matches!(limit(60, receiving.recv()).await, Ok(None)),
+        matches!(limit(receiving.recv()).await, Ok(None)),
         "nothing more"
     );
 }
@@ -93,7 +91,7 @@ where
         }
     }
     assert!(dropped > 20, "{dropped} futures were dropped");
-    let server = limit(60, reads).await.unwrap();
+    let server = limit(reads).await.unwrap();
     ends_cleanly(server, &sender).await;
 }
 
@@ -122,7 +120,10 @@ async fn flush_dropped_at_any_poll_changes_nothing() {
     send_all(async |sender, message, polls| {
         let sent = match sender.try_send(message) {
             Ok(()) => true,
-            Err(TrySendError { .. }) => false,
+            Err(error) => {
+                assert!(matches!(error, TrySendError::Full(_)), "{error}");
+                false
+            }
         };
         if let Some(flushed) = drop_after(polls, sender.flush()).await {
             flushed.unwrap();
@@ -155,7 +156,7 @@ where
         for index in 0..COUNT {
             sender.send(number(index)).await.unwrap();
         }
-        limit(60, sender.close(CloseCode::NORMAL, "")).await
+        limit(sender.close(CloseCode::NORMAL, "")).await
     });
     let (mut next, mut dropped) = (0, 0);
     while next < COUNT {
@@ -172,7 +173,7 @@ where
     }
     assert!(dropped > COUNT / 8, "{dropped} futures were dropped");
     assert!(
-        matches!(limit(60, client.recv()).await, Ok(None)),
+        matches!(limit(client.recv()).await, Ok(None)),
         "nothing more"
     );
     assert!(writes.await.unwrap().clean);
@@ -219,14 +220,14 @@ async fn sink_dropped_at_any_poll_keeps_what_it_took() {
             assert_eq!(sender.stats().outbox.messages, 0, "flushed means written");
         }
     }
-    limit(60, sink.flush()).await.unwrap();
-    let mut server = limit(60, reads).await.unwrap();
+    limit(sink.flush()).await.unwrap();
+    let mut server = limit(reads).await.unwrap();
     for polls in 0..MOST_POLLS {
         drop_after(polls, sink.close()).await;
     }
-    limit(60, sink.close()).await.unwrap();
-    limit(60, sink.close()).await.unwrap();
-    assert!(matches!(limit(60, server.recv()).await, Ok(None)));
+    limit(sink.close()).await.unwrap();
+    limit(sink.close()).await.unwrap();
+    assert!(matches!(limit(server.recv()).await, Ok(None)));
 }
 
 #[tokio::test]
@@ -244,7 +245,7 @@ async fn close_dropped_at_any_poll_goes_on_and_reports_once() {
         let server = receive(server, 5).await;
         let report = match early {
             Some(report) => report,
-            None => limit(60, sender.close(CloseCode::NORMAL, "")).await,
+            None => limit(sender.close(CloseCode::NORMAL, "")).await,
         };
         assert!(report.clean && report.unsent.is_empty(), "{report:?}");
         ends_cleanly_by_peer(server).await;
@@ -252,7 +253,7 @@ async fn close_dropped_at_any_poll_goes_on_and_reports_once() {
 }
 
 async fn ends_cleanly_by_peer(mut server: Connection) {
-    assert!(matches!(limit(60, server.recv()).await, Ok(None)));
+    assert!(matches!(limit(server.recv()).await, Ok(None)));
 }
 
 #[tokio::test]
@@ -279,7 +280,7 @@ async fn events_dropped_at_any_poll_are_not_missed() {
             None => tokio::task::yield_now().await,
         }
     }
-    assert_eq!(expired, limit(60, sends).await.unwrap());
+    assert_eq!(expired, limit(sends).await.unwrap());
     assert_eq!(expired, 50);
 }
 
@@ -307,18 +308,16 @@ async fn connect_dropped_at_any_poll_leaves_nothing_behind() {
     let mut polls = 0;
     let connection = loop {
         let connect = Client::new(&url).without_reconnect().connect();
-        match limit(60, drop_after(polls, connect)).await {
+        match limit(drop_after(polls, connect)).await {
             Some(connected) => break connected.unwrap(),
             None => polls += 1,
         }
     };
     assert!(polls >= 2, "it waits at least for TCP and for the answer");
-    let away = async {
-        while came.load(Ordering::Relaxed) != went.load(Ordering::Relaxed) + 1 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    limit(60, away).await;
-    let report = limit(60, connection.close(CloseCode::NORMAL, "")).await;
+    until("all others are gone", || {
+        came.load(Ordering::Relaxed) == went.load(Ordering::Relaxed) + 1
+    })
+    .await;
+    let report = limit(connection.close(CloseCode::NORMAL, "")).await;
     assert!(report.clean, "{report:?}");
 }

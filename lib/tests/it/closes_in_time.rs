@@ -1,47 +1,52 @@
 //! Closing ends in time whatever the peer does, loses nothing that was accepted, and tells.
 
 use crate::common::{
-    accept, adopt, client,
+    accept, client,
+    events::stalled,
     frames::{BINARY, CLOSE, RawPeer, StreamEnd, TEXT, close, frame, listen},
-    limit, pair, plain, tcp_pair,
+    limit,
+    memory::ENGINES,
+    pair, plain, raw,
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::Instant,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use unstall::{
-    CloseCode, Connection, ConnectionError, Message, Options, SendRefusal, StallCause, rustls,
+    CloseCode, CloseReport, Connection, ConnectionError, Message, Options, SendRefusal, StallCause,
+    TrySendError,
+    defaults::LINGER,
+    rustls,
     tokio_tungstenite::{self, tungstenite::protocol::Role},
 };
 
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(700);
-/// Above all that a loaded machine adds.
-const LIMIT: u64 = 30;
 
 fn options() -> Options {
     Options::default().close_timeout(CLOSE_TIMEOUT)
 }
 
-/// Both engines: the library's own as a client, and an adopted stream on the server's side.
-async fn before_raw(adopted: bool, options: Options) -> (Connection, RawPeer) {
-    if adopted {
-        let (ours, theirs) = tcp_pair().await;
-        let raw = RawPeer {
-            tcp: theirs,
-            is_client: true,
-        };
-        return (adopt(ours, Role::Server, options).await, raw);
+/// Over TCP, both engines: the library's own as a client, and an adopted stream on the server's side.
+async fn over_tcp(adopted: bool, options: Options) -> (Connection, RawPeer) {
+    match adopted {
+        true => raw::adopted(Role::Server, options).await,
+        false => raw::client(options).await,
     }
-    let (listener, address) = listen().await;
-    let client = client(address, options);
-    let (client, raw) = tokio::join!(client.connect(), RawPeer::accept(&listener));
-    (client.unwrap(), raw)
+}
+
+/// Closes; the report, and how long it took.
+async fn closed(connection: &Connection) -> (CloseReport, Duration) {
+    let started = Instant::now();
+    let report = limit(connection.close(CloseCode::NORMAL, "")).await;
+    (report, started.elapsed())
 }
 
 /// After the end, sends fail at once with the message and the reason.
 fn refuses(connection: &Connection, expected: fn(&ConnectionError) -> bool) {
-    let error = connection.try_send("too late").unwrap_err();
+    let Err(TrySendError::Refused(error)) = connection.try_send("too late") else {
+        panic!("taken after close, or only put off");
+    };
     assert_eq!(error.message, Message::from("too late"));
     let SendRefusal::Ended(why) = error.reason else {
         panic!("{error}");
@@ -74,12 +79,12 @@ async fn either_side_may_close_and_both_get_everything_sent_before() {
             assert!(matches!(other.recv().await, Ok(None)));
         };
         let close = closer.close(CloseCode::NORMAL, "done");
-        let (report, ()) = limit(LIMIT, async { tokio::join!(close, receive) }).await;
+        let (report, ()) = limit(async { tokio::join!(close, receive) }).await;
         assert!(report.clean && report.unsent.is_empty(), "{report:?}");
         assert_eq!(report.peer.unwrap().reason, "done");
         refuses(&closer, |why| matches!(why, ConnectionError::ClosedHere));
         let (other, _) = other.split();
-        let report = limit(LIMIT, other.ended()).await;
+        let report = limit(other.ended()).await;
         assert!(report.clean && report.error.is_none(), "{report:?}");
         assert_eq!(report.peer.unwrap().reason, "done");
         assert!(other.try_send("too late").is_err());
@@ -96,123 +101,145 @@ async fn both_sides_may_close_at_once() {
                 server.close(CloseCode::NORMAL, "server")
             )
         };
-        let (client, server) = limit(LIMIT, both).await;
+        let (client, server) = limit(both).await;
         assert!(client.clean && server.clean, "{client:?} {server:?}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_answers<S>(connection: Connection, mut raw: RawPeer<S>) -> Duration
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    connection.send("accepted").await.unwrap();
+    let (report, took) = closed(&connection).await;
+    assert!(!report.clean && report.peer.is_none(), "{report:?}");
+    assert!(
+        report.unsent.is_empty() && report.in_flight == 0,
+        "{report:?}"
+    );
+    assert_eq!(raw.see().await.unwrap().payload, b"accepted");
+    assert_eq!(raw.see().await.unwrap().close_code(), Some(1000));
+    refuses(&connection, |why| {
+        matches!(why, ConnectionError::ClosedHere)
+    });
+    took
+}
+
+#[tokio::test(start_paused = true)]
 async fn peer_that_never_answers_does_not_hold_the_close_up() {
-    for adopted in [false, true] {
-        let (connection, mut raw) = before_raw(adopted, options()).await;
-        connection.send("accepted").await.unwrap();
-        let started = Instant::now();
-        let report = limit(LIMIT, connection.close(CloseCode::NORMAL, "")).await;
-        assert!(
-            started.elapsed() >= CLOSE_TIMEOUT,
-            "{:?}",
-            started.elapsed()
-        );
-        assert!(!report.clean && report.peer.is_none(), "{report:?}");
-        assert!(
-            report.unsent.is_empty() && report.in_flight == 0,
-            "{report:?}"
-        );
-        assert_eq!(raw.see().await.unwrap().payload, b"accepted");
-        assert_eq!(raw.see().await.unwrap().close_code(), Some(1000));
-        refuses(&connection, |why| {
-            matches!(why, ConnectionError::ClosedHere)
-        });
+    for engine in ENGINES {
+        let (connection, raw) = engine.before_raw(options()).await;
+        assert_eq!(never_answers(connection, raw).await, CLOSE_TIMEOUT);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peer_that_does_not_read_does_not_hold_the_close_up_and_the_rest_comes_back() {
-    const MESSAGES: usize = 200;
+async fn server_that_never_answers_does_not_hold_the_close_up() {
+    let (connection, raw) = raw::client(options()).await;
+    assert!(never_answers(connection, raw).await >= CLOSE_TIMEOUT);
+}
+
+async fn does_not_read<S>(connection: Connection, mut raw: RawPeer<S>) -> Duration
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    const MESSAGES: u64 = 200;
     const SIZE: usize = 64 << 10;
-    for adopted in [false, true] {
-        let (connection, mut raw) = before_raw(adopted, options().outbox_bytes(64 << 20)).await;
-        for index in 0..MESSAGES {
-            connection.send(vec![index as u8; SIZE]).await.unwrap();
-        }
-        let mut report = limit(LIMIT, connection.close(CloseCode::NORMAL, "")).await;
-        assert!(!report.clean);
-        let unsent: Vec<_> = report
-            .unsent
-            .drain(..)
-            .map(|message| message.as_bytes()[0])
-            .collect();
-        let sent = connection.stats().messages_sent;
-        assert!(
-            !unsent.is_empty() && sent > 0,
-            "{sent} sent, unsent {unsent:?}"
-        );
-        // In order, and none is missing between those sent and those that came back.
-        let first = sent as usize + report.in_flight as usize;
-        assert_eq!(unsent, (first as u8..MESSAGES as u8).collect::<Vec<_>>());
-        let mut arrived = Vec::new();
-        raw.tcp.read_to_end(&mut arrived).await.ok();
-        assert!(arrived.len() >= sent as usize * SIZE);
+    for number in 0..MESSAGES {
+        let message = vec![number as u8; SIZE];
+        connection.send(message).await.unwrap();
+    }
+    let (report, took) = closed(&connection).await;
+    assert!(!report.clean);
+    let unsent = report.unsent.iter().map(|message| message.as_bytes()[0]);
+    let unsent: Vec<_> = unsent.map(u64::from).collect();
+    let sent = connection.stats().messages_sent;
+    // In order, and none is missing between those sent and those that came back.
+    let first = sent + report.in_flight;
+    assert_eq!(unsent, (first..MESSAGES).collect::<Vec<_>>());
+    assert!(!unsent.is_empty());
+    let mut arrived = Vec::new();
+    // It may end with a reset.
+    let _ = raw.io.read_to_end(&mut arrived).await;
+    assert!(arrived.len() as u64 >= sent * SIZE as u64);
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_that_does_not_read_does_not_hold_the_close_up_and_the_rest_comes_back() {
+    for engine in ENGINES {
+        let (connection, raw) = engine.before_raw(options().outbox_bytes(64 << 20)).await;
+        assert_eq!(does_not_read(connection, raw).await, CLOSE_TIMEOUT);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_that_does_not_read_does_not_hold_the_close_up_and_the_rest_comes_back() {
+    let (connection, raw) = raw::client(options().outbox_bytes(64 << 20)).await;
+    assert!(does_not_read(connection, raw).await >= CLOSE_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
 async fn full_inbox_of_a_stopped_application_does_not_hold_the_close_up() {
-    let options = options()
-        .inbox_bytes(16 << 10)
-        .stall_after(Duration::from_millis(10));
-    let (connection, mut raw) = before_raw(false, options).await;
-    let mut events = connection.events();
-    let flood = tokio::spawn(async move {
-        let bytes = frame(BINARY, vec![1; 64 << 10]).encode();
-        while raw.tcp.write_all(&bytes).await.is_ok() {}
-    });
-    let stalled = crate::common::wait_for(&mut events, |event| {
-        matches!(
-            event,
-            unstall::Event::Stalled {
-                cause: StallCause::ApplicationNotReading,
-                ..
-            }
-        )
-        .then_some(())
-    });
-    limit(LIMIT, stalled).await;
-    let report = limit(LIMIT, connection.close(CloseCode::NORMAL, "")).await;
-    assert!(!report.clean, "{report:?}");
-    limit(LIMIT, flood).await.unwrap();
+    for engine in ENGINES {
+        let options = options().inbox_bytes(16 << 10);
+        let (connection, mut raw) = engine.before_raw(options).await;
+        let flood = tokio::spawn(async move {
+            let mut bytes = frame(BINARY, vec![1; 64 << 10]);
+            bytes.masked = true;
+            let bytes = bytes.encode();
+            while raw.io.write_all(&bytes).await.is_ok() {}
+        });
+        stalled(&mut connection.events(), StallCause::ApplicationNotReading).await;
+        let (report, took) = closed(&connection).await;
+        assert!(
+            !report.clean && took == CLOSE_TIMEOUT,
+            "{took:?} {report:?}"
+        );
+        limit(flood).await.unwrap();
+    }
 }
 
 /// Once the end waited for the peer's FIN until the deadline, and was then called unclean.
+async fn leaves_its_stream_open<S>(connection: Connection, mut raw: RawPeer<S>) -> Duration
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let answer = async {
+        assert_eq!(raw.see().await.unwrap().close_code(), Some(1000));
+        raw.say(close(1000, "")).await;
+    };
+    let ((report, took), ()) = tokio::join!(closed(&connection), answer);
+    assert!(report.clean, "{report:?}");
+    assert_eq!(raw.see().await, Err(StreamEnd::Fin));
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_is_clean_though_the_peer_leaves_its_connection_open() {
+    for engine in ENGINES {
+        let (connection, raw) = engine.before_raw(Options::default()).await;
+        assert!(leaves_its_stream_open(connection, raw).await <= LINGER);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_is_clean_though_the_peer_leaves_its_tcp_connection_open() {
     for adopted in [false, true] {
         let options = Options::default().close_timeout(Duration::from_secs(20));
-        let (connection, mut raw) = before_raw(adopted, options).await;
-        let answer = async {
-            assert_eq!(raw.see().await.unwrap().close_code(), Some(1000));
-            raw.say(close(1000, "")).await;
-        };
-        let started = Instant::now();
-        let (report, ()) = tokio::join!(connection.close(CloseCode::NORMAL, ""), answer);
-        assert!(report.clean, "{report:?}");
-        assert!(
-            started.elapsed() < Duration::from_secs(15),
-            "{:?}",
-            started.elapsed()
-        );
-        assert_eq!(raw.see().await, Err(StreamEnd::Fin));
+        let (connection, raw) = over_tcp(adopted, options).await;
+        assert!(leaves_its_stream_open(connection, raw).await < Duration::from_secs(15));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peer_that_half_closes_without_a_close_frame_is_an_error() {
     for adopted in [false, true] {
-        let (mut connection, mut raw) = before_raw(adopted, options()).await;
+        let (mut connection, mut raw) = over_tcp(adopted, options()).await;
         raw.say(frame(TEXT, "last")).await;
-        raw.tcp.shutdown().await.unwrap();
+        raw.io.shutdown().await.unwrap();
         assert_eq!(plain(connection.recv().await), Message::from("last"));
-        let end = limit(LIMIT, connection.recv()).await;
+        let end = limit(connection.recv()).await;
         assert!(matches!(end, Err(ConnectionError::EndOfStream)), "{end:?}");
         refuses(&connection, |why| {
             matches!(why, ConnectionError::EndOfStream)
@@ -228,10 +255,10 @@ async fn peer_that_half_closes_without_a_close_frame_is_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peer_that_half_closes_after_its_close_frame_gets_the_answer() {
     for adopted in [false, true] {
-        let (mut connection, mut raw) = before_raw(adopted, options()).await;
+        let (mut connection, mut raw) = over_tcp(adopted, options()).await;
         raw.say(close(1000, "bye")).await;
-        raw.tcp.shutdown().await.unwrap();
-        assert!(matches!(limit(LIMIT, connection.recv()).await, Ok(None)));
+        raw.io.shutdown().await.unwrap();
+        assert!(matches!(limit(connection.recv()).await, Ok(None)));
         assert_eq!(raw.see().await.unwrap().close_code(), Some(1000));
         assert_eq!(raw.see().await, Err(StreamEnd::Fin));
     }
@@ -240,10 +267,10 @@ async fn peer_that_half_closes_after_its_close_frame_gets_the_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peer_that_resets_is_an_error_of_the_socket() {
     for adopted in [false, true] {
-        let (mut connection, raw) = before_raw(adopted, options()).await;
-        raw.tcp.set_zero_linger().unwrap();
+        let (mut connection, raw) = over_tcp(adopted, options()).await;
+        raw.io.set_zero_linger().unwrap();
         drop(raw);
-        let end = limit(LIMIT, connection.recv()).await;
+        let end = limit(connection.recv()).await;
         assert!(matches!(end, Err(ConnectionError::Io(_))), "{end:?}");
         refuses(&connection, |why| matches!(why, ConnectionError::Io(_)));
     }
@@ -259,15 +286,15 @@ async fn what_the_peer_sent_before_it_reset_is_still_received() {
     let options = options()
         .inbox_bytes(8 << 10)
         .ping_interval(Duration::from_millis(50));
-    let (mut connection, mut raw) = before_raw(false, options).await;
+    let (mut connection, mut raw) = raw::client(options).await;
     for index in 0..COUNT {
         raw.say(frame(BINARY, vec![index; 4 << 10])).await;
     }
     raw.say(close(4000, "that was all")).await;
     // With a heartbeat unread.
-    raw.tcp.readable().await.unwrap();
+    raw.io.readable().await.unwrap();
     drop(raw);
-    // Until a write has met the reset.
+    // The application is slow, and meanwhile a heartbeat meets the reset.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let receive = async {
         for index in 0..COUNT {
@@ -275,18 +302,18 @@ async fn what_the_peer_sent_before_it_reset_is_still_received() {
         }
         connection.recv().await
     };
-    let end = limit(LIMIT, receive).await;
+    let end = limit(receive).await;
     let Err(ConnectionError::ClosedByPeer(close)) = &end else {
         panic!("{end:?}");
     };
     assert_eq!(close.reason, "that was all");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn dropped_handles_write_what_was_sent_and_close() {
-    for adopted in [false, true] {
+    for engine in ENGINES {
         let room = Options::default().outbox_bytes(4 << 20);
-        let (connection, mut raw) = before_raw(adopted, room).await;
+        let (connection, mut raw) = engine.before_raw(room).await;
         let payload = vec![3; 3 << 20];
         connection.send(payload.clone()).await.unwrap();
         connection.send("last words").await.unwrap();
@@ -296,7 +323,7 @@ async fn dropped_handles_write_what_was_sent_and_close() {
         sender.send("even these").await.unwrap();
         drop(sender);
         let mut received = Vec::new();
-        let end = limit(LIMIT, async {
+        let end = limit(async {
             loop {
                 let seen = raw.see_beyond_heartbeats().await.unwrap();
                 if seen.opcode == CLOSE {
@@ -310,7 +337,7 @@ async fn dropped_handles_write_what_was_sent_and_close() {
         assert_eq!(end, Some(1001));
         assert_eq!(received.len(), payload.len() + "last wordseven these".len());
         assert!(received.ends_with(b"last wordseven these"));
-        assert_eq!(limit(LIMIT, raw.see()).await, Err(StreamEnd::Fin));
+        assert_eq!(limit(raw.see()).await, Err(StreamEnd::Fin));
     }
 }
 
@@ -354,7 +381,7 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
             .tls(client_tls.clone())
             .without_reconnect()
             .connect();
-        let (client, server) = limit(LIMIT, async { tokio::join!(dial, serve) }).await;
+        let (client, server) = limit(async { tokio::join!(dial, serve) }).await;
         let (closer, mut other) = match client_closes {
             true => (client.unwrap(), server),
             false => (server, client.unwrap()),
@@ -369,13 +396,14 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
             closer.close(CloseCode::NORMAL, "over TLS").await
         };
         let receive = async {
+            // Until the socket is full.
             tokio::time::sleep(Duration::from_millis(200)).await;
             for index in 0..COUNT {
                 assert_eq!(plain(other.recv().await).as_bytes()[0], index as u8);
             }
             assert!(matches!(other.recv().await, Ok(None)));
         };
-        let (report, ()) = limit(LIMIT, async { tokio::join!(send, receive) }).await;
+        let (report, ()) = limit(async { tokio::join!(send, receive) }).await;
         assert!(report.clean && report.unsent.is_empty(), "{report:?}");
     }
 }

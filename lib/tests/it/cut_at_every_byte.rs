@@ -13,10 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{
-    limit, plain,
-    sessions::{AMPLE, bind},
-};
+use crate::common::{full, limit, net::bind, plain};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -178,15 +175,15 @@ async fn exchange(cut: Cut) -> Arc<Cutter> {
     let server = bind(Server::builder().options(options.clone())).await;
     let (cutter, accepting) = Cutter::to(server.local_addr(), cut).await;
     let serving = tokio::spawn(async move {
-        let mut session = limit(AMPLE, server.accept()).await.unwrap();
+        let mut session = limit(server.accept()).await.unwrap();
         for index in 0..COUNT {
-            let received = limit(AMPLE, async { plain(session.recv().await) }).await;
+            let received = plain(limit(session.recv()).await);
             assert_eq!(received, message(0, index, cut.large), "number {index}");
             session.send(message(1, index, cut.large)).await.unwrap();
         }
-        let end = limit(AMPLE, session.recv()).await;
+        let end = limit(session.recv()).await;
         assert!(matches!(end, Ok(None)), "{end:?}");
-        let report = limit(AMPLE, session.close(CloseCode::NORMAL, "")).await;
+        let report = limit(session.close(CloseCode::NORMAL, "")).await;
         assert!(report.clean && report.unsent.is_empty() && report.maybe_delivered.is_empty());
     });
     let client = Client::new(format!("ws://{}/", cutter.address))
@@ -196,17 +193,17 @@ async fn exchange(cut: Cut) -> Arc<Cutter> {
     let mut connection = client.connect_lazy().unwrap();
     for index in 0..COUNT {
         let sent = connection.send(message(0, index, cut.large));
-        limit(AMPLE, sent).await.unwrap();
+        limit(sent).await.unwrap();
     }
     for index in 0..COUNT {
-        let received = limit(AMPLE, async { plain(connection.recv().await) }).await;
+        let received = plain(limit(connection.recv()).await);
         assert_eq!(received, message(1, index, cut.large), "number {index}");
     }
-    limit(AMPLE, connection.delivered()).await.unwrap();
-    let report = limit(AMPLE, connection.close(CloseCode::NORMAL, "")).await;
+    limit(connection.delivered()).await.unwrap();
+    let report = limit(connection.close(CloseCode::NORMAL, "")).await;
     assert!(report.clean, "{report:?}");
     assert!(report.unsent.is_empty() && report.maybe_delivered.is_empty());
-    limit(AMPLE, serving).await.unwrap();
+    limit(serving).await.unwrap();
     accepting.abort();
     cutter
 }
@@ -274,7 +271,7 @@ async fn at_every_byte_of_a_connection_that_resumes() {
 /// The insides of a large record are all alike.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn within_messages_larger_than_a_packet() {
-    let every = std::env::var_os("UNSTALL_FULL").map_or(31, |_| 1);
+    let every = if full() { 1 } else { 31 };
     cut_at("large messages", true, None, |at, bytes| {
         at % every == 0 || (65_400..66_400).contains(&(bytes - at)) && at % 7 == 0
     })

@@ -4,12 +4,15 @@
 use std::time::Duration;
 
 use crate::common::{
+    events::{disconnected, event},
     limit,
+    net::bind,
     proxy::{Mode, Proxy},
-    sessions::{AMPLE, bind, client, event, pair, text, up_to_the_loss},
+    sessions::{client, pair, text, up_to_the_loss},
+    until,
 };
 use unstall::{
-    CloseCode, Connection, DeliveryError, Event, Events, Options, SendRefusal, Server,
+    CloseCode, Connection, DeliveryError, Event, Events, Message, Options, SendRefusal, Server,
     SessionLimits,
 };
 
@@ -24,14 +27,20 @@ async fn not_delivered(connection: &Connection) {
 async fn cut(proxy: &Proxy, connection: &Connection, events: &mut Events) {
     let before = connection.stats().resumes;
     proxy.set(Mode::Cut);
-    event(events, |event| matches!(event, Event::Disconnected { .. })).await;
+    disconnected(events).await;
     proxy.set(Mode::Forward);
-    limit(AMPLE, async {
-        while connection.stats().resumes == before {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    until("it resumed", || connection.stats().resumes > before).await;
+}
+
+/// A session whose connection was cut, and whose proxy lets nobody through.
+async fn away() -> (Server, Proxy, Connection, Connection, Events) {
+    let server = bind(Server::builder()).await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let (client, session) = pair(&server, client(proxy.address)).await;
+    let mut events = client.events();
+    proxy.set(Mode::Cut);
+    disconnected(&mut events).await;
+    (server, proxy, client, session, events)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,21 +49,19 @@ async fn by_taking() {
     let proxy = Proxy::to(server.local_addr()).await;
     let (client, mut session) = pair(&server, client(proxy.address)).await;
     let mut events = client.events();
-    limit(AMPLE, client.delivered())
-        .await
-        .expect("nothing was sent");
+    limit(client.delivered()).await.expect("nothing was sent");
     client.send("one").await.unwrap();
     client.send("two").await.unwrap();
-    limit(AMPLE, client.flush()).await.unwrap();
+    limit(client.flush()).await.unwrap();
     not_delivered(&client).await;
     assert_eq!(text(&mut session).await, "one");
     not_delivered(&client).await;
     cut(&proxy, &client, &mut events).await;
     assert_eq!(text(&mut session).await, "two");
     // The application has it, whether or not it ever asks for more.
-    limit(AMPLE, client.delivered()).await.unwrap();
+    limit(client.delivered()).await.unwrap();
     cut(&proxy, &client, &mut events).await;
-    limit(AMPLE, client.delivered()).await.unwrap();
+    limit(client.delivered()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,34 +69,36 @@ async fn by_hand() {
     let by_hand = Options::default().acknowledge_by_hand(true);
     let server = bind(Server::builder().options(by_hand)).await;
     let proxy = Proxy::to(server.local_addr()).await;
-    let (client, session) = pair(&server, client(proxy.address)).await;
+    // What is never acknowledged is waited for as long as this.
+    let options = Options::default().close_timeout(Duration::from_millis(500));
+    let (client, session) = pair(&server, client(proxy.address).options(options)).await;
     let mut events = client.events();
     let (_sender, mut receiver) = session.split();
     for index in 0..10 {
         client.send(format!("{index}")).await.unwrap();
     }
+    let mut positions = vec![receiver.position()];
     for _ in 0..10 {
-        limit(AMPLE, receiver.recv()).await.unwrap();
+        limit(receiver.recv()).await.unwrap();
+        positions.push(receiver.position());
     }
+    assert!(positions.is_sorted(), "{positions:?}");
     not_delivered(&client).await;
-    receiver.acknowledge_to(9);
+    receiver.acknowledge_to(positions[9]);
     not_delivered(&client).await;
     cut(&proxy, &client, &mut events).await;
-    receiver.acknowledge_to(3);
+    receiver.acknowledge_to(positions[3]);
     not_delivered(&client).await;
-    assert_eq!(receiver.position(), 10);
+    assert_eq!(receiver.position(), positions[10]);
     receiver.acknowledge();
-    limit(AMPLE, client.delivered()).await.unwrap();
+    limit(client.delivered()).await.unwrap();
 
     // What is never acknowledged comes back, though it was taken.
     client.send("unprocessed").await.unwrap();
-    limit(AMPLE, receiver.recv()).await.unwrap();
-    let report = limit(AMPLE, client.close(CloseCode::NORMAL, "")).await;
+    limit(receiver.recv()).await.unwrap();
+    let report = limit(client.close(CloseCode::NORMAL, "")).await;
     assert!(!report.clean);
-    assert_eq!(
-        report.maybe_delivered,
-        [unstall::Message::from("unprocessed")]
-    );
+    assert_eq!(report.maybe_delivered, [Message::from("unprocessed")]);
 }
 
 /// What was discarded because its receiver was gone was acknowledged when something else happened:
@@ -102,7 +111,7 @@ async fn what_nobody_wants_is_acknowledged_as_it_comes() {
     drop(receiver);
     for _ in 0..3 {
         session.send("unwanted").await.unwrap();
-        limit(AMPLE, session.flush()).await.unwrap();
+        limit(session.flush()).await.unwrap();
         let delivered = tokio::time::timeout(Duration::from_secs(5), session.delivered()).await;
         delivered.expect("acknowledged at once").unwrap();
     }
@@ -119,14 +128,14 @@ async fn by_hand_over_a_lost_session() {
         assert_eq!(text(&mut client).await, format!("old {index}"));
     }
     client.acknowledge();
-    limit(AMPLE, first.delivered()).await.unwrap();
+    limit(first.delivered()).await.unwrap();
     drop(first);
-    let second = limit(AMPLE, server.accept()).await.unwrap();
+    let second = limit(server.accept()).await.unwrap();
     second.send("new").await.unwrap();
-    limit(AMPLE, client.recv()).await.unwrap().unwrap();
+    limit(client.recv()).await.unwrap().unwrap();
     assert_eq!(text(&mut client).await, "new");
     client.acknowledge();
-    limit(AMPLE, second.delivered()).await.unwrap();
+    limit(second.delivered()).await.unwrap();
 }
 
 /// A message that the peer takes none of that size came back, and `flush` waited for it for ever.
@@ -137,11 +146,11 @@ async fn what_the_peer_takes_none_of_comes_back_and_holds_nothing_up() {
     let connection = client(server.local_addr()).connect_lazy().unwrap();
     connection.send(vec![7; 100_000]).await.unwrap();
     connection.send("small").await.unwrap();
-    let mut session = limit(AMPLE, server.accept()).await.unwrap();
+    let mut session = limit(server.accept()).await.unwrap();
     assert_eq!(text(&mut session).await, "small");
-    limit(AMPLE, connection.flush()).await.unwrap();
+    limit(connection.flush()).await.unwrap();
     let asking = tokio::spawn(async move { session.recv().await.map(drop) });
-    limit(AMPLE, async {
+    limit(async {
         // The loss was before the call.
         while let Err(DeliveryError::Lost { .. }) = connection.delivered().await {}
     })
@@ -160,15 +169,7 @@ async fn what_the_peer_takes_none_of_comes_back_and_holds_nothing_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_to_live_counts_while_there_is_no_connection() {
-    let server = bind(Server::builder()).await;
-    let proxy = Proxy::to(server.local_addr()).await;
-    let (client, mut session) = pair(&server, client(proxy.address)).await;
-    let mut events = client.events();
-    proxy.set(Mode::Cut);
-    event(&mut events, |event| {
-        matches!(event, Event::Disconnected { .. })
-    })
-    .await;
+    let (_server, proxy, client, mut session, mut events) = away().await;
     client
         .send_within("stale", Duration::from_millis(50))
         .await
@@ -180,29 +181,21 @@ async fn time_to_live_counts_while_there_is_no_connection() {
     .await;
     proxy.set(Mode::Forward);
     assert_eq!(text(&mut session).await, "fresh");
-    limit(AMPLE, client.flush()).await.unwrap();
+    limit(client.flush()).await.unwrap();
     assert_eq!(client.stats().expired, 1);
     let asking = tokio::spawn(async move { session.recv().await.map(drop) });
-    limit(AMPLE, client.delivered()).await.unwrap();
+    limit(client.delivered()).await.unwrap();
     asking.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flush_waits_for_the_next_connection() {
-    let server = bind(Server::builder()).await;
-    let proxy = Proxy::to(server.local_addr()).await;
-    let (client, mut session) = pair(&server, client(proxy.address)).await;
-    let mut events = client.events();
-    proxy.set(Mode::Cut);
-    event(&mut events, |event| {
-        matches!(event, Event::Disconnected { .. })
-    })
-    .await;
+    let (_server, proxy, client, mut session, _events) = away().await;
     client.send("over the gap").await.unwrap();
     let early = tokio::time::timeout(MOMENT, client.flush()).await;
     assert!(early.is_err(), "nothing carries it: {early:?}");
     proxy.set(Mode::Forward);
-    limit(AMPLE, client.flush()).await.unwrap();
+    limit(client.flush()).await.unwrap();
     assert_eq!(text(&mut session).await, "over the gap");
 }
 
@@ -214,9 +207,9 @@ async fn a_lost_session_ends_the_wait() {
     let proxy = Proxy::to(server.local_addr()).await;
     let (mut client, session) = pair(&server, client(proxy.address)).await;
     client.send("never taken").await.unwrap();
-    limit(AMPLE, client.flush()).await.unwrap();
+    limit(client.flush()).await.unwrap();
     proxy.set(Mode::Cut);
-    let lost = limit(AMPLE, client.delivered()).await;
+    let lost = limit(client.delivered()).await;
     assert!(
         matches!(lost, Err(DeliveryError::Lost { messages: 1 })),
         "{lost:?}"

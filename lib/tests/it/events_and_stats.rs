@@ -1,51 +1,35 @@
 //! What a connection tells of itself is exact: counts, depths, ages, waits and events.
 
 use crate::common::{
-    adopt, client,
+    events::{event, moving, rest, wait_for},
     frames::{BINARY, PING, PONG, RawPeer, frame, listen},
     limit, pair, plain,
     proxy::{Mode, Proxy},
-    wait_for,
+    raw, until,
 };
 use std::time::Duration;
 use tokio::time::sleep;
 use unstall::{
-    Client, CloseCode, Connection, Event, Events, Options, Reconnect, StallCause, Stats,
-    defaults::MESSAGE_OVERHEAD_BYTES, tokio_tungstenite::tungstenite::protocol::Role,
+    Client, CloseCode, Event, Events, Options, Reconnect, StallCause, Stats,
+    defaults::MESSAGE_OVERHEAD_BYTES,
+    tokio_tungstenite::{accept_async, tungstenite::protocol::Role},
 };
 
-const LIMIT: u64 = 30;
 const STALL_AFTER: Duration = Duration::from_millis(100);
 
 fn options() -> Options {
     Options::default().stall_after(STALL_AFTER)
 }
 
-async fn before_raw(options: Options) -> (Connection, RawPeer) {
-    let (listener, address) = listen().await;
-    let client = client(address, options);
-    let (client, raw) = tokio::join!(client.connect(), RawPeer::accept(&listener));
-    (client.unwrap(), raw)
-}
-
+/// Waits until a wait is reported, and not too early.
 async fn stalled(events: &mut Events, wanted: StallCause) {
-    let pick = |event: &Event| match event {
-        Event::Stalled { cause, since } if *cause == wanted => {
-            assert!(*since >= STALL_AFTER, "{since:?}");
-            Some(())
-        }
+    let since = wait_for(events, |event| match event {
+        Event::Stalled { cause, since } if *cause == wanted => Some(*since),
         Event::Moving { cause, .. } if *cause == wanted => panic!("moving before it was stalled"),
         _ => None,
-    };
-    limit(LIMIT, wait_for(events, pick)).await;
-}
-
-async fn moving(events: &mut Events, wanted: StallCause) -> Duration {
-    let pick = |event: &Event| match event {
-        Event::Moving { cause, after } if *cause == wanted => Some(*after),
-        _ => None,
-    };
-    limit(LIMIT, wait_for(events, pick)).await
+    });
+    let since = since.await;
+    assert!(since >= STALL_AFTER, "{since:?}");
 }
 
 fn stall(stats: &Stats, cause: StallCause) -> unstall::StallStats {
@@ -56,7 +40,7 @@ fn stall(stats: &Stats, cause: StallCause) -> unstall::StallStats {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_and_bytes_are_counted_exactly_both_ways() {
-    limit(LIMIT, async {
+    limit(async {
         let (mut client, mut server) = pair(options().outbox_bytes(4 << 20)).await;
         let sizes = [0, 1, 70, 71, 126, 70_000, 1 << 20];
         let bytes = sizes.iter().sum::<usize>() as u64;
@@ -74,11 +58,11 @@ async fn messages_and_bytes_are_counted_exactly_both_ways() {
         server.flush().await.unwrap();
         let count = sizes.len() as u64;
         // What is received is counted a moment after it is handed over.
-        while client.stats().messages_received < count
-            || server.stats().messages_received < count * 2
-        {
-            sleep(Duration::from_millis(1)).await;
-        }
+        until("all is counted", || {
+            client.stats().messages_received == count
+                && server.stats().messages_received == count * 2
+        })
+        .await;
         let client = client.stats();
         assert_eq!(
             (client.messages_sent, client.bytes_sent),
@@ -112,15 +96,14 @@ async fn messages_and_bytes_are_counted_exactly_both_ways() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inbox_tells_its_depth_its_high_water_mark_and_the_age_of_the_oldest() {
     const COST: usize = 100 + MESSAGE_OVERHEAD_BYTES;
-    limit(LIMIT, async {
-        let (mut client, mut raw) = before_raw(options()).await;
+    limit(async {
+        let (mut client, mut raw) = raw::client(options()).await;
         assert_eq!(client.stats().inbox.oldest, None);
         for _ in 0..10 {
             raw.say(frame(BINARY, [0; 100])).await;
         }
-        while client.stats().inbox.messages < 10 {
-            sleep(Duration::from_millis(1)).await;
-        }
+        until("all ten wait", || client.stats().inbox.messages == 10).await;
+        // They grow old.
         sleep(STALL_AFTER).await;
         let inbox = client.stats().inbox;
         assert_eq!((inbox.bytes, inbox.high_water), (10 * COST, 10 * COST));
@@ -141,13 +124,14 @@ async fn inbox_tells_its_depth_its_high_water_mark_and_the_age_of_the_oldest() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outbox_tells_its_depth_and_the_age_of_what_waits_for_a_full_socket() {
-    limit(LIMIT, async {
-        let (client, mut raw) = before_raw(options().outbox_bytes(64 << 20)).await;
+    limit(async {
+        let (client, mut raw) = raw::client(options().outbox_bytes(64 << 20)).await;
         let mut events = client.events();
         for _ in 0..40 {
             client.send(vec![1; 512 << 10]).await.unwrap();
         }
         stalled(&mut events, StallCause::SocketFull).await;
+        // They grow older than the last one.
         sleep(STALL_AFTER).await;
         client.send("young").await.unwrap();
         let stats = client.stats();
@@ -174,20 +158,18 @@ async fn outbox_tells_its_depth_and_the_age_of_what_waits_for_a_full_socket() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn round_trip_is_that_of_the_last_answered_ping() {
     const DELAY: Duration = Duration::from_millis(150);
-    limit(LIMIT, async {
+    limit(async {
         let (client, mut raw) =
-            before_raw(options().ping_interval(Duration::from_millis(400))).await;
+            raw::client(options().ping_interval(Duration::from_millis(400))).await;
         let ping = raw.see().await.unwrap();
         assert_eq!(ping.opcode, PING);
         assert_eq!(client.stats().round_trip, None);
-        // Not the answer.
+        // Not the answer, which takes its time.
         raw.say(frame(PONG, "something else")).await;
         sleep(DELAY).await;
         assert_eq!(client.stats().round_trip, None);
         raw.say(frame(PONG, ping.payload)).await;
-        while client.stats().round_trip.is_none() {
-            sleep(Duration::from_millis(1)).await;
-        }
+        until("an answer", || client.stats().round_trip.is_some()).await;
         let round_trip = client.stats().round_trip.unwrap();
         assert!(
             round_trip >= DELAY - Duration::from_millis(5),
@@ -199,8 +181,8 @@ async fn round_trip_is_that_of_the_last_answered_ping() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn application_that_does_not_read_is_the_cause_until_it_reads() {
-    limit(LIMIT, async {
-        let (mut client, mut raw) = before_raw(options().inbox_bytes(1000)).await;
+    limit(async {
+        let (mut client, mut raw) = raw::client(options().inbox_bytes(1000)).await;
         let mut events = client.events();
         for _ in 0..10 {
             raw.say(frame(BINARY, [0; 500])).await;
@@ -215,9 +197,10 @@ async fn application_that_does_not_read_is_the_cause_until_it_reads() {
         let after = moving(&mut events, StallCause::ApplicationNotReading).await;
         assert!(after >= STALL_AFTER);
         // So small an inbox fills again for moments, until all is read.
-        while client.stats().stalled_by().next().is_some() {
-            sleep(Duration::from_millis(1)).await;
-        }
+        until("nothing waits", || {
+            client.stats().stalled_by().next().is_none()
+        })
+        .await;
         let stats = client.stats();
         let stall = stall(&stats, StallCause::ApplicationNotReading);
         assert!(stall.total >= after && stall.now.is_none(), "{stall:?}");
@@ -234,8 +217,8 @@ async fn application_that_does_not_read_is_the_cause_until_it_reads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_socket_is_the_cause_until_the_peer_reads() {
-    limit(LIMIT, async {
-        let (client, mut raw) = before_raw(options().outbox_bytes(32 << 20)).await;
+    limit(async {
+        let (client, mut raw) = raw::client(options().outbox_bytes(32 << 20)).await;
         let mut events = client.events();
         client.send(vec![1; 15 << 20]).await.unwrap();
         stalled(&mut events, StallCause::SocketFull).await;
@@ -261,9 +244,9 @@ async fn full_socket_is_the_cause_until_the_peer_reads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_peer_is_the_cause_until_it_speaks() {
-    limit(LIMIT, async {
+    limit(async {
         let options = options().ping_interval(Duration::from_millis(50));
-        let (client, mut raw) = before_raw(options).await;
+        let (client, mut raw) = raw::client(options).await;
         let mut events = client.events();
         stalled(&mut events, StallCause::PeerSilent).await;
         assert!(stall(&client.stats(), StallCause::PeerSilent).now.is_some());
@@ -278,7 +261,7 @@ async fn silent_peer_is_the_cause_until_it_speaks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connecting_is_the_cause_until_there_is_a_connection() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let proxy = Proxy::to(address).await;
         let again = Reconnect::default()
@@ -301,17 +284,11 @@ async fn connecting_is_the_cause_until_there_is_a_connection() {
         // Those that were cut come first.
         let accepted = tokio::spawn(async move {
             loop {
-                let (mut tcp, _) = listener.accept().await.unwrap();
+                let (tcp, _) = listener.accept().await.unwrap();
                 tokio::spawn(async move {
-                    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-                    let mut head = vec![0; 4096];
-                    let Ok(read @ 1..) = tcp.read(&mut head).await else {
-                        return;
-                    };
-                    let head = String::from_utf8_lossy(&head[..read]);
-                    let answer = crate::common::frames::switching(&head, "");
-                    tcp.write_all(answer.as_bytes()).await.unwrap();
-                    std::future::pending::<()>().await;
+                    if let Ok(_upgraded) = accept_async(tcp).await {
+                        std::future::pending::<()>().await;
+                    }
                 });
             }
         });
@@ -319,8 +296,8 @@ async fn connecting_is_the_cause_until_there_is_a_connection() {
         assert!(after >= STALL_AFTER);
         let stall = stall(&client.stats(), StallCause::Connecting);
         assert!(stall.total >= after && stall.now.is_none(), "{stall:?}");
-        wait_for(&mut events, |event| {
-            matches!(event, Event::Connected { generation: 2 }).then_some(())
+        event(&mut events, |event| {
+            matches!(event, Event::Connected { generation: 2 })
         })
         .await;
         accepted.abort();
@@ -330,14 +307,11 @@ async fn connecting_is_the_cause_until_there_is_a_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_end_after_the_end_and_a_late_listener_gets_them_all() {
-    limit(LIMIT, async {
+    limit(async {
         let (client, _server) = pair(options()).await;
         client.close(CloseCode::NORMAL, "").await;
         let mut events = client.events();
-        let mut told = Vec::new();
-        while let Some(event) = events.recv().await {
-            told.push(event);
-        }
+        let told = rest(&mut events).await;
         assert!(
             matches!(told.first(), Some(Event::Connected { generation: 1 })),
             "{told:?}"
@@ -353,17 +327,7 @@ async fn events_end_after_the_end_and_a_late_listener_gets_them_all() {
 
 #[tokio::test]
 async fn queues_of_an_unread_adopted_stream_are_told_too() {
-    let (ours, theirs) = crate::common::tcp_pair().await;
-    let connection = adopt(ours, Role::Server, options()).await;
-    let mut raw = RawPeer {
-        tcp: theirs,
-        is_client: true,
-    };
+    let (connection, mut raw) = raw::adopted(Role::Server, options()).await;
     raw.say(frame(BINARY, [0; 100])).await;
-    limit(LIMIT, async {
-        while connection.stats().inbox.messages < 1 {
-            sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    until("it waits", || connection.stats().inbox.messages == 1).await;
 }

@@ -4,16 +4,18 @@
 //! that a client masked it and a server did not.
 
 use crate::common::{
-    adopt, client,
     frames::{
         BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, RawPeer, StreamEnd, TEXT, close, frame,
-        listen, part,
+        part,
     },
-    limit, plain, tcp_pair,
+    limit,
+    net::bind,
+    plain, raw,
 };
 use futures_util::future::join_all;
+use tokio::io::AsyncWriteExt;
 use unstall::{
-    Close, CloseCode, Connection, ConnectionError, Message, Options, Server,
+    Close, CloseCode, Connection, ConnectionError, Incoming, Message, Options, Server,
     tokio_tungstenite::tungstenite::protocol::Role,
 };
 
@@ -34,42 +36,49 @@ const ENDS: [End; 4] = [
 ];
 
 async fn connect(end: End, options: Options) -> (Connection, RawPeer) {
-    let role = match end {
-        End::Client => {
-            let (listener, address) = listen().await;
-            let client = client(address, options);
-            let (client, raw) = tokio::join!(client.connect(), RawPeer::accept(&listener));
-            return (client.unwrap(), raw);
-        }
+    match end {
+        End::Client => raw::client(options).await,
         End::Server => {
-            let builder = Server::builder().options(options);
-            let server = builder.bind("127.0.0.1:0").await.unwrap();
+            let server = bind(Server::builder().options(options)).await;
             let address = server.local_addr();
             let (server, raw) = tokio::join!(server.accept(), RawPeer::connect(address));
-            return (server.unwrap(), raw);
+            (server.unwrap(), raw)
         }
-        End::AdoptedClient => Role::Client,
-        End::AdoptedServer => Role::Server,
-    };
-    let (ours, theirs) = tcp_pair().await;
-    let raw = RawPeer {
-        tcp: theirs,
-        is_client: role == Role::Server,
-    };
-    (adopt(ours, role, options).await, raw)
+        End::AdoptedClient => raw::adopted(Role::Client, options).await,
+        End::AdoptedServer => raw::adopted(Role::Server, options).await,
+    }
 }
 
 /// Runs a case on every end, all at once.
 async fn on_every_end<F: Future<Output = ()>>(case: impl Fn(End) -> F) {
-    limit(60, join_all(ENDS.map(case))).await;
+    limit(join_all(ENDS.map(case))).await;
 }
 
-async fn sees_close_then_fin(raw: &mut RawPeer, code: Option<u16>, what: &str) -> Frame {
-    let seen = raw.see_beyond_heartbeats().await.expect(what);
-    assert_eq!(seen.opcode, CLOSE, "{what}: {seen:?}");
-    assert_eq!(seen.close_code(), code, "{what}");
-    assert_eq!(raw.see().await, Err(StreamEnd::Fin), "{what}");
-    seen
+/// How our end ends. The peer sees a close frame with this code, and then the end of the stream.
+async fn ends(
+    ours: &mut Connection,
+    raw: &mut RawPeer,
+    code: Option<u16>,
+    what: &str,
+) -> Result<Option<Incoming>, ConnectionError> {
+    let peer = async {
+        let seen = raw.see_beyond_heartbeats().await.expect(what);
+        assert_eq!(seen.opcode, CLOSE, "{what}: {seen:?}");
+        assert_eq!(seen.close_code(), code, "{what}");
+        sees_fin(raw, what).await;
+    };
+    tokio::join!(ours.recv(), peer).0
+}
+
+/// The server closes the TCP connection first (RFC 6455 section 7.1.1), and then the client.
+async fn sees_fin(raw: &mut RawPeer, what: &str) {
+    if raw.is_client {
+        assert_eq!(raw.see().await, Err(StreamEnd::Fin), "{what}");
+        raw.io.shutdown().await.unwrap();
+    } else {
+        raw.io.shutdown().await.unwrap();
+        assert_eq!(raw.see().await, Err(StreamEnd::Fin), "{what}");
+    }
 }
 
 #[tokio::test]
@@ -158,12 +167,11 @@ async fn what_the_rfc_forbids_ends_the_connection_with_1002() {
                 raw.say(frame.clone()).await;
             }
             assert_eq!(plain(ours.recv().await), Message::from("good"), "{what}");
-            let end = ours.recv().await;
+            let ended = ends(&mut ours, &mut raw, Some(1002), what).await;
             assert!(
-                matches!(end, Err(ConnectionError::Protocol(_))),
-                "{what}: {end:?}"
+                matches!(ended, Err(ConnectionError::Protocol(_))),
+                "{what}: {ended:?}"
             );
-            sees_close_then_fin(&mut raw, Some(1002), what).await;
         }))
         .then_unit()
     })
@@ -180,12 +188,11 @@ async fn wrong_masking_ends_the_connection_with_1002() {
             ..frame(TEXT, "wrong")
         })
         .await;
-        let ended = ours.recv().await;
+        let ended = ends(&mut ours, &mut raw, Some(1002), &format!("{end:?}")).await;
         assert!(
             matches!(ended, Err(ConnectionError::Protocol(_))),
             "{end:?}: {ended:?}"
         );
-        sees_close_then_fin(&mut raw, Some(1002), &format!("{end:?}")).await;
     })
     .await;
 }
@@ -201,13 +208,14 @@ async fn close_codes_are_answered_alike_and_reported() {
             raw.say(frame(TEXT, "last")).await;
             raw.say(close(code, "because")).await;
             assert_eq!(plain(ours.recv().await), Message::from("last"));
-            let ended = ours.recv().await;
+            let ended = ends(&mut ours, &mut raw, Some(code), &format!("{code}")).await;
             match code {
                 1000 | 1001 => assert!(matches!(ended, Ok(None)), "{code}: {ended:?}"),
                 _ => {
                     let Err(ConnectionError::ClosedByPeer(Close {
                         code: Some(seen),
                         reason,
+                        ..
                     })) = ended
                     else {
                         panic!("{code}: {ended:?}");
@@ -219,7 +227,6 @@ async fn close_codes_are_answered_alike_and_reported() {
             let report = sender.ended().await;
             assert!(report.clean, "{code}: {report:?}");
             assert_eq!(report.peer.unwrap().code.unwrap().as_u16(), code);
-            sees_close_then_fin(&mut raw, Some(code), &format!("{code}")).await;
         }))
         .then_unit()
     })
@@ -231,8 +238,8 @@ async fn close_without_a_code_is_a_normal_end() {
     on_every_end(|end| async move {
         let (mut ours, mut raw) = connect(end, Options::default()).await;
         raw.say(frame(CLOSE, [])).await;
-        assert!(matches!(ours.recv().await, Ok(None)));
-        sees_close_then_fin(&mut raw, None, "no code").await;
+        let ended = ends(&mut ours, &mut raw, None, "no code").await;
+        assert!(matches!(ended, Ok(None)), "{ended:?}");
     })
     .await;
 }
@@ -244,9 +251,8 @@ async fn close_codes_that_must_not_be_sent_end_the_connection_with_1002() {
         join_all(codes.map(move |code| async move {
             let (mut ours, mut raw) = connect(end, Options::default()).await;
             raw.say(close(code, "")).await;
-            let ended = ours.recv().await;
+            let ended = ends(&mut ours, &mut raw, Some(1002), &format!("{code}")).await;
             assert!(ended.is_err(), "{code}: {ended:?}");
-            sees_close_then_fin(&mut raw, Some(1002), &format!("{code}")).await;
         }))
         .then_unit()
     })
@@ -268,7 +274,7 @@ async fn our_close_arrives_with_its_code_and_reason() {
             assert_eq!(seen.payload[2..], *"€".repeat(41).as_bytes());
             raw.say(frame(TEXT, "crossed your close")).await;
             raw.say(close(4001, "yes")).await;
-            assert_eq!(raw.see().await, Err(StreamEnd::Fin));
+            sees_fin(&mut raw, "our close").await;
         };
         let (report, ()) = tokio::join!(ours.close(code, &reason), answer);
         assert!(report.clean, "{end:?} {report:?}");
@@ -306,12 +312,11 @@ async fn messages_over_the_limit_end_the_connection_with_1009() {
                 raw.say(frame.clone()).await;
             }
             assert_eq!(plain(ours.recv().await).len(), LIMIT, "{what}");
-            let ended = ours.recv().await;
+            let ended = ends(&mut ours, &mut raw, Some(1009), what).await;
             let Err(ConnectionError::MessageTooLarge { size, limit }) = ended else {
                 panic!("{what}: {ended:?}");
             };
             assert_eq!((size, limit), (LIMIT + 1, LIMIT), "{what}");
-            sees_close_then_fin(&mut raw, Some(1009), what).await;
         }))
         .then_unit()
     })
@@ -326,15 +331,12 @@ async fn announced_frame_over_the_limit_is_refused_before_a_byte_of_it_came() {
         header[1] = if raw.is_client { 0x80 | 127 } else { 127 };
         header.extend_from_slice(&(1_u64 << 62).to_be_bytes());
         header.extend_from_slice(&[0; 4][..if raw.is_client { 4 } else { 0 }]);
-        tokio::io::AsyncWriteExt::write_all(&mut raw.tcp, &header)
-            .await
-            .unwrap();
-        let ended = ours.recv().await;
+        raw.io.write_all(&header).await.unwrap();
+        let ended = ends(&mut ours, &mut raw, Some(1009), &format!("{end:?}")).await;
         assert!(
             matches!(ended, Err(ConnectionError::MessageTooLarge { .. })),
             "{ended:?}"
         );
-        sees_close_then_fin(&mut raw, Some(1009), &format!("{end:?}")).await;
     })
     .await;
 }
@@ -364,12 +366,11 @@ async fn text_that_is_not_utf_8_ends_the_connection_with_1007() {
                 raw.say(frame.clone()).await;
             }
             assert_eq!(plain(ours.recv().await), Message::from("€"), "{what}");
-            let ended = ours.recv().await;
+            let ended = ends(&mut ours, &mut raw, Some(1007), what).await;
             assert!(
                 matches!(ended, Err(ConnectionError::InvalidText)),
                 "{what}: {ended:?}"
             );
-            sees_close_then_fin(&mut raw, Some(1007), what).await;
         }))
         .then_unit()
     })
@@ -402,22 +403,19 @@ fn head(first: u8, masked: bool, in_bytes: usize, length: u64) -> Vec<u8> {
 async fn own_ends_refuse(code: u16, cases: impl Fn(bool) -> Vec<(String, Vec<u8>)>) {
     let refused = |end: End, what: String, bytes: Vec<u8>| async move {
         let (mut ours, mut raw) = connect(end, Options::default()).await;
-        tokio::io::AsyncWriteExt::write_all(&mut raw.tcp, &bytes)
-            .await
-            .unwrap();
+        raw.io.write_all(&bytes).await.unwrap();
         let what = format!("{what}, {end:?}");
-        let ended = ours.recv().await;
+        let ended = ends(&mut ours, &mut raw, Some(code), &what).await;
         match code {
             1002 => assert!(matches!(ended, Err(ConnectionError::Protocol(_))), "{what}"),
             _ => assert!(matches!(ended, Err(ConnectionError::InvalidText)), "{what}"),
         }
-        sees_close_then_fin(&mut raw, Some(code), &what).await;
     };
     let all = [(End::Client, false), (End::Server, true)].map(|(end, masked)| {
         let cases = cases(masked).into_iter();
         join_all(cases.map(move |(what, bytes)| refused(end, what, bytes)))
     });
-    limit(60, join_all(all)).await;
+    limit(join_all(all)).await;
 }
 
 /// Once a length was taken in any form that has room for it. "In all cases, the minimal number of
@@ -444,9 +442,7 @@ async fn lengths_in_their_shortest_form_are_taken_up_to_the_edges() {
         for (in_bytes, length) in [(1, 125), (2, 126), (2, 65_535), (8, 65_536)] {
             let mut bytes = head(0x82, raw.is_client, in_bytes, length);
             bytes.resize(bytes.len() + length as usize, 7);
-            tokio::io::AsyncWriteExt::write_all(&mut raw.tcp, &bytes)
-                .await
-                .unwrap();
+            raw.io.write_all(&bytes).await.unwrap();
             assert_eq!(plain(ours.recv().await).len() as u64, length);
         }
     })

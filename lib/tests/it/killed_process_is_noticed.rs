@@ -7,10 +7,17 @@ use std::{
 };
 
 use crate::common::{
-    limit, plain,
+    events::event,
+    limit,
+    numbered::{number, numbered},
+    plain,
     process::{Process, is, play, say, setting},
+    until,
 };
-use unstall::{Client, CloseReport, Connection, Message, Options, Reconnect, Sender, Server};
+use unstall::{
+    Client, CloseCode, CloseReport, Connection, Event, Gap, Incoming, Options, Receiver, Reconnect,
+    Sender, Server,
+};
 
 const LIFE: Duration = Duration::from_secs(2);
 
@@ -60,16 +67,10 @@ fn peer() {
     }
 }
 
-fn number(message: &Message) -> u64 {
-    u64::from_be_bytes(message.as_bytes()[..8].try_into().unwrap())
-}
-
 /// Sends numbered messages until sending fails; how many were accepted.
 async fn send_all(sender: Sender) -> u64 {
     for index in 0_u64.. {
-        let mut message = vec![0; 100];
-        message[..8].copy_from_slice(&index.to_be_bytes());
-        if sender.send(message).await.is_err() {
+        if sender.send(numbered(index, 100)).await.is_err() {
             return index;
         }
     }
@@ -114,9 +115,18 @@ fn check(report: &CloseReport, accepted: u64, noted: u64) {
     assert!(certain >= noted, "{certain} was noted, so it was sent");
 }
 
+/// The next in the stream is the mark of the lost session.
+async fn marks_the_loss(receiver: &mut Receiver) {
+    let gap = limit(receiver.recv()).await;
+    assert!(
+        matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))),
+        "{gap:?}"
+    );
+}
+
 /// Waits until the file holds a good many messages.
 async fn until_noted(file: &std::path::Path) {
-    crate::common::net::until("the messages flow", || {
+    until("the messages flow", || {
         std::fs::metadata(file).is_ok_and(|file| file.len() > 8 * 5000)
     })
     .await;
@@ -137,27 +147,15 @@ async fn client_of_a_killed_server_gets_back_exactly_what_is_undelivered() {
     until_noted(&file).await;
     server.kill().await;
     let killed = Instant::now();
-    let lost = async {
-        loop {
-            if let Some(unstall::Event::SessionLost { .. }) = events.recv().await {
-                return killed.elapsed();
-            }
-        }
-    };
-    let known = limit(60, lost).await;
+    event(&mut events, |event| {
+        matches!(event, Event::SessionLost { .. })
+    })
+    .await;
+    let known = killed.elapsed();
     println!("known after {known:?}");
     assert!(known < LIFE + Duration::from_secs(5), "{known:?}");
-    let gap = limit(5, receiver.recv()).await;
-    assert!(
-        matches!(
-            gap,
-            Ok(Some(unstall::Incoming::Gap(
-                unstall::Gap::SessionLost { .. }
-            )))
-        ),
-        "{gap:?}"
-    );
-    let report = limit(30, sender.close(unstall::CloseCode::NORMAL, "")).await;
+    marks_the_loss(&mut receiver).await;
+    let report = limit(sender.close(CloseCode::NORMAL, "")).await;
     let accepted = sending.await.unwrap();
     check(&report, accepted, noted(&file));
 }
@@ -174,26 +172,17 @@ async fn server_of_a_killed_client_gets_back_exactly_what_is_undelivered() {
     let url = format!("ws://{}/", server.local_addr());
     let settings = [("FILE", file.display().to_string()), ("URL", url)];
     let mut peer = Process::spawn(module_path!(), "peer", &settings);
-    let (sender, mut receiver) = limit(30, server.accept()).await.unwrap().split();
+    let (sender, mut receiver) = limit(server.accept()).await.unwrap().split();
     let sending = tokio::spawn(send_all(sender.clone()));
     until_noted(&file).await;
     peer.kill().await;
     let killed = Instant::now();
-    let gap = limit(60, receiver.recv()).await;
-    assert!(
-        matches!(
-            gap,
-            Ok(Some(unstall::Incoming::Gap(
-                unstall::Gap::SessionLost { .. }
-            )))
-        ),
-        "{gap:?}"
-    );
+    marks_the_loss(&mut receiver).await;
     let known = killed.elapsed();
     println!("known after {known:?}");
     assert!(known < LIFE + Duration::from_secs(5), "{known:?}");
-    assert!(limit(5, receiver.recv()).await.is_err());
-    let report = limit(30, sender.ended()).await;
+    assert!(limit(receiver.recv()).await.is_err());
+    let report = limit(sender.ended()).await;
     let accepted = sending.await.unwrap();
     check(&report, accepted, noted(&file));
 }

@@ -3,6 +3,7 @@
 //! `cargo test -p unstall --test it never_stalls` runs one of them. Those that need a process of
 //! their own are the other files beside this directory.
 
+mod architecture;
 mod axum_upgrade;
 mod both_write_before_they_read;
 mod cancellation;
@@ -11,6 +12,7 @@ mod common;
 mod cut_at_every_byte;
 mod delivery_is_acknowledged;
 mod events_and_stats;
+mod forever_is_a_duration;
 mod frames_of_rfc_6455;
 mod killed_process_is_noticed;
 mod messages_stay_as_they_were;
@@ -18,6 +20,7 @@ mod million_messages_with_faults;
 mod never_stalls;
 mod outages_heal;
 mod overflow_is_marked;
+mod peers_words_are_cut_to_size;
 mod random_consumers;
 mod reconnects;
 mod server_checks_who_comes;

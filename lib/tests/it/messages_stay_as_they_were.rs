@@ -2,8 +2,10 @@
 //! into are used for afterwards.
 
 use crate::common::{
-    limit, plain, seed,
-    sessions::{AMPLE, bind, client, pair},
+    limit,
+    net::bind,
+    plain, seed,
+    sessions::{client, pair},
 };
 use unstall::{Client, Message, Receiver, Sender, Server};
 
@@ -68,7 +70,7 @@ async fn both_ways(without_session: bool) {
             tokio::spawn(keep_some(from_client, seed)),
         )
     };
-    limit(AMPLE, work).await.unwrap();
+    limit(work).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

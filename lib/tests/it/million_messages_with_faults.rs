@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use crate::common::{
-    limit,
-    net::{Certificate, until},
+    full,
+    net::Certificate,
     plain,
     process::{Process, is, play, say, setting},
     proxy::{Mode, Proxy},
-    seed,
+    seed, until,
 };
 use unstall::{Client, CloseCode, Connection, Event, Options, Server};
 
@@ -170,8 +170,7 @@ async fn inject(proxy: &Proxy, random: &mut fastrand::Rng) -> &'static str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_doubled_or_reordered_and_memory_stays_within_its_limit() {
-    let full = std::env::var_os("UNSTALL_FULL").is_some();
-    let (count, faults) = if full {
+    let (count, faults) = if full() {
         (1_000_000, 200)
     } else {
         (100_000, 40)
@@ -198,7 +197,7 @@ async fn nothing_is_lost_doubled_or_reordered_and_memory_stays_within_its_limit(
     let mut injected = std::collections::BTreeMap::new();
     let started = std::time::Instant::now();
     for moment in moments {
-        while limit(60, client.hear("at")).await.parse::<u64>().unwrap() < moment {}
+        while client.hear("at").await.parse::<u64>().unwrap() < moment {}
         *injected
             .entry(inject(&proxy, &mut random).await)
             .or_insert(0) += 1;
@@ -210,11 +209,11 @@ async fn nothing_is_lost_doubled_or_reordered_and_memory_stays_within_its_limit(
         .await;
     }
     for process in [&mut client, &mut server] {
-        limit(120, process.hear("delivered")).await;
+        process.hear("delivered").await;
     }
     let mut resumes = Vec::new();
     for process in [&mut client, &mut server] {
-        let done = limit(30, process.hear("done")).await;
+        let done = process.hear("done").await;
         let (clean, counts) = done.split_once(' ').unwrap();
         assert_eq!(clean, "true", "the close was clean");
         let (resumed, replayed) = counts.split_once(' ').unwrap();

@@ -1,39 +1,19 @@
 //! Both sides may write for as long as they like before they read: nothing hangs in silence.
 
-use crate::common::{limit, pair, plain};
+use crate::common::{events::stalled, limit, numbered, pair, plain};
 use std::time::Duration;
-use unstall::{CloseCode, Event, Events, Message, Options, Overflow, Sender, Spill, StallCause};
+use unstall::{CloseCode, Message, Options, Overflow, Receiver, Sender, Spill, StallCause};
 
 const MESSAGE_BYTES: usize = 64 << 10;
-const MESSAGES: usize = (256 << 20) / MESSAGE_BYTES;
-
-fn message(index: usize) -> Message {
-    let mut payload = vec![0; MESSAGE_BYTES];
-    payload[..8].copy_from_slice(&(index as u64).to_be_bytes());
-    Message::from(payload)
-}
+const MESSAGES: u64 = (256 << 20) / MESSAGE_BYTES as u64;
 
 async fn send_all(sender: Sender) {
-    for index in 0..MESSAGES {
-        sender.send(message(index)).await.unwrap();
-    }
+    numbered::send(&sender, 0..MESSAGES, MESSAGE_BYTES).await;
     sender.flush().await.unwrap();
 }
 
-async fn receive_all(mut receiver: unstall::Receiver) {
-    for index in 0..MESSAGES as u64 {
-        let message = plain(receiver.recv().await);
-        assert_eq!(message.as_bytes()[..8], index.to_be_bytes());
-    }
-}
-
-async fn wait_for_stall(events: &mut Events, wanted: StallCause) {
-    while let Some(event) = events.recv().await {
-        if matches!(event, Event::Stalled { cause, .. } if cause == wanted) {
-            return;
-        }
-    }
-    panic!("the connection ended without a stall");
+async fn receive_all(mut receiver: Receiver) {
+    numbered::receive(&mut receiver, 0..MESSAGES, MESSAGE_BYTES).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +36,7 @@ async fn both_sides_write_256_mib_before_reading_and_spill_completes() {
     let (client, server) = pair(options).await;
     let (client_sender, client_receiver) = client.split();
     let (server_sender, server_receiver) = server.split();
-    limit(120, async {
+    limit(async {
         tokio::join!(
             send_all(client_sender.clone()),
             send_all(server_sender.clone())
@@ -75,10 +55,7 @@ async fn both_sides_write_256_mib_before_reading_and_spill_completes() {
             stats.outbox
         );
     }
-    limit(120, async {
-        tokio::join!(receive_all(client_receiver), receive_all(server_receiver))
-    })
-    .await;
+    limit(async { tokio::join!(receive_all(client_receiver), receive_all(server_receiver)) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,25 +70,21 @@ async fn both_sides_write_before_reading_and_pause_is_reported_then_goes_on() {
     for events in &mut events {
         // In whichever order: this side does not read, and neither does the peer.
         let mut both = events.clone();
-        limit(
-            60,
-            wait_for_stall(events, StallCause::ApplicationNotReading),
-        )
-        .await;
-        limit(60, wait_for_stall(&mut both, StallCause::SocketFull)).await;
+        stalled(events, StallCause::ApplicationNotReading).await;
+        stalled(&mut both, StallCause::SocketFull).await;
     }
-    let stalled: Vec<_> = client_sender.stats().stalled_by().collect();
+    let waits: Vec<_> = client_sender.stats().stalled_by().collect();
     assert_eq!(
-        stalled,
+        waits,
         [StallCause::ApplicationNotReading, StallCause::SocketFull]
     );
     assert!(!client_sends.is_finished() && !server_sends.is_finished());
 
     // One application reads: the other side's writing goes on and ends.
     let client_reads = tokio::spawn(receive_all(client_receiver));
-    limit(60, client_reads).await.unwrap();
-    limit(60, server_sends).await.unwrap();
+    limit(client_reads).await.unwrap();
+    limit(server_sends).await.unwrap();
     assert!(!client_sends.is_finished());
-    limit(60, receive_all(server_receiver)).await;
-    limit(60, client_sends).await.unwrap();
+    limit(receive_all(server_receiver)).await;
+    limit(client_sends).await.unwrap();
 }

@@ -8,13 +8,16 @@ use std::{
 };
 
 use crate::common::{
+    AMPLE,
+    events::resumed,
     limit,
-    net::{AMPLE, until},
-    plain,
+    net::echo_server,
+    numbered, plain,
     process::{Process, is, play, say},
     proxy::{Mode, Proxy},
+    until,
 };
-use unstall::{Client, Connection, Event, Events, Incoming, Options, Reconnect, Server};
+use unstall::{Client, Connection, Options, Reconnect, Server, ServerBuilder};
 
 const SILENCE: Duration = Duration::from_secs(2);
 /// What a connect may take beyond, on a machine that others load.
@@ -27,23 +30,8 @@ fn options() -> Options {
         .connect_timeout(CONNECT)
 }
 
-async fn echo(mut session: Connection) {
-    while let Ok(Some(incoming)) = session.recv().await {
-        if let Incoming::Message(message) = incoming {
-            session.send(message).await.unwrap();
-        }
-    }
-}
-
-async fn echo_server() -> Server {
-    let server = Server::builder()
-        .options(options())
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
-    let serving = server.clone();
-    tokio::spawn(async move { serving.serve(echo).await });
-    server
+fn builder() -> ServerBuilder {
+    Server::builder().options(options())
 }
 
 async fn connect(address: SocketAddr) -> Connection {
@@ -58,45 +46,37 @@ async fn connect(address: SocketAddr) -> Connection {
 
 /// Sends numbers and gets them back, in order.
 async fn exchange(session: &mut Connection, numbers: std::ops::Range<u64>) {
-    for number in numbers.clone() {
+    say_all(session, numbers.clone()).await;
+    hear_all(session, numbers).await;
+}
+
+async fn say_all(session: &Connection, numbers: std::ops::Range<u64>) {
+    for number in numbers {
         session.send(number.to_string()).await.unwrap();
     }
+}
+
+async fn hear_all(session: &mut Connection, numbers: std::ops::Range<u64>) {
     for number in numbers {
-        let back = limit(60, async { plain(session.recv().await) }).await;
+        let back = plain(limit(session.recv()).await);
         assert_eq!(back.as_text(), Some(number.to_string().as_str()));
     }
 }
 
-async fn resumed(events: &mut Events) {
-    limit(60, async {
-        while !matches!(events.recv().await, Some(Event::Resumed { .. })) {}
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outage_shorter_than_the_silence_heals_without_a_reconnect() {
-    let server = echo_server().await;
+    let server = echo_server(builder()).await;
     let proxy = Proxy::to(server.local_addr()).await;
     let mut session = connect(proxy.address).await;
     for round in 0..3 {
         exchange(&mut session, round * 1000..round * 1000 + 500).await;
         proxy.set(Mode::BlackHole);
-        for number in 500..1000 {
-            session
-                .send((round * 1000 + number).to_string())
-                .await
-                .unwrap();
-        }
+        let rest = round * 1000 + 500..(round + 1) * 1000;
+        say_all(&session, rest.clone()).await;
+        // The outage.
         tokio::time::sleep(SILENCE / 2).await;
         proxy.set(Mode::Forward);
-        for number in 500..1000 {
-            let back = limit(60, async { plain(session.recv().await) }).await;
-            assert_eq!(
-                back.as_text(),
-                Some((round * 1000 + number).to_string().as_str())
-            );
-        }
+        hear_all(&mut session, rest).await;
     }
     assert_eq!(session.stats().connections, 1);
 }
@@ -106,7 +86,7 @@ async fn outage_shorter_than_the_silence_heals_without_a_reconnect() {
 fn server() {
     if is("server") {
         play(|_| async {
-            let server = echo_server().await;
+            let server = echo_server(builder()).await;
             say(format!("listens {}", server.local_addr()));
             std::future::pending().await
         });
@@ -122,21 +102,12 @@ async fn stopped_process_goes_on_where_it_was() {
     exchange(&mut session, 0..1000).await;
     for (round, stop) in [(1, SILENCE / 2), (2, SILENCE * 2)] {
         server.signal("STOP");
-        for number in 0..1000 {
-            session
-                .send((round * 1000 + number).to_string())
-                .await
-                .unwrap();
-        }
+        let numbers = round * 1000..(round + 1) * 1000;
+        say_all(&session, numbers.clone()).await;
+        // So long it stands still.
         tokio::time::sleep(stop).await;
         server.signal("CONT");
-        for number in 0..1000 {
-            let back = limit(60, async { plain(session.recv().await) }).await;
-            assert_eq!(
-                back.as_text(),
-                Some((round * 1000 + number).to_string().as_str())
-            );
-        }
+        hear_all(&mut session, numbers).await;
         if round == 1 {
             assert_eq!(
                 session.stats().connections,
@@ -153,28 +124,16 @@ async fn stopped_process_goes_on_where_it_was() {
 /// What a session goes through when everything is swallowed in both directions and nothing closed,
 /// with so many messages of 64 KiB on their way.
 async fn half_open(messages: u64) {
-    let server = echo_server().await;
+    let server = echo_server(builder()).await;
     let proxy = Proxy::to(server.local_addr()).await;
     let session = connect(proxy.address).await;
     let mut events = session.events();
     let (sender, mut receiver) = session.split();
     let writing = sender.clone();
     let writing = tokio::spawn(async move {
-        for number in 0..messages {
-            let mut message = vec![0; 64 << 10];
-            message[..8].copy_from_slice(&number.to_be_bytes());
-            writing.send(message).await.unwrap();
-        }
+        numbered::send(&writing, 0..messages, 64 << 10).await;
     });
-    let mut next = 0;
-    let mut receive = async |count: u64| {
-        for _ in 0..count {
-            let message = limit(60, async { plain(receiver.recv().await) }).await;
-            assert_eq!(message.as_bytes()[..8], u64::to_be_bytes(next));
-            next += 1;
-        }
-    };
-    receive(messages / 2).await;
+    numbered::receive(&mut receiver, 0..messages / 2, 64 << 10).await;
     proxy.set_existing(Mode::BlackHole);
     let began = Instant::now();
     resumed(&mut events).await;
@@ -183,9 +142,9 @@ async fn half_open(messages: u64) {
     assert!(back < SILENCE + CONNECT, "{back:?}");
     // Late bytes of both directions reach ends that are there no more.
     proxy.set_existing(Mode::Forward);
-    receive(messages - messages / 2).await;
-    limit(30, writing).await.unwrap();
-    limit(30, sender.delivered()).await.unwrap();
+    numbered::receive(&mut receiver, messages / 2..messages, 64 << 10).await;
+    limit(writing).await.unwrap();
+    limit(sender.delivered()).await.unwrap();
     until("the old connection is closed by both", || proxy.open() == 1).await;
     assert_eq!(sender.stats().connections, 2);
     // Counted after the answer.
@@ -234,17 +193,10 @@ impl ReverseProxy {
             println!("skipped: {program} is not installed");
             return None;
         };
-        let there = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port))
-                .await
-                .is_err()
-            {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(AMPLE, there)
-            .await
-            .expect("the reverse proxy listens");
+        until("the reverse proxy listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        })
+        .await;
         Some(ReverseProxy {
             child,
             port,
@@ -255,11 +207,8 @@ impl ReverseProxy {
     /// Messages with pauses in which the reverse proxy cuts the idle connection.
     async fn cuts_idle_connections(&self) {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let quiet = options()
-            .ping_interval(Duration::from_secs(60))
-            .silence_timeout(Duration::from_secs(180));
         let mut session = Client::new(format!("ws://{address}/"))
-            .options(quiet)
+            .options(quiet())
             .require_session()
             .connect()
             .await
@@ -287,19 +236,11 @@ impl Drop for ReverseProxy {
     }
 }
 
-/// The server behind a reverse proxy must not speak by itself either.
-async fn quiet_server() -> Server {
-    let quiet = options()
+/// Neither side speaks by itself: idle connections are idle.
+fn quiet() -> Options {
+    options()
         .ping_interval(Duration::from_secs(60))
-        .silence_timeout(Duration::from_secs(180));
-    let server = Server::builder()
-        .options(quiet)
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
-    let serving = server.clone();
-    tokio::spawn(async move { serving.serve(echo).await });
-    server
+        .silence_timeout(Duration::from_secs(180))
 }
 
 async fn nginx(server: &Server) -> Option<ReverseProxy> {
@@ -333,7 +274,7 @@ async fn nginx(server: &Server) -> Option<ReverseProxy> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_that_cuts_idle_connections_costs_a_reconnect() {
-    let server = quiet_server().await;
+    let server = echo_server(Server::builder().options(quiet())).await;
     if let Some(nginx) = nginx(&server).await {
         nginx.cuts_idle_connections().await;
     }
@@ -341,7 +282,7 @@ async fn nginx_that_cuts_idle_connections_costs_a_reconnect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_that_cuts_long_connections_at_a_reload_costs_a_reconnect() {
-    let server = echo_server().await;
+    let server = echo_server(builder()).await;
     let Some(nginx) = nginx(&server).await else {
         return;
     };
@@ -366,7 +307,7 @@ async fn nginx_that_cuts_long_connections_at_a_reload_costs_a_reconnect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy_that_cuts_idle_connections_costs_a_reconnect() {
-    let server = quiet_server().await;
+    let server = echo_server(Server::builder().options(quiet())).await;
     let target = server.local_addr();
     let configuration = |port: u16, _: &Path| {
         format!(

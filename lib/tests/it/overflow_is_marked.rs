@@ -1,13 +1,13 @@
 //! When the inbox is full its policy acts, and what went missing is marked: at its place in the
 //! stream with exact counts, as events, in the statistics. Delivered and missing make all.
 
-use crate::common::raw;
+use std::{path::Path, sync::Arc};
 
-use std::{path::Path, sync::Arc, time::Duration};
-
-use crate::common::frames::{BINARY, RawPeer, TEXT};
-use crate::common::limit;
-use crate::common::net::until;
+use crate::common::{
+    events::{self, rest, wait_for, waits},
+    frames::{BINARY, RawPeer, TEXT},
+    limit, plain, raw, until,
+};
 use tokio::io::AsyncWriteExt;
 use unstall::{
     Connection, ConnectionError, Event, Gap, Incoming, Options, Overflow, Spill, SpillFallback,
@@ -36,7 +36,7 @@ async fn send(raw: &mut RawPeer, indexes: std::ops::Range<u64>) {
     for index in indexes {
         raw::encode(&mut frames, BINARY, &payload(index));
     }
-    raw.tcp.write_all(&frames).await.unwrap();
+    raw.io.write_all(&frames).await.unwrap();
 }
 
 /// Follows the numbered stream: every message is the next, or a gap accounts for those between.
@@ -72,7 +72,7 @@ impl Walk {
     }
 
     async fn follow(&mut self, connection: &mut Connection) -> Result<(), ConnectionError> {
-        while let Some(incoming) = limit(60, connection.recv()).await? {
+        while let Some(incoming) = limit(connection.recv()).await? {
             self.step(incoming);
         }
         Ok(())
@@ -88,9 +88,8 @@ async fn read_off_the_socket(connection: &Connection, messages: u64) {
 
 /// What the events say was dropped, replaced or spilled, and how often the spill file failed.
 async fn overflow_events(connection: &Connection) -> (u64, u64) {
-    let mut events = connection.events();
     let (mut messages, mut failures) = (0, 0);
-    while let Some(event) = limit(60, events.recv()).await {
+    for event in rest(&mut connection.events()).await {
         match event {
             Event::Overflow { messages: more, .. } => messages += more,
             Event::SpillFailed { .. } => failures += 1,
@@ -111,7 +110,7 @@ async fn burst_and_walk(overflow: Overflow) -> (Walk, Stats, u64) {
         send(&mut raw, burst * BURST..(burst + 1) * BURST).await;
         read_off_the_socket(&connection, (burst + 1) * BURST).await;
         for _ in 0..burst * 10 {
-            walk.step(limit(60, connection.recv()).await.unwrap().unwrap());
+            walk.step(limit(connection.recv()).await.unwrap().unwrap());
         }
     }
     let stats = connection.stats();
@@ -148,10 +147,8 @@ async fn drop_oldest_keeps_the_freshest() {
         panic!("what is missing stands first");
     };
     for index in messages..5_000 {
-        assert_eq!(
-            crate::common::plain(connection.recv().await).as_bytes(),
-            payload(index)
-        );
+        let message = plain(limit(connection.recv()).await);
+        assert_eq!(message.as_bytes(), payload(index));
     }
 }
 
@@ -178,7 +175,7 @@ async fn conflate_marks_each_replacement_before_the_value_that_replaced() {
     let mut next: Vec<u64> = (0..10).collect();
     let (mut delivered, mut replaced) = (0, 0);
     let mut gap = None;
-    while let Some(incoming) = limit(60, connection.recv()).await.unwrap() {
+    while let Some(incoming) = limit(connection.recv()).await.unwrap() {
         match incoming {
             Incoming::Message(message) => {
                 let index = u64::from_be_bytes(message.as_bytes()[..8].try_into().unwrap());
@@ -228,14 +225,11 @@ async fn conflate_does_not_grow_beyond_the_limit_with_its_values() {
         raw.finish().await;
     });
     until("the inbox full", || {
-        connection
-            .stats()
-            .stalled_by()
-            .any(|cause| cause == StallCause::ApplicationNotReading)
+        waits(&connection.stats(), StallCause::ApplicationNotReading)
     })
     .await;
     let mut seen = 0;
-    while let Some(incoming) = limit(60, connection.recv()).await.unwrap() {
+    while let Some(incoming) = limit(connection.recv()).await.unwrap() {
         seen += match incoming {
             Incoming::Message(_) => 1,
             Incoming::Gap(Gap::Conflated { messages, .. }) => messages,
@@ -268,10 +262,10 @@ async fn key_function_may_use_the_connection_and_its_panic_ends_that_connection_
     let (sender, mut receiver) = connection.split();
     SENDER.set(sender.clone()).unwrap();
     raw.send(TEXT, b"fine").await;
-    let message = crate::common::plain(limit(60, receiver.recv()).await);
+    let message = plain(limit(receiver.recv()).await);
     assert_eq!(message.as_text(), Some("fine"));
     raw.send(TEXT, b"panic").await;
-    let end = limit(60, receiver.recv()).await;
+    let end = limit(receiver.recv()).await;
     assert!(matches!(end, Err(ConnectionError::Aborted)), "{end:?}");
     assert!(sender.try_send("more").is_err());
     assert_eq!(sender.stats().outbox.messages, 0);
@@ -286,10 +280,7 @@ async fn pause_loses_nothing_and_says_that_it_waits() {
         raw.finish().await;
     });
     until("a pause", || {
-        connection
-            .stats()
-            .stalled_by()
-            .any(|cause| cause == StallCause::ApplicationNotReading)
+        waits(&connection.stats(), StallCause::ApplicationNotReading)
     })
     .await;
     let mut walk = Walk::default();
@@ -318,25 +309,17 @@ async fn disconnect_delivers_what_was_read_then_says_why() {
 }
 
 /// Waits for the end without reading.
-async fn ended(connection: &Connection) -> Option<std::sync::Arc<ConnectionError>> {
-    let mut events = connection.events();
-    while let Some(event) = limit(60, events.recv()).await {
-        if let Event::Ended { why } = event {
-            return why;
-        }
-    }
-    panic!("no end");
+async fn ended(connection: &Connection) -> Option<Arc<ConnectionError>> {
+    events::ended(&mut connection.events()).await
 }
 
 /// Waits, without reading, until the spill file takes no more; returns why.
 async fn spill_failed(connection: &Connection) -> String {
-    let mut events = connection.events();
-    while let Some(event) = limit(60, events.recv()).await {
-        if let Event::SpillFailed { why } = event {
-            return why;
-        }
-    }
-    panic!("no event");
+    wait_for(&mut connection.events(), |event| match event {
+        Event::SpillFailed { why } => Some(why.clone()),
+        _ => None,
+    })
+    .await
 }
 
 /// Sends to a connection that will be cut in the midst.
@@ -344,7 +327,7 @@ async fn send_until_cut(mut raw: RawPeer, messages: u64) {
     for index in 0..messages {
         let mut frame = Vec::new();
         raw::encode(&mut frame, BINARY, &payload(index));
-        if raw.tcp.write_all(&frame).await.is_err() {
+        if raw.io.write_all(&frame).await.is_err() {
             return;
         }
     }
@@ -370,7 +353,7 @@ async fn spill_keeps_every_message_in_order() {
         send(&mut raw, part * COUNT / 4..(part + 1) * COUNT / 4).await;
         read_off_the_socket(&connection, (part + 1) * COUNT / 4).await;
         for _ in 0..part * 20_000 {
-            walk.step(limit(60, connection.recv()).await.unwrap().unwrap());
+            walk.step(limit(connection.recv()).await.unwrap().unwrap());
         }
         until("in the file", || connection.stats().spilled.0 > 10_000).await;
     }
@@ -422,7 +405,7 @@ async fn full_spill_file_then_drop_newest_marks_what_it_dropped() {
         send(&mut raw, part * COUNT / 10..(part + 1) * COUNT / 10).await;
         read_off_the_socket(&connection, (part + 1) * COUNT / 10).await;
         for _ in 0..4_000 {
-            walk.step(limit(60, connection.recv()).await.unwrap().unwrap());
+            walk.step(limit(connection.recv()).await.unwrap().unwrap());
         }
     }
     tokio::spawn(raw.finish());
@@ -534,27 +517,13 @@ async fn marks_of_a_long_overflow_join() {
 #[cfg(target_os = "linux")]
 mod in_a_process_of_its_own {
     use super::*;
-    use crate::common::process::test_name;
+    use crate::common::process::{again, passed};
     use std::{
         io::{BufRead, BufReader},
-        process::{Child, Command, Stdio},
+        process::Stdio,
     };
 
     const DIRECTORY: &str = "UNSTALL_TEST_SPILL_DIRECTORY";
-
-    /// Runs the ignored test `name` of this module in a process of its own, set up by `shell`.
-    fn child(name: &str, directory: &Path, shell: &str) -> Child {
-        let name = test_name(module_path!(), name);
-        Command::new("sh")
-            .arg("-c")
-            .arg(format!("{shell} exec \"$0\" \"$@\""))
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", &name, "--ignored", "--nocapture"])
-            .env(DIRECTORY, directory)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
-    }
 
     fn directory() -> std::path::PathBuf {
         std::env::var_os(DIRECTORY)
@@ -567,13 +536,9 @@ mod in_a_process_of_its_own {
         let directory = tempfile::tempdir().unwrap();
         // Files end at 2 MiB, with an error instead of a signal.
         let limit = "trap '' XFSZ; ulimit -f 4096;";
-        let child = child("disk_full_child", directory.path(), limit);
-        let output = child.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && text.contains("1 passed"),
-            "{text}"
-        );
+        let mut child = again(limit, module_path!(), "disk_full_child");
+        let output = child.env(DIRECTORY, directory.path()).output();
+        passed(&output.unwrap());
         assert!(is_empty(directory.path()));
     }
 
@@ -605,7 +570,11 @@ mod in_a_process_of_its_own {
     #[test]
     fn spill_file_is_gone_with_a_process_that_was_killed() {
         let directory = tempfile::tempdir().unwrap();
-        let mut child = child("killed_child", directory.path(), "");
+        let mut child = again("", module_path!(), "killed_child")
+            .env(DIRECTORY, directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let spilling = lines
             .map_while(Result::ok)
@@ -629,6 +598,6 @@ mod in_a_process_of_its_own {
         send(&mut raw, 0..50_000).await;
         until("in the file", || connection.stats().spilled.0 > 10_000).await;
         println!("spilling");
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        std::future::pending().await
     }
 }

@@ -77,16 +77,16 @@ async fn both_ways(one: Connection, two: Connection, seed: u64) {
             tokio::spawn(consume(two_receives, seed)),
         )
     };
-    let (produced, also, one_receives, two_receives) = limit(60, work).await;
+    let (produced, also, one_receives, two_receives) = limit(work).await;
     produced.unwrap();
     also.unwrap();
-    let report = limit(60, one_sends.close(CloseCode::NORMAL, "")).await;
+    let report = limit(one_sends.close(CloseCode::NORMAL, "")).await;
     assert!(
         report.clean && report.unsent.is_empty(),
         "seed {seed}: {report:?}"
     );
     for mut receives in [one_receives.unwrap(), two_receives.unwrap()] {
-        let end = limit(60, receives.recv()).await;
+        let end = limit(receives.recv()).await;
         assert!(matches!(end, Ok(None)), "seed {seed}: {end:?}");
     }
 }

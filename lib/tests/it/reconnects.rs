@@ -1,8 +1,10 @@
 //! A lost connection is made again, in order, with nothing lost in silence.
 
 use crate::common::{
+    clock::leap,
+    events::{disconnected, ended, moving, reconnecting, rest, stalled, wait_for},
     frames::{header, listen, read_head, switching},
-    limit, wait_for,
+    limit, until,
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -17,18 +19,15 @@ use std::{
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    time::sleep,
 };
 use unstall::{
-    Client, CloseCode, ConnectError, Connection, ConnectionError, Event, Gap, Incoming, Message,
-    Options, Reconnect, SendRefusal, StallCause,
+    Client, CloseCode, ConnectError, Connection, ConnectionError, Event, Events, Gap, Incoming,
+    Message, Options, Reconnect, SendRefusal, StallCause,
     tokio_tungstenite::{
         self, WebSocketStream,
         tungstenite::{Message as WsMessage, protocol::CloseFrame},
     },
 };
-
-const LIMIT: u64 = 30;
 
 /// Waits of a few milliseconds.
 fn fast() -> Reconnect {
@@ -50,10 +49,27 @@ async fn upgrade(listener: &TcpListener) -> Server {
     tokio_tungstenite::accept_async(tcp).await.unwrap()
 }
 
+/// An hour.
+fn far() -> Reconnect {
+    let hour = Duration::from_secs(3600);
+    Reconnect::default().first(hour).max(hour)
+}
+
 /// Connects the client and the server's end of its first connection.
 async fn connect(client: Client, listener: &TcpListener) -> (Connection, Server) {
     let (connection, server) = tokio::join!(client.connect(), upgrade(listener));
     (connection.unwrap(), server)
+}
+
+/// A client that lost its connection and waits, for long, before the next attempt.
+async fn away(options: Options) -> (Connection, Events) {
+    let (listener, address) = listen().await;
+    let client = client(address).options(options).reconnect(far());
+    let (connection, server) = connect(client, &listener).await;
+    let mut events = connection.events();
+    drop(server);
+    reconnecting(&mut events).await;
+    (connection, events)
 }
 
 /// The next text on the server's end.
@@ -74,6 +90,16 @@ async fn text(server: &mut Server) -> String {
 
 async fn say(server: &mut Server, text: &str) {
     server.send(WsMessage::text(text)).await.unwrap();
+}
+
+/// Answers the close frame that is read next, and closes.
+async fn closes(mut server: Server) -> CloseFrame {
+    let frame = match server.next().await {
+        Some(Ok(WsMessage::Close(Some(frame)))) => frame,
+        other => panic!("{other:?}"),
+    };
+    while let Some(Ok(_)) = server.next().await {}
+    frame
 }
 
 async fn close_with(mut server: Server, code: u16) {
@@ -110,7 +136,7 @@ async fn expect(connection: &mut Connection, wanted: &str) {
 
 #[tokio::test]
 async fn loss_is_marked_in_its_place_and_told_in_order() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let (mut connection, mut server) = connect(client(address), &listener).await;
         let mut events = connection.events();
@@ -129,12 +155,11 @@ async fn loss_is_marked_in_its_place_and_told_in_order() {
         );
         expect(&mut connection, "after").await;
         assert_eq!(connection.stats().connections, 2);
-        tokio::join!(connection.close(CloseCode::NORMAL, ""), async {
-            while let Some(Ok(_)) = server.next().await {}
-        });
-        let mut told = Vec::new();
-        while let Some(event) = events.recv().await {
-            told.push(match event {
+        tokio::join!(connection.close(CloseCode::NORMAL, ""), closes(server));
+        let told = rest(&mut events)
+            .await
+            .into_iter()
+            .map(|event| match event {
                 Event::Connected { generation } => format!("connected {generation}"),
                 Event::Disconnected { .. } => "disconnected".to_owned(),
                 Event::Reconnecting { attempt, .. } => format!("reconnecting {attempt}"),
@@ -142,7 +167,7 @@ async fn loss_is_marked_in_its_place_and_told_in_order() {
                 Event::Ended { why: None } => "ended".to_owned(),
                 other => format!("{other:?}"),
             });
-        }
+        let told: Vec<_> = told.collect();
         let order = [
             "connected 1",
             "disconnected",
@@ -158,7 +183,7 @@ async fn loss_is_marked_in_its_place_and_told_in_order() {
 
 #[tokio::test]
 async fn queued_messages_are_kept_and_sent_after_the_hook_at_every_connect() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let client = client(address).on_connect(|mut setup| async move {
             setup.send("subscribe").await?;
@@ -183,10 +208,7 @@ async fn queued_messages_are_kept_and_sent_after_the_hook_at_every_connect() {
             expect(&mut connection, &format!("for the stream {round}")).await;
             drop(server);
             // What is sent before the loss is noticed may go down with the old connection.
-            wait_for(&mut events, |event| {
-                matches!(event, Event::Disconnected { .. }).then_some(())
-            })
-            .await;
+            disconnected(&mut events).await;
             connection.send(format!("queued {round}")).await.unwrap();
             server = upgrade(&listener).await;
             expect_gap(&mut connection).await;
@@ -197,7 +219,7 @@ async fn queued_messages_are_kept_and_sent_after_the_hook_at_every_connect() {
 
 #[tokio::test]
 async fn messages_queued_while_away_wait_for_the_next_connection_in_order() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let client = client(address).reconnect(
             fast()
@@ -207,10 +229,7 @@ async fn messages_queued_while_away_wait_for_the_next_connection_in_order() {
         let (connection, server) = connect(client, &listener).await;
         let mut events = connection.events();
         drop(server);
-        wait_for(&mut events, |event| {
-            matches!(event, Event::Disconnected { .. }).then_some(())
-        })
-        .await;
+        disconnected(&mut events).await;
         for index in 0..100 {
             connection.send(format!("{index}")).await.unwrap();
         }
@@ -225,7 +244,7 @@ async fn messages_queued_while_away_wait_for_the_next_connection_in_order() {
 
 #[tokio::test]
 async fn hook_that_fails_counts_as_a_loss_and_runs_again() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let runs = Arc::new(AtomicU32::new(0));
         let counter = runs.clone();
@@ -244,27 +263,23 @@ async fn hook_that_fails_counts_as_a_loss_and_runs_again() {
         for run in 0..2 {
             assert_eq!(text(&mut server).await, format!("run {run}"));
             // Nothing queued was sent on a connection that was not set up.
-            match server.next().await {
-                Some(Ok(WsMessage::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), 1001),
-                other => panic!("{other:?}"),
-            }
+            assert_eq!(u16::from(closes(server).await.code), 1001);
             server = upgrade(&listener).await;
         }
         assert_eq!(text(&mut server).await, "run 2");
         assert_eq!(text(&mut server).await, "queued");
         let mut events = connection.events();
-        let why = wait_for(&mut events, |event| match event {
-            Event::Disconnected { why, .. } => Some(why.clone()),
-            _ => None,
-        });
-        assert_eq!(why.await.to_string(), "the on_connect hook failed: not yet");
+        let why = disconnected(&mut events).await;
+        assert_eq!(why.to_string(), "the on_connect hook failed");
+        let cause = std::error::Error::source(&*why).map(ToString::to_string);
+        assert_eq!(cause.as_deref(), Some("not yet"));
     })
     .await;
 }
 
 #[tokio::test]
 async fn hook_that_hangs_is_cut_after_the_setup_timeout() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let first = AtomicBool::new(true);
         let options = Options::default()
@@ -284,11 +299,8 @@ async fn hook_that_hangs_is_cut_after_the_setup_timeout() {
         let mut server_again = upgrade(&listener).await;
         assert_eq!(text(&mut server_again).await, "queued");
         let mut events = connection.events();
-        let why = wait_for(&mut events, |event| match event {
-            Event::Disconnected { why, .. } => Some(why.clone()),
-            _ => None,
-        });
-        assert!(matches!(&*why.await, ConnectionError::Setup(why) if why.contains("100ms")));
+        let why = disconnected(&mut events).await;
+        assert!(matches!(&*why, ConnectionError::Setup(why) if why.to_string().contains("100ms")));
         drop(server);
     })
     .await;
@@ -297,7 +309,7 @@ async fn hook_that_hangs_is_cut_after_the_setup_timeout() {
 /// Once what the outliving `Setup` sent was accepted and went nowhere.
 #[tokio::test]
 async fn setup_that_outlives_its_hook_refuses_and_the_connection_goes_on() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let kept = Arc::new(Mutex::new(None));
         let keep = kept.clone();
@@ -326,22 +338,11 @@ async fn setup_that_outlives_its_hook_refuses_and_the_connection_goes_on() {
 /// Once they held their room in the outbox until the next attempt, which may be far away.
 #[tokio::test]
 async fn messages_expire_while_away_and_make_room() {
-    limit(LIMIT, async {
-        let (listener, address) = listen().await;
-        let far = Reconnect::default()
-            .first(Duration::from_secs(3600))
-            .max(Duration::from_secs(3600));
+    limit(async {
         let options = Options::default()
             .outbox_bytes(4096)
             .close_timeout(Duration::from_millis(300));
-        let client = client(address).options(options).reconnect(far);
-        let (connection, server) = connect(client, &listener).await;
-        let mut events = connection.events();
-        drop(server);
-        wait_for(&mut events, |event| {
-            matches!(event, Event::Reconnecting { .. }).then_some(())
-        })
-        .await;
+        let (connection, mut events) = away(options).await;
         let payload = "x".repeat(1000);
         for _ in 0..3 {
             connection
@@ -351,7 +352,8 @@ async fn messages_expire_while_away_and_make_room() {
         }
         // No room until they expire.
         connection.send("stays").await.unwrap();
-        connection.send(payload).await.unwrap();
+        let later = leap(Duration::from_secs(1));
+        tokio::join!(connection.send(payload), later).0.unwrap();
         let expired = wait_for(&mut events, |event| match event {
             Event::Expired { messages } => Some(*messages),
             _ => None,
@@ -367,7 +369,7 @@ async fn messages_expire_while_away_and_make_room() {
 
 #[tokio::test]
 async fn headers_are_made_for_each_attempt() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let client = client(address).headers_with(|attempt| async move {
             let failed = attempt.last_error.is_some();
@@ -407,26 +409,27 @@ async fn headers_are_made_for_each_attempt() {
 
 #[tokio::test]
 async fn retry_after_is_honoured() {
-    limit(LIMIT, async {
+    const WAIT: Duration = Duration::from_secs(20);
+    limit(async {
         let (listener, address) = listen().await;
         let (connection, server) = connect(client(address), &listener).await;
         drop(server);
-        let answer = "HTTP/1.1 503 Later\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n";
+        let answer = "HTTP/1.1 503 Later\r\nretry-after: 20\r\ncontent-length: 0\r\n\r\n";
         refuse(&listener, answer).await;
-        let refused = Instant::now();
-        let _server = upgrade(&listener).await;
-        // A little less, since the clocks of the two ends start at different moments.
-        assert!(
-            refused.elapsed() >= Duration::from_millis(1900),
-            "{:?}",
-            refused.elapsed()
-        );
         let mut events = connection.events();
-        let after = wait_for(&mut events, |event| match event {
+        let told = wait_for(&mut events, |event| match event {
             Event::Reconnecting { attempt: 2, after } => Some(*after),
             _ => None,
         });
-        assert!(after.await >= Duration::from_secs(2));
+        let told = told.await;
+        assert!(told >= WAIT, "{told:?}");
+        // A moment before, nobody has come.
+        let moment = Duration::from_millis(100);
+        leap(told - moment).await;
+        let early = tokio::time::timeout(moment / 2, listener.accept()).await;
+        assert!(early.is_err(), "too early");
+        leap(moment).await;
+        let _server = upgrade(&listener).await;
     })
     .await;
 }
@@ -434,10 +437,10 @@ async fn retry_after_is_honoured() {
 #[tokio::test]
 async fn refusals_that_no_retry_can_mend_stop_at_once_with_status_and_body() {
     for status in [401_u16, 403, 404] {
-        limit(LIMIT, async {
+        limit(async {
             let (listener, address) = listen().await;
             let (mut connection, server) = connect(client(address), &listener).await;
-            connection.send("queued").await.ok();
+            connection.send("queued").await.unwrap();
             drop(server);
             let answer = format!("HTTP/1.1 {status} No\r\ncontent-length: 9\r\n\r\nnot here.");
             refuse(&listener, &answer).await;
@@ -469,7 +472,7 @@ async fn refusals_that_no_retry_can_mend_stop_at_once_with_status_and_body() {
 
 #[tokio::test]
 async fn wrong_subprotocol_stops_at_once() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let connection = client(address).subprotocol("v2").connect_lazy().unwrap();
         let (mut tcp, _) = listener.accept().await.unwrap();
@@ -489,7 +492,7 @@ async fn wrong_subprotocol_stops_at_once() {
 
 #[tokio::test]
 async fn close_with_1000_ends_and_others_reconnect() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let (mut connection, mut server) = connect(client(address), &listener).await;
         for code in [1001, 1011, 1012, 1013, 4000] {
@@ -513,7 +516,7 @@ async fn close_with_1000_ends_and_others_reconnect() {
 
 #[tokio::test]
 async fn policy_violation_is_not_retried() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let (mut connection, server) = connect(client(address), &listener).await;
         close_with(server, 1008).await;
@@ -528,35 +531,30 @@ async fn policy_violation_is_not_retried() {
 
 #[tokio::test]
 async fn attempts_are_limited_and_the_unsent_comes_back() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let client = client(address).reconnect(fast().attempts(3));
         let (mut connection, server) = connect(client, &listener).await;
         let mut events = connection.events();
         drop(listener);
         drop(server);
-        wait_for(&mut events, |event| {
-            matches!(event, Event::Disconnected { .. }).then_some(())
-        })
-        .await;
+        disconnected(&mut events).await;
         // Either it is queued, or the three attempts were over before.
         let queued = connection.send("queued").await.is_ok();
         let end = connection.recv().await;
         assert!(matches!(end, Err(ConnectionError::Reconnect(_))), "{end:?}");
         let (sender, _) = connection.split();
         assert_eq!(sender.ended().await.unsent.len(), usize::from(queued));
-        let mut failed = 0;
-        while let Some(event) = events.recv().await {
-            failed += u32::from(matches!(event, Event::AttemptFailed { .. }));
-        }
-        assert_eq!(failed, 3);
+        let rest = rest(&mut events).await.into_iter();
+        let failed = rest.filter(|event| matches!(event, Event::AttemptFailed { .. }));
+        assert_eq!(failed.count(), 3);
     })
     .await;
 }
 
 #[tokio::test]
 async fn lazy_connection_accepts_before_there_is_a_server() {
-    limit(LIMIT, async {
+    limit(async {
         // Bound, but not listening: the port stays this test's own.
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -565,34 +563,19 @@ async fn lazy_connection_accepts_before_there_is_a_server() {
         let connection = client(address).options(options).connect_lazy().unwrap();
         let mut events = connection.events();
         connection.send("early").await.unwrap();
-        let stalled = wait_for(&mut events, |event| {
-            matches!(
-                event,
-                Event::Stalled {
-                    cause: StallCause::Connecting,
-                    ..
-                }
-            )
-            .then_some(())
-        });
-        stalled.await;
+        stalled(&mut events, StallCause::Connecting).await;
         let listener = socket.listen(16).unwrap();
         let mut server = upgrade(&listener).await;
         assert_eq!(text(&mut server).await, "early");
-        let moving = wait_for(&mut events, |event| {
-            matches!(
-                event,
-                Event::Moving {
-                    cause: StallCause::Connecting,
-                    ..
-                }
-            )
-            .then_some(())
-        });
-        moving.await;
+        moving(&mut events, StallCause::Connecting).await;
     })
     .await;
     assert!(Client::new("ftp://nowhere").connect_lazy().is_err());
+}
+
+/// A close that waited for its timeout would not be in time.
+fn patient() -> Options {
+    Options::default().close_timeout(Duration::from_secs(30))
 }
 
 /// In each state of being away, `close` returns in time with what was not sent.
@@ -619,18 +602,8 @@ async fn closes_while_away(connection: Connection, queued: usize) {
 
 #[tokio::test]
 async fn close_during_the_backoff_returns_at_once_with_the_unsent() {
-    limit(LIMIT, async {
-        let (listener, address) = listen().await;
-        let far = Reconnect::default()
-            .first(Duration::from_secs(3600))
-            .max(Duration::from_secs(3600));
-        let (connection, server) = connect(client(address).reconnect(far), &listener).await;
-        drop(server);
-        let mut events = connection.events();
-        wait_for(&mut events, |event| {
-            matches!(event, Event::Reconnecting { .. }).then_some(())
-        })
-        .await;
+    limit(async {
+        let (connection, _events) = away(patient()).await;
         closes_while_away(connection, 3).await;
     })
     .await;
@@ -638,9 +611,10 @@ async fn close_during_the_backoff_returns_at_once_with_the_unsent() {
 
 #[tokio::test]
 async fn close_during_the_dial_returns_at_once_with_the_unsent() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
-        let connection = client(address).connect_lazy().unwrap();
+        let client = client(address).options(patient());
+        let connection = client.connect_lazy().unwrap();
         // Never answers the request.
         let _silent = listener.accept().await.unwrap();
         closes_while_away(connection, 3).await;
@@ -651,46 +625,25 @@ async fn close_during_the_dial_returns_at_once_with_the_unsent() {
 /// Once the peer got the hook's code instead of the application's.
 #[tokio::test]
 async fn close_during_the_hook_returns_in_time_with_the_unsent() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let client = client(address).on_connect(|_setup| std::future::pending());
-        let (connection, mut server) = connect(client, &listener).await;
-        let answer = async {
-            match server.next().await {
-                Some(Ok(WsMessage::Close(Some(frame)))) => {
-                    assert_eq!(
-                        (u16::from(frame.code), frame.reason.as_str()),
-                        (1000, "bye")
-                    );
-                }
-                other => panic!("{other:?}"),
-            }
-            while let Some(Ok(_)) = server.next().await {}
-        };
-        tokio::join!(closes_while_away(connection, 3), answer);
+        let (connection, server) = connect(client, &listener).await;
+        let ((), frame) = tokio::join!(closes_while_away(connection, 3), closes(server));
+        assert_eq!(
+            (u16::from(frame.code), frame.reason.as_str()),
+            (1000, "bye")
+        );
     })
     .await;
 }
 
 #[tokio::test]
 async fn dropped_handles_end_the_task_while_away() {
-    limit(LIMIT, async {
-        let (listener, address) = listen().await;
-        let far = Reconnect::default()
-            .first(Duration::from_secs(3600))
-            .max(Duration::from_secs(3600));
-        let (connection, server) = connect(client(address).reconnect(far), &listener).await;
-        drop(server);
-        let mut events = connection.events();
-        wait_for(&mut events, |event| {
-            matches!(event, Event::Reconnecting { .. }).then_some(())
-        })
-        .await;
+    limit(async {
+        let (connection, mut events) = away(Options::default()).await;
         drop(connection);
-        wait_for(&mut events, |event| {
-            matches!(event, Event::Ended { .. }).then_some(())
-        })
-        .await;
+        ended(&mut events).await;
     })
     .await;
 }
@@ -701,7 +654,7 @@ async fn dropped_handles_end_the_task_while_away() {
 /// and closes, and starts anew only after a connection that lived and received something.
 #[tokio::test]
 async fn waits_start_anew_only_after_a_connection_that_proved_itself() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let proof = Duration::from_millis(300);
         let reconnect = Reconnect::default()
@@ -717,19 +670,19 @@ async fn waits_start_anew_only_after_a_connection_that_proved_itself() {
             server = upgrade(&listener).await;
         }
         // Lived, but said nothing.
-        sleep(proof).await;
+        until("the last one", || connection.stats().connections == 21).await;
+        leap(proof).await;
         drop(server);
         server = upgrade(&listener).await;
         // Said something, and lived.
         say(&mut server, "proof").await;
-        sleep(proof * 2).await;
+        until("it came", || connection.stats().messages_received == 1).await;
+        leap(proof).await;
         drop(server);
         let _server = upgrade(&listener).await;
         let mut waits = Vec::new();
         while waits.len() < 22 {
-            if let Some(Event::Reconnecting { after, .. }) = events.recv().await {
-                waits.push(after);
-            }
+            waits.push(reconnecting(&mut events).await);
         }
         let (proven, earlier) = waits.split_last().unwrap();
         assert!(*proven <= Duration::from_nanos(1), "{waits:?}");
@@ -746,7 +699,7 @@ async fn waits_start_anew_only_after_a_connection_that_proved_itself() {
 
 #[tokio::test]
 async fn connect_fails_where_the_first_attempt_fails() {
-    limit(LIMIT, async {
+    limit(async {
         let (listener, address) = listen().await;
         let answer = "HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n";
         let (connected, _) = tokio::join!(client(address).connect(), refuse(&listener, answer));

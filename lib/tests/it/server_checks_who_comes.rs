@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::common::net::{Certificate, answer, connect, status, until, upgrade};
+use crate::common::{
+    frames::upgrade,
+    net::{Certificate, answer, bind, connect, status},
+    plain, until,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use unstall::{Client, ConnectError, PeerAddr, Rejection, Server, ServerLimits};
@@ -114,11 +118,7 @@ async fn a_hook_that_hangs_ends_in_503_and_one_that_panics_harms_nobody_else() {
 
 #[tokio::test]
 async fn only_pages_of_the_allowed_origins_connect() {
-    let server = Server::builder()
-        .origins(["https://app.example"])
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
+    let server = bind(Server::builder().origins(["https://app.example"])).await;
     let address = server.local_addr();
     let from = |origin: &str| {
         Client::new(format!("ws://{address}/"))
@@ -139,11 +139,7 @@ async fn only_pages_of_the_allowed_origins_connect() {
 
 #[tokio::test]
 async fn both_ends_know_the_subprotocol_that_was_agreed() {
-    let server = Server::builder()
-        .subprotocols(["v2", "v1"])
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
+    let server = bind(Server::builder().subprotocols(["v2", "v1"])).await;
     let url = format!("ws://{}/", server.local_addr());
     let client = Client::new(&url)
         .subprotocol("v3")
@@ -167,31 +163,15 @@ async fn both_ends_know_the_subprotocol_that_was_agreed() {
 #[tokio::test]
 async fn tls_from_pem_files_carries_messages_both_ways() {
     let certificate = Certificate::new();
-    let server = certificate
-        .serve(Server::builder())
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
+    let server = bind(certificate.serve(Server::builder())).await;
     let url = format!("wss://localhost:{}/", server.local_addr().port());
     let client = Client::new(&url).tls(certificate.client()).connect();
     let (client, accepted) = tokio::join!(client, server.accept());
     let (mut client, mut accepted) = (client.unwrap(), accepted.unwrap());
     client.send("up").await.unwrap();
     accepted.send("down").await.unwrap();
-    let up = accepted
-        .recv()
-        .await
-        .unwrap()
-        .unwrap()
-        .into_message()
-        .unwrap();
-    let down = client
-        .recv()
-        .await
-        .unwrap()
-        .unwrap()
-        .into_message()
-        .unwrap();
+    let up = plain(accepted.recv().await);
+    let down = plain(client.recv().await);
     assert_eq!((up.as_text(), down.as_text()), (Some("up"), Some("down")));
 
     let untrusting = Client::new(&url)
@@ -212,19 +192,13 @@ async fn a_pem_file_that_is_missing_is_named_when_the_server_starts() {
 
 #[tokio::test]
 async fn frames_sent_together_with_the_request_are_not_lost() {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let server = bind(Server::builder()).await;
     let mut tcp = TcpStream::connect(server.local_addr()).await.unwrap();
     let mut bytes = upgrade("").into_bytes();
     // A masked text frame "hi".
     bytes.extend_from_slice(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']);
     tcp.write_all(&bytes).await.unwrap();
     let mut connection = server.accept().await.unwrap();
-    let message = connection
-        .recv()
-        .await
-        .unwrap()
-        .unwrap()
-        .into_message()
-        .unwrap();
+    let message = plain(connection.recv().await);
     assert_eq!(message.as_text(), Some("hi"));
 }

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::common::net::{
-    AMPLE, Certificate, answer, connect, is_alive, one_of_many, status, to_end, until, upgrade,
+use crate::common::{
+    frames::upgrade,
+    limit,
+    net::{Certificate, answer, bind, connect, is_alive, one_of_many, status, to_end},
+    until,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,11 +16,7 @@ use tokio::task::JoinSet;
 use unstall::{ConnectError, Server, ServerLimits};
 
 async fn limited(limits: ServerLimits) -> Server {
-    Server::builder()
-        .limits(limits)
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap()
+    bind(Server::builder().limits(limits)).await
 }
 
 fn limits() -> ServerLimits {
@@ -60,11 +59,7 @@ async fn a_connection_over_the_limit_gets_503_and_retry_after() {
 async fn over_tls_too_a_connection_over_the_limit_gets_503() {
     let certificate = Certificate::new();
     let builder = Server::builder().limits(limits().max_connections(1));
-    let server = certificate
-        .serve(builder)
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
+    let server = bind(certificate.serve(builder)).await;
     let url = format!("wss://localhost:{}/", server.local_addr().port());
     let client = || {
         unstall::Client::new(&url)
@@ -109,20 +104,19 @@ async fn a_handshake_over_the_limit_gets_503_and_the_place_comes_back() {
 async fn clients_beyond_the_limit_of_handshakes_wait_while_places_come_free() {
     let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, peak) = (under_way.clone(), most.clone());
-    let server = Server::builder()
+    let builder = Server::builder()
         .limits(limits().max_handshakes(4))
         .authenticate(move |request| {
             let (now, peak) = (now.clone(), peak.clone());
             async move {
                 peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                // Long enough that others come meanwhile.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 now.fetch_sub(1, SeqCst);
                 Ok(request)
             }
-        })
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
+        });
+    let server = bind(builder).await;
     let address = server.local_addr();
     let mut clients = JoinSet::new();
     for _ in 0..100 {
@@ -140,11 +134,7 @@ async fn whoever_says_nothing_or_too_slowly_is_cut_at_the_handshakes_deadline() 
     let timeout = Duration::from_millis(500);
     let plain = limited(limits().handshake_timeout(timeout)).await;
     let builder = Server::builder().limits(limits().handshake_timeout(timeout));
-    let tls = Certificate::new()
-        .serve(builder)
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
+    let tls = bind(Certificate::new().serve(builder)).await;
 
     let mut mute = TcpStream::connect(plain.local_addr()).await.unwrap();
     let mut mute_tls = TcpStream::connect(tls.local_addr()).await.unwrap();
@@ -154,15 +144,15 @@ async fn whoever_says_nothing_or_too_slowly_is_cut_at_the_handshakes_deadline() 
     let dribble = tokio::spawn(async move {
         let _ = write.write_all(b"GET / HTTP/1.1\r\nx: ").await;
         while write.write_all(b"x").await.is_ok() {
+            // Slowly, on purpose.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
     assert_eq!(to_end(&mut mute).await, "");
     assert_eq!(to_end(&mut mute_tls).await, "");
     let mut rest = Vec::new();
-    let _ = tokio::time::timeout(AMPLE, read.read_to_end(&mut rest))
-        .await
-        .expect("it is cut");
+    // Perhaps with a reset.
+    let _ = limit(read.read_to_end(&mut rest)).await;
     dribble.await.unwrap();
 
     until("both were counted", || {

@@ -4,46 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::net::{AMPLE, connect_plain, to_end, until, upgrade};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use crate::common::{
+    AMPLE, echo, echoed,
+    frames::upgrade,
+    limit,
+    net::{bind, connect_plain, serve, to_end},
+    until,
+};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use unstall::{Connection, ConnectionError, Incoming, Server};
-
-async fn echo(mut connection: Connection) {
-    while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
-        if connection.send(message).await.is_err() {
-            break;
-        }
-    }
-}
-
-async fn echoes(client: &mut Connection) {
-    client.send("hello").await.unwrap();
-    let message = client
-        .recv()
-        .await
-        .unwrap()
-        .unwrap()
-        .into_message()
-        .unwrap();
-    assert_eq!(message.as_text(), Some("hello"));
-}
-
-fn serving<H, F>(server: &Server, handler: H) -> tokio::task::JoinHandle<()>
-where
-    H: Fn(Connection) -> F + Send + Sync + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let server = server.clone();
-    tokio::spawn(async move { server.serve(handler).await })
-}
+use unstall::{ConnectionError, Server};
 
 #[tokio::test]
 async fn every_connection_is_closed_with_1001_and_every_handler_ends() {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let server = bind(Server::builder()).await;
     let ended = Arc::new(AtomicUsize::new(0));
     let count = ended.clone();
-    let serve = serving(&server, move |connection| {
+    let serve = serve(&server, move |connection| {
         let count = count.clone();
         async move {
             echo(connection).await;
@@ -53,7 +30,7 @@ async fn every_connection_is_closed_with_1001_and_every_handler_ends() {
     let mut clients = Vec::new();
     for _ in 0..5 {
         let mut client = connect_plain(server.local_addr()).await;
-        echoes(&mut client).await;
+        echoed(&mut client, "hello").await;
         clients.push(client);
     }
     let report = server.shutdown(AMPLE).await;
@@ -83,8 +60,8 @@ async fn every_connection_is_closed_with_1001_and_every_handler_ends() {
 
 #[tokio::test]
 async fn a_peer_that_does_not_close_and_a_handler_that_does_not_end_are_cut_at_the_deadline() {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
-    let serve = serving(&server, |connection| async move {
+    let server = bind(Server::builder()).await;
+    let serve = serve(&server, |connection| async move {
         let _connection = connection;
         std::future::pending().await
     });
@@ -104,14 +81,15 @@ async fn a_peer_that_does_not_close_and_a_handler_that_does_not_end_are_cut_at_t
         start.elapsed()
     );
     assert_eq!(server.stats().open, 0);
-    let _ = stubborn.read_to_end(&mut Vec::new()).await;
+    // The close frame, and the end.
+    to_end(&mut stubborn).await;
     serve.await.unwrap();
     drop(polite);
 }
 
 #[tokio::test]
 async fn connections_that_nobody_accepted_are_closed_too() {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let server = bind(Server::builder()).await;
     let mut client = connect_plain(server.local_addr()).await;
     until("it is open", || server.stats().open == 1).await;
     let mut mute = TcpStream::connect(server.local_addr()).await.unwrap();
@@ -128,7 +106,7 @@ async fn connections_that_nobody_accepted_are_closed_too() {
 
 #[tokio::test]
 async fn a_shutdown_that_was_dropped_can_be_waited_for_again() {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let server = bind(Server::builder()).await;
     let _client = connect_plain(server.local_addr()).await;
     let connection = server.accept().await.unwrap();
     // Polled once: it begins, and is dropped while it waits.
@@ -146,20 +124,13 @@ async fn a_shutdown_that_was_dropped_can_be_waited_for_again() {
 
 #[tokio::test]
 async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
-    let _serve = serving(&server, |mut connection| async move {
-        while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
-            assert_ne!(message.as_text(), Some("panic"), "on purpose");
-            connection.send(message).await.unwrap();
-        }
-    });
+    let server = bind(Server::builder()).await;
+    serve(&server, echo);
     let mut bystander = connect_plain(server.local_addr()).await;
-    echoes(&mut bystander).await;
+    echoed(&mut bystander, "hello").await;
     let mut victim = connect_plain(server.local_addr()).await;
     victim.send("panic").await.unwrap();
-    let end = tokio::time::timeout(AMPLE, victim.recv())
-        .await
-        .expect("its connection ends");
+    let end = limit(victim.recv()).await;
     // 1011: "a server is terminating the connection because it encountered an unexpected
     // condition" (RFC 6455 section 7.4.1).
     let Err(ConnectionError::ClosedByPeer(close)) = end else {
@@ -168,14 +139,14 @@ async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
     assert_eq!(close.code.unwrap().as_u16(), 1011);
     until("its place is free", || server.stats().open == 1).await;
     assert_eq!(server.stats().handler_panics, 1);
-    echoes(&mut bystander).await;
+    echoed(&mut bystander, "hello").await;
     let mut newcomer = connect_plain(server.local_addr()).await;
-    echoes(&mut newcomer).await;
+    echoed(&mut newcomer, "hello").await;
 }
 
 #[tokio::test]
 async fn several_tasks_may_accept_and_one_that_is_cut_loses_nothing() {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let server = bind(Server::builder()).await;
     // Polled, then dropped, over and over: none may swallow a connection.
     for _ in 0..3 {
         let accept = server.accept();
@@ -192,8 +163,7 @@ async fn several_tasks_may_accept_and_one_that_is_cut_loses_nothing() {
         clients.push(connect_plain(server.local_addr()).await);
     }
     for task in waiting {
-        let accepted = tokio::time::timeout(AMPLE, task).await;
-        assert!(accepted.expect("each gets one").unwrap());
+        assert!(limit(task).await.unwrap(), "each gets one");
     }
     let ends = accept(server.clone());
     server.shutdown(AMPLE).await;
@@ -202,7 +172,7 @@ async fn several_tasks_may_accept_and_one_that_is_cut_loses_nothing() {
 
 #[tokio::test]
 async fn dropping_the_server_stops_the_listening() {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let server = bind(Server::builder()).await;
     let address = server.local_addr();
     let mut client = connect_plain(address).await;
     let accepted = server.accept().await.unwrap();

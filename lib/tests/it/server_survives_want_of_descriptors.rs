@@ -2,8 +2,9 @@
 #![cfg(target_os = "linux")]
 
 use crate::common::{
-    net::{connect, until},
-    process::test_name,
+    net::{bind, is_alive},
+    process::{again, passed},
+    until,
 };
 use tokio::net::TcpStream;
 use unstall::Server;
@@ -11,28 +12,14 @@ use unstall::Server;
 /// The test runs itself again under a limit of its own, for the limit is the process's.
 #[test]
 fn a_server_without_file_descriptors_waits_for_some_and_goes_on() {
-    let this = std::env::current_exe().unwrap();
-    let output = std::process::Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 64 && exec \"$0\" --exact \"$1\" --ignored --nocapture",
-        ])
-        .arg(this)
-        .arg(test_name(module_path!(), "inside"))
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{errors}"
-    );
+    let output = again("ulimit -n 64;", module_path!(), "inside").output();
+    passed(&output.unwrap());
 }
 
 #[tokio::test]
 #[ignore = "run by the test above, under its own limit"]
 async fn inside() {
-    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let server = bind(Server::builder()).await;
     let address = server.local_addr();
     // Every descriptor that is left goes to clients; the server's `accept` gets none.
     let mut clients = Vec::new();
@@ -42,7 +29,6 @@ async fn inside() {
     assert!(!clients.is_empty());
     until("accept has failed", || server.stats().accept_errors > 1).await;
     clients.clear();
-    let client = connect(address).await;
-    drop(client);
+    is_alive(&server).await;
     println!("{:?}", server.stats());
 }

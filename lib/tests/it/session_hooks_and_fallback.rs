@@ -10,53 +10,26 @@ use std::{
     time::Duration,
 };
 
-use crate::common::net::{Certificate, until};
 use crate::common::{
-    limit, plain,
+    echo, echoed,
+    events::{disconnected, resumed},
+    frames::{listen, read_head},
+    limit,
+    net::{Certificate, bind, echo_server},
     proxy::{Mode, Proxy},
-    sessions::{AMPLE, bind, client, event, pair, text},
+    sessions::{client, foreign, pair, quick, quick_client, text},
+    until,
 };
 use axum::{Router, extract::State, response::Response, routing::any};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 use unstall::{
-    Client, CloseCode, ConnectError, Connection, ConnectionError, Event, Gap, Incoming, Message,
-    Reconnect, Server, SessionLoss, Sessions,
-    axum::Upgrade,
-    tokio_tungstenite::{
-        accept_hdr_async,
-        tungstenite::{
-            self,
-            handshake::server::{Request, Response as Answer},
-        },
-    },
+    Client, CloseCode, ConnectError, Connection, ConnectionError, Gap, Incoming, Message, Server,
+    SessionLoss, Sessions, axum::Upgrade,
 };
-
-fn quick(address: SocketAddr) -> Client {
-    Client::new(format!("ws://{address}/"))
-        .reconnect(Reconnect::default().first(Duration::from_millis(5)))
-}
-
-async fn echo(mut connection: Connection) {
-    while let Ok(Some(incoming)) = connection.recv().await {
-        if let Incoming::Message(message) = incoming {
-            let _ = connection.send(message).await;
-        }
-    }
-}
-
-fn serve_echo(server: &Server) {
-    let server = server.clone();
-    tokio::spawn(async move { server.serve(echo).await });
-}
-
-async fn echoed(connection: &mut Connection, message: &str) {
-    connection.send(message.to_owned()).await.unwrap();
-    assert_eq!(text(connection).await, message);
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_hook_runs_once_for_a_session_and_not_when_it_resumes() {
@@ -86,12 +59,9 @@ async fn the_hook_runs_once_for_a_session_and_not_when_it_resumes() {
     );
     for round in 0..3 {
         proxy.set(Mode::Cut);
-        event(&mut events, |event| {
-            matches!(event, Event::Disconnected { .. })
-        })
-        .await;
+        disconnected(&mut events).await;
         proxy.set(Mode::Forward);
-        event(&mut events, |event| matches!(event, Event::Resumed { .. })).await;
+        resumed(&mut events).await;
         client.send(format!("up {round}")).await.unwrap();
         session.send(format!("down {round}")).await.unwrap();
         assert_eq!(text(&mut session).await, format!("up {round}"));
@@ -99,8 +69,8 @@ async fn the_hook_runs_once_for_a_session_and_not_when_it_resumes() {
     }
     assert_eq!(runs.load(Ordering::SeqCst), 1);
     let (closed, end) = tokio::join!(
-        limit(AMPLE, client.close(CloseCode::NORMAL, "")),
-        limit(AMPLE, session.recv())
+        limit(client.close(CloseCode::NORMAL, "")),
+        limit(session.recv())
     );
     assert!(matches!(end, Ok(None)));
     assert!(closed.clean);
@@ -114,7 +84,7 @@ async fn a_hook_that_fails_leaves_nothing_behind() {
     let server = bind(Server::builder()).await;
     let runs = Arc::new(AtomicU32::new(0));
     let counted = runs.clone();
-    let client = quick(server.local_addr()).on_connect(move |setup| {
+    let client = quick_client(server.local_addr()).on_connect(move |setup| {
         let run = counted.fetch_add(1, Ordering::SeqCst);
         async move {
             setup.send(format!("hook {run}")).await?;
@@ -133,8 +103,8 @@ async fn a_hook_that_fails_leaves_nothing_behind() {
     client.send("the application's").await.unwrap();
     let mut lost = 0;
     let mut session = loop {
-        let mut session = limit(AMPLE, server.accept()).await.unwrap();
-        match limit(AMPLE, session.recv()).await {
+        let mut session = limit(server.accept()).await.unwrap();
+        match limit(session.recv()).await {
             Ok(Some(Incoming::Message(message))) if message.as_text() == Some("hook 3") => {
                 break session;
             }
@@ -148,7 +118,7 @@ async fn a_hook_that_fails_leaves_nothing_behind() {
     assert_eq!(text(&mut session).await, "the application's");
     session.send("down").await.unwrap();
     // The lost sessions stand as one gap where nobody has read.
-    let gap = limit(AMPLE, client.recv()).await;
+    let gap = limit(client.recv()).await;
     assert!(
         matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))),
         "{gap:?}"
@@ -156,7 +126,7 @@ async fn a_hook_that_fails_leaves_nothing_behind() {
     assert_eq!(text(&mut client).await, "down");
     assert_eq!(client.stats().outbox.messages, 0);
     let (delivered, _) = tokio::join!(
-        limit(AMPLE, client.delivered()),
+        limit(client.delivered()),
         tokio::time::timeout(Duration::from_millis(500), session.recv())
     );
     delivered.unwrap();
@@ -186,13 +156,10 @@ async fn a_connection_that_is_cut_in_the_hook_begins_another_session() {
     let mut client = client.connect().await.unwrap();
     client.send("mine").await.unwrap();
     let mut events = client.events();
-    event(&mut events, |event| {
-        matches!(event, Event::Disconnected { .. })
-    })
-    .await;
+    disconnected(&mut events).await;
     proxy.set(Mode::Forward);
     until("both runs", || runs.load(Ordering::SeqCst) == 2).await;
-    let mut session = limit(AMPLE, server.accept()).await.unwrap();
+    let mut session = limit(server.accept()).await.unwrap();
     // The first session may have been opened before the cut.
     if server.stats().accepted > 1 {
         let second = tokio::time::timeout(Duration::from_secs(2), server.accept()).await;
@@ -201,37 +168,24 @@ async fn a_connection_that_is_cut_in_the_hook_begins_another_session() {
     assert_eq!(text(&mut session).await, "hello");
     assert_eq!(text(&mut session).await, "mine", "once, and after the hook");
     session.send("down").await.unwrap();
-    let first = limit(AMPLE, client.recv()).await.unwrap().unwrap();
+    let first = limit(client.recv()).await.unwrap().unwrap();
     if let Incoming::Gap(_) = first {
         assert_eq!(text(&mut client).await, "down");
     }
 }
 
 /// A foreign server that echoes; `agrees`: with whatever subprotocol was offered first.
-async fn foreign(agrees: bool) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+async fn foreign_echo(agrees: bool) -> SocketAddr {
+    let (listener, address) = listen().await;
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            #[allow(clippy::result_large_err)]
-            let answer = move |request: &Request, mut answer: Answer| {
-                let offered = request.headers().get("sec-websocket-protocol");
-                if let Some(offered) = offered.filter(|_| agrees) {
-                    let headers = answer.headers_mut();
-                    headers.insert("sec-websocket-protocol", offered.clone());
-                }
-                Ok(answer)
-            };
             tokio::spawn(async move {
-                let Ok(mut ws) = accept_hdr_async(tcp, answer).await else {
+                let Ok(mut ws) = foreign(tcp, agrees).await else {
                     return;
                 };
                 while let Some(Ok(message)) = ws.next().await {
-                    if matches!(
-                        message,
-                        tungstenite::Message::Text(_) | tungstenite::Message::Binary(_)
-                    ) {
-                        let _ = ws.send(message).await;
+                    if message.is_text() || message.is_binary() {
+                        ws.send(message).await.unwrap();
                     }
                 }
             });
@@ -244,20 +198,20 @@ async fn foreign(agrees: bool) -> SocketAddr {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_server_gets_a_plain_connection() {
     for agrees in [false, true] {
-        let address = foreign(agrees).await;
-        let mut connection = quick(address).connect().await.unwrap();
+        let address = foreign_echo(agrees).await;
+        let mut connection = quick_client(address).connect().await.unwrap();
         echoed(&mut connection, "one").await;
         echoed(&mut connection, "two").await;
         assert!(!connection.is_session(), "agrees: {agrees}");
         assert!(connection.delivered().await.is_err());
 
-        let required = quick(address).require_session().connect().await;
+        let required = quick_client(address).require_session().connect().await;
         match (agrees, required) {
             (false, Err(ConnectError::Subprotocol { .. })) => {}
             (true, Ok(mut connection)) => {
                 // The echo of the HELLO may come before the message or after it.
                 let sent = connection.send("for sessions only").await;
-                let end = limit(AMPLE, connection.recv()).await;
+                let end = limit(connection.recv()).await;
                 let expected = ConnectionError::SessionLost(SessionLoss::NotSpoken);
                 assert_eq!(end.unwrap_err().to_string(), expected.to_string());
                 let report = connection.close(CloseCode::NORMAL, "").await;
@@ -272,17 +226,22 @@ async fn a_foreign_server_gets_a_plain_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_port_serves_both() {
-    let server = bind(Server::builder()).await;
-    serve_echo(&server);
-    let mut session = quick(server.local_addr()).connect().await.unwrap();
-    let mut plainly = quick(server.local_addr()).plain().connect().await.unwrap();
+    let server = echo_server(Server::builder()).await;
+    let mut session = quick_client(server.local_addr()).connect().await.unwrap();
+    let mut plainly = quick_client(server.local_addr())
+        .plain()
+        .connect()
+        .await
+        .unwrap();
     for (connection, is_session) in [(&mut session, true), (&mut plainly, false)] {
         assert_eq!(connection.is_session(), is_session);
         echoed(connection, "both").await;
     }
-    let plain_server = bind(Server::builder().plain()).await;
-    serve_echo(&plain_server);
-    let mut connection = quick(plain_server.local_addr()).connect().await.unwrap();
+    let plain_server = echo_server(Server::builder().plain()).await;
+    let mut connection = quick_client(plain_server.local_addr())
+        .connect()
+        .await
+        .unwrap();
     assert!(!connection.is_session());
     echoed(&mut connection, "plain").await;
     let required = client(plain_server.local_addr()).connect().await;
@@ -295,10 +254,7 @@ async fn survives_a_cut(mut connection: Connection, proxy: &Proxy) {
     assert!(connection.is_session());
     echoed(&mut connection, "before").await;
     proxy.set(Mode::Cut);
-    event(&mut events, |event| {
-        matches!(event, Event::Disconnected { .. })
-    })
-    .await;
+    disconnected(&mut events).await;
     connection.send("during").await.unwrap();
     proxy.set(Mode::Forward);
     assert_eq!(text(&mut connection).await, "during");
@@ -314,8 +270,8 @@ async fn sessions_resume_through_axum() {
     let app = Router::new()
         .route("/", any(route))
         .with_state(sessions.clone());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = Proxy::to(listener.local_addr().unwrap()).await;
+    let (listener, address) = listen().await;
+    let proxy = Proxy::to(address).await;
     tokio::spawn(async move { axum::serve(listener, app).await });
     let connection = client(proxy.address).connect().await.unwrap();
     survives_a_cut(connection, &proxy).await;
@@ -328,20 +284,18 @@ async fn sessions_resume_through_axum() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_resume_over_tls() {
     let certificate = Certificate::new();
-    let server = bind(certificate.serve(Server::builder())).await;
-    serve_echo(&server);
+    let server = echo_server(certificate.serve(Server::builder())).await;
     let proxy = Proxy::to(server.local_addr()).await;
     let connection = Client::new(format!("wss://localhost:{}/", proxy.address.port()))
         .tls(certificate.client())
         .require_session()
-        .reconnect(Reconnect::default().first(Duration::from_millis(5)));
+        .reconnect(quick());
     survives_a_cut(connection.connect().await.unwrap(), &proxy).await;
 }
 
 /// A proxy for CONNECT and SOCKS5 that forwards to the address it is asked for.
 async fn tunnel(socks: bool) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listen().await;
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -358,12 +312,8 @@ async fn tunnel(socks: bool) -> SocketAddr {
 }
 
 async fn connect_target(client: &mut TcpStream) -> SocketAddr {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(client.read_u8().await.unwrap());
-    }
+    let head = read_head(client).await;
     client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-    let head = String::from_utf8(head).unwrap();
     head.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
@@ -401,8 +351,7 @@ async fn socks_target(client: &mut TcpStream) -> SocketAddr {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_resume_through_connect_and_socks5() {
     for (socks, scheme) in [(false, "http"), (true, "socks5")] {
-        let server = bind(Server::builder()).await;
-        serve_echo(&server);
+        let server = echo_server(Server::builder()).await;
         let proxy = Proxy::to(server.local_addr()).await;
         let tunnel = tunnel(socks).await;
         let connection = client(proxy.address).proxy(format!("{scheme}://{tunnel}"));
@@ -416,9 +365,8 @@ async fn the_last_word_of_a_session_is_plain_too() {
     let (mut client, session) = pair(&server, client(server.local_addr())).await;
     session.send("bye").await.unwrap();
     let closing = tokio::spawn(async move { session.close(CloseCode::NORMAL, "done").await });
-    let message = limit(AMPLE, async { plain(client.recv().await) }).await;
-    assert_eq!(message.as_text(), Some("bye"));
-    assert!(matches!(limit(AMPLE, client.recv()).await, Ok(None)));
-    let report = limit(AMPLE, closing).await.unwrap();
+    assert_eq!(text(&mut client).await, "bye");
+    assert!(matches!(limit(client.recv()).await, Ok(None)));
+    let report = limit(closing).await.unwrap();
     assert!(report.clean && report.maybe_delivered.is_empty());
 }

@@ -1,25 +1,23 @@
 //! Closing a session keeps its deadline, whatever is undelivered and whoever does not read; both
 //! sides are told exactly what did not arrive; and whoever vanishes is noticed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::common::net::until;
 use crate::common::{
-    limit, plain,
+    clock::hurried,
+    events::disconnected,
+    frames::listen,
+    limit,
+    net::bind,
+    plain,
     proxy::{Mode, Proxy},
-    sessions::{AMPLE, bind, client, event, pair, text, up_to_the_loss},
+    sessions::{client, foreign, pair, text, up_to_the_loss},
+    until,
 };
-use tokio::net::TcpListener;
+use tokio::time::Instant;
 use unstall::{
-    Client, CloseCode, CloseReport, Connection, ConnectionError, Event, Gap, Incoming, Message,
-    Options, Reconnect, Server, SessionLoss,
-    tokio_tungstenite::{
-        accept_hdr_async,
-        tungstenite::{
-            handshake::server::{Request, Response},
-            http::HeaderValue,
-        },
-    },
+    CloseCode, CloseReport, Connection, ConnectionError, Gap, Incoming, Message, Options, Server,
+    SessionLoss,
 };
 
 /// A deadline, and what a loaded machine may need beyond it.
@@ -38,7 +36,7 @@ async fn both() -> (Server, Connection, Connection) {
 
 async fn closed(connection: &Connection) -> CloseReport {
     let start = Instant::now();
-    let report = limit(AMPLE, connection.close(CloseCode::NORMAL, "bye")).await;
+    let report = limit(connection.close(CloseCode::NORMAL, "bye")).await;
     let took = start.elapsed();
     assert!(took < DEADLINE + SLACK, "the close took {took:?}");
     report
@@ -46,7 +44,7 @@ async fn closed(connection: &Connection) -> CloseReport {
 
 async fn read_to_end(mut connection: Connection) -> (Vec<Message>, Connection) {
     let mut messages = Vec::new();
-    while let Ok(Some(incoming)) = limit(AMPLE, connection.recv()).await {
+    while let Ok(Some(incoming)) = limit(connection.recv()).await {
         messages.extend(incoming.into_message());
     }
     (messages, connection)
@@ -60,7 +58,7 @@ fn numbers(range: std::ops::Range<u32>) -> Vec<Message> {
 
 async fn send_numbers(connection: &Connection, range: std::ops::Range<u32>) {
     for message in numbers(range) {
-        limit(AMPLE, connection.send(message)).await.unwrap();
+        limit(connection.send(message)).await.unwrap();
     }
 }
 
@@ -80,13 +78,13 @@ async fn everything_under_way_both_ways_is_delivered_first() {
         let reading = tokio::spawn(read_to_end(other));
         let closing = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "bye").await });
         let mut own = Vec::new();
-        while let Ok(Some(Incoming::Message(message))) = limit(AMPLE, receiver.recv()).await {
+        while let Ok(Some(Incoming::Message(message))) = limit(receiver.recv()).await {
             own.push(message);
         }
         let (others, other) = reading.await.unwrap();
-        let report = limit(AMPLE, closing).await.unwrap();
+        let report = limit(closing).await.unwrap();
         assert!(report.clean && report.unsent.is_empty() && report.maybe_delivered.is_empty());
-        let report = limit(AMPLE, other.close(CloseCode::NORMAL, "")).await;
+        let report = limit(other.close(CloseCode::NORMAL, "")).await;
         assert!(
             report.unsent.is_empty() && report.maybe_delivered.is_empty(),
             "{report:?}"
@@ -124,13 +122,13 @@ async fn what_waits_for_room_when_the_peer_closes_is_delivered_too() {
         let (sender, mut receiver) = closer.split();
         let closing = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "bye").await });
         for index in 0..80_u8 {
-            let message = limit(AMPLE, async { plain(receiver.recv().await) }).await;
+            let message = plain(limit(receiver.recv()).await);
             assert_eq!(message.as_bytes(), vec![index; 60_000]);
         }
-        assert!(matches!(limit(AMPLE, receiver.recv()).await, Ok(None)));
-        assert!(limit(AMPLE, closing).await.unwrap().clean);
+        assert!(matches!(limit(receiver.recv()).await, Ok(None)));
+        assert!(limit(closing).await.unwrap().clean);
         let (_, other) = reading.await.unwrap();
-        let report = limit(AMPLE, other.close(CloseCode::NORMAL, "")).await;
+        let report = limit(other.close(CloseCode::NORMAL, "")).await;
         assert!(
             report.clean && report.unsent.is_empty(),
             "{}",
@@ -142,27 +140,18 @@ async fn what_waits_for_room_when_the_peer_closes_is_delivered_too() {
 
 /// A session that no server had agreed to counted as closed in good order, and all that was sent
 /// came back.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_close_that_gives_messages_back_is_not_clean() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listen().await;
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            #[allow(clippy::result_large_err)]
-            let agree = |_: &Request, mut answer: Response| {
-                let agreed = HeaderValue::from_static("unstall.v1");
-                answer
-                    .headers_mut()
-                    .insert("sec-websocket-protocol", agreed);
-                Ok(answer)
-            };
-            // And gone.
-            let _ = accept_hdr_async(tcp, agree).await;
+            // Agrees to a session, and is gone.
+            let _ = foreign(tcp, true).await;
         }
     });
     let client = client(address).options(options()).connect().await.unwrap();
     send_numbers(&client, 0..10).await;
-    let report = closed(&client).await;
+    let report = hurried(closed(&client)).await;
     assert_eq!(report.unsent, numbers(0..10));
     assert!(!report.clean);
 }
@@ -192,20 +181,21 @@ async fn what_was_received_last_counts_as_taken_by_a_close_and_by_a_drop() {
         let (sender, mut receiver) = client.split();
         if by_drop {
             // A client comes back after 1001; the session itself ended well.
-            limit(AMPLE, sender.delivered()).await.unwrap();
+            limit(sender.delivered()).await.unwrap();
         } else {
-            assert!(matches!(limit(AMPLE, receiver.recv()).await, Ok(None)));
+            assert!(matches!(limit(receiver.recv()).await, Ok(None)));
         }
         closing.await.unwrap();
         assert!(sender.take_undelivered().is_empty());
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_peer_that_never_reads_gets_the_deadline_and_the_closer_gets_the_rest_back() {
     let (_server, client, session) = both().await;
     send_numbers(&client, 0..100).await;
-    let report = closed(&client).await;
+    until("all have come", || session.stats().inbox.messages == 100).await;
+    let report = hurried(closed(&client)).await;
     assert!(!report.clean);
     let mut back = report.maybe_delivered;
     back.extend(report.unsent);
@@ -230,7 +220,7 @@ async fn a_peer_that_never_reads_gets_the_deadline_and_the_closer_gets_the_rest_
 
 /// The close waited for room in the session before it began, and its deadline began with it: with
 /// the replay full and the peer gone it lasted for the session's whole life.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_full_replay_without_a_connection_keeps_the_deadline() {
     let server = bind(Server::builder().options(options())).await;
     let proxy = Proxy::to(server.local_addr()).await;
@@ -247,12 +237,9 @@ async fn a_full_replay_without_a_connection_keeps_the_deadline() {
     }
     let mut events = client.events();
     proxy.set(Mode::Cut);
-    event(&mut events, |event| {
-        matches!(event, Event::Disconnected { .. })
-    })
-    .await;
+    disconnected(&mut events).await;
     let queued = client.stats().outbox.messages;
-    let report = closed(&client).await;
+    let report = hurried(closed(&client)).await;
     assert!(!report.clean && queued > 0);
     assert!(
         report.unsent.len() >= queued,
@@ -268,16 +255,13 @@ async fn a_close_while_detached_is_completed_when_the_connection_is_back() {
     let (client, session) = pair(&server, client(proxy.address)).await;
     let mut events = client.events();
     proxy.set(Mode::Cut);
-    event(&mut events, |event| {
-        matches!(event, Event::Disconnected { .. })
-    })
-    .await;
+    disconnected(&mut events).await;
     send_numbers(&client, 0..10).await;
     let closing = tokio::spawn(async move { client.close(CloseCode::NORMAL, "").await });
     proxy.set(Mode::Forward);
     let (messages, _session) = read_to_end(session).await;
     assert_eq!(messages, numbers(0..10));
-    assert!(limit(AMPLE, closing).await.unwrap().clean);
+    assert!(limit(closing).await.unwrap().clean);
 }
 
 /// What a handler had received and never looked at was acknowledged when the handler ended: the
@@ -298,7 +282,7 @@ async fn a_handler_that_ends_or_panics_took_only_what_it_took() {
                         }
                         // The rest waits right here when the handler ends.
                         until("the rest", || session.stats().messages_received == 10).await;
-                        let _ = arrived.try_send(());
+                        arrived.send(()).await.unwrap();
                         assert!(!panics, "the handler panics as it should");
                     }
                 })
@@ -309,7 +293,7 @@ async fn a_handler_that_ends_or_panics_took_only_what_it_took() {
             .without_fresh_session();
         let mut client = client.connect().await.unwrap();
         send_numbers(&client, 0..10).await;
-        limit(AMPLE, all.recv()).await.unwrap();
+        limit(all.recv()).await.unwrap();
         let start = Instant::now();
         let (_, why) = up_to_the_loss(&mut client).await;
         assert!(start.elapsed() < DEADLINE + SLACK);
@@ -317,7 +301,7 @@ async fn a_handler_that_ends_or_panics_took_only_what_it_took() {
             panic!("{why:?}")
         };
         assert!(why.contains(if panics { "1011" } else { "1001" }), "{why}");
-        let report = limit(AMPLE, client.close(CloseCode::NORMAL, "")).await;
+        let report = limit(client.close(CloseCode::NORMAL, "")).await;
         assert_eq!(report.maybe_delivered, numbers(3..10), "panics: {panics}");
         assert!(report.unsent.is_empty());
     }
@@ -332,18 +316,15 @@ async fn a_task_that_is_cut_gives_everything_back_and_the_other_side_knows_at_on
     send_numbers(&session, 0..20).await;
     session.flush().await.unwrap();
     let (sender, receiver) = session.split();
-    let report = limit(AMPLE, server.shutdown(Duration::ZERO)).await;
+    let report = limit(server.shutdown(Duration::ZERO)).await;
     assert_eq!(report.aborted, 1);
-    let ended = limit(AMPLE, sender.ended()).await;
+    let ended = limit(sender.ended()).await;
     let mut back = ended.maybe_delivered;
     back.extend(ended.unsent);
     assert_eq!(back, numbers(0..20));
     drop(receiver);
     let mut events = client.events();
-    event(&mut events, |event| {
-        matches!(event, Event::Disconnected { .. })
-    })
-    .await;
+    disconnected(&mut events).await;
     // It had received all of them: they are there, whatever becomes of the session.
     for index in 0..20 {
         assert_eq!(text(&mut client).await, index.to_string());
@@ -379,13 +360,13 @@ async fn a_stream_without_end_to_a_dropped_receiver_does_not_hold_the_close_up()
             endless
         });
         let (sender, mut receiver) = client.split();
-        limit(AMPLE, receiver.recv()).await.unwrap();
+        limit(receiver.recv()).await.unwrap();
         drop(receiver);
         let start = Instant::now();
-        let report = limit(AMPLE, sender.close(CloseCode::NORMAL, "enough")).await;
+        let report = limit(sender.close(CloseCode::NORMAL, "enough")).await;
         let took = start.elapsed();
         assert!(report.clean && took < DEADLINE, "{took:?} {report:?}");
-        limit(AMPLE, streaming).await.unwrap();
+        limit(streaming).await.unwrap();
     }
 }
 
@@ -394,7 +375,7 @@ async fn a_stream_without_end_to_a_dropped_receiver_does_not_hold_the_close_up()
 ///
 /// On a quick machine the report told of 18 closed connections of 20: two were gone between being
 /// asked to close and being counted.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn shutdown_delivers_and_sends_the_clients_elsewhere_spread_over_the_window() {
     const CLIENTS: usize = 20;
     let old = bind(Server::builder()).await;
@@ -402,10 +383,7 @@ async fn shutdown_delivers_and_sends_the_clients_elsewhere_spread_over_the_windo
     let mut clients = Vec::new();
     let mut sessions = Vec::new();
     for _ in 0..CLIENTS {
-        let client = Client::new(format!("ws://{address}/"))
-            .require_session()
-            .reconnect(Reconnect::default().first(Duration::from_millis(5)));
-        let (client, session) = pair(&old, client).await;
+        let (client, session) = pair(&old, client(address)).await;
         session.send("last words").await.unwrap();
         clients.push(client);
         sessions.push(tokio::spawn(read_to_end(session)));
@@ -413,7 +391,7 @@ async fn shutdown_delivers_and_sends_the_clients_elsewhere_spread_over_the_windo
     let reading = clients.into_iter().map(|mut client| {
         tokio::spawn(async move {
             assert_eq!(text(&mut client).await, "last words");
-            let gap = limit(AMPLE, client.recv()).await;
+            let gap = limit(client.recv()).await;
             assert!(
                 matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))),
                 "{gap:?}"
@@ -423,18 +401,21 @@ async fn shutdown_delivers_and_sends_the_clients_elsewhere_spread_over_the_windo
         })
     });
     let reading: Vec<_> = reading.collect();
-    let report = limit(AMPLE, old.shutdown(Duration::from_secs(10))).await;
+    let report = limit(old.shutdown(Duration::from_secs(10))).await;
     assert_eq!((report.closed, report.aborted), (CLIENTS, 0));
     drop(old);
     let start = Instant::now();
     let new = Server::bind(address).await.unwrap();
     let (mut arrivals, mut kept) = (Vec::new(), Vec::new());
-    for _ in 0..CLIENTS {
-        let mut session = limit(AMPLE, new.accept()).await.unwrap();
-        arrivals.push(start.elapsed());
-        assert_eq!(text(&mut session).await, "here again");
-        kept.push(session);
-    }
+    hurried(async {
+        for _ in 0..CLIENTS {
+            let mut session = limit(new.accept()).await.unwrap();
+            arrivals.push(start.elapsed());
+            assert_eq!(text(&mut session).await, "here again");
+            kept.push(session);
+        }
+    })
+    .await;
     for client in reading {
         client.await.unwrap();
     }

@@ -10,23 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::net::until;
 use crate::common::{
-    limit, plain,
-    sessions::{AMPLE, Raw, bind, client, event, pair, text, up_to_the_loss},
+    AMPLE,
+    events::disconnected,
+    frames::listen,
+    limit,
+    net::bind,
+    numbered::{number, numbered},
+    plain,
+    sessions::{Raw, client, foreign, pair, quick, quick_client, text, up_to_the_loss},
+    until,
 };
 use futures_util::{SinkExt, StreamExt};
-use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
+use tokio::{runtime::Runtime, sync::mpsc};
 use unstall::{
-    Client, CloseCode, ConnectionError, Event, Gap, Incoming, Message, Options, Principal,
-    Reconnect, Rejection as Refusal, Server, SessionLimits, SessionLoss,
-    tokio_tungstenite::{
-        accept_hdr_async,
-        tungstenite::{
-            self,
-            handshake::server::{Request, Response},
-        },
-    },
+    CloseCode, ConnectionError, Gap, Incoming, Message, Options, Principal, Rejection as Refusal,
+    Server, ServerLimits, SessionLimits, SessionLoss, tokio_tungstenite::tungstenite,
 };
 use unstall_proto::{Hello, Packet, Rejection, Time};
 
@@ -77,7 +76,7 @@ impl Process {
 
     async fn kill(&mut self) {
         let runtime = self.runtime.take().unwrap();
-        let end = move || runtime.shutdown_timeout(Duration::from_secs(AMPLE));
+        let end = move || runtime.shutdown_timeout(AMPLE);
         tokio::task::spawn_blocking(end).await.unwrap();
     }
 }
@@ -90,21 +89,14 @@ impl Drop for Process {
     }
 }
 
-fn numbered(index: u32) -> Message {
-    let mut payload = vec![index as u8; 4000];
-    payload[..4].copy_from_slice(&index.to_be_bytes());
-    Message::binary(payload)
-}
-
-fn number(message: &Message) -> u32 {
-    u32::from_be_bytes(message.as_bytes()[..4].try_into().unwrap())
-}
+/// How long each message is.
+const SIZE: usize = 4000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins() {
-    const SENT: u32 = 400;
-    const TAKEN: usize = 10;
-    let mut process = Process::start("127.0.0.1:0", 1 + TAKEN).await;
+    const SENT: u64 = 400;
+    const TAKEN: u64 = 10;
+    let mut process = Process::start("127.0.0.1:0", 1 + TAKEN as usize).await;
     let hooks = Arc::new(AtomicU32::new(0));
     let counted = hooks.clone();
     let mut connection = client(process.address)
@@ -117,16 +109,14 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
         .await
         .unwrap();
     for index in 0..SENT {
-        limit(AMPLE, connection.send(numbered(index)))
-            .await
-            .unwrap();
+        limit(connection.send(numbered(index, SIZE))).await.unwrap();
     }
     assert_eq!(text(&mut connection).await, "enough");
     process.kill().await;
     let got: Vec<_> = process.taken.lock().unwrap().clone();
     assert_eq!(got[0].as_text(), Some("hook 1"));
-    let got: Vec<u32> = got[1..].iter().map(number).collect();
-    assert_eq!(got, (0..TAKEN as u32).collect::<Vec<_>>());
+    let got: Vec<_> = got[1..].iter().map(number).collect();
+    assert_eq!(got, (0..TAKEN).collect::<Vec<_>>());
 
     let again = Process::start(&process.address.to_string(), 2).await;
     let (messages, why) = up_to_the_loss(&mut connection).await;
@@ -137,12 +127,12 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
     // In order, whole, and the complement of what the peer's application took but for the few
     // whose acknowledgement was on its way.
     let first = numbers[0];
-    assert!(first <= TAKEN as u32, "{first} was never delivered");
+    assert!(first <= TAKEN, "{first} was never delivered");
     assert_eq!(numbers, (first..SENT).collect::<Vec<_>>());
     for undelivered in &given_back {
         let number = number(&undelivered.message);
-        assert!(undelivered.message == numbered(number));
-        let taken = number < TAKEN as u32;
+        assert!(undelivered.message == numbered(number, SIZE));
+        let taken = number < TAKEN;
         assert!(
             undelivered.maybe_delivered || !taken,
             "{number} is with the peer"
@@ -159,7 +149,7 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
     assert!(sender.take_undelivered().is_empty(), "each comes back once");
 
     sender.send("after").await.unwrap();
-    let answer = limit(AMPLE, async { plain(receiver.recv().await) }).await;
+    let answer = plain(limit(receiver.recv()).await);
     assert_eq!(answer.as_text(), Some("enough"));
     let taken = again.taken.lock().unwrap().clone();
     assert_eq!(taken[0].as_text(), Some("hook 2"));
@@ -177,7 +167,7 @@ async fn client_without_fresh_session_stops_with_the_reason_and_the_messages() {
         .unwrap();
     connection.send("taken").await.unwrap();
     assert_eq!(text(&mut connection).await, "enough");
-    limit(AMPLE, connection.delivered()).await.unwrap();
+    limit(connection.delivered()).await.unwrap();
     connection.send("one").await.unwrap();
     connection.flush().await.unwrap();
     process.kill().await;
@@ -185,14 +175,14 @@ async fn client_without_fresh_session_stops_with_the_reason_and_the_messages() {
     let (_, why) = up_to_the_loss(&mut connection).await;
     assert_eq!(why, SessionLoss::Unknown);
     for _ in 0..2 {
-        let end = limit(AMPLE, connection.recv()).await;
+        let end = limit(connection.recv()).await;
         assert!(matches!(
             end,
             Err(ConnectionError::SessionLost(SessionLoss::Unknown))
         ));
     }
     connection.send("two").await.expect_err("it has ended");
-    let report = limit(AMPLE, connection.close(CloseCode::NORMAL, "")).await;
+    let report = limit(connection.close(CloseCode::NORMAL, "")).await;
     assert_eq!(report.maybe_delivered, [Message::from("one")]);
     assert!(report.unsent.is_empty());
 }
@@ -203,12 +193,12 @@ async fn expired_session_is_rejected_as_such() {
     let server = bind(Server::builder().options(Options::default().session_life(life))).await;
     let mut raw = Raw::new(server.local_addr(), 1);
     assert!(matches!(raw.attach().await, Packet::Welcome(_)));
-    let mut session = limit(AMPLE, server.accept()).await.unwrap();
+    let mut session = limit(server.accept()).await.unwrap();
     session.send("never taken").await.unwrap();
     drop(raw.ws.take());
     let (messages, why) = up_to_the_loss(&mut session).await;
     assert_eq!((messages.len(), why), (0, SessionLoss::Expired));
-    let report = limit(AMPLE, session.close(CloseCode::NORMAL, "")).await;
+    let report = limit(session.close(CloseCode::NORMAL, "")).await;
     assert_eq!(report.unsent.len() + report.maybe_delivered.len(), 1);
     assert_eq!(raw.attach().await, Packet::Reject(Rejection::Expired));
 }
@@ -220,7 +210,7 @@ async fn the_session_longest_away_makes_room_and_a_full_server_says_so() {
     let mut sessions = Vec::new();
     for raw in &mut raws[..2] {
         assert!(matches!(raw.attach().await, Packet::Welcome(_)));
-        sessions.push(limit(AMPLE, server.accept()).await.unwrap());
+        sessions.push(limit(server.accept()).await.unwrap());
     }
     let answer = raws[2].attach().await;
     assert!(matches!(
@@ -233,10 +223,7 @@ async fn the_session_longest_away_makes_room_and_a_full_server_says_so() {
     for (index, session) in sessions.iter().enumerate() {
         let mut events = session.events();
         drop(raws[index].ws.take());
-        event(&mut events, |event| {
-            matches!(event, Event::Disconnected { .. })
-        })
-        .await;
+        disconnected(&mut events).await;
     }
     // The registry hears of it right after the event.
     until("room for the third", || {
@@ -261,24 +248,31 @@ async fn the_session_longest_away_makes_room_and_a_full_server_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_keep_too_much_go_when_they_are_without_a_connection() {
-    let server = bind(Server::builder().sessions(SessionLimits::default().bytes(100 << 10))).await;
-    let mut raw = Raw::new(server.local_addr(), 1);
-    assert!(matches!(raw.attach().await, Packet::Welcome(_)));
-    let mut session = limit(AMPLE, server.accept()).await.unwrap();
-    for _ in 0..4 {
-        session.send(vec![7; 50 << 10]).await.unwrap();
+async fn session_without_a_connection_that_keeps_much_goes_before_others_wait() {
+    let limits = ServerLimits::default().process_bytes(1 << 20);
+    let server = bind(Server::builder().limits(limits)).await;
+    let mut away = Raw::new(server.local_addr(), 1);
+    assert!(matches!(away.attach().await, Packet::Welcome(_)));
+    let mut session = limit(server.accept()).await.unwrap();
+    for _ in 0..8 {
+        limit(session.send(vec![7; 50 << 10])).await.unwrap();
     }
     // Received, and never acknowledged.
-    for _ in 0..3 {
-        raw.read().await.expect("data");
+    for _ in 0..4 {
+        away.read().await.expect("data");
     }
-    drop(raw.ws.take());
+    drop(away.ws.take());
+    let mut other = Raw::new(server.local_addr(), 2);
+    assert!(matches!(other.attach().await, Packet::Welcome(_)));
+    let served = limit(server.accept()).await.unwrap();
+    for _ in 0..10 {
+        limit(served.send(vec![7; 50 << 10])).await.unwrap();
+    }
     let (_, why) = up_to_the_loss(&mut session).await;
     assert_eq!(why, SessionLoss::Evicted);
-    let report = limit(AMPLE, session.close(CloseCode::NORMAL, "")).await;
-    assert_eq!(report.unsent.len() + report.maybe_delivered.len(), 4);
-    assert_eq!(raw.attach().await, Packet::Reject(Rejection::Expired));
+    let report = limit(session.close(CloseCode::NORMAL, "")).await;
+    assert_eq!(report.unsent.len() + report.maybe_delivered.len(), 8);
+    assert_eq!(away.attach().await, Packet::Reject(Rejection::Expired));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -293,7 +287,7 @@ async fn another_principal_gets_nothing_even_with_the_token() {
     .await;
     let mut alice = Raw::new(server.local_addr(), 1).header("x-user", "alice");
     assert!(matches!(alice.attach().await, Packet::Welcome(_)));
-    let session = limit(AMPLE, server.accept()).await.unwrap();
+    let session = limit(server.accept()).await.unwrap();
     let mut bob = Raw::new(server.local_addr(), 1).header("x-user", "bob");
     bob.session = alice.session.clone();
     assert_eq!(bob.attach().await, Packet::Reject(Rejection::NotYours));
@@ -316,7 +310,7 @@ async fn wrong_stale_and_replayed_tokens_are_rejected() {
     let server = bind(Server::builder()).await;
     let mut owner = Raw::new(server.local_addr(), 1);
     assert!(matches!(owner.attach().await, Packet::Welcome(_)));
-    let session = limit(AMPLE, server.accept()).await.unwrap();
+    let session = limit(server.accept()).await.unwrap();
 
     // Wrong, and nothing else is.
     let mut wrong = owner.thief();
@@ -399,7 +393,7 @@ async fn of_two_with_the_same_token_at_once_one_is_the_owner() {
         let server = bind(Server::builder()).await;
         let mut first = Raw::new(server.local_addr(), 1);
         assert!(matches!(first.attach().await, Packet::Welcome(_)));
-        let session = limit(AMPLE, server.accept()).await.unwrap();
+        let session = limit(server.accept()).await.unwrap();
         let (mut one, mut two) = (first.thief(), first.thief());
         let answers = tokio::join!(one.attach(), two.attach());
         let (mut owner, mut other) = match answers {
@@ -434,7 +428,7 @@ async fn two_first_connections_of_one_session_make_one_session() {
             matches!(answers.1, Packet::Welcome(_)),
             "round {round}: the newer one goes on: {answers:?}"
         );
-        let session = limit(AMPLE, server.accept()).await.unwrap();
+        let session = limit(server.accept()).await.unwrap();
         session.send("to the newer one").await.unwrap();
         let data = Packet::decode(two.read().await.unwrap()).unwrap();
         assert!(matches!(data, Packet::Data { .. }));
@@ -445,21 +439,13 @@ async fn two_first_connections_of_one_session_make_one_session() {
 
 /// A server of sessions that rejects each HELLO.
 async fn rejecting(rejection: Rejection) -> (SocketAddr, mpsc::UnboundedReceiver<Instant>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listen().await;
     let (attempts, seen) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
+            // The test, and the client, may be gone.
             let _ = attempts.send(Instant::now());
-            #[allow(clippy::result_large_err)]
-            let agree = |_: &Request, mut response: Response| {
-                let agreed = unstall_proto::SUBPROTOCOL.parse().unwrap();
-                response
-                    .headers_mut()
-                    .insert("sec-websocket-protocol", agreed);
-                Ok(response)
-            };
-            let mut ws = accept_hdr_async(tcp, agree).await.unwrap();
+            let mut ws = foreign(tcp, true).await.unwrap();
             let _hello = ws.next().await;
             let packet = tungstenite::Message::Binary(rejection.to_packet());
             let _ = ws.send(packet).await;
@@ -483,18 +469,15 @@ async fn rejections_never_loop() {
         },
     ] {
         let (address, mut attempts) = rejecting(rejection).await;
-        let reconnect = Reconnect::default()
-            .first(Duration::from_millis(5))
-            .attempts(4);
         let mut connection = client(address)
-            .reconnect(reconnect)
+            .reconnect(quick().attempts(4))
             .connect()
             .await
             .unwrap();
         connection.send("for nobody").await.unwrap();
-        let end = limit(AMPLE, connection.recv()).await;
+        let end = limit(connection.recv()).await;
         assert!(end.is_err(), "{rejection}: {end:?}");
-        let report = limit(AMPLE, connection.close(CloseCode::NORMAL, "")).await;
+        let report = limit(connection.close(CloseCode::NORMAL, "")).await;
         assert_eq!(report.unsent, [Message::from("for nobody")], "{rejection}");
         let mut count = 0;
         while attempts.try_recv().is_ok() {
@@ -512,9 +495,9 @@ async fn full_server_is_asked_again_when_it_said() {
     };
     let (address, mut attempts) = rejecting(full).await;
     let connection = client(address).connect().await.unwrap();
-    let mut last = limit(AMPLE, attempts.recv()).await.unwrap();
+    let mut last = limit(attempts.recv()).await.unwrap();
     for _ in 0..2 {
-        let next = limit(AMPLE, attempts.recv()).await.unwrap();
+        let next = limit(attempts.recv()).await.unwrap();
         assert!(next - last >= wait, "after {:?}", next - last);
         last = next;
     }
@@ -535,7 +518,7 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
     until("they came", || client.stats().inbox.messages == 5).await;
     // Its pump vanishes: the client's next resume finds nothing.
     drop(first);
-    let second = limit(AMPLE, server.accept()).await.unwrap();
+    let second = limit(server.accept()).await.unwrap();
     for index in 0..5 {
         second.send(format!("new {index}")).await.unwrap();
     }
@@ -544,7 +527,7 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
     for index in 0..5 {
         assert_eq!(text(&mut client).await, format!("old {index}"));
     }
-    let gap = limit(AMPLE, client.recv()).await;
+    let gap = limit(client.recv()).await;
     assert!(
         matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))),
         "{gap:?}"
@@ -560,7 +543,7 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
     }
     let (_, delivered) = tokio::join!(
         tokio::time::timeout(Duration::from_millis(100), client.recv()),
-        limit(AMPLE, second.delivered())
+        limit(second.delivered())
     );
     delivered.unwrap();
 }
@@ -568,11 +551,7 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_that_no_longer_offers_sessions_is_gone_on_with_plainly() {
     let mut process = Process::start("127.0.0.1:0", 1).await;
-    let mut connection = Client::new(format!("ws://{}/", process.address))
-        .reconnect(Reconnect::default().first(Duration::from_millis(5)))
-        .connect()
-        .await
-        .unwrap();
+    let mut connection = quick_client(process.address).connect().await.unwrap();
     assert!(connection.is_session());
     connection.send("one").await.unwrap();
     assert_eq!(text(&mut connection).await, "enough");
@@ -584,7 +563,7 @@ async fn server_that_no_longer_offers_sessions_is_gone_on_with_plainly() {
         .unwrap();
     let (_, why) = up_to_the_loss(&mut connection).await;
     assert_eq!(why, SessionLoss::NotOffered);
-    let mut peer = limit(AMPLE, plain.accept()).await.unwrap();
+    let mut peer = limit(plain.accept()).await.unwrap();
     connection.send("plainly").await.unwrap();
     assert_eq!(text(&mut peer).await, "plainly");
     assert!(!connection.is_session());

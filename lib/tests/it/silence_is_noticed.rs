@@ -3,20 +3,31 @@
 //! The silence time is short here and the bounds are generous: the machine may be loaded.
 
 use crate::common::{
-    accept, client,
+    accept, adopt, client,
+    events::{stalled, waits},
     frames::{BINARY, Frame, PING, PONG, RawPeer, frame, listen, listen_keeping},
-    limit, plain,
-    proxy::{Mode, Proxy},
-    wait_for,
+    limit,
+    memory::{ENGINES, Engine},
+    net::bind,
+    numbered::numbered,
+    plain,
+    proxy::{Mode, Proxy, Wire},
+    raw, until,
 };
-use std::time::{Duration, Instant};
-use tokio::time::sleep;
-use unstall::{Connection, ConnectionError, Event, Options, StallCause};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, sleep},
+};
+use unstall::{
+    Connection, ConnectionError, Options, Server, StallCause, defaults,
+    tokio_tungstenite::tungstenite::protocol::Role,
+};
 
 const PING_INTERVAL: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_millis(600);
-/// Above all that a loaded machine adds.
-const LIMIT: u64 = 30;
+/// What a loaded machine adds.
+const SLACK: Duration = Duration::from_secs(5);
 
 fn options() -> Options {
     Options::default()
@@ -39,12 +50,14 @@ async fn through_proxy(options: Options) -> (Connection, Connection, Proxy) {
 /// A client of the library's own engine before a raw server. The server's kernel keeps little, so
 /// that a ping does not wait long behind what the server has yet to read.
 async fn before_raw(options: Options) -> (Connection, RawPeer) {
-    let (listener, address) = listen_keeping(128 << 10);
-    let (client, raw) = tokio::join!(
-        client(address, options).connect(),
-        RawPeer::accept(&listener)
-    );
-    (client.unwrap(), raw)
+    raw::client_of(&listen_keeping(128 << 10).0, options).await
+}
+
+/// Two adopted ends over a wire of memory.
+async fn over_wire(options: Options) -> (Connection, Connection, Wire) {
+    let (wire, one, two) = Wire::new();
+    let client = adopt(one, Role::Client, options.clone()).await;
+    (client, adopt(two, Role::Server, options).await, wire)
 }
 
 async fn send_without_end(connection: &Connection) {
@@ -80,17 +93,14 @@ async fn black_hole(writer: Connection, mut reader: Connection, proxy: Proxy) {
         // The last bytes were received up to a moment before the hole opened.
         let noticed = opened.elapsed();
         assert!(noticed >= SILENCE / 2, "{noticed:?}: too soon");
-        let stalled = wait_for(&mut events, |event| match event {
-            Event::Stalled { cause, since } if *cause == StallCause::SocketFull => Some(*since),
-            _ => None,
-        });
+        assert!(noticed < SILENCE + SLACK, "{noticed:?}: too late");
         assert!(
-            stalled.await < SILENCE,
+            stalled(&mut events, StallCause::SocketFull).await < SILENCE,
             "reported later than the silence time"
         );
         opened.elapsed()
     };
-    let noticed = limit(LIMIT, async {
+    let noticed = limit(async {
         tokio::select! {
             _ = write => panic!("a peer whose kernel answers was cut"),
             noticed = notice => noticed,
@@ -113,66 +123,63 @@ async fn black_hole_in_a_large_write_of_the_client_is_noticed_by_both_sides() {
     black_hole(client, server, proxy).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn black_hole_on_an_idle_link_is_noticed_by_both_sides() {
-    let (mut client, mut server, proxy) = through_proxy(options()).await;
+    let (mut client, mut server, wire) = over_wire(Options::default()).await;
     client.send("hello").await.unwrap();
     plain(server.recv().await);
-    proxy.set(Mode::BlackHole);
-    let ends = limit(LIMIT, async { tokio::join!(client.recv(), server.recv()) }).await;
+    wire.set(Mode::BlackHole);
+    let opened = Instant::now();
+    let ends = async { tokio::join!(client.recv(), server.recv()) }.await;
     for end in [ends.0, ends.1] {
         assert!(
             matches!(end, Err(ConnectionError::PeerSilent(_))),
             "{end:?}"
         );
     }
+    assert_eq!(opened.elapsed(), defaults::SILENCE_TIMEOUT);
+    // From the first ping without an answer on.
     let silent = client.stats().stalls[StallCause::PeerSilent as usize].total;
-    assert!(
-        silent >= SILENCE / 3,
-        "{silent:?} waited for the silent peer"
-    );
+    assert_eq!(silent, defaults::SILENCE_TIMEOUT - defaults::PING_INTERVAL);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn outage_shorter_than_the_silence_time_heals() {
-    let options = options().silence_timeout(Duration::from_secs(60));
-    let (client, mut server, proxy) = through_proxy(options).await;
-    proxy.set(Mode::BlackHole);
+    let (client, mut server, wire) = over_wire(Options::default()).await;
+    wire.set(Mode::BlackHole);
     client.send("on its way").await.unwrap();
-    sleep(PING_INTERVAL * 5).await;
-    proxy.set(Mode::Forward);
-    assert_eq!(
-        limit(LIMIT, async { plain(server.recv().await) })
-            .await
-            .as_text(),
-        Some("on its way")
-    );
+    sleep(defaults::SILENCE_TIMEOUT - Duration::from_millis(1)).await;
+    wire.set(Mode::Forward);
+    let message = plain(limit(server.recv()).await);
+    assert_eq!(message.as_text(), Some("on its way"));
+    // It is not only late, it goes on.
+    sleep(defaults::SILENCE_TIMEOUT * 3).await;
+    client.send("and on").await.unwrap();
+    let message = plain(limit(server.recv()).await);
+    assert_eq!(message.as_text(), Some("and on"));
     assert_eq!(
         (client.stats().connections, server.stats().connections),
         (1, 1)
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn quiet_link_of_three_silence_times_stays_up() {
-    // Long enough that a loaded machine does not make a silence by itself.
-    let silence = Duration::from_secs(1);
-    let (client, mut server, _proxy) = through_proxy(options().silence_timeout(silence)).await;
-    sleep(silence * 3).await;
+    let (client, mut server, _wire) = over_wire(Options::default()).await;
+    sleep(defaults::SILENCE_TIMEOUT * 3).await;
     client.send("still here").await.unwrap();
-    assert_eq!(
-        limit(LIMIT, async { plain(server.recv().await) })
-            .await
-            .as_text(),
-        Some("still here")
-    );
+    let message = plain(limit(server.recv()).await);
+    assert_eq!(message.as_text(), Some("still here"));
     assert!(client.stats().round_trip.is_some() && server.stats().round_trip.is_some());
     client.close(unstall::CloseCode::NORMAL, "").await;
     assert!(matches!(server.recv().await, Ok(None)));
 }
 
 /// The next message, on the way to which pings are answered.
-async fn read_and_answer(raw: &mut RawPeer) -> Frame {
+async fn read_and_answer<S>(raw: &mut RawPeer<S>) -> Frame
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     loop {
         let seen = raw.see().await.unwrap();
         match seen.opcode {
@@ -191,55 +198,51 @@ async fn live_peer_that_does_not_read_is_not_taken_for_dead() {
     let mut events = client.events();
     let send = async {
         for index in 0..COUNT {
-            let mut payload = vec![0; LEN];
-            payload[..8].copy_from_slice(&index.to_be_bytes());
-            client.send(payload).await.unwrap();
+            client.send(numbered(index, LEN)).await.unwrap();
         }
         client.flush().await.unwrap();
     };
     let read = async {
-        let full = |event: &Event| {
-            let cause = StallCause::SocketFull;
-            matches!(event, Event::Stalled { cause: found, .. } if *found == cause).then_some(())
-        };
-        wait_for(&mut events, full).await;
+        stalled(&mut events, StallCause::SocketFull).await;
+        // The peer is busy with something else.
         sleep(SILENCE * 4).await;
-        let stalled: Vec<_> = client.stats().stalled_by().collect();
-        assert!(stalled.contains(&StallCause::SocketFull), "{stalled:?}");
+        assert!(waits(&client.stats(), StallCause::SocketFull));
         for index in 0..COUNT {
             let seen = read_and_answer(&mut raw).await;
-            assert_eq!((seen.opcode, seen.payload.len()), (BINARY, LEN));
-            assert_eq!(seen.payload[..8], index.to_be_bytes());
+            assert_eq!(seen.opcode, BINARY);
+            assert!(seen.payload == numbered(index, LEN).as_bytes(), "{index}");
         }
     };
-    limit(LIMIT, async { tokio::join!(send, read) }).await;
+    limit(async { tokio::join!(send, read) }).await;
     assert_eq!(client.stats().messages_sent, COUNT);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn receiving_one_message_for_longer_than_the_silence_time_is_not_cut() {
-    let (mut client, mut raw) = before_raw(options()).await;
-    let bytes = frame(BINARY, vec![9; 60_000]).encode();
+    const PARTS: u32 = 20;
+    let options = Options::default();
+    let (mut server, mut raw) = Engine::Own.before_raw(options).await;
+    let mut message = frame(BINARY, vec![9; 60_000]);
+    message.masked = true;
+    let bytes = message.encode();
     let started = Instant::now();
     let trickle = async {
         // No ping is answered meanwhile: the message is in the way.
-        for part in bytes.chunks(bytes.len() / 20) {
-            tokio::io::AsyncWriteExt::write_all(&mut raw.tcp, part)
-                .await
-                .unwrap();
-            sleep(SILENCE / 6).await;
+        for part in bytes.chunks(bytes.len() / PARTS as usize) {
+            raw.io.write_all(part).await.unwrap();
+            sleep(defaults::SILENCE_TIMEOUT - Duration::from_millis(1)).await;
         }
     };
-    let receive = async { plain(client.recv().await) };
-    let (_, message) = limit(LIMIT, async { tokio::join!(trickle, receive) }).await;
+    let receive = async { plain(server.recv().await) };
+    let (_, message) = async { tokio::join!(trickle, receive) }.await;
     assert_eq!(message.len(), 60_000);
-    assert!(started.elapsed() > SILENCE * 2);
+    assert!(started.elapsed() > defaults::SILENCE_TIMEOUT * (PARTS - 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trickled_message_is_cut_on_neither_side_in_either_direction() {
-    let server = unstall::Server::builder().options(options());
-    let server = server.bind("127.0.0.1:0").await.unwrap();
+    const LEN: usize = 28 << 10;
+    let server = bind(Server::builder().options(options())).await;
     let proxy = Proxy::to(server.local_addr()).await;
     let (client, server) =
         tokio::join!(client(proxy.address, options()).connect(), server.accept());
@@ -247,9 +250,9 @@ async fn trickled_message_is_cut_on_neither_side_in_either_direction() {
     proxy.set(Mode::Trickle(2 << 10, PING_INTERVAL));
     for _ in 0..2 {
         let started = Instant::now();
-        client.send(vec![1; 40 << 10]).await.unwrap();
-        let message = limit(LIMIT, async { plain(server.recv().await) }).await;
-        assert_eq!(message.len(), 40 << 10);
+        client.send(vec![1; LEN]).await.unwrap();
+        let message = plain(limit(server.recv()).await);
+        assert_eq!(message.len(), LEN);
         assert!(started.elapsed() > SILENCE * 2, "{:?}", started.elapsed());
         std::mem::swap(&mut client, &mut server);
     }
@@ -265,61 +268,46 @@ async fn sending_one_message_for_longer_than_the_silence_time_is_not_cut() {
     let mut left = LEN;
     let started = Instant::now();
     let slowly = async {
-        let mut buffer = vec![0; LEN / 20];
         while left > 0 {
-            let read = tokio::io::AsyncReadExt::read(&mut raw.tcp, &mut buffer)
-                .await
-                .unwrap();
+            let mut part = (&mut raw.io).take(LEN as u64 / 20);
+            let read = tokio::io::copy(&mut part, &mut tokio::io::sink()).await;
+            let read = read.unwrap() as usize;
             assert!(read > 0, "cut with {left} bytes missing");
             left = left.saturating_sub(read);
             sleep(SILENCE / 6).await;
         }
     };
-    limit(LIMIT, slowly).await;
+    limit(slowly).await;
     assert!(started.elapsed() > SILENCE * 2);
     client.flush().await.unwrap();
     assert_eq!(client.stats().messages_sent, 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn pause_of_the_application_is_not_silence_and_pongs_keep_the_peer_content() {
-    const COUNT: usize = 64;
-    let (mut client, mut raw) = before_raw(options().inbox_bytes(64 << 10)).await;
-    let mut events = client.events();
-    let (mut read, mut write) = raw.tcp.split();
-    let feed = async {
-        for index in 0..COUNT {
-            let bytes = frame(BINARY, vec![index as u8; 256 << 10]).encode();
-            tokio::io::AsyncWriteExt::write_all(&mut write, &bytes)
-                .await
-                .unwrap();
-        }
-        std::future::pending::<()>().await;
-    };
-    let paused = async {
-        wait_for(&mut events, |event| {
-            matches!(
-                event,
-                Event::Stalled {
-                    cause: StallCause::ApplicationNotReading,
-                    ..
-                }
-            )
-            .then_some(())
-        })
-        .await;
+    const COUNT: u64 = 64;
+    for engine in ENGINES {
+        let options = Options::default().inbox_bytes(64 << 10);
+        let (mut server, raw) = engine.before_raw(options).await;
+        let mut events = server.events();
+        let (mut read, mut write) = tokio::io::split(raw.io);
+        let feed = tokio::spawn(async move {
+            for index in 0..COUNT {
+                let mut message = frame(BINARY, numbered(index, 256 << 10).as_bytes());
+                message.masked = true;
+                write.write_all(&message.encode()).await.unwrap();
+            }
+            write
+        });
+        stalled(&mut events, StallCause::ApplicationNotReading).await;
         // Pings that were sent before reading paused; then only pongs that ask for nothing.
         let (mut pings, mut pongs) = (0, 0);
         let started = Instant::now();
-        while started.elapsed() < SILENCE * 3 || pongs < 5 {
-            let mut header = [0; 6];
-            tokio::io::AsyncReadExt::read_exact(&mut read, &mut header)
-                .await
-                .unwrap();
-            let mut payload = vec![0; usize::from(header[1] & 0x7f)];
-            tokio::io::AsyncReadExt::read_exact(&mut read, &mut payload)
-                .await
-                .unwrap();
+        while started.elapsed() < defaults::SILENCE_TIMEOUT * 3 {
+            let mut header = [0; 2];
+            limit(read.read_exact(&mut header)).await.unwrap();
+            let mut payload = vec![0; usize::from(header[1])];
+            limit(read.read_exact(&mut payload)).await.unwrap();
             match header[0] & 15 {
                 PING => {
                     assert_eq!(pongs, 0, "a ping while no answer can be read");
@@ -329,15 +317,14 @@ async fn pause_of_the_application_is_not_silence_and_pongs_keep_the_peer_content
                 other => panic!("opcode {other}"),
             }
         }
-        println!("{pings} pings, then {pongs} pongs");
+        println!("{engine:?}: {pings} pings, then {pongs} pongs");
+        assert!(pongs >= 8, "{pongs} in three silence times");
         for index in 0..COUNT {
-            assert_eq!(plain(client.recv().await).as_bytes()[0], index as u8);
+            let message = plain(limit(server.recv()).await);
+            assert!(message == numbered(index, 256 << 10), "{index}");
         }
-    };
-    limit(LIMIT, async {
-        tokio::select! { () = feed => {}, () = paused => {} }
-    })
-    .await;
+        limit(feed).await.unwrap();
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -410,11 +397,8 @@ mod dropped_packets {
         let listener = tokio::net::TcpListener::bind("0.0.0.0:9000").await.unwrap();
         let mut raw = RawPeer::accept(&listener).await;
         let mut buffer = vec![0; 64 << 10];
-        while tokio::io::AsyncReadExt::read(&mut raw.tcp, &mut buffer)
-            .await
-            .is_ok_and(|n| n > 0)
-        {}
-        sleep(Duration::from_secs(LIMIT)).await;
+        while raw.io.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+        std::future::pending().await
     }
 
     #[tokio::test]
@@ -424,7 +408,7 @@ mod dropped_packets {
             env::var(ROLE).is_ok(),
             "started by the test of dropped packets"
         );
-        let client = limit(LIMIT, async {
+        let client = limit(async {
             loop {
                 let address = "10.83.0.2:9000".parse().unwrap();
                 match client(address, options()).connect().await {
@@ -440,15 +424,13 @@ mod dropped_packets {
             let sender = sender.clone();
             async move { while sender.send(vec![7; 64 << 10]).await.is_ok() {} }
         });
-        while sender.stats().messages_sent < 100 {
-            sleep(Duration::from_millis(10)).await;
-        }
+        until("much is sent", || sender.stats().messages_sent > 100).await;
         let cut = Command::new("ip")
             .args(["link", "set", "p1", "nomaster"])
             .status();
         assert!(cut.unwrap().success());
         let started = Instant::now();
-        let report = limit(LIMIT, sender.ended()).await;
+        let report = limit(sender.ended()).await;
         println!("cut after {:?}: {:?}", started.elapsed(), report.error);
         assert!(
             matches!(
@@ -458,17 +440,7 @@ mod dropped_packets {
             "{:?}",
             report.error
         );
-        let mut stalled = false;
-        while let Some(event) = events.recv().await {
-            stalled |= matches!(
-                event,
-                Event::Stalled {
-                    cause: StallCause::SocketFull,
-                    ..
-                }
-            );
-        }
-        assert!(stalled, "the full socket was reported before the end");
+        stalled(&mut events, StallCause::SocketFull).await;
         write.await.unwrap();
     }
 }

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use crate::common::{
+    events::{moving, stalled, waits},
     limit,
-    net::until,
+    net::bind,
     plain,
     proxy::{Mode, Proxy},
+    until,
 };
 use futures_util::FutureExt;
-use unstall::{Client, Connection, Event, Events, Options, Sender, Server, StallCause, Stats};
+use unstall::{Client, Connection, Options, Sender, Server, StallCause};
 
 const MIB: usize = 1 << 20;
 
@@ -22,11 +24,7 @@ fn options() -> Options {
 }
 
 async fn pair(client: Options, server: Options) -> (Server, Proxy, Connection, Connection) {
-    let listening = Server::builder()
-        .options(server)
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
+    let listening = bind(Server::builder().options(server)).await;
     let proxy = Proxy::to(listening.local_addr()).await;
     let client = Client::new(format!("ws://{}/", proxy.address))
         .options(client)
@@ -34,38 +32,9 @@ async fn pair(client: Options, server: Options) -> (Server, Proxy, Connection, C
         .connect()
         .await
         .unwrap();
-    let server = limit(30, listening.accept()).await.unwrap();
+    let server = limit(listening.accept()).await.unwrap();
     until("the session is agreed", || client.is_session()).await;
     (listening, proxy, client, server)
-}
-
-fn waits(stats: &Stats, cause: StallCause) -> bool {
-    stats.stalled_by().any(|other| other == cause)
-}
-
-async fn stalled(events: &mut Events, wanted: StallCause) {
-    limit(60, async {
-        loop {
-            match events.recv().await.expect("the session lives") {
-                Event::Stalled { cause, .. } if cause == wanted => return,
-                _ => {}
-            }
-        }
-    })
-    .await;
-}
-
-/// The time that the wait took, from its end's event.
-async fn moving(events: &mut Events, wanted: StallCause) -> Duration {
-    limit(60, async {
-        loop {
-            match events.recv().await.expect("the session lives") {
-                Event::Moving { cause, after } if cause == wanted => return after,
-                _ => {}
-            }
-        }
-    })
-    .await
 }
 
 fn write(sender: Sender, messages: usize, size: usize) -> tokio::task::JoinHandle<()> {
@@ -85,15 +54,16 @@ async fn replay_is_full_when_the_peer_takes_and_does_not_acknowledge() {
     let (sender, _receiver) = client.split();
     let writing = write(sender.clone(), 4000, 1000);
     // All of it fits into the peer's credit, which it renews as it takes.
+    let (stop, mut stopped) = tokio::sync::oneshot::channel();
     let taking = tokio::spawn(async move {
-        for taken in 0.. {
-            let message = tokio::time::timeout(Duration::from_secs(1), server.recv()).await;
-            match message {
-                Ok(message) => drop(plain(message)),
-                Err(_) => return (server, taken),
+        let mut taken = 0;
+        loop {
+            tokio::select! {
+                message = server.recv() => drop(plain(message)),
+                _ = &mut stopped => return (server, taken),
             }
+            taken += 1;
         }
-        unreachable!()
     });
     stalled(&mut events, StallCause::ReplayFull).await;
     let stats = sender.stats();
@@ -105,16 +75,17 @@ async fn replay_is_full_when_the_peer_takes_and_does_not_acknowledge() {
     ] {
         assert!(!waits(&stats, cause), "{stats:?}");
     }
+    stop.send(()).unwrap();
     let (mut server, taken) = taking.await.unwrap();
     server.acknowledge();
     let after = moving(&mut events, StallCause::ReplayFull).await;
     assert!(after >= Duration::from_millis(100));
     for _ in taken..4000 {
-        plain(limit(30, server.recv()).await);
+        plain(limit(server.recv()).await);
         server.acknowledge();
     }
-    limit(30, writing).await.unwrap();
-    limit(30, sender.delivered()).await.unwrap();
+    limit(writing).await.unwrap();
+    limit(sender.delivered()).await.unwrap();
     until("nothing waits", || {
         sender.stats().stalled_by().next().is_none()
     })
@@ -159,8 +130,8 @@ async fn warm_up(client: &Connection, server: &mut Connection) {
             plain(server.recv().await);
         }
     };
-    limit(60, async { tokio::join!(writing, reading) }).await;
-    limit(10, client.delivered()).await.unwrap();
+    limit(async { tokio::join!(writing, reading) }).await;
+    limit(client.delivered()).await.unwrap();
     until("nothing waits", || {
         client.stats().stalled_by().next().is_none()
     })
@@ -189,10 +160,10 @@ async fn full_socket_and_silence_are_named_and_end_with_their_connection() {
     stalled(&mut events, StallCause::PeerSilent).await;
     // The client gives the connection up and comes back on another; the server's is fenced.
     for _ in 0..400 {
-        plain(limit(60, client.recv()).await);
+        plain(limit(client.recv()).await);
     }
-    limit(30, writing).await.unwrap();
-    limit(30, sender.delivered()).await.unwrap();
+    limit(writing).await.unwrap();
+    limit(sender.delivered()).await.unwrap();
     assert_eq!(sender.stats().connections, 2);
     until("nothing waits", || {
         sender.stats().stalled_by().next().is_none()

@@ -1,14 +1,16 @@
 //! An application that has stopped for good stops nothing else: pings are answered while there is
 //! room, and close ends in time with an exact account, whatever the peer does.
 
-use crate::common::raw;
-
 use std::time::{Duration, Instant};
 
-use crate::common::frames::{BINARY, PING, PONG, RawPeer};
-use crate::common::limit;
-use crate::common::net::until;
-use tokio::io::AsyncWriteExt;
+use crate::common::{
+    events::{stalled, waits},
+    frames::{BINARY, PING, PONG, RawPeer},
+    limit,
+    numbered::{number, numbered},
+    raw, until,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use unstall::{CloseCode, CloseReport, Connection, Message, Options, StallCause};
 
 const CLOSE: Duration = Duration::from_millis(300);
@@ -18,31 +20,27 @@ fn options() -> Options {
         .inbox_bytes(1 << 20)
         .outbox_bytes(1 << 20)
         .close_timeout(CLOSE)
+        .stall_after(Duration::from_millis(200))
 }
 
-fn message(index: u32) -> Message {
-    let mut payload = vec![0; 10_000];
-    payload[..4].copy_from_slice(&index.to_be_bytes());
-    Message::from(payload)
+fn message(index: u64) -> Message {
+    numbered(index, 10_000)
 }
 
-fn index(message: &[u8]) -> u32 {
-    u32::from_be_bytes(message[..4].try_into().unwrap())
-}
-
-/// Fills the outbox; returns how many messages were accepted.
-async fn fill(connection: &Connection) -> u32 {
+/// Fills the socket, for the peer does not read, and then the outbox; how many messages were
+/// accepted.
+async fn fill(connection: &Connection) -> u64 {
+    let mut events = connection.events();
     let mut accepted = 0;
-    let mut idle = 0;
-    // Full once the pump has not made room for a while, because the peer does not read.
-    while idle < 100 {
-        match connection.try_send(message(accepted)) {
-            Ok(()) => (accepted, idle) = (accepted + 1, 0),
-            Err(_) => {
-                idle += 1;
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+    let fill = async {
+        loop {
+            connection.send(message(accepted)).await.unwrap();
+            accepted += 1;
         }
+    };
+    tokio::select! {
+        () = fill => {}
+        _ = stalled(&mut events, StallCause::SocketFull) => {}
     }
     accepted
 }
@@ -51,20 +49,18 @@ async fn fill(connection: &Connection) -> u32 {
 /// missed altogether shows all the same.
 async fn close_in_time(connection: &Connection) -> CloseReport {
     let started = Instant::now();
-    let report = limit(60, connection.close(CloseCode::NORMAL, "done")).await;
+    let report = limit(connection.close(CloseCode::NORMAL, "done")).await;
     let took = started.elapsed();
     assert!(took < CLOSE + Duration::from_secs(2), "{took:?}");
     report
 }
 
 /// What was written whole arrived, what is unsent did not, and what was in flight is in between.
-fn account(report: &CloseReport, accepted: u32, arrived: u32) {
-    let unsent = report.unsent.len() as u32;
-    for (place, message) in report.unsent.iter().enumerate() {
-        assert_eq!(index(message.as_bytes()), accepted - unsent + place as u32);
-    }
-    let written = accepted - unsent;
-    let certain = written - report.in_flight as u32;
+fn account(report: &CloseReport, accepted: u64, arrived: u64) {
+    let unsent: Vec<_> = report.unsent.iter().map(number).collect();
+    let written = accepted - unsent.len() as u64;
+    assert_eq!(unsent, (written..accepted).collect::<Vec<_>>());
+    let certain = written - report.in_flight;
     assert!(
         (certain..=written).contains(&arrived),
         "{arrived} of {certain} to {written}"
@@ -72,21 +68,21 @@ fn account(report: &CloseReport, accepted: u32, arrived: u32) {
 }
 
 /// Reads all that comes, up to so many messages, each the next; how many there were.
-async fn read_up_to(count: u32, raw: &mut RawPeer) -> u32 {
+async fn read_up_to(count: u64, raw: &mut RawPeer) -> u64 {
     let mut next = 0;
     while next < count
         && let Some((opcode, payload)) = raw.read().await
     {
         if opcode == BINARY {
-            assert_eq!(index(&payload), next);
+            assert_eq!(Message::from(payload), message(next));
             next += 1;
         }
     }
     next
 }
 
-async fn read_to_end(raw: &mut RawPeer) -> u32 {
-    read_up_to(u32::MAX, raw).await
+async fn read_to_end(raw: &mut RawPeer) -> u64 {
+    read_up_to(u64::MAX, raw).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,7 +100,7 @@ async fn pings_are_answered_while_the_inbox_has_room() {
         let asked = Instant::now();
         raw.send(PING, &[ping]).await;
         loop {
-            match limit(60, raw.read()).await.unwrap() {
+            match limit(raw.read()).await.unwrap() {
                 (PONG, payload) => break assert_eq!(payload, [ping]),
                 (BINARY, _) => messages += 1,
                 other => panic!("{other:?}"),
@@ -112,7 +108,7 @@ async fn pings_are_answered_while_the_inbox_has_room() {
         }
         times.push(asked.elapsed());
     }
-    assert_eq!((times.len(), messages), (PINGS.into(), u32::from(PINGS)));
+    assert_eq!(messages, PINGS);
     times.sort();
     let median = times[times.len() / 2];
     assert!(median < Duration::from_millis(100), "{times:?}");
@@ -121,17 +117,14 @@ async fn pings_are_answered_while_the_inbox_has_room() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_ends_in_time_with_the_inbox_full() {
     let (connection, raw) = raw::client(options()).await;
-    let (mut reads, mut writes) = raw.tcp.into_split();
+    let (mut reads, mut writes) = raw.io.into_split();
     let flood = tokio::spawn(async move {
         let mut frame = Vec::new();
         raw::encode(&mut frame, BINARY, &[0; 10_000]);
         while writes.write_all(&frame).await.is_ok() {}
     });
     until("a full inbox", || {
-        connection
-            .stats()
-            .stalled_by()
-            .any(|cause| cause == StallCause::ApplicationNotReading)
+        waits(&connection.stats(), StallCause::ApplicationNotReading)
     })
     .await;
     for index in 0..10 {
@@ -142,7 +135,8 @@ async fn close_ends_in_time_with_the_inbox_full() {
     assert!(!report.clean);
     assert_eq!((report.unsent.len(), report.in_flight), (0, 0));
     let mut bytes = Vec::new();
-    let _ = tokio::io::AsyncReadExt::read_to_end(&mut reads, &mut bytes).await;
+    // Perhaps with a reset.
+    let _ = limit(reads.read_to_end(&mut bytes)).await;
     assert!(bytes.len() > 100_000, "all ten were written");
     flood.await.unwrap();
 }
@@ -161,7 +155,7 @@ async fn close_ends_in_time_when_the_peer_does_not_read_and_tells_what_was_unsen
     assert!(again.unsent.is_empty(), "each is given back once");
     let refused = connection.send("later").await.unwrap_err();
     assert_eq!(refused.message, Message::from("later"));
-    let arrived = limit(60, read_to_end(&mut raw)).await;
+    let arrived = limit(read_to_end(&mut raw)).await;
     account(&report, accepted, arrived);
 }
 
@@ -173,10 +167,7 @@ async fn message_cut_between_its_frames_is_unsent() {
     let long = Message::from(vec![7; 12 << 20]);
     connection.send(long.clone()).await.unwrap();
     until("a full socket", || {
-        connection
-            .stats()
-            .stalled_by()
-            .any(|cause| cause == StallCause::SocketFull)
+        waits(&connection.stats(), StallCause::SocketFull)
     })
     .await;
     let report = close_in_time(&connection).await;
@@ -190,17 +181,14 @@ async fn close_ends_in_time_when_the_peer_is_gone() {
     drop(raw);
     let report = close_in_time(&connection).await;
     assert!(!report.clean);
-    let unsent = report.unsent.len() as u32;
-    let sent = connection.stats().messages_sent as u32;
+    let first = connection.stats().messages_sent + report.in_flight;
+    let unsent: Vec<_> = report.unsent.iter().map(number).collect();
     assert_eq!(
-        sent + report.in_flight as u32 + unsent,
-        accepted,
-        "all accounted for"
+        unsent,
+        (first..accepted).collect::<Vec<_>>(),
+        "all the rest"
     );
-    assert_eq!(
-        report.unsent.last().map(|last| index(last.as_bytes())),
-        Some(accepted - 1)
-    );
+    assert!(!unsent.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,7 +200,7 @@ async fn close_ends_in_time_when_the_peer_never_answers_it() {
         }
     };
     let both = async { tokio::join!(send, read_up_to(100, &mut raw)) };
-    assert_eq!(limit(60, both).await.1, 100);
+    assert_eq!(limit(both).await.1, 100);
     let (report, late) = tokio::join!(close_in_time(&connection), read_to_end(&mut raw));
     assert!(!report.clean);
     assert_eq!((report.unsent.len(), report.in_flight, late), (0, 0, 0));

@@ -18,18 +18,18 @@ impl World {
         let end = &self.ends[who];
         let stats = end.session.stats();
         assert!(
-            stats.unacknowledged <= end.limits.replay,
+            stats.unacknowledged_cost <= end.limits.replay,
             "{who}: the replay passes its limit of {}: {stats:?}",
             end.limits.replay
         );
         assert!(
-            stats.untaken <= end.limits.untaken,
+            stats.untaken_cost <= end.limits.untaken,
             "{who}: what was received passes the limit of {}: {stats:?}",
             end.limits.untaken
         );
-        let processed = self
-            .peer_of(who)
-            .map_or(Seq::ZERO, |peer| self.ends[peer].application.processed.seq);
+        let processed = self.peer_of(who).map_or(Seq::ZERO, |peer| {
+            self.ends[peer].application.processed.seq()
+        });
         let acknowledged = end.session.acknowledged();
         assert!(
             acknowledged <= processed,
@@ -45,10 +45,10 @@ impl World {
         let sent = self.ends[peer].sent.get(index);
         let sent = sent.unwrap_or_else(|| panic!("{who}: message {index} was never sent"));
         assert!(
-            sent.seq == message.end.seq && sent.is(message.kind, message.payload),
+            sent.seq == message.end.seq() && sent.is(message.kind, message.payload),
             "{who}: message {index} has {} bytes and ends at {}; sent was {sent:?}",
             message.payload.len(),
-            message.end.seq
+            message.end.seq()
         );
     }
 
@@ -102,7 +102,7 @@ impl World {
         }
         assert_eq!(end.session.poll_timeout(), None, "{who}: a timer is left");
         let acknowledged = end.session.acknowledged();
-        let given = end.given.seq;
+        let given = end.given;
         let first = end.sent.partition_point(|sent| sent.seq <= acknowledged);
         let missing = &end.sent[first..];
         let back: Vec<_> = end.session.undelivered().collect();

@@ -13,6 +13,9 @@ const HEALED: Duration = Duration::from_secs(20);
 /// How long a close takes at most when nothing is in its way.
 const CLOSED: Duration = Duration::from_secs(10);
 
+/// The longest deadline that a close can name: all must end long before.
+const TEN_YEARS: Duration = Duration::from_millis(315_360_000_000);
+
 impl World {
     /// Lives through the whole story.
     pub fn live(mut self) -> Tally {
@@ -121,7 +124,7 @@ impl World {
             1 => self.ends[who].session.handle_timeout(self.now),
             2 => {
                 let taken = self.ends[who].application.taken;
-                self.ends[who].session.taken(self.now, taken);
+                assert!(self.ends[who].session.taken(self.now, taken));
             }
             _ => {
                 let window = Duration::from_millis(50);
@@ -132,7 +135,10 @@ impl World {
     }
 
     fn close(&mut self, who: usize, most: u64) {
-        let within = Duration::from_millis(self.random.below(most));
+        let within = match self.random.chance(20) {
+            true => TEN_YEARS,
+            false => Duration::from_millis(self.random.below(most)),
+        };
         log!(self, "{who} closes within {within:?}");
         let end = &mut self.ends[who];
         end.closes = true;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use unstall_proto::{
-    EndReason, Epoch, Event, Generation, HandleError, Hello, Incoming, Packet, Position,
+    EndReason, Epoch, Event, Generation, HandleError, Hello, Incoming, Offset, Packet,
     ProtocolError, Record, Rejection, SendError, Seq, Session, SessionId, Time,
 };
 
@@ -36,7 +36,8 @@ pub struct End {
     /// Every message accepted for sending.
     pub sent: Vec<Sent>,
     /// The end of what was handed to connections.
-    pub given: Position,
+    pub given: Seq,
+    given_cost: u64,
     /// The last record that arrived in order.
     pub arrived: Seq,
     /// The newest connection.
@@ -163,7 +164,8 @@ impl End {
             limits,
             application: Application::new(runs),
             sent: Vec::new(),
-            given: Position::START,
+            given: Seq::ZERO,
+            given_cost: 0,
             arrived: Seq::ZERO,
             newest: Generation::ZERO,
             timer: None,
@@ -657,8 +659,8 @@ impl World {
         let Ok(Packet::Data { first, records }) = Packet::decode(packet.clone()) else {
             return;
         };
-        let given = &mut self.ends[who].given;
-        let next = given.seq.get() + 1;
+        let end = &mut self.ends[who];
+        let next = end.given.get() + 1;
         assert!(
             first.get() <= next,
             "{} skips records {next} to {first}",
@@ -666,11 +668,11 @@ impl World {
         );
         let (count, cost) = walk(&records, next - first.get());
         let last = Seq::new(first.get() + count - 1);
-        if last > given.seq {
-            given.seq = last;
-            given.offset = given.offset.saturating_add(cost);
+        if last > end.given {
+            end.given = last;
+            end.given_cost += cost;
         }
-        let sent = given.offset;
+        let sent = Offset::new(end.given_cost);
         let peer = match who {
             CLIENT => self.peer,
             _ => Some(CLIENT),
@@ -800,7 +802,7 @@ impl World {
         end.application.held = held;
         end.application.takes_at = again;
         let Some(position) = position else { return };
-        log!(self, "{} takes up to {}", name(who), position.seq);
+        log!(self, "{} takes up to {}", name(who), position.seq());
         let end = &mut self.ends[who];
         end.application.taken = position;
         if !end.limits.by_hand {
@@ -809,7 +811,7 @@ impl World {
             let at = self.soon(60);
             self.ends[who].application.acknowledges_at = Some((at, position));
         }
-        self.ends[who].session.taken(self.now, position);
+        assert!(self.ends[who].session.taken(self.now, position));
         self.after(who);
     }
 
@@ -839,8 +841,8 @@ impl World {
         if application.taken > position {
             application.acknowledges_at = Some((at, application.taken));
         }
-        log!(self, "{} acknowledges up to {}", name(who), position.seq);
-        self.ends[who].session.acknowledge(self.now, position);
+        log!(self, "{} acknowledges up to {}", name(who), position.seq());
+        assert!(self.ends[who].session.acknowledge(self.now, position));
         self.after(who);
     }
 }

@@ -152,8 +152,8 @@ impl Run<'_> {
             12 => self.session.detach(self.now, self.generation),
             13 => self.send(),
             14 => self.receive(),
-            15 => self.session.taken(self.now, self.held),
-            16 => self.session.acknowledge(self.now, self.held),
+            15 => assert!(self.session.taken(self.now, self.held)),
+            16 => assert!(self.session.acknowledge(self.now, self.held)),
             17 => self.transmit(1),
             18 | 19 => self.transmit(usize::MAX),
             20 => self.time(),
@@ -161,7 +161,7 @@ impl Run<'_> {
             22 => while self.session.poll_event().is_some() {},
             _ => {
                 self.session.recv_into(&mut self.held, &mut self.told);
-                self.session.taken(self.now, self.held);
+                assert!(self.session.taken(self.now, self.held));
             }
         }
     }
@@ -322,8 +322,10 @@ impl Run<'_> {
 
     fn check(&mut self) {
         let stats = self.session.stats();
-        assert!(stats.unacknowledged <= REPLAY, "{stats:?}");
+        assert!(stats.unacknowledged_cost <= REPLAY, "{stats:?}");
         assert!(stats.window <= MAX_WINDOW, "{stats:?}");
+        let memory = stats.send_memory + stats.receive_memory;
+        assert!(memory <= MOST_HELD, "{stats:?}");
         let granted = self.session.granted();
         assert!(granted >= self.granted, "credit was taken back");
         self.granted = granted;

@@ -165,7 +165,7 @@ impl End {
 
     /// Whether there may be something to receive.
     pub fn may_receive(&self) -> bool {
-        self.session.stats().untaken > 0 || (!self.is_open() && self.told.is_none())
+        self.session.stats().untaken_cost > 0 || (!self.is_open() && self.told.is_none())
     }
 
     /// Whether everything accepted was acknowledged.
@@ -366,11 +366,11 @@ impl Pair {
             }
             Action::Take(_) => {
                 end.taken = end.held;
-                end.session.taken(now, end.held);
+                assert!(end.session.taken(now, end.held));
             }
             Action::Acknowledge(_) => {
                 end.taken = end.held;
-                end.session.acknowledge(now, end.held);
+                assert!(end.session.acknowledge(now, end.held));
             }
             Action::Close(_, within) => {
                 end.closing = true;
@@ -581,7 +581,7 @@ impl Pair {
         for end in self.servers.iter().chain([&self.client]) {
             let stats = end.session.stats();
             let most = self.limits.window + self.limits.message;
-            if stats.untaken > most || stats.unacknowledged > self.limits.replay {
+            if stats.untaken_cost > most || stats.unacknowledged_cost > self.limits.replay {
                 return Err(format!("more is held than the limits allow: {stats:?}"));
             }
             if let Some(EndReason::Protocol(error)) = &end.ended {
@@ -594,7 +594,7 @@ impl Pair {
         // What is acknowledged was taken by the other application, and no more.
         let pairs = [(&self.client, server), (server, &self.client)];
         for (sender, receiver) in pairs {
-            if sender.session.acknowledged() > receiver.taken.seq {
+            if sender.session.acknowledged() > receiver.taken.seq() {
                 return Err("a message was acknowledged that was not taken".into());
             }
         }

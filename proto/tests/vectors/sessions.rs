@@ -7,8 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use unstall_proto::{
     Acknowledge, CloseFrame, Config, EndReason, Epoch, Event, Fate, Generation, HandleError, Hello,
-    Incoming, Kind, Offset, Payload, Position, Rejection, SendError, Seq, Session, SessionId, Side,
-    Time, Token,
+    Incoming, Kind, Payload, Position, Rejection, SendError, Session, SessionId, Side, Time, Token,
 };
 
 use crate::packets::error_name;
@@ -33,6 +32,8 @@ struct Runner {
     tokens: u8,
     /// The client has a connection that the server has not heard of.
     greeting: bool,
+    /// How far each application has taken.
+    taken: [Position; 2],
 }
 
 fn config(options: &Value) -> Config {
@@ -67,6 +68,7 @@ impl Runner {
             epoch: 7,
             tokens: 0xa0,
             greeting: false,
+            taken: [Position::START; 2],
         }
     }
 
@@ -104,6 +106,14 @@ impl Runner {
             "lose" => {
                 let packets = self.packets_of(side(&step["from"]));
                 result("packets", packets.iter().map(|p| packet_value(p)).collect());
+            }
+            "inject" if step["text"].is_string() => {
+                let to = side(&step["to"]);
+                let generation = self.generation(to);
+                let refused = self.session(to).handle_text(now, generation);
+                if let Err(error) = self.handled(to, refused) {
+                    result("error", error);
+                }
             }
             "inject" => {
                 let to = side(&step["to"]);
@@ -173,13 +183,10 @@ impl Runner {
             }
             "abort" => self.session(side(&step["side"])).abort(reason),
             "ping" => self.session(side(&step["side"])).ping(),
-            // The end of all: what was taken counts.
             "acknowledge" => {
-                let end = Position {
-                    seq: Seq::new(u64::MAX),
-                    offset: Offset::new(u64::MAX),
-                };
-                self.session(side(&step["side"])).acknowledge(now, end);
+                let side = side(&step["side"]);
+                let end = self.taken[side as usize];
+                assert!(self.session(side).acknowledge(now, end));
             }
             "go_away" => self.session(Side::Server).go_away(within, reason),
             "restart" => {
@@ -215,12 +222,14 @@ impl Runner {
 
     fn take(&mut self, side: Side) -> Vec<(&'static str, Value)> {
         let now = self.now;
+        let mut taken = self.taken[side as usize];
         let session = self.session(side);
         let (mut messages, mut end) = (Vec::new(), None);
         while let Some(incoming) = session.recv() {
             match incoming {
                 Incoming::Messages(batch) => {
-                    session.taken(now, batch.end());
+                    taken = batch.end();
+                    assert!(session.taken(now, taken));
                     messages.extend(batch.map(|m| payload_value(m.kind, &m.payload)));
                 }
                 Incoming::Closed(_) => end = Some(json!("closed")),
@@ -230,6 +239,7 @@ impl Runner {
                 other => panic!("{other:?}"),
             }
         }
+        self.taken[side as usize] = taken;
         let mut results = vec![("messages", Value::Array(messages))];
         results.extend(end.map(|end| ("end", end)));
         results
@@ -278,11 +288,20 @@ impl Runner {
             self.greet(packet);
             return Ok(());
         }
-        let generation = match to {
+        let generation = self.generation(to);
+        let result = self.session(to).handle_packet(now, generation, packet);
+        self.handled(to, result)
+    }
+
+    /// The connection of that side.
+    fn generation(&self, side: Side) -> Generation {
+        match side {
             Side::Client => self.on_client,
             Side::Server => self.on_server.unwrap_or(Generation::ZERO),
-        };
-        let result = self.session(to).handle_packet(now, generation, packet);
+        }
+    }
+
+    fn handled(&mut self, to: Side, result: Result<(), HandleError>) -> Result<(), Value> {
         result.map_err(|error| {
             // A farewell is sent before the connection is lost.
             if self.session(to).is_over() || error.is_resumable() {
@@ -447,7 +466,7 @@ fn arguments(step: &Value) -> Map<String, Value> {
 fn every_session_of_the_vectors_goes_as_written() {
     let vectors = read("sessions.json");
     let sessions = vectors.as_array().expect("a list");
-    assert!(sessions.len() >= 53);
+    assert!(sessions.len() >= 58);
     let mut replayed = Vec::new();
     for session in sessions {
         let mut runner = Runner::new(session);

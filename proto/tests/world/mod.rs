@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use unstall_proto::{
-    Config, Epoch, Event, Generation, HandleError, Hello, Incoming, Kind, Rejection, Session,
-    SessionId, Side, Time,
+    Config, Epoch, Event, Generation, HandleError, Hello, Incoming, Kind, Position, Rejection,
+    Session, SessionId, Side, Time,
 };
 
 pub use random::Random;
@@ -20,6 +20,8 @@ pub use random::Random;
 pub struct End {
     pub session: Session,
     pub received: Vec<(Kind, Vec<u8>)>,
+    /// Where each received message ends.
+    pub ends: Vec<Position>,
     pub events: Vec<Event>,
     pub last: Option<Incoming>,
     /// The application takes messages.
@@ -31,6 +33,7 @@ impl End {
         End {
             session,
             received: Vec::new(),
+            ends: Vec::new(),
             events: Vec::new(),
             last: None,
             takes: true,
@@ -38,20 +41,22 @@ impl End {
     }
 
     fn run_application(&mut self, now: Time) {
-        while let Some(event) = self.session.poll_event() {
-            self.events.push(event);
-        }
         while self.takes {
             match self.session.recv() {
                 Some(Incoming::Messages(batch)) => {
                     let end = batch.end();
-                    self.received
-                        .extend(batch.map(|m| (m.kind, m.payload.to_vec())));
-                    self.session.taken(now, end);
+                    for message in batch {
+                        self.ends.push(message.end);
+                        self.received.push((message.kind, message.payload.to_vec()));
+                    }
+                    assert!(self.session.taken(now, end));
                 }
                 Some(end) => self.last = Some(end),
                 None => break,
             }
+        }
+        while let Some(event) = self.session.poll_event() {
+            self.events.push(event);
         }
     }
 
@@ -61,6 +66,14 @@ impl End {
             _ => None,
         })
     }
+}
+
+/// The messages, all of them text.
+pub fn texts(received: &[(Kind, Vec<u8>)]) -> Vec<&str> {
+    received
+        .iter()
+        .map(|(_, bytes)| std::str::from_utf8(bytes).unwrap())
+        .collect()
 }
 
 /// A connection: packets on their way in both directions.
@@ -105,6 +118,16 @@ impl World {
             rejections: Vec::new(),
             errors: Vec::new(),
         }
+    }
+
+    /// A world whose session is open.
+    pub fn opened(client: Config, server: Config) -> World {
+        let mut world = World::new(1, client, server);
+        world.connect();
+        world.run_for(100);
+        assert!(world.client.events.contains(&Event::Opened));
+        assert!(world.server().events.contains(&Event::Opened));
+        world
     }
 
     pub fn server(&mut self) -> &mut End {

@@ -33,12 +33,12 @@ async fn phase_of_timeout(url: &str, options: &DialOptions) -> ConnectPhase {
 async fn whoever_hangs_is_cut_by_the_deadline_and_named() {
     let mute = mute().await;
     let proxied = |kind: &str| {
-        let proxy = Some(Proxy::parse(&format!("{kind}://{mute}")).unwrap());
+        let proxy = Some(Proxy::parse(&RedactedUrl::new(format!("{kind}://{mute}"))).unwrap());
         DialOptions { proxy, ..options() }
     };
     let (plain, secure) = (format!("ws://{mute}/"), format!("wss://{mute}/"));
     let (direct, http, socks) = (options(), proxied("http"), proxied("socks5"));
-    let target = Target::parse(&plain).unwrap();
+    let target = target(&plain);
     let short = DialOptions {
         connect_timeout: SHORT,
         ..options()

@@ -93,7 +93,8 @@ async fn socks_one(mut tcp: TcpStream, server: SocketAddr) -> io::Result<()> {
 }
 
 fn through(kind: &str, credentials: &str, proxy: SocketAddr) -> DialOptions {
-    let proxy = Proxy::parse(&format!("{kind}://{credentials}{proxy}")).unwrap();
+    let url = RedactedUrl::new(format!("{kind}://{credentials}{proxy}"));
+    let proxy = Proxy::parse(&url).unwrap();
     DialOptions {
         proxy: Some(proxy),
         ..options()
@@ -160,7 +161,7 @@ async fn a_proxy_that_cannot_reach_the_server_is_worth_a_retry() {
     let nowhere = "127.0.0.1:9".parse().unwrap();
     for (kind, proxy, why) in [
         ("http", http_proxy(nowhere).await, "502"),
-        ("socks5", socks_proxy(nowhere).await, "host unreachable"),
+        ("socks5", socks_proxy(nowhere).await, "Host unreachable"),
     ] {
         let options = through(kind, "user:pw@", proxy);
         let error = dial_to("ws://elsewhere.invalid/", &options)

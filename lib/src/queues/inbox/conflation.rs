@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::{defaults::CONFLATE_OVERHEAD_BYTES, messages::Gap};
+use crate::{
+    defaults::{CONFLATE_OVERHEAD_BYTES, IDLE_QUEUE_PLACES},
+    messages::Gap,
+};
 
 pub(super) type Key = Arc<[u8]>;
 
@@ -72,5 +75,15 @@ impl Conflation {
         self.front += 1;
         let (messages, bytes) = (place.messages, place.bytes);
         (messages > 0).then_some(Gap::Conflated { messages, bytes })
+    }
+
+    /// Empty, it gives back the memory that it grew by.
+    pub(super) fn shrink(&mut self) {
+        if self.places.capacity() > IDLE_QUEUE_PLACES {
+            *self = Conflation {
+                front: self.front,
+                ..Conflation::default()
+            };
+        }
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use tokio::time::Instant;
-use unstall_proto::{self as proto, Records, limits::RECORD_OVERHEAD};
+use unstall_proto::{
+    self as proto, Records,
+    limits::{PACKET_FILL, RECORD_OVERHEAD},
+};
 
 use crate::{defaults::MESSAGE_OVERHEAD_BYTES, messages::Message};
 
@@ -89,6 +92,22 @@ impl Entry {
 }
 
 impl Packed {
+    /// Appends short messages that trickle in, so that they share packets: returns the rest.
+    pub(super) fn append(&mut self, more: Records) -> Records {
+        if more.cost() > PACKET_FILL as u64 / 4 {
+            return more;
+        }
+        let mut rest = Records::default();
+        let mut more = more.into_batch();
+        while let Some(message) = more.next_ref() {
+            if !rest.is_empty() || !self.records.push_bytes(message.kind, message.payload) {
+                // They came out of one packet, so they fit into one.
+                rest.push_bytes(message.kind, message.payload);
+            }
+        }
+        rest
+    }
+
     /// What is left of a packet that was being cut.
     pub(crate) fn again(mut left: proto::Batch, first: u64) -> Packed {
         let mut records = Records::default();

@@ -1,6 +1,12 @@
 use super::*;
 use crate::settings::Budget;
-use std::{future::Future, pin::pin};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::pin,
+    task::{Context, Poll},
+};
+use unstall_proto::limits::PACKET_FILL;
 
 fn outbox(bytes: usize) -> Outbox {
     outbox_with(Options::default().outbox_bytes(bytes))
@@ -36,13 +42,13 @@ fn spare_packets_take_no_more_than_the_queue_may_and_are_used_first() {
         let outbox = outbox_with(options);
         for _ in 0..2 {
             outbox.release(&Done::default(), spare());
-            assert_eq!(outbox.state.lock().unwrap().spare.len(), most);
+            assert_eq!(outbox.lock().spare.len(), most);
         }
         assert!(outbox.push_short(false, &[7; 100]));
         outbox.release(&Done::default(), spare());
-        assert_eq!(outbox.state.lock().unwrap().spare.len(), most - 1);
+        assert_eq!(outbox.lock().spare.len(), most - 1);
         outbox.shrink();
-        assert_eq!(outbox.state.lock().unwrap().spare.len(), 0);
+        assert_eq!(outbox.lock().spare.len(), 0);
     }
 }
 
@@ -63,8 +69,8 @@ async fn waiting_senders_keep_their_order() {
         assert!(poll(large.as_mut()).is_pending());
         assert!(poll(small.as_mut()).is_pending());
         let refused = outbox.try_send(Message::from("later")).unwrap_err();
-        assert!(matches!(refused.reason, SendRefusal::Full));
-        assert_eq!(refused.message, Message::from("later"));
+        assert!(matches!(&refused, TrySendError::Full(_)), "{refused}");
+        assert_eq!(refused.into_message(), Message::from("later"));
         assert_eq!(write_all(&outbox).len(), filled);
         assert!(poll(large.as_mut()).is_ready());
         let mut order = write_all(&outbox);
@@ -133,7 +139,9 @@ async fn senders_after_the_end_get_their_message_and_the_reason() {
         assert_eq!(error.message, message(len));
         assert!(matches!(error.reason, SendRefusal::Ended(_)));
     }
-    let error = outbox.try_send(message(7)).unwrap_err();
+    let Err(TrySendError::Refused(error)) = outbox.try_send(message(7)) else {
+        panic!("taken after the end, or only put off");
+    };
     assert_eq!(error.message, message(7));
     assert!(matches!(error.reason, SendRefusal::Ended(_)));
     assert_eq!(outbox.take_unsent(), [message(900)]);
@@ -186,4 +194,87 @@ fn outbox_of(budget: &Budget) -> Outbox {
 
 fn outbox_with(options: Options) -> Outbox {
     Outbox::new(&options, &Account::new(options.budget.clone()))
+}
+
+/// A panic of the user's iterator poisoned the lock, and the process aborted while it unwound.
+#[test]
+fn a_panic_while_messages_are_drawn_leaves_the_queue_as_it_was_with_what_was_drawn() {
+    let outbox = outbox(1 << 20);
+    let mut prices = ["1.5", "2.5", "n/a", "3.5"].iter().map(|price| {
+        let price: f64 = price.parse().expect("a price");
+        price.to_string()
+    });
+    let drawn = std::panic::AssertUnwindSafe(|| outbox.push_run(&mut prices));
+    assert!(std::panic::catch_unwind(drawn).is_err());
+    assert_eq!(
+        write_all(&outbox),
+        [Message::from("1.5"), Message::from("2.5")]
+    );
+    let stats = outbox.stats(Instant::now()).0;
+    assert_eq!((stats.messages, stats.bytes), (0, 0));
+}
+
+/// The iterator was drawn under the lock: one that used its own connection waited for itself.
+#[test]
+fn the_iterator_may_use_the_connection() {
+    let outbox = outbox(1 << 20);
+    let mut run = (0..3).map(|index| {
+        outbox.try_send(Message::from("between")).unwrap();
+        format!("{index}")
+    });
+    assert!(outbox.push_run(&mut run).unwrap().is_none());
+    assert_eq!(write_all(&outbox).len(), 6);
+}
+
+#[test]
+fn a_run_keeps_the_limit_and_gives_back_the_message_that_found_no_room() {
+    for limit in [1, 1000, 100_000, 1 << 20] {
+        let outbox = outbox(limit);
+        let mut messages = (0..10_000).map(|_| "12345678901234567890".to_owned());
+        let mut queued = 0;
+        loop {
+            let left = outbox.push_run(&mut messages).unwrap();
+            let stats = outbox.stats(Instant::now()).0;
+            assert!(stats.bytes <= limit, "{} of {limit}", stats.bytes);
+            assert_eq!(stats.high_water, stats.bytes);
+            if left.is_some() {
+                queued += stats.messages;
+                break;
+            }
+        }
+        assert_eq!(write_all(&outbox).len(), queued);
+        let rest = messages.count();
+        assert_eq!(queued + 1 + rest, 10_000, "one came back");
+    }
+}
+
+/// Messages that expired were dropped under the lock, and a payload may be anybody's code.
+#[tokio::test]
+async fn a_payload_whose_drop_sends_does_not_deadlock() {
+    struct Sends(Arc<Outbox>);
+    impl AsRef<[u8]> for Sends {
+        fn as_ref(&self) -> &[u8] {
+            &[7; 10_000]
+        }
+    }
+    impl Drop for Sends {
+        fn drop(&mut self) {
+            self.0.try_send(Message::from("dropped")).unwrap();
+        }
+    }
+    let outbox = Arc::new(outbox(1 << 20));
+    let payload = || bytes::Bytes::from_owner(Sends(outbox.clone()));
+    outbox
+        .send(Message::binary(payload()), Some(Duration::ZERO))
+        .await
+        .unwrap();
+    assert_eq!(
+        outbox.expire(later(Instant::now(), Duration::from_secs(1))),
+        1
+    );
+    assert_eq!(write_all(&outbox), [Message::from("dropped")]);
+    outbox.open_setup();
+    outbox.send_setup(Message::binary(payload())).await.unwrap();
+    outbox.close_setup();
+    assert_eq!(write_all(&outbox), [Message::from("dropped")]);
 }

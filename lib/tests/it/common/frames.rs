@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
 };
 use unstall::tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -90,8 +90,8 @@ pub(crate) enum StreamEnd {
 }
 
 /// One end of a WebSocket connection whose handshake is done, in bytes.
-pub(crate) struct RawPeer {
-    pub(crate) tcp: TcpStream,
+pub(crate) struct RawPeer<S = TcpStream> {
+    pub(crate) io: S,
     /// Whether this end is the client, whose frames are masked.
     pub(crate) is_client: bool,
 }
@@ -101,31 +101,43 @@ impl RawPeer {
     pub(crate) async fn accept(listener: &TcpListener) -> RawPeer {
         let (mut tcp, _) = listener.accept().await.unwrap();
         let head = read_head(&mut tcp).await;
-        tcp.write_all(switching(&head, "").as_bytes())
-            .await
-            .unwrap();
+        let answer = switching(&head, "");
+        tcp.write_all(answer.as_bytes()).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        RawPeer {
-            tcp,
-            is_client: false,
-        }
+        RawPeer::server(tcp)
     }
 
     /// The client's end of a new connection to `server`.
     pub(crate) async fn connect(server: SocketAddr) -> RawPeer {
-        let mut tcp = TcpStream::connect(server).await.unwrap();
+        let tcp = TcpStream::connect(server).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        let request = format!(
-            "GET / HTTP/1.1\r\nhost: {server}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
-             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        tcp.write_all(request.as_bytes()).await.unwrap();
-        let head = read_head(&mut tcp).await;
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        RawPeer::upgrade(tcp).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
+    /// The server's end of a stream that is upgraded.
+    pub(crate) fn server(io: S) -> RawPeer<S> {
         RawPeer {
-            tcp,
+            io,
+            is_client: false,
+        }
+    }
+
+    /// The client's end of a stream that is upgraded.
+    pub(crate) fn client(io: S) -> RawPeer<S> {
+        RawPeer {
+            io,
             is_client: true,
         }
+    }
+
+    /// The client's end of a stream, after it asked for the upgrade.
+    pub(crate) async fn upgrade(mut io: S) -> RawPeer<S> {
+        io.write_all(upgrade("").as_bytes()).await.unwrap();
+        let head = read_head(&mut io).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        RawPeer::client(io)
     }
 
     /// Masks as this end's role demands.
@@ -135,7 +147,7 @@ impl RawPeer {
     }
 
     pub(crate) async fn say_as_is(&mut self, frame: &Frame) {
-        self.tcp.write_all(&frame.encode()).await.unwrap();
+        self.io.write_all(&frame.encode()).await.unwrap();
     }
 
     /// The next frame; `Err` with the stream's end.
@@ -157,11 +169,11 @@ impl RawPeer {
     }
 
     async fn read_frame(&mut self) -> std::io::Result<Frame> {
-        let first = self.tcp.read_u8().await?;
-        let second = self.tcp.read_u8().await?;
+        let first = self.io.read_u8().await?;
+        let second = self.io.read_u8().await?;
         let len = match second & 0x7f {
-            126 => u64::from(self.tcp.read_u16().await?),
-            127 => self.tcp.read_u64().await?,
+            126 => u64::from(self.io.read_u16().await?),
+            127 => self.io.read_u64().await?,
             len => u64::from(len),
         };
         let masked = second & 0x80 != 0;
@@ -169,10 +181,10 @@ impl RawPeer {
         assert_eq!(masked, !self.is_client, "masking of opcode {}", first & 15);
         let mut mask = [0; 4];
         if masked {
-            self.tcp.read_exact(&mut mask).await?;
+            self.io.read_exact(&mut mask).await?;
         }
         let mut payload = vec![0; usize::try_from(len).unwrap()];
-        self.tcp.read_exact(&mut payload).await?;
+        self.io.read_exact(&mut payload).await?;
         for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
             *byte ^= mask;
         }
@@ -186,11 +198,19 @@ impl RawPeer {
     }
 }
 
+/// A good upgrade request with `more` header lines, each with its CRLF.
+pub(crate) fn upgrade(more: &str) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nhost: test\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+    )
+}
+
 /// Reads up to the end of an HTTP head.
-pub(crate) async fn read_head(tcp: &mut TcpStream) -> String {
+pub(crate) async fn read_head(io: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(tcp.read_u8().await.expect("a whole request"));
+        head.push(io.read_u8().await.expect("a whole request"));
     }
     String::from_utf8(head).unwrap()
 }

@@ -1,48 +1,47 @@
-//! Raw HTTP clients, certificates and waiting without luck, for the tests of the server.
+//! Servers, raw HTTP clients and certificates.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use unstall::{Client, Connection, Server, ServerBuilder, rustls::ClientConfig};
+use tokio::task::JoinHandle;
+use unstall::{Connection, Options, Server, ServerBuilder, rustls::ClientConfig};
 
-/// The longest that anything may take on a loaded machine before a test gives up.
-pub(crate) const AMPLE: Duration = Duration::from_secs(60);
+use super::{client, echo, frames::upgrade, limit, plain};
 
-/// Waits until `done`; each look is an event of its own, the time only bounds a failing test.
-pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let wait = async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    if tokio::time::timeout(AMPLE, wait).await.is_err() {
-        panic!("never came: {what}");
-    }
+pub(crate) async fn bind(builder: ServerBuilder) -> Server {
+    builder.bind("127.0.0.1:0").await.unwrap()
+}
+
+/// Serves every connection of this server in a task.
+pub(crate) fn serve<H, F>(server: &Server, handler: H) -> JoinHandle<()>
+where
+    H: Fn(Connection) -> F + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let server = server.clone();
+    tokio::spawn(async move { server.serve(handler).await })
+}
+
+/// A server that echoes.
+pub(crate) async fn echo_server(builder: ServerBuilder) -> Server {
+    let server = bind(builder).await;
+    serve(&server, echo);
+    server
 }
 
 /// A client that does not reconnect.
 pub(crate) async fn connect(address: SocketAddr) -> Connection {
-    let client = Client::new(format!("ws://{address}/")).without_reconnect();
-    client.connect().await.unwrap()
+    client(address, Options::default()).connect().await.unwrap()
 }
 
 /// The same without a session: the WebSocket's own close is all there is.
 pub(crate) async fn connect_plain(address: SocketAddr) -> Connection {
-    let client = Client::new(format!("ws://{address}/")).without_reconnect();
+    let client = client(address, Options::default());
     client.plain().connect().await.unwrap()
-}
-
-/// A good upgrade request with `more` header lines.
-pub(crate) fn upgrade(more: &str) -> String {
-    format!(
-        "GET / HTTP/1.1\r\nhost: test\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
-    )
 }
 
 /// Sends `request` and reads everything up to the end of the stream.
@@ -56,9 +55,8 @@ pub(crate) async fn answer(address: SocketAddr, request: &str) -> String {
 pub(crate) async fn to_end(tcp: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let end = tcp.read_to_end(&mut text);
-    let ended = tokio::time::timeout(AMPLE, end).await;
     // A reset is an end as well.
-    let _ = ended.expect("the server closes the connection");
+    let _ = limit(end).await;
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -124,14 +122,19 @@ pub(crate) async fn is_alive(server: &Server) {
     let (client, accepted) = tokio::join!(client, server.accept());
     let mut accepted = accepted.unwrap();
     client.send("alive").await.unwrap();
-    let message = accepted
-        .recv()
-        .await
-        .unwrap()
-        .unwrap()
-        .into_message()
-        .unwrap();
+    let message = plain(limit(accepted.recv()).await);
     assert_eq!(message.as_text(), Some("alive"));
+}
+
+/// What comes up to the end of an HTTP head, or of the stream.
+async fn to_blank_line(tcp: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n")
+        && let Ok(byte) = tcp.read_u8().await
+    {
+        head.push(byte);
+    }
+    String::from_utf8(head).unwrap()
 }
 
 /// What became of clients, or of one.
@@ -147,14 +150,7 @@ pub(crate) async fn one_of_many(address: SocketAddr) -> (Outcomes, Option<TcpStr
     let mut outcome = Outcomes::default();
     let mut tcp = TcpStream::connect(address).await.unwrap();
     let _ = tcp.write_all(upgrade("").as_bytes()).await;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match tcp.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => break,
-        }
-    }
-    let head = String::from_utf8(head).unwrap();
+    let head = to_blank_line(&mut tcp).await;
     if head.is_empty() {
         outcome.closed = 1;
         return (outcome, None);

@@ -71,6 +71,29 @@ pub(crate) fn test_name(module: &str, name: &str) -> String {
     }
 }
 
+/// This test program once more, to run nothing but the ignored test `name` of a module, after
+/// commands of the shell.
+pub(crate) fn again(shell: &str, module: &str, name: &str) -> std::process::Command {
+    let mut command = std::process::Command::new("sh");
+    command
+        .arg("-c")
+        .arg(format!("{shell} exec \"$0\" \"$@\""))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &test_name(module, name)])
+        .args(["--ignored", "--nocapture"]);
+    command
+}
+
+/// Fails with what it said, unless it ran its one test, and well.
+pub(crate) fn passed(output: &std::process::Output) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{errors}"
+    );
+}
+
 /// A process that runs an ignored test of this test binary.
 pub(crate) struct Process {
     child: Child,

@@ -9,11 +9,8 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpListener, TcpSocket, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
+    net::{TcpListener, TcpSocket},
     sync::watch,
     time::Instant,
 };
@@ -99,6 +96,26 @@ impl Proxy {
     }
 }
 
+/// A pipe of memory that misbehaves as a [`Proxy`] does.
+pub(crate) struct Wire(watch::Sender<Mode>);
+
+impl Wire {
+    /// It, and its two ends.
+    pub(crate) fn new() -> (Wire, DuplexStream, DuplexStream) {
+        let (one, client) = tokio::io::duplex(16 << 10);
+        let (two, server) = tokio::io::duplex(16 << 10);
+        let (mode, watching) = watch::channel(Mode::Forward);
+        tokio::spawn(async move {
+            forward_both(client, server, watching, &AtomicU64::new(0)).await;
+        });
+        (Wire(mode), one, two)
+    }
+
+    pub(crate) fn set(&self, mode: Mode) {
+        self.0.send_replace(mode);
+    }
+}
+
 async fn accept(listener: TcpListener, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
         state.arrivals.lock().unwrap().push(Instant::now());
@@ -119,6 +136,11 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
             let socket = TcpSocket::new_v4().unwrap();
             socket.set_recv_buffer_size(16 << 10).unwrap();
             if let Ok(server) = socket.connect(state.target).await {
+                for tcp in [&client, &server] {
+                    tcp.set_nodelay(true).unwrap();
+                    // A cut drops both halves: the peers are reset.
+                    tcp.set_zero_linger().unwrap();
+                }
                 forward_both(client, server, mode, &state.forwarded).await;
             }
         });
@@ -126,18 +148,13 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn forward_both(
-    client: TcpStream,
-    server: TcpStream,
+    client: impl AsyncRead + AsyncWrite,
+    server: impl AsyncRead + AsyncWrite,
     mut mode: watch::Receiver<Mode>,
     forwarded: &AtomicU64,
 ) {
-    for tcp in [&client, &server] {
-        tcp.set_nodelay(true).unwrap();
-        // A cut drops both halves: the peers are reset.
-        tcp.set_zero_linger().unwrap();
-    }
-    let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
+    let (client_read, client_write) = tokio::io::split(client);
+    let (server_read, server_write) = tokio::io::split(server);
     let up = forward(client_read, server_write, mode.clone(), forwarded);
     let down = forward(server_read, client_write, mode.clone(), forwarded);
     tokio::select! {
@@ -148,8 +165,8 @@ async fn forward_both(
 }
 
 async fn forward(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     mut mode: watch::Receiver<Mode>,
     forwarded: &AtomicU64,
 ) {

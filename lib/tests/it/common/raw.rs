@@ -1,17 +1,37 @@
 //! A library's client that is connected to a peer of raw bytes, and such a peer's bulk traffic.
 
-use tokio::io::AsyncWriteExt;
-use unstall::{Client, Connection, Options};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+};
+use unstall::{Connection, Options, tokio_tungstenite::tungstenite::protocol::Role};
 
-use super::frames::{CLOSE, RawPeer, frame, listen};
+use super::{
+    adopt,
+    frames::{CLOSE, RawPeer, frame, listen},
+    tcp_pair,
+};
 
 /// A client connection, and the raw server it is connected to. It does not reconnect.
 pub(crate) async fn client(options: Options) -> (Connection, RawPeer) {
-    let (listener, address) = listen().await;
-    let client = Client::new(format!("ws://{address}/"));
-    let client = client.options(options).without_reconnect();
-    let (connection, raw) = tokio::join!(client.connect(), RawPeer::accept(&listener));
+    client_of(&listen().await.0, options).await
+}
+
+/// The same, with a listener that is there.
+pub(crate) async fn client_of(listener: &TcpListener, options: Options) -> (Connection, RawPeer) {
+    let client = super::client(listener.local_addr().unwrap(), options);
+    let (connection, raw) = tokio::join!(client.connect(), RawPeer::accept(listener));
     (connection.unwrap(), raw)
+}
+
+/// An adopted stream in this role, and the raw peer at its other end.
+pub(crate) async fn adopted(role: Role, options: Options) -> (Connection, RawPeer) {
+    let (ours, theirs) = tcp_pair().await;
+    let raw = match role {
+        Role::Client => RawPeer::server(theirs),
+        Role::Server => RawPeer::client(theirs),
+    };
+    (adopt(ours, role, options).await, raw)
 }
 
 /// Appends an unmasked frame.
@@ -19,7 +39,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend_from_slice(&frame(opcode, payload).encode());
 }
 
-impl RawPeer {
+impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
     pub(crate) async fn send(&mut self, opcode: u8, payload: &[u8]) {
         self.say(frame(opcode, payload)).await;
     }
@@ -33,7 +53,8 @@ impl RawPeer {
     /// Says goodbye and half-closes; what the other side still sends is read and forgotten.
     pub(crate) async fn finish(mut self) {
         self.send(CLOSE, &1000u16.to_be_bytes()).await;
-        let _ = self.tcp.shutdown().await;
-        let _ = tokio::io::copy(&mut self.tcp, &mut tokio::io::sink()).await;
+        // The other side may have ended first.
+        let _ = self.io.shutdown().await;
+        let _ = tokio::io::copy(&mut self.io, &mut tokio::io::sink()).await;
     }
 }

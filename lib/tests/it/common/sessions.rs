@@ -5,43 +5,45 @@ use std::{net::SocketAddr, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use unstall::{
-    Client, Connection, Event, Events, Gap, Incoming, Message, Reconnect, Server, ServerBuilder,
-    SessionLoss,
+    Client, Connection, Gap, Incoming, Message, Reconnect, Server, SessionLoss,
     tokio_tungstenite::{
-        self, MaybeTlsStream, WebSocketStream,
-        tungstenite::{self, client::IntoClientRequest, http::HeaderValue},
+        self, MaybeTlsStream, WebSocketStream, accept_hdr_async,
+        tungstenite::{
+            self,
+            client::IntoClientRequest,
+            handshake::server::{Request, Response},
+            http::HeaderValue,
+        },
     },
 };
 use unstall_proto::{Config, Packet, SUBPROTOCOL, Session, SessionId, Time, Token};
 
 use super::{limit, plain};
 
-pub(crate) const AMPLE: u64 = 60;
+/// Comes back at once.
+pub(crate) fn quick() -> Reconnect {
+    Reconnect::default().first(Duration::from_millis(5))
+}
+
+/// A client that comes back at once, and makes no sessions if it need not.
+pub(crate) fn quick_client(address: SocketAddr) -> Client {
+    Client::new(format!("ws://{address}/")).reconnect(quick())
+}
 
 /// A client that wants a session and comes back at once.
 pub(crate) fn client(address: SocketAddr) -> Client {
-    Client::new(format!("ws://{address}/"))
-        .require_session()
-        .reconnect(Reconnect::default().first(Duration::from_millis(5)))
-}
-
-pub(crate) async fn bind(builder: ServerBuilder) -> Server {
-    builder.bind("127.0.0.1:0").await.unwrap()
+    quick_client(address).require_session()
 }
 
 /// A client's session and the server's end of it.
 pub(crate) async fn pair(server: &Server, client: Client) -> (Connection, Connection) {
-    limit(AMPLE, async {
-        let client = client.connect().await.unwrap();
-        let session = server.accept().await.unwrap();
-        (client, session)
-    })
-    .await
+    let client = limit(client.connect()).await.unwrap();
+    (client, limit(server.accept()).await.unwrap())
 }
 
 /// The next message, as text.
 pub(crate) async fn text(connection: &mut Connection) -> String {
-    let message = limit(AMPLE, async { plain(connection.recv().await) }).await;
+    let message = plain(limit(connection.recv()).await);
     message.as_text().expect("a text message").to_owned()
 }
 
@@ -49,7 +51,7 @@ pub(crate) async fn text(connection: &mut Connection) -> String {
 pub(crate) async fn up_to_the_loss(connection: &mut Connection) -> (Vec<Message>, SessionLoss) {
     let mut messages = Vec::new();
     loop {
-        match limit(AMPLE, connection.recv()).await {
+        match limit(connection.recv()).await {
             Ok(Some(Incoming::Message(message))) => messages.push(message),
             Ok(Some(Incoming::Gap(Gap::SessionLost { why }))) => match &*why {
                 unstall::ConnectionError::SessionLost(loss) => return (messages, loss.clone()),
@@ -60,18 +62,22 @@ pub(crate) async fn up_to_the_loss(connection: &mut Connection) -> (Vec<Message>
     }
 }
 
-/// Waits for an event and returns it.
-pub(crate) async fn event(events: &mut Events, what: impl Fn(&Event) -> bool) -> Event {
-    limit(AMPLE, async {
-        loop {
-            match events.recv().await {
-                Some(event) if what(&event) => return event,
-                Some(_) => {}
-                None => panic!("the events ended first"),
-            }
+/// Upgrades a connection with a foreign engine. It agrees to the first subprotocol that is offered,
+/// if it `agrees` at all. Fails where the client goes away.
+pub(crate) async fn foreign(
+    tcp: TcpStream,
+    agrees: bool,
+) -> tungstenite::Result<WebSocketStream<TcpStream>> {
+    #[allow(clippy::result_large_err)]
+    let answer = move |request: &Request, mut answer: Response| {
+        let offered = request.headers().get("sec-websocket-protocol");
+        if let Some(offered) = offered.filter(|_| agrees) {
+            let headers = answer.headers_mut();
+            headers.insert("sec-websocket-protocol", offered.clone());
         }
-    })
-    .await
+        Ok(answer)
+    };
+    accept_hdr_async(tcp, answer).await
 }
 
 /// A client whose every packet the test decides on: the protocol's own session over a raw
@@ -139,7 +145,7 @@ impl Raw {
             headers.insert(*name, HeaderValue::from_static(value));
         }
         let connecting = tokio_tungstenite::connect_async(request);
-        self.ws = Some(limit(AMPLE, connecting).await.unwrap().0);
+        self.ws = Some(limit(connecting).await.unwrap().0);
     }
 
     pub(crate) async fn write(&mut self, packet: bytes::Bytes) {
@@ -152,7 +158,7 @@ impl Raw {
     pub(crate) async fn read(&mut self) -> Option<bytes::Bytes> {
         let ws = self.ws.as_mut().unwrap();
         loop {
-            match limit(AMPLE, ws.next()).await {
+            match limit(ws.next()).await {
                 Some(Ok(tungstenite::Message::Binary(packet))) => return Some(packet),
                 Some(Ok(tungstenite::Message::Close(_)) | Err(_)) | None => return None,
                 Some(Ok(_)) => {}

@@ -1,0 +1,227 @@
+//! One queue of received messages, charged in bytes.
+
+use std::task::{Context, Waker};
+
+use tokio::time::Instant;
+
+use super::End;
+use crate::{
+    defaults::{IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES},
+    messages::{Gap, Incoming, Message, Position},
+    queues::{
+        items::{Item, Items, count_messages, push_gap, total_cost},
+        queue,
+    },
+    reports::QueueStats,
+    settings::Share,
+};
+
+/// One queue of received messages, and who waits for them.
+pub(super) struct Lane {
+    pub(super) queue: Items,
+    /// Bytes in `queue` and in the receiver's hands.
+    pub(super) bytes: usize,
+    /// Those in the receiver's hands, when it last reported.
+    pub(super) in_hand: usize,
+    high_water: usize,
+    /// When `queue` last ceased to be empty.
+    oldest: Option<Instant>,
+    share: Share,
+    pub(super) end: Option<End>,
+    pub(super) receiver: Option<Waker>,
+}
+
+impl Lane {
+    pub(super) fn new(share: Share) -> Lane {
+        Lane {
+            queue: Items::new(),
+            bytes: 0,
+            in_hand: 0,
+            high_water: 0,
+            oldest: None,
+            share,
+            end: None,
+            receiver: None,
+        }
+    }
+
+    /// Moves items into the queue while there is room beside `keys` bytes: how many places they took.
+    pub(super) fn push_while_room(
+        &mut self,
+        items: &mut Items,
+        keys: usize,
+        limit: usize,
+        now: Instant,
+    ) -> usize {
+        let mut places = 0;
+        while let Some(item) = items.pop_front() {
+            match item {
+                Item::One(Incoming::Gap(gap)) => places += usize::from(self.append_gap(gap, now)),
+                item if self.make_room(item.cost(), keys, limit) => {
+                    self.append(item, now);
+                    places += 1;
+                }
+                item => {
+                    items.push_front(item);
+                    break;
+                }
+            }
+        }
+        places
+    }
+
+    /// How many bytes more may come; `keys` bytes are taken otherwise.
+    pub(super) fn room(&mut self, limit: usize, keys: usize) -> usize {
+        let used = self.bytes + keys;
+        let room = limit.saturating_sub(used);
+        match self.bytes == 0 || (room > 0 && self.share.cover(used + 1)) {
+            true => room.max(1),
+            false => 0,
+        }
+    }
+
+    /// Whether so much more fits beside `keys` bytes. One message always does.
+    pub(super) fn make_room(&mut self, cost: usize, keys: usize, limit: usize) -> bool {
+        let used = self.bytes + keys + cost;
+        if self.bytes == 0 {
+            self.share.cover_anyway(used);
+            return true;
+        }
+        used <= limit && self.share.cover(used)
+    }
+
+    pub(super) fn append(&mut self, item: Item, now: Instant) {
+        let cost = item.cost();
+        queue::push(&mut self.queue, item);
+        self.charge(cost, now);
+    }
+
+    /// A gap has its place, however full the queue is. `true`: one of its own.
+    pub(super) fn append_gap(&mut self, gap: Gap, now: Instant) -> bool {
+        let own = push_gap(&mut self.queue, gap);
+        if own {
+            self.charge(MESSAGE_OVERHEAD_BYTES, now);
+        }
+        own
+    }
+
+    /// A gap goes straight to the receiver.
+    pub(super) fn charge_gap(&mut self) {
+        self.bytes += MESSAGE_OVERHEAD_BYTES;
+    }
+
+    /// Something took a place at the back.
+    fn charge(&mut self, cost: usize, now: Instant) {
+        if self.queue.len() == 1 {
+            self.oldest = Some(now);
+        }
+        self.bytes += cost;
+        self.high_water = self.high_water.max(self.bytes);
+    }
+
+    /// A message takes the place of a shorter or longer one, if it fits.
+    pub(super) fn recharge(
+        &mut self,
+        before: usize,
+        after: usize,
+        keys: usize,
+        limit: usize,
+    ) -> bool {
+        let bytes = self.bytes - before + after;
+        if after > before && (bytes + keys > limit || !self.share.cover(bytes + keys)) {
+            return false;
+        }
+        self.bytes = bytes;
+        self.high_water = self.high_water.max(bytes);
+        true
+    }
+
+    /// Takes back a queue from which something was taken or put in front.
+    pub(super) fn restore(&mut self, queue: Items) {
+        self.queue = queue;
+        self.in_hand = 0;
+        self.bytes = total_cost(&self.queue);
+        self.share.relax(self.bytes);
+    }
+
+    /// `in_hand` bytes are left in the receiver's hands. `true`: that made room.
+    pub(super) fn report(&mut self, in_hand: usize, keys: usize) -> bool {
+        let freed = self.in_hand.saturating_sub(in_hand);
+        self.in_hand -= freed;
+        self.bytes -= freed;
+        if freed > 0 {
+            self.share.relax(self.bytes + keys);
+        }
+        freed > 0
+    }
+
+    /// The next message, and where it ends. Gaps are nothing to the hook.
+    pub(super) fn next_message(&mut self) -> Option<(Message, Position)> {
+        loop {
+            match self.queue.pop_front()? {
+                Item::One(incoming) => {
+                    self.take_off(incoming.cost());
+                    if let Incoming::Message(message) = incoming {
+                        return Some((message, Position::START));
+                    }
+                }
+                Item::Packet(mut packet) => {
+                    let before = packet.cost();
+                    let message = Message::cut(&mut packet.batch);
+                    let (position, after) = (packet.position(), packet.cost());
+                    self.take_off(before - after);
+                    if !packet.batch.is_finished() {
+                        self.queue.push_front(Item::Packet(packet));
+                    }
+                    return Some((message?, position));
+                }
+            }
+        }
+    }
+
+    fn take_off(&mut self, cost: usize) {
+        self.bytes -= cost;
+        self.share.relax(self.bytes);
+    }
+
+    /// Wakes the task when the budget has what it last refused.
+    pub(super) fn wake_on_budget(&mut self, cx: &Context<'_>) {
+        if self.share.poll_refused(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Idle, it gives back what was drawn of the budget.
+    pub(super) fn settle(&mut self, keys: usize) {
+        self.share.settle(self.bytes + keys);
+    }
+
+    pub(super) fn receiver_to_wake(&mut self) -> Option<Waker> {
+        match self.queue.is_empty() {
+            true => None,
+            false => self.receiver.take(),
+        }
+    }
+
+    pub(super) fn stats(&self, limit: usize, now: Instant) -> QueueStats {
+        QueueStats {
+            messages: count_messages(&self.queue) as usize,
+            bytes: self.bytes,
+            high_water: self.high_water,
+            limit,
+            oldest: self
+                .oldest
+                .filter(|_| !self.queue.is_empty())
+                .map(|since| now.saturating_duration_since(since)),
+        }
+    }
+
+    /// Empty, it gives back the memory that it grew by.
+    pub(super) fn shrink(&mut self, hand: &mut Items) {
+        for queue in [&mut self.queue, hand] {
+            if queue.capacity() > IDLE_QUEUE_PLACES {
+                queue.shrink_to(IDLE_QUEUE_PLACES);
+            }
+        }
+    }
+}

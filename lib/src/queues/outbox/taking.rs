@@ -1,0 +1,122 @@
+//! The pump's side of the outbox.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::Ordering,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use unstall_proto::{Records, limits::PACKET_FILL};
+
+use super::{Done, Entry, Lane, Outbox, State};
+use crate::defaults::BUDGET_FLOOR_BYTES;
+
+impl State {
+    /// What the pump takes from: while the hook runs, what the hook sends.
+    fn open(&mut self) -> &mut Lane {
+        self.setup.as_mut().unwrap_or(&mut self.main)
+    }
+}
+
+impl Outbox {
+    /// Moves what is queued into `batch`, which is empty. Nothing: the pump is woken by the next
+    /// message. With a `hold`, a small queue younger than it stays for company until the returned
+    /// moment.
+    pub(crate) fn take(
+        &self,
+        batch: &mut VecDeque<Entry>,
+        hold: Option<(Duration, usize)>,
+        now: Instant,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Instant>> {
+        let mut state = self.lock();
+        let lane = state.open();
+        if !lane.has_queued() {
+            lane.shrink(batch);
+            state.pump = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let ripe = hold.and_then(|(delay, enough)| lane.ripe_at(delay, enough));
+        if let Some(ripe) = ripe.filter(|ripe| now < *ripe) {
+            state.pump = Some(cx.waker().clone());
+            return Poll::Ready(Some(ripe));
+        }
+        lane.take(batch);
+        Poll::Ready(None)
+    }
+
+    /// Messages left the pump.
+    pub(crate) fn done(&self, done: Done) {
+        if done.messages > 0 {
+            self.release(&done, std::iter::empty());
+            self.complete(done.upto);
+        }
+    }
+
+    /// Gives room back, and memory for what comes next.
+    pub(crate) fn release(&self, done: &Done, spare: impl Iterator<Item = Records>) {
+        {
+            let mut state = self.lock();
+            let lane = state.open();
+            lane.release(done);
+            let most = self.spare_limit().saturating_sub(lane.bytes) / PACKET_FILL;
+            let wanted = most.saturating_sub(state.spare.len());
+            state.spare.extend(spare.take(wanted));
+        }
+        self.written.notify_waiters();
+    }
+
+    /// Upper bound for queued bytes and spare packets together: the queue's own limit or, with a
+    /// budget, the floor that is always free of it.
+    fn spare_limit(&self) -> usize {
+        match self.bounded {
+            true => self.limit.min(BUDGET_FLOOR_BYTES),
+            false => self.limit,
+        }
+    }
+
+    /// Gives back memory that was kept for what comes next.
+    pub(crate) fn shrink(&self) {
+        let mut state = self.lock();
+        state.spare = Vec::new();
+        state.main.settle_share();
+    }
+
+    /// Everything before this number counts as flushed.
+    pub(crate) fn complete(&self, upto: u64) {
+        self.lock().open().settle(upto);
+        self.written.notify_waiters();
+    }
+
+    /// The peer of this connection takes no larger message; `None`: it has not said.
+    pub(crate) fn set_peer_limit(&self, limit: Option<usize>) {
+        let limit = limit.map_or(self.own_max_message, |it| it.min(self.own_max_message));
+        self.max_message.store(limit, Ordering::Relaxed);
+    }
+
+    /// Drops queued messages whose time has passed, and makes room.
+    pub(crate) fn expire(&self, now: Instant) -> u64 {
+        // The messages are the user's: they are dropped outside of the lock.
+        let expired = self.lock().main.take_expired(now);
+        if !expired.is_empty() {
+            self.written.notify_waiters();
+        }
+        expired.len() as u64
+    }
+
+    /// A message in the pump's hands had passed its time: counted here, released with its batch.
+    pub(crate) fn count_expired(&self, messages: u64) {
+        self.lock().open().count_expired(messages);
+    }
+
+    /// Puts back, before everything else, what the pump took and did not begin to write.
+    pub(crate) fn put_back(&self, batch: VecDeque<Entry>) {
+        self.lock().open().put_back(batch);
+    }
+
+    pub(crate) fn has_queued(&self) -> bool {
+        self.lock().open().has_queued()
+    }
+}

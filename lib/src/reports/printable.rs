@@ -1,0 +1,101 @@
+//! A peer's words, fit for a terminal and a log.
+
+use std::fmt;
+
+use crate::defaults::BRIEF_CHARS;
+
+/// Text that a peer chose, made fit for a terminal and a log.
+///
+/// Escape codes can rewrite what a terminal shows, newlines can forge lines of a log, and
+/// right-to-left marks can turn a sentence around. This shows every character that is not printable
+/// as its escape, such as `\u{1b}` or `\n`. The crate's errors and events do so by themselves; use
+/// it where you print what came from a peer, such as [`Close::reason`](crate::Close::reason).
+///
+/// ```
+/// assert_eq!(unstall::printable("gone\x1b[2J").to_string(), r"gone\u{1b}[2J");
+/// ```
+pub fn printable(text: &str) -> Printable<'_> {
+    Printable(text)
+}
+
+/// Displays a text without control characters; made by [`printable`].
+#[derive(Clone, Copy)]
+pub struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const PLAIN: [char; 3] = ['"', '\'', '\\'];
+        // The standard library knows what is printable; it also escapes these three, for the sake of
+        // quotes that are not here.
+        for piece in self.0.split_inclusive(PLAIN) {
+            let body = piece.trim_end_matches(PLAIN);
+            write!(f, "{}", body.escape_debug())?;
+            f.write_str(&piece[body.len()..])?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The first line of a peer's words for an error: printable, and at most [`BRIEF_CHARS`] long.
+#[derive(Clone, Copy)]
+pub(crate) struct Brief<'a>(pub(crate) &'a str);
+
+impl Brief<'_> {
+    /// The first line that is not blank.
+    fn line(&self) -> &str {
+        let mut lines = self.0.lines().map(str::trim);
+        lines.find(|line| !line.is_empty()).unwrap_or_default()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.line().is_empty()
+    }
+}
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.line();
+        match line.char_indices().nth(BRIEF_CHARS) {
+            None => printable(line).fmt(f),
+            Some((end, _)) => write!(f, "{}…", printable(&line[..end])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_act_on_a_terminal_or_forge_a_line_is_escaped() {
+        for (said, shown) in [
+            (
+                "plain words, \"quoted\" and 'so'",
+                "plain words, \"quoted\" and 'so'",
+            ),
+            (r"C:\path", r"C:\path"),
+            ("\x1b]0;title\x07\x1b[2J", r"\u{1b}]0;title\u{7}\u{1b}[2J"),
+            ("a\nWARN forged\r\tb", r"a\nWARN forged\r\tb"),
+            ("\u{202e}txt.exe\u{2066}", r"\u{202e}txt.exe\u{2066}"),
+            ("\u{9b}31m\u{2028}\u{feff}", r"\u{9b}31m\u{2028}\u{feff}"),
+            ("Grüße, 世界, привет", "Grüße, 世界, привет"),
+        ] {
+            assert_eq!(printable(said).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn brief_is_one_line_of_bounded_length() {
+        assert_eq!(Brief("\n  bad token \nmore").to_string(), "bad token");
+        assert!(Brief(" \r\n").is_empty());
+        let long = Brief(&"é".repeat(10_000)).to_string();
+        assert_eq!(long.chars().count(), BRIEF_CHARS + 1);
+        assert!(long.ends_with("é…"));
+    }
+}

@@ -1,0 +1,155 @@
+//! URLs that keep their secrets to themselves.
+
+use std::fmt;
+
+use http::Uri;
+
+/// A URL that may hold a password or a token.
+///
+/// `Display` and `Debug` show its scheme, host, port and path, without user information, query and
+/// fragment. Of a URL that is not well-formed they show only what cannot be a part of a password:
+/// scheme and host, the scheme alone, or nothing. The whole URL is behind [`reveal`](Self::reveal).
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedactedUrl(String);
+
+impl RedactedUrl {
+    /// Any text: whether it is a URL is found out where it is used.
+    pub fn new(url: impl Into<String>) -> RedactedUrl {
+        RedactedUrl(url.into())
+    }
+
+    /// The whole URL, with its secrets. Do not print it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for RedactedUrl {
+    fn from(url: &str) -> RedactedUrl {
+        RedactedUrl::new(url)
+    }
+}
+
+impl fmt::Display for RedactedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.0))
+    }
+}
+
+impl fmt::Debug for RedactedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&shown(&self.0), f)
+    }
+}
+
+/// What may be shown of `url`. An ellipsis stands for the rest.
+fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://").filter(|(it, _)| is_scheme(it)) else {
+        // Where a redirect points may be a path alone. Anything else may be a password.
+        return match url.starts_with('/') && !url.contains('@') {
+            true => cut(url),
+            false => "…".to_owned(),
+        };
+    };
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    let (authority, behind) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    // Behind an `@` that comes so late, the "host" is the beginning of a user's name and password.
+    if behind.contains('@') || !is_host_and_port(host) {
+        return format!("{scheme}://…");
+    }
+    let hidden = if host.len() < authority.len() {
+        "…@"
+    } else {
+        ""
+    };
+    match url.parse::<Uri>() {
+        Ok(_) => format!("{scheme}://{hidden}{host}{}", cut(behind)),
+        Err(_) => format!("{scheme}://{hidden}{host}…"),
+    }
+}
+
+/// A path, up to the query or the fragment.
+fn cut(path: &str) -> String {
+    let end = path.find(['?', '#']).unwrap_or(path.len());
+    match path[..end].chars().all(|c| c.is_ascii_graphic()) {
+        true if end == path.len() => path.to_owned(),
+        true => format!("{}…", &path[..end]),
+        false => "…".to_owned(),
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-');
+    text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(rest)
+}
+
+/// A name, an IPv4 or a bracketed IPv6 address, and perhaps a port.
+fn is_host_and_port(text: &str) -> bool {
+    let in_brackets = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.');
+    let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let (host, is_host, port) = match text.strip_prefix('[').and_then(|it| it.split_once(']')) {
+        Some((address, port)) => (address, address.chars().all(in_brackets), port),
+        None => {
+            let end = text.find(':').unwrap_or(text.len());
+            let host = &text[..end];
+            (host, host.chars().all(in_name), &text[end..])
+        }
+    };
+    let is_port = match port.strip_prefix(':') {
+        Some(digits) => digits.len() <= 5 && digits.chars().all(|c| c.is_ascii_digit()),
+        None => port.is_empty(),
+    };
+    !host.is_empty() && is_host && is_port
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_is_shown_without_user_information_query_and_fragment() {
+        for (url, expected) in [
+            ("wss://feed.example/stream", "wss://feed.example/stream"),
+            ("ws://[::1]:9100", "ws://[::1]:9100"),
+            ("ws://h/a?token=secret", "ws://h/a…"),
+            ("ws://secret:secret@h:1/a", "ws://…@h:1/a"),
+            ("ws://secret@h?secret", "ws://…@h…"),
+            ("ws://se@cret@h/", "ws://…@h/"),
+            ("/login?next=secret", "/login…"),
+        ] {
+            let url = RedactedUrl::new(url);
+            assert_eq!(url.to_string(), expected);
+            assert_eq!(format!("{url:?}"), format!("{expected:?}"));
+        }
+    }
+
+    /// Once the password was printed where it held a `#`, `/` or `?`, and where there was no scheme.
+    #[test]
+    fn url_that_is_not_well_formed_shows_no_part_of_a_password() {
+        for (url, expected) in [
+            ("ws://user:hunter#2@h:1/", "ws://…"),
+            ("ws://user:hunter/2@h:1/", "ws://…"),
+            ("ws://user:hunter?2@h:1/", "ws://…"),
+            (r"ws://user:hunter\2@h:1/", "ws://…"),
+            ("ws://hunter2/@h", "ws://…"),
+            ("ws://user:hunter 2@h/", "ws://…@h…"),
+            ("ws://user:hunter%40h/", "ws://…"),
+            ("ws://user:hunter2", "ws://…"),
+            ("user:hunter2@h/", "…"),
+            ("hunter2", "…"),
+            ("//user:hunter2@h/", "…"),
+            ("user:hunter2://h/", "…"),
+            ("/a\x1b[2Jhunter2", "…"),
+            ("ws://h:99999/", "ws://h:99999/"),
+            ("", "…"),
+        ] {
+            assert_eq!(RedactedUrl::new(url).to_string(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn whole_url_is_there_for_whoever_asks() {
+        assert_eq!(RedactedUrl::new("ws://a:b@h/?c").reveal(), "ws://a:b@h/?c");
+    }
+}

@@ -1,0 +1,158 @@
+//! The connection that carries a session, and what is known of it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use unstall_proto as proto;
+
+use super::Session;
+use crate::{
+    handles::Shared,
+    reports::{ConnectionError, Report, StallCause},
+    time::later,
+};
+
+/// The connection that carries the session now, or carried it last.
+#[derive(Default)]
+pub(super) struct Carrier {
+    generation: Option<proto::Generation>,
+    answer: Answer,
+    /// Whether any connection ever carried the session.
+    opened: bool,
+    /// When this client leaves a server that goes away.
+    leave_at: Option<Instant>,
+    lost_at: Option<Instant>,
+}
+
+/// What the server said to HELLO on the present connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Answer {
+    /// Nothing yet.
+    #[default]
+    Awaited,
+    /// It agreed.
+    Welcome,
+    /// Nothing, for as long as it had time; the pump is to be told.
+    TimedOut,
+    /// The same, and the pump was told.
+    GivenUp,
+}
+
+impl Carrier {
+    pub(super) fn generation(&self) -> Option<proto::Generation> {
+        self.generation
+    }
+
+    pub(super) fn was_opened(&self) -> bool {
+        self.opened
+    }
+
+    pub(super) fn opened(&mut self) {
+        self.opened = true;
+        self.answer = Answer::Welcome;
+        self.lost_at = None;
+    }
+
+    /// How long there was no connection.
+    pub(super) fn resumed(&mut self, now: Instant) -> Duration {
+        self.answer = Answer::Welcome;
+        let lost_at = self.lost_at.take();
+        lost_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+    }
+
+    pub(super) fn was_unanswered(&mut self) {
+        self.answer = Answer::TimedOut;
+    }
+
+    /// The server asks its clients to leave within this time, at moments of their own.
+    pub(super) fn goes_away(&mut self, within: Duration, now: Instant) {
+        self.leave_at = Some(later(now, within.mul_f64(fastrand::f64())));
+    }
+}
+
+impl Session {
+    /// Begins on a new connection. `false`: the session wants none.
+    pub(crate) fn attach(&mut self) -> bool {
+        let time = self.time(Instant::now());
+        let generation = self.protocol.attach(time);
+        generation
+            .into_iter()
+            .for_each(|generation| self.attached(generation));
+        generation.is_some()
+    }
+
+    /// On a server: goes on over a connection that has said HELLO.
+    ///
+    /// # Errors
+    /// Why the protocol refuses it.
+    pub(crate) fn resume(
+        &mut self,
+        hello: &proto::Hello,
+        shared: &Shared,
+    ) -> Result<(), proto::Rejection> {
+        let token = proto::Token(super::random());
+        let generation = self.protocol.resume(hello, token)?;
+        let now = Instant::now();
+        self.carrier.lost_at.get_or_insert(now);
+        let mut report = Report::of(&shared.meter);
+        for cause in [StallCause::SocketFull, StallCause::PeerSilent] {
+            report.wait(cause, false);
+        }
+        shared.meter.publish(&report, now);
+        self.attached(generation);
+        Ok(())
+    }
+
+    /// The session goes on over this connection.
+    pub(crate) fn attached(&mut self, generation: proto::Generation) {
+        self.carrier.generation = Some(generation);
+        self.evictable.set_idle(false);
+        self.carrier.answer = Answer::Awaited;
+        self.carrier.leave_at = None;
+    }
+
+    /// The connection is gone.
+    pub(crate) fn detach(&mut self, shared: &Shared, now: Instant) {
+        if let Some(generation) = self.carrier.generation.take() {
+            self.protocol.detach(self.time(now), generation);
+            self.evictable.set_idle(true);
+            self.carrier.lost_at.get_or_insert(now);
+        }
+        if !self.ending.is_peer_closing() {
+            self.carrier.leave_at = None;
+        }
+        shared.outbox.shrink();
+        let mut report = Report::of(&shared.meter);
+        report.wait(StallCause::Connecting, !self.is_over());
+        shared.meter.publish(&report, now);
+    }
+
+    /// Why this client gives the connection up, once.
+    pub(super) fn why_leave(&mut self, shared: &Shared, now: Instant) -> Option<ConnectionError> {
+        if self.carrier.answer == Answer::TimedOut {
+            self.carrier.answer = Answer::GivenUp;
+            let waited = shared.options.connect_timeout;
+            return Some(ConnectionError::HelloUnanswered(waited));
+        }
+        self.leaves_at().filter(|at| *at <= now)?;
+        self.carrier.leave_at = None;
+        Some(ConnectionError::GoingAway)
+    }
+
+    /// When this client leaves a server that goes away, unless the session ends anyway.
+    pub(super) fn leaves_at(&self) -> Option<Instant> {
+        let leave_at = self.carrier.leave_at;
+        leave_at.filter(|_| !self.ending.is_closing())
+    }
+
+    /// When the server that closed this session wants its clients back.
+    pub(crate) fn comes_back_at(&self) -> Option<Instant> {
+        let leave_at = self.carrier.leave_at;
+        leave_at.filter(|_| self.ending.is_peer_closing())
+    }
+
+    /// Whether the last connection carried the session.
+    pub(crate) fn was_welcomed(&self) -> bool {
+        self.carrier.answer == Answer::Welcome
+    }
+}
