@@ -103,11 +103,6 @@ pub(crate) const WRITE_SLICES: usize = 16;
 /// frames.
 pub(crate) const MASKING_KEYS: usize = 64;
 
-/// Long payloads are copied in pieces below what the C library copies by `rep movsb`: on processors
-/// in wide use that takes several times as long where both ends are not aligned alike, as they never
-/// are here.
-pub(crate) const COPY_PIECE_BYTES: usize = 2 << 10;
-
 /// Pongs that wait beside a batch for a peer that does not read. It answers some thirty pings.
 pub(crate) const CONTROL_BACKLOG_BYTES: usize = 4 << 10;
 

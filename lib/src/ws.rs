@@ -33,14 +33,13 @@ use tokio::{
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::handshake};
 
 use crate::{
-    messages::copying::copied,
     reports::{Close, CloseCode, ConnectionError},
     settings::{Account, Options},
 };
 use adopted::Adopted;
 use header::Opcode;
 use own::Own;
-use unstall_proto::Transmit;
+use unstall_proto::{Transmit, util::copied};
 
 /// A fresh `Sec-WebSocket-Key` (RFC 6455 section 4.1, item 7).
 pub(crate) fn new_key() -> String {

@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 use std::{fmt, ops::Range};
-use unstall_proto::{self as proto, Kind, Seq};
+use unstall_proto::{self as proto, Kind, Seq, util::copied};
 
 use crate::defaults::{MESSAGE_OVERHEAD_BYTES, PACKET_BUFFER_BYTES, SHORT_BYTES};
-use crate::messages::copying::copied;
 
 /// A short payload. Copied and moved in whole words, which the processor forwards from one step to
 /// the next: field by field, each step would wait for the one before.

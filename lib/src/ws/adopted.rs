@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 
 use super::{Failure, Payload, Received, header::Opcode};
 use crate::reports::{Close, CloseCode, ConnectionError};
-use unstall_proto as proto;
+use unstall_proto::util::cut_reason;
 
 pub(super) struct Adopted<S> {
     stream: WebSocketStream<S>,
@@ -110,10 +110,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Adopted<S> {
     }
 
     pub(super) fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Failure> {
-        let frame = proto::CloseFrame::new(code.as_u16(), reason);
         let frame = CloseFrame {
-            code: frame.code.into(),
-            reason: frame.reason.into(),
+            code: code.as_u16().into(),
+            reason: cut_reason(reason).into(),
         };
         match self.send(Message::Close(Some(frame))) {
             // The peer was faster: the answer to its close is queued.

@@ -1,13 +1,12 @@
 //! What close frames say (RFC 6455 sections 5.5.1 and 7.4).
 
-use unstall_proto::CloseFrame;
+use unstall_proto::util::cut_reason;
 
 use crate::reports::{Close, CloseCode, ConnectionError};
 
 /// The payload of a close frame. A reason that does not fit is cut at a character.
 pub(super) fn close_payload(code: CloseCode, reason: &str) -> Vec<u8> {
-    let frame = CloseFrame::new(code.as_u16(), reason);
-    [&frame.code.to_be_bytes(), frame.reason.as_bytes()].concat()
+    [&code.as_u16().to_be_bytes(), cut_reason(reason).as_bytes()].concat()
 }
 
 /// What the peer says with the payload of its close frame.

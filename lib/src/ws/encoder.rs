@@ -20,9 +20,9 @@ use crate::{
         CONTROL_BACKLOG_BYTES, FRAGMENT_BYTES, UNCOPIED_WRITE_BYTES, WRITE_BATCH_BYTES,
         WRITE_SLICES,
     },
-    messages::copying::append,
     settings::{Account, Share},
 };
+use unstall_proto::util::copy_in_pieces;
 
 pub(super) struct Encoder {
     /// Headers, and payloads that were copied.
@@ -99,12 +99,23 @@ impl Encoder {
                 (part, None) => self.bytes.extend_from_slice(&part),
                 (part, Some(mut key)) => {
                     key.rotate_left(done % 4);
-                    append(&mut self.bytes, &part, |piece| apply_mask(piece, key));
+                    self.append_masked(&part, key);
                 }
             }
             done += length;
         }
         Ok(())
+    }
+
+    /// Each piece is masked while it is in the processor's cache.
+    fn append_masked(&mut self, payload: &[u8], key: [u8; 4]) {
+        let bytes = &mut self.bytes;
+        bytes.reserve(payload.len());
+        copy_in_pieces(payload, |piece| {
+            let begin = bytes.len();
+            bytes.extend_from_slice(piece);
+            apply_mask(&mut bytes[begin..], key);
+        });
     }
 
     /// Writes everything to the socket.
