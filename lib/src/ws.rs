@@ -51,7 +51,7 @@ pub(crate) fn accept_key(key: &[u8]) -> String {
     handshake::derive_accept_key(key)
 }
 
-/// The TCP socket below a stream that someone else made, if it is of a kind that is known.
+/// The TCP socket below an adopted stream, if it is of a known kind.
 pub(crate) fn tcp_below(stream: &dyn Any) -> Option<&TcpStream> {
     if let Some(tcp) = stream.downcast_ref::<TcpStream>() {
         return Some(tcp);
@@ -72,7 +72,7 @@ pub(crate) fn tcp_below(stream: &dyn Any) -> Option<&TcpStream> {
 /// What a read yields.
 #[derive(Debug)]
 pub(crate) enum Received<'a> {
-    /// A whole message. A payload of its own pins nothing else that is large.
+    /// A whole message. A payload of its own keeps no memory that is much larger than itself.
     Message {
         text: bool,
         payload: Payload<'a>,
@@ -139,7 +139,7 @@ pub(crate) struct WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// After the upgrade; `leftover` is what was read beyond it.
+    /// A WebSocket after the upgrade. `leftover` is what was read behind it.
     pub(crate) fn new(io: S, leftover: Bytes, side: Side, options: &Options) -> WebSocket<S> {
         let own = Own::new(io, &leftover, side, options.max_message_bytes);
         WebSocket {
@@ -156,26 +156,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// From now on what is read and not yielded, and what is written and not on the socket, counts
-    /// in this account. An adopted stream keeps buffers of its own, which nobody can count.
+    /// From now on the buffers of this WebSocket count in this account. An adopted stream has buffers
+    /// of its own, which cannot be counted.
     pub(crate) fn charge(&mut self, account: &Account) {
         if let Engine::Own(own) = &mut self.engine {
             own.charge(account);
         }
     }
 
-    /// Forgets what was read and not yielded, because nothing more is read.
+    /// Forgets what was read and not returned, because nothing more is read.
     pub(crate) fn discard_received(&mut self) {
         if let Engine::Own(own) = &mut self.engine {
             own.discard_received();
         }
     }
 
-    /// The next message or control frame, or a part of a message. What one call does is bounded
-    /// whatever the peer sends. Any byte that arrives shows in [`Self::bytes_read`].
+    /// The next message or control frame, or a part of a message. The work of one call is bounded,
+    /// whatever the peer sends. Every byte that arrives counts in [`Self::bytes_read`].
     ///
-    /// A long message counts in the account until the next call. Whoever cannot put it anywhere yet
-    /// does not call.
+    /// A long message counts in the account until the next call. Do not call while there is no room
+    /// for the last message.
     #[inline]
     pub(crate) fn poll_read(
         &mut self,
@@ -187,8 +187,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// Appends the message's next frame, from `offset` on, and returns where it ends: the message's
-    /// length, once it is whole.
+    /// Appends the next frame of the message, from `offset` on. Returns where the frame ends, which is
+    /// the message's length after its last frame.
     pub(crate) fn write(
         &mut self,
         text: bool,
@@ -209,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Ok(end)
     }
 
-    /// Appends a whole message, to be copied.
+    /// Appends a copy of a whole message.
     #[inline]
     pub(crate) fn write_short(&mut self, text: bool, message: &[u8]) -> Result<(), Failure> {
         let (mut opcode, mut rest) = (Opcode::data(text), message);
@@ -263,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// Puts a close frame into the write buffer, once. A reason that does not fit is cut.
+    /// Appends a close frame, once. A reason that is too long is cut.
     pub(crate) fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Failure> {
         match &mut self.engine {
             Engine::Own(own) => own.close(code, reason),
@@ -271,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// Carries everything to the socket and, under TLS, out of the TLS buffer.
+    /// Writes everything to the socket, and flushes the buffer of TLS.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match &mut self.engine {
             Engine::Own(own) => own.poll_flush(cx),
@@ -287,16 +287,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// To be called now and then: gives back the memory of buffers that are larger than what came
-    /// since the last call.
+    /// Frees memory that recent traffic did not need. Call this now and then.
     pub(crate) fn shrink(&mut self) {
         if let Engine::Own(own) = &mut self.engine {
             own.shrink();
         }
     }
 
-    /// Sends FIN, then reads and forgets until the peer's FIN: what this side wrote is then not
-    /// destroyed by a reset.
+    /// Sends FIN, then reads and forgets until the peer's FIN. Closing at once could send a reset,
+    /// which would destroy what this side wrote before.
     pub(crate) fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let io = match &mut self.engine {
             Engine::Own(own) => own.io(),
@@ -325,8 +324,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 }
 
-/// Reads and forgets until the stream ends in whatever way. Tokio bounds what one turn of a task
-/// reads from its sockets.
+/// Reads and forgets until the stream ends, with or without an error. Tokio's cooperative scheduling
+/// bounds how much one poll reads.
 fn poll_forget<S: AsyncRead + Unpin>(io: &mut S, cx: &mut Context<'_>) -> Poll<()> {
     let mut forgotten = [0; 4096];
     loop {

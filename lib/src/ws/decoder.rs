@@ -22,7 +22,7 @@ use crate::{
     settings::{Account, Share},
 };
 
-/// What stands at the front of the stream. A text is UTF-8.
+/// What the decoder found. A text is UTF-8.
 pub(super) enum Decoded {
     /// A message whose payload [`Decoder::payload`] lends until more is asked for.
     Lent { text: bool, place: Range<usize> },
@@ -41,14 +41,14 @@ pub(super) struct Decoder {
     masked: bool,
     limit: usize,
     window: Window,
-    /// How much of the payload at the front of the window is unmasked and checked: not all of it
-    /// has come.
+    /// How much of the first payload in the window is unmasked and checked. The rest of it has not
+    /// arrived.
     done: usize,
     /// Of the text that is being received.
     utf8: Utf8,
     /// The message of which fragments have come.
     fragments: Option<Fragments>,
-    /// What the window and the fragments hold. The part of a long message goes on with it.
+    /// Covers the window and the fragments. The bytes of a long message are passed on with it.
     share: Share,
     passed_on: bool,
 }
@@ -90,14 +90,14 @@ impl Decoder {
         self.window.count()
     }
 
-    /// The payload of what was decoded last.
+    /// The payload of what was decoded last, until more is decoded.
     #[inline]
     pub(super) fn payload(&self, place: Range<usize>) -> &[u8] {
         self.window.get(place)
     }
 
-    /// The next message or control frame, or a part: each frame and each read is told, so that a
-    /// caller can bound its turn whatever the peer sends.
+    /// The next message or control frame, or a part of a message. Each frame and each read is
+    /// returned, so that the caller can bound its turn whatever the peer sends.
     pub(super) fn poll_next<S: AsyncRead + Unpin>(
         &mut self,
         io: &mut S,
@@ -139,7 +139,7 @@ impl Decoder {
         }
     }
 
-    /// Whether the frame may come now. Returns its payload's length.
+    /// Checks that this frame may come now. Returns the length of its payload.
     #[inline]
     fn check(&self, header: &Header) -> Result<usize, ConnectionError> {
         let before = match (header.opcode, &self.fragments) {
@@ -164,8 +164,8 @@ impl Decoder {
         }
     }
 
-    /// Unmasks what has come of the payload at the front, and checks it, if it is of a text. What is
-    /// no text is found at once, however much of the message is still to come.
+    /// Unmasks what has arrived of the first payload, and checks it if it is text. So text that is not
+    /// UTF-8 is refused before the rest of its message arrives.
     #[inline]
     fn prepare(
         &mut self,
@@ -187,7 +187,7 @@ impl Decoder {
         }
     }
 
-    /// The frame at the front is whole.
+    /// The first frame of the window is whole.
     #[inline]
     fn frame(
         &mut self,
@@ -217,8 +217,8 @@ impl Decoder {
         }))
     }
 
-    /// Makes room for a fragment. Doubles, so that a long message is not copied for each fragment,
-    /// but never goes past the limit.
+    /// Makes room for a fragment. The room doubles, so that a long message is not copied for each
+    /// fragment, but it never exceeds the limit.
     fn reserve(&mut self, opcode: Opcode, length: usize, cx: &Context<'_>) -> Poll<()> {
         let begun = self.fragments.get_or_insert_with(|| Fragments {
             text: opcode == Opcode::Text,
@@ -265,8 +265,8 @@ impl Decoder {
         Decoded::Owned { text, payload }
     }
 
-    /// A message of its own leaves. A long one counts here until the next is asked for, unless a
-    /// queue has taken it over by then.
+    /// A message with a buffer of its own leaves. A long one counts until the next call of
+    /// `poll_next`, unless a queue takes its bytes over before.
     fn pass_on(&mut self, size: usize) {
         if size > SPARE_BUFFER_BYTES {
             self.share.pass_on(size);
@@ -274,13 +274,13 @@ impl Decoder {
         }
     }
 
-    /// Gives back what is more than came since the last call.
+    /// Frees memory that recent traffic did not need.
     pub(super) fn shrink(&mut self) {
         self.window.shrink();
         self.share.settle(self.held());
     }
 
-    /// Forgets what has come of the next message, because nothing more is read.
+    /// Forgets what has arrived of the next message, because nothing more is read.
     pub(super) fn discard(&mut self) {
         self.window.clear();
         self.fragments = None;

@@ -27,13 +27,13 @@ use unstall_proto::util::copy_in_pieces;
 pub(super) struct Encoder {
     /// Headers, and payloads that were copied.
     bytes: Vec<u8>,
-    /// Payloads that were not, each with its place: so many of `bytes` come before it.
+    /// Payloads that were not copied. Each comes after so many of `bytes`.
     uncopied: VecDeque<(usize, Bytes)>,
     /// How much of `bytes` is written.
     written: usize,
     /// A client's masking keys.
     keys: Option<Keys>,
-    /// What `bytes` holds. What was not copied counts in its queue.
+    /// Covers `bytes`. Payloads that were not copied count in their queue.
     share: Share,
     /// Bytes ever written to the socket.
     count: u64,
@@ -67,8 +67,8 @@ impl Encoder {
         self.written == self.bytes.len() && self.uncopied.is_empty()
     }
 
-    /// Whether there is room for a pong. A peer that asks for pong after pong and reads none is not
-    /// answered without bound.
+    /// Whether there is room for a pong. This bounds the answers to a peer that sends pings and does
+    /// not read.
     pub(super) fn has_room_for_control(&self) -> bool {
         self.bytes.len() - self.written <= WRITE_BATCH_BYTES + CONTROL_BACKLOG_BYTES
     }
@@ -143,7 +143,7 @@ impl Encoder {
         }
         self.bytes.clear();
         self.written = 0;
-        // What a batch and one fragment make it grow to is usual.
+        // A batch and one fragment are usual. Memory beyond that is freed.
         if self.bytes.capacity() > WRITE_BATCH_BYTES + 2 * FRAGMENT_BYTES {
             self.bytes.shrink_to(WRITE_BATCH_BYTES);
             self.share.relax(self.bytes.capacity());
@@ -191,7 +191,7 @@ impl Encoder {
         }
     }
 
-    /// Gives back the memory of a batch.
+    /// Frees the memory of the last batch.
     pub(super) fn shrink(&mut self) {
         if self.is_empty() {
             self.bytes = Vec::new();

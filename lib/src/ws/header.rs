@@ -1,6 +1,6 @@
 //! Frame headers (RFC 6455 section 5.2): what a header alone can say, and what it must not.
 
-/// What a frame carries. A new kind needs an extension, and none is ever agreed.
+/// What a frame carries. Other opcodes are reserved for extensions, and no extension is ever agreed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opcode {
     Continuation = 0,
@@ -43,7 +43,7 @@ pub(super) struct Header {
     pub(super) is_final: bool,
     pub(super) opcode: Opcode,
     pub(super) mask: Option<[u8; 4]>,
-    /// Of the payload. A claim of the peer's: nothing is allocated for it.
+    /// The length of the payload, as the peer announces it.
     pub(super) length: u64,
 }
 
@@ -53,13 +53,14 @@ pub(super) const MAX_CONTROL: usize = 125;
 const FINAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
-/// In place of a length: it follows in two bytes, or in eight.
+/// In place of a length: the length follows in two bytes, or in eight.
 const IN_TWO: u8 = 126;
 const IN_EIGHT: u8 = 127;
 
 impl Header {
-    /// Reads a header, and how many bytes it takes. `None`: its end has not come. `masked`: the
-    /// peer is a client, and has to mask. An error is told as soon as the bytes show it.
+    /// Reads a header, and how many bytes it takes; `None` if it is not whole. `masked` says whether
+    /// the peer is a client, whose frames are masked. A broken rule is an error as soon as its byte
+    /// has arrived.
     #[inline]
     pub(super) fn parse(
         bytes: &[u8],

@@ -26,16 +26,16 @@ pub(super) struct Own<S> {
     side: Side,
     decoder: Decoder,
     encoder: Encoder,
-    /// The latest ping, for whose pong there was no room. Earlier ones need no answer any more (RFC
+    /// The latest ping, if there was no room for its pong. Earlier pings need no answer any more (RFC
     /// 6455 section 5.5.3).
     unanswered: Option<Bytes>,
-    /// This side's close frame is written: no other frame is.
+    /// This side's close frame was written. No frame may follow it.
     close_sent: bool,
-    /// The peer's close frame was read: nothing that follows means anything.
+    /// The peer's close frame was read. What follows it is ignored.
     close_received: bool,
     /// Something was written that `poll_flush` has not yet carried out.
     unflushed: bool,
-    /// The socket takes nothing any more. What the peer sent before can still be read.
+    /// Why the socket can no longer be written. What the peer sent before can still be read.
     write_failure: Option<ConnectionError>,
 }
 
@@ -99,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
             Opcode::Close => {
                 let close = parse_close(&payload).map_err(Failure::Broken)?;
                 self.close_received = true;
-                // Answered alike (section 5.5.1), unless it is the answer.
+                // Answered with the same frame (section 5.5.1), unless it is the answer itself.
                 self.write_close(&payload)?;
                 Ok(Received::Close(close))
             }
@@ -125,8 +125,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
         }
     }
 
-    /// After both close frames: the server closes the TCP connection, and a client waits for that
-    /// (section 7.1.1). How the stream ends means nothing any more.
+    /// After both close frames the server closes the TCP connection, and a client waits for that
+    /// (section 7.1.1). How the stream ends does not matter any more.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.side == Side::Client {
             ready!(poll_forget(&mut self.io, cx));
@@ -157,8 +157,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
         self.write(opcode, true, [Payload::Borrowed(payload)])
     }
 
-    /// A ping or pong that nobody asked for. Behind many pongs that the peer does not read, one more
-    /// would say nothing new.
+    /// A ping, or a pong that nobody asked for. It is left out behind many pongs that the peer has not
+    /// read.
     pub(super) fn heartbeat(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Failure> {
         match self.encoder.has_room_for_control() {
             true => self.write_control(opcode, payload),

@@ -16,7 +16,7 @@ impl Spare {
     pub(super) fn take(&mut self, size: usize) -> BytesMut {
         let free = self.kept.iter().position(Bytes::is_unique);
         let buffer = free.and_then(|at| self.kept.swap_remove(at).try_into_mut().ok());
-        // Not much larger, for the payload may be kept for long.
+        // Not much larger, because the application may keep the payload for long.
         match buffer.filter(|it| (size..=2 * size).contains(&it.capacity())) {
             Some(mut buffer) => {
                 buffer.clear();

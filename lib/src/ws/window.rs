@@ -26,8 +26,8 @@ pub(super) struct Window {
     bytes: BytesMut,
     /// How much of it is decoded, from its beginning on.
     decoded: usize,
-    /// How many bytes it is to hold after a read. After a long message: one more of the same
-    /// length, which can then take the whole buffer without a copy.
+    /// How many bytes it holds after a read. After a long message this is exactly one more of the
+    /// same length, which can then take the whole buffer without a copy.
     reads: usize,
     /// The largest read since the last call of `shrink`.
     largest_read: usize,
@@ -83,8 +83,8 @@ impl Window {
         self.bytes.capacity() + self.spare.held()
     }
 
-    /// Whether a payload of that length may keep the whole buffer: not if it would pin far more
-    /// than itself.
+    /// Whether a payload of that length may keep the whole buffer. It may not if the buffer is more
+    /// than three times as large.
     #[inline]
     pub(super) fn is_filled_by(&self, length: usize) -> bool {
         length >= self.bytes.capacity() / 3
@@ -107,8 +107,9 @@ impl Window {
         whole.slice(place)
     }
 
-    /// Reads until it holds `needed` bytes at the most, or as many as are read ahead. Zero: the
-    /// socket is at its end. `share` covers it, with the bytes that are held `besides`.
+    /// Reads at most up to `needed` bytes, or as many as are read ahead. Returns how many bytes came;
+    /// zero at the end of the stream. `share` covers the window, and the bytes that are held
+    /// `besides`.
     pub(super) fn poll_fill<S: AsyncRead + Unpin>(
         &mut self,
         io: &mut S,
@@ -154,8 +155,8 @@ impl Window {
         Poll::Ready(Ok(read))
     }
 
-    /// How large it has to be for the next read. A length that the peer announced is not believed:
-    /// the window grows with what has come.
+    /// How large the window is to be for the next read. It grows with what has arrived, because the
+    /// length that a peer announces costs the peer nothing.
     fn next_size(&self, needed: usize, held: usize) -> usize {
         let doubled = held.saturating_mul(2).max(READ_BUFFER_BYTES);
         let grown = match held >= READ_BUFFER_BYTES {
@@ -165,7 +166,7 @@ impl Window {
         self.reads.max(needed.min(grown))
     }
 
-    /// A fragment was copied out. The usual ones go on in the same buffer.
+    /// A fragment was copied out. The buffer of an unusually long one is freed.
     pub(super) fn after_fragment(&mut self) {
         if self.bytes.capacity() > 2 * FRAGMENT_BYTES {
             self.bytes = BytesMut::from(self.rest());
@@ -173,7 +174,7 @@ impl Window {
         }
     }
 
-    /// Gives back what is more than came since the last call.
+    /// Frees memory that recent traffic did not need.
     pub(super) fn shrink(&mut self) {
         let small = std::mem::take(&mut self.largest_read) < IDLE_READ_BYTES;
         if small {
@@ -194,7 +195,7 @@ impl Window {
     }
 }
 
-/// Reads at most `limit` bytes behind what is in the buffer.
+/// Reads at most `limit` bytes, behind what is in the buffer.
 fn poll_read<S: AsyncRead + Unpin>(
     io: &mut S,
     cx: &mut Context<'_>,
@@ -205,7 +206,8 @@ fn poll_read<S: AsyncRead + Unpin>(
     pin!(io.read_buf(&mut buffer)).poll(cx)
 }
 
-/// The same, without room in the buffer while nothing comes: an idle connection holds none.
+/// The same, but makes room in the buffer only once bytes have come. So an idle connection holds no
+/// buffer.
 fn poll_read_by_way_of_the_stack<S: AsyncRead + Unpin>(
     io: &mut S,
     cx: &mut Context<'_>,
