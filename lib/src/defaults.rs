@@ -71,6 +71,19 @@ pub(crate) const READ_BUFFER_BYTES: usize = 64 << 10;
 /// read that fills it makes it a streaming one.
 pub(crate) const IDLE_READ_BYTES: usize = 4 << 10;
 
+/// A message longer than the read window is read in steps of this size, so that its connection does
+/// not hold up others. In a step of less the system calls would show.
+pub(crate) const LONG_READ_BYTES: usize = 256 << 10;
+
+/// The length that a message's header announces is a claim: 14 bytes must not cost 16 MiB. A long
+/// message gets so much memory once a whole read window of it has come, so that usual ones are not
+/// copied again and again. From then on its memory doubles with what comes.
+pub(crate) const TRUSTED_BYTES: usize = 1 << 20;
+
+/// Shorter payloads are copied out of the window, however empty it is besides: many are read at
+/// once, and each would pin all of it. Longer ones take the window with them.
+pub(crate) const LENT_BYTES: usize = 8 << 10;
+
 /// Buffers of long messages that are kept to be used again, and the largest of them: two turns'
 /// worth of packets, and what an allocator does not hand back to the system at once anyway.
 pub(crate) const SPARE_BUFFERS: usize = 4;
@@ -79,8 +92,16 @@ pub(crate) const SPARE_BUFFER_BYTES: usize = 128 << 10;
 /// Encoded bytes gathered before a write to the socket: one system call for many messages.
 pub(crate) const WRITE_BATCH_BYTES: usize = 128 << 10;
 
-/// The largest control frame (RFC 6455 §5.5) with its header.
-pub(crate) const CONTROL_FRAME_BYTES: usize = 125 + 6;
+/// From here on a payload that needs no mask is written from where it lies. Below, a copy costs less
+/// than one more element in a vectored write.
+pub(crate) const UNCOPIED_WRITE_BYTES: usize = 4 << 10;
+
+/// Elements of one vectored write: two for each packet of a batch, and some.
+pub(crate) const WRITE_SLICES: usize = 16;
+
+/// A client's masking keys that are drawn from the system at once: one system call for a batch of
+/// frames.
+pub(crate) const MASKING_KEYS: usize = 64;
 
 /// Pongs that wait beside a batch for a peer that does not read. It answers some thirty pings.
 pub(crate) const CONTROL_BACKLOG_BYTES: usize = 4 << 10;
@@ -89,9 +110,10 @@ pub(crate) const CONTROL_BACKLOG_BYTES: usize = 4 << 10;
 /// buffer stays small.
 pub const FRAGMENT_BYTES: usize = 256 << 10;
 
-/// Read in one turn before writing gets its turn, in bytes and in messages.
+/// Read in one turn before writing gets its turn, in bytes and in frames. Every frame counts: those
+/// of no byte cost time too.
 pub(crate) const READ_TURN_BYTES: usize = 64 << 10;
-pub(crate) const READ_TURN_MESSAGES: usize = 1024;
+pub(crate) const READ_TURN_FRAMES: usize = 1024;
 
 /// Room that `send_many` reserves in the outbox at once, at most: what a full packet of messages of
 /// 64 bytes needs.
@@ -103,6 +125,10 @@ pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
 /// What a queued message costs beside its payload: its place in the queue (which may be twice as
 /// large as it is full) and the allocator's share. So floods of empty messages are bounded too.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 208;
+
+/// Payloads up to this many bytes live inside the [`Message`](crate::Message) itself: a cache line,
+/// which holds most prices, ticks and commands.
+pub(crate) const SHORT_BYTES: usize = 64;
 
 /// How large the buffer may be in which a session's packet lies: twice the largest packet.
 pub(crate) const PACKET_BUFFER_BYTES: usize = 2 * (64 << 10);
@@ -248,8 +274,10 @@ pub(crate) const SERVER_HEADERS: usize = 100;
 pub const SERVER_SESSIONS: usize = 20_000;
 /// Over how long a server that goes away spreads its clients: 10,000 clients make 1,000 a second.
 pub const GO_AWAY_SPREAD: Duration = Duration::from_secs(10);
-/// Bytes that all connections of a process may hold in their buffers together.
-pub(crate) const SERVER_PROCESS_BYTES: usize = 1024 * 1024 * 1024;
+/// Bytes that all connections of a process may hold together: with what nobody counts, the process
+/// stays under 1 GiB. That is what an allocator keeps in its holes (an eighth more was measured, with
+/// glibc and ninety messages of 16 MiB), tasks, and TLS.
+pub(crate) const SERVER_PROCESS_BYTES: usize = 768 << 20;
 /// Connections over a limit that are being told so at once. Beyond it they are closed unanswered:
 /// refusing must stay cheap while ten thousand arrive.
 pub(crate) const SERVER_REFUSALS: usize = 512;

@@ -1,6 +1,5 @@
 //! What the application sends and receives, and what comes back to it.
 
-pub(crate) mod copying;
 mod incoming;
 mod message;
 mod position;

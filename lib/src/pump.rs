@@ -12,6 +12,8 @@ mod liveness;
 mod plain;
 mod reading;
 mod start;
+#[cfg(test)]
+mod tests;
 mod traffic;
 mod writing;
 
@@ -27,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    defaults::{MESSAGE_OVERHEAD_BYTES, READ_TURN_BYTES, READ_TURN_MESSAGES, WRITE_TURN_BYTES},
+    defaults::{MESSAGE_OVERHEAD_BYTES, READ_TURN_BYTES, READ_TURN_FRAMES, WRITE_TURN_BYTES},
     handles::{CloseRequest, Shared},
     reports::{ConnectionError, Event, Report, StallCause},
     ws::{Failure, Received, WebSocket},
@@ -191,21 +193,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<bool, Failure> {
-        let (mut bytes, mut messages) = (0, 0);
-        while bytes < limit && messages < READ_TURN_MESSAGES {
+        let (mut bytes, mut frames) = (0, 0);
+        while bytes < limit && frames < READ_TURN_FRAMES {
+            frames += 1;
             match self.ws.poll_read(cx) {
                 Poll::Ready(Ok(Received::Message { text, payload })) => {
                     bytes += payload.len() + MESSAGE_OVERHEAD_BYTES;
-                    messages += 1;
                     self.traffic.receive(
                         text,
                         payload,
                         &mut TurnContext::new(&self.shared, &mut self.report, cx, now),
                     )?;
                 }
-                Poll::Ready(Ok(Received::Ping)) => bytes += 1,
+                Poll::Ready(Ok(Received::Part(part))) => bytes += part,
+                Poll::Ready(Ok(Received::Ping)) => {}
                 Poll::Ready(Ok(Received::Pong(payload))) => {
-                    bytes += 1;
                     if let Some(round_trip) = self.liveness.pong(&payload, now) {
                         self.report.counters.round_trip = Some(round_trip);
                     }

@@ -15,13 +15,13 @@ use std::{
     time::Duration,
 };
 
-use common::frames::{BINARY, PING, RawPeer};
+use common::frames::{BINARY, CLOSE, CONTINUATION, PING, RawPeer};
 use common::{events::waits, limit, plain, until};
 use peak_alloc::PeakAlloc;
 use tokio::io::AsyncWriteExt;
 use unstall::{
-    Budget, Connection, Gap, Incoming, Message, Options, Overflow, Spill, SpillFallback,
-    StallCause, tokio_tungstenite::tungstenite::protocol::Role,
+    Budget, Connection, ConnectionError, Gap, Incoming, Message, Options, Overflow, SendRefusal,
+    Spill, SpillFallback, StallCause, TrySendError, tokio_tungstenite::tungstenite::protocol::Role,
 };
 
 #[global_allocator]
@@ -435,4 +435,143 @@ fn budget_used_up_by_others_does_not_stop_a_sender() {
         };
         limit(async { tokio::join!(reads, sends) }).await;
     });
+}
+
+/// All but the last byte of a message of `size` bytes, in one frame or in several. A connection that
+/// is ended meanwhile takes no more.
+async fn say_all_but_the_last_byte(raw: &mut RawPeer, size: usize, fragments: bool) {
+    let head = |first: u8, length: usize| {
+        let mut head = vec![first, 127];
+        head.extend_from_slice(&(length as u64).to_be_bytes());
+        head
+    };
+    let step = match fragments {
+        false => size,
+        true => 128 * KIB,
+    };
+    for begin in (0..size).step_by(step) {
+        let length = step.min(size - begin);
+        let said = match begin + length == size {
+            true => length - 1,
+            false => length,
+        };
+        let is_final = u8::from(begin + length == size) << 7;
+        let opcode = if begin == 0 { BINARY } else { CONTINUATION };
+        let mut bytes = head(is_final | opcode, length);
+        bytes.resize(bytes.len() + said, 7);
+        if raw.io.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Once only queues counted: ninety clients made a server with a budget of 1 GiB hold 1.4 GiB in
+/// messages of which only the last byte was missing, for as long as they liked.
+#[test]
+fn messages_that_are_not_whole_stay_within_the_budget_and_who_holds_most_goes() {
+    const MESSAGE: usize = 4 * MIB;
+    const CLIENTS: usize = 12;
+    const BUDGET: usize = 16 * MIB;
+    // With what it is rounded up by, the fourth would not fit.
+    const STAY: usize = BUDGET / MESSAGE - 1;
+    for fragments in [false, true] {
+        run(async {
+            let budget = Budget::new(BUDGET);
+            let options = Options::default().budget(budget.clone());
+            let (innocent, mut its_peer) = raw::client(options.clone()).await;
+            let growth = Growth::start();
+            let mut clients = Vec::new();
+            for _ in 0..CLIENTS {
+                let (connection, mut raw) = raw::client(options.clone()).await;
+                say_all_but_the_last_byte(&mut raw, MESSAGE, fragments).await;
+                clients.push((connection, raw));
+                assert!(budget.used() <= BUDGET + (CLIENTS + 1) * 128 * KIB);
+                // Who holds little goes on.
+                innocent.send("still here").await.unwrap();
+                assert_eq!(its_peer.read().await.unwrap().1, b"still here");
+            }
+            let gone = |connection: &Connection| match connection.try_send("?") {
+                Err(TrySendError::Refused(refused)) => {
+                    let SendRefusal::Ended(why) = refused.reason else {
+                        panic!("{refused}");
+                    };
+                    assert!(matches!(*why, ConnectionError::Evicted { .. }), "{why}");
+                    true
+                }
+                _ => false,
+            };
+            until("all arrived or gone", || {
+                let gone = clients.iter().filter(|it| gone(&it.0)).count();
+                gone >= CLIENTS - STAY && budget.used() >= STAY * MESSAGE
+            })
+            .await;
+            // The test's own copy of one message, and the holes of those that grew.
+            let peak = growth.peak();
+            assert!(peak <= BUDGET + 2 * MESSAGE + CLIENTS * 128 * KIB, "{peak}");
+            let mut whole = 0;
+            for (mut connection, mut raw) in clients {
+                if gone(&connection) {
+                    let ended = connection.recv().await;
+                    let Err(ConnectionError::Evicted { held }) = ended else {
+                        panic!("{ended:?}");
+                    };
+                    assert!((64 * KIB..=MESSAGE + 256 * KIB).contains(&held), "{held}");
+                    let told = async {
+                        while let Some((opcode, payload)) = raw.read().await {
+                            if opcode == CLOSE {
+                                assert_eq!(payload[..2], 1013u16.to_be_bytes());
+                                return;
+                            }
+                        }
+                    };
+                    limit(told).await;
+                } else {
+                    raw.io.write_all(&[7]).await.unwrap();
+                    let message = plain(limit(connection.recv()).await);
+                    assert_eq!(message.len(), MESSAGE);
+                    whole += 1;
+                }
+            }
+            assert_eq!(whole, STAY);
+            drop((innocent, its_peer));
+            until("all given back", || budget.used() == 0).await;
+        });
+    }
+}
+
+/// Once the length that a header announced was allocated: 14 bytes ended a process whose
+/// `max_message_bytes` was "no limit".
+#[test]
+fn announced_lengths_cost_nothing() {
+    let lengths = [
+        1 << 30,
+        1 << 46,
+        u64::from(u32::MAX) + 1,
+        isize::MAX as u64 - 20,
+        isize::MAX as u64,
+    ];
+    for length in lengths {
+        for (first, earlier) in [(0x82, 0), (0x81, 0), (0x80, 100)] {
+            run(async {
+                let budget = Budget::new(1 << 30);
+                let options = Options::default().max_message_bytes(usize::MAX);
+                let options = options.budget(budget.clone());
+                let (connection, mut raw) = raw::client(options).await;
+                let growth = Growth::start();
+                if earlier > 0 {
+                    raw.say(common::frames::part(BINARY, vec![7; earlier]))
+                        .await;
+                }
+                let mut begun = vec![first, 127];
+                begun.extend_from_slice(&length.to_be_bytes());
+                begun.extend_from_slice(&[7; 10 * KIB]);
+                raw.io.write_all(&begun).await.unwrap();
+                until("a window is made for it", || budget.used() >= 64 * KIB).await;
+                let peak = growth.peak();
+                assert!(peak <= 256 * KIB, "{length}: {peak}");
+                connection.send("alive").await.unwrap();
+                assert_eq!(raw.read().await.unwrap().1, b"alive");
+            });
+        }
+    }
 }

@@ -2,13 +2,9 @@
 
 use bytes::Bytes;
 use std::{fmt, ops::Range};
-use unstall_proto::{self as proto, Kind, Seq};
+use unstall_proto::{self as proto, Kind, Seq, util::copied};
 
-use crate::defaults::{MESSAGE_OVERHEAD_BYTES, PACKET_BUFFER_BYTES};
-use crate::messages::copying::copied;
-
-/// Payloads up to this many bytes live inside the [`Message`] itself.
-const SHORT_BYTES: usize = 64;
+use crate::defaults::{MESSAGE_OVERHEAD_BYTES, PACKET_BUFFER_BYTES, SHORT_BYTES};
 
 /// A short payload. Copied and moved in whole words, which the processor forwards from one step to
 /// the next: field by field, each step would wait for the one before.

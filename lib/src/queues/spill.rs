@@ -19,8 +19,9 @@ use crate::{
     settings::Spill,
 };
 
-/// One byte of kind and four of length stand before each payload.
-const HEADER_BYTES: usize = 5;
+/// One byte of kind and eight of length stand before each payload: a length in four would be cut
+/// where `max_message_bytes` is above 4 GiB.
+const HEADER_BYTES: usize = 9;
 const KIND_BINARY: u8 = 0;
 const KIND_TEXT: u8 = 1;
 /// A gap stands here; what it says is kept in memory.
@@ -329,7 +330,7 @@ impl SpillFile {
     fn cut(&mut self) {
         while let Some(header) = self.partial.first_chunk::<HEADER_BYTES>() {
             let [kind, len @ ..] = *header;
-            let len = u32::from_be_bytes(len) as usize;
+            let len = u64::from_be_bytes(len) as usize;
             if self.partial.len() < HEADER_BYTES + len {
                 return;
             }
@@ -365,7 +366,7 @@ fn encode(batch: &Unpacked) -> Vec<u8> {
             Incoming::Gap(_) => (KIND_GAP, &[][..]),
         };
         bytes.push(kind);
-        bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&(payload.len() as u64).to_be_bytes());
         bytes.extend_from_slice(payload);
     }
     bytes
@@ -424,7 +425,7 @@ mod tests {
         file.behind = batch(0, 11);
         assert!(file.write());
         turn(&mut file).await;
-        assert_eq!(file.stored(), (9, 945));
+        assert_eq!(file.stored(), (9, 981));
         assert!(!file.write());
         assert_eq!(file.behind.len(), 2, "what did not fit waits");
         assert!(file.news_of_full().is_some() && file.news_of_full().is_none());

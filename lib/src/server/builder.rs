@@ -77,7 +77,7 @@ impl ServerLimits {
 
     /// Bytes that may be held for all the server's connections together; see
     /// [`Budget`](crate::Budget). Without effect where the options bring a budget of their own,
-    /// shared with other servers and clients of the process. Default 1 GiB.
+    /// shared with other servers and clients of the process. Default 768 MiB.
     pub fn process_bytes(mut self, bytes: usize) -> ServerLimits {
         self.process_bytes = bytes;
         self

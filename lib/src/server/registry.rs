@@ -356,7 +356,7 @@ async fn read_hello(ws: &mut WebSocket<Transport>) -> Result<Hello, ConnectionEr
         let hello = std::future::poll_fn(|cx| {
             ws.poll_read(cx).map(|received| match received {
                 Ok(Received::Message { payload, .. }) => Ok(Some(payload.into_bytes())),
-                Ok(Received::Ping | Received::Pong(_)) => Ok(None),
+                Ok(Received::Part(_) | Received::Ping | Received::Pong(_)) => Ok(None),
                 Ok(Received::Close(_)) | Err(Failure::Closed) => Err(ConnectionError::EndOfStream),
                 Err(Failure::Broken(why)) => Err(why),
             })
@@ -364,6 +364,8 @@ async fn read_hello(ws: &mut WebSocket<Transport>) -> Result<Hello, ConnectionEr
         if let Some(packet) = hello.await? {
             return Hello::from_packet(packet).map_err(|error| protocol(error.to_string()));
         }
+        // However many frames stand before it, others have their turn.
+        tokio::task::coop::consume_budget().await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is held for one connection, or one session, and drawn from its budget.
+//! The bytes that are held for one connection or session, and drawn from its budget.
 
 use std::{
     sync::{
@@ -18,24 +18,24 @@ use crate::defaults::{
 
 static NEXT_SHARE: AtomicU64 = AtomicU64::new(0);
 
-/// The sum of what is held for one connection or session. A clone is another handle of the same
-/// account.
+/// The sum of the bytes that are held for one connection or session. A clone is another handle of the
+/// same account.
 #[derive(Clone, Default)]
 pub(crate) struct Account(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     budget: Option<Budget>,
-    /// What comes back when the connection, or session, ends.
+    /// Bytes that are given back when the connection, or session, ends.
     returnable: AtomicUsize,
-    /// What the application keeps even then.
+    /// Bytes that the application keeps even then.
     lasting: AtomicUsize,
-    /// The part of `returnable` that is on its way from one share to another.
+    /// The part of `returnable` that one share passed on and no other has taken over.
     passing: AtomicUsize,
 }
 
 impl Account {
-    /// An account of this budget. Without one nothing is ever refused.
+    /// An account of this budget. Without a budget no draw is refused.
     pub(crate) fn new(budget: Option<Budget>) -> Account {
         Account(Arc::new(Inner {
             budget,
@@ -48,7 +48,7 @@ impl Account {
         self.returnable() + self.0.lasting.load(Relaxed)
     }
 
-    /// Those of them that come back when the connection, or session, ends.
+    /// Those of them that are given back when the connection, or session, ends.
     pub(super) fn returnable(&self) -> usize {
         self.0.returnable.load(Relaxed)
     }
@@ -60,19 +60,20 @@ impl Account {
             .for_each(|level| level.candidates.make_room_of_idle());
     }
 
-    /// A share whose bytes come back when the connection, or session, ends.
+    /// A share whose bytes are given back when the connection, or session, ends.
     pub(crate) fn share(&self) -> Share {
         Share::of(self, false)
     }
 
-    /// A share whose bytes outlast the connection, or session: what the application still has to
-    /// take, or wants to be sent by the next connection. They count like all others, but do not
-    /// count when it is decided who has to go, because that would not bring them back.
+    /// A share whose bytes outlast the connection, or session: the application still has to receive
+    /// them, or wants the next connection to send them. They count in the budget, but not in the
+    /// choice of what is ended, because ending it would not free them.
     pub(crate) fn lasting_share(&self) -> Share {
         Share::of(self, true)
     }
 
-    /// Makes the owner of this account one that can be told to go. Without a budget nobody is.
+    /// Makes the owner of this account one that can be told to go. Without a budget that never
+    /// happens.
     pub(crate) fn evictable(&self) -> Evictable {
         Evictable::new(self.clone())
     }
@@ -107,7 +108,7 @@ impl Account {
         }
     }
 
-    /// Takes up to so many bytes of what is passing.
+    /// Takes over up to so many bytes that another share passed on.
     fn take_passing(&self, bytes: usize, lasting: bool) -> usize {
         let passing = &self.0.passing;
         if passing.load(Relaxed) == 0 {
@@ -122,14 +123,14 @@ impl Account {
     }
 }
 
-/// What one part of a connection holds: a queue, a read buffer, a message of which only a part has
-/// arrived. It draws from the budget in steps, so that steady small traffic draws nothing.
+/// The bytes that one part of a connection holds: a queue, a buffer, or a message of which only a part
+/// has arrived. It draws from the budget in steps, so that steady small traffic draws nothing.
 pub(crate) struct Share {
     id: u64,
     account: Account,
     lasting: bool,
     drawn: usize,
-    /// What was refused last, and for want of which budget. Zero when the last draw succeeded.
+    /// How many bytes were refused last; zero after a draw that succeeded.
     refused: usize,
     waits_at: Option<Arc<Level>>,
 }
@@ -146,8 +147,8 @@ impl Share {
         }
     }
 
-    /// Draws what so many held bytes need. `false`: the budget is used up, and nothing was drawn.
-    /// [`poll_refused`](Share::poll_refused) then waits for it.
+    /// Draws what so many held bytes need. `false`: the budget is used up, and nothing was drawn from
+    /// it. [`poll_refused`](Share::poll_refused) then waits for it.
     #[inline]
     pub(crate) fn cover(&mut self, bytes: usize) -> bool {
         bytes <= self.drawn || self.draw(bytes, Need::CanWait).is_ok()
@@ -161,9 +162,8 @@ impl Share {
         }
     }
 
-    /// Draws what so many held bytes need. While the budget is used up, the account that holds most
-    /// is told to go, and the task is woken when its bytes are back. That may be this account
-    /// itself.
+    /// Draws what so many held bytes need. While the budget is used up, the account that holds most is
+    /// told to go, which may be this one. The task is woken when bytes are given back.
     #[inline]
     pub(crate) fn poll_cover_urgently(&mut self, bytes: usize, cx: &Context<'_>) -> Poll<()> {
         if bytes <= self.drawn {
@@ -173,8 +173,8 @@ impl Share {
     }
 
     /// After [`cover`](Share::cover) was refused: ready when what it asked for is drawn. Until then
-    /// the task is woken when bytes come back. Pending as well if nothing was refused: then it is
-    /// not the budget that is waited for.
+    /// the task is woken when bytes are given back. If nothing was refused, this stays pending,
+    /// because the caller does not wait for the budget.
     pub(crate) fn poll_refused(&mut self, cx: &Context<'_>) -> Poll<()> {
         match self.refused {
             0 => Poll::Pending,
@@ -182,7 +182,7 @@ impl Share {
         }
     }
 
-    /// Gives back what so many held bytes no longer need, once that is much.
+    /// Gives back what so many held bytes do not need, if that is much.
     #[inline]
     pub(crate) fn relax(&mut self, bytes: usize) {
         if self.drawn > bytes + BUDGET_LARGEST_STEP_BYTES + BUDGET_SLACK_BYTES {
@@ -190,7 +190,7 @@ impl Share {
         }
     }
 
-    /// Gives back all that so many held bytes do not need.
+    /// Gives back everything that so many held bytes do not need.
     pub(crate) fn settle(&mut self, bytes: usize) {
         let more = self.drawn.saturating_sub(in_steps(bytes));
         if more > 0 {
@@ -251,7 +251,8 @@ impl Share {
                 }
                 return Poll::Pending;
             }
-            // Registered first, then another look: nothing that comes back in between is missed.
+            // The waker is registered before the next attempt, so no bytes that are given back in
+            // between are missed.
             self.stop_waiting();
             level.wait(self.id, cx.waker());
             self.waits_at = Some(level.clone());

@@ -1,4 +1,4 @@
-//! A bound on the bytes that many connections hold.
+//! A bound on the bytes that many connections hold together.
 
 use std::{
     collections::HashMap,
@@ -19,11 +19,12 @@ use crate::defaults::BUDGET_LARGEST_STEP_BYTES;
 /// application, sent messages that wait for the socket, messages of which only a part has arrived,
 /// read buffers, and what a session keeps to send again.
 ///
-/// When the budget is used up, nothing is lost and no connection stands still:
+/// When the budget is used up:
 /// - A queue behaves as if it were full. Queues get three quarters of the budget. The last quarter
 ///   is kept for messages of which only a part has arrived, because those cannot wait.
-/// - When even that is used up, the connection that holds most of such bytes is ended, one at a
-///   time, with [`ConnectionError::Evicted`](crate::ConnectionError::Evicted).
+/// - When even that is used up, connections are ended with
+///   [`ConnectionError::Evicted`](crate::ConnectionError::Evicted), one at a time: the one that holds
+///   most of what ending it gives back. A connection that holds little goes on.
 /// - The first 64 KiB of each queue are never refused, and an empty queue takes one message of any
 ///   size. Both count. So [`used`](Budget::used) can exceed the bound by that much per queue.
 ///
@@ -96,7 +97,7 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// How much depends on a draw.
+/// How urgent a draw is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     /// It can wait: it leaves the last quarter alone.
@@ -112,10 +113,10 @@ pub(super) struct Level {
     limit: usize,
     used: AtomicUsize,
     parent: Option<Arc<Level>>,
-    /// Somebody waits for bytes. Set before the look that decides to wait, read after bytes came
-    /// back: one of both sides sees the other.
+    /// A task waits for bytes. This is set before the attempt that decides to wait, and read after
+    /// bytes are given back. So one of both sides sees the other.
     short: AtomicBool,
-    /// Who waits, each under the number of its share.
+    /// The tasks that wait, each under the number of its share.
     waiting: Mutex<HashMap<u64, Waker>>,
     pub(super) candidates: Candidates,
 }
@@ -159,7 +160,7 @@ impl Level {
         self.wake();
     }
 
-    /// Makes everyone who waits look again.
+    /// Wakes every task that waits, to try again.
     pub(super) fn wake(&self) {
         if self.short.load(SeqCst) {
             let waiting = {
@@ -171,7 +172,7 @@ impl Level {
         }
     }
 
-    /// Wakes this task when bytes come back. The caller looks again after this call.
+    /// Wakes this task when bytes are given back. The caller tries again after this call.
     pub(super) fn wait(&self, share: u64, waker: &Waker) {
         let mut waiting = self.waiting.lock().unwrap();
         waiting.insert(share, waker.clone());

@@ -1,4 +1,4 @@
-//! Who has to go when a budget is used up and what needs bytes cannot wait.
+//! Which connection, or session, is ended when a budget is used up.
 
 use std::{
     collections::HashMap,
@@ -14,34 +14,34 @@ use crate::defaults::BUDGET_FLOOR_BYTES;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// The connections, or sessions, of a budget that can be told to go.
+/// The connections and sessions of a budget that can be told to go.
 #[derive(Default)]
 pub(super) struct Candidates(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
     all: HashMap<u64, Arc<Candidate>>,
-    /// Who was told to go last. Until its bytes are back nobody looks for another.
+    /// The one that was told to go last. No other is chosen until its bytes are given back.
     leaving: Option<u64>,
     /// How many of them are idle.
     idle: usize,
 }
 
 impl Inner {
-    /// Whether somebody has yet to give back what it held when it was told to go.
+    /// Whether one that was told to go still holds its bytes.
     fn has_leaving(&mut self) -> bool {
         let leaving = self.leaving.and_then(|id| self.all.get(&id));
         if leaving.is_some_and(|it| it.is_leaving()) {
             return true;
         }
-        // Somebody may be leaving for another budget's sake.
+        // One may be leaving because another budget is used up.
         let leaving = self.all.iter().find(|(_, it)| it.is_leaving());
         self.leaving = leaving.map(|(id, _)| *id);
         self.leaving.is_some()
     }
 
-    /// Of those that `may` go, the one of which the most bytes would come back. Nobody goes for a
-    /// floor that everybody may hold.
+    /// Of those that `may` go, the one that would give back most bytes. One that holds no more than
+    /// its floor is not chosen.
     fn holds_most(&self, may: impl Fn(&Candidate) -> bool) -> Option<(u64, Arc<Candidate>)> {
         let untold = self.all.iter().filter(|(_, it)| !it.is_told() && may(it));
         untold
@@ -55,7 +55,7 @@ struct Candidate {
     account: Account,
     /// What it held when it was told to go; zero until then.
     told: AtomicUsize,
-    /// Nobody would miss it at once: a session without a connection.
+    /// It is a session without a connection.
     idle: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
@@ -65,7 +65,7 @@ impl Candidate {
         self.told.load(SeqCst) > 0
     }
 
-    /// It was told to go, and its bytes are not back yet.
+    /// It was told to go, and has not given its bytes back.
     fn is_leaving(&self) -> bool {
         self.is_told() && self.account.returnable() > BUDGET_FLOOR_BYTES
     }
@@ -78,8 +78,8 @@ impl Candidate {
 }
 
 impl Candidates {
-    /// Tells the candidate to go of which the most bytes would come back, one at a time. If nobody
-    /// holds more than everybody may, it is the one that asks for more.
+    /// Tells the candidate to go that would give back most bytes, one at a time. If all hold no more
+    /// than their floors, the one that asks for more goes.
     pub(super) fn make_room(&self, asking: &Account) {
         let chosen = {
             let mut inner = self.0.lock().unwrap();
@@ -97,7 +97,7 @@ impl Candidates {
         chosen.into_iter().for_each(|(_, chosen)| chosen.tell());
     }
 
-    /// The same among those that are idle, for something that can wait.
+    /// The same among idle candidates only, for a draw that can wait.
     pub(super) fn make_room_of_idle(&self) {
         let chosen = {
             let mut inner = self.0.lock().unwrap();
@@ -112,8 +112,8 @@ impl Candidates {
     }
 }
 
-/// A connection, or session, for as long as it can be told to go. Its owner polls it. Once told to
-/// go, the owner gives back what the account holds, and then drops this.
+/// A connection or session, for as long as it can be told to go. Its owner polls it. Once told to go,
+/// the owner gives back what the account holds, and then drops this.
 pub(crate) struct Evictable {
     id: u64,
     candidate: Arc<Candidate>,
@@ -160,8 +160,8 @@ impl Evictable {
         }
     }
 
-    /// Ready once it has to go, with the bytes that its account held when it was told so. Until
-    /// then the task is woken for it.
+    /// Ready once it was told to go, with the bytes that its account held then. Until then the task
+    /// is woken for it.
     pub(crate) fn poll_evicted(&mut self, cx: &Context<'_>) -> Poll<usize> {
         let registered = self.registered.as_ref();
         if !registered.is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -180,7 +180,7 @@ impl Drop for Evictable {
         self.set_idle(false);
         for level in self.candidate.account.levels() {
             level.candidates.0.lock().unwrap().all.remove(&self.id);
-            // Whoever waits for its bytes looks for another.
+            // Tasks that wait for its bytes may have to choose another.
             level.wake();
         }
     }

@@ -4,33 +4,34 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{defaults, messages::Message, settings::Budget};
 
-/// The key of a message for [`Overflow::Conflate`]; `None` for one that must not be replaced.
+/// Returns the key of a message for [`Overflow::Conflate`], or `None` for a message that must not be
+/// replaced.
 pub type KeyFn = Arc<dyn Fn(&Message) -> Option<Vec<u8>> + Send + Sync>;
 
-/// What gives way when received messages fill the inbox.
+/// What happens when received messages fill the inbox.
 ///
-/// Each overflow is an [`Event::Overflow`](crate::Event::Overflow), counted in
-/// [`Stats`](crate::Stats), and what went missing is marked in the stream by a
-/// [`Gap`](crate::Gap) at its place.
+/// Each overflow is told as an [`Event::Overflow`](crate::Event::Overflow) and counted in
+/// [`Stats`](crate::Stats). Messages that are dropped are marked in the received stream by a
+/// [`Gap`](crate::Gap) at their place.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Stop reading until the application took something: TCP carries the backpressure to the
-    /// peer, nothing is lost. While paused, unsolicited pongs keep the peer's idle timer fed. The
-    /// default, because it alone loses nothing.
+    /// Stops reading until the application receives messages. TCP then slows the peer down. While
+    /// reading is paused, pongs that nobody asked for keep the peer from closing an idle connection.
+    /// This is the default, because it alone loses nothing.
     #[default]
     Pause,
-    /// Drop the oldest queued message for the new one: the freshest data, gaps in the past.
+    /// Drops the oldest queued message to make room for the new one.
     DropOldest,
-    /// Drop the new message: what was queued is delivered, then a gap.
+    /// Drops the new message. The application receives what was queued, and then a gap.
     DropNewest,
-    /// Replace the queued message that has the same key, in its place: the latest value of each
-    /// key. A quarter of the inbox is left for values that grow. A message without a queued twin,
-    /// or too large for its place, waits as under `Pause`.
+    /// Keeps the latest message of each key: a new message takes the place of the queued one with the
+    /// same key. A quarter of the inbox is kept free for messages that are larger than those they
+    /// replace. A message that replaces none, or is too large for its place, waits as under `Pause`.
     Conflate(KeyFn),
-    /// Write to a bounded temporary file and read it back in order.
+    /// Writes messages to a temporary file of bounded size, and reads them back in order.
     Spill(Spill),
-    /// End the connection with [`ConnectionError::InboxFull`](crate::ConnectionError::InboxFull).
+    /// Ends the connection with [`ConnectionError::InboxFull`](crate::ConnectionError::InboxFull).
     Disconnect,
 }
 
@@ -47,8 +48,8 @@ impl fmt::Debug for Overflow {
     }
 }
 
-/// The file of [`Overflow::Spill`]: nameless, so that it is gone when the process is, however it
-/// ended.
+/// The file of [`Overflow::Spill`]. It has no name, so the system removes it when the process ends,
+/// however it ends.
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until it is given to `Overflow::Spill`"]
 pub struct Spill {
@@ -58,7 +59,7 @@ pub struct Spill {
 }
 
 impl Default for Spill {
-    /// 1 GiB in the system's temporary directory, then `Pause`.
+    /// A file of 1 GiB in the system's temporary directory. When it is full, reading pauses.
     fn default() -> Spill {
         Spill {
             directory: None,
@@ -69,48 +70,55 @@ impl Default for Spill {
 }
 
 impl Spill {
-    /// In which directory. Default: the system's temporary directory.
+    /// The directory of the file. Default: the system's temporary directory.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Spill {
         self.directory = Some(directory.into());
         self
     }
 
-    /// How many bytes the file may have, default 1 GiB. The file counts each message with a header
-    /// of 5 bytes.
+    /// The largest size of the file, in bytes. Default 1 GiB. Each message takes 9 bytes more than
+    /// its payload.
     pub fn max_bytes(mut self, bytes: u64) -> Spill {
         self.max_bytes = bytes;
         self
     }
 
-    /// What gives way when the file is full or the disk refuses; either is an
-    /// [`Event::SpillFailed`](crate::Event::SpillFailed). A full file is used again as soon as it
-    /// has room, a disk that refused is not. Default `Pause`.
+    /// What happens when the file is full or the disk fails. Default `Pause`.
+    ///
+    /// Both are told as an [`Event::SpillFailed`](crate::Event::SpillFailed). A full file is used
+    /// again as soon as it has room. A disk that failed is not used again.
     pub fn then(mut self, fallback: SpillFallback) -> Spill {
         self.then = fallback;
         self
     }
 }
 
-/// What gives way when a spill file cannot take more.
+/// What happens when a spill file cannot take more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SpillFallback {
-    /// As [`Overflow::Pause`].
+    /// The same as [`Overflow::Pause`].
     #[default]
     Pause,
-    /// As [`Overflow::DropNewest`].
+    /// The same as [`Overflow::DropNewest`].
     DropNewest,
-    /// As [`Overflow::Disconnect`].
+    /// The same as [`Overflow::Disconnect`].
     Disconnect,
 }
 
 /// Limits, policies and deadlines of a connection.
 ///
-/// Every default stands in [`defaults`] with its reason. A connection's memory is bounded by
-/// `inbox_bytes + outbox_bytes`, one message of `max_message_bytes` each way, and 1 MiB of read
-/// window, write buffer and messages on their way between them and the queues. A received
-/// message of more than 8 KiB may pin more than itself: half as much again in a stream of equals, up
-/// to four times its size where a peer mixes long ones with short ones.
+/// The reason for each default stands in [`defaults`].
+///
+/// # Memory
+/// A connection takes at most `inbox_bytes + outbox_bytes`, twice one message of
+/// `max_message_bytes` that is being received and one that is being sent, and 1 MiB for its read
+/// window, its write buffer, and messages between these and the queues. A
+/// [budget](Options::budget) bounds many connections together.
+///
+/// A received message of more than 8 KiB keeps the buffer that it was read into. That is one and a
+/// half times its size where messages are of one length, and at most four times where a peer mixes
+/// long messages with short ones.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -170,42 +178,57 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How many bytes of received messages may wait for the application, each counted with its
-    /// payload and [`MESSAGE_OVERHEAD_BYTES`](defaults::MESSAGE_OVERHEAD_BYTES). One message is
-    /// always taken, whatever its size. Default 4 MiB; at most 4 GiB.
+    /// How many bytes of received messages may wait for the application. Default 4 MiB.
+    ///
+    /// Each message counts with its payload and
+    /// [`MESSAGE_OVERHEAD_BYTES`](defaults::MESSAGE_OVERHEAD_BYTES). An empty inbox takes one message
+    /// of any size.
     pub fn inbox_bytes(mut self, bytes: usize) -> Options {
         self.inbox_bytes = bytes;
         self
     }
 
-    /// How many bytes of sent messages may wait for the socket, counted as in the inbox. One
-    /// message is always taken. Default 512 KiB; 1 byte to 4 GiB.
+    /// How many bytes of sent messages may wait for the socket. Default 512 KiB; 1 byte to 4 GiB.
+    ///
+    /// Messages count as in the inbox. An empty outbox takes one message of any size.
     pub fn outbox_bytes(mut self, bytes: usize) -> Options {
         self.outbox_bytes = bytes.clamp(1, u32::MAX as usize);
         self
     }
 
-    /// The largest message, in bytes of payload, that is received (else the connection ends with
-    /// code 1009) or sent (else the message comes back). Default 16 MiB.
+    /// The largest message, in bytes of payload. Default 16 MiB; from 0 to `usize::MAX`, which is no
+    /// limit.
+    ///
+    /// - Received: a longer message ends the connection, with close code 1009 and
+    ///   [`ConnectionError::MessageTooLarge`](crate::ConnectionError::MessageTooLarge), as soon as
+    ///   the length in a frame's header shows it. Messages before it are delivered.
+    /// - Sent: a longer message comes back from `send` with
+    ///   [`SendRefusal::TooLarge`](crate::SendRefusal::TooLarge), and the connection goes on. In a
+    ///   session the smaller limit of both sides counts.
+    ///
+    /// Memory is taken as the bytes of a message arrive, at most twice as much (1 MiB once 64 KiB
+    /// have come), and counts in the [budget](Options::budget). A high limit does not let a peer
+    /// reserve memory by announcing a length.
     pub fn max_message_bytes(mut self, bytes: usize) -> Options {
         self.max_message_bytes = bytes;
         self
     }
 
-    /// Longer messages travel as several frames of this size (RFC 6455 §5.4). Default 256 KiB; at
-    /// least 1 KiB.
+    /// Longer messages are sent as several frames of this size (RFC 6455 section 5.4). Default
+    /// 256 KiB; at least 1 KiB.
     pub fn fragment_bytes(mut self, bytes: usize) -> Options {
         self.fragment_bytes = bytes.max(1024);
         self
     }
 
-    /// What gives way when the inbox is full. Default [`Overflow::Pause`].
+    /// What happens when the inbox is full. Default [`Overflow::Pause`].
     pub fn overflow(mut self, overflow: Overflow) -> Options {
         self.overflow = overflow;
         self
     }
 
-    /// One deadline over name resolution, TCP, proxy, TLS and upgrade. Default 10 s.
+    /// How long connecting may take in all: name resolution, TCP, proxy, TLS and upgrade. Default
+    /// 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Options {
         self.connect_timeout = timeout;
         self
@@ -217,90 +240,97 @@ impl Options {
         self
     }
 
-    /// How often a ping is sent; it measures the round trip and keeps proxies from idling out.
-    /// Default 10 s.
+    /// The time between two pings. Default 10 s; at least 1 ms.
+    ///
+    /// A ping measures the round trip, and keeps proxies from closing an idle connection.
     pub fn ping_interval(mut self, interval: Duration) -> Options {
         self.ping_interval = interval.max(Duration::from_millis(1));
         self
     }
 
-    /// A peer from which not one byte came for this long is gone. Any byte is life, so a long
-    /// transfer is not silence; a peer that has nothing to say answers pings. Time in which this
-    /// side does not read does not count. Keep it above two ping intervals. Default 30 s.
+    /// The connection is lost when not one byte is received for this long. Default 30 s; keep it above
+    /// two ping intervals.
     ///
-    /// On an adopted `WebSocketStream` only whole messages can be seen: set it above the longest
-    /// transfer of one message.
+    /// Every byte counts, so a long message is not silence. A peer that sends no messages answers
+    /// pings. Time in which this side does not read does not count.
+    ///
+    /// An adopted `WebSocketStream` shows whole messages only. Set a time above the longest transfer
+    /// of one message there.
     pub fn silence_timeout(mut self, timeout: Duration) -> Options {
         self.silence_timeout = timeout;
         self
     }
 
-    /// End the connection when the peer takes no byte for this long while data waits, though it
-    /// is alive. Default `None`: a live peer that does not read is reported as stalled, never cut.
+    /// Ends the connection when data waits and the peer takes no byte of it for this long, even if the
+    /// peer is alive. Default `None`: a live peer that does not read is reported as stalled, and the
+    /// connection goes on.
     ///
-    /// Whether it is alive the kernel tells on Linux. Where nothing can tell (other systems, adopted
-    /// streams over something else than TCP or its TLS by tokio-rustls), `None` means 60 s.
+    /// On Linux the kernel tells whether the peer is alive. On other systems, and for adopted streams
+    /// over anything but TCP or tokio-rustls, nothing can tell. There `None` means 60 s.
     pub fn write_timeout(mut self, timeout: Option<Duration>) -> Options {
         self.write_timeout = timeout;
         self
     }
 
-    /// From `close` to the end of the connection, whatever the peer does. Default 5 s.
+    /// The longest time from `close` to the end of the connection, whatever the peer does. Default
+    /// 5 s.
     pub fn close_timeout(mut self, timeout: Duration) -> Options {
         self.close_timeout = timeout;
         self
     }
 
-    /// A wait is an [`Event::Stalled`](crate::Event::Stalled) after this long. Default 1 s.
+    /// After this long a wait is told as an [`Event::Stalled`](crate::Event::Stalled). Default 1 s.
     pub fn stall_after(mut self, after: Duration) -> Options {
         self.stall_after = after;
         self
     }
 
-    /// Hold a small batch back for at most this long so that more messages share its write.
-    /// Default zero: what is queued when the socket is ready goes out at once.
+    /// Holds a small batch of messages back for at most this long, so that more messages share one
+    /// write. Default zero: what is queued is written as soon as the socket is ready.
     pub fn pack_delay(mut self, delay: Duration) -> Options {
         self.pack_delay = delay;
         self
     }
 
-    /// Shares a bound on the bytes of many connections. Default: none, except on a server, whose
-    /// connections share one of 1 GiB.
+    /// A bound on the bytes of many connections together. Default: none for a client; a server gives
+    /// its connections one of 768 MiB.
     pub fn budget(mut self, budget: Budget) -> Options {
         self.budget = Some(budget);
         self
     }
 
-    /// Of a session: how many bytes of sent messages are kept until the peer's application has
-    /// taken them. Full means that sending waits. Default 32 MiB.
+    /// How many bytes of sent messages a session keeps until they are delivered. Default 32 MiB. When
+    /// they are full, sending waits.
     pub fn replay_bytes(mut self, bytes: usize) -> Options {
         self.replay_bytes = bytes;
         self
     }
 
-    /// Of a session: how many bytes the peer may send ahead of this application, at most. The
-    /// window grows up to it while it is what limits the stream. Default 8 MiB; at least 256 KiB.
+    /// How many bytes a session's peer may send ahead of this application, at most. Default 8 MiB; at
+    /// least 256 KiB.
+    ///
+    /// The window begins at 1 MiB, and grows while it is what limits the stream.
     pub fn window_bytes(mut self, bytes: usize) -> Options {
         self.window_bytes = bytes;
         self
     }
 
-    /// How long a session lives without a connection; the shorter time of both sides counts.
-    /// Default 2 min.
+    /// How long a session lives without a connection. Default 2 min. The shorter time of both sides
+    /// counts.
     pub fn session_life(mut self, life: Duration) -> Options {
         self.session_life = life;
         self
     }
 
-    /// Of a session: a received message counts as delivered when the application says so with
-    /// [`Receiver::acknowledge`](crate::Receiver::acknowledge), not already when it is handed
-    /// out. Default off.
+    /// In a session, a received message counts as delivered once the application calls
+    /// [`Receiver::acknowledge`](crate::Receiver::acknowledge), and not as soon as the application
+    /// receives it. Default off.
     pub fn acknowledge_by_hand(mut self, by_hand: bool) -> Options {
         self.acknowledge_by_hand = by_hand;
         self
     }
 
-    /// What the session protocol is told of all this.
+    /// The options of the session protocol.
     pub(crate) fn session_config(&self) -> unstall_proto::Config {
         let acknowledge = match self.acknowledge_by_hand {
             true => unstall_proto::Acknowledge::ByHand,
@@ -315,7 +345,7 @@ impl Options {
             .handshake_timeout(self.connect_timeout)
             .session_life(self.session_life)
             .acknowledge(acknowledge)
-            // What waits in the outbox was accepted as well.
+            // The outbox may hold messages that the session has not accepted yet.
             .answer_close(unstall_proto::AnswerClose::ByHand)
     }
 }

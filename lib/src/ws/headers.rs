@@ -1,8 +1,9 @@
-//! What both sides of a handshake do with HTTP headers.
+//! HTTP headers of a handshake, on both sides.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The same headers with values of their own.
+/// A copy of the headers. A value is a slice of the buffer that the whole head was read into; a copy
+/// of it does not keep that buffer.
 pub(crate) fn headers_apart(headers: &HeaderMap) -> HeaderMap {
     let mut own = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
@@ -13,7 +14,7 @@ pub(crate) fn headers_apart(headers: &HeaderMap) -> HeaderMap {
     own
 }
 
-/// Whether the comma-separated lists of `name` hold `token`, in any case of letters.
+/// Whether the comma-separated lists of `name` contain `token`, whatever the case of its letters.
 pub(crate) fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token))
 }

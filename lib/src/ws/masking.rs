@@ -1,11 +1,10 @@
-//! Masking (RFC 6455 §5.3 and §10.3).
+//! Masking (RFC 6455 sections 5.3 and 10.3).
 
 use std::io;
 
-/// Keys drawn at once.
-const KEYS: usize = 64;
+use crate::defaults::MASKING_KEYS;
 
-/// A client's masking keys: fresh and unpredictable. The system is asked for many at once.
+/// A client's masking keys: fresh and unpredictable. Many are drawn from the system at once.
 #[derive(Default)]
 pub(super) struct Keys {
     drawn: Vec<[u8; 4]>,
@@ -16,7 +15,7 @@ impl Keys {
         if let Some(key) = self.drawn.pop() {
             return Ok(key);
         }
-        let mut fresh = [[0; 4]; KEYS];
+        let mut fresh = [[0; 4]; MASKING_KEYS];
         getrandom::fill(fresh.as_flattened_mut()).map_err(io::Error::other)?;
         self.drawn.extend_from_slice(&fresh[1..]);
         Ok(fresh[0])
@@ -52,8 +51,9 @@ mod tests {
     #[test]
     fn keys_differ_from_draw_to_draw() {
         let mut keys = Keys::default();
-        let drawn: std::collections::HashSet<_> =
-            (0..4 * KEYS).map(|_| keys.next().unwrap()).collect();
-        assert!(drawn.len() > 3 * KEYS);
+        let drawn: std::collections::HashSet<_> = (0..4 * MASKING_KEYS)
+            .map(|_| keys.next().unwrap())
+            .collect();
+        assert!(drawn.len() > 3 * MASKING_KEYS);
     }
 }

@@ -193,11 +193,11 @@ fn by_tungstenite(input: Vec<u8>, role: Role) -> Vec<String> {
                 Message::Binary(payload) => format!("binary {payload:?}"),
                 Message::Ping(_) => "ping".into(),
                 Message::Pong(payload) => format!("pong {payload:?}"),
-                Message::Close(frame) => format!("{:?}", super::translate::close(frame)),
+                Message::Close(frame) => format!("{:?}", super::adopted::close(frame)),
                 Message::Frame(_) => unreachable!(),
             }),
             Err(error) => {
-                seen.push(format!("{:?}", super::failure(error)));
+                seen.push(format!("{:?}", super::adopted::failure(error)));
                 return seen;
             }
         }
@@ -230,6 +230,7 @@ fn by_unstall(input: Vec<u8>, side: Side, leftover: usize, steps: Vec<usize>) ->
                 Received::Ping => "ping".into(),
                 Received::Pong(payload) => format!("pong {payload:?}"),
                 Received::Close(close) => format!("{close:?}"),
+                Received::Part(_) => continue,
             }),
             Poll::Ready(Err(why)) => {
                 seen.push(format!("{why:?}"));
@@ -238,6 +239,32 @@ fn by_unstall(input: Vec<u8>, side: Side, leftover: usize, steps: Vec<usize>) ->
             Poll::Pending => panic!("a read that waits for nothing"),
         }
     }
+}
+
+/// Both yield the same and fail at the same place. This library tells a broken rule as soon as it
+/// shows, where tungstenite waits for the whole frame and may meet the limit or the end before.
+/// What comes after the peer's close frame means nothing.
+fn agree(ours: &[String], theirs: &[String]) -> bool {
+    let closed = |seen: &String| seen.starts_with("Close {");
+    if let Some(at) = ours.iter().position(closed) {
+        return theirs.get(..=at) == Some(&ours[..=at]);
+    }
+    let (Some((our_end, ours)), Some((theirs, their_end))) =
+        (ours.split_last(), theirs.split_at_checked(ours.len() - 1))
+    else {
+        return false;
+    };
+    let their_end = their_end.first().map_or("", String::as_str);
+    let early = [
+        "Broken(Protocol",
+        "Broken(InvalidText",
+        "Broken(MessageTooLarge",
+    ];
+    ours == theirs
+        && (our_end == their_end
+            || early.iter().any(|kind| our_end.starts_with(kind)) && their_end.starts_with("Broken")
+            // It answers a code that may not be sent as if the peer had sent 1002.
+            || our_end.starts_with(early[0]) && their_end.contains("Protocol violation"))
 }
 
 fn steps() -> impl Strategy<Value = Vec<usize>> {
@@ -263,9 +290,9 @@ proptest! {
             true => (Role::Server, Side::Server),
             false => (Role::Client, Side::Client),
         };
-        let expected = by_tungstenite(input.clone(), role);
-        let seen = by_unstall(input, side, leftover, steps);
-        prop_assert_eq!(seen, expected);
+        let theirs = by_tungstenite(input.clone(), role);
+        let ours = by_unstall(input, side, leftover, steps);
+        prop_assert!(agree(&ours, &theirs), "ours {:?}\ntheirs {:?}", ours, theirs);
     }
 
     #[test]
@@ -303,9 +330,9 @@ proptest! {
         }
         let flushed = ws.poll_flush(&mut cx);
         prop_assert!(matches!(flushed, Poll::Ready(Ok(()))));
-        let super::Engine::Own(_, io) = &ws.engine else { unreachable!() };
+        let super::Engine::Own(own) = ws.engine else { unreachable!() };
         let role = if server { Role::Client } else { Role::Server };
-        let mut seen = by_tungstenite(io.output.clone(), role);
+        let mut seen = by_tungstenite(own.into_io().output, role);
         prop_assert!(seen.pop().unwrap().contains("EndOfStream"));
         // Where data fills the buffer they come later.
         seen.retain(|seen| seen != "ping");
@@ -316,7 +343,7 @@ proptest! {
 #[test]
 fn a_length_beyond_all_bounds_is_an_error() {
     let mut input = vec![0x82, 127];
-    input.extend(u64::MAX.to_be_bytes());
+    input.extend((u64::MAX >> 1).to_be_bytes());
     let seen = by_unstall(input.clone(), Side::Client, 0, vec![100]);
     assert_eq!(seen, by_tungstenite(input, Role::Client));
     assert!(seen[0].contains("MessageTooLarge"), "{seen:?}");
@@ -360,4 +387,42 @@ fn nothing_is_written_after_a_close_frame() {
     ws.close(crate::reports::CloseCode::NORMAL, "bye").unwrap();
     let refused = ws.write_short(false, b"late");
     assert!(matches!(refused, Err(Failure::Closed)), "{refused:?}");
+}
+
+/// Once the length that a header announced was allocated before its bytes came.
+#[test]
+fn memory_for_a_message_follows_what_has_come_of_it() {
+    const MIB: usize = 1 << 20;
+    for step in [10, 1000, 4096, 60_000, MIB] {
+        let mut input = vec![0x82, 127];
+        input.extend((1u64 << 40).to_be_bytes());
+        input.resize(input.len() + 5 * MIB.min(20_000 * step), 7);
+        let total = input.len() as u64;
+        let io = Steps {
+            input: input.into(),
+            steps: vec![step],
+            ..Steps::default()
+        };
+        let options = Options::default().max_message_bytes(usize::MAX);
+        let mut ws = WebSocket::new(io, Bytes::new(), Side::Client, &options);
+        let account = crate::settings::Account::default();
+        ws.charge(&account);
+        let mut cx = Context::from_waker(Waker::noop());
+        while ws.bytes_read() < total {
+            let part = ws.poll_read(&mut cx);
+            assert!(
+                matches!(part, Poll::Ready(Ok(Received::Part(_)))),
+                "{part:?}"
+            );
+            let come = ws.bytes_read() as usize;
+            let trusted = if come < 64 << 10 { 64 << 10 } else { MIB };
+            let most = trusted.max(2 * come);
+            // Steps of the account round up by a quarter at the most.
+            assert!(
+                account.held() <= most + most / 4,
+                "{come}: {}",
+                account.held()
+            );
+        }
+    }
 }

@@ -14,11 +14,11 @@ use tokio_rustls::{client, server};
 
 use crate::defaults;
 
-/// A connected byte stream and what its being open holds.
+/// A connected byte stream.
 #[derive(Debug)]
 pub(crate) struct Transport {
     stream: Stream,
-    /// Freed with the socket: a server's place among its open connections.
+    /// Dropped with the socket: the connection's place among the open ones of a server.
     _held: Option<Held>,
 }
 
@@ -36,23 +36,23 @@ enum Stream {
     Tcp(TcpStream),
     TlsClient(Box<client::TlsStream<TcpStream>>),
     TlsServer(Box<server::TlsStream<TcpStream>>),
-    /// Upgraded inside a foreign HTTP server over a stream of its own kind.
+    /// The stream of another HTTP server, after the upgrade.
     #[cfg(feature = "axum")]
     Foreign(hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>),
 }
 
-/// A stream on which the WebSocket handshake has been done, on either side.
+/// A stream after the WebSocket handshake, on either side.
 #[derive(Debug)]
 pub(crate) struct Upgraded {
-    /// The stream, unwrapped from all HTTP machinery.
+    /// The stream below HTTP.
     pub(crate) transport: Transport,
-    /// What HTTP read past the end of the handshake: the first bytes of WebSocket frames.
+    /// What was read behind the handshake: the first bytes of frames.
     pub(crate) leftover: Bytes,
     /// The agreed subprotocol.
     pub(crate) subprotocol: Option<String>,
-    /// The head of the server's answer; client side only.
+    /// The head of the server's answer; on a client only.
     pub(crate) response: Option<http::Response<()>>,
-    /// The other end of the TCP connection; a proxy's, where one is in between.
+    /// The other end of the TCP connection. Behind a proxy, the proxy's address.
     pub(crate) peer: Option<SocketAddr>,
     /// This end of the TCP connection.
     pub(crate) local: Option<SocketAddr>,
@@ -92,7 +92,7 @@ impl Transport {
         }
     }
 
-    /// The same stream, which frees `held` when it is dropped.
+    /// The same stream. It drops `held` when it is dropped itself.
     pub(crate) fn holding(self, held: Held) -> Transport {
         Transport {
             _held: Some(held),
@@ -100,7 +100,7 @@ impl Transport {
         }
     }
 
-    /// The TCP socket below; `None` only for a foreign server's stream.
+    /// The TCP socket below; `None` for the stream of another HTTP server.
     pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {
             Stream::Tcp(tcp) => Some(tcp),
@@ -122,11 +122,11 @@ impl Transport {
     }
 }
 
-/// The options of every socket. Failing to set one is no reason to refuse a working connection.
+/// Sets the options of a socket. A connection also works without them, so an error is only logged.
 ///
-/// `TCP_USER_TIMEOUT` is left alone on purpose: it kills a live peer that does not read.
+/// `TCP_USER_TIMEOUT` is not set, because it ends connections to live peers that do not read.
 pub(crate) fn set_options(tcp: &TcpStream) {
-    // Messages leave when they are written; packing is the writer's decision, not Nagle's.
+    // Messages leave when they are written. The writer packs them, not Nagle's algorithm.
     let nodelay = tcp.set_nodelay(true);
     let keepalive = TcpKeepalive::new()
         .with_time(defaults::KEEPALIVE_IDLE)

@@ -377,6 +377,130 @@ async fn text_that_is_not_utf_8_ends_the_connection_with_1007() {
     .await;
 }
 
+/// The head of a frame with a length in so many bytes. The mask of zeros leaves payloads as they
+/// are.
+fn head(first: u8, masked: bool, in_bytes: usize, length: u64) -> Vec<u8> {
+    let mask_bit = u8::from(masked) << 7;
+    let mut head = vec![first];
+    match in_bytes {
+        1 => head.push(mask_bit | length as u8),
+        2 => {
+            head.push(mask_bit | 126);
+            head.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            head.push(mask_bit | 127);
+            head.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+    head.resize(head.len() + 4 * usize::from(masked), 0);
+    head
+}
+
+/// Says each of these byte strings on a connection of its own, masked or not, and sees the
+/// connection end with that code. An adopted stream is read by tungstenite, which waits for more or
+/// takes them.
+async fn own_ends_refuse(code: u16, cases: impl Fn(bool) -> Vec<(String, Vec<u8>)>) {
+    let refused = |end: End, what: String, bytes: Vec<u8>| async move {
+        let (mut ours, mut raw) = connect(end, Options::default()).await;
+        raw.io.write_all(&bytes).await.unwrap();
+        let what = format!("{what}, {end:?}");
+        let ended = ends(&mut ours, &mut raw, Some(code), &what).await;
+        match code {
+            1002 => assert!(matches!(ended, Err(ConnectionError::Protocol(_))), "{what}"),
+            _ => assert!(matches!(ended, Err(ConnectionError::InvalidText)), "{what}"),
+        }
+    };
+    let all = [(End::Client, false), (End::Server, true)].map(|(end, masked)| {
+        let cases = cases(masked).into_iter();
+        join_all(cases.map(move |(what, bytes)| refused(end, what, bytes)))
+    });
+    limit(join_all(all)).await;
+}
+
+/// Once a length was taken in any form that has room for it. "In all cases, the minimal number of
+/// bytes MUST be used" (section 5.2).
+#[tokio::test]
+async fn lengths_that_are_not_in_their_shortest_form_end_the_connection_with_1002() {
+    own_ends_refuse(1002, |masked| {
+        let mut cases = Vec::new();
+        for (in_bytes, length) in [(2, 0), (2, 125), (8, 5), (8, 126), (8, 65_535)] {
+            for first in [0x82, 0x02, 0x89] {
+                let what = format!("{length} in {in_bytes} bytes after {first:#x}");
+                cases.push((what, head(first, masked, in_bytes, length)));
+            }
+        }
+        cases
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lengths_in_their_shortest_form_are_taken_up_to_the_edges() {
+    on_every_end(|end| async move {
+        let (mut ours, mut raw) = connect(end, Options::default()).await;
+        for (in_bytes, length) in [(1, 125), (2, 126), (2, 65_535), (8, 65_536)] {
+            let mut bytes = head(0x82, raw.is_client, in_bytes, length);
+            bytes.resize(bytes.len() + length as usize, 7);
+            raw.io.write_all(&bytes).await.unwrap();
+            assert_eq!(plain(ours.recv().await).len() as u64, length);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn length_with_its_most_significant_bit_set_ends_the_connection_with_1002() {
+    own_ends_refuse(1002, |masked| {
+        let lengths = [1 << 63, u64::MAX].into_iter();
+        lengths
+            .map(|length| (format!("{length:#x}"), head(0x82, masked, 8, length)))
+            .collect()
+    })
+    .await;
+}
+
+/// A broken rule is told when its byte has come, not when the frame is whole.
+#[tokio::test]
+async fn what_breaks_a_rule_is_refused_before_the_rest_has_come() {
+    own_ends_refuse(1002, |masked| {
+        let mask_bit = u8::from(masked) << 7;
+        let cases = [
+            ("reserved bits", vec![0xc2]),
+            ("a reserved opcode", vec![0x83]),
+            ("a ping in fragments", vec![0x09]),
+            ("a ping of 126 bytes", vec![0x89, mask_bit | 126]),
+            ("a wrong mask", vec![0x82, mask_bit ^ 0x80]),
+            ("a continuation of nothing", head(0x80, masked, 1, 100)),
+        ];
+        cases.map(|(what, bytes)| (what.to_owned(), bytes)).into()
+    })
+    .await;
+}
+
+/// Once a text was checked when its frame was whole: 16 MiB of something else were taken first.
+#[tokio::test]
+async fn text_that_is_not_utf_8_is_refused_before_its_frame_or_message_is_whole() {
+    own_ends_refuse(1007, |masked| {
+        let mut in_a_frame = head(0x81, masked, 8, 1 << 20);
+        in_a_frame.extend_from_slice(b"so far so good \xff");
+        let mut in_a_fragment = head(0x01, masked, 1, 3);
+        in_a_fragment.extend_from_slice("€".as_bytes());
+        in_a_fragment.extend(head(0x00, masked, 1, 2));
+        in_a_fragment.extend_from_slice(&[0xe2, 0x28]);
+        let mut across_fragments = head(0x01, masked, 1, 1);
+        across_fragments.push(0xe2);
+        across_fragments.extend(head(0x00, masked, 8, 1 << 20));
+        across_fragments.push(b'a');
+        vec![
+            ("in a frame".to_owned(), in_a_frame),
+            ("in a fragment".to_owned(), in_a_fragment),
+            ("across fragments".to_owned(), across_fragments),
+        ]
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_messages_travel_as_fragments_and_pongs_pass_between_them() {
     const FRAGMENT: usize = 16 << 10;
