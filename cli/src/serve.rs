@@ -175,12 +175,10 @@ impl ServeResult {
         Self {
             arrived: stats.arrived,
             accepted: stats.accepted,
-            refused: stats.refused_connections
-                + stats.refused_handshakes
-                + stats.refused_requests
-                + stats.refused_origins
-                + stats.refused_unauthenticated,
-            handshakes_failed: stats.handshakes_failed + stats.handshakes_timed_out,
+            refused: stats.refused.total(),
+            handshakes_failed: stats.handshakes.failed
+                + stats.handshakes.timed_out
+                + stats.handshakes.evicted,
             closed: shutdown.closed,
             aborted: shutdown.aborted,
         }

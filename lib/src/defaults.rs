@@ -255,11 +255,20 @@ pub(crate) const SERVER_CONNECTIONS: usize = 10_000;
 /// Handshakes at once. Each holds a header buffer and perhaps a TLS handshake; a thousand is
 /// more than two cores finish in the handshake's time.
 pub(crate) const SERVER_HANDSHAKES: usize = 1_024;
-/// How long after the last handshake that began the next client waits in the kernel's queue for a
-/// place, rather than being refused. A fleet that comes back finds a place free every millisecond;
-/// where none comes free for a second, they are held by who does not mean to come in. Less would
-/// refuse clients while two cores begin a thousand TLS handshakes, and end them, together.
+/// How long a handshake may wait for its client before it can be closed for another client, and how
+/// long a client waits while no place comes free. A fleet that comes back finds a place free every
+/// millisecond; if none comes free for a second, clients are stalling on purpose. Less would close
+/// honest handshakes while two cores work through a thousand TLS handshakes.
 pub(crate) const SERVER_HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
+/// Clients that wait for their handshake: as many as the kernel would queue. Each costs a file
+/// descriptor and what the kernel has received from it.
+pub(crate) const SERVER_LINE: usize = 4096;
+/// While clients wait: between two looks at who has waited, or stalled, too long. A twentieth of
+/// the patience.
+pub(crate) const SERVER_LINE_TICK: Duration = Duration::from_millis(50);
+/// The header of the PROXY protocol with all its extensions. The addresses take 232 bytes at most;
+/// load balancers add identifiers and the names of certificates.
+pub(crate) const PROXY_HEADER_BYTES: usize = 4096;
 /// Time for TLS, the request's head and authentication together. A client on a bad mobile link
 /// needs two to three round trips of a second; the rest is for the authentication service.
 pub(crate) const SERVER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -267,6 +276,11 @@ pub(crate) const SERVER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const SERVER_ANSWER_GRACE: Duration = Duration::from_secs(1);
 /// The head of the upgrade request: room for large cookies and bearer tokens.
 pub(crate) const SERVER_HEADER_BYTES: usize = 16 * 1024;
+/// hyper takes no smaller `max_buf_size`.
+pub(crate) const HYPER_SMALLEST_BUFFER: usize = 8192;
+/// What a header line costs in memory beside its text: its places in a map that may be twice as
+/// large as it is full, and the allocator's share.
+pub(crate) const HEADER_OVERHEAD_BYTES: usize = 192;
 /// Header lines of the upgrade request. Browsers behind two proxies send about thirty.
 pub(crate) const SERVER_HEADERS: usize = 100;
 /// Sessions of a server, with or without a connection: twice its connections, so that each may be

@@ -56,8 +56,9 @@ pub use reports::{
 #[cfg(feature = "axum")]
 pub use server::axum;
 pub use server::{
-    PeerAddr, Principal, Rejection, Server, ServerBuilder, ServerLimits, ServerStats,
-    SessionLimits, Sessions, ShutdownReport,
+    HandshakeStats, InvalidNetwork, PeerAddr, Principal, RefusalStats, Rejection, Server,
+    ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions, ShutdownReport,
+    TrustedProxies,
 };
 pub use settings::{Budget, KeyFn, Options, Overflow, Spill, SpillFallback};
 pub use tokio_rustls::rustls;

@@ -3,54 +3,74 @@
 mod admit;
 #[cfg(feature = "axum")]
 pub mod axum;
+mod budgets;
 mod builder;
-pub(crate) mod handshake;
+mod crowd;
+mod door;
+mod handshake;
+mod hello;
+mod holder;
 mod keeper;
+mod limits;
+mod line;
 mod listen;
 mod open;
+mod origin;
+mod places;
+mod proxies;
 mod queue;
-pub(crate) mod registry;
+mod registry;
+mod sessions;
 mod stats;
+mod table;
+mod talk;
 
-use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    future::Future, io, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
 
 use futures_util::FutureExt;
-use tokio::net::ToSocketAddrs;
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::{
+    net::{TcpListener, ToSocketAddrs},
+    sync::{Semaphore, watch},
+    task::AbortHandle,
+    time::timeout as within,
+};
 use tracing::Instrument;
 
 use crate::{
     defaults,
-    handles::{Connection, Identity, span},
-    settings::Options,
+    handles::{Connection, span},
+    settings::{Budget, Options},
     ws::{Side, WebSocket, transport::Upgraded},
 };
 
-use admit::Admission;
-use builder::Config;
-pub use builder::{PeerAddr, ServerBuilder, ServerLimits};
+pub use builder::ServerBuilder;
 pub use handshake::Rejection;
-use open::{Control, Open};
-use queue::Queue;
-pub use registry::{Principal, SessionLimits, Sessions};
+pub use holder::Principal;
+pub use limits::ServerLimits;
+pub use proxies::{InvalidNetwork, PeerAddr, TrustedProxies};
+pub use sessions::{SessionLimits, Sessions};
+pub use stats::{HandshakeStats, RefusalStats, ServerStats};
+
+use budgets::Budgets;
+use builder::Config;
+use door::Door;
+use holder::Client;
+use open::Open;
+use places::Places;
+use queue::{Accepted, Queue};
 use stats::Counters;
-pub use stats::ServerStats;
 
 /// A WebSocket server on one listening socket.
 ///
-/// Handshakes run beside, bounded in number, time and size; what comes out of them is a
-/// [`Connection`] by [`accept`](Server::accept), or a call of the handler of
-/// [`serve`](Server::serve). Nothing that one client does ends or holds up the others.
+/// Handshakes run concurrently, limited in number, time and size. Each one that succeeds gives a
+/// [`Connection`], by [`accept`](Server::accept) or to the handler of [`serve`](Server::serve).
+/// Nothing that one client does ends the connections of others or keeps them waiting: see
+/// [`ServerLimits`].
 ///
-/// A `Server` is a handle: clones share it. When the last is dropped, the server stops accepting
-/// and forgets what nobody accepted; connections that were handed over live on.
+/// A `Server` is a handle: clones share it. When the last is dropped, the server stops listening
+/// and closes the connections that nobody accepted. Connections that were handed over live on.
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
@@ -81,7 +101,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.state.stop();
+        self.state.advance(Life::Draining);
         self.state.queue.close();
     }
 }
@@ -91,7 +111,11 @@ impl Drop for Handle {
 struct State {
     config: Config,
     counters: Counters,
-    admission: Admission,
+    door: Arc<Door>,
+    places: Arc<Places>,
+    budgets: Budgets,
+    /// For telling clients that they found no place among the handshakes.
+    refusals: Arc<Semaphore>,
     open: Arc<Open>,
     queue: Queue,
     life: watch::Sender<Life>,
@@ -105,8 +129,10 @@ enum Life {
 }
 
 impl State {
-    fn stop(&self) {
-        self.advance(Life::Draining);
+    /// The options of a connection of this client.
+    fn options(&self, client: &Client) -> Options {
+        let options = self.config.options.clone();
+        options.budget(self.budgets.of(client))
     }
 
     fn advance(&self, to: Life) {
@@ -123,13 +149,14 @@ impl State {
     }
 }
 
-/// What [`Server::shutdown`] did.
+/// What [`Server::shutdown`] did with plain connections, and with sessions, with or without a
+/// connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Connections that ended, with their handlers, before the deadline.
+    /// How many ended, with their handlers, within the timeout.
     pub closed: usize,
-    /// Connections that had to be cut at the deadline.
+    /// How many had to be cut after it.
     pub aborted: usize,
 }
 
@@ -148,16 +175,21 @@ impl Server {
         ServerBuilder::default()
     }
 
-    fn start(config: Config, listener: tokio::net::TcpListener) -> io::Result<Server> {
+    fn start(config: Config, listener: TcpListener) -> io::Result<Server> {
         let address = listener.local_addr()?;
-        let open = Arc::new(Open::default());
+        let process = config.options.budget.clone();
+        let process = process.unwrap_or_else(|| Budget::new(config.limits.process_bytes));
+        let bytes = config.limits.bytes(process.limit());
         let state = Arc::new(State {
-            admission: Admission::new(&config.limits, open.clone()),
+            door: Door::new(config.limits.handshakes(), defaults::SERVER_LINE),
+            places: Places::new(config.limits.connections()),
+            budgets: Budgets::new(process, bytes),
+            refusals: Arc::new(Semaphore::new(defaults::SERVER_REFUSALS)),
             counters: Counters::default(),
+            open: Arc::default(),
             queue: Queue::default(),
             life: watch::Sender::new(Life::Accepting),
             config,
-            open,
         });
         tokio::spawn(listen::run(listener, state.clone()));
         Ok(Server {
@@ -174,23 +206,21 @@ impl Server {
         self.handle.address
     }
 
-    /// The next connection whose handshake is done; `None` once the server shuts down.
+    /// The next connection whose handshake is done. `None` once the server shuts down.
     ///
-    /// May be called by several tasks at once. Cancel safe: no connection is lost.
+    /// A session is accepted once: when its client comes back, it goes on in the same
+    /// [`Connection`]. May be called by several tasks at once. Cancel safe: no connection is lost.
     pub async fn accept(&self) -> Option<Connection> {
-        self.state()
-            .queue
-            .pop()
-            .await
-            .map(|(connection, _)| connection)
+        let accepted = self.state().queue.pop().await;
+        accepted.map(|accepted| accepted.connection)
     }
 
     /// Runs `handler` for each connection, in a task of its own, until the server has shut down.
     ///
-    /// A handler that panics ends its own connection, with code 1011, and nothing else; it is
-    /// counted in [`ServerStats::handler_panics`] and logged. What a handler logs carries the span
-    /// of its connection. Cancel safe: dropped, it takes no more
-    /// connections, and running handlers go on.
+    /// If a handler panics, its own connection ends with code 1011, and nothing else. The panic is
+    /// counted in [`ServerStats::handler_panics`] and logged. What a handler logs is in the span of
+    /// its connection. Cancel safe: when it is dropped, no further connections are handled, and
+    /// running handlers go on.
     pub async fn serve<H, F>(&self, handler: H)
     where
         H: Fn(Connection) -> F + Send + Sync + 'static,
@@ -198,12 +228,17 @@ impl Server {
     {
         let handler = Arc::new(handler);
         let state = self.state();
-        while let Some((connection, slot)) = state.queue.pop().await {
-            let (handler, counted, place) = (handler.clone(), state.clone(), slot.id());
-            let span = span(connection.shared());
+        while let Some(accepted) = state.queue.pop().await {
+            let Accepted {
+                connection,
+                member,
+                place,
+            } = accepted;
+            let (handler, counted) = (handler.clone(), state.clone());
+            let (span, running) = (span(connection.shared()), member.clone());
             let run = async move {
-                // The place is free again when socket and handler both have ended.
-                let _slot = slot;
+                // Its place is free again when connection and handler both have ended.
+                let _held = (running, place);
                 let run = AssertUnwindSafe(async { handler(connection).await });
                 if run.catch_unwind().await.is_err() {
                     counted.counters.handler_panics.add();
@@ -211,7 +246,7 @@ impl Server {
                 }
             };
             let task = tokio::spawn(run.instrument(span));
-            state.open.set_handler(place, task.abort_handle());
+            member.handled(task.abort_handle());
         }
         tokio::select! {
             () = state.open.emptied() => {}
@@ -219,29 +254,58 @@ impl Server {
         }
     }
 
-    /// Shuts down: stops accepting, asks every connection to close with code 1001, waits until
-    /// all of them and their handlers have ended, and cuts those that have not by `deadline`.
+    /// Runs `handler` for each connection, as [`serve`](Server::serve) does, until `signal`
+    /// resolves. Then shuts down within `timeout`, as [`shutdown`](Server::shutdown) does.
     ///
-    /// Handshakes under way are cut at once; their clients try again elsewhere. Bounded by
-    /// `deadline` and a second for tasks that were cut to be gone. Cancel safe: the server stays
-    /// in shutdown, and a further call waits for the rest.
-    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        let state = self.state();
-        state.stop();
-        let sessions = state.config.sessions.as_ref();
-        let open = state.open.drain();
-        if let Some(sessions) = sessions {
-            sessions.0.close_all(deadline.max(defaults::GO_AWAY_SPREAD));
+    /// ```no_run
+    /// # async fn handler(_: unstall::Connection) {}
+    /// # async fn ctrl_c() {}
+    /// # async fn example() -> std::io::Result<()> {
+    /// let server = unstall::Server::bind("127.0.0.1:9100").await?;
+    /// let report = server
+    ///     .serve_until(handler, ctrl_c(), std::time::Duration::from_secs(5))
+    ///     .await;
+    /// println!("{} closed, {} cut", report.closed, report.aborted);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Cancel safe as both of them are.
+    pub async fn serve_until<H, F>(
+        &self,
+        handler: H,
+        signal: impl Future<Output = ()>,
+        timeout: Duration,
+    ) -> ShutdownReport
+    where
+        H: Fn(Connection) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        tokio::select! {
+            () = self.serve(handler) => {}
+            () = signal => {}
         }
-        open.iter().for_each(Control::close);
+        self.shutdown(timeout).await
+    }
+
+    /// Shuts down: stops listening, asks every connection and session to close with code 1001, and
+    /// waits until all of them and their handlers have ended. Cuts those that have not within
+    /// `timeout`.
+    ///
+    /// Handshakes under way are cut at once; their clients try again elsewhere. Takes at most
+    /// `timeout`, and a second for tasks that were cut to be gone. Cancel safe: the server stays
+    /// in shutdown, and a further call waits for the rest.
+    pub async fn shutdown(&self, timeout: Duration) -> ShutdownReport {
+        let state = self.state();
+        state.advance(Life::Draining);
+        let started = state.open.drain(timeout);
+        started.iter().for_each(|control| control.close(timeout));
+        drop(started);
         state.queue.close();
         let mut aborted = 0;
-        if timeout(deadline, state.open.emptied()).await.is_err() {
+        if within(timeout, state.open.emptied()).await.is_err() {
             aborted = state.open.abort_all();
-            if let Some(sessions) = sessions {
-                sessions.0.abort_all();
-            }
-            let _ = timeout(defaults::SHUTDOWN_ABORT_GRACE, state.open.emptied()).await;
+            let _ = within(defaults::SHUTDOWN_ABORT_GRACE, state.open.emptied()).await;
         }
         state.advance(Life::Stopped);
         ShutdownReport {
@@ -250,12 +314,17 @@ impl Server {
         }
     }
 
-    /// The counters of the server since its start.
+    /// The counters of the server since its start, and what there is now.
     pub fn stats(&self) -> ServerStats {
         let state = self.state();
-        state
-            .counters
-            .snapshot(state.open.len(), state.admission.handshaking())
+        let sessions = state.config.sessions.as_ref();
+        let mut stats = state.counters.snapshot();
+        stats.handshakes.evicted = state.door.evicted();
+        stats.handshaking = state.door.handshaking();
+        stats.waiting = state.door.waiting();
+        stats.open = state.places.taken();
+        stats.sessions = sessions.map_or(0, Sessions::len);
+        stats
     }
 }
 
@@ -263,15 +332,10 @@ impl Server {
 fn start_plain(
     upgraded: Upgraded,
     request: http::Request<()>,
+    peer: Option<PeerAddr>,
     options: Options,
 ) -> (Connection, AbortHandle) {
-    let identity = Identity {
-        local: upgraded.local,
-        peer: upgraded.peer,
-        subprotocol: upgraded.subprotocol,
-        request: Some(Arc::new(handshake::apart(request))),
-        response: None,
-    };
+    let identity = hello::identity(&upgraded, request, peer);
     let ws = WebSocket::new(
         upgraded.transport,
         upgraded.leftover,

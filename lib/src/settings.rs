@@ -9,5 +9,6 @@ mod tests;
 
 pub(crate) use account::{Account, Share};
 pub use budget::Budget;
+pub(crate) use budget::WeakBudget;
 pub(crate) use eviction::Evictable;
 pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};

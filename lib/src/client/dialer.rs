@@ -312,6 +312,7 @@ pub(super) fn identity(upgraded: &Upgraded) -> Identity {
     Identity {
         local: upgraded.local,
         peer: upgraded.peer,
+        client: None,
         subprotocol: upgraded.subprotocol.clone(),
         request: None,
         response: upgraded.response.clone().map(Arc::new),

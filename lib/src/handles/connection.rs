@@ -127,9 +127,11 @@ impl Connection {
         self.receiver.acknowledge();
     }
 
-    /// The peer's address, where there is one: of the proxy, if one is in between.
+    /// The peer's address, if it has one. On a client that dialed through a proxy it is the
+    /// proxy's. On a server behind [trusted proxies](crate::TrustedProxies) it is the client's own;
+    /// the port is 0 if the proxy did not tell it.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.sender.shared.identity().peer
+        self.sender.shared.identity().peer_addr()
     }
 
     /// This side's address.
@@ -169,7 +171,7 @@ impl Stream for Connection {
 
 /// The span of a connection's task: its id, and the peer as soon as that is known.
 pub(crate) fn span(shared: &Shared) -> tracing::Span {
-    let peer = shared.identity().peer.map(tracing::field::display);
+    let peer = shared.identity().peer_addr().map(tracing::field::display);
     tracing::info_span!(target: "unstall", "connection", id = shared.id, peer)
 }
 

@@ -13,6 +13,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     defaults::FOREVER,
+    defaults::HEADER_OVERHEAD_BYTES,
     handles::Board,
     messages::CloseReport,
     queues::{
@@ -20,7 +21,7 @@ use crate::{
         outbox::Outbox,
     },
     reports::{CloseCode, ConnectionError, Event, EventLog, Events, Meter, Report, Stats},
-    settings::{Account, Options},
+    settings::{Account, Options, Share},
     time::later,
 };
 
@@ -30,12 +31,51 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identity {
     pub(crate) local: Option<SocketAddr>,
+    /// The other end of the TCP connection.
     pub(crate) peer: Option<SocketAddr>,
+    /// The client's own address, if a trusted proxy told it.
+    pub(crate) client: Option<SocketAddr>,
     pub(crate) subprotocol: Option<String>,
     /// On a server, the upgrade request.
     pub(crate) request: Option<Arc<http::Request<()>>>,
     /// On a client, the server's answer to it.
     pub(crate) response: Option<Arc<http::Response<()>>>,
+}
+
+impl Identity {
+    /// The address of whoever is at the far end, behind the proxies that are trusted.
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
+        self.client.or(self.peer)
+    }
+
+    /// What the heads of the handshake take in memory, which are kept for the application.
+    fn head_bytes(&self) -> usize {
+        let of = |headers: &http::HeaderMap| {
+            let lines = headers.iter();
+            let lines = lines
+                .map(|(name, value)| HEADER_OVERHEAD_BYTES + name.as_str().len() + value.len());
+            lines.sum::<usize>()
+        };
+        let request = self.request.as_ref().map_or(0, |request| {
+            let path = request.uri().path_and_query();
+            path.map_or(0, |path| path.as_str().len()) + of(request.headers())
+        });
+        request + self.response.as_ref().map_or(0, |it| of(it.headers()))
+    }
+}
+
+/// The identity of a connection, and its share of the account.
+struct Known {
+    identity: Identity,
+    head: Share,
+}
+
+impl Known {
+    fn new(identity: Identity, account: &Account) -> Mutex<Known> {
+        let mut head = account.lasting_share();
+        head.cover_anyway(identity.head_bytes());
+        Mutex::new(Known { identity, head })
+    }
 }
 
 /// A request to close: the first one counts.
@@ -78,7 +118,7 @@ pub(crate) struct Shared {
     pub(crate) events: Arc<EventLog>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) board: Arc<Board>,
-    identity: Mutex<Identity>,
+    known: Mutex<Known>,
     control: Mutex<Control>,
     /// A close was requested, or the connection has ended.
     changed: Notify,
@@ -94,23 +134,27 @@ impl Shared {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             inbox: Inbox::new(options.clone(), &account),
             outbox: Outbox::new(&options, &account),
+            known: Known::new(identity, &account),
             account,
             options,
             events,
             meter,
             board: Arc::default(),
-            identity: Mutex::new(identity),
             control: Mutex::default(),
             changed: Notify::new(),
         })
     }
 
     pub(crate) fn identity(&self) -> Identity {
-        self.identity.lock().unwrap().clone()
+        self.known.lock().unwrap().identity.clone()
     }
 
     pub(crate) fn set_identity(&self, identity: Identity) {
-        *self.identity.lock().unwrap() = identity;
+        let mut known = self.known.lock().unwrap();
+        let bytes = identity.head_bytes();
+        known.head.cover_anyway(bytes);
+        known.head.settle(bytes);
+        known.identity = identity;
     }
 
     /// Asks for the end of the connection. Sends are refused from now on.
@@ -137,8 +181,8 @@ impl Shared {
 
     /// Whether the present connection, or the last one, carries a session.
     pub(crate) fn is_session(&self) -> bool {
-        let identity = self.identity.lock().unwrap();
-        identity.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
+        let known = self.known.lock().unwrap();
+        known.identity.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -1,200 +1,80 @@
 //! One connection from TCP to WebSocket, or to its refusal.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{io, sync::Arc};
 
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::request::Parts;
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use http::{Request, request::Parts};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
-use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
 
-use super::State;
-use super::builder::{Config, PeerAddr, ServerLimits};
-use super::open::{Open, Slot};
-use super::stats::{Counter, Counters};
-use crate::handles::Connection;
-use crate::reports::ConnectionError;
-use crate::server::handshake::{self, Agreement, Rejection};
-use crate::server::registry::Attached;
-use crate::time::{earlier, later};
-use crate::ws::transport::{Held, Transport, Upgraded};
-use crate::{defaults, dial::tls};
+use super::{
+    State,
+    builder::Config,
+    door::{Arrival, Entry},
+    handshake::{self, Rejection},
+    hello::{self, Greeting},
+    holder::{Client, Network, Principal},
+    open::Member,
+    places::{Over, Seat},
+    proxies::PeerAddr,
+    queue::Accepted,
+    registry::{Attached, Host, Opened, Registry},
+    talk::{Decision, converse},
+};
+use crate::{
+    defaults,
+    dial::tls,
+    time::{earlier, later},
+    ws::transport::{Held, Transport, Upgraded},
+};
 
-/// Who may come in: the limits of connections, of handshakes, and of refusals being told.
-#[derive(Debug)]
-pub(super) struct Admission {
-    open: Arc<Open>,
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
-    max_handshakes: usize,
-    refusals: Arc<Semaphore>,
+/// A handshake under way.
+struct Handshake {
+    state: Arc<State>,
+    entry: Entry,
+    peer: PeerAddr,
+    deadline: Instant,
+    /// The limit that its client turned out to be over, once its address was known.
+    over: Option<Over>,
 }
 
-pub(super) enum Admitted {
-    In(Entry),
-    Refused(Over, Option<OwnedSemaphorePermit>),
-}
-
-/// A place among the connections and one among the handshakes.
-pub(super) struct Entry {
-    slot: Arc<Slot>,
-    _handshake: OwnedSemaphorePermit,
-}
-
-/// The limit that was reached.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Over {
-    Connections,
-    Handshakes,
-}
-
-impl Over {
-    pub(super) fn counter(self, counters: &Counters) -> &Counter {
-        match self {
-            Over::Connections => &counters.refused_connections,
-            Over::Handshakes => &counters.refused_handshakes,
-        }
-    }
-
-    fn rejection(self, retry_after: Duration) -> Rejection {
-        let why = match self {
-            Over::Connections => "The server has as many connections as it may; try again later.\n",
-            Over::Handshakes => "Too many clients connect at once; try again later.\n",
-        };
-        Rejection::unavailable(why, retry_after)
-    }
-}
-
-impl Admission {
-    pub(super) fn new(limits: &ServerLimits, open: Arc<Open>) -> Admission {
-        let semaphore = |n: usize| Arc::new(Semaphore::new(n.clamp(1, Semaphore::MAX_PERMITS)));
-        let max_handshakes = limits.max_handshakes.clamp(1, Semaphore::MAX_PERMITS);
-        Admission {
-            open,
-            connections: semaphore(limits.max_connections),
-            handshakes: semaphore(max_handshakes),
-            max_handshakes,
-            refusals: semaphore(defaults::SERVER_REFUSALS),
-        }
-    }
-
-    pub(super) fn ask(&self) -> Admitted {
-        let refused =
-            |over| Admitted::Refused(over, self.refusals.clone().try_acquire_owned().ok());
-        let Ok(place) = self.connections.clone().try_acquire_owned() else {
-            return refused(Over::Connections);
-        };
-        let Ok(handshake) = self.handshakes.clone().try_acquire_owned() else {
-            return refused(Over::Handshakes);
-        };
-        Admitted::In(Entry {
-            slot: self.open.take(place),
-            _handshake: handshake,
-        })
-    }
-
-    /// Waits until a handshake may begin.
-    pub(super) async fn room(&self) {
-        // The semaphore is never closed. Only one task takes from it: the place is still there.
-        let _ = self.handshakes.acquire().await;
-    }
-
-    /// Handshakes under way.
-    pub(super) fn handshaking(&self) -> usize {
-        self.max_handshakes - self.handshakes.available_permits()
-    }
-}
-
-/// A request that passed everything.
-struct Accepted {
+/// A request that is answered with 101.
+struct Agreed {
     request: Request<()>,
     subprotocol: Option<String>,
-    upgrade: OnUpgrade,
+    peer: PeerAddr,
+    client: Client,
+    seat: Arc<Seat>,
 }
 
 /// Does the handshake with a client that was let in.
-pub(super) async fn open(tcp: TcpStream, peer: SocketAddr, entry: Entry, state: Arc<State>) {
-    let (config, counters) = (&state.config, &state.counters);
-    let deadline = later(Instant::now(), config.limits.handshake_timeout);
-    let decide = |request| decide(request, peer, deadline, config, counters);
-    let talk = async { converse(secure(tcp, config).await?, config, decide).await };
-    match timeout_at(deadline, talk).await {
-        Err(_) => counters.handshakes_timed_out.add(),
+pub(super) async fn open(arrival: Arrival, entry: Entry, state: Arc<State>) {
+    let handshake = Handshake {
+        deadline: later(Instant::now(), state.config.limits.handshake_timeout),
+        peer: PeerAddr::direct(arrival.peer),
+        state: state.clone(),
+        entry,
+        over: None,
+    };
+    let deadline = handshake.deadline;
+    match timeout_at(deadline, handshake.run(arrival.tcp)).await {
+        Err(_) => state.counters.handshakes_timed_out.add(),
         Ok(Err(error)) => {
-            counters.handshakes_failed.add();
-            tracing::debug!(%peer, %error, "a handshake failed");
+            state.counters.handshakes_failed.add();
+            tracing::debug!(peer = %arrival.peer, ?error, "a handshake failed");
         }
-        // Refused, and counted where it was decided.
-        Ok(Ok(None)) => {}
-        Ok(Ok(Some((accepted, transport, leftover)))) => {
-            counters.accepted.add();
-            let transport = transport.holding(Held(entry.slot.clone()));
-            let upgraded = Upgraded {
-                local: transport.local(),
-                transport,
-                leftover,
-                subprotocol: accepted.subprotocol,
-                response: None,
-                peer: Some(peer),
-            };
-            let options = config.options.clone();
-            let sessions = config.sessions.as_ref().filter(|_| upgraded.is_session());
-            let started = match sessions {
-                None => Some(super::start_plain(upgraded, accepted.request, options)),
-                Some(sessions) => {
-                    let attach = sessions.0.attach(upgraded, accepted.request, &options);
-                    attached(timeout_at(deadline, attach).await, peer, counters)
-                }
-            };
-            if let Some((connection, pump)) = started {
-                state.open.opened(&entry.slot, &connection, pump);
-                state.queue.push((connection, entry.slot));
-            }
-        }
+        // Done, or refused and counted where that was decided.
+        Ok(Ok(())) => {}
     }
 }
 
-/// The new connection, if that is what came of a client that asked for a session.
-fn attached(
-    result: Result<Result<Attached, ConnectionError>, Elapsed>,
-    peer: SocketAddr,
-    counters: &Counters,
-) -> Option<(Connection, AbortHandle)> {
-    match result {
-        Err(_) => counters.handshakes_timed_out.add(),
-        Ok(Err(error)) => {
-            counters.handshakes_failed.add();
-            tracing::debug!(%peer, ?error, "a session's handshake failed");
-        }
-        Ok(Ok(Attached::New(connection, task))) => return Some((*connection, task)),
-        Ok(Ok(Attached::Resumed)) => counters.sessions_resumed.add(),
-        Ok(Ok(Attached::Refused(rejection))) => {
-            counters.sessions_refused.add();
-            tracing::debug!(%peer, %rejection, "a session was refused");
-        }
-    }
-    None
-}
-
-/// Tells a client that a limit is reached. It is heard out first, because an answer that comes
-/// before the request is lost on most clients.
+/// Tells a client that found no place among the handshakes. It is heard out first, because most
+/// clients lose an answer that comes before their request.
 pub(super) async fn refuse(
-    tcp: TcpStream,
+    arrival: Arrival,
     over: Over,
     _permit: OwnedSemaphorePermit,
     state: Arc<State>,
@@ -202,130 +82,228 @@ pub(super) async fn refuse(
     let config = &state.config;
     let limits = &config.limits;
     let within = defaults::SERVER_REFUSAL_TIMEOUT.min(limits.handshake_timeout);
-    let decide = |_| async { Err(over.rejection(limits.retry_after)) };
-    let talk = async { converse(secure(tcp, config).await?, config, decide).await };
+    let decide = |_| async { Decision::<()>::Err(over.rejection(limits.retry_after)) };
+    let talk = async {
+        let (transport, _) = secure(arrival.tcp, PeerAddr::direct(arrival.peer), config).await?;
+        converse(transport, limits.header_bytes, decide).await
+    };
     // Whether it listened does not matter: it was counted as refused.
     let _ = timeout_at(later(Instant::now(), within), talk).await;
 }
 
-async fn secure(tcp: TcpStream, config: &Config) -> io::Result<Transport> {
-    match &config.tls {
-        None => Ok(Transport::tcp_stream(tcp)),
+/// What comes before HTTP: the header of a proxy, and TLS.
+async fn secure(
+    mut tcp: TcpStream,
+    peer: PeerAddr,
+    config: &Config,
+) -> io::Result<(Transport, PeerAddr)> {
+    let peer = match &config.proxies {
+        Some(proxies) => proxies.read_preface(&mut tcp, peer).await?,
+        None => peer,
+    };
+    let transport = match &config.tls {
+        None => Transport::tcp_stream(tcp),
         Some(tls) => {
             crate::ws::transport::set_options(&tcp);
-            tls::accept(tls.clone(), tcp).await
+            tls::accept(tls.clone(), tcp).await?
         }
-    }
-}
-
-/// Reads one request, answers it as `decide` says, and takes the connection back out of hyper's
-/// hands if that was 101.
-async fn converse<D, F>(
-    transport: Transport,
-    config: &Config,
-    decide: D,
-) -> io::Result<Option<(Accepted, Transport, Bytes)>>
-where
-    D: Fn(Parts) -> F,
-    F: Future<Output = Result<(Accepted, Agreement), Rejection>>,
-{
-    let accepted = Mutex::new(None);
-    let service = service_fn(|request: Request<Incoming>| {
-        let decision = decide(request.into_parts().0);
-        async {
-            let response: Response<Full<Bytes>> = match decision.await {
-                Err(rejection) => {
-                    let mut answer = rejection.answer();
-                    // One request a connection. Not hyper's `keep_alive(false)`: that puts `close`
-                    // into the 101 as well, which tungstenite's clients refuse.
-                    let close = HeaderValue::from_static("close");
-                    answer.headers_mut().append(header::CONNECTION, close);
-                    answer
-                }
-                Ok((passed, agreement)) => {
-                    *accepted.lock().unwrap() = Some(passed);
-                    agreement.response()
-                }
-            };
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let header_bytes = config.limits.header_bytes;
-    let connection = http1::Builder::new()
-        // The handshake's own deadline covers it.
-        .header_read_timeout(None)
-        .max_headers(defaults::SERVER_HEADERS)
-        .max_header_size(header_bytes)
-        .max_buf_size(header_bytes.max(HYPER_SMALLEST_BUFFER))
-        .serve_connection(TokioIo::new(transport), service);
-    connection.with_upgrades().await.map_err(io::Error::other)?;
-    let Some(mut accepted) = accepted.into_inner().unwrap() else {
-        return Ok(None);
     };
-    let upgraded = (&mut accepted.upgrade).await.map_err(io::Error::other)?;
-    let parts = upgraded.downcast::<TokioIo<Transport>>();
-    let parts = parts.expect("hyper gives back the stream that it was given");
-    Ok(Some((accepted, parts.io.into_inner(), parts.read_buf)))
+    Ok((transport, peer))
 }
 
-/// hyper takes no smaller `max_buf_size`.
-const HYPER_SMALLEST_BUFFER: usize = 8192;
-
-/// The checks in their order: RFC 6455, Origin, the application.
-async fn decide(
-    mut parts: Parts,
-    peer: SocketAddr,
-    deadline: Instant,
-    config: &Config,
-    counters: &Counters,
-) -> Result<(Accepted, Agreement), Rejection> {
-    let agreement = handshake::check(&parts, &config.subprotocols)
-        .inspect_err(|_| counters.refused_requests.add())?;
-    if let Some(origins) = &config.origins {
-        handshake::check_origin(&parts.headers, origins)
-            .inspect_err(|_| counters.refused_origins.add())?;
-    }
-    let upgrade = parts.extensions.remove::<OnUpgrade>().ok_or_else(|| {
-        counters.refused_requests.add();
-        Rejection::new(
-            StatusCode::BAD_REQUEST,
-            "This request cannot be upgraded.\n",
-        )
-    })?;
-    let mut request = Request::from_parts(parts, ());
-    if let Some(hook) = &config.authenticate {
-        request.extensions_mut().insert(PeerAddr(peer));
-        request = authenticated(hook(request), deadline, &config.limits, counters).await?;
-    }
-    let subprotocol = agreement.subprotocol.clone();
-    Ok((
-        Accepted {
-            request,
-            subprotocol,
-            upgrade,
-        },
-        agreement,
-    ))
-}
-
-/// Waits for the hook, but not so long that no time is left to tell the client.
-async fn authenticated(
-    hook: impl Future<Output = Result<Request<()>, Rejection>>,
-    deadline: Instant,
-    limits: &ServerLimits,
-    counters: &Counters,
-) -> Result<Request<()>, Rejection> {
-    let to_answer = defaults::SERVER_ANSWER_GRACE.min(limits.handshake_timeout / 10);
-    match timeout_at(earlier(deadline, to_answer), hook).await {
-        Ok(Ok(request)) => Ok(request),
-        Ok(Err(rejection)) => {
-            counters.refused_unauthenticated.add();
-            Err(rejection)
+impl Handshake {
+    async fn run(mut self, tcp: TcpStream) -> io::Result<()> {
+        let state = self.state.clone();
+        let (transport, peer) = secure(tcp, self.peer, &state.config).await?;
+        self.peer = peer;
+        self.over = self.moved_to(peer);
+        let header_bytes = state.config.limits.header_bytes;
+        let decide = |parts| self.decide(parts);
+        let agreed = converse(transport, header_bytes, decide).await?;
+        let Some((agreed, transport, leftover)) = agreed else {
+            return Ok(());
+        };
+        state.counters.accepted.add();
+        let upgraded = Upgraded {
+            local: transport.local(),
+            peer: transport.peer(),
+            transport,
+            leftover,
+            subprotocol: agreed.subprotocol.clone(),
+            response: None,
+        };
+        let sessions = state.config.sessions.as_ref();
+        match sessions.filter(|_| upgraded.is_session()) {
+            None => {
+                self.start(upgraded, agreed);
+                Ok(())
+            }
+            Some(sessions) => {
+                self.attach(&sessions.0, upgraded, agreed).await;
+                Ok(())
+            }
         }
-        Err(_) => {
-            counters.handshakes_timed_out.add();
-            let why = "Authentication took too long; try again later.\n";
-            Err(Rejection::unavailable(why, limits.retry_after))
+    }
+
+    /// Counts the handshake for the address that a proxy told.
+    fn moved_to(&self, peer: PeerAddr) -> Option<Over> {
+        let network = Network::of(Some(peer.client));
+        self.entry.moved_to(network).err()
+    }
+
+    /// Starts a plain connection, which has its place already.
+    fn start(&self, mut upgraded: Upgraded, agreed: Agreed) {
+        let member = self.state.open.join();
+        let place = Held(agreed.seat);
+        let held = Held(Arc::new((member.clone(), place.clone())));
+        upgraded.transport = upgraded.transport.holding(held);
+        let options = self.state.options(&agreed.client);
+        let (connection, pump) =
+            super::start_plain(upgraded, agreed.request, Some(agreed.peer), options);
+        member.started(&connection, pump);
+        self.state.queue.push(Accepted {
+            connection,
+            member,
+            place,
+        });
+    }
+
+    /// Hears which session the client wants, and opens or resumes it.
+    async fn attach(&self, sessions: &Arc<Registry>, mut upgraded: Upgraded, agreed: Agreed) {
+        let (counters, config) = (&self.state.counters, &self.state.config);
+        let options = self.state.options(&agreed.client);
+        upgraded.transport = upgraded.transport.holding(Held(agreed.seat.clone()));
+        let identity = hello::identity(&upgraded, agreed.request, Some(agreed.peer));
+        let greeting = match Greeting::hear(upgraded, identity, &options).await {
+            Ok(greeting) => greeting,
+            Err(unheard) => {
+                counters.handshakes_failed.add();
+                let error = &unheard.error;
+                tracing::debug!(peer = %self.peer.client, ?error, "a session's handshake failed");
+                return unheard.dismiss().await;
+            }
+        };
+        self.entry.waits_for_client(false);
+        let member = self.state.open.join();
+        let host = Host {
+            seat: agreed.seat,
+            member: Held(member.clone()),
+            retry_after: config.limits.retry_after,
+        };
+        let attached = sessions
+            .attach(greeting, agreed.client, &options, Some(host))
+            .await;
+        match attached {
+            Attached::New(opened) => self.opened(member, opened),
+            Attached::Resumed => counters.sessions_resumed.add(),
+            Attached::Refused(refused) => {
+                let counter = refused.over.map(|over| over.counter(counters));
+                counter.unwrap_or(&counters.refused.sessions).add();
+                let rejection = refused.rejection;
+                tracing::debug!(peer = %self.peer.client, %rejection, "a session was refused");
+                self.entry.waits_for_client(true);
+                drop(member);
+                if let Some(ws) = refused.ws {
+                    let why = refused.over.map(Over::why);
+                    let why = why.map_or_else(|| rejection.to_string(), str::to_owned);
+                    hello::refuse(ws, rejection, &why).await;
+                }
+            }
+        }
+    }
+
+    fn opened(&self, member: Arc<Member>, opened: Opened) {
+        member.started(&opened.connection, opened.task);
+        self.state.queue.push(Accepted {
+            connection: opened.connection,
+            member,
+            place: opened.tenancy,
+        });
+    }
+
+    /// The checks in their order: RFC 6455, Origin, the limits, the application, its principal's
+    /// limits.
+    async fn decide(&self, mut parts: Parts) -> Decision<Agreed> {
+        let State {
+            config,
+            counters,
+            places,
+            ..
+        } = &*self.state;
+        let refused = &counters.refused;
+        let agreement = handshake::check(&parts, &config.subprotocols)
+            .inspect_err(|_| refused.requests.add())?;
+        config
+            .origins
+            .check(&parts.headers)
+            .inspect_err(|_| refused.origins.add())?;
+        let upgrade = parts.extensions.remove::<OnUpgrade>().ok_or_else(|| {
+            refused.requests.add();
+            Rejection::new(
+                http::StatusCode::BAD_REQUEST,
+                "This request cannot be upgraded.\n",
+            )
+        })?;
+        let mut peer = self.peer;
+        let mut over = self.over;
+        if let Some(proxies) = &config.proxies {
+            peer = proxies.read_headers(&parts.headers, peer);
+            over = over.or(self.moved_to(peer));
+        }
+        let is_session = config.sessions.is_some() && agreement.is_session();
+        let network = Network::of(Some(peer.client));
+        let full = |over: Over| {
+            over.counter(counters).add();
+            over.rejection(config.limits.retry_after)
+        };
+        over.map_or(Ok(()), Err).map_err(full)?;
+        // A client that may resume a session is told after HELLO.
+        if !is_session {
+            places.look(&Client::new(network, None)).map_err(full)?;
+        }
+        let mut request = Request::from_parts(parts, ());
+        request.extensions_mut().insert(peer);
+        let request = self.authenticated(request).await?;
+        let principal = request.extensions().get::<Principal>();
+        let client = Client::new(network, principal);
+        let seat = Arc::new(Seat::new(places, client.clone()));
+        if !is_session {
+            seat.take().map_err(full)?;
+        }
+        let agreed = Agreed {
+            request,
+            subprotocol: agreement.subprotocol.clone(),
+            peer,
+            client,
+            seat,
+        };
+        Ok((agreed, upgrade, agreement))
+    }
+
+    /// Waits for the authentication hook, but not so long that no time is left to tell the client.
+    async fn authenticated(&self, request: Request<()>) -> Result<Request<()>, Rejection> {
+        let State {
+            config, counters, ..
+        } = &*self.state;
+        let Some(hook) = &config.authenticate else {
+            return Ok(request);
+        };
+        let limits = &config.limits;
+        let to_answer = defaults::SERVER_ANSWER_GRACE.min(limits.handshake_timeout / 10);
+        self.entry.waits_for_client(false);
+        let answer = timeout_at(earlier(self.deadline, to_answer), hook(request)).await;
+        self.entry.waits_for_client(true);
+        match answer {
+            Ok(Ok(request)) => Ok(request),
+            Ok(Err(rejection)) => {
+                counters.refused.unauthenticated.add();
+                Err(rejection)
+            }
+            Err(_) => {
+                counters.handshakes_timed_out.add();
+                let why = "Authentication took too long; try again later.\n";
+                Err(Rejection::unavailable(why, limits.retry_after))
+            }
         }
     }
 }

@@ -1,26 +1,34 @@
 //! WebSockets in an [axum](https://docs.rs/axum) application: the extractor [`Upgrade`].
 
-use std::future::Future;
-use std::net::SocketAddr;
+use std::{future::Future, net::SocketAddr};
 
-use ::axum::body::Body;
-use ::axum::extract::{ConnectInfo, FromRequestParts};
-use ::axum::response::{IntoResponse, Response};
+use ::axum::{
+    body::Body,
+    extract::{ConnectInfo, FromRequestParts},
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
-use http::Request;
-use http::request::Parts;
+use http::{Request, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use hyper_util::{rt::TokioIo, server::conn::auto};
+use tokio::{net::TcpStream, time::timeout};
+use unstall_proto::SUBPROTOCOL;
 
-use crate::defaults;
-use crate::handles::Connection;
-use crate::server::handshake::{self, Rejection};
-use crate::server::registry::{Attached, Sessions};
-use crate::settings::Options;
-use crate::ws::transport::Transport;
+use super::{
+    handshake::{self, Rejection},
+    hello::{self, Greeting},
+    holder::{Client, Network},
+    origin::Origins,
+    proxies::{PeerAddr, TrustedProxies},
+    registry::{Attached, Opened},
+    sessions::Sessions,
+};
+use crate::{
+    defaults,
+    handles::Connection,
+    settings::Options,
+    ws::transport::{self, Transport},
+};
 
 /// Extracts a WebSocket handshake from a request; [`on_upgrade`](Upgrade::on_upgrade) answers it.
 ///
@@ -50,6 +58,8 @@ pub struct Upgrade {
     options: Options,
     subprotocols: Vec<String>,
     sessions: Option<Sessions>,
+    origins: Origins,
+    proxies: Option<TrustedProxies>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
@@ -67,6 +77,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
             options: Options::default(),
             subprotocols: Vec::new(),
             sessions: None,
+            origins: Origins::default(),
+            proxies: None,
         })
     }
 }
@@ -78,10 +90,33 @@ impl Upgrade {
         self
     }
 
-    /// Offers sessions (`unstall.v1`) beside plain connections. A client that resumes a session is
-    /// handed to the handler that has it, and `on_upgrade`'s does not run again.
-    pub fn sessions(mut self, sessions: &Sessions) -> Upgrade {
-        self.sessions = Some(sessions.clone());
+    /// Offers sessions (`unstall.v1`) next to plain connections. A client that resumes a session is
+    /// handed to the handler that has it, and the handler of `on_upgrade` does not run again.
+    pub fn sessions(mut self, sessions: impl Into<Sessions>) -> Upgrade {
+        self.sessions = Some(sessions.into());
+        self
+    }
+
+    /// Lets only the pages of these origins connect; see
+    /// [`ServerBuilder::origins`](crate::ServerBuilder::origins), also for the default: the pages
+    /// of the request's own host.
+    pub fn origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Upgrade {
+        self.origins = Origins::listed(origins);
+        self
+    }
+
+    /// Lets the pages of every site connect; see
+    /// [`ServerBuilder::allow_any_origin`](crate::ServerBuilder::allow_any_origin).
+    pub fn allow_any_origin(mut self) -> Upgrade {
+        self.origins = Origins::Any;
+        self
+    }
+
+    /// The reverse proxies in front of the application, which tell the clients' addresses in a
+    /// header. The TCP connection's own address has to be known for that: serve the application
+    /// with `into_make_service_with_connect_info::<SocketAddr>()`.
+    pub fn trusted_proxies(mut self, proxies: &TrustedProxies) -> Upgrade {
+        self.proxies = Some(proxies.clone());
         self
     }
 
@@ -106,20 +141,24 @@ impl Upgrade {
     {
         let mut spoken = self.subprotocols;
         if self.sessions.is_some() {
-            spoken.insert(0, unstall_proto::SUBPROTOCOL.to_owned());
+            spoken.insert(0, SUBPROTOCOL.to_owned());
         }
-        let agreement = match handshake::check(&self.request, &spoken) {
+        let checked = self.origins.check(&self.request.headers);
+        let agreement = match checked.and_then(|()| handshake::check(&self.request, &spoken)) {
             Ok(agreement) => agreement,
             Err(rejection) => return IntoResponse::into_response(rejection),
         };
         let response = agreement.response();
         let (upgrade, subprotocol, options) = (self.upgrade, agreement.subprotocol, self.options);
-        let info = self
-            .request
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map(|info| info.0);
-        let request = Request::from_parts(self.request, ());
+        let mut request = Request::from_parts(self.request, ());
+        let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let info = info.map(|info| info.0);
+        let peer = info.map(PeerAddr::direct).map(|peer| match &self.proxies {
+            Some(proxies) => proxies.read_headers(request.headers(), peer),
+            None => peer,
+        });
+        peer.map(|peer| request.extensions_mut().insert(peer));
+        let sessions = self.sessions;
         tokio::spawn(async move {
             let upgraded = match upgrade.await {
                 Ok(upgraded) => upgraded,
@@ -129,7 +168,7 @@ impl Upgrade {
                 }
             };
             let (transport, leftover) = unwrap(upgraded);
-            let upgraded = crate::ws::transport::Upgraded {
+            let upgraded = transport::Upgraded {
                 local: transport.local(),
                 peer: info.or_else(|| transport.peer()),
                 transport,
@@ -137,21 +176,53 @@ impl Upgrade {
                 subprotocol,
                 response: None,
             };
-            let connection = match self.sessions.filter(|_| upgraded.is_session()) {
-                None => super::start_plain(upgraded, request, options).0,
+            match sessions.filter(|_| upgraded.is_session()) {
+                None => handler(super::start_plain(upgraded, request, peer, options).0).await,
                 Some(sessions) => {
-                    let attach = sessions.0.attach(upgraded, request, &options);
-                    match timeout(defaults::SERVER_HANDSHAKE_TIMEOUT, attach).await {
-                        Ok(Ok(Attached::New(connection, _))) => *connection,
-                        // An existing session goes on with its own handler.
-                        _ => return,
+                    let opened = attach(&sessions, upgraded, request, peer, &options).await;
+                    // An existing session goes on with its own handler.
+                    if let Some(opened) = opened {
+                        let _held = opened.tenancy;
+                        handler(opened.connection).await;
                     }
                 }
-            };
-            handler(connection).await;
+            }
         });
         response
     }
+}
+
+/// The new session, if the client wanted one and it was not refused.
+async fn attach(
+    sessions: &Sessions,
+    upgraded: transport::Upgraded,
+    request: Request<()>,
+    peer: Option<PeerAddr>,
+    options: &Options,
+) -> Option<Opened> {
+    let address = peer.map(|peer| peer.client).or(upgraded.peer);
+    let identity = hello::identity(&upgraded, request, peer);
+    let principal = hello::principal(&identity);
+    let client = Client::new(Network::of(address), principal.as_ref());
+    let attach = async {
+        match Greeting::hear(upgraded, identity, options).await {
+            Ok(greeting) => Ok(sessions.0.attach(greeting, client, options, None).await),
+            Err(unheard) => Err(unheard),
+        }
+    };
+    match timeout(defaults::SERVER_HANDSHAKE_TIMEOUT, attach).await {
+        Ok(Ok(Attached::New(opened))) => return Some(opened),
+        Ok(Ok(Attached::Refused(refused))) => {
+            let rejection = refused.rejection;
+            tracing::debug!(%rejection, "a session was refused");
+            if let Some(ws) = refused.ws {
+                hello::refuse(ws, rejection, &rejection.to_string()).await;
+            }
+        }
+        Ok(Err(unheard)) => unheard.dismiss().await,
+        Ok(Ok(Attached::Resumed)) | Err(_) => {}
+    }
+    None
 }
 
 /// The TCP stream below, where `axum::serve` or hyper itself serve one; else the stream as it is.

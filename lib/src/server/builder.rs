@@ -1,100 +1,17 @@
 //! What a server is made of.
 
-use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc};
 
 use http::Request;
 use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 use tokio_rustls::rustls::ServerConfig;
-
-use super::Server;
 use unstall_proto::SUBPROTOCOL;
 
-use crate::defaults;
-use crate::dial::tls;
-use crate::server::handshake::Rejection;
-use crate::server::registry::{SessionLimits, Sessions};
-use crate::settings::Budget;
-use crate::settings::Options;
-
-/// The limits of a server. Start from `ServerLimits::default()` and set what differs.
-#[derive(Debug, Clone)]
-pub struct ServerLimits {
-    pub(super) max_connections: usize,
-    pub(super) max_handshakes: usize,
-    pub(super) handshake_timeout: Duration,
-    pub(super) header_bytes: usize,
-    pub(super) process_bytes: usize,
-    pub(super) retry_after: Duration,
-}
-
-impl Default for ServerLimits {
-    fn default() -> ServerLimits {
-        ServerLimits {
-            max_connections: defaults::SERVER_CONNECTIONS,
-            max_handshakes: defaults::SERVER_HANDSHAKES,
-            handshake_timeout: defaults::SERVER_HANDSHAKE_TIMEOUT,
-            header_bytes: defaults::SERVER_HEADER_BYTES,
-            process_bytes: defaults::SERVER_PROCESS_BYTES,
-            retry_after: defaults::SERVER_RETRY_AFTER,
-        }
-    }
-}
-
-impl ServerLimits {
-    /// Connections at once, handshakes among them; further ones are refused with 503. A place is
-    /// free again when both the socket and its handler have ended. Default 10,000; at least 1.
-    pub fn max_connections(mut self, connections: usize) -> ServerLimits {
-        self.max_connections = connections.max(1);
-        self
-    }
-
-    /// Handshakes at once. Further clients wait in the kernel's queue while places come free, and
-    /// are refused with 503 where none has for a second. Default 1,024; at least 1.
-    pub fn max_handshakes(mut self, handshakes: usize) -> ServerLimits {
-        self.max_handshakes = handshakes.max(1);
-        self
-    }
-
-    /// Time for TLS, the request's head and the authentication hook together; who takes longer is
-    /// cut. Default 10 s.
-    pub fn handshake_timeout(mut self, timeout: Duration) -> ServerLimits {
-        self.handshake_timeout = timeout;
-        self
-    }
-
-    /// Bytes of the request's head; a longer one is refused with 431. At most 100 header lines.
-    /// Default 16 KiB.
-    pub fn header_bytes(mut self, bytes: usize) -> ServerLimits {
-        self.header_bytes = bytes;
-        self
-    }
-
-    /// Bytes that may be held for all the server's connections together; see
-    /// [`Budget`](crate::Budget). Without effect where the options bring a budget of their own,
-    /// shared with other servers and clients of the process. Default 768 MiB.
-    pub fn process_bytes(mut self, bytes: usize) -> ServerLimits {
-        self.process_bytes = bytes;
-        self
-    }
-
-    /// What a refusal over a limit says in `Retry-After`, in whole seconds. Default 5 s; at least
-    /// 1 s.
-    pub fn retry_after(mut self, retry_after: Duration) -> ServerLimits {
-        self.retry_after = retry_after;
-        self
-    }
-}
-
-/// The address of the client's end of the TCP connection: an extension of the request that the
-/// authentication hook gets. Behind a reverse proxy it is the proxy's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerAddr(pub SocketAddr);
+use super::{
+    Server, handshake::Rejection, limits::ServerLimits, origin::Origins, proxies::TrustedProxies,
+    sessions::Sessions,
+};
+use crate::{defaults, dial::tls, settings::Options};
 
 type Checked = Result<Request<()>, Rejection>;
 type Hook = dyn Fn(Request<()>) -> Pin<Box<dyn Future<Output = Checked> + Send>> + Send + Sync;
@@ -105,7 +22,9 @@ pub(super) struct Config {
     pub(super) options: Options,
     pub(super) limits: ServerLimits,
     pub(super) tls: Option<Arc<ServerConfig>>,
-    pub(super) origins: Option<Vec<String>>,
+    /// `None`: nobody else is believed to know a client's address.
+    pub(super) proxies: Option<TrustedProxies>,
+    pub(super) origins: Origins,
     pub(super) subprotocols: Vec<String>,
     /// `None`: plain connections only.
     pub(super) sessions: Option<Sessions>,
@@ -118,7 +37,8 @@ impl Default for Config {
             options: Options::default(),
             limits: ServerLimits::default(),
             tls: None,
-            origins: None,
+            proxies: None,
+            origins: Origins::default(),
             subprotocols: vec![SUBPROTOCOL.to_owned()],
             sessions: Some(Sessions::default()),
             authenticate: None,
@@ -173,13 +93,35 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets only the pages of these origins (`https://app.example`) connect; others get 403.
-    /// Programs, which send no `Origin`, are not concerned. Default: all.
+    /// The reverse proxies in front of the server, which tell the addresses of the clients.
+    ///
+    /// Without this, all clients behind a proxy have the proxy's address, and share the limits of
+    /// one address.
+    pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> ServerBuilder {
+        self.config.proxies = Some(proxies);
+        self
+    }
+
+    /// Lets only the pages of these origins (`https://app.example`) connect. Others get 403.
+    /// Programs that are no browsers send no `Origin` and may always connect.
+    ///
+    /// Default: the pages of the host and port that the request's `Host` header names. So another
+    /// site cannot connect with the cookies of a visitor. A reverse proxy has to pass the client's
+    /// `Host`.
     pub fn origins<O: Into<String>>(
         mut self,
         origins: impl IntoIterator<Item = O>,
     ) -> ServerBuilder {
-        self.config.origins = Some(origins.into_iter().map(Into::into).collect());
+        self.config.origins = Origins::listed(origins);
+        self
+    }
+
+    /// Lets the pages of every site connect.
+    ///
+    /// Where cookies say who a user is, any page that the user looks at can then connect as the
+    /// user. Safe where clients prove themselves by a token that only the own pages know.
+    pub fn allow_any_origin(mut self) -> ServerBuilder {
+        self.config.origins = Origins::Any;
         self
     }
 
@@ -196,10 +138,12 @@ impl ServerBuilder {
         self
     }
 
-    /// The limits of sessions. Sessions are offered by default, beside plain connections, on the
-    /// same port and path.
-    pub fn sessions(mut self, limits: SessionLimits) -> ServerBuilder {
-        self.config.sessions = Some(Sessions::new(limits));
+    /// Sessions with these [`SessionLimits`](crate::SessionLimits), or the [`Sessions`] that
+    /// several servers share.
+    ///
+    /// Sessions are offered by default, next to plain connections, on the same port and path.
+    pub fn sessions(mut self, sessions: impl Into<Sessions>) -> ServerBuilder {
+        self.config.sessions = Some(sessions.into());
         self
     }
 
@@ -212,10 +156,11 @@ impl ServerBuilder {
 
     /// Decides on each request before it is answered with 101.
     ///
-    /// The hook gets the request, with a [`PeerAddr`] among its extensions, and returns it to let
-    /// it pass. What it adds to the extensions (who the user is) the handler finds in
-    /// [`Connection::request`](crate::Connection::request). It runs under the handshake's
-    /// deadline; a panic of its ends this one handshake.
+    /// The hook gets the request, with a [`PeerAddr`](crate::PeerAddr) among its extensions, and
+    /// returns it to let it pass. The handler finds what it adds to the extensions in
+    /// [`Connection::request`](crate::Connection::request). Add a
+    /// [`Principal`](crate::Principal) to say who the user is. The hook runs under the handshake's
+    /// deadline; a panic in it ends this one handshake.
     ///
     /// ```
     /// use unstall::{Rejection, Server};
@@ -265,10 +210,6 @@ impl ServerBuilder {
     pub fn listener(mut self, listener: TcpListener) -> io::Result<Server> {
         if let Some((certificate, key)) = &self.pem {
             self.config.tls = Some(tls::server_config_from_pem(certificate, key)?);
-        }
-        if self.config.options.budget.is_none() {
-            let budget = Budget::new(self.config.limits.process_bytes);
-            self.config.options = self.config.options.budget(budget);
         }
         Server::start(self.config, listener)
     }

@@ -81,7 +81,19 @@ impl Rejection {
         )
     }
 
+    /// 429 with `Retry-After`: this client has, or asks for, too much.
+    pub fn too_many_requests(
+        body: impl Into<String>,
+        retry_after: std::time::Duration,
+    ) -> Rejection {
+        Rejection::new(StatusCode::TOO_MANY_REQUESTS, body).header(
+            header::RETRY_AFTER,
+            HeaderValue::from(retry_after.as_secs().max(1)),
+        )
+    }
+
     /// The same with one more header.
+    #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Rejection {
         self.headers.append(name, value);
         self
@@ -115,6 +127,11 @@ pub(crate) struct Agreement {
 }
 
 impl Agreement {
+    /// Whether both sides speak sessions.
+    pub(crate) fn is_session(&self) -> bool {
+        self.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
+    }
+
     /// The 101 (RFC 6455 section 4.2.2, item 5).
     pub(crate) fn response<B: Default>(&self) -> Response<B> {
         let mut response = Response::new(B::default());
@@ -154,6 +171,10 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
             "A WebSocket handshake needs HTTP/1.1; is a proxy speaking HTTP/1.0?\n",
         ));
     }
+    // Section 4.2.1, item 2; two of them may mean different hosts to us and to a proxy in between.
+    if headers.get_all(header::HOST).iter().count() != 1 {
+        return Err(bad("A request has one Host header.\n"));
+    }
     if !has_token(headers, header::CONNECTION, "upgrade") {
         return Err(bad(
             "The header `Connection: Upgrade` is missing; does a proxy in between drop it?\n",
@@ -176,6 +197,16 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
             ),
         );
     }
+    Ok(Agreement {
+        accept: answer_to_key(headers)?,
+        subprotocol: tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
+            .find(|offered| subprotocols.iter().any(|known| known == offered))
+            .map(str::to_owned),
+    })
+}
+
+/// What answers the request's `Sec-WebSocket-Key`.
+fn answer_to_key(headers: &HeaderMap) -> Result<HeaderValue, Rejection> {
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else {
         return Err(bad("There must be one Sec-WebSocket-Key header.\n"));
@@ -184,30 +215,7 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
         return Err(bad("The Sec-WebSocket-Key must be 16 bytes in base64.\n"));
     }
     let accept = HeaderValue::try_from(ws::accept_key(key.as_bytes()));
-    Ok(Agreement {
-        accept: accept.expect("base64 is made of characters that a header value may have"),
-        subprotocol: tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
-            .find(|offered| subprotocols.iter().any(|known| known == offered))
-            .map(str::to_owned),
-    })
-}
-
-/// Whether a browser's page of this `Origin` may connect (RFC 6455 section 10.2). Programs that
-/// are no browsers send none, and a check of theirs would prove nothing.
-pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Rejection> {
-    match headers.get(header::ORIGIN) {
-        None => Ok(()),
-        Some(origin)
-            if allowed
-                .iter()
-                .any(|a| a.as_bytes().eq_ignore_ascii_case(origin.as_bytes())) =>
-        {
-            Ok(())
-        }
-        Some(_) => Err(Rejection::forbidden(
-            "Pages of this Origin may not connect here.\n",
-        )),
-    }
+    Ok(accept.expect("base64 is made of characters that a header value may have"))
 }
 
 fn bad(why: &str) -> Rejection {
@@ -228,6 +236,7 @@ mod tests {
 
     fn good() -> http::request::Builder {
         Request::get("/")
+            .header("Host", "test")
             .header("Connection", "keep-alive, Upgrade")
             .header("Upgrade", "WebSocket")
             .header("Sec-WebSocket-Version", "13")
@@ -276,6 +285,7 @@ mod tests {
         };
         assert_eq!(without("upgrade").status(), 426);
         assert_eq!(without("connection").status(), 400);
+        assert_eq!(without("host").status(), 400);
         assert_eq!(without("sec-websocket-key").status(), 400);
         let old = without("sec-websocket-version");
         assert_eq!(old.status(), 426);
@@ -290,6 +300,7 @@ mod tests {
             with(|r| r.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")),
             400
         );
+        assert_eq!(with(|r| r.header("Host", "another")), 400);
         assert_eq!(with(|r| r.header("Content-Length", "5")), 400);
         assert_eq!(with(|r| r.header("Transfer-Encoding", "chunked")), 400);
         let short = || {
@@ -301,20 +312,6 @@ mod tests {
             checked(request, &[]).unwrap_err().status()
         };
         assert_eq!(short(), 400);
-    }
-
-    #[test]
-    fn origins_are_checked_only_where_a_browser_sends_one() {
-        let allowed = ["https://app.example".to_owned()];
-        let mut headers = HeaderMap::new();
-        assert!(check_origin(&headers, &allowed).is_ok());
-        headers.insert("origin", HeaderValue::from_static("https://APP.example"));
-        assert!(check_origin(&headers, &allowed).is_ok());
-        headers.insert(
-            "origin",
-            HeaderValue::from_static("https://app.example.evil"),
-        );
-        assert_eq!(check_origin(&headers, &allowed).unwrap_err().status(), 403);
     }
 
     #[test]

@@ -8,13 +8,16 @@ use tokio::{
 };
 use unstall_proto::{Hello, Rejection, SessionId};
 
-use super::registry::{Registry, refuse};
+use super::registry::Registry;
 use crate::{
     handles::{Identity, Shared, TaskGuard},
     pump::{Pump, Reading},
     reports::{ConnectionError, Event, SessionLoss},
     session::{Kept, Packets, Session},
-    ws::{WebSocket, transport::Transport},
+    ws::{
+        WebSocket,
+        transport::{Held, Transport},
+    },
 };
 
 /// A connection that has said HELLO for a session that exists.
@@ -22,13 +25,15 @@ pub(super) struct Newcomer {
     pub(super) hello: Hello,
     pub(super) ws: WebSocket<Transport>,
     pub(super) identity: Identity,
-    pub(super) answer: oneshot::Sender<Result<(), Rejection>>,
+    pub(super) answer: oneshot::Sender<Answer>,
 }
 
+/// What becomes of a newcomer. One that is refused gets its connection back, to be told.
+pub(super) type Answer = Result<(), (Rejection, WebSocket<Transport>)>;
+
 impl Newcomer {
-    pub(super) fn refuse(self, rejection: Rejection) {
-        let _ = self.answer.send(Err(rejection));
-        refuse(self.ws, rejection);
+    fn refuse(self, rejection: Rejection) {
+        let _ = self.answer.send(Err((rejection, self.ws)));
     }
 }
 
@@ -41,6 +46,9 @@ pub(super) struct Keeper {
     pub(super) reading: Reading,
     /// Dropped after `kept`, so that the last report has what comes back.
     pub(super) _guard: TaskGuard,
+    /// Its places among the sessions, and among what the server has open.
+    pub(super) _tenancy: Held,
+    pub(super) _member: Option<Held>,
 }
 
 impl Drop for Keeper {

@@ -1,36 +1,42 @@
 //! The listening task: takes connections from the kernel, whatever happens.
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinError, JoinSet},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
 
-use super::admit::{self, Admitted};
-use super::{Life, State};
-use crate::defaults;
-use crate::time::later;
+use super::{Life, State, admit, door::Arrival, places::Over};
+use crate::{defaults, time::later};
 
 /// Runs until the server stops. Handshakes under way end with it.
 pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
     let mut handshakes = JoinSet::new();
     let mut pause = Duration::ZERO;
     let mut resume = Instant::now();
-    // Until then, arrivals wait in the kernel's queue for a place among the handshakes.
-    let mut patience = Instant::now();
+    let mut tick = interval(defaults::SERVER_LINE_TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let somebody_waits = state.door.waiting() > 0;
         tokio::select! {
             () = state.reached(Life::Draining) => return,
-            Some(ended) = handshakes.join_next() => reap(&state, ended),
-            accepted = accept_from(&listener, &state, resume, patience) => match accepted {
+            Some(ended) = handshakes.join_next() => {
+                reap(&state, ended);
+                while let Some(ended) = handshakes.try_join_next() {
+                    reap(&state, ended);
+                }
+            }
+            () = state.door.freed() => {}
+            _ = tick.tick(), if somebody_waits => look_around(&state, &mut handshakes),
+            accepted = accept_from(&listener, resume) => match accepted {
                 Ok((tcp, peer)) => {
                     pause = Duration::ZERO;
-                    if admit(&state, &mut handshakes, tcp, peer) {
-                        patience = later(Instant::now(), defaults::SERVER_HANDSHAKE_PATIENCE);
-                    }
+                    state.counters.arrived.add();
+                    let since = Instant::now();
+                    let leaves = state.door.arrived(Arrival { tcp, peer, since });
+                    leaves.into_iter().for_each(|it| refuse(&state, &mut handshakes, it));
                 }
                 Err(error) => {
                     pause = failed(&state, &error, pause);
@@ -38,45 +44,50 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
                 }
             },
         }
+        begin(&state, &mut handshakes);
     }
 }
 
 /// The next connection. Not before `resume`, so that an accept that fails again and again does not
-/// spin; and not before a handshake may begin or `patience` ends.
+/// spin.
 async fn accept_from(
     listener: &TcpListener,
-    state: &State,
     resume: Instant,
-    patience: Instant,
 ) -> io::Result<(TcpStream, SocketAddr)> {
     if resume > Instant::now() {
         sleep_until(resume).await;
     }
-    let _ = timeout_at(patience, state.admission.room()).await;
     listener.accept().await
 }
 
-/// Whether it was let in.
-fn admit(
-    state: &Arc<State>,
-    handshakes: &mut JoinSet<()>,
-    tcp: TcpStream,
-    peer: SocketAddr,
-) -> bool {
-    state.counters.arrived.add();
-    match state.admission.ask() {
-        Admitted::In(entry) => {
-            handshakes.spawn(admit::open(tcp, peer, entry, state.clone()));
-            true
-        }
-        Admitted::Refused(full, permit) => {
-            full.counter(&state.counters).add();
-            // Without a permit there is nobody to say it: the connection is closed at once.
-            if let Some(permit) = permit {
-                handshakes.spawn(admit::refuse(tcp, full, permit, state.clone()));
-            }
-            false
-        }
+/// Begins the handshakes for which there is a place.
+fn begin(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
+    while let Some((arrival, entry)) = state.door.next(Instant::now()) {
+        let id = entry.id;
+        let task = handshakes.spawn(admit::open(arrival, entry, state.clone()));
+        state.door.started(id, task);
+    }
+}
+
+/// While clients wait: closes handshakes that stall, and refuses those who have waited too long.
+fn look_around(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
+    let now = Instant::now();
+    state.door.look_again(now);
+    begin(state, handshakes);
+    for arrival in state
+        .door
+        .overdue(now, state.config.limits.handshake_timeout)
+    {
+        refuse(state, handshakes, arrival);
+    }
+}
+
+fn refuse(state: &Arc<State>, handshakes: &mut JoinSet<()>, arrival: Arrival) {
+    state.counters.refused.handshakes.add();
+    // Only so many are told at once. Others are closed without a word.
+    if let Ok(permit) = state.refusals.clone().try_acquire_owned() {
+        let over = Over::Handshakes;
+        handshakes.spawn(admit::refuse(arrival, over, permit, state.clone()));
     }
 }
 
@@ -91,7 +102,10 @@ fn failed(state: &State, error: &io::Error, pause: Duration) -> Duration {
         // That connection's own trouble; the next one may be fine.
         return Duration::ZERO;
     }
-    // Want of descriptors or memory: only time, and connections that end, can help.
+    // Without descriptors or memory, only connections that end can help. A silent one ends now.
+    if state.door.relieve(Instant::now()).is_some() {
+        state.counters.refused.handshakes.add();
+    }
     let next = (pause * 2).clamp(defaults::ACCEPT_BACKOFF_FIRST, defaults::ACCEPT_BACKOFF_MAX);
     tracing::warn!(%error, ?next, "cannot accept connections; trying again after a pause");
     next

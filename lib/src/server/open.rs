@@ -1,141 +1,131 @@
-//! The places of a server's connections, and the means to end them all.
+//! The connections and sessions of a server that have begun, and the means to end them all.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::task::AbortHandle;
+use tokio::{sync::Notify, task::AbortHandle};
 
-use crate::handles::Connection;
-use crate::handles::Shared;
-use crate::reports::CloseCode;
+use crate::{
+    defaults,
+    handles::{Connection, Shared},
+    reports::CloseCode,
+};
 
-/// Every place that is taken: by a handshake, by an open connection, by a handler that outlives
-/// its socket.
+/// Plain connections, and sessions with or without a connection. Each counts once, from its start
+/// until it and its handler have ended.
 #[derive(Default)]
 pub(super) struct Open {
-    places: Mutex<Places>,
+    state: Mutex<State>,
     emptied: Notify,
 }
 
 #[derive(Default)]
-struct Places {
+struct State {
     next: u64,
-    taken: HashMap<u64, Place>,
-    /// Shutting down: whoever opens now is asked to close.
-    draining: bool,
-    /// How many connections were asked to close.
+    members: HashMap<u64, Ends>,
+    /// Shutting down: whoever starts now is asked to close, and its client to come back, elsewhere,
+    /// within this time.
+    draining: Option<Duration>,
+    /// How many were asked to close.
     asked: usize,
 }
 
-/// The means to end one connection from outside.
-#[derive(Clone)]
-pub(super) struct Control {
-    shared: Arc<Shared>,
-    pump: AbortHandle,
-}
-
-/// Empty during the handshake.
+/// The means to end one of them.
 #[derive(Default)]
-struct Place {
+struct Ends {
+    /// `None` until it has started.
     control: Option<Control>,
     handler: Option<AbortHandle>,
 }
 
-/// One place; dropping the last handle of it gives it back. The transport holds one, and so does
-/// the handler's task.
+#[derive(Clone)]
+pub(super) struct Control {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+/// One of them. It ends when the last handle is dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct Member {
     id: u64,
     open: Arc<Open>,
-    _permit: OwnedSemaphorePermit,
 }
 
-impl Slot {
-    pub(super) fn id(&self) -> u64 {
-        self.id
-    }
-}
-
-impl Drop for Slot {
+impl Drop for Member {
     fn drop(&mut self) {
-        let (place, empty) = {
-            let mut places = self.open.places.lock().unwrap();
-            let place = places.taken.remove(&self.id);
-            (place, places.taken.is_empty())
+        let (ends, empty) = {
+            let mut state = self.open.state.lock().unwrap();
+            let ends = state.members.remove(&self.id);
+            (ends, state.members.is_empty())
         };
-        drop(place);
+        drop(ends);
         if empty {
             self.open.emptied.notify_waiters();
         }
     }
 }
 
+impl Member {
+    /// It has started: the application's handle, and the task that runs it.
+    pub(super) fn started(&self, connection: &Connection, task: AbortHandle) {
+        let shared = connection.shared().clone();
+        let control = Control { shared, task };
+        let mut state = self.open.state.lock().unwrap();
+        if let Some(spread) = state.draining {
+            state.asked += 1;
+            control.close(spread);
+        }
+        if let Some(ends) = state.members.get_mut(&self.id) {
+            ends.control = Some(control);
+        }
+    }
+
+    /// Its handler runs in this task.
+    pub(super) fn handled(&self, handler: AbortHandle) {
+        let mut state = self.open.state.lock().unwrap();
+        if let Some(ends) = state.members.get_mut(&self.id) {
+            ends.handler = Some(handler);
+        }
+    }
+}
+
 impl Open {
-    pub(super) fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Arc<Slot> {
+    pub(super) fn join(self: &Arc<Self>) -> Arc<Member> {
         let id = {
-            let mut places = self.places.lock().unwrap();
-            let id = places.next;
-            places.next += 1;
-            places.taken.insert(id, Place::default());
+            let mut state = self.state.lock().unwrap();
+            let id = state.next;
+            state.next += 1;
+            state.members.insert(id, Ends::default());
             id
         };
-        Arc::new(Slot {
-            id,
-            open: self.clone(),
-            _permit: permit,
-        })
+        let open = self.clone();
+        Arc::new(Member { id, open })
     }
 
-    /// The handshake of this place is done.
-    pub(super) fn opened(&self, slot: &Slot, connection: &Connection, pump: AbortHandle) {
-        let control = Control {
-            shared: connection.shared().clone(),
-            pump,
-        };
-        let mut places = self.places.lock().unwrap();
-        if places.draining {
-            places.asked += 1;
-            control.close();
-        }
-        if let Some(place) = places.taken.get_mut(&slot.id) {
-            place.control = Some(control);
-        }
-    }
-
-    /// The handler of this place runs; without effect if it has ended already.
-    pub(super) fn set_handler(&self, id: u64, handler: AbortHandle) {
-        if let Some(place) = self.places.lock().unwrap().taken.get_mut(&id) {
-            place.handler = Some(handler);
-        }
-    }
-
-    /// From now on whoever opens is asked to close. Returns those that are open already, for the
-    /// caller to ask: counted before any is asked, for one that is can be gone in no time.
-    pub(super) fn drain(&self) -> Vec<Control> {
-        let mut places = self.places.lock().unwrap();
-        if places.draining {
+    /// From now on whoever starts is asked to close. Returns those that have started already, for
+    /// the caller to ask. They are counted before any is asked: one that is asked may end at once.
+    pub(super) fn drain(&self, spread: Duration) -> Vec<Control> {
+        let mut state = self.state.lock().unwrap();
+        if state.draining.is_some() {
             return Vec::new();
         }
-        places.draining = true;
-        let controls: Vec<_> = places
-            .taken
-            .values()
-            .filter_map(|p| p.control.clone())
-            .collect();
-        places.asked = controls.len();
+        state.draining = Some(spread);
+        let members = state.members.values();
+        let controls: Vec<_> = members.filter_map(|ends| ends.control.clone()).collect();
+        state.asked = controls.len();
         controls
     }
 
-    /// Cuts what is left; how many connections that were.
+    /// Cuts what is left. Returns how many that were.
     pub(super) fn abort_all(&self) -> usize {
         let left: Vec<_> = {
-            let places = self.places.lock().unwrap();
-            let open = places
-                .taken
-                .values()
-                .filter(|place| place.control.is_some());
-            open.map(|place| (place.control.clone(), place.handler.clone()))
+            let state = self.state.lock().unwrap();
+            let started = state.members.values().filter(|it| it.control.is_some());
+            started
+                .map(|ends| (ends.control.clone(), ends.handler.clone()))
                 .collect()
         };
         for (control, handler) in &left {
@@ -145,14 +135,14 @@ impl Open {
         left.len()
     }
 
-    /// Resolves when no place is taken. Cancel safe.
+    /// Resolves when all have ended. Cancel safe.
     pub(super) async fn emptied(&self) {
         loop {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
             // Registered before looking, so that no notification falls in between.
             emptied.as_mut().enable();
-            if self.places.lock().unwrap().taken.is_empty() {
+            if self.state.lock().unwrap().members.is_empty() {
                 return;
             }
             emptied.await;
@@ -160,35 +150,29 @@ impl Open {
     }
 
     pub(super) fn asked(&self) -> usize {
-        self.places.lock().unwrap().asked
-    }
-
-    /// Connections open now.
-    pub(super) fn len(&self) -> usize {
-        self.places
-            .lock()
-            .unwrap()
-            .taken
-            .values()
-            .filter(|p| p.control.is_some())
-            .count()
+        self.state.lock().unwrap().asked
     }
 }
 
 impl Control {
-    pub(super) fn close(&self) {
+    /// Asks it to close; a session's client is to come back, elsewhere, within `spread`.
+    pub(super) fn close(&self, spread: Duration) {
+        self.shared
+            .board
+            .go_away(spread.max(defaults::GO_AWAY_SPREAD));
         self.shared
             .request_close(CloseCode::GOING_AWAY, "the server shuts down");
     }
 
     /// Drops the socket. The application's handles learn that the connection was aborted.
     fn abort(&self) {
-        self.pump.abort();
+        self.task.abort();
     }
 }
 
 impl std::fmt::Debug for Open {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Open").field("open", &self.len()).finish()
+        let open = self.state.lock().unwrap().members.len();
+        f.debug_struct("Open").field("open", &open).finish()
     }
 }

@@ -1,33 +1,40 @@
-//! Connections whose handshake is done and which nobody has accepted yet.
+//! Connections whose handshake is done and which the application has not accepted yet.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::Notify;
 
-use super::open::Slot;
-use crate::handles::Connection;
+use super::open::Member;
+use crate::{handles::Connection, ws::transport::Held};
 
-type Waiting = (Connection, Arc<Slot>);
+/// A new connection, and what counts it while its handler runs.
+pub(super) struct Accepted {
+    pub(super) connection: Connection,
+    pub(super) member: Arc<Member>,
+    /// Its place among the connections, or among the sessions.
+    pub(super) place: Held,
+}
 
-/// Bounded by the limit of open connections, whose places its entries hold.
+/// Bounded by the limits of connections and sessions, whose places its entries hold.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// `None` once closed.
-    waiting: Mutex<State>,
+    state: Mutex<State>,
     arrived: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Accepted>,
     closed: bool,
 }
 
 impl Queue {
-    /// Adds a connection; it is dropped, and so closes, if nobody will take it any more.
-    pub(super) fn push(&self, entry: Waiting) {
-        let mut state = self.waiting.lock().unwrap();
+    /// Adds a connection. After [`close`](Queue::close) it is dropped, and so closed.
+    pub(super) fn push(&self, entry: Accepted) {
+        let mut state = self.state.lock().unwrap();
         if state.closed {
             drop(state);
             drop(entry);
@@ -39,10 +46,10 @@ impl Queue {
     }
 
     /// The next connection; `None` once closed. Cancel safe.
-    pub(super) async fn pop(&self) -> Option<Waiting> {
+    pub(super) async fn pop(&self) -> Option<Accepted> {
         loop {
             {
-                let mut state = self.waiting.lock().unwrap();
+                let mut state = self.state.lock().unwrap();
                 if let Some(entry) = state.waiting.pop_front() {
                     // One notification may stand for several entries.
                     if !state.waiting.is_empty() {
@@ -62,7 +69,7 @@ impl Queue {
     /// Drops what waits and takes nothing more.
     pub(super) fn close(&self) {
         let waiting = {
-            let mut state = self.waiting.lock().unwrap();
+            let mut state = self.state.lock().unwrap();
             state.closed = true;
             std::mem::take(&mut state.waiting)
         };
@@ -73,8 +80,7 @@ impl Queue {
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue")
-            .field("waiting", &self.waiting.lock().unwrap().waiting.len())
-            .finish()
+        let waiting = self.state.lock().unwrap().waiting.len();
+        f.debug_struct("Queue").field("waiting", &waiting).finish()
     }
 }

@@ -57,7 +57,7 @@ impl Account {
     pub(crate) fn ask_idle_to_go(&self) {
         self.levels()
             .filter(|level| level.is_nearly_used_up())
-            .for_each(|level| level.candidates.make_room_of_idle());
+            .for_each(|level| level.candidates.make_room_of_idle(level));
     }
 
     /// A share whose bytes are given back when the connection, or session, ends.
@@ -247,7 +247,7 @@ impl Share {
             };
             if registered.is_some_and(|it| Arc::ptr_eq(&it, &level)) {
                 if need == Need::Urgent {
-                    level.candidates.make_room(&self.account);
+                    level.candidates.make_room(&level, &self.account);
                 }
                 return Poll::Pending;
             }

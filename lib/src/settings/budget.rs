@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     task::Waker,
@@ -22,9 +22,10 @@ use crate::defaults::BUDGET_LARGEST_STEP_BYTES;
 /// When the budget is used up:
 /// - A queue behaves as if it were full. Queues get three quarters of the budget. The last quarter
 ///   is kept for messages of which only a part has arrived, because those cannot wait.
-/// - When even that is used up, connections are ended with
-///   [`ConnectionError::Evicted`](crate::ConnectionError::Evicted), one at a time: the one that holds
-///   most of what ending it gives back. A connection that holds little goes on.
+/// - When even that is used up, the connection that holds most of such bytes is ended, one at a
+///   time, with [`ConnectionError::Evicted`](crate::ConnectionError::Evicted). If there are budgets
+///   within this one, it is the one of the fullest of them: those who hold little do not go for
+///   somebody who has spread much over many connections.
 /// - The first 64 KiB of each queue are never refused, and an empty queue takes one message of any
 ///   size. Both count. So [`used`](Budget::used) can exceed the bound by that much per queue.
 ///
@@ -46,13 +47,35 @@ pub struct Budget(pub(super) Arc<Level>);
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes: usize) -> Budget {
-        Budget(Level::new(bytes, None))
+        Budget(Level::new(bytes, Vec::new()))
     }
 
     /// A budget of so many bytes that are also drawn from `parent`, such as that of one address
     /// within that of the process.
     pub fn within(parent: &Budget, bytes: usize) -> Budget {
-        Budget(Level::new(bytes, Some(parent.0.clone())))
+        Budget(Level::new(bytes, parent.levels().cloned().collect()))
+    }
+
+    /// A budget that lies within several, such as that of an address and that of a principal, and
+    /// has no bound of its own. What these have in common is drawn from once.
+    pub(crate) fn within_all(parents: &[Budget]) -> Budget {
+        let mut within: Vec<Arc<Level>> = Vec::new();
+        for level in parents.iter().flat_map(Budget::levels) {
+            if !within.iter().any(|known| Arc::ptr_eq(known, level)) {
+                within.push(level.clone());
+            }
+        }
+        Budget(Level::new(usize::MAX, within))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is(&self, other: &Budget) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// A handle that does not keep it alive.
+    pub(crate) fn downgrade(&self) -> WeakBudget {
+        WeakBudget(Arc::downgrade(&self.0))
     }
 
     /// The bound in bytes.
@@ -67,7 +90,7 @@ impl Budget {
 
     /// This budget, and those that it lies within.
     pub(super) fn levels(&self) -> impl Iterator<Item = &Arc<Level>> {
-        std::iter::successors(Some(&self.0), |level| level.parent.as_ref())
+        std::iter::once(&self.0).chain(&self.0.within)
     }
 
     /// Draws from every level or from none. Returns the level that is used up.
@@ -85,6 +108,16 @@ impl Budget {
 
     pub(super) fn give_back(&self, bytes: usize) {
         self.levels().for_each(|level| level.give_back(bytes));
+    }
+}
+
+/// A budget that lives as long as somebody else has it.
+#[derive(Debug)]
+pub(crate) struct WeakBudget(Weak<Level>);
+
+impl WeakBudget {
+    pub(crate) fn upgrade(&self) -> Option<Budget> {
+        self.0.upgrade().map(Budget)
     }
 }
 
@@ -112,7 +145,8 @@ pub(super) enum Need {
 pub(super) struct Level {
     limit: usize,
     used: AtomicUsize,
-    parent: Option<Arc<Level>>,
+    /// All that it lies within, each once.
+    within: Vec<Arc<Level>>,
     /// A task waits for bytes. This is set before the attempt that decides to wait, and read after
     /// bytes are given back. So one of both sides sees the other.
     short: AtomicBool,
@@ -121,16 +155,29 @@ pub(super) struct Level {
     pub(super) candidates: Candidates,
 }
 
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Level").finish_non_exhaustive()
+    }
+}
+
 impl Level {
-    fn new(limit: usize, parent: Option<Arc<Level>>) -> Arc<Level> {
+    fn new(limit: usize, within: Vec<Arc<Level>>) -> Arc<Level> {
         Arc::new(Level {
             limit,
             used: AtomicUsize::new(0),
-            parent,
+            within,
             short: AtomicBool::new(false),
             waiting: Mutex::default(),
             candidates: Candidates::default(),
         })
+    }
+
+    /// Bytes that are held now, if this lies within `other`.
+    pub(super) fn used_within(&self, other: &Level) -> Option<usize> {
+        let mut within = self.within.iter();
+        let lies_within = within.any(|level| std::ptr::eq(Arc::as_ptr(level), other));
+        lies_within.then(|| self.used.load(SeqCst))
     }
 
     fn draw(&self, bytes: usize, need: Need) -> bool {

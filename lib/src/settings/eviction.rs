@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::account::Account;
+use super::{account::Account, budget::Level};
 use crate::defaults::BUDGET_FLOOR_BYTES;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -40,13 +40,17 @@ impl Inner {
         self.leaving.is_some()
     }
 
-    /// Of those that `may` go, the one that would give back most bytes. One that holds no more than
-    /// its floor is not chosen.
-    fn holds_most(&self, may: impl Fn(&Candidate) -> bool) -> Option<(u64, Arc<Candidate>)> {
+    /// Of those that `may` go, one of the fullest budget within `level`: the one of which the most
+    /// bytes would come back. Nobody goes for a floor that everybody may hold.
+    fn holds_most(
+        &self,
+        level: &Level,
+        may: impl Fn(&Candidate) -> bool,
+    ) -> Option<(u64, Arc<Candidate>)> {
         let untold = self.all.iter().filter(|(_, it)| !it.is_told() && may(it));
         untold
-            .max_by_key(|(_, it)| it.account.returnable())
             .filter(|(_, it)| it.account.returnable() > BUDGET_FLOOR_BYTES)
+            .max_by_key(|(_, it)| it.weight(level))
             .map(|(id, it)| (*id, it.clone()))
     }
 }
@@ -65,6 +69,14 @@ impl Candidate {
         self.told.load(SeqCst) > 0
     }
 
+    /// How much its holder has of `level`, and how much of that would come back.
+    fn weight(&self, level: &Level) -> (usize, usize) {
+        let returnable = self.account.returnable();
+        let budgets = self.account.levels();
+        let fullest = budgets.filter_map(|it| it.used_within(level)).max();
+        (fullest.unwrap_or(returnable), returnable)
+    }
+
     /// It was told to go, and has not given its bytes back.
     fn is_leaving(&self) -> bool {
         self.is_told() && self.account.returnable() > BUDGET_FLOOR_BYTES
@@ -78,16 +90,17 @@ impl Candidate {
 }
 
 impl Candidates {
-    /// Tells the candidate to go that would give back most bytes, one at a time. If all hold no more
-    /// than their floors, the one that asks for more goes.
-    pub(super) fn make_room(&self, asking: &Account) {
+    /// Tells one candidate to go, one at a time: of the fullest budget within `level`, which has
+    /// these candidates, the one of which the most bytes would come back. If nobody holds more than
+    /// everybody may, it is the one that asks for more.
+    pub(super) fn make_room(&self, level: &Level, asking: &Account) {
         let chosen = {
             let mut inner = self.0.lock().unwrap();
             if inner.has_leaving() {
                 return;
             }
             let asks = |it: &&Arc<Candidate>| !it.is_told() && it.account.is(asking);
-            let most = inner.holds_most(|_| true).or_else(|| {
+            let most = inner.holds_most(level, |_| true).or_else(|| {
                 let asking = inner.all.iter().find(|(_, it)| asks(it));
                 asking.map(|(id, it)| (*id, it.clone()))
             });
@@ -97,14 +110,14 @@ impl Candidates {
         chosen.into_iter().for_each(|(_, chosen)| chosen.tell());
     }
 
-    /// The same among idle candidates only, for a draw that can wait.
-    pub(super) fn make_room_of_idle(&self) {
+    /// The same among those that are idle, for something that can wait.
+    pub(super) fn make_room_of_idle(&self, level: &Level) {
         let chosen = {
             let mut inner = self.0.lock().unwrap();
             if inner.idle == 0 || inner.has_leaving() {
                 return;
             }
-            let most = inner.holds_most(|it| it.idle.load(SeqCst));
+            let most = inner.holds_most(level, |it| it.idle.load(SeqCst));
             inner.leaving = most.as_ref().map(|(id, _)| *id);
             most
         };
@@ -155,7 +168,7 @@ impl Evictable {
             }
             // Others may have waited before.
             if idle && level.is_awaited() {
-                level.candidates.make_room_of_idle();
+                level.candidates.make_room_of_idle(level);
             }
         }
     }

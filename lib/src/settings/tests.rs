@@ -413,3 +413,45 @@ fn message_on_its_way_to_a_queue_is_drawn_once() {
     drop(queue);
     assert_eq!(budget.used(), 0);
 }
+
+/// Once it was the largest connection of all: somebody with a thousand small ones never went.
+#[test]
+fn of_the_fullest_budget_somebody_goes_when_the_one_around_it_is_used_up() {
+    let process = Budget::new(16 * MIB);
+    let budgets = [(); 3].map(|()| Budget::within(&process, 12 * MIB));
+    let [many, few, newcomer] = &budgets;
+    let mut small: Vec<_> = (0..10).map(|_| account(many)).collect();
+    small.push(account(few));
+    let mut candidates: Vec<_> = small.iter().map(Account::evictable).collect();
+    let mut shares: Vec<_> = small.iter().map(Account::share).collect();
+    for (at, share) in shares.iter_mut().enumerate() {
+        let size = if at < 10 { MIB } else { 4 * MIB };
+        assert!(share.poll_cover_urgently(size, &noop()).is_ready());
+    }
+    let mut needy = account(newcomer).share();
+    assert!(needy.poll_cover_urgently(4 * MIB, &noop()).is_pending());
+    let told = candidates.iter_mut().enumerate();
+    let told = told.filter_map(|(at, it)| it.poll_evicted(&noop()).is_ready().then_some(at));
+    let told: Vec<_> = told.collect();
+    assert!(told.len() == 1 && told[0] < 10, "{told:?}");
+}
+
+#[test]
+fn a_budget_within_two_draws_once_from_what_they_share_and_stops_at_either() {
+    let process = Budget::new(64 * MIB);
+    let address = Budget::within(&process, 16 * MIB);
+    let principal = Budget::within(&process, 8 * MIB);
+    let both = Budget::within_all(&[address.clone(), principal.clone()]);
+    let mut share = account(&both).share();
+    assert!(share.cover(4 * MIB));
+    let used = [&process, &address, &principal].map(Budget::used);
+    assert_eq!(used, [4 * MIB; 3]);
+    assert!(
+        !share.cover(7 * MIB),
+        "more than three quarters of the principal's"
+    );
+    let weak = both.downgrade();
+    drop((both, share));
+    assert!(weak.upgrade().is_none());
+    assert_eq!([&process, &address, &principal].map(Budget::used), [0; 3]);
+}

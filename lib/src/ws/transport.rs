@@ -23,6 +23,7 @@ pub(crate) struct Transport {
 }
 
 /// Something that lives as long as a socket.
+#[derive(Clone)]
 pub(crate) struct Held(#[allow(dead_code)] pub(crate) Arc<dyn Send + Sync>);
 
 impl std::fmt::Debug for Held {

@@ -6,7 +6,7 @@ use crate::common::{
     client, echo, echoed,
     frames::{read_head, upgrade},
     limit,
-    net::{answer, status, to_end},
+    net::{answer, ask, status, to_end},
 };
 use axum::Router;
 use axum::response::Response;
@@ -14,7 +14,7 @@ use axum::routing::any;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use unstall::axum::Upgrade;
-use unstall::{Client, Options};
+use unstall::{Client, Options, TrustedProxies};
 
 async fn feed(upgrade: Upgrade) -> Response {
     upgrade
@@ -75,6 +75,69 @@ async fn a_request_that_is_no_handshake_is_rejected() {
     .await;
     assert_eq!(status(&page), 426);
     assert!(page.contains("This is a WebSocket endpoint"), "{page}");
+}
+
+/// Once the extractor let in the pages of every site, and there was no way to ask for less.
+#[tokio::test]
+async fn pages_of_other_sites_do_not_connect_unless_that_is_allowed() {
+    let app: Router = Router::new()
+        .route(
+            "/",
+            any(|upgrade: Upgrade| async { upgrade.on_upgrade(echo) }),
+        )
+        .route(
+            "/open",
+            any(|upgrade: Upgrade| async { upgrade.allow_any_origin().on_upgrade(echo) }),
+        )
+        .route(
+            "/listed",
+            any(|upgrade: Upgrade| async {
+                upgrade.origins(["https://app.example"]).on_upgrade(echo)
+            }),
+        );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    for (path, origin, expected) in [
+        ("/", "https://test", 101),
+        ("/", "https://evil.example", 403),
+        ("/open", "https://evil.example", 101),
+        ("/listed", "https://app.example", 101),
+        ("/listed", "https://test", 403),
+    ] {
+        let request = upgrade(&format!("origin: {origin}\r\n"));
+        let request = request.replace("GET / ", &format!("GET {path} "));
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        let head = ask(&mut tcp, &request).await;
+        assert_eq!(status(&head), expected, "{path} from {origin}");
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_tells_the_clients_address() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |upgrade: Upgrade| {
+        let tell = tell.clone();
+        async move {
+            let proxies = TrustedProxies::new(["127.0.0.1"]).unwrap();
+            upgrade
+                .trusted_proxies(&proxies.x_forwarded_for())
+                .on_upgrade(|connection| async move {
+                    tell.send(connection.peer()).unwrap();
+                    echo(connection).await;
+                })
+        }
+    };
+    let app: Router = Router::new().route("/", any(handler));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let request = upgrade("x-forwarded-for: 6.6.6.6, 192.0.2.1\r\n");
+    assert_eq!(status(&ask(&mut tcp, &request).await), 101);
+    let peer = told.recv().await.unwrap().unwrap();
+    assert_eq!(peer.ip().to_string(), "192.0.2.1");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::{
     frames::upgrade,
-    net::{Certificate, answer, bind, connect, status},
+    net::{Certificate, answer, ask, bind, connect, status},
     plain, until,
 };
 use tokio::io::AsyncWriteExt;
@@ -73,7 +73,7 @@ async fn the_hook_decides_and_its_answer_reaches_the_client() {
     }
     let plain = answer(address, &upgrade("")).await.to_lowercase();
     assert!(plain.contains("www-authenticate: bearer"), "{plain}");
-    assert_eq!(server.stats().refused_unauthenticated, 4);
+    assert_eq!(server.stats().refused.unauthenticated, 4);
 }
 
 #[tokio::test]
@@ -105,13 +105,13 @@ async fn a_hook_that_hangs_ends_in_503_and_one_that_panics_harms_nobody_else() {
         hanging.contains("Authentication took too long"),
         "{hanging}"
     );
-    assert_eq!(server.stats().handshakes_timed_out, 1);
+    assert_eq!(server.stats().handshakes.timed_out, 1);
 
     assert_eq!(
         answer(address, &upgrade("authorization: Bearer panic\r\n")).await,
         ""
     );
-    until("it was counted", || server.stats().handshakes_failed == 1).await;
+    until("it was counted", || server.stats().handshakes.failed == 1).await;
     let client = Client::new(format!("ws://{address}/")).header("authorization", "Bearer bob");
     client.connect().await.unwrap();
 }
@@ -134,7 +134,37 @@ async fn only_pages_of_the_allowed_origins_connect() {
     // A program, which sends no Origin.
     connect(address).await;
     let stats = server.stats();
-    assert_eq!((stats.accepted, stats.refused_origins), (2, 1));
+    assert_eq!((stats.accepted, stats.refused.origins), (2, 1));
+}
+
+/// Once any page could connect by default, with the cookies of whoever looked at it.
+#[tokio::test]
+async fn pages_of_other_sites_do_not_connect_unless_that_is_allowed() {
+    let from = |origin: &str| upgrade(&format!("origin: {origin}\r\n"));
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let refused = answer(server.local_addr(), &from("https://evil.example")).await;
+    assert_eq!(status(&refused), 403);
+    assert!(refused.contains("Only pages of this host"), "{refused}");
+    assert_eq!(server.stats().refused.origins, 1);
+    let open = Server::builder().allow_any_origin();
+    let open = open.bind("127.0.0.1:0").await.unwrap();
+    for (server, origin) in [(&server, "https://test"), (&open, "https://evil.example")] {
+        let mut tcp = TcpStream::connect(server.local_addr()).await.unwrap();
+        assert_eq!(status(&ask(&mut tcp, &from(origin)).await), 101);
+    }
+}
+
+/// RFC 6455 section 4.2.1, item 2. Once both were let in.
+#[tokio::test]
+async fn a_request_without_a_host_or_with_two_is_refused() {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let without = upgrade("").replace("host: test\r\n", "");
+    for request in [without, upgrade("host: other\r\n")] {
+        let refused = answer(server.local_addr(), &request).await;
+        assert_eq!(status(&refused), 400);
+        assert!(refused.contains("one Host header"), "{refused}");
+    }
+    assert_eq!(server.stats().refused.requests, 2);
 }
 
 #[tokio::test]
@@ -180,7 +210,7 @@ async fn tls_from_pem_files_carries_messages_both_ways() {
         .await;
     let error = untrusting.unwrap_err();
     assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
-    until("it was counted", || server.stats().handshakes_failed == 1).await;
+    until("it was counted", || server.stats().handshakes.failed == 1).await;
 }
 
 #[tokio::test]

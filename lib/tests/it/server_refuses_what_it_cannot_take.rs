@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::{
     frames::upgrade,
     limit,
-    net::{Certificate, answer, bind, connect, is_alive, one_of_many, status, to_end},
+    net::{Certificate, answer, bind, connect_plain, is_alive, one_of_many, status, to_end},
     until,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,16 +28,15 @@ async fn a_connection_over_the_limit_gets_503_and_retry_after() {
     let retry_after = Duration::from_secs(7);
     let server = limited(limits().max_connections(2).retry_after(retry_after)).await;
     let address = server.local_addr();
-    let (one, two) = (connect(address).await, connect(address).await);
+    let (one, two) = (connect_plain(address).await, connect_plain(address).await);
     let accepted = (
         server.accept().await.unwrap(),
         server.accept().await.unwrap(),
     );
     assert_eq!(server.stats().open, 2);
 
-    let error = unstall::connect(format!("ws://{address}/"))
-        .await
-        .unwrap_err();
+    let third = unstall::Client::new(format!("ws://{address}/")).plain();
+    let error = third.connect().await.unwrap_err();
     assert!(error.is_retryable());
     assert_eq!(error.retry_after(), Some(retry_after));
     let ConnectError::Refused { status, body, .. } = error else {
@@ -45,12 +44,12 @@ async fn a_connection_over_the_limit_gets_503_and_retry_after() {
     };
     assert_eq!(status, 503);
     assert!(body.contains("as many connections as it may"), "{body}");
-    assert_eq!(server.stats().refused_connections, 1);
+    assert_eq!(server.stats().refused.connections, 1);
 
     // A place that is given back can be taken again.
     drop((one, accepted.0));
     until("a place is free", || server.stats().open == 1).await;
-    let _three = connect(address).await;
+    let _three = connect_plain(address).await;
     drop((two, accepted.1));
     assert_eq!(server.stats().accepted, 3);
 }
@@ -64,6 +63,7 @@ async fn over_tls_too_a_connection_over_the_limit_gets_503() {
     let client = || {
         unstall::Client::new(&url)
             .tls(certificate.client())
+            .plain()
             .connect()
     };
     let _one = client().await.unwrap();
@@ -74,38 +74,13 @@ async fn over_tls_too_a_connection_over_the_limit_gets_503() {
     );
 }
 
-#[tokio::test]
-async fn a_handshake_over_the_limit_gets_503_and_the_place_comes_back() {
-    // Longer than anybody waits for a place.
-    let timeout = Duration::from_secs(3);
-    let server = limited(limits().max_handshakes(1).handshake_timeout(timeout)).await;
-    let mut mute = TcpStream::connect(server.local_addr()).await.unwrap();
-    until("its handshake is under way", || {
-        server.stats().handshaking == 1
-    })
-    .await;
-    let refused = answer(server.local_addr(), &upgrade("")).await;
-    assert_eq!(status(&refused), 503);
-    assert!(
-        refused.to_lowercase().contains("retry-after: 5"),
-        "{refused}"
-    );
-    assert_eq!(to_end(&mut mute).await, "");
-    is_alive(&server).await;
-    let stats = server.stats();
-    assert_eq!(
-        (stats.refused_handshakes, stats.handshakes_timed_out),
-        (1, 1)
-    );
-}
-
 /// Once a fleet that came back met the limit, and whoever was over it was sent away for seconds.
 #[tokio::test]
 async fn clients_beyond_the_limit_of_handshakes_wait_while_places_come_free() {
     let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, peak) = (under_way.clone(), most.clone());
     let builder = Server::builder()
-        .limits(limits().max_handshakes(4))
+        .limits(limits().max_handshakes(4).handshakes_per_address(4))
         .authenticate(move |request| {
             let (now, peak) = (now.clone(), peak.clone());
             async move {
@@ -126,7 +101,7 @@ async fn clients_beyond_the_limit_of_handshakes_wait_while_places_come_free() {
         assert_eq!(client.unwrap().0.upgraded, 1);
     }
     assert_eq!(most.load(SeqCst), 4);
-    assert_eq!(server.stats().refused_handshakes, 0);
+    assert_eq!(server.stats().refused.handshakes, 0);
 }
 
 #[tokio::test]
@@ -156,10 +131,10 @@ async fn whoever_says_nothing_or_too_slowly_is_cut_at_the_handshakes_deadline() 
     dribble.await.unwrap();
 
     until("both were counted", || {
-        plain.stats().handshakes_timed_out == 2
+        plain.stats().handshakes.timed_out == 2
     })
     .await;
-    until("it was counted", || tls.stats().handshakes_timed_out == 1).await;
+    until("it was counted", || tls.stats().handshakes.timed_out == 1).await;
     assert_eq!(plain.stats().handshaking, 0);
     is_alive(&plain).await;
 }
@@ -173,14 +148,14 @@ async fn an_endless_head_is_refused_at_its_limit() {
     if !refused.is_empty() {
         assert_eq!(status(&refused), 431);
     }
-    until("it was counted", || server.stats().handshakes_failed == 1).await;
+    until("it was counted", || server.stats().handshakes.failed == 1).await;
 
     let many: String = (0..1000).map(|n| format!("x-{n}: 1\r\n")).collect();
     let refused = answer(server.local_addr(), &upgrade(&many)).await;
     if !refused.is_empty() {
         assert_eq!(status(&refused), 431);
     }
-    until("it was counted", || server.stats().handshakes_failed == 2).await;
+    until("it was counted", || server.stats().handshakes.failed == 2).await;
     is_alive(&server).await;
 }
 
@@ -206,12 +181,12 @@ async fn what_is_no_websocket_request_gets_a_clear_answer() {
     assert_eq!(status(&answer(address, &keyless).await), 400);
     let with_body = upgrade("content-length: 5\r\n") + "hello";
     assert_eq!(status(&answer(address, &with_body).await), 400);
-    assert_eq!(server.stats().refused_requests, 5);
+    assert_eq!(server.stats().refused.requests, 5);
 
     assert_eq!(
         status(&answer(address, "SSH-2.0-OpenSSH_9.9\r\n\r\n").await),
         400
     );
-    assert_eq!(server.stats().handshakes_failed, 1);
+    assert_eq!(server.stats().handshakes.failed, 1);
     is_alive(&server).await;
 }

@@ -9,11 +9,13 @@ use crate::common::{
     frames::upgrade,
     limit,
     net::{bind, connect_plain, serve, to_end},
+    sessions::Raw,
     until,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use unstall::{ConnectionError, Server};
+use unstall::{ConnectionError, Server, Sessions};
+use unstall_proto::Packet;
 
 #[tokio::test]
 async fn every_connection_is_closed_with_1001_and_every_handler_ends() {
@@ -85,6 +87,48 @@ async fn a_peer_that_does_not_close_and_a_handler_that_does_not_end_are_cut_at_t
     to_end(&mut stubborn).await;
     serve.await.unwrap();
     drop(polite);
+}
+
+#[tokio::test]
+async fn serving_until_a_signal_ends_in_a_shutdown() {
+    let server = bind(Server::builder()).await;
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let serving = server.clone();
+    let serve = tokio::spawn(async move {
+        let signal = async { ended.await.unwrap() };
+        serving.serve_until(echo, signal, AMPLE).await
+    });
+    let mut client = connect_plain(server.local_addr()).await;
+    echoed(&mut client, "hello").await;
+    end.send(()).unwrap();
+    let report = serve.await.unwrap();
+    assert_eq!((report.closed, report.aborted), (1, 0));
+    assert!(matches!(client.recv().await, Ok(None)));
+}
+
+/// Two servers, such as one with TLS and one without, may share their sessions.
+#[tokio::test]
+async fn a_session_goes_on_at_another_server_that_shares_it_until_its_own_shuts_down() {
+    let sessions = Sessions::default();
+    let bind = || Server::builder().sessions(&sessions).bind("127.0.0.1:0");
+    let (one, two) = (bind().await.unwrap(), bind().await.unwrap());
+    let serving = serve(&one, echo);
+    let mut raw = Raw::new(one.local_addr(), 1);
+    assert!(matches!(raw.attach().await, Packet::Welcome(_)));
+    let mut elsewhere = raw.thief().to(two.local_addr());
+    drop(raw);
+    assert!(matches!(elsewhere.attach().await, Packet::Welcome(_)));
+    until("it is there", || two.stats().open == 1).await;
+    assert_eq!((one.stats().sessions, two.stats().sessions), (1, 1));
+    assert_eq!(
+        two.shutdown(Duration::ZERO).await.aborted,
+        0,
+        "it is not its session"
+    );
+    let report = one.shutdown(Duration::ZERO).await;
+    assert_eq!((report.closed, report.aborted), (0, 1));
+    assert!(sessions.is_empty());
+    serving.await.unwrap();
 }
 
 #[tokio::test]

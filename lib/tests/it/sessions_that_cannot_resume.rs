@@ -280,7 +280,7 @@ async fn another_principal_gets_nothing_even_with_the_token() {
     let server = bind(Server::builder().authenticate(|mut request| async move {
         let user = request.headers().get("x-user").cloned();
         let user = user.ok_or_else(|| Refusal::unauthorized("who are you?"))?;
-        let user = Principal(user.to_str().unwrap().to_owned());
+        let user = Principal::new(user.to_str().unwrap());
         request.extensions_mut().insert(user);
         Ok(request)
     }))
@@ -356,7 +356,7 @@ async fn wrong_stale_and_replayed_tokens_are_rejected() {
     // Counted after the answers.
     until("all are counted", || {
         let stats = server.stats();
-        (stats.sessions_resumed, stats.sessions_refused) == (1, 6)
+        (stats.sessions_resumed, stats.refused.sessions) == (1, 6)
     })
     .await;
 }
@@ -380,11 +380,37 @@ async fn truncated_hello_opens_nothing() {
     }
     println!("{refused} of {} truncated HELLOs refused", hello.len());
     let stats = server.stats();
-    assert_eq!(stats.handshakes_failed, hello.len() as u64);
+    assert_eq!(stats.handshakes.failed, hello.len() as u64);
     raw.connect().await;
     raw.write(hello).await;
     let answer = Packet::decode(raw.read().await.unwrap()).unwrap();
     assert!(matches!(answer, Packet::Welcome(_)));
+}
+
+/// SPEC.md section 2: every packet is a binary message. Once HELLO was taken from a text message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hello_as_text_opens_nothing() {
+    let server = bind(Server::builder()).await;
+    let mut raw = Raw::new(server.local_addr(), 1);
+    raw.connect().await;
+    // Such bytes can be text, if the numbers in it are small.
+    let mut hello = vec![1];
+    hello.extend([b'i'; 16]);
+    hello.extend([b't'; 16]);
+    for number in [0_u64, 1, 0, 0, 1 << 20, 1 << 16] {
+        hello.extend(number.to_be_bytes());
+    }
+    assert!(Hello::from_packet(hello.clone().into()).is_ok());
+    let text = String::from_utf8(hello).unwrap();
+    let ws = raw.ws.as_mut().unwrap();
+    ws.send(tungstenite::Message::text(text)).await.unwrap();
+    let answer = limit(ws.next()).await.unwrap().unwrap();
+    let tungstenite::Message::Close(Some(close)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(u16::from(close.code), 1002);
+    until("it is counted", || server.stats().handshakes.failed == 1).await;
+    assert_eq!(server.stats().sessions, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

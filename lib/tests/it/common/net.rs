@@ -1,12 +1,12 @@
 //! Servers, raw HTTP clients and certificates.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use unstall::{Connection, Options, Server, ServerBuilder, rustls::ClientConfig};
 
@@ -42,6 +42,29 @@ pub(crate) async fn connect(address: SocketAddr) -> Connection {
 pub(crate) async fn connect_plain(address: SocketAddr) -> Connection {
     let client = client(address, Options::default());
     client.plain().connect().await.unwrap()
+}
+
+/// A TCP connection from this address of the loopback network.
+pub(crate) async fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Other systems give the loopback network one address only.
+    if cfg!(target_os = "linux") {
+        socket.bind((from, 0).into()).unwrap();
+    }
+    socket.connect(to).await.unwrap()
+}
+
+/// The head of the answer to `request`, after which the connection stays open if that is 101.
+pub(crate) async fn ask(tcp: &mut TcpStream, request: &str) -> String {
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match limit(tcp.read_u8()).await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
 }
 
 /// Sends `request` and reads everything up to the end of the stream.

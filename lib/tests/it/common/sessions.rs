@@ -1,6 +1,9 @@
 //! Servers, clients and hostile peers that speak sessions.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -18,7 +21,7 @@ use unstall::{
 };
 use unstall_proto::{Config, Packet, SUBPROTOCOL, Session, SessionId, Time, Token};
 
-use super::{limit, plain};
+use super::{limit, net::connect_from, plain};
 
 /// Comes back at once.
 pub(crate) fn quick() -> Reconnect {
@@ -86,6 +89,7 @@ pub(crate) struct Raw {
     pub(crate) session: Session,
     pub(crate) ws: Option<WebSocketStream<MaybeTlsStream<TcpStream>>>,
     address: SocketAddr,
+    from: Ipv4Addr,
     headers: Vec<(&'static str, &'static str)>,
 }
 
@@ -95,6 +99,7 @@ impl Raw {
             session: Session::client(Config::new(), SessionId([id; 16]), Token([id; 16])),
             ws: None,
             address,
+            from: Ipv4Addr::LOCALHOST,
             headers: Vec::new(),
         }
     }
@@ -104,12 +109,25 @@ impl Raw {
         self
     }
 
+    /// It connects from this address of the loopback network from now on.
+    pub(crate) fn from(mut self, ip: [u8; 4]) -> Raw {
+        self.from = ip.into();
+        self
+    }
+
+    /// It connects to this server from now on.
+    pub(crate) fn to(mut self, address: SocketAddr) -> Raw {
+        self.address = address;
+        self
+    }
+
     /// The same session, as a thief of its memory has it.
     pub(crate) fn thief(&self) -> Raw {
         Raw {
             session: self.session.clone(),
             ws: None,
             address: self.address,
+            from: self.from,
             headers: self.headers.clone(),
         }
     }
@@ -144,7 +162,8 @@ impl Raw {
         for (name, value) in &self.headers {
             headers.insert(*name, HeaderValue::from_static(value));
         }
-        let connecting = tokio_tungstenite::connect_async(request);
+        let tcp = MaybeTlsStream::Plain(connect_from(self.from, self.address).await);
+        let connecting = tokio_tungstenite::client_async(request, tcp);
         self.ws = Some(limit(connecting).await.unwrap().0);
     }
 

@@ -1,0 +1,128 @@
+//! The first packet of a session's connection, and the answer to one that is refused.
+
+use std::{future::poll_fn, sync::Arc};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use unstall_proto::{Hello, Rejection};
+
+use super::{handshake, holder::Principal, proxies::PeerAddr};
+use crate::{
+    defaults,
+    handles::Identity,
+    reports::{CloseCode, ConnectionError},
+    session::over_packets,
+    settings::Options,
+    ws::{
+        Failure, Received, Side, WebSocket,
+        transport::{Transport, Upgraded},
+    },
+};
+
+/// A connection whose client has said HELLO.
+pub(super) struct Greeting {
+    pub(super) hello: Hello,
+    pub(super) ws: WebSocket<Transport>,
+    pub(super) identity: Identity,
+}
+
+/// A connection whose client said something else.
+pub(super) struct Unheard {
+    pub(super) error: ConnectionError,
+    ws: WebSocket<Transport>,
+}
+
+impl Greeting {
+    /// Waits for HELLO. Dropped, it drops the connection.
+    pub(super) async fn hear(
+        upgraded: Upgraded,
+        identity: Identity,
+        options: &Options,
+    ) -> Result<Greeting, Box<Unheard>> {
+        let mut ws = over_packets(upgraded, Side::Server, options);
+        match read_hello(&mut ws).await {
+            Ok(hello) => Ok(Greeting {
+                hello,
+                ws,
+                identity,
+            }),
+            Err(error) => Err(Box::new(Unheard { error, ws })),
+        }
+    }
+}
+
+impl Unheard {
+    /// Tells the client what was wrong.
+    pub(super) async fn dismiss(self) {
+        if let ConnectionError::Protocol(why) = &self.error {
+            dismiss(self.ws, None, CloseCode::PROTOCOL_ERROR, why).await;
+        }
+    }
+}
+
+/// Who the authentication hook says that the client is.
+pub(super) fn principal(identity: &Identity) -> Option<Principal> {
+    let request = identity.request.as_ref()?;
+    request.extensions().get().cloned()
+}
+
+/// What is known of a server's connection after the upgrade.
+pub(super) fn identity(
+    upgraded: &Upgraded,
+    request: http::Request<()>,
+    peer: Option<PeerAddr>,
+) -> Identity {
+    Identity {
+        local: upgraded.local,
+        peer: upgraded.peer,
+        client: peer.map(|peer| peer.client),
+        subprotocol: upgraded.subprotocol.clone(),
+        request: Some(Arc::new(handshake::apart(request))),
+        response: None,
+    }
+}
+
+async fn read_hello(ws: &mut WebSocket<Transport>) -> Result<Hello, ConnectionError> {
+    let protocol = |why: String| ConnectionError::Protocol(why);
+    loop {
+        let hello = poll_fn(|cx| {
+            ws.poll_read(cx).map(|received| match received {
+                // SPEC.md section 2: a text message is MALFORMED.
+                Ok(Received::Message { text: true, .. }) => {
+                    Err(protocol("a text message in place of HELLO".into()))
+                }
+                Ok(Received::Message { payload, .. }) => Ok(Some(payload.into_bytes())),
+                Ok(Received::Part(_) | Received::Ping | Received::Pong(_)) => Ok(None),
+                Ok(Received::Close(_)) | Err(Failure::Closed) => Err(ConnectionError::EndOfStream),
+                Err(Failure::Broken(why)) => Err(why),
+            })
+        });
+        if let Some(packet) = hello.await? {
+            return Hello::from_packet(packet).map_err(|error| protocol(error.to_string()));
+        }
+        // However many frames stand before it, others have their turn.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// Tells the client that its session is refused, and why.
+pub(super) async fn refuse(ws: WebSocket<Transport>, rejection: Rejection, why: &str) {
+    let packet = Some(rejection.to_packet());
+    dismiss(ws, packet, CloseCode::NORMAL, why).await;
+}
+
+/// Says the last words on a connection, within a short time.
+async fn dismiss(mut ws: WebSocket<Transport>, packet: Option<Bytes>, code: CloseCode, why: &str) {
+    if packet.is_some_and(|packet| ws.write_packet(packet.into()).is_err())
+        || ws.close(code, why).is_err()
+    {
+        return;
+    }
+    let tell = async {
+        let flushed = poll_fn(|cx| ws.poll_flush(cx)).await;
+        if flushed.is_ok() {
+            poll_fn(|cx| ws.poll_linger(cx)).await;
+        }
+    };
+    let _ = timeout(defaults::SERVER_REFUSAL_TIMEOUT, tell).await;
+}

@@ -1,0 +1,115 @@
+//! Who holds what a server has: addresses and principals.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+/// The user behind a connection, as the authentication hook found it: put it into the request's
+/// extensions.
+///
+/// A session is resumed only by the principal that opened it, and the limits per principal count by
+/// it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Principal(Arc<str>);
+
+impl Principal {
+    /// The principal of this name. Equal names are the same principal.
+    pub fn new(name: impl Into<Arc<str>>) -> Principal {
+        Principal(name.into())
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What counts as one address: an IPv4 address, or the /64 of an IPv6 address, because a single
+/// customer is given at least that much (RFC 6177).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Network {
+    V4(Ipv4Addr),
+    /// The upper half of the address.
+    V6(u64),
+    /// The HTTP server in between did not tell the address. It has no limit of its own.
+    Unknown,
+}
+
+impl Network {
+    pub(crate) fn of(address: Option<SocketAddr>) -> Network {
+        match address.map(|address| address.ip().to_canonical()) {
+            Some(IpAddr::V4(ip)) => Network::V4(ip),
+            Some(IpAddr::V6(ip)) => Network::V6((ip.to_bits() >> 64) as u64),
+            None => Network::Unknown,
+        }
+    }
+}
+
+/// One for whom limits are kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Holder {
+    Address(Network),
+    Principal(Principal),
+}
+
+/// Who is on the other end. Everything of one client counts for all its holders.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    holders: Vec<Holder>,
+}
+
+impl Client {
+    pub(crate) fn new(network: Network, principal: Option<&Principal>) -> Client {
+        let mut holders = Vec::with_capacity(1 + usize::from(principal.is_some()));
+        holders.push(Holder::Address(network));
+        holders.extend(principal.cloned().map(Holder::Principal));
+        Client { holders }
+    }
+
+    pub(crate) fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+}
+
+/// Of a limit, what a single address or a single principal may have unless it is set: three
+/// quarters, rounded up.
+pub(crate) fn share_of(whole: usize) -> usize {
+    whole - whole / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(address: &str) -> Network {
+        Network::of(Some(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn an_ipv6_address_counts_by_its_64_and_a_mapped_one_as_ipv4() {
+        assert_eq!(
+            network("[2001:db8:1:2:3::4]:5"),
+            network("[2001:db8:1:2::9]:1")
+        );
+        assert_ne!(
+            network("[2001:db8:1:2::1]:5"),
+            network("[2001:db8:1:3::1]:5")
+        );
+        assert_eq!(network("[::ffff:192.0.2.7]:5"), network("192.0.2.7:6"));
+        assert_ne!(network("192.0.2.7:5"), network("192.0.2.8:5"));
+    }
+
+    #[test]
+    fn nobody_alone_gets_all_of_a_limit_unless_it_is_tiny() {
+        let shares = [1, 2, 3, 4, 100, 10_000].map(share_of);
+        assert_eq!(shares, [1, 2, 3, 3, 75, 7_500]);
+    }
+}

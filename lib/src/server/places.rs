@@ -1,0 +1,218 @@
+//! The places of open connections.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use super::{
+    handshake::Rejection,
+    holder::{Client, Holder},
+    limits::Limit,
+    stats::{Counter, Counters},
+};
+
+/// The limit that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    Connections,
+    Address,
+    Principal,
+    Handshakes,
+    Sessions,
+}
+
+impl Over {
+    pub(super) fn counter(self, counters: &Counters) -> &Counter {
+        match self {
+            Over::Connections => &counters.refused.connections,
+            Over::Address => &counters.refused.address,
+            Over::Principal => &counters.refused.principal,
+            Over::Handshakes => &counters.refused.handshakes,
+            Over::Sessions => &counters.refused.sessions,
+        }
+    }
+
+    /// What the client is told.
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Over::Connections => "The server has as many connections as it may; try again later.",
+            Over::Address => "Your address has as many connections as it may; try again later.",
+            Over::Principal => "You have as many connections as you may; close one of them first.",
+            Over::Handshakes => "Too many clients connect at once; try again later.",
+            Over::Sessions => "The server has as many sessions as it may; try again later.",
+        }
+    }
+
+    pub(super) fn rejection(self, retry_after: Duration) -> Rejection {
+        let why = format!("{}\n", self.why());
+        match self {
+            Over::Connections | Over::Handshakes | Over::Sessions => {
+                Rejection::unavailable(why, retry_after)
+            }
+            Over::Address | Over::Principal => Rejection::too_many_requests(why, retry_after),
+        }
+    }
+}
+
+/// Who has how many open connections.
+#[derive(Debug)]
+pub(super) struct Places {
+    limit: Limit,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by: HashMap<Holder, usize>,
+}
+
+impl Places {
+    pub(super) fn new(limit: Limit) -> Arc<Places> {
+        let taken = Mutex::default();
+        Arc::new(Places { limit, taken })
+    }
+
+    /// Whether a new connection of this client could have a place.
+    pub(super) fn look(&self, client: &Client) -> Result<(), Over> {
+        self.taken.lock().unwrap().room(client, &self.limit)
+    }
+
+    /// A place for a new connection.
+    fn take(self: &Arc<Self>, client: &Client) -> Result<Place, Over> {
+        let mut taken = self.taken.lock().unwrap();
+        taken.room(client, &self.limit)?;
+        Ok(taken.place(self, client))
+    }
+
+    /// A place for a connection that goes on with a session, whatever the limits say.
+    fn take_over(self: &Arc<Self>, client: &Client) -> Place {
+        self.taken.lock().unwrap().place(self, client)
+    }
+
+    /// Connections that have a place.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.lock().unwrap().all
+    }
+}
+
+impl Taken {
+    fn room(&self, client: &Client, limit: &Limit) -> Result<(), Over> {
+        if self.all >= limit.all {
+            return Err(Over::Connections);
+        }
+        let taken = |holder| self.by.get(holder).copied().unwrap_or(0);
+        let mut holders = client.holders().iter();
+        match holders.find(|holder| taken(holder) >= limit.of(holder)) {
+            None => Ok(()),
+            Some(Holder::Address(_)) => Err(Over::Address),
+            Some(Holder::Principal(_)) => Err(Over::Principal),
+        }
+    }
+
+    fn place(&mut self, places: &Arc<Places>, client: &Client) -> Place {
+        self.all += 1;
+        for holder in client.holders() {
+            *self.by.entry(holder.clone()).or_default() += 1;
+        }
+        let (places, client) = (places.clone(), client.clone());
+        Place { places, client }
+    }
+}
+
+/// The place of one open connection; given back when it is dropped.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    client: Client,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock().unwrap();
+        taken.all -= 1;
+        for holder in self.client.holders() {
+            if let Some(count) = taken.by.get_mut(holder) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.by.remove(holder);
+                }
+            }
+        }
+    }
+}
+
+/// Where a socket keeps its place. It is empty until it is known what the client wants: a client
+/// that resumes a session needs no more than its place among the handshakes.
+#[derive(Debug)]
+pub(super) struct Seat {
+    places: Arc<Places>,
+    client: Client,
+    place: OnceLock<Place>,
+}
+
+impl Seat {
+    pub(super) fn new(places: &Arc<Places>, client: Client) -> Seat {
+        Seat {
+            places: places.clone(),
+            client,
+            place: OnceLock::new(),
+        }
+    }
+
+    /// The connection is a new one.
+    pub(super) fn take(&self) -> Result<(), Over> {
+        let place = self.places.take(&self.client)?;
+        let _ = self.place.set(place);
+        Ok(())
+    }
+
+    /// The connection goes on with a session, in whose place it comes.
+    pub(super) fn take_over(&self) {
+        let _ = self.place.set(self.places.take_over(&self.client));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::holder::{Network, Principal};
+
+    fn client(ip: u8, principal: Option<&str>) -> Client {
+        let network = Network::V4([10, 0, 0, ip].into());
+        Client::new(network, principal.map(Principal::new).as_ref())
+    }
+
+    #[test]
+    fn an_address_and_a_principal_have_their_limits_and_one_that_resumes_has_none() {
+        let places = Places::new(Limit {
+            all: 5,
+            per_address: 2,
+            per_principal: 3,
+        });
+        let seat = |ip, principal| Seat::new(&places, client(ip, principal));
+        let seats = [
+            seat(1, Some("ann")),
+            seat(1, None),
+            seat(2, Some("ann")),
+            seat(3, Some("ann")),
+        ];
+        assert!(seats.iter().all(|seat| seat.take().is_ok()));
+        assert_eq!(seat(1, None).take(), Err(Over::Address));
+        assert_eq!(seat(4, Some("ann")).take(), Err(Over::Principal));
+        let last = seat(4, None);
+        last.take().unwrap();
+        assert_eq!(seat(5, None).take(), Err(Over::Connections));
+        let resumed = seat(1, Some("ann"));
+        resumed.take_over();
+        assert_eq!(places.taken(), 6);
+        drop((seats, last, resumed));
+        assert_eq!(places.taken(), 0);
+        assert!(
+            places.taken.lock().unwrap().by.is_empty(),
+            "no holder is left behind"
+        );
+    }
+}

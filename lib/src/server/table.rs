@@ -1,0 +1,151 @@
+//! Which sessions a server has, and which of them goes first when there are too many.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::{sync::mpsc, time::Instant};
+use unstall_proto::SessionId;
+
+use super::{
+    crowd::Crowd,
+    holder::{Client, Holder, Principal},
+    keeper::Newcomer,
+    limits::Limit,
+    places::Over,
+};
+use crate::handles::Shared;
+
+/// One session.
+pub(super) struct Entry {
+    pub(super) mailbox: mpsc::Sender<Box<Newcomer>>,
+    pub(super) client: Client,
+    pub(super) principal: Option<Principal>,
+    pub(super) shared: Arc<Shared>,
+    /// Since when it has no connection, if it has none.
+    pub(super) detached: Option<Instant>,
+}
+
+/// A session without a connection; the smaller one is longer away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    since: Instant,
+    pub(super) id: SessionId,
+}
+
+/// The sessions by name, and by their holders.
+pub(super) struct Table {
+    limit: Limit,
+    entries: HashMap<SessionId, Entry>,
+    /// Sessions, and handlers that outlive theirs. Those without a connection may go.
+    crowd: Crowd<Holder, Rank>,
+    tenants: usize,
+    detached: usize,
+}
+
+impl Table {
+    pub(super) fn new(limit: Limit) -> Table {
+        Table {
+            limit,
+            entries: HashMap::new(),
+            crowd: Crowd::default(),
+            tenants: 0,
+            detached: 0,
+        }
+    }
+
+    pub(super) fn get(&self, id: &SessionId) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn detached(&self) -> usize {
+        self.detached
+    }
+
+    /// Whether another session of this client has room, and which one has to go for it.
+    ///
+    /// Handlers that outlive their session still count. Were none to end, there could be at most
+    /// twice as many as there may be sessions.
+    pub(super) fn room_for(&self, client: &Client) -> Result<Option<SessionId>, Over> {
+        let mut own = 0;
+        for holder in client.holders() {
+            let (members, limit) = (self.crowd.members(holder), self.limit.of(holder));
+            own = own.max(members);
+            if members >= limit {
+                let oldest = self.crowd.oldest_of(holder);
+                let oldest = oldest.filter(|_| members / 2 < limit);
+                return match (oldest, holder) {
+                    (Some(rank), _) => Ok(Some(rank.id)),
+                    (None, Holder::Address(_)) => Err(Over::Address),
+                    (None, Holder::Principal(_)) => Err(Over::Principal),
+                };
+            }
+        }
+        if self.tenants < self.limit.all {
+            return Ok(None);
+        }
+        let goes = match self.crowd.first() {
+            Some((members, rank)) if members > own => Some(rank),
+            _ => self.oldest_of(client),
+        };
+        let goes = goes.filter(|_| self.tenants / 2 < self.limit.all);
+        goes.map(|rank| Some(rank.id)).ok_or(Over::Sessions)
+    }
+
+    /// The session of this client that is longest away.
+    fn oldest_of(&self, client: &Client) -> Option<Rank> {
+        let holders = client.holders().iter();
+        holders
+            .filter_map(|holder| self.crowd.oldest_of(holder))
+            .min()
+    }
+
+    pub(super) fn insert(&mut self, id: SessionId, entry: Entry) {
+        for holder in entry.client.holders() {
+            self.crowd.join(holder);
+        }
+        self.tenants += 1;
+        self.entries.insert(id, entry);
+    }
+
+    /// The session has ended. It counts until [`vacate`](Table::vacate).
+    pub(super) fn remove(&mut self, id: &SessionId) -> Option<Entry> {
+        self.set_detached(id, None);
+        self.entries.remove(id)
+    }
+
+    /// A session and its handler have both ended.
+    pub(super) fn vacate(&mut self, client: &Client) {
+        for holder in client.holders() {
+            self.crowd.leave(holder);
+        }
+        self.tenants -= 1;
+    }
+
+    /// Since when this session has no connection; `None`: it has one.
+    pub(super) fn set_detached(&mut self, id: &SessionId, since: Option<Instant>) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        if let Some(since) = std::mem::replace(&mut entry.detached, since) {
+            let rank = Rank { since, id: *id };
+            for holder in entry.client.holders() {
+                self.crowd.hold(holder, rank);
+            }
+            self.detached -= 1;
+        }
+        if let Some(since) = since {
+            let rank = Rank { since, id: *id };
+            for holder in entry.client.holders() {
+                self.crowd.release(holder, rank);
+            }
+            self.detached += 1;
+        }
+    }
+}
