@@ -3,16 +3,16 @@
 use crate::limits::Config;
 use crate::number::{Position, Seq};
 
-/// What may be acknowledged, and what the peer was told.
+/// What may be acknowledged, and what was.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Acks {
-    /// Up to here the application has taken, or processed.
+    /// The end of what the application has taken, or processed.
     ready: Position,
-    /// Up to here the peer was told on this connection.
+    /// The end of what was acknowledged.
     told: Position,
-    /// The delay is over, or the connection wants to be confirmed: do not gather any longer.
+    /// Acknowledge now and do not wait for more.
     urgent: bool,
-    /// Tell even if nothing is new.
+    /// Acknowledge even if nothing is new.
     confirm: bool,
 }
 
@@ -21,27 +21,27 @@ impl Acks {
         self.ready.seq
     }
 
-    /// The application has come as far as `position`.
+    /// The application has taken or processed everything up to `position`.
     pub(crate) fn advance(&mut self, position: Position) {
         self.ready = self.ready.max(position);
     }
 
-    /// The delay is over.
+    /// Does not wait for more to acknowledge.
     pub(crate) fn hurry(&mut self) {
         self.urgent = true;
     }
 
-    /// The first packet on a new connection confirms the token that came with WELCOME.
+    /// WELCOME has come: the first packet after it confirms the new token.
     pub(crate) fn confirm(&mut self) {
         self.confirm = true;
     }
 
-    /// Whether the peer does not know all yet.
+    /// Whether there is something to acknowledge.
     pub(crate) fn is_owed(&self) -> bool {
         self.confirm || self.ready > self.told
     }
 
-    /// Whether to tell it now, without other traffic to go along with.
+    /// Whether to acknowledge now, also when nothing else is to be sent.
     pub(crate) fn is_due(&self, config: &Config) -> bool {
         self.is_owed()
             && (self.confirm
@@ -50,7 +50,7 @@ impl Acks {
                 || self.ready.seq.since(self.told.seq) >= config.ack_records)
     }
 
-    /// The acknowledgement is being sent.
+    /// The acknowledgement is sent.
     pub(crate) fn tell(&mut self) -> Seq {
         self.told = self.ready;
         self.urgent = false;

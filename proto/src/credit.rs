@@ -1,14 +1,14 @@
-//! Credit: how much a peer may send, as an absolute offset (SPEC.md, "Credit"; the idea of
-//! MAX_DATA in RFC 9000, section 4.1).
+//! Credit: the offset up to which a peer may send (SPEC.md, "Credit"). It is absolute, as MAX_DATA of
+//! RFC 9000, section 4.1.
 
 use crate::error::ProtocolError;
 use crate::number::Offset;
 
-/// The credit that the peer granted for what this side sends.
+/// The credit that the peer granted to this side.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct SendCredit {
     limit: Offset,
-    /// The limit for which the peer of this connection was told that it holds data back.
+    /// The last BLOCKED on this connection named this credit.
     told: Option<Offset>,
 }
 
@@ -17,55 +17,55 @@ impl SendCredit {
         self.limit
     }
 
-    /// Takes the peer's limit; an older one, lower, is of no effect.
+    /// The peer grants credit up to `limit`. Less than before has no effect.
     pub(crate) fn raise(&mut self, limit: Offset) {
         self.limit = self.limit.max(limit);
     }
 
-    /// A new connection: what was told on the older one may be lost.
+    /// A new connection begins. What was told on the older one may be lost.
     pub(crate) fn reconnect(&mut self) {
         self.told = None;
     }
 
-    /// Whether the peer is still to be told that this limit holds data back.
+    /// Whether the peer is still to be told that this credit is used up.
     pub(crate) fn owes_blocked(&self) -> bool {
         self.told != Some(self.limit)
     }
 
-    /// The limit to tell, once.
+    /// The credit to tell it of, once.
     pub(crate) fn tell_blocked(&mut self) -> Offset {
         self.told = Some(self.limit);
         self.limit
     }
 }
 
-/// The credit that this side grants for what it receives.
+/// The credit that this side grants to the peer.
 ///
-/// Invariant: `granted` never falls, and never passes what was taken, the largest window and one
-/// largest message together.
+/// Invariant: `granted` never falls. It never exceeds what was taken, an incomplete message, and the
+/// largest window together.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct ReceiveCredit {
     window: u64,
     max_window: u64,
     granted: Offset,
-    /// The limit at which the peer holds data back.
+    /// The credit that the peer has used up, as its last BLOCKED says.
     blocked: Option<Offset>,
 }
 
-/// How far receiving and taking have come.
+/// How far the peer's messages have come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
     /// The end of what was received.
     pub(crate) received: Offset,
     /// The end of what the application has taken.
     pub(crate) taken: Offset,
-    /// What the records of an incomplete message cost. The application cannot take them yet, so
-    /// the window must not wait for them; they are bounded by the largest message instead.
+    /// The cost of the records of an incomplete message. The application cannot take them yet, so
+    /// they do not use up the window. The largest message bounds them instead.
     pub(crate) incomplete: u64,
 }
 
 impl Progress {
-    /// What waits for the application to take it.
+    /// The cost of what the application could take.
     fn waiting(self) -> u64 {
         self.received
             .since(self.taken)
@@ -102,32 +102,33 @@ impl ReceiveCredit {
         Ok(())
     }
 
-    /// Whether a renewal would raise the limit by at least half the window. Less would be a
-    /// packet for a trickle (the silly window of RFC 9293, section 3.8.6.2).
+    /// Whether a renewal would raise the credit by at least half the window. Smaller renewals would
+    /// cost many packets (the silly window syndrome of RFC 9293, section 3.8.6.2).
     pub(crate) fn is_due(&self, progress: Progress) -> bool {
         self.target(progress).since(self.granted) >= self.window / 2
     }
 
-    /// Raises the limit as far as it goes now.
+    /// Raises the credit as far as it goes now.
     pub(crate) fn renew(&mut self, progress: Progress) -> Offset {
         self.granted = self.granted.max(self.target(progress));
         self.granted
     }
 
-    /// The peer holds data back at `limit`. It cannot know more credit than was granted.
+    /// The peer has more to send than its credit `limit` allows. It cannot know of more credit than
+    /// was granted.
     pub(crate) fn peer_blocked(&mut self, limit: Offset, progress: Progress) {
         self.blocked = Some(limit.min(self.granted));
         self.grow_if_starved(progress);
     }
 
-    /// Whether the peer has said that it waits for credit, and still has none.
+    /// Whether the peer has said that it waits for credit, and was granted no more since.
     pub(crate) fn holds_peer_back(&self) -> bool {
         self.blocked.is_some_and(|limit| limit >= self.granted)
     }
 
-    /// When the application has taken everything while the peer still holds data back, then the
-    /// window is what limits the stream: it doubles, up to its bound. An application that is the
-    /// slower one never gets there: more arrives before it has taken all.
+    /// Doubles the window, up to its bound, when it is what limits the stream: the application has
+    /// taken everything, and the peer still waits for credit. With a slower application, more
+    /// arrives before it has taken everything.
     pub(crate) fn grow_if_starved(&mut self, progress: Progress) {
         let Some(limit) = self.blocked else { return };
         if progress.received > limit {

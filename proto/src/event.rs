@@ -1,4 +1,4 @@
-//! What a session reports.
+//! What a session reports, and what it hands over to the application.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,45 +7,49 @@ use crate::error::{ErrorCode, ProtocolError};
 use crate::message::Batch;
 use crate::number::Generation;
 use crate::packet::CloseFrame;
-use crate::queue;
 use crate::resume::Rejection;
+use crate::util;
 
-/// Something that happened; from [`Session::poll_event`](crate::Session::poll_event).
+/// Something that happened. [`Session::poll_event`](crate::Session::poll_event) returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Event {
-    /// The session exists on both sides.
+    /// The session is open on both sides.
     Opened,
-    /// The session goes on over another connection.
+    /// The session continues on another connection.
     Resumed {
-        /// That connection.
+        /// The number of that connection.
         generation: Generation,
-        /// How many records had been sent and are sent again.
+        /// How many records had been sent before and are sent again.
         replayed: u64,
     },
-    /// HELLO was not answered in time. Close this connection and connect again.
+    /// The server did not answer HELLO in time. Close this connection and connect again.
     HandshakeTimedOut(Generation),
-    /// A message that did not fit may fit now: [`send`](crate::Session::send) it again.
+    /// A message that was refused as [`Full`](crate::SendError::Full) may fit now. Send it again.
     Writable,
     /// The peer answered [`ping`](crate::Session::ping).
     Pong {
-        /// The time that it took.
+        /// The time from PING to PONG.
         round_trip: Duration,
     },
-    /// The server is going away. Connect again at a random moment within this time.
+    /// The server goes away. Connect again at a random moment within this time.
     GoAway {
-        /// From now; at most [`MAX_GO_AWAY`](crate::limits::MAX_GO_AWAY).
+        /// The time from now on; at most [`MAX_GO_AWAY`](crate::limits::MAX_GO_AWAY).
         within: Duration,
-        /// Why, in the server's words.
+        /// The reason, in the server's words.
         reason: String,
     },
-    /// The peer closes. What was accepted is still delivered; nothing more can be sent, unless the
-    /// answer is [by hand](crate::AnswerClose::ByHand): then what waits may be sent until
-    /// [`answer_close`](crate::Session::answer_close).
+    /// The peer closes the session. What was accepted is still delivered. Nothing more is accepted,
+    /// unless the answer is [by hand](crate::AnswerClose::ByHand): then the application may send
+    /// until it calls [`answer_close`](crate::Session::answer_close).
     Closing(CloseFrame),
-    /// The session ended; nothing more is received or sent. This comes as soon as it is certain: a
-    /// closed session ends when everything is acknowledged both ways, while the peer is still to
-    /// be told so. When it is not [`EndReason::Closed`], collect
+    /// The session has ended: nothing more is delivered, either way. This comes once.
+    ///
+    /// A closed session ends when everything is acknowledged both ways. The peer is still to be told
+    /// so: keep the session until [`is_over`](crate::Session::is_over). The application need not wait
+    /// for that.
+    ///
+    /// When the reason is not [`EndReason::Closed`], collect
     /// [`undelivered`](crate::Session::undelivered).
     Ended(EndReason),
 }
@@ -54,43 +58,43 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndReason {
-    /// Closed, and everything accepted on both sides was acknowledged.
+    /// It was closed, and everything accepted on both sides was acknowledged.
     Closed(CloseFrame),
     /// The close was not completed by its deadline.
     CloseTimedOut,
-    /// The application here ended it at once.
+    /// The application on this side aborted it.
     Aborted {
-        /// The reason given.
+        /// The reason that it gave.
         reason: String,
     },
-    /// The peer ended it at once.
+    /// The peer aborted it.
     AbortedByPeer {
         /// The peer's code.
         code: ErrorCode,
-        /// The peer's words.
+        /// The reason, in the peer's words.
         reason: String,
     },
-    /// The server rejected to resume it.
+    /// The server refused to resume it.
     Rejected(Rejection),
     /// The peer broke the protocol.
     Protocol(ProtocolError),
-    /// There was no connection for the session's whole life.
+    /// It was without a connection for too long.
     Expired,
 }
 
-/// What the application receives; from [`Session::recv`](crate::Session::recv).
+/// What the application receives. [`Session::recv`](crate::Session::recv) returns it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Incoming {
     /// The next messages.
     Messages(Batch),
-    /// The peer closed, and this was all that it sent. Nothing comes after it.
+    /// The peer closed the session, and all its messages were handed over. Nothing follows.
     Closed(CloseFrame),
-    /// The session ended here: messages may be missing. Nothing comes after it.
+    /// The session ended. Messages of the peer may be missing. Nothing follows.
     Discontinuity(EndReason),
 }
 
-/// Events that wait to be polled. Bounded: what a peer can cause again and again is kept once.
+/// The events that were not polled. What a peer can cause again and again is kept once.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Events(VecDeque<Event>);
 
@@ -105,7 +109,7 @@ impl Events {
             self.0
                 .retain(|waiting| std::mem::discriminant(waiting) != kind);
         }
-        queue::push(&mut self.0, event);
+        util::push_back(&mut self.0, event);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Event> {

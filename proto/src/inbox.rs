@@ -1,4 +1,7 @@
-//! What was received: in order, each once, whole messages, until the application takes them.
+//! Received messages: whole, in order and each once, until the application takes them.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -9,12 +12,13 @@ use crate::credit::{Progress, ReceiveCredit};
 use crate::error::ProtocolError;
 use crate::kept::Kept;
 use crate::limits::record_cost;
-use crate::message::{Batch, Kind};
+use crate::message::Batch;
 use crate::number::{Position, Seq};
-use crate::packet::{Record, append};
-use crate::queue;
+use crate::payload::Kind;
+use crate::record::Record;
+use crate::util::{self, copy_in_pieces};
 
-/// Received messages that were not handed over yet, and how far everything has come.
+/// Received messages that were not handed over, and how far everything has come.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inbox {
     batches: VecDeque<Batch>,
@@ -25,14 +29,14 @@ pub(crate) struct Inbox {
     handed: Position,
     /// The end of what the application has taken. Invariant: taken ≤ handed ≤ received.
     taken: Position,
-    /// What the messages take in memory that were received whole and not taken.
+    /// The memory of whole messages that are not taken.
     kept: Kept,
     duplicates: u64,
-    /// The length of the latest message of several records: what the next may need.
+    /// The length of the last message of several records. The next one may be as long.
     expected: usize,
 }
 
-/// A message whose last record has not come yet. It is bounded by the largest message.
+/// A message whose last record has not arrived. It is bounded by the largest message.
 #[derive(Clone, Debug)]
 struct Partial {
     kind: Kind,
@@ -52,13 +56,13 @@ impl Partial {
             return Err(ProtocolError::MessageTooLarge { limit: max_message });
         }
         if size > self.payload.capacity() {
-            // Doubles, so that a long message is not copied for each record, but never past the
-            // limit. The first guess is the length of the message before.
+            // It doubles, so that a long message is not copied for each record; but never past the
+            // limit. The first guess is the length of the last message.
             let limit = usize::try_from(max_message).unwrap_or(usize::MAX);
             let capacity = (2 * size).max(expected).min(limit);
             self.payload.reserve_exact(capacity - self.payload.len());
         }
-        append(part, |piece| self.payload.extend_from_slice(piece));
+        copy_in_pieces(part, |piece| self.payload.extend_from_slice(piece));
         Ok(())
     }
 
@@ -66,7 +70,7 @@ impl Partial {
         if self.kind == Kind::Text && !is_utf8(&self.payload) {
             return Err(ProtocolError::InvalidText);
         }
-        // It may wait for long: what it had room to grow is given back.
+        // The message may wait for long, so the room to grow is given back.
         self.payload.shrink_to_fit();
         Ok(Batch::assembled(
             self.kind,
@@ -77,7 +81,7 @@ impl Partial {
     }
 }
 
-/// By positions only: what was received does not change.
+/// Only positions are hashed: they say which messages there are.
 impl Hash for Inbox {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for batch in &self.batches {
@@ -91,7 +95,7 @@ impl Hash for Inbox {
     }
 }
 
-/// What a packet may not pass.
+/// The bounds that a packet must keep to.
 pub(crate) struct Bounds<'a> {
     pub(crate) credit: &'a ReceiveCredit,
     pub(crate) max_message: u64,
@@ -110,12 +114,12 @@ impl Inbox {
         self.taken
     }
 
-    /// How many records came twice.
+    /// How many records came twice and were dropped.
     pub(crate) fn duplicates(&self) -> u64 {
         self.duplicates
     }
 
-    /// What everything received and not taken takes in memory, in bytes.
+    /// The memory of everything that was received and is not taken, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let partial = self.partial.as_ref();
         let partial = partial.map_or(0, |partial| partial.payload.capacity());
@@ -134,8 +138,8 @@ impl Inbox {
         }
     }
 
-    /// Takes the records of one data packet: drops those that came before, checks and keeps the
-    /// rest.
+    /// Accepts the records of one DATA packet. Those that came before are dropped; the rest is
+    /// checked and kept.
     pub(crate) fn accept(
         &mut self,
         first: Seq,
@@ -152,7 +156,7 @@ impl Inbox {
         self.accept_new(&records, at, bounds)
     }
 
-    /// Steps over the `known` records that were received before: where the new ones begin.
+    /// Skips the `known` records that were received before. Returns where the new ones begin.
     fn skip_duplicates(&mut self, records: &[u8], known: u64) -> Result<usize, ProtocolError> {
         let mut at = 0;
         for _ in 0..known {
@@ -182,7 +186,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Queues the whole messages from `at` on, up to one that continues: where they end.
+    /// Queues the whole messages at `from`, up to one that continues. Returns where they end.
     fn accept_run(
         &mut self,
         records: &Bytes,
@@ -196,7 +200,7 @@ impl Inbox {
             if record.continues {
                 break;
             }
-            // A record is never larger than any limit on messages.
+            // No limit on messages is smaller than a record.
             if record.kind == Kind::Text && !is_utf8(record.payload) {
                 return Err(ProtocolError::InvalidText);
             }
@@ -207,21 +211,21 @@ impl Inbox {
         let at = records.len() - rest.len();
         if count > 0 {
             let end = self.advance(count, cost, bounds)?;
-            // A slice keeps its whole packet in memory, so it must be all of it: what was not
-            // paid for by credit, as duplicates, must not be held.
+            // A slice keeps its whole packet in memory. What credit has not paid for, such as
+            // duplicates, must not be kept, so a part of a packet is copied.
             let run = match at - from == records.len() {
                 true => records.clone(),
                 false => Bytes::copy_from_slice(&records[from..at]),
             };
             self.kept.add(end.seq, run.len());
             let batch = Batch::records(run, self.received, end);
-            queue::push(&mut self.batches, batch);
+            util::push_back(&mut self.batches, batch);
             self.received = end;
         }
         Ok(at)
     }
 
-    /// Where so many records more would end, if credit, numbers and CLOSE allow them.
+    /// The end of that many more records, if credit, sequence numbers and CLOSE allow them.
     fn advance(
         &self,
         records: u64,
@@ -237,8 +241,8 @@ impl Inbox {
         Ok(end)
     }
 
-    /// Adds the record at `at` to the incomplete message, and queues the message when it is its
-    /// last one: where the record ends.
+    /// Adds the record at `at` to the incomplete message. The last record completes the message,
+    /// which is queued. Returns where the record ends.
     fn accept_part(
         &mut self,
         records: &Bytes,
@@ -266,7 +270,7 @@ impl Inbox {
             self.expected = partial.payload.len();
             let batch = partial.finish(end)?;
             self.kept.add(end.seq, self.expected);
-            queue::push(&mut self.batches, batch);
+            util::push_back(&mut self.batches, batch);
         }
         Ok(at + record.size())
     }
@@ -274,13 +278,13 @@ impl Inbox {
     /// Hands over the next batch.
     pub(crate) fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
-        queue::trim(&mut self.batches);
+        util::trim(&mut self.batches);
         self.handed = batch.end();
         Some(batch)
     }
 
-    /// The application has come as far as `position`. `false`, and nothing changes, when that is
-    /// no position of what was handed over.
+    /// The application has taken everything up to `position`. `false`, and nothing changes, when no
+    /// message that was handed over can end there.
     pub(crate) fn take_up_to(&mut self, position: Position) -> bool {
         if !self.handed.can_follow(position) {
             return false;
@@ -298,197 +302,14 @@ impl Inbox {
         self.partial.is_some()
     }
 
-    /// Lets go of a message that can no longer become whole.
+    /// Drops a message that will never be whole.
     pub(crate) fn drop_partial(&mut self) {
         self.partial = None;
     }
 }
 
-/// Whether the payload is UTF-8. Plain ASCII is told apart many bytes at a time.
+/// Whether the payload is UTF-8. Plain ASCII is recognised many bytes at a time.
 #[inline]
 fn is_utf8(payload: &[u8]) -> bool {
     payload.is_ascii() || std::str::from_utf8(payload).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::MAX_RECORD;
-    use bytes::BytesMut;
-
-    const MAX_MESSAGE: u64 = 1 << 20;
-
-    fn accept(
-        inbox: &mut Inbox,
-        first: u64,
-        records: &[(Kind, bool, &[u8])],
-    ) -> Result<(), ProtocolError> {
-        let credit = ReceiveCredit::new(1 << 21, 1 << 21);
-        let mut buf = BytesMut::new();
-        for (kind, continues, payload) in records {
-            Record::write(&mut buf, *kind, *continues, payload);
-        }
-        let bounds = Bounds {
-            credit: &credit,
-            max_message: MAX_MESSAGE,
-            last: None,
-        };
-        inbox.accept(Seq::new(first), buf.freeze(), &bounds)
-    }
-
-    fn texts(inbox: &mut Inbox) -> Vec<String> {
-        let mut all = Vec::new();
-        while let Some(batch) = inbox.pop() {
-            all.extend(batch.map(|m| String::from_utf8(m.payload.to_vec()).unwrap()));
-        }
-        all
-    }
-
-    use Kind::{Binary, Text};
-
-    #[test]
-    fn records_come_out_in_order_and_empty_messages_are_messages() {
-        let mut inbox = Inbox::default();
-        accept(
-            &mut inbox,
-            1,
-            &[
-                (Text, false, b"a"),
-                (Text, false, b""),
-                (Binary, false, b"c"),
-            ],
-        )
-        .unwrap();
-        assert_eq!(inbox.received(), Seq::new(3));
-        assert_eq!(texts(&mut inbox), ["a", "", "c"]);
-    }
-
-    #[test]
-    fn a_gap_is_an_error_and_nothing_of_it_is_kept() {
-        let mut inbox = Inbox::default();
-        let error = accept(&mut inbox, 2, &[(Text, false, b"b")]).unwrap_err();
-        assert_eq!(
-            error,
-            ProtocolError::SequenceGap {
-                expected: Seq::new(1),
-                first: Seq::new(2)
-            }
-        );
-        assert!(error.is_resumable());
-        assert!(inbox.pop().is_none());
-        assert_eq!(inbox.received(), Seq::ZERO);
-    }
-
-    #[test]
-    fn a_duplicate_is_dropped_and_counted_also_when_it_is_a_part_of_a_packet() {
-        let mut inbox = Inbox::default();
-        accept(&mut inbox, 1, &[(Text, false, b"a"), (Text, false, b"b")]).unwrap();
-        accept(&mut inbox, 1, &[(Text, false, b"a")]).unwrap();
-        accept(&mut inbox, 2, &[(Text, false, b"b"), (Text, false, b"c")]).unwrap();
-        assert_eq!(inbox.duplicates(), 2);
-        assert_eq!(texts(&mut inbox), ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn a_message_in_several_records_comes_out_whole_between_its_neighbours() {
-        let mut inbox = Inbox::default();
-        accept(
-            &mut inbox,
-            1,
-            &[
-                (Text, false, b"a"),
-                (Text, true, "\u{e9}".as_bytes().split_at(1).0),
-            ],
-        )
-        .unwrap();
-        assert_eq!(inbox.progress().incomplete, 65);
-        accept(
-            &mut inbox,
-            3,
-            &[
-                (Text, false, "\u{e9}".as_bytes().split_at(1).1),
-                (Text, false, b"z"),
-            ],
-        )
-        .unwrap();
-        assert_eq!(inbox.progress().incomplete, 0);
-        assert_eq!(texts(&mut inbox), ["a", "\u{e9}", "z"]);
-    }
-
-    #[test]
-    fn text_that_is_not_utf_8_is_an_error_whole_or_in_parts() {
-        let mut inbox = Inbox::default();
-        assert_eq!(
-            accept(&mut inbox, 1, &[(Text, false, b"\xff")]),
-            Err(ProtocolError::InvalidText)
-        );
-        let mut inbox = Inbox::default();
-        assert_eq!(
-            accept(&mut inbox, 1, &[(Text, true, b"\xc3"), (Text, false, b"a")]),
-            Err(ProtocolError::InvalidText)
-        );
-    }
-
-    #[test]
-    fn a_message_past_the_limit_is_an_error_before_it_is_held() {
-        let mut inbox = Inbox::default();
-        let part = [0; MAX_RECORD];
-        for first in 1..=16 {
-            accept(&mut inbox, first, &[(Binary, true, &part)]).unwrap();
-        }
-        assert_eq!(
-            accept(&mut inbox, 17, &[(Binary, true, b"x")]),
-            Err(ProtocolError::MessageTooLarge { limit: MAX_MESSAGE })
-        );
-    }
-
-    #[test]
-    fn nothing_is_accepted_past_the_last_sequence_number() {
-        let mut inbox = Inbox::default();
-        inbox.received.seq = Seq::new(u64::MAX - 1);
-        accept(&mut inbox, u64::MAX, &[(Text, false, b"last")]).unwrap();
-        assert_eq!(
-            accept(&mut inbox, u64::MAX, &[(Text, false, b"again")]),
-            Err(ProtocolError::SequenceExhausted)
-        );
-        let mut inbox = Inbox::default();
-        inbox.received.seq = Seq::new(u64::MAX - 1);
-        assert_eq!(
-            accept(
-                &mut inbox,
-                u64::MAX,
-                &[(Text, false, b"a"), (Text, false, b"b")]
-            ),
-            Err(ProtocolError::SequenceExhausted)
-        );
-    }
-
-    #[test]
-    fn only_what_was_handed_over_can_be_taken() {
-        let mut inbox = Inbox::default();
-        accept(
-            &mut inbox,
-            1,
-            &[(Text, false, b"a"), (Text, false, b"b"), (Text, false, b"")],
-        )
-        .unwrap();
-        let end = inbox.received;
-        assert!(!inbox.take_up_to(end), "not handed over");
-        let mut batch = inbox.pop().unwrap();
-        batch.next_ref().unwrap();
-        let first = batch.position();
-        assert!(inbox.take_up_to(first));
-        assert_eq!(inbox.taken(), first);
-        assert!(inbox.take_up_to(end) && inbox.take_up_to(first));
-        assert_eq!(inbox.taken(), end, "what was taken stays taken");
-        // Of other sessions: one that is ahead, and those whose messages are longer or shorter.
-        for (seq, offset) in [(4, 260), (2, 194), (2, 140), (3, 260), (0, 64)] {
-            let other = Position {
-                seq: Seq::new(seq),
-                offset: crate::Offset::new(offset),
-            };
-            assert!(!inbox.take_up_to(other), "{other:?}");
-            assert_eq!(inbox.taken(), end);
-        }
-    }
 }

@@ -1,14 +1,14 @@
-//! How much memory received packets take until the application has taken their messages.
+//! The memory of received packets, until the application has taken their messages.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use crate::limits::RECEIVED_PACKET_MEMORY;
 use crate::number::Seq;
-use crate::queue;
+use crate::util;
 
-/// The account of received packets. It has an entry for each packet, not for each message, and none
-/// for messages that were taken.
+/// The account of received packets. It has one entry per packet, not per message, and none for
+/// messages that were taken.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
     packets: VecDeque<(Seq, u32)>,
@@ -17,11 +17,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Whole messages that end with the record `last` are kept in so many bytes.
+    /// Whole messages that end with the record `last` are kept in that many bytes.
     pub(crate) fn add(&mut self, last: Seq, bytes: usize) {
         // No message is longer than 1 GiB.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        queue::push(&mut self.packets, (last, bytes));
+        util::push_back(&mut self.packets, (last, bytes));
         self.memory += u64::from(bytes) + RECEIVED_PACKET_MEMORY;
     }
 
@@ -31,7 +31,7 @@ impl Kept {
             self.memory -= u64::from(*bytes) + RECEIVED_PACKET_MEMORY;
             self.packets.pop_front();
         }
-        queue::trim(&mut self.packets);
+        util::trim(&mut self.packets);
     }
 
     /// The memory of all packets, in bytes.
@@ -40,7 +40,7 @@ impl Kept {
     }
 }
 
-/// It follows from what was received and taken.
+/// It follows from what was received and taken, so nothing is hashed.
 impl Hash for Kept {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }

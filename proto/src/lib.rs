@@ -1,14 +1,13 @@
 //! The session protocol `unstall.v1`, as a value.
 //!
-//! A [`Session`] delivers messages between two endpoints once and in order, over any number of
-//! connections, with bounded memory on both sides. It does no I/O, and knows no clock, task,
-//! randomness or waker: a few verbs take what happened, and a few polls give what to do.
-//! SPEC.md describes the protocol on the wire.
+//! A [`Session`] delivers messages between two endpoints, once and in order, over any number of
+//! connections, with bounded memory on both sides. It does no I/O, and has no clock, task, randomness
+//! or waker. The caller tells it what happened, and asks it what to do. SPEC.md describes the protocol
+//! on the wire.
 //!
 //! # The run loop
-//! After each thing that happened (a packet came, the application sent or took, a time has come)
-//! poll the session for what to do. This is a whole client and a whole server, on a wire that is
-//! two queues:
+//! Something happens: a packet arrives, the application sends or takes a message, or a timer fires.
+//! Tell the session, and then poll it for what to do. This is a whole client and a whole server:
 //!
 //! ```
 //! use std::{num::NonZeroU64, time::Duration};
@@ -70,23 +69,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! When a connection is lost, call [`Session::detach`], and [`Session::attach`] the next one. The
-//! server finds the session by [`Hello::id`] and calls [`Session::resume`].
+//! When a connection is lost, call [`Session::detach`]. A client then calls [`Session::attach`] with the
+//! next connection. The server finds the session by [`Hello::id`] and calls [`Session::resume`].
+//!
+//! # The end
+//! [`Event::Ended`] says that the session has ended: tell the application. Then keep the session, with
+//! its connection and its timers, until [`Session::is_over`]: the peer may still have to learn that all
+//! its messages were delivered.
 //!
 //! # Two threads
-//! Taking is apart from receiving, so that the application may live on another thread than the
-//! connection: [`Session::recv`] hands over whole packets as [`Batch`]es, which the other thread
-//! cuts into messages, and [`Session::taken`] takes one [`Position`] back for many messages.
-//! In the other direction that thread encodes [`Records`], and [`Session::send_records`] accepts a
-//! packet of them at once. Only these calls need the session.
+//! Receiving a message and taking it are two steps, so the application may run on another thread than
+//! the connection. [`Session::recv`] hands over whole packets as [`Batch`]es, and the application's
+//! thread reads the messages. One [`Position`] then reports many messages to [`Session::taken`]. In the
+//! other direction, the application's thread encodes messages into [`Records`], and
+//! [`Session::send_records`] accepts them at once. Only these calls need the session.
 
 mod ack;
 mod connection;
 mod credit;
-mod ending;
 mod error;
 mod event;
-mod fingerprint;
 mod inbox;
 mod kept;
 pub mod limits;
@@ -94,8 +96,9 @@ mod message;
 mod number;
 mod outbox;
 mod packet;
+mod payload;
 mod ping;
-mod queue;
+mod record;
 mod records;
 mod resume;
 mod session;
@@ -105,17 +108,22 @@ mod time;
 mod timer;
 mod transmit;
 mod undelivered;
+#[doc(hidden)]
+pub mod util;
 mod varint;
+mod wire;
 
-pub use error::{ErrorCode, HandleError, ProtocolError, SendError};
+pub use error::{ErrorCode, ProtocolError};
 pub use event::{EndReason, Event, Incoming};
 pub use limits::{Acknowledge, AnswerClose, Config, SUBPROTOCOL};
-pub use message::{Batch, Kind, Message, MessageRef, Payload};
+pub use message::{Batch, Message, MessageRef};
 pub use number::{Generation, Offset, Position, Seq};
-pub use packet::{CloseFrame, Packet, Record};
+pub use packet::{CloseFrame, Packet};
+pub use payload::{Kind, Payload};
+pub use record::Record;
 pub use records::Records;
 pub use resume::{Epoch, Hello, Rejection, SessionId, Token, Welcome};
-pub use session::{Session, Side};
+pub use session::{HandleError, SendError, Session, Side};
 pub use stats::{Counters, Stats, Wait};
 pub use time::Time;
 pub use transmit::Transmit;

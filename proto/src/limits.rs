@@ -1,87 +1,98 @@
-//! Every limit, with the reason for its value.
+//! Every limit, with the reason for its value, and what can be configured.
 
 use std::time::Duration;
 
-/// The subprotocol by which two endpoints agree on this protocol (RFC 6455, section 1.9).
+/// The WebSocket subprotocol with which two endpoints agree on this protocol (RFC 6455, section 1.9).
 pub const SUBPROTOCOL: &str = "unstall.v1";
 
-/// What a record costs beside its payload, in bytes of credit and of replay.
+/// What a record costs besides its payload, in bytes of credit and of replay.
 ///
-/// It is what a message that travels alone takes from its receiver: the entry in the queue and
-/// the handle of the shared buffer. So a flood of empty messages is bounded as well.
+/// It stands for the places in queues that a message takes, so that a flood of empty messages is
+/// bounded as well.
 pub const RECORD_OVERHEAD: u64 = 64;
 
-/// The largest payload of one record, in bytes; a larger message travels as several records.
+/// The largest payload of one record, in bytes. A larger message travels as several records.
 ///
-/// 64 KiB is where a frame's own cost no longer shows, and a common size of large messages,
-/// which then arrive as a slice of the received packet.
+/// At 64 KiB the fixed cost of a frame no longer shows. Many large messages have this size, and then
+/// arrive as a slice of the received packet.
 pub const MAX_RECORD: usize = 64 * 1024;
 
-/// The largest packet, in bytes: a data packet with one record of [`MAX_RECORD`] and its headers.
+/// The largest packet, in bytes: a DATA packet with one record of [`MAX_RECORD`] and its headers.
 pub const MAX_PACKET: usize = MAX_RECORD + 64;
 
 /// The most that the records of one packet may cost.
 ///
-/// A packet is sent when credit covers all of it, so it must never cost more than half the
-/// smallest window, which is what is always renewed in the end.
+/// A packet is sent when credit covers all of it. When everything is taken, more than half the window
+/// is open, so no packet may cost more than half the smallest window.
 pub const MAX_PACKET_COST: u64 = 128 * 1024;
 
 /// The smallest receive window, in bytes: two packets of the highest cost.
 pub const MIN_WINDOW: u64 = 2 * MAX_PACKET_COST;
 
-/// The largest receive window, in bytes. Past 1 GiB it bounds nothing.
+/// The largest receive window, in bytes. A window of more than 1 GiB would bound nothing.
 pub const MAX_WINDOW: u64 = 1 << 30;
 
 /// The smallest value that a peer may announce as its largest message, in bytes: one record.
 ///
-/// So a message up to this size can be accepted before the peer's limit is known.
+/// So a message of up to this size can be accepted before the peer's limit is known.
 pub const MIN_MAX_MESSAGE: u64 = MAX_RECORD as u64;
 
-/// The largest value of the largest message, in bytes. Past 1 GiB a message is a file.
+/// The largest value that a peer may announce as its largest message, in bytes. Something larger than
+/// 1 GiB is a file, not a message.
 pub const MAX_MAX_MESSAGE: u64 = 1 << 30;
 
-/// The longest reason text in a packet, in bytes, as in a WebSocket close frame
-/// (RFC 6455, section 5.5).
+/// The longest reason text in a packet, in bytes: the same as in a WebSocket close frame (RFC 6455,
+/// section 5.5).
 pub const MAX_REASON: usize = 123;
 
-/// The WebSocket close code of a connection that has done its work (RFC 6455, section 7.4.1).
+/// The WebSocket close code of a connection that is not needed any more (RFC 6455, section 7.4.1).
 pub(crate) const CLOSE_NORMAL: u16 = 1000;
 
 /// The WebSocket close code of a connection whose peer broke the protocol.
 pub(crate) const CLOSE_PROTOCOL_ERROR: u16 = 1002;
 
-/// The longest wait before another attempt that a server's REJECT can cause: one day.
+/// The longest time for which a server's REJECT keeps a client away: one day.
 ///
-/// An operator may mean a day; a year is a mistake, or malice.
+/// An operator may mean a day. A year is a mistake, or malice.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The longest window of a server's GOAWAY: one hour.
+/// The longest window of a server's GOAWAY that is reported: one hour.
 ///
-/// A window spreads clients, and an hour spreads 100,000 of them at 28 a second. Whoever is told
-/// to move within years would stay with a server that is about to end.
+/// The window spreads the clients over time; an hour spreads 100,000 of them at 28 per second. A client
+/// that believed a window of years would stay with a server that is about to end.
 pub const MAX_GO_AWAY: Duration = Duration::from_secs(60 * 60);
 
-/// The longest time that a packet can name: ten years, so that no sum overflows.
+/// The longest time that a packet can name, in milliseconds: ten years, so that no sum overflows.
 ///
-/// It bounds the field. What a peer's time can cause is bounded by [`MAX_RETRY_AFTER`],
-/// [`MAX_GO_AWAY`], [`Config::max_close`] and [`Config::session_life`].
+/// This bounds the field only. [`MAX_RETRY_AFTER`], [`MAX_GO_AWAY`], [`Config::max_close`] and
+/// [`Config::session_life`] bound what the times of a peer can cause.
 pub(crate) const MAX_MILLIS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 
-/// The fill at which a data packet is sealed, in bytes.
+/// The size up to which a DATA packet is filled, in bytes.
 ///
-/// A frame's fixed cost no longer shows at 32 KiB, and the packet still fits a core's cache.
+/// At 32 KiB the fixed cost of a frame no longer shows, and the packet still fits into the cache of a
+/// core.
 pub const PACKET_FILL: usize = 32 * 1024;
 
-/// The size of the blocks that packets are encoded into, in bytes: two filled packets, or one with
-/// the largest record.
+/// The size of the blocks into which packets are encoded, in bytes: two filled packets, or one with the
+/// largest record.
 pub(crate) const BLOCK: usize = MAX_PACKET;
 
-/// Blocks kept to be used again: those of one message of 1 MiB.
+/// The size of the blocks into which control packets are encoded, in bytes. Many packets share one
+/// allocation, and an idle session keeps one block.
+pub(crate) const CONTROL_BLOCK: usize = 128;
+
+/// The size of the pieces in which long payloads are copied, in bytes.
+///
+/// The C library copies more than this by `rep movsb`. On common processors that takes several times
+/// as long when source and target are not aligned alike, and here they never are.
+pub const COPY_PIECE: usize = 2 * 1024;
+
+/// The most blocks that are kept to be used again: those of one message of 1 MiB.
 pub(crate) const SPARE_BLOCKS: usize = 16;
 
-/// Places that an empty queue may keep. A session at rest keeps what its queues once grew to; this
-/// bounds it.
-pub(crate) const SPARE_PLACES: usize = 1024;
+/// The most places that an empty queue keeps. It bounds what an idle session keeps after a burst.
+pub const SPARE_PLACES: usize = 1024;
 
 /// The memory that a received packet takes besides its bytes: its places in two queues, and the
 /// handle that its slices share.
@@ -91,7 +102,7 @@ pub(crate) const RECEIVED_PACKET_MEMORY: u64 = 160;
 /// bytes share the handle of a block with others.
 pub(crate) const SENT_PACKET_MEMORY: u64 = 112;
 
-/// A time as a packet carries it.
+/// The number that stands for a time in a packet.
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).map_or(MAX_MILLIS, |millis| millis.min(MAX_MILLIS))
 }
@@ -102,25 +113,26 @@ pub enum Acknowledge {
     /// When the application has taken it ([`Session::taken`](crate::Session::taken)).
     #[default]
     WhenTaken,
-    /// When the application says so ([`Session::acknowledge`](crate::Session::acknowledge)),
-    /// that is when it was processed. Taking still renews credit.
+    /// When the application says that it has processed it
+    /// ([`Session::acknowledge`](crate::Session::acknowledge)). Taking still renews credit.
     ByHand,
 }
 
-/// When the peer's CLOSE is answered with this side's own, after which nothing more is sent.
+/// When the peer's CLOSE is answered with this side's CLOSE. Nothing is accepted for sending after
+/// that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AnswerClose {
-    /// When everything accepted by the session was sent.
+    /// When everything accepted was sent.
     #[default]
     WhenSent,
-    /// When the application says so ([`Session::answer_close`](crate::Session::answer_close)): for
-    /// one that has promised to deliver messages for which the session had no room yet.
+    /// When the application says so ([`Session::answer_close`](crate::Session::answer_close)). This is
+    /// for an application that still has messages for which the session had no room.
     ByHand,
 }
 
 /// What a session may hold, and how long it waits.
 ///
-/// Each setter moves a value outside its range to the nearest end of the range.
+/// A setter moves a value outside its range to the nearest end of the range.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) window: u64,
@@ -140,27 +152,27 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            // 1 MiB covers 100 Mbit/s over 80 ms without growing.
+            // 100 Mbit/s over 80 ms need no more than 1 MiB.
             window: 1 << 20,
-            // 8 MiB covers 1 Gbit/s over 60 ms.
+            // 1 Gbit/s over 60 ms needs no more than 8 MiB.
             max_window: 8 << 20,
-            // Well above what feeds send, and still cheap to hold once.
+            // Feeds send much smaller messages, and one of this size is cheap to hold.
             max_message: 8 << 20,
-            // Two of the largest messages: one on its way, one being accepted.
+            // Two of the largest messages: one is acknowledged while the next is accepted.
             replay: 16 << 20,
-            // An eighth of the first window: the sender's replay is freed in small steps, and an
-            // acknowledgement is one packet for about four data packets.
+            // An eighth of the first window: the sender's replay buffer is freed in small steps, and
+            // there is one ACK for about four DATA packets.
             ack_bytes: 128 * 1024,
-            // What a receiver of tiny messages reaches before the bytes.
+            // Tiny messages reach this number before they reach the bytes.
             ack_records: 1024,
-            // Long enough to gather, short against any wait that a person notices.
+            // Long enough to gather messages, and much shorter than what a person notices.
             ack_delay: Duration::from_millis(20),
             // The answer to HELLO takes one round trip and a lookup.
             handshake_timeout: Duration::from_secs(10),
-            // Covers a deploy, a tunnel, a laptop carried to another room.
+            // Long enough for a deploy, a tunnel, a laptop carried to another room.
             session_life: Duration::from_secs(120),
-            // The longest that load balancers give a connection to drain by default. A longer
-            // close is a peer that keeps a session which may send nothing more.
+            // Load balancers give a connection no more than this to drain, by default. A peer whose
+            // close takes longer only keeps a session on which nothing more is sent.
             max_close: Duration::from_secs(300),
             acknowledge: Acknowledge::WhenTaken,
             answer_close: AnswerClose::WhenSent,
@@ -174,54 +186,56 @@ impl Config {
         Config::default()
     }
 
-    /// The first receive window, in bytes as credit counts them. Default 1 MiB, from
-    /// [`MIN_WINDOW`] to [`MAX_WINDOW`].
+    /// The first receive window, in bytes of credit. Default 1 MiB; from [`MIN_WINDOW`] to
+    /// [`MAX_WINDOW`].
     #[must_use]
     pub fn window(mut self, bytes: u64) -> Config {
         self.window = bytes.clamp(MIN_WINDOW, MAX_WINDOW);
         self
     }
 
-    /// How far the receive window may grow, in bytes. Default 8 MiB, from the first window to
-    /// [`MAX_WINDOW`]. What waits in the inbox never passes this and one largest message.
+    /// The size up to which the receive window grows, in bytes of credit. Default 8 MiB; from the
+    /// first window to [`MAX_WINDOW`]. What was received and not taken never costs more than this
+    /// and the records of one largest message.
     #[must_use]
     pub fn max_window(mut self, bytes: u64) -> Config {
         self.max_window = bytes.clamp(MIN_WINDOW, MAX_WINDOW);
         self
     }
 
-    /// The largest message, in bytes, that is accepted from the peer and from the application.
-    /// Default 8 MiB, from [`MIN_MAX_MESSAGE`] to [`MAX_MAX_MESSAGE`]. Raises the replay limit
-    /// to what one such message needs.
+    /// The largest message that is accepted from the peer and from the application, in bytes. Default
+    /// 8 MiB; from [`MIN_MAX_MESSAGE`] to [`MAX_MAX_MESSAGE`]. It raises the replay limit to what one
+    /// such message needs.
     #[must_use]
     pub fn max_message(mut self, bytes: u64) -> Config {
         self.max_message = bytes.clamp(MIN_MAX_MESSAGE, MAX_MAX_MESSAGE);
         self
     }
 
-    /// The most that accepted and unacknowledged messages may cost, in bytes. Default 16 MiB; at
-    /// least what one largest message and one packet cost.
+    /// The replay limit: the most that accepted and unacknowledged messages may cost, in bytes of
+    /// credit. Default 16 MiB; at least the cost of one largest message and one packet.
     #[must_use]
     pub fn replay(mut self, bytes: u64) -> Config {
         self.replay = bytes;
         self
     }
 
-    /// Acknowledge once taken messages cost this much, in bytes. Default 128 KiB.
+    /// Acknowledge once the taken messages cost this much, in bytes of credit. Default 128 KiB; at
+    /// least 1.
     #[must_use]
     pub fn ack_bytes(mut self, bytes: u64) -> Config {
         self.ack_bytes = bytes.max(1);
         self
     }
 
-    /// Acknowledge once this many records were taken. Default 1,024.
+    /// Acknowledge once this many records were taken. Default 1,024; at least 1.
     #[must_use]
     pub fn ack_records(mut self, records: u64) -> Config {
         self.ack_records = records.max(1);
         self
     }
 
-    /// Acknowledge a taken message after this time at the latest. Default 20 ms.
+    /// Acknowledge a message at the latest this long after it was taken. Default 20 ms.
     #[must_use]
     pub fn ack_delay(mut self, delay: Duration) -> Config {
         self.ack_delay = delay;
@@ -235,16 +249,17 @@ impl Config {
         self
     }
 
-    /// How long a session lives without a connection. Default 120 s. A client gives up after the
-    /// shorter one of its own and of what the server announces.
+    /// How long a session lives without a connection. Default 120 s; at most ten years. A server
+    /// announces it. A client gives up after the shorter one of its own and of what the server
+    /// announces.
     #[must_use]
     pub fn session_life(mut self, life: Duration) -> Config {
         self.session_life = life.min(Duration::from_millis(MAX_MILLIS));
         self
     }
 
-    /// The longest close that the peer can ask for. A deadline in its CLOSE that is later is cut
-    /// to this. Default 300 s. The deadline that the application here gives to
+    /// The longest close that the peer can ask for: the deadline in its CLOSE is cut to this. Default
+    /// 300 s. A deadline that the application on this side gives to
     /// [`close`](crate::Session::close) is not cut.
     #[must_use]
     pub fn max_close(mut self, within: Duration) -> Config {
@@ -266,7 +281,7 @@ impl Config {
         self
     }
 
-    /// Raises what other values raise, in whatever order they were set.
+    /// Raises the limits that others require, in whatever order they were set.
     pub(crate) fn settled(mut self) -> Config {
         self.max_window = self.max_window.max(self.window);
         let least = message_cost(self.max_message) + MAX_PACKET_COST;
@@ -275,13 +290,13 @@ impl Config {
     }
 }
 
-/// What a record with that payload costs.
+/// The cost of a record with a payload of that length.
 #[inline]
 pub const fn record_cost(payload: usize) -> u64 {
     payload as u64 + RECORD_OVERHEAD
 }
 
-/// What a message of that many bytes costs: its payload and the overhead of each of its records.
+/// The cost of a message of that many bytes: its payload, and the overhead of each of its records.
 pub const fn message_cost(bytes: u64) -> u64 {
     let records = if bytes == 0 {
         1

@@ -1,4 +1,4 @@
-//! Messages, as they are sent and as they are received.
+//! Received messages.
 
 use std::ops::Range;
 
@@ -6,65 +6,19 @@ use bytes::Bytes;
 
 use crate::limits::{RECORD_OVERHEAD, record_cost};
 use crate::number::Position;
-use crate::packet::Record;
+use crate::payload::Kind;
+use crate::record::Record;
 
-/// Whether a message is text or binary (RFC 6455, section 5.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// UTF-8 text.
-    Text,
-    /// Any bytes.
-    Binary,
-}
-
-/// A message to send, borrowed: the session encodes it at once, so the caller keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Payload<'a> {
-    /// A text message.
-    Text(&'a str),
-    /// A binary message.
-    Binary(&'a [u8]),
-}
-
-impl<'a> Payload<'a> {
-    /// Whether it is text or binary.
-    pub fn kind(self) -> Kind {
-        match self {
-            Payload::Text(_) => Kind::Text,
-            Payload::Binary(_) => Kind::Binary,
-        }
-    }
-
-    /// Its bytes.
-    pub fn as_bytes(self) -> &'a [u8] {
-        match self {
-            Payload::Text(text) => text.as_bytes(),
-            Payload::Binary(bytes) => bytes,
-        }
-    }
-}
-
-impl<'a> From<&'a str> for Payload<'a> {
-    fn from(text: &'a str) -> Self {
-        Payload::Text(text)
-    }
-}
-
-impl<'a> From<&'a [u8]> for Payload<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Payload::Binary(bytes)
-    }
-}
-
-/// A received message that owns its payload: a slice of the packet it came in.
+/// A received message that owns its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Message {
-    /// Whether it is text or binary. Text was checked to be UTF-8.
+    /// Whether it is text or binary. Text is UTF-8: this was checked.
     pub kind: Kind,
-    /// The bytes. They keep the whole packet alive, up to
-    /// [`MAX_PACKET`](crate::limits::MAX_PACKET) bytes; copy what is kept for long.
+    /// The bytes. They are a slice of the packet that brought the message, and keep all of it in
+    /// memory, up to [`MAX_PACKET`](crate::limits::MAX_PACKET) bytes. Copy what you keep for long.
     pub payload: Bytes,
-    /// Where the message ends; for [`Session::taken`](crate::Session::taken).
+    /// The end of the message, for [`Session::taken`](crate::Session::taken).
     pub end: Position,
 }
 
@@ -77,12 +31,13 @@ impl Message {
 
 /// A received message, borrowed from its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MessageRef<'a> {
-    /// Whether it is text or binary. Text was checked to be UTF-8.
+    /// Whether it is text or binary. Text is UTF-8: this was checked.
     pub kind: Kind,
     /// The bytes.
     pub payload: &'a [u8],
-    /// Where the message ends; for [`Session::taken`](crate::Session::taken).
+    /// The end of the message, for [`Session::taken`](crate::Session::taken).
     pub end: Position,
 }
 
@@ -100,80 +55,79 @@ fn as_text(kind: Kind, payload: &[u8]) -> Option<&str> {
     }
 }
 
-/// Received messages in order: all that one packet brought, still encoded, to be cut into
-/// messages where they are used, on any thread.
+/// The received messages of one packet, in order. They are still encoded: any thread can read them.
 ///
-/// [`next_ref`](Batch::next_ref) borrows each message and costs next to nothing; as an iterator,
-/// each message is a slice that shares the packet.
+/// [`next_ref`](Batch::next_ref) borrows each message and costs next to nothing. As an iterator, a
+/// batch gives messages that are slices of the packet.
 #[derive(Clone, Debug)]
 pub struct Batch {
     bytes: Bytes,
-    /// Where the next record begins in `bytes`.
+    /// The next record begins here in `bytes`.
     at: usize,
     content: Content,
-    /// Where the messages that were cut so far end.
-    cut: Position,
+    /// The end of the messages that were read.
+    read: Position,
     end: Position,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Content {
-    /// Encoded records, each a whole message. Invariant: they were walked and checked.
+    /// Encoded records, each a whole message. Invariant: they were checked.
     Records,
     /// The payload of one message that came in several records.
     Assembled(Kind),
 }
 
 impl Batch {
-    /// Checked records, each a whole message, from after `start` up to `end`.
+    /// Checked records after `start` and up to `end`, each a whole message.
     pub(crate) fn records(bytes: Bytes, start: Position, end: Position) -> Batch {
         Batch {
             bytes,
             at: 0,
             content: Content::Records,
-            cut: start,
+            read: start,
             end,
         }
     }
 
-    /// One message that was put together.
+    /// One message that came in several records.
     pub(crate) fn assembled(kind: Kind, payload: Bytes, start: Position, end: Position) -> Batch {
         Batch {
             bytes: payload,
             at: 0,
             content: Content::Assembled(kind),
-            cut: start,
+            read: start,
             end,
         }
     }
 
-    /// The next message, borrowed; `None` when all were cut.
+    /// Reads the next message and borrows it. `None` after the last one.
     #[inline]
     pub fn next_ref(&mut self) -> Option<MessageRef<'_>> {
-        if self.cut.seq == self.end.seq {
+        if self.read.seq == self.end.seq {
             return None;
         }
         let (kind, payload) = match self.content {
             Content::Records => {
                 let record = Record::parse(self.bytes.get(self.at..)?)?;
                 self.at += record.size();
-                self.cut = self.cut.after(record_cost(record.payload.len()))?;
+                self.read = self.read.after(record_cost(record.payload.len()))?;
                 (record.kind, record.payload)
             }
             Content::Assembled(kind) => {
-                self.cut = self.end;
+                self.read = self.end;
                 (kind, &self.bytes[..])
             }
         };
         Some(MessageRef {
             kind,
             payload,
-            end: self.cut,
+            end: self.read,
         })
     }
 
-    /// The next message as `make` makes it of its kind, the bytes of the whole batch and where in
-    /// them the payload lies: to copy it, or to keep a slice.
+    /// Reads the next message. `make` gets its kind, the bytes of the whole batch, and the range of
+    /// the payload in them: it may copy the payload, or keep a slice. `None` after the last message.
     #[inline]
     pub fn next_as<T>(&mut self, make: impl FnOnce(Kind, &Bytes, Range<usize>) -> T) -> Option<T> {
         let MessageRef { kind, payload, .. } = self.next_ref()?;
@@ -186,58 +140,60 @@ impl Batch {
         Some(make(kind, &self.bytes, end - length..end))
     }
 
-    /// The next message of one record if `make` makes something of it, given its kind, the bytes
-    /// from its payload on to the end of the batch, and its length; else it stays the next.
+    /// Reads the next message if it came in one record and `make` returns something for it. `make`
+    /// gets its kind, the bytes from its payload to the end of the batch, and its length. Otherwise
+    /// the message stays the next one.
     #[inline]
     pub fn next_if<T>(&mut self, make: impl FnOnce(Kind, &[u8], usize) -> Option<T>) -> Option<T> {
-        let (Content::Records, true) = (self.content, self.cut.seq != self.end.seq) else {
+        let (Content::Records, true) = (self.content, self.read.seq != self.end.seq) else {
             return None;
         };
         let rest = self.bytes.get(self.at..)?;
         let record = Record::parse(rest)?;
         let length = record.payload.len();
         let made = make(record.kind, &rest[record.header..], length)?;
-        self.cut = self.cut.after(record_cost(length))?;
+        self.read = self.read.after(record_cost(length))?;
         self.at += record.header + length;
         Some(made)
     }
 
-    /// Whether all messages were cut.
+    /// Whether all messages were read.
     #[inline]
     pub fn is_finished(&self) -> bool {
-        self.cut.seq == self.end.seq
+        self.read.seq == self.end.seq
     }
 
-    /// Where the last message ends; for [`Session::taken`](crate::Session::taken) of all at once.
+    /// The end of the last message. With it, [`Session::taken`](crate::Session::taken) reports all of
+    /// them at once.
     pub fn end(&self) -> Position {
         self.end
     }
 
-    /// Where the messages cut so far end; for [`Session::taken`](crate::Session::taken).
+    /// The end of the messages that were read, for [`Session::taken`](crate::Session::taken).
     pub fn position(&self) -> Position {
-        self.cut
+        self.read
     }
 
-    /// How many messages are left.
+    /// How many messages are left to read.
     pub fn remaining(&self) -> u64 {
         match self.content {
-            Content::Records => self.end.seq.since(self.cut.seq),
-            Content::Assembled(_) => u64::from(self.cut != self.end),
+            Content::Records => self.end.seq.since(self.read.seq),
+            Content::Assembled(_) => u64::from(self.read != self.end),
         }
     }
 
-    /// The bytes of the payloads that are left.
+    /// The bytes of the payloads that are left to read.
     pub fn payload(&self) -> u64 {
         match self.content {
             Content::Records => self.cost() - self.remaining() * RECORD_OVERHEAD,
-            Content::Assembled(_) if self.cut.seq == self.end.seq => 0,
+            Content::Assembled(_) if self.read.seq == self.end.seq => 0,
             Content::Assembled(_) => self.bytes.len() as u64,
         }
     }
 
-    /// What the messages that are left cost, as credit counts.
+    /// The cost of the messages that are left to read, as credit counts it.
     pub fn cost(&self) -> u64 {
-        self.end.offset.since(self.cut.offset)
+        self.end.offset.since(self.read.offset)
     }
 }
 
@@ -247,7 +203,7 @@ impl Iterator for Batch {
     #[inline]
     fn next(&mut self) -> Option<Message> {
         let (kind, payload) = self.next_as(|kind, bytes, range| (kind, bytes.slice(range)))?;
-        let end = self.cut;
+        let end = self.read;
         Some(Message { kind, payload, end })
     }
 

@@ -1,4 +1,4 @@
-//! Sequence numbers, byte offsets and generations: types whose arithmetic is checked in one place.
+//! Sequence numbers, offsets, positions and generations. Their arithmetic is checked here.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::limits::{MAX_RECORD, RECORD_OVERHEAD, record_cost};
 
 /// The sequence number of a record in one direction of a session (SPEC.md, "Sequence").
 ///
-/// The first record is 1. [`Seq::ZERO`] stands for "none yet".
+/// The first record has the number 1. [`Seq::ZERO`] means "none yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(u64);
 
@@ -24,7 +24,7 @@ impl Seq {
         self.0
     }
 
-    /// The number `records` further on; `None` past `u64::MAX`.
+    /// The sequence number that many records later. `None` past `u64::MAX`.
     pub const fn checked_add(self, records: u64) -> Option<Seq> {
         match self.0.checked_add(records) {
             Some(value) => Some(Seq(value)),
@@ -32,12 +32,12 @@ impl Seq {
         }
     }
 
-    /// The next number; `None` past `u64::MAX`.
+    /// The next sequence number. `None` past `u64::MAX`.
     pub const fn next(self) -> Option<Seq> {
         self.checked_add(1)
     }
 
-    /// How many records lie after `earlier`, up to and with this one; 0 when it is not earlier.
+    /// How many records come after `earlier`, up to and with this one. 0 if `earlier` is not earlier.
     pub const fn since(self, earlier: Seq) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -49,15 +49,15 @@ impl fmt::Display for Seq {
     }
 }
 
-/// A point in one direction's stream of bytes, as credit counts them (SPEC.md, "Credit").
+/// A point in one direction of a session, as credit counts it (SPEC.md, "Credit").
 ///
-/// It is the cost of all records from the first one of the session up to that point; a record
-/// costs its payload and [`RECORD_OVERHEAD`](crate::limits::RECORD_OVERHEAD).
+/// It is the cost of all records from the first one of the session up to that point. A record costs
+/// the length of its payload and [`RECORD_OVERHEAD`](crate::limits::RECORD_OVERHEAD).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(u64);
 
 impl Offset {
-    /// The beginning of the stream.
+    /// The beginning of the session.
     pub const ZERO: Offset = Offset(0);
 
     /// The offset `value`.
@@ -70,7 +70,7 @@ impl Offset {
         self.0
     }
 
-    /// The offset `bytes` further on; `None` past `u64::MAX`.
+    /// The offset that many bytes later. `None` past `u64::MAX`.
     pub const fn checked_add(self, bytes: u64) -> Option<Offset> {
         match self.0.checked_add(bytes) {
             Some(value) => Some(Offset(value)),
@@ -78,12 +78,12 @@ impl Offset {
         }
     }
 
-    /// The offset `bytes` further on, or the last one there is.
+    /// The offset that many bytes later, or `u64::MAX`.
     pub const fn saturating_add(self, bytes: u64) -> Offset {
         Offset(self.0.saturating_add(bytes))
     }
 
-    /// How many bytes lie between `earlier` and this; 0 when it is not earlier.
+    /// How many bytes lie between `earlier` and this offset. 0 if `earlier` is not earlier.
     pub const fn since(self, earlier: Offset) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -95,23 +95,24 @@ impl fmt::Display for Offset {
     }
 }
 
-/// How far a stream of received messages has come: the end of one of them, or its beginning.
+/// The end of a received message, or the beginning of the session.
 ///
-/// Each received message carries the position of its end. Giving that back to
+/// Each received message carries the position of its end. Give it to
 /// [`Session::taken`](crate::Session::taken) or [`Session::acknowledge`](crate::Session::acknowledge)
-/// says how far the application has come. Positions of one session are in the order of its messages;
-/// those of different sessions have nothing to do with each other. The session keeps none of them,
-/// so it does not matter how many an application keeps, and for how long.
+/// to say how far the application has come.
+///
+/// The positions of one session are in the order of its messages. Positions of different sessions are
+/// not comparable. The session keeps none, so an application may keep any number for any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// The last record.
+    /// The last record of the message.
     pub(crate) seq: Seq,
     /// The cost of all records up to and with that one.
     pub(crate) offset: Offset,
 }
 
 impl Position {
-    /// Before the first record.
+    /// The beginning of the session: before its first message.
     pub const START: Position = Position {
         seq: Seq::ZERO,
         offset: Offset::ZERO,
@@ -123,8 +124,8 @@ impl Position {
         self.seq
     }
 
-    /// Whether records lead from `earlier` to here. Each costs its overhead at least, and that of
-    /// the largest record at most; so positions of another session are found out mostly.
+    /// Whether there can be records from `earlier` to here. Each costs at least the overhead, and at
+    /// most as much as the largest record. Most positions of other sessions do not pass this.
     pub(crate) fn can_follow(self, earlier: Position) -> bool {
         let records = self.seq.get().checked_sub(earlier.seq.get());
         let cost = self.offset.get().checked_sub(earlier.offset.get());
@@ -135,13 +136,13 @@ impl Position {
         (records.saturating_mul(RECORD_OVERHEAD)..=most).contains(&cost)
     }
 
-    /// The position after one more record of that cost; `None` when a number is exhausted.
+    /// The position one record of that cost later. `None` past `u64::MAX`.
     #[inline]
     pub(crate) const fn after(self, cost: u64) -> Option<Position> {
         self.after_records(1, cost)
     }
 
-    /// The position after that many more records, which together cost `cost`.
+    /// The position that many records later, which cost `cost` together. `None` past `u64::MAX`.
     #[inline]
     pub(crate) const fn after_records(self, records: u64, cost: u64) -> Option<Position> {
         match (self.seq.checked_add(records), self.offset.checked_add(cost)) {
@@ -151,10 +152,10 @@ impl Position {
     }
 }
 
-/// The number of a connection within its session, from 1, raised by the client at each attempt.
+/// The number of a connection within its session. The client begins at 1 and raises it at each attempt.
 ///
-/// A newer generation fences the older one: whatever still comes from the older connection is
-/// refused (SPEC.md, "Resume").
+/// A newer generation fences the older one: packets of the older connection are refused (SPEC.md,
+/// "Resume").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(u64);
 
@@ -172,7 +173,7 @@ impl Generation {
         self.0
     }
 
-    /// The next generation; `None` past `u64::MAX`.
+    /// The next generation. `None` past `u64::MAX`.
     pub const fn next(self) -> Option<Generation> {
         match self.0.checked_add(1) {
             Some(value) => Some(Generation(value)),

@@ -1,4 +1,5 @@
-//! What this side has accepted for sending: encoded at once, kept until it is acknowledged.
+//! Messages that were accepted for sending. They are encoded at once, and kept until the peer
+//! acknowledges them.
 
 #[cfg(test)]
 mod tests;
@@ -6,76 +7,56 @@ mod tests;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use crate::error::ProtocolError;
 use crate::limits::{
-    BLOCK, MAX_PACKET_COST, MAX_RECORD, PACKET_FILL, SENT_PACKET_MEMORY, SPARE_BLOCKS,
-    message_cost, record_cost,
+    BLOCK, MAX_RECORD, PACKET_FILL, SENT_PACKET_MEMORY, SPARE_BLOCKS, message_cost, record_cost,
 };
-use crate::message::{Kind, Payload};
 use crate::number::{Offset, Position, Seq};
-use crate::packet::{DATA_HEADER, Record, RecordHeader, kind};
-use crate::queue;
+use crate::payload::{Kind, Payload};
+use crate::record::Record;
 use crate::records::Records;
-use crate::transmit::Transmit;
+use crate::transmit::{Sealed, Transmit};
 use crate::undelivered::Undelivered;
-
-/// A sealed data packet, as it was and will be sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Sealed {
-    pub(crate) packet: Transmit,
-    pub(crate) first: Seq,
-    end: Position,
-    /// Whether its last record's message continues in the next packet.
-    continues: bool,
-    /// The bytes of memory that it keeps.
-    size: u32,
-}
+use crate::util;
+use crate::wire::DATA_HEADER;
 
 /// Accepted messages, in packets.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
-    /// Sealed packets that are not wholly acknowledged, in order.
+    /// The finished packets that are not wholly acknowledged, in order.
     sealed: VecDeque<Sealed>,
-    /// What all of `sealed` takes in memory, in bytes.
+    /// Invariant: the memory that all of `sealed` keeps, in bytes.
     memory: u64,
     /// The index in `sealed` of the packet to send next on this connection.
     next: usize,
-    /// The packet that is being filled. Invariant: empty, or a header and whole records.
-    open: BytesMut,
-    /// Blocks of acknowledged packets, to be used again while more is under way: to ask the
-    /// allocator for each costs page faults. At most [`SPARE_BLOCKS`], each for a full packet at
-    /// least.
+    /// The packet that is being filled.
+    open: Records,
+    /// Blocks of acknowledged packets, to be used again while there is traffic: each new allocation
+    /// would cost page faults. At most [`SPARE_BLOCKS`], each with room for a full packet.
     spare: Vec<BytesMut>,
-    /// Where the open packet's records begin.
-    open_start: Position,
-    /// The size at which the open packet is full, and the offset; 0 without one.
-    open_fill: usize,
-    open_end: Offset,
     /// The end of what was accepted.
     accepted: Position,
-    /// Where the first kept packet begins, as credit counts.
+    /// The offset at which the first kept packet begins.
     released: Offset,
+    /// The last record that the peer has acknowledged.
     acked: Seq,
-    /// The last record ever handed to a connection.
+    /// The last record that was given to any connection.
     sent: Seq,
-    /// The last record that the peer of this connection has, or was handed to it.
+    /// The last record that was given to this connection, or that its peer named as received.
     on_connection: Seq,
     /// The most that accepted and unacknowledged records may cost.
     limit: u64,
-    /// Where that is reached: `limit` after `released`.
-    full_at: Offset,
 }
 
-/// By positions only: what was accepted does not change.
+/// Only positions are hashed: they say which messages there are.
 impl Hash for Outbox {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for packet in &self.sealed {
             (packet.first, packet.end, packet.continues).hash(state);
         }
-        let open = self.open.is_empty();
-        (self.next, open, self.open_start, self.accepted).hash(state);
+        (self.next, self.open.messages(), self.accepted).hash(state);
         (self.released, self.acked, self.sent, self.on_connection).hash(state);
     }
 }
@@ -86,18 +67,14 @@ impl Outbox {
             sealed: VecDeque::new(),
             memory: 0,
             next: 0,
-            open: BytesMut::new(),
+            open: Records::default(),
             spare: Vec::new(),
-            open_start: Position::START,
-            open_fill: 0,
-            open_end: Offset::ZERO,
             accepted: Position::START,
             released: Offset::ZERO,
             acked: Seq::ZERO,
             sent: Seq::ZERO,
             on_connection: Seq::ZERO,
             limit,
-            full_at: Offset::new(limit),
         }
     }
 
@@ -111,7 +88,7 @@ impl Outbox {
         self.acked
     }
 
-    /// The last record that the peer of this connection has, or was handed to it.
+    /// The last record that was given to this connection, or that its peer named as received.
     pub(crate) fn transmitted(&self) -> Seq {
         self.on_connection
     }
@@ -121,30 +98,36 @@ impl Outbox {
         self.acked == self.accepted.seq
     }
 
-    /// What the kept records cost.
+    /// The cost of the kept records.
     pub(crate) fn cost(&self) -> u64 {
         self.accepted.offset.since(self.released)
     }
 
-    /// What everything kept takes in memory, with the blocks for what comes next, in bytes. A block
-    /// that is acknowledged in part counts with what is left of it.
+    /// The memory of the kept packets and of the blocks for the next ones, in bytes. A block of which
+    /// a part is acknowledged counts with the rest of it.
     pub(crate) fn memory(&self) -> u64 {
         let spare: usize = self.spare.iter().map(BytesMut::capacity).sum();
         self.memory + (self.open.capacity() + spare) as u64
     }
 
-    /// How much more may be accepted.
+    /// The cost of what may still be accepted.
     pub(crate) fn room(&self) -> u64 {
-        self.full_at.since(self.accepted.offset)
+        self.full_at().since(self.accepted.offset)
     }
 
-    /// Accepts a message if there is room for it: the sequence number of its last record.
+    /// The offset up to which records may be accepted.
+    #[inline]
+    fn full_at(&self) -> Offset {
+        self.released.saturating_add(self.limit)
+    }
+
+    /// Accepts a message if there is room for it. Returns the sequence number of its last record.
     #[inline]
     pub(crate) fn push(&mut self, payload: Payload<'_>) -> Option<Seq> {
         let bytes = payload.as_bytes();
         if bytes.len() <= MAX_RECORD {
             let end = self.accepted.after(record_cost(bytes.len()))?;
-            if end.offset > self.full_at {
+            if end.offset > self.full_at() {
                 return None;
             }
             self.append(payload.kind(), false, bytes, end);
@@ -153,41 +136,41 @@ impl Outbox {
         self.push_large(payload.kind(), bytes, None)
     }
 
-    /// The same for a payload that is shared: of a long one slices are kept.
+    /// [`push`](Outbox::push) for a payload that is shared. Long records keep slices of it.
     pub(crate) fn push_shared(&mut self, kind: Kind, payload: &Bytes) -> Option<Seq> {
         self.push_large(kind, payload, Some(payload))
     }
 
-    /// Accepts encoded messages if there is room for all of them: the sequence number of the last.
+    /// Accepts encoded messages if there is room for all of them. Returns the sequence number of the
+    /// last one.
     pub(crate) fn push_records(&mut self, records: &mut Records) -> Option<Seq> {
         let end = self
             .accepted
             .after_records(records.messages(), records.cost())?;
-        if end.offset > self.full_at {
+        if end.offset > self.full_at() {
             return None;
         }
         let records = std::mem::take(records);
-        let bytes = records.as_bytes();
-        if bytes.is_empty() {
+        if records.is_empty() {
             return Some(end.seq);
         }
-        if bytes.len() < PACKET_FILL / 4 {
-            // What comes in trickles while the connection is busy shares packets all the same.
-            self.make_room(bytes.len(), end);
-            self.open.extend_from_slice(bytes);
+        if records.size() < PACKET_FILL / 4 {
+            // Small runs share packets when they come faster than the connection takes them.
+            if !self.open.push_records(&records) {
+                self.begin_packet(records.size());
+                self.open.push_records(&records);
+            }
+            self.accepted = end;
             self.keep(records.into_block());
         } else {
             self.seal(false);
-            self.open_start = self.accepted;
-            // Cannot be exhausted: the last record's number was checked.
-            let first = Seq::new(self.accepted.seq.get().saturating_add(1));
-            let block = std::mem::replace(&mut self.open, records.into_packet(first));
+            let open = std::mem::replace(&mut self.open, records);
             self.accepted = end;
-            let size = self.open.capacity();
-            self.seal_with(Bytes::new(), false, size);
-            self.open = block;
+            // Nothing else goes into its block.
+            let memory = self.open.capacity();
+            self.seal_with(Bytes::new(), false, memory);
+            self.open = open;
         }
-        self.accepted = end;
         Some(end.seq)
     }
 
@@ -195,9 +178,8 @@ impl Outbox {
     fn push_large(&mut self, kind: Kind, bytes: &[u8], shared: Option<&Bytes>) -> Option<Seq> {
         let cost = message_cost(bytes.len() as u64);
         let records = bytes.len().div_ceil(MAX_RECORD).max(1) as u64;
-        self.accepted.seq.checked_add(records)?;
-        let end = self.accepted.offset.checked_add(cost)?;
-        if end > self.full_at {
+        let end = self.accepted.after_records(records, cost)?;
+        if end.offset > self.full_at() {
             return None;
         }
         let mut begin = 0;
@@ -205,14 +187,14 @@ impl Outbox {
             let chunk = begin..bytes.len().min(begin + MAX_RECORD);
             let continues = record < records;
             let end = self.accepted.after(record_cost(chunk.len()))?;
-            // Such a record has its packet to itself in any case.
-            let apart = shared.filter(|_| chunk.len() >= PACKET_FILL);
-            if continues || apart.is_some() {
+            // A record this long has its packet to itself in any case.
+            let uncopied = shared.filter(|_| chunk.len() >= PACKET_FILL);
+            if continues || uncopied.is_some() {
                 self.seal(false);
             }
             begin = chunk.end;
-            match apart {
-                Some(payload) => self.append_apart(kind, continues, payload.slice(chunk), end),
+            match uncopied {
+                Some(payload) => self.append_uncopied(kind, continues, payload.slice(chunk), end),
                 None => self.append(kind, continues, &bytes[chunk], end),
             }
             if continues {
@@ -222,77 +204,73 @@ impl Outbox {
         Some(self.accepted.seq)
     }
 
-    /// Makes a packet of one record whose payload stays where it is.
-    fn append_apart(&mut self, kind: Kind, continues: bool, payload: Bytes, end: Position) {
+    /// Makes a packet of one record whose payload is not copied.
+    fn append_uncopied(&mut self, kind: Kind, continues: bool, payload: Bytes, end: Position) {
         self.begin_packet(Record::max_size(0));
+        self.open.push_header(kind, continues, payload.len());
         self.accepted = end;
-        RecordHeader::write(&mut self.open, kind, continues, payload.len());
-        let size = self.open.len() + payload.len();
-        self.seal_with(payload, continues, size);
+        let memory = self.open.size() + payload.len();
+        self.seal_with(payload, continues, memory);
     }
 
     /// Writes one record into the open packet, or into a new one if it does not fit.
     #[inline]
     fn append(&mut self, kind: Kind, continues: bool, payload: &[u8], end: Position) {
-        self.make_room(Record::max_size(payload.len()), end);
-        self.accepted = end;
-        Record::write(&mut self.open, kind, continues, payload);
-    }
-
-    /// Makes sure that so many bytes of records, which end at `end`, fit into the open packet.
-    #[inline]
-    fn make_room(&mut self, size: usize, end: Position) {
-        if self.open.len() + size > self.open_fill || end.offset > self.open_end {
-            self.begin_packet(size);
+        if !self.open.push_record(kind, continues, payload) {
+            self.append_first(kind, continues, payload);
         }
+        self.accepted = end;
     }
 
-    /// Ends the open packet, and begins one with room for a record of that size.
     #[cold]
+    fn append_first(&mut self, kind: Kind, continues: bool, payload: &[u8]) {
+        self.begin_packet(Record::max_size(payload.len()));
+        self.open.push_record(kind, continues, payload);
+    }
+
+    /// Seals the open packet, and begins another one with room for that many bytes of records.
     fn begin_packet(&mut self, size: usize) {
         self.seal(false);
         let needed = DATA_HEADER + size;
-        // A remnant of a block below an eighth of a packet is not worth a packet.
+        // The rest of a block is not worth a packet when it is less than an eighth of one.
         if self.open.capacity() < needed.max(PACKET_FILL / 8) {
             let spare = self.spare.pop().filter(|it| it.capacity() >= needed);
-            self.open = spare.unwrap_or_else(|| BytesMut::with_capacity(needed.max(BLOCK)));
+            let block = spare.unwrap_or_else(|| BytesMut::with_capacity(needed.max(BLOCK)));
+            self.open = Records::over(block);
         }
-        // A packet ends where its block ends: growing it would copy it.
-        self.open_fill = PACKET_FILL.min(self.open.capacity());
-        self.open_end = self.accepted.offset.saturating_add(MAX_PACKET_COST);
-        self.open_start = self.accepted;
-        self.open.put_u8(kind::DATA);
-        // Cannot be exhausted: the record's own number was checked.
-        self.open.put_u64(self.accepted.seq.get().saturating_add(1));
+        // A packet ends where its block ends: a block that grows is copied.
+        let fill = PACKET_FILL.min(self.open.capacity());
+        self.open.begin(size, fill);
     }
 
-    /// Ends the open packet, if there is one.
+    /// Seals the open packet, if there is one.
     fn seal(&mut self, continues: bool) {
         if !self.open.is_empty() {
-            let size = self.open.len();
-            self.seal_with(Bytes::new(), continues, size);
+            let memory = self.open.size();
+            self.seal_with(Bytes::new(), continues, memory);
         }
     }
 
-    /// Ends the open packet with `body`. Both together keep `size` bytes of memory.
-    fn seal_with(&mut self, body: Bytes, continues: bool, size: usize) {
-        self.open_fill = 0;
-        let head = self.open.split().freeze();
-        let first = Seq::new(self.open_start.seq.get().saturating_add(1));
-        // A block is not much larger than a packet.
-        let size = u32::try_from(size).unwrap_or(u32::MAX);
-        self.memory += u64::from(size) + SENT_PACKET_MEMORY;
+    /// Seals the open packet with `body` after it. The two keep that many bytes of memory.
+    fn seal_with(&mut self, body: Bytes, continues: bool, memory: usize) {
+        let before = self.accepted.seq.get() - self.open.messages();
+        // Cannot be exhausted: the packet has a record with that number.
+        let first = Seq::new(before.saturating_add(1));
+        // A block is never much larger than a packet.
+        let memory = u32::try_from(memory).unwrap_or(u32::MAX);
+        self.memory += u64::from(memory) + SENT_PACKET_MEMORY;
         let sealed = Sealed {
-            packet: Transmit { head, body },
+            packet: Transmit::new(self.open.seal(first), body),
             first,
             end: self.accepted,
             continues,
-            size,
+            memory,
         };
-        queue::push(&mut self.sealed, sealed);
+        util::push_back(&mut self.sealed, sealed);
     }
 
-    /// Where the packets handed to this connection, or to an earlier one that the peer has, end.
+    /// The offset at which the packets end that were given to this connection, or that its peer had
+    /// received before.
     pub(crate) fn sent_end(&self) -> Offset {
         match self
             .next
@@ -304,12 +282,12 @@ impl Outbox {
         }
     }
 
-    /// What the records cost that were not handed to this connection.
+    /// The cost of the records that were not given to this connection.
     pub(crate) fn unsent(&self) -> u64 {
         self.accepted.offset.since(self.sent_end())
     }
 
-    /// Where the packet to send next ends, as credit counts.
+    /// The offset at which the packet to send next ends.
     pub(crate) fn next_end(&self) -> Option<Offset> {
         match self.sealed.get(self.next) {
             Some(packet) => Some(packet.end.offset),
@@ -333,7 +311,7 @@ impl Outbox {
         Some(packet)
     }
 
-    /// Whether a peer could have received up to `received` and acknowledged up to `acked`.
+    /// Checks that a peer can have received up to `received` and acknowledged up to `acked`.
     pub(crate) fn check_resume(&self, received: Seq, acked: Seq) -> Result<(), ProtocolError> {
         if received > self.sent {
             return Err(ProtocolError::Inconsistent(
@@ -353,8 +331,8 @@ impl Outbox {
         self.check_whole(acked)
     }
 
-    /// Begins again on a new connection after the record `received`, which
-    /// [`check_resume`](Outbox::check_resume) allowed. Gives how many records are sent again.
+    /// Continues on a new connection after the record `received`, which
+    /// [`check_resume`](Outbox::check_resume) has allowed. Returns how many records are sent again.
     pub(crate) fn rewind(&mut self, received: Seq) -> u64 {
         self.on_connection = received;
         self.next = self
@@ -363,7 +341,8 @@ impl Outbox {
         self.sent.since(received)
     }
 
-    /// Everything up to `seq` is acknowledged: what is wholly acknowledged is let go.
+    /// The peer has acknowledged everything up to `seq`. Packets of which all is acknowledged are
+    /// dropped.
     pub(crate) fn acknowledge(&mut self, seq: Seq) -> Result<(), ProtocolError> {
         if seq <= self.acked {
             return Ok(());
@@ -375,35 +354,40 @@ impl Outbox {
             });
         }
         self.check_whole(seq)?;
-        let done = self.sealed.partition_point(|packet| packet.end.seq <= seq);
-        let mut end = None;
+        self.acked = seq;
+        self.drop_acknowledged();
+        Ok(())
+    }
+
+    fn drop_acknowledged(&mut self) {
+        let acked = self.acked;
+        let done = self
+            .sealed
+            .partition_point(|packet| packet.end.seq <= acked);
+        let mut end = self.released;
         let mut acknowledged = std::mem::take(&mut self.sealed);
         for sealed in acknowledged.drain(..done) {
-            end = Some(sealed.end.offset);
-            self.memory -= u64::from(sealed.size) + SENT_PACKET_MEMORY;
+            end = sealed.end.offset;
+            self.memory -= u64::from(sealed.memory) + SENT_PACKET_MEMORY;
             if let Ok(block) = sealed.packet.head.try_into_mut() {
                 self.keep(block);
             }
         }
-        queue::trim(&mut acknowledged);
+        util::trim(&mut acknowledged);
         self.sealed = acknowledged;
-        let settled = end.map_or(0, |end| end.since(self.released));
-        if let Some(end) = end {
-            self.release(end);
-        }
-        // Where little travels, a session at rest holds no block.
+        self.next = self.next.saturating_sub(done);
+        let settled = end.since(self.released);
+        self.released = end;
+        // With little traffic, an idle session holds no block.
         if self.sealed.is_empty() {
             self.spare = Vec::new();
             if self.open.is_empty() && settled < BLOCK as u64 / 4 {
-                self.open = BytesMut::new();
+                self.open = Records::default();
             }
         }
-        self.next = self.next.saturating_sub(done);
-        self.acked = seq;
-        Ok(())
     }
 
-    /// Keeps a block to be used again, if it is worth it.
+    /// Keeps a block to be used again, if it has room for a packet.
     fn keep(&mut self, mut block: BytesMut) {
         if self.spare.len() < SPARE_BLOCKS && block.capacity() >= DATA_HEADER + PACKET_FILL {
             block.clear();
@@ -411,18 +395,13 @@ impl Outbox {
         }
     }
 
-    /// Records without any, over a block that was used before.
+    /// No records, over a block that is used again.
     pub(crate) fn spare_records(&mut self) -> Option<Records> {
         self.spare.pop().map(Records::over)
     }
 
-    /// Nothing is kept up to there.
-    fn release(&mut self, end: Offset) {
-        self.released = end;
-        self.full_at = end.saturating_add(self.limit);
-    }
-
-    /// Only whole messages can be taken, so only they are acknowledged.
+    /// Checks that no message continues after the record `acked`: only whole messages are taken, so
+    /// only whole ones are acknowledged.
     fn check_whole(&self, acked: Seq) -> Result<(), ProtocolError> {
         let index = self.sealed.partition_point(|packet| packet.end.seq < acked);
         match self.sealed.get(index) {
@@ -436,14 +415,14 @@ impl Outbox {
         }
     }
 
-    /// Everything that is not acknowledged, to be given back; nothing is kept.
+    /// Gives back everything that is not acknowledged. Nothing is kept.
     pub(crate) fn take_undelivered(&mut self) -> Undelivered {
         self.seal(false);
         let packets = std::mem::take(&mut self.sealed);
-        (self.open, self.spare) = (BytesMut::new(), Vec::new());
+        (self.open, self.spare) = (Records::default(), Vec::new());
         self.memory = 0;
         self.next = 0;
-        self.release(self.accepted.offset);
+        self.released = self.accepted.offset;
         Undelivered::new(packets, self.acked, self.sent)
     }
 }

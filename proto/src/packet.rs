@@ -1,47 +1,27 @@
-//! Packets: what travels in one WebSocket binary message (SPEC.md, "Packets").
+//! Packets: each is one WebSocket binary message (SPEC.md, "Packets").
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::error::{ErrorCode, ProtocolError};
-use crate::limits::{MAX_MILLIS, MAX_PACKET, MAX_REASON, MAX_RECORD};
-use crate::message::Kind;
+use crate::limits::MAX_PACKET;
 use crate::number::{Offset, Seq};
 use crate::resume::{Hello, Rejection, Welcome};
-use crate::varint;
-
-/// The first byte of each kind of packet.
-pub(crate) mod kind {
-    pub(crate) const HELLO: u8 = 0x01;
-    pub(crate) const WELCOME: u8 = 0x02;
-    pub(crate) const REJECT: u8 = 0x03;
-    pub(crate) const DATA: u8 = 0x10;
-    pub(crate) const ACK: u8 = 0x11;
-    pub(crate) const CREDIT: u8 = 0x12;
-    pub(crate) const BLOCKED: u8 = 0x13;
-    pub(crate) const PING: u8 = 0x14;
-    pub(crate) const PONG: u8 = 0x15;
-    pub(crate) const CLOSE: u8 = 0x18;
-    pub(crate) const END: u8 = 0x19;
-    pub(crate) const ABORT: u8 = 0x1a;
-    pub(crate) const GO_AWAY: u8 = 0x1b;
-    /// Unknown kinds from here on are ignored; unknown kinds below are an error.
-    pub(crate) const IGNORABLE: u8 = 0x80;
-}
-
-/// The bytes before the records of a data packet: the kind and the first sequence number.
-pub(crate) const DATA_HEADER: usize = 9;
+use crate::util::cut_reason;
+use crate::wire::{DATA_HEADER, Fields, kind};
 
 /// A code and a text, as in a WebSocket close frame (RFC 6455, section 5.5.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct CloseFrame {
-    /// The application's code, in WebSocket's ranges.
+    /// The application's code, in the ranges of WebSocket.
     pub code: u16,
-    /// The reason, at most [`MAX_REASON`] bytes.
+    /// The reason, at most [`MAX_REASON`](crate::limits::MAX_REASON) bytes.
     pub reason: String,
 }
 
 impl CloseFrame {
-    /// A close frame; a reason that is too long is cut at a character.
+    /// A close frame. A reason of more than [`MAX_REASON`](crate::limits::MAX_REASON) bytes is cut
+    /// after a character.
     pub fn new(code: u16, reason: &str) -> CloseFrame {
         CloseFrame {
             code,
@@ -50,33 +30,24 @@ impl CloseFrame {
     }
 }
 
-/// The longest beginning of `reason` that fits a packet.
-pub(crate) fn cut_reason(reason: &str) -> &str {
-    let mut end = reason.len().min(MAX_REASON);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    &reason[..end]
-}
-
-/// A decoded packet.
+/// A decoded packet. Times are as the sender names them: nothing is cut here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Packet {
     /// The client opens or resumes a session.
     Hello(Hello),
-    /// The server's consent.
+    /// The server accepts HELLO.
     Welcome(Welcome),
-    /// The server's refusal.
+    /// The server refuses HELLO.
     Reject(Rejection),
-    /// Records, in order, the first with this sequence number. [`Record::read`] cuts them.
+    /// Messages, as records in order. [`Record::read`](crate::Record::read) reads them one by one.
     Data {
-        /// The first record's sequence number.
+        /// The sequence number of the first record.
         first: Seq,
-        /// The encoded records; not checked yet.
+        /// The encoded records. They are not checked yet.
         records: Bytes,
     },
-    /// Everything up to this record is taken, or processed.
+    /// Everything up to this record is taken or processed by the receiving application.
     Ack(Seq),
     /// The peer may send up to this offset.
     Credit(Offset),
@@ -86,29 +57,29 @@ pub enum Packet {
     Ping(u64),
     /// Answers [`Packet::Ping`].
     Pong(u64),
-    /// Nothing follows this last record.
+    /// The sender of this packet sends no more records after the last one.
     Close {
-        /// The last record that the sender of this packet has sent.
+        /// The last record.
         last: Seq,
         /// How long the close may take, in milliseconds.
         within_millis: u64,
-        /// Why.
+        /// The code and the reason.
         frame: CloseFrame,
     },
-    /// Everything both ways is acknowledged: the session is over.
+    /// Everything is acknowledged both ways: the session is over.
     End,
     /// The session is over at once.
     Abort {
-        /// Why.
+        /// The reason, as a number.
         code: ErrorCode,
-        /// The same in words.
+        /// The reason in words.
         reason: String,
     },
-    /// The server asks the client to move within this time.
+    /// The server asks the client to connect anew.
     GoAway {
-        /// In milliseconds; the client picks a random moment within.
+        /// The time within which the client picks a random moment, in milliseconds.
         within_millis: u64,
-        /// Why.
+        /// The reason in words.
         reason: String,
     },
     /// A packet of an unknown kind that is to be ignored.
@@ -116,7 +87,7 @@ pub enum Packet {
 }
 
 impl Packet {
-    /// Decodes one WebSocket binary message. The records of a data packet are not walked yet.
+    /// Decodes one WebSocket binary message. The records of a DATA packet are not read yet.
     ///
     /// # Errors
     /// [`ProtocolError::Malformed`] and [`ProtocolError::UnknownKind`].
@@ -170,8 +141,8 @@ impl Packet {
         Ok(decoded)
     }
 
-    /// Appends the encoded packet. Decoding it gives an equal packet back, provided that it is
-    /// one that [`decode`](Packet::decode) could give.
+    /// Appends the encoded packet. [`decode`](Packet::decode) then gives an equal packet, if it could
+    /// have given this one.
     pub fn encode(&self, buf: &mut BytesMut) {
         let numbered = |buf: &mut BytesMut, kind: u8, number: u64| {
             buf.put_u8(kind);
@@ -180,7 +151,7 @@ impl Packet {
         match self {
             Packet::Hello(hello) => hello.encode(buf),
             Packet::Welcome(welcome) => welcome.encode(buf),
-            Packet::Reject(rejection) => rejection.encode_into(buf),
+            Packet::Reject(rejection) => rejection.encode(buf),
             Packet::Data { first, records } => {
                 numbered(buf, kind::DATA, first.get());
                 buf.put_slice(records);
@@ -245,196 +216,29 @@ fn decode_data(packet: Bytes) -> Result<Packet, ProtocolError> {
     })
 }
 
-/// One record of a data packet (SPEC.md, "Records").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// Whether the message is text or binary.
-    pub kind: Kind,
-    /// Whether the message continues in the next record.
-    pub continues: bool,
-    /// The record's share of the message.
-    pub payload: &'a [u8],
-    /// The length of the header before the payload, in bytes.
-    pub header: usize,
-}
-
-const TEXT: u64 = 1;
-const CONTINUES: u64 = 2;
-const FLAG_BITS: u32 = 2;
-
-/// What stands before a record's payload.
-#[derive(Clone, Copy)]
-pub(crate) struct RecordHeader {
-    pub(crate) kind: Kind,
-    pub(crate) continues: bool,
-    /// The payload's length.
-    pub(crate) length: usize,
-    /// The header's own.
-    pub(crate) size: usize,
-}
-
-impl RecordHeader {
-    /// `None`: it is cut short, or its length too large.
-    #[inline(always)]
-    pub(crate) fn read(bytes: &[u8]) -> Option<RecordHeader> {
-        let (word, size) = varint::read(bytes)?;
-        let length = word >> FLAG_BITS;
-        if length > MAX_RECORD as u64 {
-            return None;
-        }
-        let kind = if word & TEXT != 0 {
-            Kind::Text
-        } else {
-            Kind::Binary
-        };
-        Some(RecordHeader {
-            kind,
-            continues: word & CONTINUES != 0,
-            length: length as usize,
-            size,
-        })
-    }
-
-    #[inline]
-    pub(crate) fn write(buf: &mut BytesMut, kind: Kind, continues: bool, length: usize) {
-        let mut word = (length as u64) << FLAG_BITS;
-        if kind == Kind::Text {
-            word |= TEXT;
-        }
-        if continues {
-            word |= CONTINUES;
-        }
-        varint::write(buf, word);
-    }
-}
-
-impl<'a> Record<'a> {
-    /// Reads the record at the beginning of `bytes`; the next one begins after
-    /// [`size`](Record::size) bytes.
+impl Hello {
+    /// Decodes the first packet of a client, for a server that then looks the session up. A packet is
+    /// a WebSocket binary message: refuse a connection whose first message is text.
+    ///
+    /// After calling this: if the server has the session, call
+    /// [`Session::resume`](crate::Session::resume), otherwise
+    /// [`Session::server`](crate::Session::server), which opens it. Either may give a [`Rejection`]:
+    /// send it, and close the connection.
     ///
     /// # Errors
-    /// [`ProtocolError::Malformed`] when the record is cut short, too long, or continues although
-    /// it is empty.
-    #[inline]
-    pub fn read(bytes: &'a [u8]) -> Result<Record<'a>, ProtocolError> {
-        Record::parse(bytes).ok_or_else(|| Record::why_malformed(bytes))
-    }
-
-    /// The same without the reason, which is dear to carry along.
-    #[inline]
-    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Record<'a>> {
-        let RecordHeader {
-            kind,
-            continues,
-            length,
-            size: header,
-        } = RecordHeader::read(bytes)?;
-        let payload = bytes.get(header..header + length)?;
-        if continues && length == 0 {
-            return None;
+    /// [`ProtocolError::Malformed`], or [`ProtocolError::Unexpected`] for any other packet. There is
+    /// no session yet that could be told: close the connection with the WebSocket code 1002.
+    pub fn from_packet(packet: Bytes) -> Result<Hello, ProtocolError> {
+        match Packet::decode(packet)? {
+            Packet::Hello(hello) => Ok(hello),
+            _ => Err(ProtocolError::Unexpected("the first packet is not HELLO")),
         }
-        Some(Record {
-            kind,
-            continues,
-            payload,
-            header,
-        })
-    }
-
-    #[cold]
-    fn why_malformed(bytes: &[u8]) -> ProtocolError {
-        ProtocolError::Malformed(match varint::read(bytes) {
-            None => "a record's header is cut short",
-            Some((word, _)) if word >> FLAG_BITS > MAX_RECORD as u64 => {
-                "a record longer than the largest record"
-            }
-            Some((word, header)) if (word >> FLAG_BITS) as usize > bytes.len() - header => {
-                "a record's payload is cut short"
-            }
-            Some(_) => "an empty record that continues",
-        })
-    }
-
-    /// The bytes that the record takes in its packet.
-    #[inline]
-    pub fn size(&self) -> usize {
-        self.header + self.payload.len()
-    }
-
-    /// The most bytes that a record with this payload takes.
-    #[inline]
-    pub(crate) const fn max_size(payload: usize) -> usize {
-        4 + payload
-    }
-
-    /// Appends a record.
-    #[inline]
-    pub(crate) fn write(buf: &mut BytesMut, kind: Kind, continues: bool, payload: &[u8]) {
-        RecordHeader::write(buf, kind, continues, payload.len());
-        append(payload, |piece| buf.extend_from_slice(piece));
     }
 }
 
-/// Appends in pieces below what the C library copies by `rep movsb`: on processors in wide use that
-/// takes several times as long where both ends are not aligned alike, as they never are here.
-#[inline(always)]
-pub(crate) fn append(bytes: &[u8], mut put: impl FnMut(&[u8])) {
-    const PIECE: usize = 2 << 10;
-    if bytes.len() < PIECE {
-        return put(bytes);
-    }
-    bytes.chunks(PIECE).for_each(put);
-}
-
-/// The fields of a control packet, read from the front.
-pub(crate) struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
-        let Some((field, rest)) = self.0.split_first_chunk::<N>() else {
-            return Err(ProtocolError::Malformed("cut short"));
-        };
-        self.0 = rest;
-        Ok(*field)
-    }
-
-    pub(crate) fn u8(&mut self) -> Result<u8, ProtocolError> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn u16(&mut self) -> Result<u16, ProtocolError> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, ProtocolError> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    /// A time in milliseconds.
-    pub(crate) fn millis(&mut self) -> Result<u64, ProtocolError> {
-        match self.u64()? {
-            millis @ 0..=MAX_MILLIS => Ok(millis),
-            _ => Err(ProtocolError::Malformed("a time of more than ten years")),
-        }
-    }
-
-    /// The rest of the packet as text.
-    fn reason(&mut self) -> Result<String, ProtocolError> {
-        let bytes = std::mem::take(&mut self.0);
-        if bytes.len() > MAX_REASON {
-            return Err(ProtocolError::Malformed("a reason of more than 123 bytes"));
-        }
-        match std::str::from_utf8(bytes) {
-            Ok(reason) => Ok(reason.to_owned()),
-            Err(_) => Err(ProtocolError::Malformed("a reason that is not UTF-8")),
-        }
-    }
-
-    /// Nothing may be left.
-    fn end(self) -> Result<(), ProtocolError> {
-        match self.0 {
-            [] => Ok(()),
-            _ => Err(ProtocolError::Malformed("bytes left over")),
-        }
+impl Rejection {
+    /// The packet that tells the client. Send it, then close the connection.
+    pub fn to_packet(self) -> Bytes {
+        Packet::Reject(self).to_bytes()
     }
 }

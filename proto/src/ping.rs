@@ -1,10 +1,10 @@
-//! A sign of life from the peer's session, and how long it took.
+//! PING, and the time until it is answered.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// The last ping, if it is not answered.
+/// The last PING of this side.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Ping {
     number: u64,
@@ -13,7 +13,7 @@ pub(crate) struct Ping {
 }
 
 impl Ping {
-    /// A new ping is to be sent; the last one is forgotten.
+    /// A new PING is to be sent. The last one is forgotten.
     pub(crate) fn ask(&mut self) {
         self.owed = true;
     }
@@ -22,7 +22,7 @@ impl Ping {
         self.owed
     }
 
-    /// The number of the ping that is being sent.
+    /// PING is sent, with this number.
     pub(crate) fn send(&mut self, now: Time) -> u64 {
         self.owed = false;
         self.sent = Some(now);
@@ -30,7 +30,8 @@ impl Ping {
         self.number
     }
 
-    /// The peer answered `number`: how long the last ping took, if it is that one.
+    /// The peer has answered the PING with that number. Returns how long it took, if it was the last
+    /// one.
     pub(crate) fn answer(&mut self, now: Time, number: u64) -> Option<Duration> {
         if number != self.number {
             return None;

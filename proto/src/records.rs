@@ -1,112 +1,166 @@
-//! Messages that are encoded before they reach their session, on whatever thread sends them.
+//! The records of one DATA packet that is being filled.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::limits::{MAX_PACKET_COST, MAX_RECORD, PACKET_FILL, record_cost};
-use crate::message::{Batch, Kind, Payload};
-use crate::number::{Offset, Position, Seq};
-use crate::packet::{self, DATA_HEADER, Record};
+use crate::message::Batch;
+use crate::number::{Position, Seq};
+use crate::payload::{Kind, Payload};
+use crate::record::{Record, RecordHeader};
+use crate::wire::{DATA_HEADER, kind};
 
-/// Whole messages as the records of one data packet that has no number yet.
+/// Whole messages, encoded as the records of one DATA packet that has no sequence number yet.
 ///
-/// [`Session::send_records`](crate::Session::send_records) accepts all of them at once without a
-/// look at any: a thread that sends encodes, and the one that drives the session only numbers.
+/// [`Session::send_records`](crate::Session::send_records) accepts all of them at once. So a thread
+/// that sends can encode its messages itself, and the thread that drives the session only numbers
+/// them.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
-    /// Empty, or a header without its number and whole records.
-    buf: BytesMut,
-    /// Where the records end, counted from the beginning of all.
-    end: Position,
+    /// Invariant: empty, or a header with the number 0 and whole records.
+    block: BytesMut,
+    /// The size up to which the packet may be filled; 0 while `block` is empty.
+    fill: usize,
+    messages: u64,
+    /// Invariant: at most [`MAX_PACKET_COST`].
+    cost: u64,
 }
 
 impl Records {
-    /// None yet, with room for so many bytes of records before it has to grow.
+    /// No records, with room for that many bytes of them before the block has to grow.
     pub fn with_capacity(bytes: usize) -> Records {
+        Records::over(BytesMut::with_capacity(DATA_HEADER + bytes))
+    }
+
+    /// No records, over a block that is used again.
+    pub(crate) fn over(mut block: BytesMut) -> Records {
+        block.clear();
         Records {
-            buf: BytesMut::with_capacity(DATA_HEADER + bytes),
-            end: Position::START,
+            block,
+            ..Records::default()
         }
     }
 
-    /// None yet, over a block that is empty.
-    pub(crate) fn over(block: BytesMut) -> Records {
-        Records {
-            buf: block,
-            end: Position::START,
-        }
-    }
-
-    /// Appends a message. `false`, and nothing is changed, where it does not fit into the packet: a
-    /// full packet is sent before another is begun. Into an empty one every message fits that is
-    /// no larger than [`MAX_RECORD`].
+    /// Appends a message. `false`, and nothing changes, when it does not fit into the packet: send
+    /// this packet and begin another one. Every message of at most [`MAX_RECORD`] bytes fits into an
+    /// empty packet.
     #[inline]
     pub fn push<'a>(&mut self, payload: impl Into<Payload<'a>>) -> bool {
         let payload = payload.into();
         self.push_bytes(payload.kind(), payload.as_bytes())
     }
 
-    /// The same for a payload that is known to be UTF-8, if it is text: that is not looked at again
-    /// here. The peer refuses what is not.
+    /// [`push`](Records::push) for a payload of either kind. Text must be UTF-8: this is not checked
+    /// here, and a peer ends the session over text that is not.
     #[inline]
     pub fn push_bytes(&mut self, kind: Kind, bytes: &[u8]) -> bool {
-        let Some(end) = self.end.after(record_cost(bytes.len())) else {
-            return false;
-        };
-        if self.buf.is_empty() {
+        if self.block.is_empty() {
             if bytes.len() > MAX_RECORD {
                 return false;
             }
-            self.buf.put_u8(packet::kind::DATA);
-            self.buf.put_u64(0);
-        } else if self.buf.len() + Record::max_size(bytes.len()) > PACKET_FILL
-            || end.offset.since(Offset::ZERO) > MAX_PACKET_COST
-        {
-            return false;
+            self.begin(Record::max_size(bytes.len()), PACKET_FILL);
         }
-        Record::write(&mut self.buf, kind, false, bytes);
-        self.end = end;
-        true
+        self.push_record(kind, false, bytes)
     }
 
     /// How many messages there are.
     pub fn messages(&self) -> u64 {
-        self.end.seq.since(Seq::ZERO)
+        self.messages
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.buf.is_empty()
+        self.block.is_empty()
     }
 
-    /// What they cost, as credit counts.
+    /// The cost of the messages, as credit counts it.
     pub fn cost(&self) -> u64 {
-        self.end.offset.since(Offset::ZERO)
+        self.cost
     }
 
-    /// To be cut into messages again, without a session in between. The positions of these messages
-    /// are counted from the first one and belong to no session.
+    /// Turns them back into messages, without a session. The positions of these messages are counted
+    /// from the first one, and belong to no session.
     pub fn into_batch(mut self) -> Batch {
-        let header = self.buf.len().min(DATA_HEADER);
-        let records = self.buf.split_off(header).freeze();
-        Batch::records(records, Position::START, self.end)
+        let end = Position::START.after_records(self.messages, self.cost);
+        let header = self.block.len().min(DATA_HEADER);
+        let records = self.block.split_off(header).freeze();
+        Batch::records(records, Position::START, end.unwrap_or_default())
+    }
+}
+
+/// The packet that a session's outbox is filling.
+impl Records {
+    /// Begins a packet. It is filled up to `fill` bytes, or with one run of records of `first` bytes if
+    /// that is more.
+    pub(crate) fn begin(&mut self, first: usize, fill: usize) {
+        self.fill = fill.max(DATA_HEADER + first);
+        self.block.put_u8(kind::DATA);
+        self.block.put_u64(0);
     }
 
-    /// The encoded records, without the header.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.buf[self.buf.len().min(DATA_HEADER)..]
+    /// Whether records of that many bytes fit into the packet, when all of it costs `cost` then.
+    #[inline]
+    fn has_room(&self, size: usize, cost: u64) -> bool {
+        self.block.len() + size <= self.fill && cost <= MAX_PACKET_COST
     }
 
-    /// The block that they lie in.
-    pub(crate) fn into_block(self) -> BytesMut {
-        self.buf
+    /// Appends a record. `false`, and nothing changes, when it does not fit into the packet, or when
+    /// no packet has begun.
+    #[inline(always)]
+    pub(crate) fn push_record(&mut self, kind: Kind, continues: bool, payload: &[u8]) -> bool {
+        let cost = self.cost + record_cost(payload.len());
+        if !self.has_room(Record::max_size(payload.len()), cost) {
+            return false;
+        }
+        Record::write(&mut self.block, kind, continues, payload);
+        self.cost = cost;
+        self.messages += 1;
+        true
     }
 
-    /// The whole packet, its first record numbered.
-    pub(crate) fn into_packet(mut self, first: Seq) -> BytesMut {
-        if let Some(number) = self.buf.get_mut(1..DATA_HEADER) {
+    /// Appends all of `other`. `false`, and nothing changes, as with
+    /// [`push_record`](Records::push_record).
+    pub(crate) fn push_records(&mut self, other: &Records) -> bool {
+        let records = other.block.get(DATA_HEADER..).unwrap_or_default();
+        let cost = self.cost + other.cost;
+        if !self.has_room(records.len(), cost) {
+            return false;
+        }
+        self.block.extend_from_slice(records);
+        self.cost = cost;
+        self.messages += other.messages;
+        true
+    }
+
+    /// Appends the header of a record. Its payload is sent after the packet's bytes.
+    pub(crate) fn push_header(&mut self, kind: Kind, continues: bool, length: usize) {
+        RecordHeader::write(&mut self.block, kind, continues, length);
+        self.cost += record_cost(length);
+        self.messages += 1;
+    }
+
+    /// Takes the packet out and gives its first record that number. What is left of the block takes
+    /// the next packet.
+    pub(crate) fn seal(&mut self, first: Seq) -> Bytes {
+        if let Some(number) = self.block.get_mut(1..DATA_HEADER) {
             number.copy_from_slice(&first.get().to_be_bytes());
         }
-        self.buf
+        (self.fill, self.messages, self.cost) = (0, 0, 0);
+        self.block.split().freeze()
+    }
+
+    /// The bytes that the packet takes so far.
+    pub(crate) fn size(&self) -> usize {
+        self.block.len()
+    }
+
+    /// The room of the block, used or not, in bytes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.block.capacity()
+    }
+
+    /// The block, to be used again.
+    pub(crate) fn into_block(self) -> BytesMut {
+        self.block
     }
 }
 
@@ -153,5 +207,27 @@ mod tests {
         let mut alone = Records::default();
         assert!(alone.push(&large[..]));
         assert!(!Records::default().push(&vec![0; MAX_RECORD + 1][..]));
+    }
+
+    #[test]
+    fn a_packet_ends_at_its_fill_and_the_next_one_takes_the_rest_of_the_block() {
+        let mut records = Records::with_capacity(400);
+        assert!(!records.push_record(Kind::Binary, false, &[]), "not begun");
+        for first in [9, 13] {
+            records.begin(10, 200);
+            while records.push_record(Kind::Binary, false, &[7; 40]) {}
+            assert_eq!(records.messages(), 4);
+            assert!(!records.push_bytes(Kind::Binary, &[7; 40]), "it is full");
+            let packet = records.seal(Seq::new(first));
+            assert_eq!(packet[..9], [0x10, 0, 0, 0, 0, 0, 0, 0, first as u8]);
+            assert_eq!((records.messages(), records.cost()), (0, 0));
+            assert!(records.is_empty());
+        }
+        records.begin(1_000, 200);
+        assert!(
+            records.push_record(Kind::Binary, false, &[7; 900]),
+            "the first one fits"
+        );
+        assert!(!records.push_record(Kind::Binary, false, &[7; 900]));
     }
 }

@@ -1,19 +1,19 @@
-//! The resume exchange: who a session is, what proves it, and how each side's position travels
-//! (SPEC.md, "Resume").
+//! The resume exchange: the name of a session, what proves the right to it, and the positions of both
+//! sides (SPEC.md, "Resume").
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use subtle::ConstantTimeEq;
 
 use crate::error::ProtocolError;
 use crate::limits::{MAX_MAX_MESSAGE, MAX_RETRY_AFTER, MIN_MAX_MESSAGE};
 use crate::number::{Generation, Offset, Seq};
-use crate::packet::{Fields, Packet, kind};
+use crate::wire::{Fields, kind};
 
-/// The name of a session: 16 random bytes, drawn by the client. Not a secret.
+/// The name of a session: 16 random bytes, drawn by the client. It is not a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub [u8; 16]);
 
@@ -44,19 +44,21 @@ impl PartialEq for Token {
 
 impl Eq for Token {}
 
-/// One life of a server process: a random number, drawn at its start. A client that names
-/// another epoch knows a server that is gone.
+/// One life of a server process: a random number, drawn at its start. A client that names another
+/// epoch had its session with an earlier process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(pub NonZeroU64);
 
-/// The client's first packet on each connection: it opens a session, or resumes it.
+/// The client's first packet on each connection. It opens a session or resumes it.
+///
+/// Version 1 of the protocol has these fields for ever, so none is ever added here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The session.
     pub id: SessionId,
-    /// The proof.
+    /// What proves the right to the session.
     pub token: Token,
-    /// The server's epoch as WELCOME gave it; `None` before the first WELCOME.
+    /// The server's epoch as WELCOME gave it. `None` before the first WELCOME.
     pub epoch: Option<Epoch>,
     /// The number of this connection.
     pub generation: Generation,
@@ -64,30 +66,13 @@ pub struct Hello {
     pub received: Seq,
     /// The last record that the client acknowledges.
     pub acked: Seq,
-    /// How far the server may send.
+    /// The offset up to which the server may send.
     pub credit: Offset,
-    /// The largest message that the client accepts, in bytes. Fixed by the first WELCOME.
+    /// The largest message that the client accepts, in bytes. The first exchange fixes it.
     pub max_message: u64,
 }
 
 impl Hello {
-    /// Decodes a client's first packet, for a server that then looks the session up. A packet is a
-    /// WebSocket binary message: close a connection whose first message is text.
-    ///
-    /// After calling this: if the session is there, [`Session::resume`](crate::Session::resume)
-    /// it; otherwise [`Session::server`](crate::Session::server) opens it. Either may give a
-    /// [`Rejection`]: send it, and close the connection.
-    ///
-    /// # Errors
-    /// [`ProtocolError::Malformed`], or [`ProtocolError::Unexpected`] for any other packet. There is
-    /// no session to be told yet: close the connection with the code 1002.
-    pub fn from_packet(packet: Bytes) -> Result<Hello, ProtocolError> {
-        match Packet::decode(packet)? {
-            Packet::Hello(hello) => Ok(hello),
-            _ => Err(ProtocolError::Unexpected("the first packet is not HELLO")),
-        }
-    }
-
     pub(crate) fn decode(fields: &mut Fields<'_>) -> Result<Hello, ProtocolError> {
         let hello = Hello {
             id: SessionId(fields.array()?),
@@ -115,10 +100,12 @@ impl Hello {
     }
 }
 
-/// The server's consent to HELLO.
+/// The server's answer to HELLO when it accepts.
+///
+/// Version 1 of the protocol has these fields for ever, so none is ever added here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Welcome {
-    /// The secret to resume with from now on.
+    /// The token for the next resume.
     pub token: Token,
     /// The server's epoch.
     pub epoch: Epoch,
@@ -128,7 +115,7 @@ pub struct Welcome {
     pub received: Seq,
     /// The last record that the server acknowledges.
     pub acked: Seq,
-    /// How far the client may send.
+    /// The offset up to which the client may send.
     pub credit: Offset,
     /// The largest message that the server accepts, in bytes.
     pub max_message: u64,
@@ -187,17 +174,17 @@ fn decode_max_message(fields: &mut Fields<'_>) -> Result<u64, ProtocolError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// The server kept the session for its life and let it go, or it was ended.
+    /// The session was without a connection for too long, or it was ended.
     #[error("the session has expired or was ended")]
     Expired,
-    /// The server restarted, or it is another server: it never knew the session.
-    #[error("the server does not know the session; it was started anew")]
+    /// The server never knew the session: it restarted, or it is another server.
+    #[error("the server does not know the session: it restarted, or it is another server")]
     Unknown,
     /// The token is not that of the session.
-    #[error("the session belongs to somebody else")]
+    #[error("the token is not that of the session")]
     NotYours,
-    /// A newer connection of the same session exists.
-    #[error("the session is in use by a newer connection")]
+    /// The session has a newer connection.
+    #[error("the session has a newer connection")]
     Superseded,
     /// The server has no room for another session. Connect again later.
     #[error("the server is full")]
@@ -206,11 +193,11 @@ pub enum Rejection {
         /// A client waits for [`Rejection::retry_after`], which is cut.
         retry_after_millis: u64,
     },
-    /// The positions do not fit: one side has lost its state.
+    /// The positions of the two sides do not fit: one of them has lost its state.
     #[error("the positions of the two sides do not fit")]
     Inconsistent,
-    /// A reason that a later server gives.
-    #[error("rejected for the unknown reason {0}")]
+    /// A reason that this version does not know.
+    #[error("rejected for a reason that this version does not know: {0}")]
     Other(u8),
 }
 
@@ -231,11 +218,6 @@ impl Rejection {
         }
     }
 
-    /// The packet that tells the client. Send it, then close the connection.
-    pub fn to_packet(self) -> Bytes {
-        Packet::Reject(self).to_bytes()
-    }
-
     pub(crate) fn decode(fields: &mut Fields<'_>) -> Result<Rejection, ProtocolError> {
         let reason = fields.u8()?;
         let retry_after_millis = fields.millis()?;
@@ -250,7 +232,7 @@ impl Rejection {
         })
     }
 
-    pub(crate) fn encode_into(self, buf: &mut BytesMut) {
+    pub(crate) fn encode(self, buf: &mut BytesMut) {
         let (reason, retry_after_millis) = match self {
             Rejection::Expired => (1, 0),
             Rejection::Unknown => (2, 0),
@@ -266,7 +248,7 @@ impl Rejection {
     }
 }
 
-/// The tokens that a server accepts: the one that the client certainly has, and the one that it
+/// The tokens that a server accepts: the one that the client has for certain, and the one that it
 /// was offered last and may have.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
@@ -287,7 +269,7 @@ impl Tokens {
         self.offered.unwrap_or(self.confirmed)
     }
 
-    /// The token that the client certainly has.
+    /// The token that the client has for certain.
     pub(crate) fn confirmed(&self) -> Token {
         self.confirmed
     }
@@ -303,14 +285,14 @@ impl Tokens {
         confirmed | offered
     }
 
-    /// A client came with the allowed `token` and is offered `next`: what it came with is what
-    /// it has; what it was offered otherwise never reached it.
+    /// A client came with the allowed `token` and is offered `next`. So it has `token`, and an
+    /// offer other than that never reached it.
     pub(crate) fn rotate(&mut self, token: Token, next: Token) {
         self.confirmed = token;
         self.offered = Some(next);
     }
 
-    /// The client has seen the offer: it sent something after WELCOME.
+    /// The client has the offered token: it sent a packet after WELCOME.
     pub(crate) fn confirm(&mut self) {
         if let Some(offered) = self.offered.take() {
             self.confirmed = offered;

@@ -1,24 +1,23 @@
-//! The life of a session, and the state of its connection.
+//! The life of a session, from open to over (SPEC.md, "Ending").
 
 use std::time::Duration;
 
 use crate::error::ErrorCode;
 use crate::event::EndReason;
-use crate::number::{Generation, Seq};
+use crate::number::Seq;
 use crate::packet::CloseFrame;
 
-/// The life of a session (SPEC.md, "Ending").
+/// The life of a session.
 #[derive(Clone, Debug, Hash)]
 pub(crate) enum State {
     /// Messages are accepted and received.
     Open,
-    /// One side asked to close: nothing more is accepted, what was accepted is delivered.
+    /// One side closes. What was accepted is still delivered.
     Closing(Closing),
-    /// Everything both ways is acknowledged: nothing is at stake any more. The peer is still to
-    /// learn it by END.
+    /// Everything is acknowledged both ways. Only the peer is still to learn it, by END.
     Finished {
         closing: Closing,
-        /// The peer has said END: it knows.
+        /// The peer has sent END, so it knows.
         peer_ended: bool,
     },
     /// It is over.
@@ -29,20 +28,20 @@ pub(crate) enum State {
     },
 }
 
-/// A close on its way.
+/// A close that is not complete.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Closing {
     /// What this side's CLOSE says.
     pub(crate) frame: CloseFrame,
-    /// The peer began, and messages are still accepted: this side's CLOSE waits for their end.
+    /// The peer closes, and the application may still send: this side's CLOSE waits for it.
     pub(crate) accepting: bool,
-    /// How long it may take, in the words of the side that began.
+    /// How long the close may take, as this side's CLOSE says.
     pub(crate) within: Duration,
-    /// The peer's last record and CLOSE, once it came.
+    /// The peer's last record and what its CLOSE says, once that has arrived.
     pub(crate) peer: Option<(Seq, CloseFrame)>,
 }
 
-/// The last packet of a session that ends before its time.
+/// The ABORT of a session.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Farewell {
     pub(crate) code: ErrorCode,
@@ -70,7 +69,7 @@ impl State {
         matches!(self, State::Ended { .. })
     }
 
-    /// Whether the peer has said END: nothing that it says now matters.
+    /// Whether the peer has sent END. Nothing that it sends after that matters.
     pub(crate) fn peer_has_ended(&self) -> bool {
         matches!(
             self,
@@ -79,57 +78,5 @@ impl State {
                 ..
             }
         )
-    }
-}
-
-/// The connection that carries the session now.
-#[derive(Clone, Debug, Default, Hash)]
-pub(crate) struct Link {
-    pub(crate) generation: Generation,
-    pub(crate) state: LinkState,
-    /// CLOSE was sent on this connection.
-    pub(crate) close_sent: bool,
-    /// END was sent on this connection.
-    pub(crate) end_sent: bool,
-    /// The number of the PING to answer.
-    pub(crate) pong: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) enum LinkState {
-    /// There is none.
-    #[default]
-    Detached,
-    /// Client: HELLO is to be sent.
-    HelloOwed,
-    /// Client: HELLO is sent and not answered.
-    HelloSent,
-    /// Server: HELLO is granted, WELCOME is to be sent.
-    WelcomeOwed,
-    /// The resume exchange is done.
-    Attached,
-}
-
-impl Link {
-    /// A new connection takes the place of the older one: whatever was owed to that is gone.
-    pub(crate) fn replace(&mut self, generation: Generation, state: LinkState) {
-        *self = Link {
-            generation,
-            state,
-            ..Link::default()
-        };
-    }
-
-    pub(crate) fn detach(&mut self) {
-        self.replace(self.generation, LinkState::Detached);
-    }
-
-    /// Whether `generation` is the connection that carries the session.
-    pub(crate) fn is_current(&self, generation: Generation) -> bool {
-        self.state != LinkState::Detached && self.generation == generation
-    }
-
-    pub(crate) fn is_attached(&self) -> bool {
-        matches!(self.state, LinkState::Attached | LinkState::WelcomeOwed)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// A moment on the caller's clock: the time since any fixed origin of the caller's choice.
+/// A moment on the caller's clock: the time since an origin of the caller's choice.
 ///
-/// The session never asks for the time; it is told. Moments must not go backwards from call to
-/// call; if they do, timers only fire later.
+/// The caller tells the session the time with each call that needs it. The time must not go backwards
+/// from call to call. If it does, timers fire late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(Duration);
 
@@ -28,12 +28,12 @@ impl Time {
         self.0
     }
 
-    /// The moment `later` after this one; the last one there is when that does not exist.
+    /// The moment that much later, or the last moment there is.
     pub const fn after(self, later: Duration) -> Time {
         Time(self.0.saturating_add(later))
     }
 
-    /// The time from `earlier` to this moment; zero when it is not earlier.
+    /// The time from `earlier` to this moment. Zero if `earlier` is not earlier.
     pub const fn since(self, earlier: Time) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

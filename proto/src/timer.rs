@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// What a timer wakes the session for.
+/// The timers of a session. Each wakes it for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
-    /// Taken messages have waited long enough for their acknowledgement.
+    /// Messages that were taken are to be acknowledged.
     AckDelay,
-    /// HELLO was not answered: the connection is of no use.
+    /// HELLO was not answered: the connection is given up.
     Handshake,
-    /// The session was without a connection for its whole life.
+    /// The session was without a connection for too long.
     Expiry,
     /// The close was not completed in time.
     Close,
@@ -26,22 +26,22 @@ impl Timer {
     ];
 }
 
-/// The moments at which the timers fire.
+/// The moment at which each timer fires, if it runs.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Timers([Option<Time>; Timer::ALL.len()]);
 
 impl Timers {
-    /// Sets the timer to `after` from now, also when it was set already.
+    /// Starts the timer. One that runs already starts anew.
     pub(crate) fn set(&mut self, timer: Timer, now: Time, after: Duration) {
         self.0[timer as usize] = Some(now.after(after));
     }
 
-    /// Sets the timer unless it runs already.
+    /// Starts the timer unless it runs already.
     pub(crate) fn start(&mut self, timer: Timer, now: Time, after: Duration) {
         self.0[timer as usize].get_or_insert(now.after(after));
     }
 
-    /// Sets the timer to `after` from now if that is earlier.
+    /// Starts the timer, or lets it fire earlier.
     pub(crate) fn shorten(&mut self, timer: Timer, now: Time, after: Duration) {
         let at = now.after(after);
         let slot = &mut self.0[timer as usize];
@@ -56,12 +56,12 @@ impl Timers {
         self.0 = Default::default();
     }
 
-    /// The earliest moment at which a timer fires.
+    /// The moment at which the next timer fires.
     pub(crate) fn next(&self) -> Option<Time> {
         self.0.iter().flatten().min().copied()
     }
 
-    /// Takes the first timer that has fired by `now`.
+    /// Stops and returns the first timer that has fired by `now`.
     pub(crate) fn expired(&mut self, now: Time) -> Option<Timer> {
         let set = Timer::ALL.into_iter().filter_map(|timer| {
             let at = self.0[timer as usize]?;

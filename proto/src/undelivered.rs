@@ -1,26 +1,27 @@
-//! What was not acknowledged when a session ended: the messages, given back.
+//! The messages that were not acknowledged when a session ended. They are given back.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::message::Kind;
 use crate::number::Seq;
-use crate::outbox::Sealed;
-use crate::packet::{DATA_HEADER, RecordHeader};
-use crate::transmit::Transmit;
+use crate::payload::Kind;
+use crate::record::RecordHeader;
+use crate::transmit::{Sealed, Transmit};
+use crate::wire::DATA_HEADER;
 
-/// Whether the peer can have seen an undelivered message.
+/// Whether the peer can have received an undelivered message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fate {
-    /// Its last record was never handed to a connection: the peer cannot have it.
+    /// The peer cannot have it: its last record was never given to a connection.
     NotSent,
-    /// It was sent and not acknowledged: the peer may have it or not.
+    /// The peer may have it or not: it was sent, and not acknowledged.
     MaybeDelivered,
 }
 
 /// A message that was accepted and not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UndeliveredMessage {
     /// Whether it is text or binary.
     pub kind: Kind,
@@ -28,17 +29,18 @@ pub struct UndeliveredMessage {
     pub payload: Bytes,
     /// What [`Session::send`](crate::Session::send) returned for it.
     pub seq: Seq,
-    /// Whether the peer can have seen it.
+    /// Whether the peer can have received it.
     pub fate: Fate,
 }
 
-/// The undelivered messages of a session in the order of sending. Dropping it drops the rest.
+/// The undelivered messages of a session, in the order in which they were sent. Dropping it drops the
+/// rest of them.
 #[derive(Clone, Debug, Default)]
 pub struct Undelivered {
     packets: VecDeque<Sealed>,
-    /// Where the next record begins in the first packet.
+    /// The next record begins here in the first packet.
     at: usize,
-    /// The number of the record before that.
+    /// The number of the record before that one.
     seq: Seq,
     acked: Seq,
     sent: Seq,
@@ -64,7 +66,7 @@ impl Undelivered {
         }
     }
 
-    /// The next record that is not acknowledged, as kind, whether it continues, and payload.
+    /// The next record that is not acknowledged: its kind, whether it continues, and its payload.
     fn next_record(&mut self) -> Option<(Kind, bool, Bytes)> {
         loop {
             let Transmit { head, body } = &self.packets.front()?.packet;
@@ -121,9 +123,9 @@ impl Iterator for Undelivered {
 mod tests {
     use super::*;
     use crate::limits::MAX_RECORD;
-    use crate::message::Payload;
     use crate::number::Offset;
     use crate::outbox::Outbox;
+    use crate::payload::Payload;
 
     #[test]
     fn each_comes_back_in_order_with_its_fate() {

@@ -6,8 +6,8 @@ use bytes::{BufMut, BytesMut};
 /// The largest number that can be written.
 pub(crate) const MAX: u64 = (1 << 62) - 1;
 
-/// Appends `value` in its shortest form. Numbers past [`MAX`] are never asked for: lengths are
-/// checked against the limits first.
+/// Appends `value` in its shortest form. It is never above [`MAX`]: lengths are checked against the
+/// limits before.
 #[inline]
 pub(crate) fn write(buf: &mut BytesMut, value: u64) {
     debug_assert!(value <= MAX);
@@ -22,12 +22,12 @@ pub(crate) fn write(buf: &mut BytesMut, value: u64) {
     }
 }
 
-/// Reads one number from the beginning of `buf`: its value and how many bytes it took.
-/// `None` when the bytes end within it. A form longer than needed is accepted.
+/// Reads a number from the beginning of `buf`. Returns its value and its length in bytes, or `None`
+/// when it is cut short. A form that is longer than needed is accepted.
 #[inline]
 pub(crate) fn read(buf: &[u8]) -> Option<(u64, usize)> {
-    // By comparisons, the usual lengths first: as a table of jumps it took a third of the time of
-    // decoding small records.
+    // Comparisons, the usual lengths first. A jump table took a third of the time of decoding small
+    // records.
     let first = *buf.first()?;
     if first < 0x40 {
         return Some((u64::from(first), 1));

@@ -344,7 +344,7 @@ fn two_messages_each_way_at_any_moment_of_two_connections() {
         messages: [2, 2],
         ..SMALL
     };
-    explore("two messages each way", bounds, 34_000);
+    explore("two messages each way", bounds, 29_000);
 }
 
 #[test]

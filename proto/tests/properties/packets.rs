@@ -87,7 +87,7 @@ pub fn packet() -> impl Strategy<Value = Packet> {
         |(last, within_millis, code, reason)| Packet::Close {
             last: Seq::new(last),
             within_millis,
-            frame: CloseFrame { code, reason },
+            frame: CloseFrame::new(code, &reason),
         },
     );
     prop_oneof![

@@ -2,26 +2,28 @@
 
 use std::time::Duration;
 
+use crate::connection::Phase;
 use crate::error::{ErrorCode, ProtocolError};
 use crate::event::{EndReason, Event};
 use crate::limits::AnswerClose;
 use crate::number::{Generation, Seq};
-use crate::packet::{CloseFrame, cut_reason};
+use crate::packet::CloseFrame;
 use crate::session::Session;
-use crate::state::{Closing, Farewell, LinkState, State};
+use crate::state::{Closing, Farewell, State};
 use crate::time::Time;
 use crate::timer::Timer;
 use crate::undelivered::Undelivered;
+use crate::util::cut_reason;
 
 impl Session {
-    /// Closes the session: nothing more is accepted, everything accepted on both sides is still
-    /// delivered, and then [`Event::Ended`] with [`EndReason::Closed`] comes. When that takes
-    /// longer than `within`, it ends with [`EndReason::CloseTimedOut`] and
+    /// Closes the session. Nothing more is accepted. Everything that was accepted on both sides is
+    /// still delivered, and then [`Event::Ended`] comes with [`EndReason::Closed`]. When that takes
+    /// longer than `within`, the session ends with [`EndReason::CloseTimedOut`], and
     /// [`undelivered`](Session::undelivered) has what was not acknowledged.
     ///
-    /// The peer is told the deadline, and keeps it as well, cut to a bound of its own. The application goes on taking what
-    /// the peer had sent. Closing again, or after the peer, may only shorten the deadline; the
-    /// peer's CLOSE is answered with its own words.
+    /// The peer is told the deadline, and keeps it as well, cut to a bound of its own. The application
+    /// goes on taking what the peer had sent. A second call, or a call after the peer has closed, can
+    /// only shorten the deadline. The peer's CLOSE is answered with the peer's code and reason.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit) and
     /// [`poll_timeout`](Session::poll_timeout), until [`is_over`](Session::is_over).
@@ -48,8 +50,8 @@ impl Session {
         }
     }
 
-    /// Nothing more is accepted: the peer's CLOSE is answered once all was sent. Needed only with
-    /// [`AnswerClose::ByHand`]; without effect unless the peer has closed.
+    /// Nothing more is accepted, so the peer's CLOSE is answered once everything was sent. Only needed
+    /// with [`AnswerClose::ByHand`]. Without effect unless the peer has closed.
     ///
     /// After calling this: the same as after [`close`](Session::close).
     pub fn answer_close(&mut self) {
@@ -61,8 +63,8 @@ impl Session {
         }
     }
 
-    /// Ends the session at once, and tells the peer if there is a connection. What was accepted
-    /// and not acknowledged is in [`undelivered`](Session::undelivered).
+    /// Ends the session at once, and tells the peer if there is a connection.
+    /// [`undelivered`](Session::undelivered) has what was accepted and not acknowledged.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit) until
     /// [`is_over`](Session::is_over).
@@ -75,28 +77,31 @@ impl Session {
         self.end(EndReason::Aborted { reason }, Some(farewell));
     }
 
-    /// The messages that were accepted and not acknowledged, in order, each with its fate. Once:
-    /// a second call gives none. Before the session has ended it gives none.
+    /// The messages that were accepted and not acknowledged, in order, each with its fate. They are
+    /// given back once, and only after the session has ended: otherwise there are none.
     pub fn undelivered(&mut self) -> Undelivered {
         match self.state {
-            State::Ended { .. } => self.outbox.take_undelivered(),
+            State::Ended { .. } => self.sending.outbox.take_undelivered(),
             _ => Undelivered::default(),
         }
     }
 
-    /// Whether nothing is left to do: the session can be dropped once its last messages are
-    /// received and its undelivered ones collected.
+    /// Whether nothing is left to send or to wait for. Drop the session once its last messages are
+    /// [received](Session::recv) and its undelivered ones collected. No timer runs any more.
+    ///
+    /// A session that has ended by ABORT is over when that was sent, or when its connection is lost.
+    /// Close a connection that does not take it.
     pub fn is_over(&self) -> bool {
         match &self.state {
             State::Open | State::Closing(_) => false,
             State::Finished { peer_ended, .. } => {
-                *peer_ended && (self.link.end_sent || !self.link.is_attached())
+                *peer_ended && (self.connection.end_sent || !self.connection.is_attached())
             }
             State::Ended { farewell, .. } => farewell.is_none(),
         }
     }
 
-    /// Whether the session needs a connection to go on or to end well.
+    /// Whether the session needs a connection to continue or to end well.
     pub fn wants_connection(&self) -> bool {
         match self.state {
             State::Open | State::Closing(_) => true,
@@ -105,21 +110,21 @@ impl Session {
         }
     }
 
-    /// The peer sends nothing after `last`.
-    pub(crate) fn handle_close(
+    /// The peer sends no records after `last`.
+    pub(super) fn handle_close(
         &mut self,
         now: Time,
         last: Seq,
         within_millis: u64,
         frame: CloseFrame,
     ) -> Result<(), ProtocolError> {
-        let received = self.inbox.received();
+        let received = self.receiving.inbox.received();
         if last > received {
             let expected = received.next().unwrap_or(received);
             let first = last.next().unwrap_or(last);
             return Err(ProtocolError::SequenceGap { expected, first });
         }
-        if last < received || self.inbox.has_partial() {
+        if last < received || self.receiving.inbox.has_partial() {
             return Err(ProtocolError::Unexpected(
                 "CLOSE before the end of what was sent",
             ));
@@ -127,7 +132,7 @@ impl Session {
         match &mut self.state {
             State::Open => {
                 let peer = Some((last, frame.clone()));
-                // The peer may say ten years.
+                // The peer can say ten years.
                 let within = Duration::from_millis(within_millis).min(self.config.max_close);
                 self.state = State::Closing(Closing {
                     frame: frame.clone(),
@@ -141,16 +146,16 @@ impl Session {
             State::Closing(closing) if closing.peer.is_none() => {
                 closing.peer = Some((last, frame));
             }
-            // The same again after a resume.
+            // CLOSE comes again after a resume.
             _ => {}
         }
         self.check_finished();
         Ok(())
     }
 
-    /// The peer knows that everything is acknowledged; then this side knows it as well. The close
-    /// deadline goes on until this side's END is sent: the peer may take nothing any more.
-    pub(crate) fn handle_end(&mut self) -> Result<(), ProtocolError> {
+    /// The peer has learned that everything is acknowledged. The close deadline still counts until
+    /// this side's END is sent, because the peer may not read any more.
+    pub(super) fn handle_end(&mut self) -> Result<(), ProtocolError> {
         match &mut self.state {
             State::Finished { peer_ended, .. } => {
                 *peer_ended = true;
@@ -163,20 +168,20 @@ impl Session {
         }
     }
 
-    /// Notices that the close is complete: all received and acknowledged, both ways.
-    pub(crate) fn check_finished(&mut self) {
+    /// Finishes the close when everything is received and acknowledged both ways.
+    pub(super) fn check_finished(&mut self) {
         let State::Closing(closing) = &self.state else {
             return;
         };
         let Some((last, frame)) = &closing.peer else {
             return;
         };
-        if *last != self.acks.ready() {
+        if *last != self.receiving.acks.ready() {
             return;
         }
-        // Nothing more will come that the acknowledgement could wait for.
-        self.acks.hurry();
-        if closing.accepting || !self.outbox.is_delivered() {
+        // No more messages will come, so the acknowledgement need not wait for them.
+        self.receiving.acks.hurry();
+        if closing.accepting || !self.sending.outbox.is_delivered() {
             return;
         }
         self.events
@@ -188,26 +193,25 @@ impl Session {
         };
     }
 
-    /// A close is complete at once when no peer has answered, none is being asked, and nothing is
-    /// to be delivered.
-    pub(crate) fn forget_unopened(&mut self) {
+    /// Completes a close at once when no server knows of the session, and nothing is to be delivered.
+    pub(super) fn forget_unopened(&mut self) {
         let State::Closing(closing) = &self.state else {
             return;
         };
-        let asked = self.epoch.is_some() || self.link.state != LinkState::Detached;
-        if !asked && self.outbox.is_delivered() {
+        let known = self.agreement.epoch.is_some() || self.connection.phase != Phase::Detached;
+        if !known && self.sending.outbox.is_delivered() {
             self.end(EndReason::Closed(closing.frame.clone()), None);
         }
     }
 
-    /// The session ends for this reason. Has no effect when it has ended, or is over.
-    pub(crate) fn end(&mut self, reason: EndReason, farewell: Option<Farewell>) {
+    /// The session ends for this reason. Without effect when it has ended already.
+    pub(super) fn end(&mut self, reason: EndReason, farewell: Option<Farewell>) {
         if self.is_over() {
             return;
         }
         let reason = match &self.state {
             State::Ended { .. } => return,
-            // All is acknowledged: nothing can go wrong any more, and it was reported.
+            // Everything is acknowledged, so it ends well whatever happens. This was reported.
             State::Finished { closing, .. } => EndReason::Closed(
                 closing
                     .peer
@@ -221,20 +225,20 @@ impl Session {
             }
         };
         self.timers.stop_all();
-        self.inbox.drop_partial();
-        let farewell = farewell.filter(|_| self.link.is_attached());
+        self.receiving.inbox.drop_partial();
+        let farewell = farewell.filter(|_| self.connection.is_attached());
         self.state = State::Ended { reason, farewell };
     }
 
-    /// A session that is over wakes nobody.
-    pub(crate) fn rest_if_over(&mut self) {
+    /// Stops all timers when the session is over.
+    pub(super) fn rest_if_over(&mut self) {
         if self.is_over() {
             self.timers.stop_all();
         }
     }
 
     /// The peer broke the protocol on this connection.
-    pub(crate) fn fail(&mut self, now: Time, generation: Generation, error: ProtocolError) {
+    pub(super) fn fail(&mut self, now: Time, generation: Generation, error: ProtocolError) {
         if error.is_resumable() {
             return self.detach(now, generation);
         }
@@ -245,8 +249,8 @@ impl Session {
         self.end(EndReason::Protocol(error), Some(farewell));
     }
 
-    /// The close has taken too long.
-    pub(crate) fn close_timed_out(&mut self) {
+    /// The deadline of the close has passed.
+    pub(super) fn close_timed_out(&mut self) {
         let farewell = Farewell {
             code: ErrorCode::CLOSE_TIMEOUT,
             reason: "the close was not completed in time".to_owned(),
