@@ -16,7 +16,8 @@ def corpus(target):
 def packets_of(session):
     """Each whole packet of a recorded session, with the side that it goes to."""
     for step in session["steps"]:
-        if step["do"] == "inject":
+        # A text message is no packet.
+        if step["do"] == "inject" and "hex" in step:
             yield step["to"], step["hex"]
         to = "server" if step.get("from") == "client" else "client"
         for packet in step.get("packets", []):

@@ -213,6 +213,17 @@ impl Run<'_> {
         self.handle(Packet::Ack(Seq::new(beyond.saturating_sub(back))).to_bytes());
     }
 
+    /// A WebSocket text message, which ends every session that is not over.
+    fn text(&mut self) {
+        if self.session.handle_text(self.now, self.generation).is_err() {
+            self.transmit(usize::MAX);
+            self.session.detach(self.now, self.generation);
+        } else {
+            // Nothing matters any more.
+            assert!(self.session.attach(self.now).is_none());
+        }
+    }
+
     /// A close that fits, or nearly.
     fn close_packet(&mut self) {
         let back = u64::from(self.script.u8() % 3);
@@ -312,6 +323,7 @@ impl Run<'_> {
             11 => self.session.abort("enough"),
             12 => self.session.undelivered().for_each(drop),
             13 => self.close_packet(),
+            14 => self.text(),
             _ => {
                 let room = self.session.room();
                 self.session.waits_for();
