@@ -101,6 +101,11 @@ impl World {
             (told, _) => panic!("{who} ended with {reason:?} and told its application {told:?}"),
         }
         assert_eq!(end.session.poll_timeout(), None, "{who}: a timer is left");
+        let stats = end.session.stats();
+        assert_eq!(
+            stats.receive_memory, 0,
+            "{who}: all is taken, and memory is held for it: {stats:?}"
+        );
         let acknowledged = end.session.acknowledged();
         let given = end.given;
         let first = end.sent.partition_point(|sent| sent.seq <= acknowledged);
