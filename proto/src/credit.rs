@@ -1,5 +1,5 @@
-//! Credit: the offset up to which a peer may send (SPEC.md, "Credit"). It is absolute, as MAX_DATA of
-//! RFC 9000, section 4.1.
+//! Credit: the offset up to which a peer may send (SPEC.md, "Credit"). It is absolute, as MAX_DATA
+//! of RFC 9000, section 4.1.
 
 use crate::error::ProtocolError;
 use crate::number::Offset;
@@ -41,8 +41,8 @@ impl SendCredit {
 
 /// The credit that this side grants to the peer.
 ///
-/// Invariant: `granted` never falls. It never exceeds what was taken, an incomplete message, and the
-/// largest window together.
+/// Invariant: `granted` never falls. It never exceeds what was taken, an incomplete message, and
+/// the largest window together.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct ReceiveCredit {
     window: u64,

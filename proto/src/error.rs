@@ -4,8 +4,8 @@ use crate::number::{Offset, Seq};
 
 /// A rule of the protocol that the peer broke.
 ///
-/// Another connection mends only [`SequenceGap`](ProtocolError::SequenceGap). Every other error would
-/// come again with the replay, so it ends the session.
+/// Another connection mends only [`SequenceGap`](ProtocolError::SequenceGap). Every other error
+/// would come again with the replay, so it ends the session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {

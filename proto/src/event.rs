@@ -45,9 +45,9 @@ pub enum Event {
     Closing(CloseFrame),
     /// The session has ended: nothing more is delivered, either way. This comes once.
     ///
-    /// A closed session ends when everything is acknowledged both ways. The peer is still to be told
-    /// so: keep the session until [`is_over`](crate::Session::is_over). The application need not wait
-    /// for that.
+    /// A closed session ends when everything is acknowledged both ways. The peer is still to be
+    /// told so: keep the session until [`is_over`](crate::Session::is_over). The application need
+    /// not wait for that.
     ///
     /// When the reason is not [`EndReason::Closed`], collect
     /// [`undelivered`](crate::Session::undelivered).

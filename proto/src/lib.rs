@@ -1,9 +1,9 @@
 //! The session protocol `unstall.v1`, as a value.
 //!
 //! A [`Session`] delivers messages between two endpoints, once and in order, over any number of
-//! connections, with bounded memory on both sides. It does no I/O, and has no clock, task, randomness
-//! or waker. The caller tells it what happened, and asks it what to do. SPEC.md describes the protocol
-//! on the wire.
+//! connections, with bounded memory on both sides. It does no I/O, and has no clock, task,
+//! randomness or waker. The caller tells it what happened, and asks it what to do. SPEC.md
+//! describes the protocol on the wire.
 //!
 //! # The run loop
 //! Something happens: a packet arrives, the application sends or takes a message, or a timer fires.
@@ -69,20 +69,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! When a connection is lost, call [`Session::detach`]. A client then calls [`Session::attach`] with the
-//! next connection. The server finds the session by [`Hello::id`] and calls [`Session::resume`].
+//! When a connection is lost, call [`Session::detach`]. A client then calls [`Session::attach`]
+//! with the next connection. The server finds the session by [`Hello::id`] and calls
+//! [`Session::resume`].
 //!
 //! # The end
-//! [`Event::Ended`] says that the session has ended: tell the application. Then keep the session, with
-//! its connection and its timers, until [`Session::is_over`]: the peer may still have to learn that all
-//! its messages were delivered.
+//! [`Event::Ended`] says that the session has ended: tell the application. Then keep the session,
+//! with its connection and its timers, until [`Session::is_over`]: the peer may still have to learn
+//! that all its messages were delivered.
 //!
 //! # Two threads
-//! Receiving a message and taking it are two steps, so the application may run on another thread than
-//! the connection. [`Session::recv`] hands over whole packets as [`Batch`]es, and the application's
-//! thread reads the messages. One [`Position`] then reports many messages to [`Session::taken`]. In the
-//! other direction, the application's thread encodes messages into [`Records`], and
-//! [`Session::send_records`] accepts them at once. Only these calls need the session.
+//! Receiving a message and taking it are two steps, so the application may run on another thread
+//! than the connection. [`Session::recv`] hands over whole packets as [`Batch`]es, and the
+//! application's thread reads the messages. One [`Position`] then reports many messages to
+//! [`Session::taken`]. In the other direction, the application's thread encodes messages into
+//! [`Records`], and [`Session::send_records`] accepts them at once. Only these calls need the
+//! session.
 
 mod ack;
 mod connection;

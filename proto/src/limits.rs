@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The WebSocket subprotocol with which two endpoints agree on this protocol (RFC 6455, section 1.9).
+/// The WebSocket subprotocol with which two endpoints agree on this protocol (RFC 6455, section
+/// 1.9).
 pub const SUBPROTOCOL: &str = "unstall.v1";
 
 /// What a record costs besides its payload, in bytes of credit and of replay.
@@ -13,8 +14,8 @@ pub const RECORD_OVERHEAD: u64 = 64;
 
 /// The largest payload of one record, in bytes. A larger message travels as several records.
 ///
-/// At 64 KiB the fixed cost of a frame no longer shows. Many large messages have this size, and then
-/// arrive as a slice of the received packet.
+/// At 64 KiB the fixed cost of a frame no longer shows. Many large messages have this size, and
+/// then arrive as a slice of the received packet.
 pub const MAX_RECORD: usize = 64 * 1024;
 
 /// The largest packet, in bytes: a DATA packet with one record of [`MAX_RECORD`] and its headers.
@@ -22,8 +23,8 @@ pub const MAX_PACKET: usize = MAX_RECORD + 64;
 
 /// The most that the records of one packet may cost.
 ///
-/// A packet is sent when credit covers all of it. When everything is taken, more than half the window
-/// is open, so no packet may cost more than half the smallest window.
+/// A packet is sent when credit covers all of it. When everything is taken, more than half the
+/// window is open, so no packet may cost more than half the smallest window.
 pub const MAX_PACKET_COST: u64 = 128 * 1024;
 
 /// The smallest receive window, in bytes: two packets of the highest cost.
@@ -37,8 +38,8 @@ pub const MAX_WINDOW: u64 = 1 << 30;
 /// So a message of up to this size can be accepted before the peer's limit is known.
 pub const MIN_MAX_MESSAGE: u64 = MAX_RECORD as u64;
 
-/// The largest value that a peer may announce as its largest message, in bytes. Something larger than
-/// 1 GiB is a file, not a message.
+/// The largest value that a peer may announce as its largest message, in bytes. Something larger
+/// than 1 GiB is a file, not a message.
 pub const MAX_MAX_MESSAGE: u64 = 1 << 30;
 
 /// The longest reason text in a packet, in bytes: the same as in a WebSocket close frame (RFC 6455,
@@ -58,8 +59,8 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest window of a server's GOAWAY that is reported: one hour.
 ///
-/// The window spreads the clients over time; an hour spreads 100,000 of them at 28 per second. A client
-/// that believed a window of years would stay with a server that is about to end.
+/// The window spreads the clients over time; an hour spreads 100,000 of them at 28 per second. A
+/// client that believed a window of years would stay with a server that is about to end.
 pub const MAX_GO_AWAY: Duration = Duration::from_secs(60 * 60);
 
 /// The longest time that a packet can name, in milliseconds: ten years, so that no sum overflows.
@@ -70,12 +71,12 @@ pub(crate) const MAX_MILLIS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 
 /// The size up to which a DATA packet is filled, in bytes.
 ///
-/// At 32 KiB the fixed cost of a frame no longer shows, and the packet still fits into the cache of a
-/// core.
+/// At 32 KiB the fixed cost of a frame no longer shows, and the packet still fits into the cache of
+/// a core.
 pub const PACKET_FILL: usize = 32 * 1024;
 
-/// The size of the blocks into which packets are encoded, in bytes: two filled packets, or one with the
-/// largest record.
+/// The size of the blocks into which packets are encoded, in bytes: two filled packets, or one with
+/// the largest record.
 pub(crate) const BLOCK: usize = MAX_PACKET;
 
 /// The size of the blocks into which control packets are encoded, in bytes. Many packets share one
@@ -84,8 +85,8 @@ pub(crate) const CONTROL_BLOCK: usize = 128;
 
 /// The size of the pieces in which long payloads are copied, in bytes.
 ///
-/// The C library copies more than this by `rep movsb`. On common processors that takes several times
-/// as long when source and target are not aligned alike, and here they never are.
+/// The C library copies more than this by `rep movsb`. On common processors that takes several
+/// times as long when source and target are not aligned alike, and here they never are.
 pub const COPY_PIECE: usize = 2 * 1024;
 
 /// The most blocks that are kept to be used again: those of one message of 1 MiB.
@@ -125,8 +126,8 @@ pub enum AnswerClose {
     /// When everything accepted was sent.
     #[default]
     WhenSent,
-    /// When the application says so ([`Session::answer_close`](crate::Session::answer_close)). This is
-    /// for an application that still has messages for which the session had no room.
+    /// When the application says so ([`Session::answer_close`](crate::Session::answer_close)). This
+    /// is for an application that still has messages for which the session had no room.
     ByHand,
 }
 
@@ -160,8 +161,8 @@ impl Default for Config {
             max_message: 8 << 20,
             // Two of the largest messages: one is acknowledged while the next is accepted.
             replay: 16 << 20,
-            // An eighth of the first window: the sender's replay buffer is freed in small steps, and
-            // there is one ACK for about four DATA packets.
+            // An eighth of the first window: the sender's replay buffer is freed in small steps,
+            // and there is one ACK for about four DATA packets.
             ack_bytes: 128 * 1024,
             // Tiny messages reach this number before they reach the bytes.
             ack_records: 1024,
@@ -203,9 +204,9 @@ impl Config {
         self
     }
 
-    /// The largest message that is accepted from the peer and from the application, in bytes. Default
-    /// 8 MiB; from [`MIN_MAX_MESSAGE`] to [`MAX_MAX_MESSAGE`]. It raises the replay limit to what one
-    /// such message needs.
+    /// The largest message that is accepted from the peer and from the application, in bytes.
+    /// Default 8 MiB; from [`MIN_MAX_MESSAGE`] to [`MAX_MAX_MESSAGE`]. It raises the replay limit
+    /// to what one such message needs.
     #[must_use]
     pub fn max_message(mut self, bytes: u64) -> Config {
         self.max_message = bytes.clamp(MIN_MAX_MESSAGE, MAX_MAX_MESSAGE);
@@ -258,8 +259,8 @@ impl Config {
         self
     }
 
-    /// The longest close that the peer can ask for: the deadline in its CLOSE is cut to this. Default
-    /// 300 s. A deadline that the application on this side gives to
+    /// The longest close that the peer can ask for: the deadline in its CLOSE is cut to this.
+    /// Default 300 s. A deadline that the application on this side gives to
     /// [`close`](crate::Session::close) is not cut.
     #[must_use]
     pub fn max_close(mut self, within: Duration) -> Config {

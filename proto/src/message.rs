@@ -127,7 +127,8 @@ impl Batch {
     }
 
     /// Reads the next message. `make` gets its kind, the bytes of the whole batch, and the range of
-    /// the payload in them: it may copy the payload, or keep a slice. `None` after the last message.
+    /// the payload in them: it may copy the payload, or keep a slice. `None` after the last
+    /// message.
     #[inline]
     pub fn next_as<T>(&mut self, make: impl FnOnce(Kind, &Bytes, Range<usize>) -> T) -> Option<T> {
         let MessageRef { kind, payload, .. } = self.next_ref()?;
@@ -163,8 +164,8 @@ impl Batch {
         self.read.seq == self.end.seq
     }
 
-    /// The end of the last message. With it, [`Session::taken`](crate::Session::taken) reports all of
-    /// them at once.
+    /// The end of the last message. With it, [`Session::taken`](crate::Session::taken) reports all
+    /// of them at once.
     pub fn end(&self) -> Position {
         self.end
     }

@@ -37,7 +37,8 @@ impl Seq {
         self.checked_add(1)
     }
 
-    /// How many records come after `earlier`, up to and with this one. 0 if `earlier` is not earlier.
+    /// How many records come after `earlier`, up to and with this one. 0 if `earlier` is not
+    /// earlier.
     pub const fn since(self, earlier: Seq) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -98,11 +99,11 @@ impl fmt::Display for Offset {
 /// The end of a received message, or the beginning of the session.
 ///
 /// Each received message carries the position of its end. Give it to
-/// [`Session::taken`](crate::Session::taken) or [`Session::acknowledge`](crate::Session::acknowledge)
-/// to say how far the application has come.
+/// [`Session::taken`](crate::Session::taken) or
+/// [`Session::acknowledge`](crate::Session::acknowledge) to say how far the application has come.
 ///
-/// The positions of one session are in the order of its messages. Positions of different sessions are
-/// not comparable. The session keeps none, so an application may keep any number for any time.
+/// The positions of one session are in the order of its messages. Positions of different sessions
+/// are not comparable. The session keeps none, so an application may keep any number for any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The last record of the message.
@@ -124,8 +125,8 @@ impl Position {
         self.seq
     }
 
-    /// Whether there can be records from `earlier` to here. Each costs at least the overhead, and at
-    /// most as much as the largest record. Most positions of other sessions do not pass this.
+    /// Whether there can be records from `earlier` to here. Each costs at least the overhead, and
+    /// at most as much as the largest record. Most positions of other sessions do not pass this.
     pub(crate) fn can_follow(self, earlier: Position) -> bool {
         let records = self.seq.get().checked_sub(earlier.seq.get());
         let cost = self.offset.get().checked_sub(earlier.offset.get());
@@ -152,7 +153,8 @@ impl Position {
     }
 }
 
-/// The number of a connection within its session. The client begins at 1 and raises it at each attempt.
+/// The number of a connection within its session. The client begins at 1 and raises it at each
+/// attempt.
 ///
 /// A newer generation fences the older one: packets of the older connection are refused (SPEC.md,
 /// "Resume").

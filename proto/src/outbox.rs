@@ -103,8 +103,8 @@ impl Outbox {
         self.accepted.offset.since(self.released)
     }
 
-    /// The memory of the kept packets and of the blocks for the next ones, in bytes. A block of which
-    /// a part is acknowledged counts with the rest of it.
+    /// The memory of the kept packets and of the blocks for the next ones, in bytes. A block of
+    /// which a part is acknowledged counts with the rest of it.
     pub(crate) fn memory(&self) -> u64 {
         let spare: usize = self.spare.iter().map(BytesMut::capacity).sum();
         self.memory + (self.open.capacity() + spare) as u64
@@ -141,8 +141,8 @@ impl Outbox {
         self.push_large(kind, payload, Some(payload))
     }
 
-    /// Accepts encoded messages if there is room for all of them. Returns the sequence number of the
-    /// last one.
+    /// Accepts encoded messages if there is room for all of them. Returns the sequence number of
+    /// the last one.
     pub(crate) fn push_records(&mut self, records: &mut Records) -> Option<Seq> {
         let end = self
             .accepted

@@ -141,8 +141,8 @@ impl Packet {
         Ok(decoded)
     }
 
-    /// Appends the encoded packet. [`decode`](Packet::decode) then gives an equal packet, if it could
-    /// have given this one.
+    /// Appends the encoded packet. [`decode`](Packet::decode) then gives an equal packet, if it
+    /// could have given this one.
     pub fn encode(&self, buf: &mut BytesMut) {
         let numbered = |buf: &mut BytesMut, kind: u8, number: u64| {
             buf.put_u8(kind);
@@ -217,17 +217,17 @@ fn decode_data(packet: Bytes) -> Result<Packet, ProtocolError> {
 }
 
 impl Hello {
-    /// Decodes the first packet of a client, for a server that then looks the session up. A packet is
-    /// a WebSocket binary message: refuse a connection whose first message is text.
+    /// Decodes the first packet of a client, for a server that then looks the session up. A packet
+    /// is a WebSocket binary message: refuse a connection whose first message is text.
     ///
     /// After calling this: if the server has the session, call
     /// [`Session::resume`](crate::Session::resume), otherwise
-    /// [`Session::server`](crate::Session::server), which opens it. Either may give a [`Rejection`]:
-    /// send it, and close the connection.
+    /// [`Session::server`](crate::Session::server), which opens it. Either may give a
+    /// [`Rejection`]: send it, and close the connection.
     ///
     /// # Errors
-    /// [`ProtocolError::Malformed`], or [`ProtocolError::Unexpected`] for any other packet. There is
-    /// no session yet that could be told: close the connection with the WebSocket code 1002.
+    /// [`ProtocolError::Malformed`], or [`ProtocolError::Unexpected`] for any other packet. There
+    /// is no session yet that could be told: close the connection with the WebSocket code 1002.
     pub fn from_packet(packet: Bytes) -> Result<Hello, ProtocolError> {
         match Packet::decode(packet)? {
             Packet::Hello(hello) => Ok(hello),

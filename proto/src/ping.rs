@@ -30,8 +30,8 @@ impl Ping {
         self.number
     }
 
-    /// The peer has answered the PING with that number. Returns how long it took, if it was the last
-    /// one.
+    /// The peer has answered the PING with that number. Returns how long it took, if it was the
+    /// last one.
     pub(crate) fn answer(&mut self, now: Time, number: u64) -> Option<Duration> {
         if number != self.number {
             return None;

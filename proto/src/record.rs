@@ -77,8 +77,8 @@ impl<'a> Record<'a> {
     /// [`size`](Record::size) bytes.
     ///
     /// # Errors
-    /// [`ProtocolError::Malformed`] when the record is cut short, is too long, or continues although
-    /// it is empty.
+    /// [`ProtocolError::Malformed`] when the record is cut short, is too long, or continues
+    /// although it is empty.
     #[inline]
     pub fn read(bytes: &'a [u8]) -> Result<Record<'a>, ProtocolError> {
         Record::parse(bytes).ok_or_else(|| Record::why_malformed(bytes))

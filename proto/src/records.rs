@@ -41,16 +41,16 @@ impl Records {
     }
 
     /// Appends a message. `false`, and nothing changes, when it does not fit into the packet: send
-    /// this packet and begin another one. Every message of at most [`MAX_RECORD`] bytes fits into an
-    /// empty packet.
+    /// this packet and begin another one. Every message of at most [`MAX_RECORD`] bytes fits into
+    /// an empty packet.
     #[inline]
     pub fn push<'a>(&mut self, payload: impl Into<Payload<'a>>) -> bool {
         let payload = payload.into();
         self.push_bytes(payload.kind(), payload.as_bytes())
     }
 
-    /// [`push`](Records::push) for a payload of either kind. Text must be UTF-8: this is not checked
-    /// here, and a peer ends the session over text that is not.
+    /// [`push`](Records::push) for a payload of either kind. Text must be UTF-8: this is not
+    /// checked here, and a peer ends the session over text that is not.
     #[inline]
     pub fn push_bytes(&mut self, kind: Kind, bytes: &[u8]) -> bool {
         if self.block.is_empty() {
@@ -77,8 +77,8 @@ impl Records {
         self.cost
     }
 
-    /// Turns them back into messages, without a session. The positions of these messages are counted
-    /// from the first one, and belong to no session.
+    /// Turns them back into messages, without a session. The positions of these messages are
+    /// counted from the first one, and belong to no session.
     pub fn into_batch(mut self) -> Batch {
         let end = Position::START.after_records(self.messages, self.cost);
         let header = self.block.len().min(DATA_HEADER);
@@ -89,8 +89,8 @@ impl Records {
 
 /// The packet that a session's outbox is filling.
 impl Records {
-    /// Begins a packet. It is filled up to `fill` bytes, or with one run of records of `first` bytes if
-    /// that is more.
+    /// Begins a packet. It is filled up to `fill` bytes, or with one run of records of `first`
+    /// bytes if that is more.
     pub(crate) fn begin(&mut self, first: usize, fill: usize) {
         self.fill = fill.max(DATA_HEADER + first);
         self.block.put_u8(kind::DATA);
@@ -103,8 +103,8 @@ impl Records {
         self.block.len() + size <= self.fill && cost <= MAX_PACKET_COST
     }
 
-    /// Appends a record. `false`, and nothing changes, when it does not fit into the packet, or when
-    /// no packet has begun.
+    /// Appends a record. `false`, and nothing changes, when it does not fit into the packet, or
+    /// when no packet has begun.
     #[inline(always)]
     pub(crate) fn push_record(&mut self, kind: Kind, continues: bool, payload: &[u8]) -> bool {
         let cost = self.cost + record_cost(payload.len());

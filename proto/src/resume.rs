@@ -1,5 +1,5 @@
-//! The resume exchange: the name of a session, what proves the right to it, and the positions of both
-//! sides (SPEC.md, "Resume").
+//! The resume exchange: the name of a session, what proves the right to it, and the positions of
+//! both sides (SPEC.md, "Resume").
 
 use std::fmt;
 use std::num::NonZeroU64;

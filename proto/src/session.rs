@@ -1,5 +1,6 @@
-//! The session: its state in groups, its timers, and what can be asked of it. Its other verbs are in the
-//! files below: sending, receiving, packets that arrive, connections, ending, and what is sent next.
+//! The session: its state in groups, its timers, and what can be asked of it. Its other verbs are
+//! in the files below: sending, receiving, packets that arrive, connections, ending, and what is
+//! sent next.
 
 mod ending;
 mod fingerprint;
@@ -37,8 +38,8 @@ pub enum Side {
 
 /// One session of `unstall.v1`: a value that outlives its connections.
 ///
-/// The front page of this crate shows the run loop. Call a session from one place at a time. It holds
-/// no lock, task, clock or socket.
+/// The front page of this crate shows the run loop. Call a session from one place at a time. It
+/// holds no lock, task, clock or socket.
 #[derive(Clone, Debug)]
 pub struct Session {
     side: Side,
@@ -74,8 +75,8 @@ impl Session {
         }
     }
 
-    /// The time that [`poll_timeout`](Session::poll_timeout) gave has come. Calling this too early or
-    /// too often does no harm.
+    /// The time that [`poll_timeout`](Session::poll_timeout) gave has come. Calling this too early
+    /// or too often does no harm.
     ///
     /// After calling this: [`poll_event`](Session::poll_event),
     /// [`poll_transmit`](Session::poll_transmit), [`poll_timeout`](Session::poll_timeout).
@@ -94,8 +95,8 @@ impl Session {
         }
     }
 
-    /// The moment at which to call [`handle_timeout`](Session::handle_timeout) next. `None`: no timer
-    /// runs until another call starts one.
+    /// The moment at which to call [`handle_timeout`](Session::handle_timeout) next. `None`: no
+    /// timer runs until another call starts one.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.timers.next()
     }

@@ -18,10 +18,10 @@ pub struct Counters {
 
 /// The counters, and how full everything is.
 ///
-/// There are two units. *Memory* is what is really held, in bytes. *Cost* is what credit and the replay
-/// limit count: for each record, the length of its payload and
-/// [`RECORD_OVERHEAD`](crate::limits::RECORD_OVERHEAD). The two differ much where a peer wants it: a
-/// message in records of one byte costs 65 for each byte of memory.
+/// There are two units. *Memory* is what is really held, in bytes. *Cost* is what credit and the
+/// replay limit count: for each record, the length of its payload and
+/// [`RECORD_OVERHEAD`](crate::limits::RECORD_OVERHEAD). The two differ much where a peer wants it:
+/// a message in records of one byte costs 65 for each byte of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -30,8 +30,8 @@ pub struct Stats {
     /// Records that came twice and were dropped.
     pub duplicates: u64,
     /// The memory that is held for sending, in bytes: packets that are not acknowledged, and the
-    /// blocks for the next ones. A message sent by [`send_shared`](crate::Session::send_shared) counts
-    /// with its own length.
+    /// blocks for the next ones. A message sent by [`send_shared`](crate::Session::send_shared)
+    /// counts with its own length.
     pub send_memory: u64,
     /// The memory that is held of what was received, in bytes: messages until they are
     /// [taken](crate::Session::taken), and the message that is not whole yet. A packet counts until
@@ -40,8 +40,8 @@ pub struct Stats {
     /// The cost of what was accepted for sending and is not acknowledged. At most
     /// [`Config::replay`](crate::Config::replay).
     pub unacknowledged_cost: u64,
-    /// The cost of what was received and is not taken. At most the largest window and the cost of one
-    /// largest message, which depends on its records.
+    /// The cost of what was received and is not taken. At most the largest window and the cost of
+    /// one largest message, which depends on its records.
     pub untaken_cost: u64,
     /// The receive window: the cost of what the peer may send while nothing is taken.
     pub window: u64,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// A moment on the caller's clock: the time since an origin of the caller's choice.
 ///
-/// The caller tells the session the time with each call that needs it. The time must not go backwards
-/// from call to call. If it does, timers fire late.
+/// The caller tells the session the time with each call that needs it. The time must not go
+/// backwards from call to call. If it does, timers fire late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(Duration);
 

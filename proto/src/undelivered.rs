@@ -33,8 +33,8 @@ pub struct UndeliveredMessage {
     pub fate: Fate,
 }
 
-/// The undelivered messages of a session, in the order in which they were sent. Dropping it drops the
-/// rest of them.
+/// The undelivered messages of a session, in the order in which they were sent. Dropping it drops
+/// the rest of them.
 #[derive(Clone, Debug, Default)]
 pub struct Undelivered {
     packets: VecDeque<Sealed>,

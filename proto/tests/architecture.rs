@@ -1,5 +1,5 @@
-//! ARCHITECTURE.md is the map of `proto/src`: it names every file, in an order in which each file uses
-//! only those before it.
+//! ARCHITECTURE.md is the map of `proto/src`: it names every file, in an order in which each file
+//! uses only those before it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ fn map() -> Vec<String> {
     names.collect()
 }
 
-/// Files of `proto/src` without those that hold only tests, as paths without ending, and their text.
+/// Files of `proto/src` without those that hold only tests, as paths without ending, and their
+/// text.
 fn files() -> Vec<(String, String)> {
     let source = root().join("src");
     let (mut found, mut folders) = (Vec::new(), vec![source.clone()]);

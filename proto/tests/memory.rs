@@ -32,7 +32,8 @@ fn server(config: Config) -> (Session, Generation) {
     (session, generation)
 }
 
-/// Runs it: what is allocated then and was not before, in bytes, and what the session says it holds.
+/// Runs it: what is allocated then and was not before, in bytes, and what the session says it
+/// holds.
 fn measured(session: &mut Session, run: impl FnOnce(&mut Session)) -> (u64, Stats) {
     let before = session.stats();
     let held = allocation_counter::measure(|| run(session));
@@ -190,8 +191,8 @@ fn a_shared_message_counts_with_its_own_length() {
 }
 
 /// What an application holds that acknowledges by hand is its own. The session keeps two numbers,
-/// however many messages were taken and not processed; an honest peer stops at its replay limit, and
-/// another one gains nothing.
+/// however many messages were taken and not processed; an honest peer stops at its replay limit,
+/// and another one gains nothing.
 #[test]
 fn taken_but_unprocessed_messages_cost_nothing() {
     let config = Config::new().acknowledge(Acknowledge::ByHand);

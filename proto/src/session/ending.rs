@@ -21,9 +21,10 @@ impl Session {
     /// longer than `within`, the session ends with [`EndReason::CloseTimedOut`], and
     /// [`undelivered`](Session::undelivered) has what was not acknowledged.
     ///
-    /// The peer is told the deadline, and keeps it as well, cut to a bound of its own. The application
-    /// goes on taking what the peer had sent. A second call, or a call after the peer has closed, can
-    /// only shorten the deadline. The peer's CLOSE is answered with the peer's code and reason.
+    /// The peer is told the deadline, and keeps it as well, cut to a bound of its own. The
+    /// application goes on taking what the peer had sent. A second call, or a call after the peer
+    /// has closed, can only shorten the deadline. The peer's CLOSE is answered with the peer's code
+    /// and reason.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit) and
     /// [`poll_timeout`](Session::poll_timeout), until [`is_over`](Session::is_over).
@@ -50,8 +51,8 @@ impl Session {
         }
     }
 
-    /// Nothing more is accepted, so the peer's CLOSE is answered once everything was sent. Only needed
-    /// with [`AnswerClose::ByHand`]. Without effect unless the peer has closed.
+    /// Nothing more is accepted, so the peer's CLOSE is answered once everything was sent. Only
+    /// needed with [`AnswerClose::ByHand`]. Without effect unless the peer has closed.
     ///
     /// After calling this: the same as after [`close`](Session::close).
     pub fn answer_close(&mut self) {
@@ -89,8 +90,8 @@ impl Session {
     /// Whether nothing is left to send or to wait for. Drop the session once its last messages are
     /// [received](Session::recv) and its undelivered ones collected. No timer runs any more.
     ///
-    /// A session that has ended by ABORT is over when that was sent, or when its connection is lost.
-    /// Close a connection that does not take it.
+    /// A session that has ended by ABORT is over when that was sent, or when its connection is
+    /// lost. Close a connection that does not take it.
     pub fn is_over(&self) -> bool {
         match &self.state {
             State::Open | State::Closing(_) => false,
@@ -193,7 +194,8 @@ impl Session {
         };
     }
 
-    /// Completes a close at once when no server knows of the session, and nothing is to be delivered.
+    /// Completes a close at once when no server knows of the session, and nothing is to be
+    /// delivered.
     pub(super) fn forget_unopened(&mut self) {
         let State::Closing(closing) = &self.state else {
             return;

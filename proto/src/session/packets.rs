@@ -53,16 +53,16 @@ impl HandleError {
 }
 
 impl Session {
-    /// A packet came on the connection `generation`: one WebSocket binary message. The messages in it
-    /// are slices of it.
+    /// A packet came on the connection `generation`: one WebSocket binary message. The messages in
+    /// it are slices of it.
     ///
     /// After calling this: [`recv`](Session::recv), [`poll_event`](Session::poll_event),
     /// [`poll_transmit`](Session::poll_transmit), [`poll_timeout`](Session::poll_timeout).
     ///
     /// # Errors
     /// After any error: send what `poll_transmit` still gives, close the connection, and call
-    /// [`detach`](Session::detach). [`HandleError::is_resumable`] says whether the session lives on.
-    /// If not, [`Event::Ended`] has come.
+    /// [`detach`](Session::detach). [`HandleError::is_resumable`] says whether the session lives
+    /// on. If not, [`Event::Ended`] has come.
     pub fn handle_packet(
         &mut self,
         now: Time,
@@ -72,8 +72,8 @@ impl Session {
         self.handle(now, generation, || Packet::decode(packet))
     }
 
-    /// A WebSocket text message came on the connection `generation`. Packets are binary messages, so
-    /// the peer broke the protocol: the session ends as after a packet that cannot be read.
+    /// A WebSocket text message came on the connection `generation`. Packets are binary messages,
+    /// so the peer broke the protocol: the session ends as after a packet that cannot be read.
     ///
     /// After calling this: the same as after [`handle_packet`](Session::handle_packet).
     ///

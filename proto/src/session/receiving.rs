@@ -52,8 +52,8 @@ impl Receiving {
 }
 
 impl Session {
-    /// The next thing for the application, in order: messages, and at last the end. Handing messages
-    /// over is not taking them: the peer is told nothing yet, so they may wait elsewhere.
+    /// The next thing for the application, in order: messages, and at last the end. Handing
+    /// messages over is not taking them: the peer is told nothing yet, so they may wait elsewhere.
     ///
     /// After calling this: [`taken`](Session::taken), when the application has taken them.
     pub fn recv(&mut self) -> Option<Incoming> {
@@ -79,8 +79,8 @@ impl Session {
     /// unless the application acknowledges by hand, acknowledges the messages. One call reports any
     /// number of messages. A position before the last one reported has no effect.
     ///
-    /// Returns `false`, and nothing changes, when no message that [`recv`](Session::recv) has handed
-    /// over can end there. A position of another session mostly cannot, but sometimes can.
+    /// Returns `false`, and nothing changes, when no message that [`recv`](Session::recv) has
+    /// handed over can end there. A position of another session mostly cannot, but sometimes can.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit) if
     /// [`wants_transmit`](Session::wants_transmit), and [`poll_timeout`](Session::poll_timeout).
@@ -141,8 +141,8 @@ impl Session {
         self.receiving.credit.peer_blocked(limit, progress);
     }
 
-    /// Whether the peer has said that it waits for credit. It gets credit when the application takes
-    /// what was received.
+    /// Whether the peer has said that it waits for credit. It gets credit when the application
+    /// takes what was received.
     pub fn holds_peer_back(&self) -> bool {
         self.receiving.credit.holds_peer_back()
     }

@@ -46,17 +46,17 @@ impl Session {
         Session::new(Side::Client, config, id, token)
     }
 
-    /// A server's session for a HELLO whose session the server does not have. The connection of that
-    /// HELLO carries it. `epoch` is the server's. `next_token` is drawn anew from a cryptographic
-    /// generator.
+    /// A server's session for a HELLO whose session the server does not have. The connection of
+    /// that HELLO carries it. `epoch` is the server's. `next_token` is drawn anew from a
+    /// cryptographic generator.
     ///
     /// After calling this: keep the session so that [`Hello::id`] finds it, and call
     /// [`poll_transmit`](Session::poll_transmit) with the generation.
     ///
     /// # Errors
-    /// [`Rejection::Expired`] or [`Rejection::Unknown`] when the client resumes a session that is not
-    /// here; [`Rejection::Inconsistent`] when a new session does not begin at the beginning. A server
-    /// without room for another session answers [`Rejection::Full`] itself.
+    /// [`Rejection::Expired`] or [`Rejection::Unknown`] when the client resumes a session that is
+    /// not here; [`Rejection::Inconsistent`] when a new session does not begin at the beginning. A
+    /// server without room for another session answers [`Rejection::Full`] itself.
     pub fn server(
         config: Config,
         hello: &Hello,
@@ -79,15 +79,15 @@ impl Session {
         Ok((session, generation))
     }
 
-    /// Server: another connection of this session has sent `hello`. It replaces the older connection,
-    /// if there still is one: packets of that one are refused from now on, so wake its task and close
-    /// it. `next_token` is drawn anew.
+    /// Server: another connection of this session has sent `hello`. It replaces the older
+    /// connection, if there still is one: packets of that one are refused from now on, so wake its
+    /// task and close it. `next_token` is drawn anew.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit) with the new generation.
     ///
     /// # Errors
-    /// A [`Rejection`]: send it on the new connection, and close that one. The session and its older
-    /// connection do not change. [`Rejection::Full`] is not among them.
+    /// A [`Rejection`]: send it on the new connection, and close that one. The session and its
+    /// older connection do not change. [`Rejection::Full`] is not among them.
     pub fn resume(&mut self, hello: &Hello, next_token: Token) -> Result<Generation, Rejection> {
         let tokens = &mut self.agreement.tokens;
         if self.side == Side::Client || hello.id != self.id || !tokens.allows(&hello.token) {
@@ -120,8 +120,8 @@ impl Session {
     /// Client: there is a connection. It replaces the older one, if there still is one. `None` when
     /// the session wants no connection any more.
     ///
-    /// After calling this: [`poll_transmit`](Session::poll_transmit) with the generation gives HELLO.
-    /// Nothing else is sent until the server has answered.
+    /// After calling this: [`poll_transmit`](Session::poll_transmit) with the generation gives
+    /// HELLO. Nothing else is sent until the server has answered.
     pub fn attach(&mut self, now: Time) -> Option<Generation> {
         if self.side == Side::Server || !self.wants_connection() {
             return None;
@@ -203,8 +203,8 @@ impl Session {
             .check_resume(welcome.received, welcome.acked)
     }
 
-    /// Both sides have agreed on a connection. This side continues after what the peer has received;
-    /// the outbox has allowed that. Returns how many records are sent again.
+    /// Both sides have agreed on a connection. This side continues after what the peer has
+    /// received; the outbox has allowed that. Returns how many records are sent again.
     fn continue_from(&mut self, received: Seq, acked: Seq, credit: Offset) -> u64 {
         self.timers.stop(Timer::Expiry);
         self.sending.credit.reconnect();

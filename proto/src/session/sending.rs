@@ -54,17 +54,17 @@ impl Sending {
 }
 
 impl Session {
-    /// Accepts a message for delivery. Returns the sequence number of its last record: the message is
-    /// delivered once [`acknowledged`](Session::acknowledged) reaches it. The message is encoded at
-    /// once; the caller keeps what it borrowed.
+    /// Accepts a message for delivery. Returns the sequence number of its last record: the message
+    /// is delivered once [`acknowledged`](Session::acknowledged) reaches it. The message is encoded
+    /// at once; the caller keeps what it borrowed.
     ///
-    /// After calling this: [`poll_transmit`](Session::poll_transmit), when the connection can take a
-    /// packet. Messages that are sent before that share packets.
+    /// After calling this: [`poll_transmit`](Session::poll_transmit), when the connection can take
+    /// a packet. Messages that are sent before that share packets.
     ///
     /// # Errors
-    /// [`SendError::Full`]: wait for [`Event::Writable`] and send the message again. Until the peer's
-    /// largest message is known, this is also the answer to one of more than [`MIN_MAX_MESSAGE`]
-    /// bytes. The other errors are final.
+    /// [`SendError::Full`]: wait for [`Event::Writable`] and send the message again. Until the
+    /// peer's largest message is known, this is also the answer to one of more than
+    /// [`MIN_MAX_MESSAGE`] bytes. The other errors are final.
     #[inline]
     pub fn send<'a>(&mut self, payload: impl Into<Payload<'a>>) -> Result<Seq, SendError> {
         let payload = payload.into();
@@ -75,11 +75,11 @@ impl Session {
     }
 
     /// [`send`](Session::send) for a payload that the caller shares. Of a long message, slices are
-    /// kept until it is acknowledged, and nothing is copied. Text must be UTF-8: this is not checked
-    /// here, and the peer ends the session over text that is not.
+    /// kept until it is acknowledged, and nothing is copied. Text must be UTF-8: this is not
+    /// checked here, and the peer ends the session over text that is not.
     ///
-    /// A slice keeps all the memory that it is a slice of. [`Stats`](crate::Stats) count the length of
-    /// the payload only.
+    /// A slice keeps all the memory that it is a slice of. [`Stats`](crate::Stats) count the length
+    /// of the payload only.
     ///
     /// After calling this: the same as after [`send`](Session::send).
     ///
@@ -158,8 +158,8 @@ impl Session {
         pushed.ok_or(SendError::Full)
     }
 
-    /// The largest message that can be sent now, in bytes: the smaller one of both sides' limits, or
-    /// [`MIN_MAX_MESSAGE`] until the peer's limit is known.
+    /// The largest message that can be sent now, in bytes: the smaller one of both sides' limits,
+    /// or [`MIN_MAX_MESSAGE`] until the peer's limit is known.
     pub fn max_send_message(&self) -> u64 {
         self.agreement
             .peer_max_message
@@ -194,7 +194,8 @@ impl Session {
         self.sending.outbox.accepted()
     }
 
-    /// The last record that was given to the current connection, or that its peer named as received.
+    /// The last record that was given to the current connection, or that its peer named as
+    /// received.
     pub fn transmitted(&self) -> Seq {
         self.sending.outbox.transmitted()
     }

@@ -86,8 +86,8 @@ impl Session {
     }
 
     /// Whether [`poll_transmit`](Session::poll_transmit) would give a packet for the current
-    /// connection. Ask this after [`send`](Session::send), [`taken`](Session::taken) and the like, to
-    /// know whether to wake the task of the connection.
+    /// connection. Ask this after [`send`](Session::send), [`taken`](Session::taken) and the like,
+    /// to know whether to wake the task of the connection.
     pub fn wants_transmit(&self) -> bool {
         self.next_packet().is_some()
     }
@@ -231,8 +231,8 @@ impl Session {
         }))
     }
 
-    /// Sends PING. [`Event::Pong`](crate::Event::Pong) brings the time until it is answered. An older
-    /// PING that is not answered is forgotten.
+    /// Sends PING. [`Event::Pong`](crate::Event::Pong) brings the time until it is answered. An
+    /// older PING that is not answered is forgotten.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit).
     pub fn ping(&mut self) {
@@ -240,8 +240,8 @@ impl Session {
     }
 
     /// Server: asks the client to connect again, elsewhere or later, at a random moment within
-    /// `within`. The session does not change. GOAWAY is sent once: if the connection is lost with it,
-    /// call this again. Without effect on a client.
+    /// `within`. The session does not change. GOAWAY is sent once: if the connection is lost with
+    /// it, call this again. Without effect on a client.
     ///
     /// After calling this: [`poll_transmit`](Session::poll_transmit).
     pub fn go_away(&mut self, within: Duration, reason: &str) {
