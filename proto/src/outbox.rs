@@ -158,7 +158,8 @@ impl Outbox {
             // Small runs share packets when they come faster than the connection takes them.
             if !self.open.push_records(&records) {
                 self.begin_packet(records.size());
-                self.open.push_records(&records);
+                let pushed = self.open.push_records(&records);
+                debug_assert!(pushed, "one packet's records fit into a packet");
             }
             self.accepted = end;
             self.keep(records.into_block());
@@ -225,7 +226,8 @@ impl Outbox {
     #[cold]
     fn append_first(&mut self, kind: Kind, continues: bool, payload: &[u8]) {
         self.begin_packet(Record::max_size(payload.len()));
-        self.open.push_record(kind, continues, payload);
+        let pushed = self.open.push_record(kind, continues, payload);
+        debug_assert!(pushed, "a record fits into a packet");
     }
 
     /// Seals the open packet, and begins another one with room for that many bytes of records.
