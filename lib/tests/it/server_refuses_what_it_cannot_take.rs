@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::common::{
+    clock::hurried,
     frames::upgrade,
     limit,
     net::{Certificate, answer, bind, connect, is_alive, one_of_many, status, to_end},
@@ -76,21 +77,21 @@ async fn over_tls_too_a_connection_over_the_limit_gets_503() {
 
 #[tokio::test]
 async fn a_handshake_over_the_limit_gets_503_and_the_place_comes_back() {
-    // Longer than anybody waits for a place.
-    let timeout = Duration::from_secs(3);
+    // Much longer than anybody waits for a place.
+    let timeout = Duration::from_secs(10);
     let server = limited(limits().max_handshakes(1).handshake_timeout(timeout)).await;
     let mut mute = TcpStream::connect(server.local_addr()).await.unwrap();
     until("its handshake is under way", || {
         server.stats().handshaking == 1
     })
     .await;
-    let refused = answer(server.local_addr(), &upgrade("")).await;
+    let refused = hurried(answer(server.local_addr(), &upgrade(""))).await;
     assert_eq!(status(&refused), 503);
     assert!(
         refused.to_lowercase().contains("retry-after: 5"),
         "{refused}"
     );
-    assert_eq!(to_end(&mut mute).await, "");
+    assert_eq!(hurried(to_end(&mut mute)).await, "");
     is_alive(&server).await;
     let stats = server.stats();
     assert_eq!(
