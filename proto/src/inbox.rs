@@ -200,7 +200,10 @@ impl Inbox {
             if record.continues {
                 break;
             }
-            // No limit on messages is smaller than a record.
+            if record.payload.len() as u64 > bounds.max_message {
+                let limit = bounds.max_message;
+                return Err(ProtocolError::MessageTooLarge { limit });
+            }
             if record.kind == Kind::Text && !is_utf8(record.payload) {
                 return Err(ProtocolError::InvalidText);
             }

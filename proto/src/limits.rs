@@ -205,12 +205,21 @@ impl Config {
     }
 
     /// The largest message that is accepted from the peer and from the application, in bytes.
-    /// Default 8 MiB; from [`MIN_MAX_MESSAGE`] to [`MAX_MAX_MESSAGE`]. It raises the replay limit
-    /// to what one such message needs.
+    /// Default 8 MiB; up to [`MAX_MAX_MESSAGE`]. It raises the replay limit to what one such message
+    /// needs.
+    ///
+    /// Below [`MIN_MAX_MESSAGE`] the peer is told that value, because it cannot be told less. A
+    /// message over the limit then ends the session with `MESSAGE_TOO_LARGE`. What the application
+    /// sends is not checked against such a limit.
     #[must_use]
     pub fn max_message(mut self, bytes: u64) -> Config {
-        self.max_message = bytes.clamp(MIN_MAX_MESSAGE, MAX_MAX_MESSAGE);
+        self.max_message = bytes.min(MAX_MAX_MESSAGE);
         self
+    }
+
+    /// The largest message that the peer is told.
+    pub(crate) fn announced_max_message(&self) -> u64 {
+        self.max_message.max(MIN_MAX_MESSAGE)
     }
 
     /// The replay limit: the most that accepted and unacknowledged messages may cost, in bytes of
@@ -285,7 +294,7 @@ impl Config {
     /// Raises the limits that others require, in whatever order they were set.
     pub(crate) fn settled(mut self) -> Config {
         self.max_window = self.max_window.max(self.window);
-        let least = message_cost(self.max_message) + MAX_PACKET_COST;
+        let least = message_cost(self.announced_max_message()) + MAX_PACKET_COST;
         self.replay = self.replay.max(least);
         self
     }
@@ -321,7 +330,7 @@ mod tests {
             .settled();
         assert_eq!(config.window, MIN_WINDOW);
         assert_eq!(config.max_window, MIN_WINDOW);
-        assert_eq!(config.max_message, MIN_MAX_MESSAGE);
+        assert_eq!(config.announced_max_message(), MIN_MAX_MESSAGE);
         assert_eq!(
             config.replay,
             MIN_MAX_MESSAGE + RECORD_OVERHEAD + MAX_PACKET_COST

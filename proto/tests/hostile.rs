@@ -423,3 +423,36 @@ fn what_comes_after_the_end_cannot_break_it_even_when_it_cannot_be_read() {
     assert_eq!(packets, [close, Packet::End]);
     assert!(server.is_over());
 }
+
+/// A limit below what can be announced was raised to that: messages of 64 KiB came through a limit of
+/// 1,000 bytes.
+#[test]
+fn a_limit_below_the_smallest_that_can_be_announced_is_kept() {
+    for (size, taken) in [(999, true), (1000, true), (1001, false), (65_536, false)] {
+        let mut client = Session::client(config(), SessionId([1; 16]), Token([2; 16]));
+        let on_client = client.attach(NOW).unwrap();
+        let hello = client.poll_transmit(NOW, on_client).unwrap();
+        let hello = Hello::from_packet(hello).unwrap();
+        let small = config().max_message(1000);
+        let epoch = unstall_proto::Epoch(std::num::NonZeroU64::MIN);
+        let (mut server, on_server) =
+            Session::server(small, &hello, epoch, Token([3; 16])).unwrap();
+        let welcome = server.poll_transmit(NOW, on_server).unwrap();
+        client.handle_packet(NOW, on_client, welcome).unwrap();
+        assert_eq!(client.max_send_message(), MIN_MAX_MESSAGE);
+        client.send(&vec![7; size][..]).unwrap();
+        let mut result = Ok(());
+        while let Some(packet) = client.poll_transmit(NOW, on_client) {
+            result = result.and(server.handle_packet(NOW, on_server, packet));
+        }
+        match taken {
+            true => assert!(result.is_ok(), "{size}: {result:?}"),
+            false => assert_eq!(
+                result,
+                Err(HandleError::Protocol(ProtocolError::MessageTooLarge {
+                    limit: 1000
+                }))
+            ),
+        }
+    }
+}

@@ -15,6 +15,7 @@ mod events_and_stats;
 mod forever_is_a_duration;
 mod frames_of_rfc_6455;
 mod killed_process_is_noticed;
+mod message_limits_are_kept;
 mod messages_stay_as_they_were;
 mod million_messages_with_faults;
 mod never_stalls;

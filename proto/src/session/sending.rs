@@ -164,7 +164,7 @@ impl Session {
         self.agreement
             .peer_max_message
             .unwrap_or(MIN_MAX_MESSAGE)
-            .min(self.config.max_message)
+            .min(self.config.announced_max_message())
     }
 
     /// The peer acknowledges everything up to `seq`.

@@ -212,7 +212,7 @@ impl Session {
             received: self.receiving.inbox.received(),
             acked: self.receiving.acks.ready(),
             credit: self.receiving.renew_credit(),
-            max_message: self.config.max_message,
+            max_message: self.config.announced_max_message(),
         })
     }
 
@@ -226,7 +226,7 @@ impl Session {
             received: self.receiving.inbox.received(),
             acked: self.receiving.acks.tell(),
             credit: self.receiving.renew_credit(),
-            max_message: self.config.max_message,
+            max_message: self.config.announced_max_message(),
             life_millis: millis(self.agreement.life),
         }))
     }

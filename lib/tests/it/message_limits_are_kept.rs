@@ -1,0 +1,62 @@
+//! The limit on messages is kept in sessions as on plain connections, and goes with the peer that
+//! has it.
+
+use std::time::Duration;
+
+use crate::common::{
+    limit,
+    net::bind,
+    sessions::{client, pair, up_to_the_loss},
+    until,
+};
+use unstall::{Message, Options, SendRefusal, Server, SessionLoss};
+
+/// A limit below 64 KiB was not kept in sessions, because the peer cannot be told less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_limit_on_messages_is_kept_in_a_session() {
+    let small = Options::default().max_message_bytes(1000);
+    let server = bind(Server::builder().options(small)).await;
+    let client = client(server.local_addr()).without_fresh_session();
+    let (client, mut session) = pair(&server, client).await;
+    client.send(vec![7; 1000]).await.unwrap();
+    let fits = limit(session.recv()).await.unwrap().unwrap();
+    assert_eq!(fits.into_message().unwrap().len(), 1000);
+    client.send(vec![7; 1001]).await.unwrap();
+    let (messages, loss) = up_to_the_loss(&mut session).await;
+    assert_eq!(messages, []);
+    assert!(matches!(loss, SessionLoss::Refused(_)), "{loss:?}");
+    let (sender, _receiver) = client.split();
+    let report = limit(sender.ended()).await;
+    assert_eq!(report.maybe_delivered, [Message::from(vec![7; 1001])]);
+}
+
+/// The first peer's limit stayed for all later ones of the same handle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_a_peer_goes_with_its_session() {
+    let small = Options::default().max_message_bytes(64 << 10);
+    let first = bind(Server::builder().options(small)).await;
+    let address = first.local_addr();
+    let connection = client(address).connect().await.unwrap();
+    let accepted = limit(first.accept()).await.unwrap();
+    limit(connection.flush()).await.unwrap();
+    let refused = connection.send(vec![7; 100_000]).await.unwrap_err();
+    assert!(matches!(refused.reason, SendRefusal::TooLarge { .. }));
+    drop(accepted);
+    first.shutdown(Duration::ZERO).await;
+    drop(first);
+    let second = Server::builder().bind(address).await.unwrap();
+    let mut accepted = limit(second.accept()).await.unwrap();
+    until("the new session is open", || {
+        connection.stats().connections == 2
+    })
+    .await;
+    limit(async {
+        // The limit comes with the server's answer to HELLO.
+        while connection.send(vec![7; 100_000]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let message = limit(accepted.recv()).await.unwrap().unwrap();
+    assert_eq!(message.into_message().unwrap().len(), 100_000);
+}
