@@ -534,7 +534,8 @@ async fn full_server_is_asked_again_when_it_said() {
 /// one, whose first messages were so acknowledged before anybody had them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
-    let options = Options::default().session_life(Duration::from_secs(60));
+    // So long it is waited for what the client does not take of the first.
+    let options = Options::default().close_timeout(Duration::from_millis(300));
     let server = bind(Server::builder().options(options)).await;
     let (mut client, first) = pair(&server, client(server.local_addr())).await;
     for index in 0..5 {
