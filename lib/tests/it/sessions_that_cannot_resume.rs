@@ -252,7 +252,9 @@ async fn session_without_a_connection_that_keeps_much_goes_before_others_wait() 
     for _ in 0..4 {
         away.read().await.expect("data");
     }
+    let mut events = session.events();
     drop(away.ws.take());
+    disconnected(&mut events).await;
     let mut other = Raw::new(server.local_addr(), 2);
     assert!(matches!(other.attach().await, Packet::Welcome(_)));
     let served = limit(server.accept()).await.unwrap();
