@@ -413,8 +413,9 @@ fn budget_used_up_by_others_does_not_stop_a_sender() {
             .outbox_bytes(4 * MIB)
             .budget(budget.clone());
         let (stuck, _never_reads) = raw::client(options.clone()).await;
-        // Queues leave the last quarter to messages of which only a part has arrived.
-        while budget.used() < budget.limit() * 3 / 4 {
+        // Queues leave the last quarter to messages of which only a part has arrived. What they draw
+        // comes in steps of up to 64 KiB.
+        while budget.used() + 64 * KIB <= budget.limit() * 3 / 4 {
             if stuck.try_send(vec![0; 32 * KIB]).is_err() {
                 tokio::task::yield_now().await;
             }
