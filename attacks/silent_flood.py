@@ -1,4 +1,4 @@
-"""Addresses that connect without end and say nothing, while an honest client connects again and again. Usage: silent_flood.py HOST:PORT [SILENT ADDRESSES, default 1] [SECONDS, default 12] (Linux: they are 127.0.0.66 and up)"""
+"""Addresses that connect without end and say nothing, while an honest client connects again and again. Usage: silent_flood.py HOST:PORT [SILENT ADDRESSES, default 1] [SECONDS, default 8] (Linux: they are 127.0.0.66 and up)"""
 import socket
 import sys
 import threading
@@ -7,7 +7,7 @@ import time
 host, _, port = sys.argv[1].removeprefix("ws://").rstrip("/").rpartition(":")
 to = (host, int(port))
 addresses = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 12
+seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 8
 REQUEST = (b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 over = threading.Event()
@@ -30,7 +30,7 @@ def flood(index):
             silent[index] += 1
         except OSError:
             pass
-        if len(held) > 5000:
+        if len(held) > 2000:
             held.pop(0).close()
 
 

@@ -39,6 +39,10 @@ pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// the connection.
 pub const WRITE_TIMEOUT_BLIND: Duration = Duration::from_secs(60);
 
+/// How long a live peer may take no byte while data waits for it. Garbage collection, a debugger's
+/// stop, and a page that sleeps are shorter. A peer that takes longer holds memory for nothing.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// From `close` to the end of the connection, whatever the peer does.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -61,8 +65,10 @@ pub(crate) const OVERFLOW_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// their time to live: until then they only hold their room.
 pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the kernel is asked about a peer that is silent while our bytes wait.
+/// When the kernel is asked again about a peer that is silent while our bytes wait. Each question costs
+/// a netlink socket. While the kernel says that the peer lives, the time doubles up to the longest.
 pub const KERNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const KERNEL_CHECK_INTERVAL_MAX: Duration = Duration::from_secs(8);
 
 /// What a connection that streams short messages reads at once.
 pub(crate) const READ_BUFFER_BYTES: usize = 64 << 10;

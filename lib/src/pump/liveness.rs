@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{Traffic, TurnContext, flushing::Flushing};
 use crate::{
-    defaults::{KERNEL_CHECK_INTERVAL, WRITE_TIMEOUT_BLIND},
+    defaults::{KERNEL_CHECK_INTERVAL, KERNEL_CHECK_INTERVAL_MAX, WRITE_TIMEOUT_BLIND},
     handles::Shared,
     kernel::{self, TcpAccount},
     reports::{ConnectionError, Report, StallCause},
@@ -35,6 +35,8 @@ pub(super) struct Liveness {
     asked: Option<Instant>,
     /// When to look again at a peer that takes nothing.
     check_at: Option<Instant>,
+    /// How long until the look after that.
+    check_interval: Duration,
     /// The last look found bytes that the peer's kernel has not taken, perhaps the ping.
     behind: bool,
 }
@@ -55,6 +57,7 @@ impl Liveness {
             last_ping: None,
             asked: None,
             check_at: None,
+            check_interval: KERNEL_CHECK_INTERVAL,
             behind: false,
         }
     }
@@ -71,6 +74,7 @@ impl Liveness {
             self.bytes_read = ws.bytes_read();
             self.heard = now;
             self.check_at = None;
+            self.check_interval = KERNEL_CHECK_INTERVAL;
             self.behind = false;
             if self.asked.take().is_some() {
                 report.wait(StallCause::PeerSilent, false);
@@ -138,7 +142,11 @@ impl Liveness {
         {
             return None;
         }
-        self.check_at = Some(later(now, KERNEL_CHECK_INTERVAL));
+        self.check_at = Some(later(now, self.check_interval));
+        self.check_interval = self
+            .check_interval
+            .saturating_mul(2)
+            .min(KERNEL_CHECK_INTERVAL_MAX);
         let account = self.account();
         if self.is_gone(account.as_ref(), peer_reads, blocked.is_some(), now) {
             return Some(ConnectionError::PeerSilent(self.silence_timeout));

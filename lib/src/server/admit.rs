@@ -194,7 +194,7 @@ impl Handshake {
             .attach(greeting, agreed.client, &options, Some(host))
             .await;
         match attached {
-            Attached::New(opened) => self.opened(member, opened),
+            Attached::New(opened) => self.opened(member, *opened),
             Attached::Resumed => counters.sessions_resumed.add(),
             Attached::Refused(refused) => {
                 let counter = refused.over.map(|over| over.counter(counters));

@@ -211,7 +211,7 @@ async fn attach(
         }
     };
     match timeout(defaults::SERVER_HANDSHAKE_TIMEOUT, attach).await {
-        Ok(Ok(Attached::New(opened))) => return Some(opened),
+        Ok(Ok(Attached::New(opened))) => return Some(*opened),
         Ok(Ok(Attached::Refused(refused))) => {
             let rejection = refused.rejection;
             tracing::debug!(%rejection, "a session was refused");

@@ -37,7 +37,7 @@ use crate::{
 
 /// What became of a connection that asked for a session.
 pub(super) enum Attached {
-    New(Opened),
+    New(Box<Opened>),
     Resumed,
     Refused(Refused),
 }
@@ -123,11 +123,11 @@ impl Registry {
                 Ok((connection, keeper, tenancy)) => {
                     let span = span(&keeper.kept.shared);
                     let task = tokio::spawn(keeper.run(Box::new(ws)).instrument(span));
-                    return Attached::New(Opened {
+                    return Attached::New(Box::new(Opened {
                         connection,
                         task: task.abort_handle(),
                         tenancy,
-                    });
+                    }));
                 }
                 Err(Some((rejection, over))) => {
                     let ws = Some(ws);

@@ -92,12 +92,8 @@ impl Session {
     /// Whether the budget allows to keep more. If not, an idle session is told to go, and the task
     /// is woken when bytes are back.
     fn has_memory(&mut self, turn: &mut TurnContext<'_, '_>) -> bool {
-        let covered = self.share.cover(self.sending.kept + BUDGET_FLOOR_BYTES)
-            || self.share.poll_refused(turn.cx).is_ready();
-        if !covered {
-            turn.shared.account.ask_idle_to_go();
-        }
-        covered
+        self.share.cover(self.sending.kept + BUDGET_FLOOR_BYTES)
+            || self.share.poll_refused(turn.cx).is_ready()
     }
 
     /// Moves one entry; `false`: there is none, or no room for it.

@@ -53,13 +53,6 @@ impl Account {
         self.0.returnable.load(Relaxed)
     }
 
-    /// Tells an idle session to go, the one that holds most, so that others need not wait.
-    pub(crate) fn ask_idle_to_go(&self) {
-        self.levels()
-            .filter(|level| level.is_nearly_used_up())
-            .for_each(|level| level.candidates.make_room_of_idle(level));
-    }
-
     /// A share whose bytes are given back when the connection, or session, ends.
     pub(crate) fn share(&self) -> Share {
         Share::of(self, false)
@@ -173,8 +166,8 @@ impl Share {
     }
 
     /// After [`cover`](Share::cover) was refused: ready when what it asked for is drawn. Until then
-    /// the task is woken when bytes are given back. If nothing was refused, this stays pending,
-    /// because the caller does not wait for the budget.
+    /// an idle session is told to go, and the task is woken when bytes are given back. If nothing was
+    /// refused, this stays pending, because the caller does not wait for the budget.
     pub(crate) fn poll_refused(&mut self, cx: &Context<'_>) -> Poll<()> {
         match self.refused {
             0 => Poll::Pending,
@@ -246,8 +239,10 @@ impl Share {
                 return Poll::Ready(());
             };
             if registered.is_some_and(|it| Arc::ptr_eq(&it, &level)) {
-                if need == Need::Urgent {
-                    level.candidates.make_room(&level, &self.account);
+                match need {
+                    Need::Urgent => level.candidates.make_room(&level, &self.account),
+                    Need::CanWait => level.candidates.make_room_of_idle(&level),
+                    Need::Certain => {}
                 }
                 return Poll::Pending;
             }

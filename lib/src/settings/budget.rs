@@ -11,7 +11,6 @@ use std::{
 };
 
 use super::eviction::Candidates;
-use crate::defaults::BUDGET_LARGEST_STEP_BYTES;
 
 /// A bound in bytes on what many connections hold together, such as all those of a server.
 ///
@@ -188,13 +187,6 @@ impl Level {
         };
         let sum = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
         self.used.fetch_update(SeqCst, SeqCst, sum).is_ok()
-    }
-
-    /// Whether little more than nothing is left for what can wait.
-    pub(super) fn is_nearly_used_up(&self) -> bool {
-        let limit = self.limit - self.limit / 4;
-        let step = 2 * BUDGET_LARGEST_STEP_BYTES;
-        self.used.load(SeqCst).saturating_add(step) > limit
     }
 
     /// Whether somebody waits for bytes.

@@ -164,7 +164,7 @@ impl Default for Options {
             setup_timeout: defaults::SETUP_TIMEOUT,
             ping_interval: defaults::PING_INTERVAL,
             silence_timeout: defaults::SILENCE_TIMEOUT,
-            write_timeout: None,
+            write_timeout: Some(defaults::WRITE_TIMEOUT),
             close_timeout: defaults::CLOSE_TIMEOUT,
             stall_after: defaults::STALL_AFTER,
             pack_delay: Duration::ZERO,
@@ -262,8 +262,8 @@ impl Options {
     }
 
     /// Ends the connection when data waits and the peer takes no byte of it for this long, even if the
-    /// peer is alive. Default `None`: a live peer that does not read is reported as stalled, and the
-    /// connection goes on.
+    /// peer is alive. Default 2 minutes: a peer that asks for much and never reads would hold memory for
+    /// ever. Until then it is reported as stalled. With `None` a live peer may take as long as it likes.
     ///
     /// On Linux the kernel tells whether the peer is alive. On other systems, and for adopted streams
     /// over anything but TCP or tokio-rustls, nothing can tell. There `None` means 60 s.

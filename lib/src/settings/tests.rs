@@ -455,3 +455,32 @@ fn a_budget_within_two_draws_once_from_what_they_share_and_stops_at_either() {
     assert!(weak.upgrade().is_none());
     assert_eq!([&process, &address, &principal].map(Budget::used), [0; 3]);
 }
+
+/// Once only a session that had no room to keep more asked an idle one to go. A queue that was
+/// refused waited until the idle session had expired.
+#[test]
+fn idle_session_goes_before_a_queue_has_to_wait() {
+    let budget = Budget::new(8 * MIB);
+    let (away, sender) = (account(&budget), account(&budget));
+    let mut idle = away.evictable();
+    let mut kept = away.share();
+    assert!(kept.cover(5 * MIB));
+    let mut queue = sender.share();
+    let mut attached = sender.evictable();
+    assert!(!queue.cover(2 * MIB));
+    assert!(queue.poll_refused(&noop()).is_pending());
+    assert!(idle.poll_evicted(&noop()).is_pending(), "it is in use");
+    idle.set_idle(true);
+    assert!(idle.poll_evicted(&noop()).is_ready());
+    drop((kept, idle));
+    assert!(queue.poll_refused(&noop()).is_ready());
+    // The same if it is idle before anybody waits.
+    let mut idle = away.evictable();
+    idle.set_idle(true);
+    let mut kept = away.share();
+    assert!(kept.cover(4 * MIB));
+    assert!(!queue.cover(3 * MIB));
+    assert!(queue.poll_refused(&noop()).is_pending());
+    assert!(idle.poll_evicted(&noop()).is_ready());
+    assert!(attached.poll_evicted(&noop()).is_pending());
+}

@@ -1,16 +1,18 @@
 //! When the inbox is full its policy acts, and what went missing is marked: at its place in the
 //! stream with exact counts, as events, in the statistics. Delivered and missing make all.
 
-use std::{path::Path, sync::Arc};
+mod spill;
+
+use std::sync::Arc;
 
 use crate::common::{
-    events::{self, rest, wait_for, waits},
+    events::{ended, rest, waits},
     frames::{BINARY, RawPeer, TEXT},
     limit, plain, raw, until,
 };
 use tokio::io::AsyncWriteExt;
 use unstall::{
-    Connection, ConnectionError, Event, Gap, Incoming, Options, Overflow, Spill, SpillFallback,
+    Connection, ConnectionError, Event, Gap, Incoming, Options, Overflow, SpillFallback,
     StallCause, Stats,
 };
 
@@ -37,6 +39,11 @@ async fn send(raw: &mut RawPeer, indexes: std::ops::Range<u64>) {
         raw::encode(&mut frames, BINARY, &payload(index));
     }
     raw.io.write_all(&frames).await.unwrap();
+}
+
+async fn send_and_finish(mut raw: RawPeer, messages: u64) {
+    send(&mut raw, 0..messages).await;
+    raw.finish().await;
 }
 
 /// Follows the numbered stream: every message is the next, or a gap accounts for those between.
@@ -274,11 +281,8 @@ async fn key_function_may_use_the_connection_and_its_panic_ends_that_connection_
 #[tokio::test]
 async fn pause_loses_nothing_and_says_that_it_waits() {
     const COUNT: u64 = 200_000;
-    let (mut connection, mut raw) = raw::client(options(Overflow::Pause)).await;
-    let writer = tokio::spawn(async move {
-        send(&mut raw, 0..COUNT).await;
-        raw.finish().await;
-    });
+    let (mut connection, raw) = raw::client(options(Overflow::Pause)).await;
+    let writer = tokio::spawn(send_and_finish(raw, COUNT));
     until("a pause", || {
         waits(&connection.stats(), StallCause::ApplicationNotReading)
     })
@@ -294,9 +298,16 @@ async fn pause_loses_nothing_and_says_that_it_waits() {
 /// for room without a waker, so that `recv` waited for ever once the rest was read.
 #[tokio::test]
 async fn disconnect_delivers_what_was_read_then_says_why() {
-    let (mut connection, raw) = raw::client(options(Overflow::Disconnect)).await;
-    tokio::spawn(send_until_cut(raw, 20_000));
-    let why = ended(&connection).await;
+    disconnects(options(Overflow::Disconnect), 20_000).await;
+}
+
+/// Sends more than there is room for; what was read is delivered, and then the reason. How many
+/// messages that were.
+async fn disconnects(options: Options, messages: u64) -> u64 {
+    let (mut connection, raw) = raw::client(options).await;
+    tokio::spawn(send_until_cut(raw, messages));
+    // The application does not read before the end.
+    let why = ended(&mut connection.events()).await;
     assert!(
         matches!(why.as_deref(), Some(ConnectionError::InboxFull)),
         "{why:?}"
@@ -304,22 +315,11 @@ async fn disconnect_delivers_what_was_read_then_says_why() {
     let mut walk = Walk::default();
     let end = walk.follow(&mut connection).await;
     assert!(matches!(end, Err(ConnectionError::InboxFull)), "{end:?}");
-    assert_eq!(walk.missing, 0);
-    assert_eq!(walk.delivered, connection.stats().messages_received);
-}
-
-/// Waits for the end without reading.
-async fn ended(connection: &Connection) -> Option<Arc<ConnectionError>> {
-    events::ended(&mut connection.events()).await
-}
-
-/// Waits, without reading, until the spill file takes no more; returns why.
-async fn spill_failed(connection: &Connection) -> String {
-    wait_for(&mut connection.events(), |event| match event {
-        Event::SpillFailed { why } => Some(why.clone()),
-        _ => None,
-    })
-    .await
+    assert_eq!(
+        (walk.delivered, walk.missing),
+        (connection.stats().messages_received, 0)
+    );
+    walk.delivered
 }
 
 /// Sends to a connection that will be cut in the midst.
@@ -333,174 +333,12 @@ async fn send_until_cut(mut raw: RawPeer, messages: u64) {
     }
 }
 
-fn spill(directory: &Path, max_bytes: u64, then: SpillFallback) -> Overflow {
-    let spill = Spill::default().directory(directory);
-    Overflow::Spill(spill.max_bytes(max_bytes).then(then))
-}
-
-fn is_empty(directory: &Path) -> bool {
-    std::fs::read_dir(directory).unwrap().next().is_none()
-}
-
-#[tokio::test]
-async fn spill_keeps_every_message_in_order() {
-    const COUNT: u64 = 200_000;
-    let directory = tempfile::tempdir().unwrap();
-    let policy = spill(directory.path(), 64 << 20, SpillFallback::Disconnect);
-    let (mut connection, mut raw) = raw::client(options(policy)).await;
-    let mut walk = Walk::default();
-    for part in 0..4 {
-        send(&mut raw, part * COUNT / 4..(part + 1) * COUNT / 4).await;
-        read_off_the_socket(&connection, (part + 1) * COUNT / 4).await;
-        for _ in 0..part * 20_000 {
-            walk.step(limit(connection.recv()).await.unwrap().unwrap());
-        }
-        until("in the file", || connection.stats().spilled.0 > 10_000).await;
-    }
-    assert!(
-        is_empty(directory.path()),
-        "the file has no name that could stay behind"
-    );
-    tokio::spawn(raw.finish());
-    walk.follow(&mut connection).await.unwrap();
-    assert_eq!((walk.delivered, walk.missing), (COUNT, 0));
-    let stats = connection.stats();
-    assert_eq!((stats.overflowed, stats.spilled), (0, (0, 0)));
-    assert!(overflow_events(&connection).await.0 > 100_000);
-}
-
-/// This test once read as soon as 900,000 bytes were in the file and reading paused. A slow disk
-/// was then still at its last write: the file had room again before it was ever full.
-#[tokio::test]
-async fn full_spill_file_then_pause_loses_nothing() {
-    const COUNT: u64 = 200_000;
-    let directory = tempfile::tempdir().unwrap();
-    let policy = spill(directory.path(), 1 << 20, SpillFallback::Pause);
-    let (mut connection, mut raw) = raw::client(options(policy)).await;
-    let writer = tokio::spawn(async move {
-        send(&mut raw, 0..COUNT).await;
-        raw.finish().await;
-    });
-    let why = spill_failed(&connection).await;
-    assert!(why.contains("full"), "{why}");
-    until("reading paused", || {
-        connection.stats().stalled_by().next().is_some()
-    })
-    .await;
-    assert!(connection.stats().spilled.1 > 900_000);
-    let mut walk = Walk::default();
-    walk.follow(&mut connection).await.unwrap();
-    assert_eq!((walk.delivered, walk.missing), (COUNT, 0));
-    writer.await.unwrap();
-}
-
-#[tokio::test]
-async fn full_spill_file_then_drop_newest_marks_what_it_dropped() {
-    const COUNT: u64 = 100_000;
-    let directory = tempfile::tempdir().unwrap();
-    let policy = spill(directory.path(), 1 << 20, SpillFallback::DropNewest);
-    let (mut connection, mut raw) = raw::client(options(policy)).await;
-    let mut walk = Walk::default();
-    for part in 0..10 {
-        send(&mut raw, part * COUNT / 10..(part + 1) * COUNT / 10).await;
-        read_off_the_socket(&connection, (part + 1) * COUNT / 10).await;
-        for _ in 0..4_000 {
-            walk.step(limit(connection.recv()).await.unwrap().unwrap());
-        }
-    }
-    tokio::spawn(raw.finish());
-    walk.follow(&mut connection).await.unwrap();
-    assert_eq!(walk.next, COUNT, "{walk:?}");
-    assert!(walk.missing > 20_000, "{walk:?}");
-    // The file takes messages again as soon as it has room, behind the gap.
-    assert!(walk.delivered > 40_000, "{walk:?}");
-    assert_eq!(connection.stats().overflowed, walk.missing);
-    assert!(
-        overflow_events(&connection).await.1 >= 1,
-        "a full file is an event"
-    );
-}
-
-#[tokio::test]
-async fn full_spill_file_then_disconnect_delivers_what_was_read_then_says_why() {
-    let directory = tempfile::tempdir().unwrap();
-    let policy = spill(directory.path(), 1 << 20, SpillFallback::Disconnect);
-    let (mut connection, raw) = raw::client(options(policy)).await;
-    tokio::spawn(send_until_cut(raw, 100_000));
-    let why = ended(&connection).await;
-    assert!(
-        matches!(why.as_deref(), Some(ConnectionError::InboxFull)),
-        "{why:?}"
-    );
-    let mut walk = Walk::default();
-    let end = walk.follow(&mut connection).await;
-    assert!(matches!(end, Err(ConnectionError::InboxFull)), "{end:?}");
-    assert_eq!(
-        (walk.delivered, walk.missing),
-        (connection.stats().messages_received, 0)
-    );
-    assert!(walk.delivered > 10_000, "{walk:?}");
-}
-
-/// A file of fewer bytes than one read was never used at all.
-#[tokio::test]
-async fn small_spill_file_is_used_as_far_as_it_goes() {
-    let directory = tempfile::tempdir().unwrap();
-    let policy = spill(directory.path(), 20_000, SpillFallback::DropNewest);
-    let (mut connection, mut raw) = raw::client(options(policy)).await;
-    send(&mut raw, 0..10_000).await;
-    read_off_the_socket(&connection, 10_000).await;
-    let stats = connection.stats();
-    assert!((19_000..=20_000).contains(&stats.spilled.1), "{stats:?}");
-    tokio::spawn(raw.finish());
-    let mut walk = Walk::default();
-    walk.follow(&mut connection).await.unwrap();
-    assert_eq!(walk.next, 10_000);
-    assert_eq!(connection.stats().overflowed, walk.missing);
-}
-
-#[tokio::test]
-async fn disk_that_refuses_is_an_event_and_the_fallback_acts() {
-    let nowhere = Path::new("/nonexistent/unstall");
-    let (walk, _, _) = burst_and_walk(spill(nowhere, 1 << 20, SpillFallback::DropNewest)).await;
-    assert!(walk.missing > 10_000, "{walk:?}");
-
-    let policy = spill(nowhere, 1 << 20, SpillFallback::Pause);
-    let (mut connection, mut raw) = raw::client(options(policy)).await;
-    let writer = tokio::spawn(async move {
-        send(&mut raw, 0..50_000).await;
-        raw.finish().await;
-    });
-    until("a pause", || {
-        connection.stats().stalled_by().next().is_some()
-    })
-    .await;
-    let mut walk = Walk::default();
-    walk.follow(&mut connection).await.unwrap();
-    assert_eq!((walk.delivered, walk.missing), (50_000, 0));
-    assert_eq!(overflow_events(&connection).await.1, 1);
-    writer.await.unwrap();
-
-    let policy = spill(nowhere, 1 << 20, SpillFallback::Disconnect);
-    let (mut connection, raw) = raw::client(options(policy)).await;
-    tokio::spawn(send_until_cut(raw, 50_000));
-    let mut walk = Walk::default();
-    ended(&connection).await;
-    let end = walk.follow(&mut connection).await;
-    assert!(matches!(end, Err(ConnectionError::InboxFull)), "{end:?}");
-    assert_eq!(
-        (walk.delivered, walk.missing),
-        (connection.stats().messages_received, 0)
-    );
-}
-
 /// An application that never reads, while its policy drops all there is, must not be paid for in
 /// marks: they join.
 #[tokio::test]
 async fn marks_of_a_long_overflow_join() {
-    let nowhere = Path::new("/nonexistent/unstall");
     for policy in [
-        spill(nowhere, 1 << 20, SpillFallback::DropNewest),
+        spill::nowhere(SpillFallback::DropNewest),
         Overflow::DropNewest,
         Overflow::DropOldest,
     ] {
@@ -511,93 +349,5 @@ async fn marks_of_a_long_overflow_join() {
         }
         let inbox = connection.stats().inbox;
         assert!(inbox.high_water <= INBOX + 1024, "{inbox:?}");
-    }
-}
-
-#[cfg(target_os = "linux")]
-mod in_a_process_of_its_own {
-    use super::*;
-    use crate::common::process::{again, passed};
-    use std::{
-        io::{BufRead, BufReader},
-        process::Stdio,
-    };
-
-    const DIRECTORY: &str = "UNSTALL_TEST_SPILL_DIRECTORY";
-
-    fn directory() -> std::path::PathBuf {
-        std::env::var_os(DIRECTORY)
-            .expect("set by the parent")
-            .into()
-    }
-
-    #[test]
-    fn disk_full_in_the_midst_of_spilling_loses_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        // Files end at 2 MiB, with an error instead of a signal.
-        let limit = "trap '' XFSZ; ulimit -f 4096;";
-        let mut child = again(limit, module_path!(), "disk_full_child");
-        let output = child.env(DIRECTORY, directory.path()).output();
-        passed(&output.unwrap());
-        assert!(is_empty(directory.path()));
-    }
-
-    #[tokio::test]
-    #[ignore = "run by its parent, under a limit on the size of files"]
-    async fn disk_full_child() {
-        const COUNT: u64 = 100_000;
-        for then in [SpillFallback::Pause, SpillFallback::DropNewest] {
-            let policy = spill(&directory(), 64 << 20, then);
-            let (mut connection, mut raw) = raw::client(options(policy)).await;
-            let writer = tokio::spawn(async move {
-                send(&mut raw, 0..COUNT).await;
-                raw.finish().await;
-            });
-            let why = spill_failed(&connection).await;
-            assert!(why.contains("File too large"), "{why}");
-            if then == SpillFallback::DropNewest {
-                read_off_the_socket(&connection, COUNT).await;
-            }
-            let mut walk = Walk::default();
-            walk.follow(&mut connection).await.unwrap();
-            assert_eq!(walk.next, COUNT);
-            assert_eq!(walk.missing > 0, then == SpillFallback::DropNewest);
-            assert_eq!(connection.stats().overflowed, walk.missing);
-            writer.await.unwrap();
-        }
-    }
-
-    #[test]
-    fn spill_file_is_gone_with_a_process_that_was_killed() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut child = again("", module_path!(), "killed_child")
-            .env(DIRECTORY, directory.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let spilling = lines
-            .map_while(Result::ok)
-            .any(|line| line.ends_with("spilling"));
-        assert!(spilling);
-        let files = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
-        let open = files
-            .filter_map(|file| std::fs::read_link(file.unwrap().path()).ok())
-            .any(|target| target.starts_with(directory.path()));
-        assert!(open, "the file is open in the child");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(is_empty(directory.path()));
-    }
-
-    #[tokio::test]
-    #[ignore = "run by its parent, which kills it"]
-    async fn killed_child() {
-        let policy = spill(&directory(), 64 << 20, SpillFallback::Pause);
-        let (connection, mut raw) = raw::client(options(policy)).await;
-        send(&mut raw, 0..50_000).await;
-        until("in the file", || connection.stats().spilled.0 > 10_000).await;
-        println!("spilling");
-        std::future::pending().await
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{
+    clock::hurried,
     frames::upgrade,
     net::{Certificate, answer, ask, bind, connect, status},
     plain, until,
@@ -99,7 +100,8 @@ async fn what_the_hook_found_out_reaches_the_handler() {
 async fn a_hook_that_hangs_ends_in_503_and_one_that_panics_harms_nobody_else() {
     let server = guarded().await;
     let address = server.local_addr();
-    let hanging = answer(address, &upgrade("authorization: Bearer wait\r\n")).await;
+    let hanging = upgrade("authorization: Bearer wait\r\n");
+    let hanging = hurried(answer(address, &hanging)).await;
     assert_eq!(status(&hanging), 503);
     assert!(
         hanging.contains("Authentication took too long"),
