@@ -98,6 +98,7 @@ impl Decoder {
 
     /// The next message or control frame, or a part of a message. Each frame and each read is
     /// returned, so that the caller can bound its turn whatever the peer sends.
+    #[inline(always)]
     pub(super) fn poll_next<S: AsyncRead + Unpin>(
         &mut self,
         io: &mut S,
@@ -188,7 +189,7 @@ impl Decoder {
     }
 
     /// The first frame of the window is whole.
-    #[inline]
+    #[inline(always)]
     fn frame(
         &mut self,
         header: &Header,
@@ -254,7 +255,7 @@ impl Decoder {
     }
 
     /// A message that came in one frame of `size` bytes.
-    #[inline]
+    #[inline(always)]
     fn message(&mut self, text: bool, place: Range<usize>, size: usize) -> Decoded {
         let length = place.len();
         if length < LENT_BYTES || !self.window.is_filled_by(length) {

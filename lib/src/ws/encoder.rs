@@ -74,6 +74,7 @@ impl Encoder {
     }
 
     /// Appends a frame, whose payload is the parts one after the other.
+    #[inline]
     pub(super) fn frame<const PARTS: usize>(
         &mut self,
         opcode: Opcode,

@@ -125,17 +125,19 @@ impl Header {
             None => 0,
         };
         match self.length {
-            length @ ..126 => to.extend([first, masked | length as u8]),
+            length @ ..126 => to.extend_from_slice(&[first, masked | length as u8]),
             length @ ..0x1_0000 => {
-                to.extend([first, masked | IN_TWO]);
-                to.extend((length as u16).to_be_bytes());
+                to.extend_from_slice(&[first, masked | IN_TWO]);
+                to.extend_from_slice(&(length as u16).to_be_bytes());
             }
             length => {
-                to.extend([first, masked | IN_EIGHT]);
-                to.extend(length.to_be_bytes());
+                to.extend_from_slice(&[first, masked | IN_EIGHT]);
+                to.extend_from_slice(&length.to_be_bytes());
             }
         }
-        to.extend(self.mask.iter().flatten());
+        if let Some(key) = &self.mask {
+            to.extend_from_slice(key);
+        }
     }
 }
 

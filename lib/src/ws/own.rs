@@ -139,6 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
     }
 
     /// Appends a frame of data, whose payload is the parts one after the other.
+    #[inline]
     pub(super) fn write<const PARTS: usize>(
         &mut self,
         opcode: Opcode,
