@@ -220,9 +220,8 @@ async fn an_error_answer_and_a_silent_server_end_the_run() {
 
 #[test]
 fn nobody_there_is_exit_1_and_wrong_usage_exit_2() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("ws://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // The port that nothing may listen on.
+    let url = "ws://127.0.0.1:1".to_string();
     let ended = run(&["pull", &url, "--json"]);
     assert_eq!(ended.code, Some(1));
     assert_eq!(ended.json()["lost"], 100_000);

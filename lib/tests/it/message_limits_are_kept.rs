@@ -21,6 +21,7 @@ async fn a_small_limit_on_messages_is_kept_in_a_session() {
     client.send(vec![7; 1000]).await.unwrap();
     let fits = limit(session.recv()).await.unwrap().unwrap();
     assert_eq!(fits.into_message().unwrap().len(), 1000);
+    limit(client.delivered()).await.unwrap();
     client.send(vec![7; 1001]).await.unwrap();
     let (messages, loss) = up_to_the_loss(&mut session).await;
     assert_eq!(messages, []);
@@ -36,9 +37,10 @@ async fn the_limit_of_a_peer_goes_with_its_session() {
     let small = Options::default().max_message_bytes(64 << 10);
     let first = bind(Server::builder().options(small)).await;
     let address = first.local_addr();
-    let connection = client(address).connect().await.unwrap();
+    let mut connection = client(address).connect().await.unwrap();
     let accepted = limit(first.accept()).await.unwrap();
-    limit(connection.flush()).await.unwrap();
+    accepted.send("after the answer to HELLO").await.unwrap();
+    limit(connection.recv()).await.unwrap().unwrap();
     let refused = connection.send(vec![7; 100_000]).await.unwrap_err();
     assert!(matches!(refused.reason, SendRefusal::TooLarge { .. }));
     drop(accepted);

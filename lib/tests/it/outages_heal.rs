@@ -11,7 +11,7 @@ use crate::common::{
     AMPLE,
     events::resumed,
     limit,
-    net::echo_server,
+    net::{echo_server, unused_address},
     numbered, plain,
     process::{Process, is, play, say},
     proxy::{Mode, Proxy},
@@ -163,27 +163,28 @@ async fn half_open_connection_is_replaced_in_the_middle_of_a_large_write() {
     half_open(4000).await;
 }
 
-/// A reverse proxy of Debian's packages, running on a port of its own.
+/// A reverse proxy of Debian's packages, running on an address of its own.
 struct ReverseProxy {
     child: tokio::process::Child,
-    port: u16,
+    address: SocketAddr,
     /// Its configuration.
     _directory: tempfile::TempDir,
 }
 
 impl ReverseProxy {
     /// `None` where it is not installed.
+    ///
+    /// Once it had a free port of 127.0.0.1, which another test took before the proxy did: each of the
+    /// two tests then talked to the other's server.
     async fn start(
         program: &str,
         arguments: &[&str],
-        configuration: impl Fn(u16, &Path) -> String,
+        configuration: impl Fn(SocketAddr, &Path) -> String,
     ) -> Option<ReverseProxy> {
         let directory = tempfile::tempdir().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let address = unused_address();
         let file = directory.path().join("configuration");
-        std::fs::write(&file, configuration(port, directory.path())).unwrap();
+        std::fs::write(&file, configuration(address, directory.path())).unwrap();
         let child = tokio::process::Command::new(program)
             .args(arguments)
             .arg(&file)
@@ -194,20 +195,19 @@ impl ReverseProxy {
             return None;
         };
         until("the reverse proxy listens", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            std::net::TcpStream::connect(address).is_ok()
         })
         .await;
         Some(ReverseProxy {
             child,
-            port,
+            address,
             _directory: directory,
         })
     }
 
     /// Messages with pauses in which the reverse proxy cuts the idle connection.
     async fn cuts_idle_connections(&self) {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let mut session = Client::new(format!("ws://{address}/"))
+        let mut session = Client::new(format!("ws://{}/", self.address))
             .options(quiet())
             .require_session()
             .connect()
@@ -245,7 +245,7 @@ fn quiet() -> Options {
 
 async fn nginx(server: &Server) -> Option<ReverseProxy> {
     let target = server.local_addr();
-    let configuration = |port: u16, directory: &Path| {
+    let configuration = |address: SocketAddr, directory: &Path| {
         let directory = directory.display();
         format!(
             "daemon off; worker_processes 1; error_log stderr crit; pid {directory}/pid;\n\
@@ -257,7 +257,7 @@ async fn nginx(server: &Server) -> Option<ReverseProxy> {
                fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d;\n\
                scgi_temp_path {directory}/e;\n\
                server {{\n\
-                 listen 127.0.0.1:{port};\n\
+                 listen {address};\n\
                  location / {{\n\
                    proxy_pass http://{target}; proxy_http_version 1.1;\n\
                    proxy_set_header Upgrade $http_upgrade;\n\
@@ -286,7 +286,7 @@ async fn nginx_that_cuts_long_connections_at_a_reload_costs_a_reconnect() {
     let Some(nginx) = nginx(&server).await else {
         return;
     };
-    let mut session = connect(SocketAddr::from(([127, 0, 0, 1], nginx.port))).await;
+    let mut session = connect(nginx.address).await;
     let mut next = 0;
     for reload in 1..=2 {
         let id = nginx.child.id().unwrap().to_string();
@@ -309,12 +309,12 @@ async fn nginx_that_cuts_long_connections_at_a_reload_costs_a_reconnect() {
 async fn haproxy_that_cuts_idle_connections_costs_a_reconnect() {
     let server = echo_server(Server::builder().options(quiet())).await;
     let target = server.local_addr();
-    let configuration = |port: u16, _: &Path| {
+    let configuration = |address: SocketAddr, _: &Path| {
         format!(
             "global\n  maxconn 100\n\
              defaults\n  mode http\n  timeout connect 5s\n  timeout client 5s\n  \
              timeout server 5s\n  timeout tunnel 1s\n\
-             frontend in\n  bind 127.0.0.1:{port}\n  default_backend out\n\
+             frontend in\n  bind {address}\n  default_backend out\n\
              backend out\n  server one {target}\n"
         )
     };

@@ -7,7 +7,9 @@ use crate::common::{
     clock::leap,
     events::{disconnected, ended, moving, reconnecting, rest, stalled, wait_for},
     frames::{header, listen, read_head, switching},
-    limit, until,
+    limit,
+    net::unused_address,
+    until,
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -338,7 +340,8 @@ async fn policy_violation_is_not_retried() {
 #[tokio::test]
 async fn attempts_are_limited_and_the_unsent_comes_back() {
     limit(async {
-        let (listener, address) = listen().await;
+        let address = unused_address();
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let client = client(address).reconnect(fast().attempts(3));
         let (mut connection, server) = connect(client, &listener).await;
         let mut events = connection.events();

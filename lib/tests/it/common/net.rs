@@ -2,7 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering::Relaxed},
+};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -187,4 +190,13 @@ pub(crate) async fn one_of_many(address: SocketAddr) -> (Outcomes, Option<TcpStr
         other => panic!("a status of {other}"),
     }
     (outcome, None)
+}
+
+/// An address of the loopback network where nobody listens, and that nobody else is given: another
+/// test, here or in a second run beside this one, binds a port of 127.0.0.1 or an address of its own.
+pub(crate) fn unused_address() -> SocketAddr {
+    static GIVEN: AtomicU8 = AtomicU8::new(0);
+    let [_, second, third, fourth] = std::process::id().to_be_bytes();
+    let own = [127, third | 0x80, fourth, GIVEN.fetch_add(1, Relaxed)];
+    SocketAddr::from((own, 10_000 + u16::from(second)))
 }
