@@ -41,7 +41,7 @@ pub(crate) use ended::Ended;
 use flushing::Flushing;
 use liveness::Liveness;
 pub(crate) use plain::Plain;
-pub(crate) use reading::{Reading, Until};
+pub(crate) use reading::{Reading, WhenFull};
 pub(crate) use traffic::{Traffic, TurnContext};
 
 pub(crate) struct Pump<S, T> {

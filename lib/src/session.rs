@@ -6,7 +6,7 @@
 mod carrier;
 mod client;
 mod ending;
-mod kept;
+mod guard;
 mod packets;
 mod receiving;
 mod sending;
@@ -20,7 +20,7 @@ use unstall_proto::Wait;
 use crate::{
     handles::Shared,
     messages::SessionNumber,
-    pump::{Alarm, Reading, TurnContext, Until},
+    pump::{Alarm, Reading, TurnContext, WhenFull},
     reports::{ConnectionError, Event, Report, SessionLoss, StallCause},
     settings::{Account, Evictable, Share},
     time::later,
@@ -28,7 +28,7 @@ use crate::{
 
 use carrier::Carrier;
 use ending::Ending;
-pub(crate) use kept::Kept;
+pub(crate) use guard::SessionGuard;
 pub(crate) use packets::{Packets, over_packets};
 use receiving::Receiving;
 use sending::Sending;
@@ -85,13 +85,13 @@ impl Session {
             self.protocol.handle_timeout(time);
         }
         // In a session no policy ends the connection.
-        let _ = reading.hand_over(Until::Room, turn);
+        let _ = reading.hand_over(WhenFull::Wait, turn);
         while !reading.holds_any()
             && self
                 .receiving
                 .next(&mut self.protocol, self.number, reading)
         {
-            let _ = reading.hand_over(Until::Room, turn);
+            let _ = reading.hand_over(WhenFull::Wait, turn);
         }
         self.report_taken(turn);
         self.tell_events(turn.shared, turn.report, turn.now);

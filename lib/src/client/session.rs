@@ -16,7 +16,7 @@ use crate::{
     handles::Shared,
     pump::{Ended, Pump, Reading},
     reports::{ConnectionError, SessionLoss},
-    session::{Kept, Packets, Session, over_packets},
+    session::{Packets, Session, SessionGuard, over_packets},
     ws::{Side, transport::Upgraded},
 };
 
@@ -39,8 +39,8 @@ impl Dialer {
         reading: &mut Reading,
     ) -> Next {
         let renewed = self.fresh_sessions && self.backoff.is_some();
-        let mut kept = Kept::new(Session::client(shared, renewed), shared.clone());
-        let session = &mut kept.session;
+        let mut guarded = SessionGuard::new(Session::client(shared, renewed), shared.clone());
+        let session = &mut guarded.session;
         let mut next = Some(open);
         let (mut last, mut in_setup) = (false, false);
         while let Some(open) = next.take() {

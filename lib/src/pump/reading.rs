@@ -14,12 +14,12 @@ use crate::{
     queues::{
         items::{Item, Items, Packet, unpacked},
         queue,
-        spill::{Progress, SpillFile},
+        spill::{SpillFile, SpillProgress},
     },
     reports::{ConnectionError, Event, Report, StallCause},
     settings::{Options, Overflow, SpillFallback},
     time::later,
-    ws::Payload,
+    ws::CowBytes,
 };
 use unstall_proto::{self as proto, Records, limits::PACKET_FILL};
 
@@ -33,9 +33,9 @@ struct OverflowReport {
 
 /// What may be done with messages that find no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Until {
+pub(crate) enum WhenFull {
     /// They wait: they came in a session, whose credit bounds them.
-    Room,
+    Wait,
     /// What the overflow policy says, on an open connection.
     Policy,
     /// The same without a connection: no policy can end it.
@@ -85,7 +85,7 @@ impl Reading {
     }
 
     /// A plain message came.
-    pub(crate) fn receive(&mut self, text: bool, payload: Payload<'_>) {
+    pub(crate) fn receive(&mut self, text: bool, payload: CowBytes<'_>) {
         if let Some(packing) = &mut self.packing
             && payload.len() <= PACKED_RECEIVED_BYTES
         {
@@ -186,14 +186,14 @@ impl Reading {
         if newest.capacity() > IDLE_QUEUE_PLACES.max(8 * newest.len()) {
             newest.shrink_to(IDLE_QUEUE_PLACES);
         }
-        self.hand_over(Until::Policy, turn)
+        self.hand_over(WhenFull::Policy, turn)
     }
 
     /// Moves what was received towards the application, in order: the file's messages, then those
     /// behind it. What must wait is woken for.
     pub(crate) fn hand_over(
         &mut self,
-        until: Until,
+        when_full: WhenFull,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
         let (shared, now) = (turn.shared, turn.now);
@@ -202,8 +202,8 @@ impl Reading {
         }
         let mut result = Ok(());
         if self.spill.is_some() {
-            result = self.hand_over_spilled(until, turn);
-        } else if self.packing.is_some() || until == Until::Room {
+            result = self.hand_over_spilled(when_full, turn);
+        } else if self.packing.is_some() || when_full == WhenFull::Wait {
             shared.inbox.push_while_room(&mut self.received, now);
         } else if !self.received.is_empty() {
             let mut messages = unpacked(&mut self.received);
@@ -211,7 +211,7 @@ impl Reading {
             self.received.extend(messages.into_iter().map(Item::One));
             self.overflow
                 .add(pushed.overflowed, pushed.overflowed_bytes);
-            if pushed.disconnect && until == Until::Policy {
+            if pushed.disconnect && when_full == WhenFull::Policy {
                 result = Err(ConnectionError::InboxFull);
             }
         }
@@ -231,16 +231,16 @@ impl Reading {
 
     fn hand_over_spilled(
         &mut self,
-        until: Until,
+        when_full: WhenFull,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
         let Some(mut spill) = self.spill.take() else {
             return Ok(());
         };
-        if until != Until::Room {
+        if when_full != WhenFull::Wait {
             spill.behind.append(&mut unpacked(&mut self.received));
         }
-        let result = self.drive_spill(&mut spill, until, turn);
+        let result = self.drive_spill(&mut spill, when_full, turn);
         turn.report.counters.spilled = spill.stored();
         // What came in a session waits behind the file: it is never written to it.
         if !spill.holds_any() && spill.behind.is_empty() {
@@ -255,7 +255,7 @@ impl Reading {
     fn drive_spill(
         &mut self,
         spill: &mut SpillFile,
-        until: Until,
+        when_full: WhenFull,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
         let shared = turn.shared;
@@ -271,7 +271,7 @@ impl Reading {
             if !spill.behind.is_empty()
                 && !spill.is_busy()
                 && !spill.write()
-                && until == Until::Policy
+                && when_full == WhenFull::Policy
             {
                 result = self.fall_back(spill, shared);
             }
@@ -282,11 +282,11 @@ impl Reading {
                     }
                     return result;
                 }
-                Poll::Ready(Progress::Loaded) => {}
-                Poll::Ready(Progress::Spilled { messages, bytes }) => {
+                Poll::Ready(SpillProgress::Loaded) => {}
+                Poll::Ready(SpillProgress::Spilled { messages, bytes }) => {
                     self.overflow.add(messages, bytes);
                 }
-                Poll::Ready(Progress::Failed { why, lost }) => {
+                Poll::Ready(SpillProgress::Failed { why, lost }) => {
                     shared.events.push(Event::SpillFailed { why });
                     shared.inbox.count_overflowed(lost);
                 }
@@ -345,7 +345,7 @@ impl Reading {
             let mut report = Report::of(&shared.meter);
             let turn = &mut TurnContext::new(shared, &mut report, cx, now);
             // Without a connection there is none that a policy could end.
-            let _ = self.hand_over(Until::PolicyAway, turn);
+            let _ = self.hand_over(WhenFull::PolicyAway, turn);
             if !self.holds_any() {
                 self.set_paused(false, turn.report);
             }

@@ -11,7 +11,7 @@ use super::Reading;
 use crate::{
     handles::{CloseRequest, Shared},
     reports::{CloseCode, Report},
-    ws::{Failure, Payload, WebSocket},
+    ws::{CowBytes, Failure, WebSocket},
 };
 
 /// What a turn is done with and for: the queues and events of the handles, what the turn reports,
@@ -48,7 +48,7 @@ pub(crate) trait Traffic {
     fn receive(
         &mut self,
         text: bool,
-        payload: Payload<'_>,
+        payload: CowBytes<'_>,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), Failure>;
 

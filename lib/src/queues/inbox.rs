@@ -36,7 +36,7 @@ enum Reader {
     Gone,
 }
 
-struct State {
+struct InboxState {
     main: Lane,
     /// While the `on_connect` hook runs: what arrives goes to it.
     setup: Option<Lane>,
@@ -51,7 +51,7 @@ struct State {
 
 /// One task pushes (the pump), one takes (the receiver).
 pub(crate) struct Inbox {
-    state: Mutex<State>,
+    state: Mutex<InboxState>,
     options: Arc<Options>,
     account: Account,
 }
@@ -63,7 +63,7 @@ impl Inbox {
             _ => None,
         };
         Inbox {
-            state: Mutex::new(State {
+            state: Mutex::new(InboxState {
                 main: Lane::new(account.lasting_share()),
                 setup: None,
                 conflation,
@@ -78,7 +78,7 @@ impl Inbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, InboxState> {
         self.state.lock().unwrap()
     }
 
@@ -302,7 +302,7 @@ impl Inbox {
     }
 }
 
-impl State {
+impl InboxState {
     /// Wakes the pump when something is taken, and when the budget has what it last refused.
     fn wake_on_room(&mut self, cx: &Context<'_>) {
         self.pump = Some(cx.waker().clone());

@@ -33,7 +33,7 @@ pub(crate) use entry::{Done, Entry, Packed, Queued};
 use lane::Lane;
 use unstall_proto::Records;
 
-struct State {
+struct OutboxState {
     main: Lane,
     /// While the `on_connect` hook runs: what it sends, before all else.
     setup: Option<Lane>,
@@ -45,7 +45,7 @@ struct State {
 
 /// Many tasks push (the senders), one takes (the pump).
 pub(crate) struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     /// One permit: senders that wait for room or for the budget wait in a line.
     line: Semaphore,
     written: Notify,
@@ -61,7 +61,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn new(options: &Options, account: &Account) -> Outbox {
         Outbox {
-            state: Mutex::new(State {
+            state: Mutex::new(OutboxState {
                 main: Lane::new(account.lasting_share()),
                 setup: None,
                 spare: Vec::new(),
@@ -78,7 +78,7 @@ impl Outbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         self.state.lock().unwrap()
     }
 
@@ -110,7 +110,7 @@ impl Outbox {
         }
         let pump = {
             let mut state = self.lock();
-            let State { main, spare, .. } = &mut *state;
+            let OutboxState { main, spare, .. } = &mut *state;
             if main.ended.is_some() || !main.make_room(payload.len(), self.limit) {
                 return false;
             }
@@ -185,7 +185,7 @@ impl Outbox {
     fn push(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
         let pump = {
             let mut state = self.lock();
-            let State { main, spare, .. } = &mut *state;
+            let OutboxState { main, spare, .. } = &mut *state;
             main.push(message, expires, self.limit, spare)?;
             state.pump.take()
         };
@@ -200,7 +200,7 @@ impl Outbox {
 
     async fn flush_lane(
         &self,
-        lane: impl Fn(&mut State) -> Option<&mut Lane>,
+        lane: impl Fn(&mut OutboxState) -> Option<&mut Lane>,
     ) -> Result<(), FlushError> {
         let closed = || FlushError {
             reason: Arc::new(ConnectionError::ClosedHere),
@@ -244,7 +244,7 @@ impl Outbox {
             let written = self.written.notified();
             let pushed = {
                 let mut state = self.lock();
-                let State { setup, spare, .. } = &mut *state;
+                let OutboxState { setup, spare, .. } = &mut *state;
                 let pushed = match setup {
                     Some(setup) => setup.push(message, None, self.limit, spare),
                     None => Err(refused(message, Arc::new(ConnectionError::ClosedHere))),

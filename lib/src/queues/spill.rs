@@ -98,7 +98,7 @@ enum Outcome {
 
 /// What a finished operation tells the pump.
 #[derive(Debug)]
-pub(crate) enum Progress {
+pub(crate) enum SpillProgress {
     /// So many messages went to the file, with so many bytes of payload.
     Spilled { messages: u64, bytes: u64 },
     /// Messages came back; they are in `ready`.
@@ -251,7 +251,7 @@ impl SpillFile {
     }
 
     /// Drives the operation that runs, if one does.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SpillProgress> {
         let Some(operation) = &mut self.operation else {
             return Poll::Pending;
         };
@@ -267,14 +267,14 @@ impl SpillFile {
                 self.stored -= bytes.len() as u64;
                 self.partial.extend_from_slice(&bytes);
                 self.cut();
-                Progress::Loaded
+                SpillProgress::Loaded
             }
             Ok((_, Outcome::Read(Err(error)))) => self.lose(format!("cannot be read: {error}")),
             Err(error) => self.lose(format!("was abandoned: {error}")),
         })
     }
 
-    fn wrote(&mut self, result: io::Result<()>) -> Progress {
+    fn wrote(&mut self, result: io::Result<()>) -> SpillProgress {
         if let Err(error) = result {
             self.put_before_behind(Unpacked::new());
             return self.fail(format!("cannot be written: {error}"), 0);
@@ -291,11 +291,11 @@ impl SpillFile {
                 gap => self.gaps.push_back(gap),
             }
         }
-        Progress::Spilled { messages, bytes }
+        SpillProgress::Spilled { messages, bytes }
     }
 
     /// The file is gone, with what it held: a mark stands for it.
-    fn lose(&mut self, why: String) -> Progress {
+    fn lose(&mut self, why: String) -> SpillProgress {
         let lost = self.entries - self.gaps.len() as u64;
         let encoded = self.stored + self.partial.len() as u64;
         let mut marks = Unpacked::new();
@@ -320,10 +320,10 @@ impl SpillFile {
         self.behind = first;
     }
 
-    fn fail(&mut self, why: String, lost: u64) -> Progress {
+    fn fail(&mut self, why: String, lost: u64) -> SpillProgress {
         (self.failed, self.told) = (true, true);
         let why = format!("the spill file {why}");
-        Progress::Failed { why, lost }
+        SpillProgress::Failed { why, lost }
     }
 
     /// Cuts whole entries out of what was read.
@@ -375,7 +375,7 @@ fn encode(batch: &Unpacked) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    async fn turn(file: &mut SpillFile) -> Progress {
+    async fn finished(file: &mut SpillFile) -> SpillProgress {
         std::future::poll_fn(|cx| file.poll(cx)).await
     }
 
@@ -398,12 +398,12 @@ mod tests {
             }));
             assert!(file.write());
             assert!(matches!(
-                turn(&mut file).await,
-                Progress::Spilled { messages: 30, .. }
+                finished(&mut file).await,
+                SpillProgress::Spilled { messages: 30, .. }
             ));
             while file.has_stored() {
                 file.read();
-                assert!(matches!(turn(&mut file).await, Progress::Loaded));
+                assert!(matches!(finished(&mut file).await, SpillProgress::Loaded));
             }
             for item in file.ready.drain(..) {
                 match item {
@@ -424,13 +424,13 @@ mod tests {
         let mut file = SpillFile::new(Spill::default().max_bytes(1000));
         file.behind = batch(0, 11);
         assert!(file.write());
-        turn(&mut file).await;
+        finished(&mut file).await;
         assert_eq!(file.stored(), (9, 981));
         assert!(!file.write());
         assert_eq!(file.behind.len(), 2, "what did not fit waits");
         assert!(file.news_of_full().is_some() && file.news_of_full().is_none());
         file.read();
-        turn(&mut file).await;
+        finished(&mut file).await;
         assert_eq!(file.ready.len(), 9);
         assert!(file.write(), "there is room again");
     }
@@ -441,8 +441,8 @@ mod tests {
         file.behind = batch(0, 3);
         assert!(file.write());
         assert!(matches!(
-            turn(&mut file).await,
-            Progress::Failed { lost: 0, .. }
+            finished(&mut file).await,
+            SpillProgress::Failed { lost: 0, .. }
         ));
         assert_eq!(file.behind.len(), 3);
         assert!(!file.write(), "it is not tried again");
@@ -455,9 +455,9 @@ mod tests {
         let mut file = SpillFile::new(Spill::default());
         file.behind = batch(0, 5_000);
         file.write();
-        turn(&mut file).await;
+        finished(&mut file).await;
         file.read();
-        turn(&mut file).await;
+        finished(&mut file).await;
         let back = std::mem::take(&mut file.ready).len() as u64;
         assert!(
             back > 0 && !file.partial.is_empty(),
@@ -467,8 +467,8 @@ mod tests {
         file.disk.as_mut().unwrap().file.set_len(0).unwrap();
         file.behind = batch(5_000, 1);
         file.read();
-        let progress = turn(&mut file).await;
-        assert!(matches!(progress, Progress::Failed { lost, .. } if lost == 5_000 - back));
+        let progress = finished(&mut file).await;
+        assert!(matches!(progress, SpillProgress::Failed { lost, .. } if lost == 5_000 - back));
         let Some(Incoming::Gap(Gap::Dropped { messages, bytes })) = file.behind.pop_front() else {
             panic!("the mark comes first");
         };

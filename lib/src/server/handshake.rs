@@ -10,14 +10,14 @@ use http::{
 
 use crate::ws::{
     self,
-    headers::{has_token, headers_apart, tokens},
+    headers::{copied_headers, has_token, tokens},
 };
 
 /// The same request, no longer a part of the HTTP server's read buffer, which an open connection
 /// would keep in memory.
-pub(crate) fn apart(request: Request<()>) -> Request<()> {
+pub(crate) fn copied_request(request: Request<()>) -> Request<()> {
     let (mut parts, ()) = request.into_parts();
-    parts.headers = headers_apart(&parts.headers);
+    parts.headers = copied_headers(&parts.headers);
     if let Ok(uri) = parts.uri.to_string().parse() {
         parts.uri = uri;
     }

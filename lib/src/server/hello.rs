@@ -77,7 +77,7 @@ pub(super) fn identity(
         peer: upgraded.peer,
         client: peer.map(|peer| peer.client),
         subprotocol: upgraded.subprotocol.clone(),
-        request: Some(Arc::new(handshake::apart(request))),
+        request: Some(Arc::new(handshake::copied_request(request))),
         response: None,
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     handles::{Identity, Shared, TaskGuard},
     pump::{Pump, Reading},
     reports::{ConnectionError, Event, SessionLoss},
-    session::{Kept, Packets, Session},
+    session::{Packets, Session, SessionGuard},
     ws::{
         WebSocket,
         transport::{Held, Transport},
@@ -42,9 +42,9 @@ pub(super) struct Keeper {
     pub(super) registry: Arc<Registry>,
     pub(super) id: SessionId,
     pub(super) newcomers: mpsc::Receiver<Box<Newcomer>>,
-    pub(super) kept: Kept,
+    pub(super) guarded: SessionGuard,
     pub(super) reading: Reading,
-    /// Dropped after `kept`, so that the last report has what comes back.
+    /// Dropped after `guarded`, so that the last report has what comes back.
     pub(super) _guard: TaskGuard,
     /// Its places among the sessions, and among what the server has open.
     pub(super) _tenancy: Held,
@@ -53,7 +53,7 @@ pub(super) struct Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.registry.remove(&self.id, &self.kept.shared);
+        self.registry.remove(&self.id, &self.guarded.shared);
     }
 }
 
@@ -75,23 +75,23 @@ impl Keeper {
                 Next::Detached => self.wait().await,
                 Next::Evicted => {
                     let why = ConnectionError::SessionLost(SessionLoss::Evicted);
-                    self.kept.session.give_up(why);
+                    self.guarded.session.give_up(why);
                     Next::Over
                 }
                 Next::Over => break,
             };
         }
-        self.registry.remove(&self.id, &self.kept.shared);
+        self.registry.remove(&self.id, &self.guarded.shared);
         self.newcomers.close();
         while let Ok(newcomer) = self.newcomers.try_recv() {
             newcomer.refuse(Rejection::Expired);
         }
-        self.kept.finish(&mut self.reading).await;
+        self.guarded.finish(&mut self.reading).await;
     }
 
     /// Carries the session over one connection.
     async fn converse(&mut self, ws: WebSocket<Transport>) -> Next {
-        let (Kept { session, shared }, reading) = (&mut self.kept, &mut self.reading);
+        let (SessionGuard { session, shared }, reading) = (&mut self.guarded, &mut self.reading);
         self.registry.set_detached(&self.id, shared, None);
         let packets = Packets { session, reading };
         let mut pump = Pump::new(ws, shared.clone(), packets);
@@ -123,7 +123,7 @@ impl Keeper {
 
     /// Waits for the client to come back.
     async fn wait(&mut self) -> Next {
-        let (Kept { session, shared }, reading) = (&mut self.kept, &mut self.reading);
+        let (SessionGuard { session, shared }, reading) = (&mut self.guarded, &mut self.reading);
         self.registry
             .set_detached(&self.id, shared, Some(Instant::now()));
         loop {

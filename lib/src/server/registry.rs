@@ -27,7 +27,7 @@ use crate::{
     handles::{Connection, Identity, Shared, span},
     pump::Reading,
     reports::CloseCode,
-    session::{Kept, Session, random},
+    session::{Session, SessionGuard, random},
     settings::{Budget, Options},
     ws::{
         WebSocket,
@@ -62,7 +62,7 @@ pub(super) struct Refused {
 /// What a [`Server`](crate::Server) gives to each connection that asks for a session.
 pub(super) struct Host {
     pub(super) seat: Arc<Seat>,
-    /// Kept as long as the session, if it is a new one.
+    /// Held as long as the session lives, if it is a new one.
     pub(super) member: Held,
     pub(super) retry_after: Duration,
 }
@@ -121,7 +121,7 @@ impl Registry {
             };
             match refused {
                 Ok((connection, keeper, tenancy)) => {
-                    let span = span(&keeper.kept.shared);
+                    let span = span(&keeper.guarded.shared);
                     let task = tokio::spawn(keeper.run(Box::new(ws)).instrument(span));
                     return Attached::New(Box::new(Opened {
                         connection,
@@ -194,7 +194,7 @@ impl Registry {
             registry: self.clone(),
             id: hello.id,
             reading: Reading::new(&shared.options),
-            kept: Kept::new(session, shared),
+            guarded: SessionGuard::new(session, shared),
             newcomers,
             _guard: guard,
             _tenancy: tenancy.clone(),

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Carrier {
     generation: Option<proto::Generation>,
-    answer: Answer,
+    answer: HelloAnswer,
     /// Whether any connection ever carried the session.
     opened: bool,
     /// When this client leaves a server that goes away.
@@ -26,7 +26,7 @@ pub(super) struct Carrier {
 
 /// What the server said to HELLO on the present connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Answer {
+enum HelloAnswer {
     /// Nothing yet.
     #[default]
     Awaited,
@@ -49,19 +49,19 @@ impl Carrier {
 
     pub(super) fn opened(&mut self) {
         self.opened = true;
-        self.answer = Answer::Welcome;
+        self.answer = HelloAnswer::Welcome;
         self.lost_at = None;
     }
 
     /// How long there was no connection.
     pub(super) fn resumed(&mut self, now: Instant) -> Duration {
-        self.answer = Answer::Welcome;
+        self.answer = HelloAnswer::Welcome;
         let lost_at = self.lost_at.take();
         lost_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     pub(super) fn was_unanswered(&mut self) {
-        self.answer = Answer::TimedOut;
+        self.answer = HelloAnswer::TimedOut;
     }
 
     /// The server asks its clients to leave within this time, at moments of their own.
@@ -107,7 +107,7 @@ impl Session {
     pub(crate) fn attached(&mut self, generation: proto::Generation) {
         self.carrier.generation = Some(generation);
         self.evictable.set_idle(false);
-        self.carrier.answer = Answer::Awaited;
+        self.carrier.answer = HelloAnswer::Awaited;
         self.carrier.leave_at = None;
     }
 
@@ -129,8 +129,8 @@ impl Session {
 
     /// Why this client gives the connection up, once.
     pub(super) fn why_leave(&mut self, shared: &Shared, now: Instant) -> Option<ConnectionError> {
-        if self.carrier.answer == Answer::TimedOut {
-            self.carrier.answer = Answer::GivenUp;
+        if self.carrier.answer == HelloAnswer::TimedOut {
+            self.carrier.answer = HelloAnswer::GivenUp;
             let waited = shared.options.connect_timeout;
             return Some(ConnectionError::HelloUnanswered(waited));
         }
@@ -153,6 +153,6 @@ impl Session {
 
     /// Whether the last connection carried the session.
     pub(crate) fn was_welcomed(&self) -> bool {
-        self.carrier.answer == Answer::Welcome
+        self.carrier.answer == HelloAnswer::Welcome
     }
 }

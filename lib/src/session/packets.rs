@@ -17,7 +17,7 @@ use crate::{
     settings::Options,
     time::granted,
     ws::{
-        Failure, Payload, Side, WebSocket,
+        CowBytes, Failure, Side, WebSocket,
         transport::{Transport, Upgraded},
     },
 };
@@ -29,7 +29,7 @@ pub(crate) struct Packets<'s> {
 }
 
 impl Packets<'_> {
-    fn handle(&mut self, text: bool, packet: Payload<'_>, now: Instant) -> Result<(), Failure> {
+    fn handle(&mut self, text: bool, packet: CowBytes<'_>, now: Instant) -> Result<(), Failure> {
         let broken = |why: String| Failure::Broken(ConnectionError::Protocol(why));
         let session = &mut *self.session;
         let time = session.time(now);
@@ -67,7 +67,7 @@ impl Traffic for Packets<'_> {
     fn receive(
         &mut self,
         text: bool,
-        payload: Payload<'_>,
+        payload: CowBytes<'_>,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), Failure> {
         turn.report.counters.bytes_received += payload.len() as u64;

@@ -23,20 +23,20 @@ pub(super) fn key_cost(key: &Option<Key>) -> usize {
 pub(super) struct Conflation {
     pub(super) latest: HashMap<Key, u64>,
     /// One for each place in the queue.
-    pub(super) places: VecDeque<Place>,
-    /// How many places there were before the queue's front.
+    pub(super) slots: VecDeque<Slot>,
+    /// How many slots there were before the queue's front.
     pub(super) front: u64,
     pub(super) bytes: usize,
 }
 
 /// The key of a queued message, and what it replaced.
-pub(super) struct Place {
+pub(super) struct Slot {
     key: Option<Key>,
     messages: u64,
     bytes: u64,
 }
 
-impl Place {
+impl Slot {
     pub(super) fn replaced(&mut self, bytes: u64) {
         self.messages += 1;
         self.bytes += bytes;
@@ -47,10 +47,10 @@ impl Conflation {
     pub(super) fn appended(&mut self, key: Option<Key>) {
         self.bytes += key_cost(&key);
         if let Some(key) = &key {
-            let place = self.front + self.places.len() as u64;
+            let place = self.front + self.slots.len() as u64;
             self.latest.insert(key.clone(), place);
         }
-        self.places.push_back(Place {
+        self.slots.push_back(Slot {
             key,
             messages: 0,
             bytes: 0,
@@ -65,7 +65,7 @@ impl Conflation {
 
     /// The front goes to the receiver; returns the gap that stands before it.
     pub(super) fn popped(&mut self) -> Option<Gap> {
-        let place = self.places.pop_front()?;
+        let place = self.slots.pop_front()?;
         self.bytes -= key_cost(&place.key);
         if let Some(key) = &place.key
             && self.latest.get(key) == Some(&self.front)
@@ -79,7 +79,7 @@ impl Conflation {
 
     /// Empty, it gives back the memory that it grew by.
     pub(super) fn shrink(&mut self) {
-        if self.places.capacity() > IDLE_QUEUE_PLACES {
+        if self.slots.capacity() > IDLE_QUEUE_PLACES {
             *self = Conflation {
                 front: self.front,
                 ..Conflation::default()

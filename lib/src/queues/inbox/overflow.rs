@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use tokio::time::Instant;
 
 use super::{
-    Inbox, Reader, State,
+    Inbox, InboxState, Reader,
     conflation::{Key, key_cost},
     marks::Marks,
 };
@@ -94,7 +94,7 @@ impl Inbox {
     /// Applies the policy to a message that does not fit; gives it back if it must wait.
     fn overflow(
         &self,
-        state: &mut State,
+        state: &mut InboxState,
         message: Message,
         key: Option<Key>,
         pushed: &mut Pushed,
@@ -141,7 +141,7 @@ impl Pushed {
     }
 }
 
-impl State {
+impl InboxState {
     fn append(&mut self, message: Message, key: Option<Key>, now: Instant) {
         let item = Item::One(Incoming::Message(message));
         self.main.append(item, now);
@@ -204,7 +204,7 @@ impl State {
             return None;
         }
         self.main.queue[index] = Item::One(Incoming::Message(message.clone()));
-        conflation.places[index].replaced(len);
+        conflation.slots[index].replaced(len);
         Some(len)
     }
 }

@@ -10,10 +10,10 @@ use std::{
 use tokio::time::Instant;
 use unstall_proto::{Records, limits::PACKET_FILL};
 
-use super::{Done, Entry, Lane, Outbox, State};
+use super::{Done, Entry, Lane, Outbox, OutboxState};
 use crate::defaults::BUDGET_FLOOR_BYTES;
 
-impl State {
+impl OutboxState {
     /// What the pump takes from: while the hook runs, what the hook sends.
     fn open(&mut self) -> &mut Lane {
         self.setup.as_mut().unwrap_or(&mut self.main)

@@ -6,14 +6,14 @@ use super::Session;
 use crate::{handles::Shared, pump::Reading};
 
 /// A session with its queues, to which everything comes back should its task be dropped.
-pub(crate) struct Kept {
+pub(crate) struct SessionGuard {
     pub(crate) session: Session,
     pub(crate) shared: Arc<Shared>,
 }
 
-impl Kept {
-    pub(crate) fn new(session: Session, shared: Arc<Shared>) -> Kept {
-        Kept { session, shared }
+impl SessionGuard {
+    pub(crate) fn new(session: Session, shared: Arc<Shared>) -> SessionGuard {
+        SessionGuard { session, shared }
     }
 
     /// A server's session ends with its handle.
@@ -22,7 +22,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for SessionGuard {
     fn drop(&mut self) {
         self.session.vanish(&self.shared);
     }
