@@ -1,4 +1,4 @@
-//! Messages as they are, for any WebSocket peer.
+//! The traffic of a plain connection: one WebSocket message for each message.
 
 use std::task::{Context, Poll};
 

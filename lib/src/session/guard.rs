@@ -1,11 +1,11 @@
-//! A session that gives everything back, also when its task is dropped.
+//! A session that gives undelivered messages back even if its task is dropped.
 
 use std::sync::Arc;
 
 use super::Session;
 use crate::{handles::Shared, pump::Reading};
 
-/// A session with its queues, to which everything comes back should its task be dropped.
+/// A session and its handles. Dropping it ends the session and gives undelivered messages back.
 pub(crate) struct SessionGuard {
     pub(crate) session: Session,
     pub(crate) shared: Arc<Shared>,
@@ -16,7 +16,7 @@ impl SessionGuard {
         SessionGuard { session, shared }
     }
 
-    /// A server's session ends with its handle.
+    /// After the end of a server's session: ends the handle too.
     pub(crate) async fn finish(&mut self, reading: &mut Reading) {
         self.session.finish(&self.shared, reading).await;
     }
