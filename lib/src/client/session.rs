@@ -15,7 +15,7 @@ use crate::{
     dial::Wanted,
     handles::Shared,
     pump::{Ended, Pump, Reading},
-    reports::{ConnectionError, SessionLoss},
+    reports::{ConnectionError, Event, SessionLoss},
     session::{Packets, Session, SessionGuard, over_packets},
     ws::{Side, transport::Upgraded},
 };
@@ -68,7 +68,7 @@ impl Dialer {
                 progressed: session.moved() != moved,
             };
             let why = self.lost(why, &ended, life, shared);
-            last = self.is_last(session, &why, &ended);
+            last = self.is_last(shared, session, &why, &ended);
             if last {
                 session.give_up((*why).clone());
             }
@@ -99,7 +99,13 @@ impl Dialer {
     }
 
     /// Whether no further connection is to be made after one that has ended.
-    fn is_last(&mut self, session: &mut Session, why: &ConnectionError, ended: &Ended) -> bool {
+    fn is_last(
+        &mut self,
+        shared: &Shared,
+        session: &mut Session,
+        why: &ConnectionError,
+        ended: &Ended,
+    ) -> bool {
         let Some(backoff) = &self.backoff else {
             return true;
         };
@@ -117,6 +123,7 @@ impl Dialer {
             if self.dial_options.session == Wanted::Required {
                 return true;
             }
+            shared.events.push(Event::SessionNotSpoken);
             self.plain_once = true;
         }
         !allowed
