@@ -46,7 +46,7 @@ impl Short {
 /// A text or binary message (RFC 6455 §5.6).
 ///
 /// Payloads of up to 64 bytes are stored inside the value, larger ones are shared, so a clone never
-/// copies more than that. A received message pins at most five times its own size in memory.
+/// copies more than that. A received message pins at most four times its own size in memory.
 ///
 /// ```
 /// # use unstall::Message;
