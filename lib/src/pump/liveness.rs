@@ -22,8 +22,6 @@ pub(super) struct Liveness {
     ping_interval: Duration,
     silence_timeout: Duration,
     write_timeout: Option<Duration>,
-    /// Both ends of the TCP connection, to ask the kernel about it. `None` if they are not known.
-    addresses: Option<(SocketAddr, SocketAddr)>,
     /// When a byte was last received, or reading was last paused.
     heard: Instant,
     bytes_read: u64,
@@ -33,13 +31,44 @@ pub(super) struct Liveness {
     last_ping: Option<Instant>,
     /// Since when the peer has had a ping to answer, without a byte from it.
     asked: Option<Instant>,
-    /// When to check a silent peer again.
-    check_at: Option<Instant>,
-    /// The time from that check to the next.
-    check_interval: Duration,
+    looks: KernelLooks,
     /// At the last check the peer's kernel had not acknowledged everything. The ping may not have
     /// arrived.
     behind: bool,
+}
+
+/// When to ask the kernel about a peer that takes nothing: ever more rarely.
+struct KernelLooks {
+    /// Both ends of a TCP connection of our own.
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    /// The next look, after the first.
+    at: Option<Instant>,
+    /// How long until the look after that.
+    interval: Duration,
+}
+
+impl KernelLooks {
+    fn new(addresses: Option<(SocketAddr, SocketAddr)>) -> KernelLooks {
+        KernelLooks {
+            addresses,
+            at: None,
+            interval: KERNEL_CHECK_INTERVAL,
+        }
+    }
+
+    /// The peer was heard: the next look is a first one.
+    fn reset(&mut self) {
+        *self = KernelLooks::new(self.addresses);
+    }
+
+    /// The kernel's account of the connection; `None` where it has none.
+    fn look(&mut self, now: Instant) -> Option<TcpAccount> {
+        self.at = Some(later(now, self.interval));
+        let doubled = self.interval.saturating_mul(2);
+        self.interval = doubled.min(KERNEL_CHECK_INTERVAL_MAX);
+        let (local, peer) = self.addresses?;
+        kernel::tcp_account(local, peer).ok()?
+    }
 }
 
 impl Liveness {
@@ -50,15 +79,13 @@ impl Liveness {
             ping_interval: options.ping_interval,
             silence_timeout: options.silence_timeout,
             write_timeout: options.write_timeout,
-            addresses: identity.local.zip(identity.peer),
             heard: now,
             bytes_read: 0,
             ping_at: later(now, options.ping_interval),
             pings: 0,
             last_ping: None,
             asked: None,
-            check_at: None,
-            check_interval: KERNEL_CHECK_INTERVAL,
+            looks: KernelLooks::new(identity.local.zip(identity.peer)),
             behind: false,
         }
     }
@@ -75,8 +102,7 @@ impl Liveness {
         if ws.bytes_read() != self.bytes_read || paused {
             self.bytes_read = ws.bytes_read();
             self.heard = now;
-            self.check_at = None;
-            self.check_interval = KERNEL_CHECK_INTERVAL;
+            self.looks.reset();
             self.behind = false;
             if self.asked.take().is_some() {
                 report.wait(StallCause::PeerSilent, false);
@@ -142,16 +168,10 @@ impl Liveness {
         {
             return Some(ConnectionError::WriteStalled(limit));
         }
-        if now < later(self.heard, self.silence_timeout) || self.check_at.is_some_and(|at| now < at)
-        {
+        if now < self.look_at() {
             return None;
         }
-        self.check_at = Some(later(now, self.check_interval));
-        self.check_interval = self
-            .check_interval
-            .saturating_mul(2)
-            .min(KERNEL_CHECK_INTERVAL_MAX);
-        let account = self.account();
+        let account = self.looks.look(now);
         if self.is_gone(account.as_ref(), peer_reads, blocked.is_some(), now) {
             return Some(ConnectionError::PeerSilent(self.silence_timeout));
         }
@@ -202,19 +222,16 @@ impl Liveness {
         }
     }
 
-    /// The kernel's account of the connection. `None` where it cannot be asked.
-    fn account(&self) -> Option<TcpAccount> {
-        let (local, peer) = self.addresses?;
-        kernel::tcp_account(local, peer).ok()?
+    /// When the silence has lasted too long, or the next look after that.
+    fn look_at(&self) -> Instant {
+        let silent_at = later(self.heard, self.silence_timeout);
+        self.looks.at.map_or(silent_at, |at| at.max(silent_at))
     }
 
     /// When [`verdict`](Self::verdict) and [`heartbeat`](Self::heartbeat) have to be called next.
     pub(super) fn next(&self, flushing: &Flushing) -> Instant {
-        let silence = self
-            .check_at
-            .unwrap_or(later(self.heard, self.silence_timeout));
         let stalled = flushing.blocked_since().zip(self.write_timeout);
-        let next = self.ping_at.min(silence);
+        let next = self.ping_at.min(self.look_at());
         stalled.map_or(next, |(since, limit)| next.min(later(since, limit)))
     }
 }
