@@ -91,8 +91,8 @@ async fn attempts_per_second_stay_under_the_bound_when_a_server_comes_back() {
     attempts.lock().unwrap().clear();
     state.send_replace(State::Down);
     let lost = Instant::now();
-    // The k-th wait ends at the latest after first * 2^(k+1): by now all have reached the longest
-    // (1/16 + 1/8 + 1/4 + 1/2 of it came before), and none has waited it out more than twice.
+    // The length of the outage. The k-th wait ends at the latest after first * 2^(k+1). So by then all
+    // clients draw from the longest wait (1/16 + 1/8 + 1/4 + 1/2 of it came before).
     tokio::time::sleep(MAX + MAX / 2).await;
     state.send_replace(State::Up);
     let back = Instant::now();

@@ -2,11 +2,11 @@
 
 use crate::common::{
     accept, client,
-    events::stalled,
+    events::{stalled, waits},
     frames::{BINARY, CLOSE, RawPeer, StreamEnd, TEXT, close, frame, listen},
     limit,
     memory::ENGINES,
-    pair, plain, raw,
+    pair, plain, raw, until,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -283,9 +283,8 @@ async fn peer_that_resets_is_an_error_of_the_socket() {
 async fn what_the_peer_sent_before_it_reset_is_still_received() {
     // What fits into the first receive window: the rest would never leave a peer that resets.
     const COUNT: u8 = 12;
-    let options = options()
-        .inbox_bytes(8 << 10)
-        .ping_interval(Duration::from_millis(50));
+    const PING_INTERVAL: Duration = Duration::from_millis(50);
+    let options = options().inbox_bytes(8 << 10).ping_interval(PING_INTERVAL);
     let (mut connection, mut raw) = raw::client(options).await;
     for index in 0..COUNT {
         raw.say(frame(BINARY, vec![index; 4 << 10])).await;
@@ -294,8 +293,8 @@ async fn what_the_peer_sent_before_it_reset_is_still_received() {
     // With a heartbeat unread.
     raw.io.readable().await.unwrap();
     drop(raw);
-    // The application is slow, and meanwhile a heartbeat meets the reset.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The application is slow for ten heartbeats, of which the first meets the reset.
+    tokio::time::sleep(10 * PING_INTERVAL).await;
     let receive = async {
         for index in 0..COUNT {
             assert_eq!(plain(connection.recv().await).as_bytes()[0], index);
@@ -367,6 +366,8 @@ fn tls() -> (Arc<rustls::ClientConfig>, Arc<rustls::ServerConfig>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
     let (client_tls, server_tls) = tls();
+    // The reader takes little before it reads, so that the writer's socket is full.
+    let options = || Options::default().inbox_bytes(64 << 10);
     for client_closes in [true, false] {
         let (listener, address) = listen().await;
         let server_tls = server_tls.clone();
@@ -375,10 +376,11 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
             let acceptor = tokio_rustls::TlsAcceptor::from(server_tls);
             let tls = acceptor.accept(tcp).await.unwrap();
             let stream = tokio_tungstenite::accept_async(tls).await.unwrap();
-            Connection::from_websocket(stream, Options::default())
+            Connection::from_websocket(stream, options())
         };
         let dial = unstall::Client::new(format!("wss://localhost:{}", address.port()))
             .tls(client_tls.clone())
+            .options(options())
             .without_reconnect()
             .connect();
         let (client, server) = limit(async { tokio::join!(dial, serve) }).await;
@@ -386,8 +388,8 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
             true => (client.unwrap(), server),
             false => (server, client.unwrap()),
         };
-        // More than the socket takes at once, so that TLS has to keep some of it.
-        const COUNT: usize = 40;
+        // More than the kernel's buffers take, so that TLS has to keep some of it.
+        const COUNT: usize = 60;
         let send = async {
             for index in 0..COUNT {
                 closer.send(vec![index as u8; 200 << 10]).await.unwrap();
@@ -396,8 +398,10 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
             closer.close(CloseCode::NORMAL, "over TLS").await
         };
         let receive = async {
-            // Until the socket is full.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            until("the socket is full", || {
+                waits(&closer.stats(), StallCause::SocketFull)
+            })
+            .await;
             for index in 0..COUNT {
                 assert_eq!(plain(other.recv().await).as_bytes()[0], index as u8);
             }

@@ -78,6 +78,7 @@ async fn exchange(connection: Connection, sends: u64, receives: u64, count: u64,
         if index % (count / 1000) == 0 {
             say(format!("at {index}"));
             if random.u32(0..10) == 0 {
+                // The application stops reading for a moment.
                 tokio::time::sleep(Duration::from_millis(random.u64(0..50))).await;
             }
         }
@@ -132,7 +133,7 @@ fn client() {
     }
 }
 
-/// One fault, from its beginning to its end; says what it was.
+/// One fault, from its beginning to its end. Returns its name. The sleeps are the lengths of faults.
 async fn inject(proxy: &Proxy, random: &mut fastrand::Rng) -> &'static str {
     let millis = |range: std::ops::Range<u64>, random: &mut fastrand::Rng| {
         tokio::time::sleep(Duration::from_millis(random.u64(range)))

@@ -73,7 +73,7 @@ async fn outage_shorter_than_the_silence_heals_without_a_reconnect() {
         proxy.set(Mode::BlackHole);
         let rest = round * 1000 + 500..(round + 1) * 1000;
         say_all(&session, rest.clone()).await;
-        // The outage.
+        // The length of the outage.
         tokio::time::sleep(SILENCE / 2).await;
         proxy.set(Mode::Forward);
         hear_all(&mut session, rest).await;
@@ -104,7 +104,7 @@ async fn stopped_process_goes_on_where_it_was() {
         server.signal("STOP");
         let numbers = round * 1000..(round + 1) * 1000;
         say_all(&session, numbers.clone()).await;
-        // So long it stands still.
+        // The process is stopped for this long.
         tokio::time::sleep(stop).await;
         server.signal("CONT");
         hear_all(&mut session, numbers).await;

@@ -20,7 +20,7 @@ impl Random {
         (z ^ (z >> 31)) % bound
     }
 
-    /// Mostly none, sometimes a yield, seldom a real stop.
+    /// A pause of the application: mostly none, sometimes a yield, seldom some milliseconds.
     async fn pause(&mut self) {
         match self.below(100) {
             0..10 => tokio::task::yield_now().await,

@@ -152,7 +152,7 @@ async fn outage_shorter_than_the_silence_time_heals() {
     wire.set(Mode::Forward);
     let message = plain(limit(server.recv()).await);
     assert_eq!(message.as_text(), Some("on its way"));
-    // It is not only late, it goes on.
+    // The connection is then quiet for longer than the silence time, on a paused clock.
     sleep(defaults::SILENCE_TIMEOUT * 3).await;
     client.send("and on").await.unwrap();
     let message = plain(limit(server.recv()).await);
@@ -204,7 +204,7 @@ async fn live_peer_that_does_not_read_is_not_taken_for_dead() {
     };
     let read = async {
         stalled(&mut events, StallCause::SocketFull).await;
-        // The peer is busy with something else.
+        // For this long the peer is busy with something else.
         sleep(SILENCE * 4).await;
         assert!(waits(&client.stats(), StallCause::SocketFull));
         for index in 0..COUNT {
@@ -274,6 +274,7 @@ async fn sending_one_message_for_longer_than_the_silence_time_is_not_cut() {
             let read = read.unwrap() as usize;
             assert!(read > 0, "cut with {left} bytes missing");
             left = left.saturating_sub(read);
+            // The pace of the slow reader.
             sleep(SILENCE / 6).await;
         }
     };

@@ -206,6 +206,7 @@ async fn forward(
             }
         }
         if !pause.is_zero() {
+            // The pace of the trickle.
             tokio::time::sleep(pause).await;
         }
     }
