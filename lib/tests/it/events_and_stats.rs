@@ -1,4 +1,4 @@
-//! What a connection tells of itself is exact: counts, depths, ages, waits and events.
+//! Statistics and events are exact: counts, depths, ages and waits.
 
 use crate::common::{
     clock::leap,
@@ -24,7 +24,7 @@ fn options() -> Options {
     Options::default().stall_after(STALL_AFTER)
 }
 
-/// Waits until a wait is reported, and not too early.
+/// Waits for the event of a wait, and checks that it does not come too early.
 async fn stalled(events: &mut Events, wanted: StallCause) {
     let since = wait_for(events, |event| match event {
         Event::Stalled { cause, since } if *cause == wanted => Some(*since),
@@ -60,7 +60,7 @@ async fn messages_and_bytes_are_counted_exactly_both_ways() {
         client.flush().await.unwrap();
         server.flush().await.unwrap();
         let count = sizes.len() as u64;
-        // What is received is counted a moment after it is handed over.
+        // Messages are counted a moment after they are handed over.
         until("all is counted", || {
             client.stats().messages_received == count
                 && server.stats().messages_received == count * 2
@@ -116,7 +116,7 @@ async fn inbox_tells_its_depth_its_high_water_mark_and_the_age_of_the_oldest() {
         raw.say(frame(BINARY, [0; 100])).await;
         plain(client.recv().await);
         let inbox = client.stats().inbox;
-        // What the application just took counts until it asks for more.
+        // The last message counts until the application asks for more.
         assert!((10 * COST..=11 * COST).contains(&inbox.high_water));
         assert_eq!(inbox.messages, 0);
         assert_eq!(inbox.oldest, None);
@@ -197,7 +197,7 @@ async fn application_that_does_not_read_is_the_cause_until_it_reads() {
         }
         let after = moving(&mut events, StallCause::ApplicationNotReading).await;
         assert!(after >= STALL_AFTER);
-        // So small an inbox fills again for moments, until all is read.
+        // A small inbox is full again and again, until everything is read.
         until("nothing waits", || {
             client.stats().stalled_by().next().is_none()
         })
@@ -251,7 +251,7 @@ async fn silent_peer_is_the_cause_until_it_speaks() {
         let mut events = client.events();
         stalled(&mut events, StallCause::PeerSilent).await;
         assert!(stall(&client.stats(), StallCause::PeerSilent).now.is_some());
-        // Any byte is life.
+        // Any received byte ends the silence.
         raw.say(frame(BINARY, "here")).await;
         let after = moving(&mut events, StallCause::PeerSilent).await;
         assert!(after >= STALL_AFTER);
@@ -282,7 +282,7 @@ async fn connecting_is_the_cause_until_there_is_a_connection() {
         );
         drop(raw);
         proxy.set(Mode::Forward);
-        // Those that were cut come first.
+        // The listener gets the connections that the proxy cut before the next whole one.
         let accepted = tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
