@@ -1,8 +1,7 @@
-//! From the cut of a connection to the first new message on the next one: a few milliseconds when
-//! the server is reachable, because the first attempt after a connection that carried messages is
-//! made at once.
+//! If the server is reachable, it takes a few milliseconds from the cut of a connection to the first new
+//! message. The first attempt after a connection that carried messages has no wait.
 //!
-//! Once the first attempt waited like all others, up to 250 ms, and the median recovery was 126 ms.
+//! Once the first attempt waited like the others, up to 250 ms. The median recovery was 126 ms.
 
 use std::time::Duration;
 
@@ -60,7 +59,7 @@ async fn measure() -> (Duration, Duration) {
 async fn median_recovery_on_loopback_is_under_fifteen_milliseconds() {
     let _alone = crate::alone().await;
     let mut medians = Vec::new();
-    // Others load the machine: the best of a few runs is what the library itself needs.
+    // The machine may be loaded, so the best of a few runs counts.
     for _ in 0..5 {
         let (p50, p99) = measure().await;
         println!("{CUTS} cuts: recovery p50 {p50:?}, p99 {p99:?}");

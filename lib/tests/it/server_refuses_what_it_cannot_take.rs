@@ -1,4 +1,5 @@
-//! A server stays within its limits whatever arrives, tells those it refuses, and counts them.
+//! A server stays within its limits whatever arrives. It tells the clients that it refuses, and counts
+//! them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -74,7 +75,7 @@ async fn over_tls_too_a_connection_over_the_limit_gets_503() {
     );
 }
 
-/// Once a fleet that came back met the limit, and whoever was over it was sent away for seconds.
+/// Once, when a fleet came back, every client over the limit of handshakes was sent away for seconds.
 #[tokio::test]
 async fn clients_beyond_the_limit_of_handshakes_wait_while_places_come_free() {
     let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -120,7 +121,7 @@ async fn whoever_says_nothing_or_too_slowly_is_cut_at_the_handshakes_deadline() 
     let mut mute_tls = TcpStream::connect(tls.local_addr()).await.unwrap();
     let slow = TcpStream::connect(plain.local_addr()).await.unwrap();
     let (mut read, mut write) = slow.into_split();
-    // A header that never ends, byte by byte: always some progress, never a request.
+    // A header that never ends, byte by byte. There is always progress, and never a request.
     let dribble = tokio::spawn(async move {
         let _ = write.write_all(b"GET / HTTP/1.1\r\nx: ").await;
         while write.write_all(b"x").await.is_ok() {
@@ -131,7 +132,7 @@ async fn whoever_says_nothing_or_too_slowly_is_cut_at_the_handshakes_deadline() 
     assert_eq!(to_end(&mut mute).await, "");
     assert_eq!(to_end(&mut mute_tls).await, "");
     let mut rest = Vec::new();
-    // Perhaps with a reset.
+    // The stream may end with a reset.
     let _ = limit(read.read_to_end(&mut rest)).await;
     dribble.await.unwrap();
 
