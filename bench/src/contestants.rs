@@ -1,4 +1,4 @@
-//! The contestants, one file each kind.
+//! The contestants: one file for each kind.
 
 mod ezsockets;
 mod fastwebsockets;
@@ -27,7 +27,7 @@ pub(crate) struct Contestant {
     pub(crate) cannot: fn(&str) -> Option<&'static str>,
 }
 
-/// Something to be done with an engine that is known by name only at run time.
+/// A visitor of an engine whose name is known only at run time.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Visit {
     type Done;
@@ -43,7 +43,7 @@ macro_rules! contestants {
             cannot: <$engine>::cannot,
         }),*];
 
-        /// Lets the engine called `name` be visited.
+        /// Visits the engine called `name`.
         pub(crate) async fn with<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
             $(if name == <$engine>::NAME {
                 return visit.visit::<$engine>().await;
@@ -69,7 +69,7 @@ contestants![
     unstall::Batch,
 ];
 
-/// Those that take part where all would take too long: tokio-tungstenite, unstall, and the limit.
+/// The contestants of workloads in which all would take too long: tokio-tungstenite, unstall, and raw TCP.
 pub(crate) const FEW: [&str; 4] = [
     tungstenite::Batched::NAME,
     raw::Raw::NAME,
@@ -77,7 +77,7 @@ pub(crate) const FEW: [&str; 4] = [
     unstall::Session::NAME,
 ];
 
-/// Lets the engine called `name` be visited over TLS, where it was given that.
+/// Visits the engine called `name` over TLS, if it can do that.
 pub(crate) async fn with_tls<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
     match name {
         tungstenite::Batched::NAME => visit.visit::<Secure<tungstenite::Batched>>().await,
@@ -93,7 +93,7 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// # Panics
-/// If there is none: names come from [`ALL`].
+/// There is no such engine. Names come from [`ALL`].
 pub(crate) fn named(name: &str) -> &'static Contestant {
     let mut all = ALL.iter();
     all.find(|contestant| contestant.name == name)

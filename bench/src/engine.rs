@@ -11,10 +11,10 @@ use crate::{
     shared::Shared,
 };
 
-/// When what was fed is flushed.
+/// When fed messages are flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Batching {
-    /// After each message: what a loop over `send().await` does.
+    /// After each message, as a loop over `send().await` does.
     Naive,
     Messages(u64),
     /// After so many bytes of payload.
@@ -60,10 +60,10 @@ impl Flushing {
     }
 }
 
-/// 64 KiB: where the gain of larger batches ends.
+/// 64 KiB. Larger batches gain nothing.
 pub(crate) const BATCH_BYTES: usize = 64 << 10;
 
-/// One way to speak over TCP.
+/// One way to send messages over TCP.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Engine: 'static {
     const NAME: &'static str;
@@ -102,7 +102,7 @@ pub(crate) trait Link: Tx + Rx + 'static {
 #[allow(async_fn_in_trait)]
 pub(crate) trait Tx: 'static {
     async fn feed(&mut self, payload: &Bytes) -> Result<()>;
-    /// Afterwards everything fed is with the kernel.
+    /// After this, the kernel has everything that was fed.
     async fn flush(&mut self) -> Result<()>;
 
     /// Many messages, flushed as `batching` says.
@@ -122,7 +122,7 @@ pub(crate) trait Tx: 'static {
         Ok(())
     }
 
-    /// One message at once.
+    /// Sends one message and flushes it.
     async fn send(&mut self, payload: &Bytes) -> Result<()> {
         self.feed(payload).await?;
         self.flush().await
@@ -131,11 +131,11 @@ pub(crate) trait Tx: 'static {
 
 #[allow(async_fn_in_trait)]
 pub(crate) trait Rx: 'static {
-    /// Waits for a message and hands it over, with those that lie there anyway if the engine has a
-    /// way to hand out several. The end of the connection is an error.
+    /// Waits for a message and hands it over. If the engine can hand out several, it also hands over those
+    /// that have arrived. The end of the connection is an error.
     async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()>;
 
-    /// Receives until the tally has what is waited for.
+    /// Receives until the tally is complete.
     async fn receive_until(
         &mut self,
         tally: &mut Tally,

@@ -1,4 +1,4 @@
-//! What the figures were measured on.
+//! The machine that the figures were measured on.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Looks, and moves to where measuring is best.
+    /// Describes the machine, and moves the process into a namespace of its own if that is needed.
     pub(crate) fn prepare() -> Machine {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let info = read("/proc/cpuinfo");
@@ -72,7 +72,7 @@ fn move_in(_default: &str) -> bool {
     false
 }
 
-/// How a run's processes and sockets really were set.
+/// The settings that a run's processes and sockets really had.
 pub(crate) fn setting(outcome: &Outcome) -> String {
     let core = |pinned: Option<usize>| match pinned {
         Some(core) => format!("on core {core}"),

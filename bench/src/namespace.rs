@@ -11,7 +11,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::tcp::CONGESTION_CONTROL;
 
-/// Moves this process, and those that it will start, where the system lets it; whether it did.
+/// Moves this process, and those that it will start, into a namespace. Returns whether the system
+/// allowed that.
 pub(crate) fn enter() -> bool {
     let Ok(before) = File::open("/proc/self/ns/net") else {
         return false;

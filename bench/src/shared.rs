@@ -13,13 +13,13 @@ const QUEUE_MESSAGES: usize = 1024;
 
 #[derive(Clone)]
 pub(crate) enum Shared {
-    /// The usual cure: a bounded queue and one task that writes what comes out of it.
+    /// The usual way: a bounded queue, and one task that writes what comes out of it.
     Queue(mpsc::Sender<Bytes>),
     Unstall(unstall::Sender),
 }
 
 impl Shared {
-    /// Puts a queue and a task before `tx`.
+    /// Puts a queue and a task in front of `tx`.
     pub(crate) fn queue(tx: impl Tx, batching: Batching) -> Shared {
         let (sender, queue) = mpsc::channel(QUEUE_MESSAGES);
         tokio::task::spawn_local(async move {
@@ -37,7 +37,7 @@ impl Shared {
         }
     }
 
-    /// Whether the queue took it.
+    /// Returns whether the queue accepted it.
     pub(crate) fn try_send(&self, payload: &Bytes) -> Result<bool> {
         use tokio::sync::mpsc::error::TrySendError::Full;
         let full = match self {

@@ -1,4 +1,4 @@
-//! TCP sockets that are set alike for every contestant.
+//! TCP sockets with the same options for every contestant.
 
 use std::{
     io,
@@ -13,11 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 #[cfg(target_os = "linux")]
 pub(crate) const CONGESTION_CONTROL: &str = "cubic";
 
-/// What the kernel says of a connected socket.
+/// The options of a connected socket, as the kernel reports them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct SocketFacts {
     pub(crate) congestion_control: String,
-    /// What it had while it connected, if that differs: some of it may stay in force.
+    /// The congestion control while it connected, if that differs. Its effects may last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) switched_from: Option<String>,
     pub(crate) nodelay: bool,
@@ -43,13 +43,13 @@ pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     set_congestion_control(&SockRef::from(&socket));
     socket.set_tcp_nodelay(true)?;
-    // Blocks, but no longer than loopback takes.
+    // This blocks only as long as loopback takes.
     socket.connect(&address.into())?;
     socket.set_nonblocking(true)?;
     TcpStream::from_std(socket.into())
 }
 
-/// Leaves the system's default where it refuses; what is in force is read back and shown.
+/// Keeps the default if the system refuses. The option in force is read back and shown.
 fn set_congestion_control(socket: &SockRef<'_>) {
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_congestion(CONGESTION_CONTROL.as_bytes());

@@ -104,7 +104,7 @@ impl Tx for Writing {
 impl Rx for Reading {
     async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
         loop {
-            // Nobody pings here, so there is nothing to be sent on behalf of reading.
+            // No peer sends pings here, so reading has nothing to answer.
             let mut unsent = |_| async { Ok::<_, WebSocketError>(()) };
             let frame = self.read_frame(&mut unsent).await?;
             if frame.opcode == OpCode::Binary {
