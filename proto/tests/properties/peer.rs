@@ -80,7 +80,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// A data packet, written by hand: the session must not trust the one who writes it.
+/// A data packet, written by hand: the session must not trust its sender.
 fn data(first: u64, records: &[(u32, bool, bool)]) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_u8(0x10);

@@ -50,7 +50,7 @@ pub struct Plan {
     pub cruel: bool,
     /// Sometimes a packet is missing in the middle of a connection.
     pub lossy: bool,
-    /// One side may close in the midst of it.
+    /// One side may close before all is delivered.
     pub closes: bool,
     /// The server forgets a session when it is over.
     pub forgets: bool,

@@ -177,7 +177,7 @@ impl World {
         if self.is_well() {
             self.tally.slowest_millis = self.now.since(healed).as_millis() as u64;
         }
-        // A server learns by its own timers that a client is gone for good.
+        // A server learns by its own timers that a client will not come back.
         let life = self.plan.server_life() + HEALED;
         self.run_until_done("ending", World::is_quiet, self.now.after(life));
     }

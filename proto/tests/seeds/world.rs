@@ -44,7 +44,7 @@ pub struct End {
     newest: Generation,
     timer: Option<Time>,
     pub ended: Option<EndReason>,
-    /// The process is gone, and the session with it.
+    /// The process has ended, and the session with it.
     pub vanished: bool,
     /// The application asked to close.
     pub closes: bool,
@@ -470,7 +470,7 @@ impl World {
         self.after(who);
     }
 
-    /// One side notices that the connection is gone.
+    /// One side notices that the connection is lost.
     fn notice(&mut self, index: usize) {
         let now = self.now;
         for client in [true, false] {
@@ -503,7 +503,7 @@ impl World {
         }
     }
 
-    /// The server process is gone, and comes back without its sessions.
+    /// The server process restarts without its sessions.
     pub fn restart(&mut self) {
         log!(self, "the server restarts");
         self.epoch = World::draw_epoch(&mut self.random);

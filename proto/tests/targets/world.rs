@@ -693,7 +693,7 @@ impl End {
 }
 
 impl Connection {
-    /// What nobody will read is gone.
+    /// Drops the messages that nobody will read.
     fn sweep(&mut self) {
         if !self.client_open {
             self.to_client.clear();
