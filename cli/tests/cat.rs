@@ -1,4 +1,4 @@
-//! `unstall cat` in pipes, against `unstall serve` and against servers that are not ours.
+//! `unstall cat` in pipes, with `unstall serve` and with other servers.
 
 mod support;
 
@@ -75,7 +75,7 @@ fn a_reader_that_leaves_ends_it_without_complaint() {
     let serve = Serve::start(&[]);
     let mut cat = Running::start(&["cat", "--linger", "forever", &serve.at("/packets")]);
     cat.write("{\"count\":1000000,\"size\":4096}\n");
-    // What `head -n 1` does: one read, then gone.
+    // As `head -n 1` does: one read, then close.
     BufReader::new(cat.child.stdout.take().unwrap())
         .read_until(b'\n', &mut Vec::new())
         .unwrap();
@@ -146,7 +146,7 @@ async fn it_connects_again_and_says_where_messages_may_be_missing() {
     let url = cutting_server().await;
     let ended = beside(move || {
         let mut cat = Running::start(&["cat", &url]);
-        // Held open: the server's close ends it, not the end of input.
+        // The input stays open: the server's close ends the command.
         let stdin = cat.child.stdin.take();
         let ended = cat.end();
         drop(stdin);
@@ -279,7 +279,8 @@ async fn a_servers_words_in_an_error_have_no_escape_codes_and_no_line_ends() {
     );
 }
 
-/// Messages are the server's words too: on a terminal they are shown, in a pipe they are bytes.
+/// Messages also come from the server. On a terminal they are escaped; in a pipe they are
+/// unchanged.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_message_on_a_terminal_cannot_act_on_it_unless_raw() {
@@ -302,10 +303,10 @@ async fn a_message_on_a_terminal_cannot_act_on_it_unless_raw() {
             let mut running = Running {
                 child: cat.spawn().unwrap(),
             };
-            // The copy of the terminal that the command has goes with it.
+            // Only the command keeps a copy of the terminal open.
             drop(cat);
             let mut seen = Vec::new();
-            // The end of a terminal is an error on Linux, after everything was read.
+            // On Linux, reading a closed terminal is an error, once everything was read.
             let _ = std::fs::File::from(terminal.master).read_to_end(&mut seen);
             assert!(running.wait().success());
             String::from_utf8(seen).unwrap()

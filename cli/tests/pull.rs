@@ -185,7 +185,7 @@ async fn a_server_that_goes_away_leaves_the_rest_lost_and_says_so() {
         json["error"]
             .as_str()
             .unwrap()
-            .contains("lost with their connection"),
+            .contains("the connection was lost and made again"),
         "{json}"
     );
 }
@@ -220,7 +220,7 @@ async fn an_error_answer_and_a_silent_server_end_the_run() {
 
 #[test]
 fn nobody_there_is_exit_1_and_wrong_usage_exit_2() {
-    // The port that nothing may listen on.
+    // A port on which nothing listens.
     let url = "ws://127.0.0.1:1".to_string();
     let ended = run(&["pull", &url, "--json"]);
     assert_eq!(ended.code, Some(1));
@@ -240,7 +240,7 @@ fn nobody_there_is_exit_1_and_wrong_usage_exit_2() {
     }
 }
 
-/// A proxy that cuts each of the first three connections behind a megabyte of answers.
+/// A proxy that cuts each of the first three connections after a megabyte of answers.
 async fn cutting_proxy(server: String) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 

@@ -171,7 +171,7 @@ async fn connections_of_one_address_are_limited_and_told_so() {
     let refused = to_end(&mut tcp).await;
     assert_eq!(status(&refused), 429);
     assert!(
-        refused.contains("Your address has as many connections"),
+        refused.contains("Your address has reached its limit of connections"),
         "{refused}"
     );
     assert!(
