@@ -46,6 +46,6 @@ measure("")
 messages, fragments = measure("short messages"), measure("empty fragments")
 # Both floods should cost a turn of the same length. A busy machine slows both down.
 if fragments > 0.002 and fragments > 4 * messages:
-    sys.exit(f"DEFECT: beside empty fragments an echo takes {fragments * 1e3:.1f} ms, "
-             f"beside short messages {messages * 1e3:.1f} ms")
+    sys.exit(f"DEFECT: next to empty fragments an echo takes {fragments * 1e3:.1f} ms, "
+             f"next to short messages {messages * 1e3:.1f} ms")
 print("ok")

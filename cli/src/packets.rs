@@ -145,7 +145,7 @@ pub(crate) fn parse_report_request(text: &str) -> Result<(), BadRequest> {
     }
 }
 
-/// The answer behind a request's last packet.
+/// The answer after a request's last packet.
 pub(crate) fn done_text(count: u64) -> String {
     serde_json::json!({ "done": count }).to_string()
 }

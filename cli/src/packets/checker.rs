@@ -35,7 +35,7 @@ pub(crate) struct Report {
     pub(crate) duplicated: u64,
     /// Packets that arrived after one with a higher index.
     pub(crate) reordered: u64,
-    /// Wrong hash, wrong size, or an index that nobody asked for.
+    /// Wrong hash, wrong size, or an index that was not asked for.
     pub(crate) corrupted: u64,
 }
 

@@ -133,7 +133,7 @@ where
         },
         ended = pump.run() => return SetUp::Ended(ended),
     }
-    // A `Setup` that outlives the hook must not send into a queue that nobody empties. Messages
+    // A `Setup` that outlives the hook must not send into a queue that is never emptied. Messages
     // sent until now are still written.
     shared.outbox.end_setup();
     match timeout_at(deadline, pump.run_until_idle()).await {
