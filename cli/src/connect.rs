@@ -144,6 +144,11 @@ fn log(event: Event) {
             tracing::info!("attempt {attempt} to connect again starts in {after:.1?}");
         }
         Event::SessionOpened => tracing::info!("session opened"),
+        Event::SessionNotSpoken => {
+            tracing::warn!(
+                "the server agreed to unstall.v1 but does not speak it: the next connection is plain"
+            );
+        }
         Event::Resumed { after, replayed } => {
             tracing::info!("session resumed after {after:.1?}; {replayed} records were sent again");
         }

@@ -33,6 +33,9 @@ pub enum Event {
     },
     /// The peer accepted the session. From now on it outlives its connections.
     SessionOpened,
+    /// The server agreed to `unstall.v1` but does not speak it. The next connection is plain, without
+    /// the promises of a session. The connection after that asks for a session again.
+    SessionNotSpoken,
     /// The session resumed over a new connection.
     Resumed {
         /// How long there was no connection.
