@@ -1,4 +1,4 @@
-//! The task of one session on a server: from connection to connection.
+//! The task of one session on a server, over all its connections.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// A connection that has said HELLO for a session that exists.
+/// A connection whose HELLO names an existing session.
 pub(super) struct Newcomer {
     pub(super) hello: Hello,
     pub(super) ws: WebSocket<Transport>,
@@ -28,7 +28,8 @@ pub(super) struct Newcomer {
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
-/// What becomes of a newcomer. One that is refused gets its connection back, to be told.
+/// The outcome for a newcomer. On refusal its connection comes back, so that its client can be
+/// told.
 pub(super) type Answer = Result<(), (Rejection, WebSocket<Transport>)>;
 
 impl Newcomer {
@@ -44,9 +45,9 @@ pub(super) struct Keeper {
     pub(super) newcomers: mpsc::Receiver<Box<Newcomer>>,
     pub(super) guarded: SessionGuard,
     pub(super) reading: Reading,
-    /// Dropped after `guarded`, so that the last report has what comes back.
+    /// Dropped after `guarded`, so that the last report includes the undelivered messages.
     pub(super) _guard: TaskGuard,
-    /// Its places among the sessions, and among what the server has open.
+    /// Counts it among the sessions, and among the server's open members.
     pub(super) _tenancy: Held,
     pub(super) _member: Option<Held>,
 }
@@ -57,11 +58,11 @@ impl Drop for Keeper {
     }
 }
 
-/// What ended a wait.
+/// The next step of the task.
 enum Next {
     Connection(Box<WebSocket<Transport>>),
     Detached,
-    /// The registry gave the session up.
+    /// The registry evicted the session.
     Evicted,
     Over,
 }
@@ -100,7 +101,7 @@ impl Keeper {
                 biased;
                 newcomer = self.newcomers.recv() => {
                     let Some(newcomer) = newcomer else { return Next::Evicted };
-                    // The older connection is dropped with its pump.
+                    // Leaving the loop drops the older connection with its pump.
                     match resume(pump.traffic().session, newcomer, shared) {
                         Some(ws) => return Next::Connection(Box::new(ws)),
                         None => continue,
@@ -121,7 +122,7 @@ impl Keeper {
         Next::Detached
     }
 
-    /// Waits for the client to come back.
+    /// Waits for the client to connect again.
     async fn wait(&mut self) -> Next {
         let (SessionGuard { session, shared }, reading) = (&mut self.guarded, &mut self.reading);
         self.registry
