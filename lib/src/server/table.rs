@@ -151,3 +151,82 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{handles::Identity, server::holder::Network, settings::Options, time::later};
+
+    fn client(ip: u8) -> Client {
+        Client::new(Network::V4([10, 0, 0, ip].into()), None)
+    }
+
+    fn id(name: u8) -> SessionId {
+        SessionId([name; 16])
+    }
+
+    fn table(all: usize) -> Table {
+        Table::new(Limit {
+            all,
+            per_address: usize::MAX,
+            per_principal: usize::MAX,
+        })
+    }
+
+    /// A session of the client with this last byte of its address.
+    fn insert(table: &mut Table, name: u8, ip: u8) {
+        let entry = Entry {
+            mailbox: mpsc::channel(1).0,
+            client: client(ip),
+            principal: None,
+            shared: Shared::new(Options::default(), Identity::default()),
+            detached: None,
+        };
+        table.insert(id(name), entry);
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_kept_and_a_handler_that_outlives_its_session_counts() {
+        let mut table = table(2);
+        insert(&mut table, 1, 1);
+        insert(&mut table, 2, 2);
+        assert_eq!(table.room_for(&client(3)), Err(Over::Sessions));
+        assert!(table.remove(&id(2)).is_some());
+        assert_eq!(table.room_for(&client(3)), Err(Over::Sessions));
+        table.vacate(&client(2));
+        assert_eq!(table.room_for(&client(3)), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_takes_the_place_of_who_has_more_than_itself_else_of_its_own() {
+        let mut table = table(4);
+        let now = Instant::now();
+        for (name, ip, away) in [(1, 1, 1), (2, 1, 2), (3, 2, 0), (4, 2, 3)] {
+            insert(&mut table, name, ip);
+            let since = later(now, Duration::from_secs(away));
+            table.set_detached(&id(name), Some(since));
+        }
+        // Address 2 has as many as address 1, and the one that is longest away.
+        assert_eq!(table.room_for(&client(1)), Ok(Some(id(1))));
+        assert_eq!(table.room_for(&client(3)), Ok(Some(id(3))));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_has_resumed_does_not_go() {
+        let mut table = table(2);
+        let now = Instant::now();
+        for (name, away) in [(1, 0), (2, 1)] {
+            insert(&mut table, name, name);
+            let since = later(now, Duration::from_secs(away));
+            table.set_detached(&id(name), Some(since));
+        }
+        assert_eq!(table.room_for(&client(3)), Ok(Some(id(1))));
+        table.set_detached(&id(1), None);
+        assert_eq!(table.room_for(&client(3)), Ok(Some(id(2))));
+        table.set_detached(&id(2), None);
+        assert_eq!(table.room_for(&client(3)), Err(Over::Sessions));
+        assert_eq!(table.detached(), 0);
+    }
+}
