@@ -144,7 +144,7 @@ impl Pull {
         // Taking what still comes is what lets a session's close complete at once.
         let (sender, mut receiver) = connection.split();
         let rest = async { while let Ok(Some(_)) = receiver.recv().await {} };
-        tokio::join!(sender.close(CloseCode::NORMAL, ""), rest);
+        let _ = tokio::join!(sender.close(CloseCode::NORMAL, ""), rest);
         logging.abort();
         Ok(result)
     }

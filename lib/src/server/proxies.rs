@@ -41,7 +41,7 @@ impl PeerAddr {
 ///
 /// Only what these proxies say is believed: anybody can send a header. The address that they tell
 /// is the one in which limits are counted, and the one of
-/// [`Connection::peer`](crate::Connection::peer).
+/// [`Connection::peer_addr`](crate::Connection::peer_addr).
 ///
 /// ```
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
