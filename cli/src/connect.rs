@@ -142,6 +142,11 @@ fn log(event: Event) {
             tracing::info!("attempt {attempt} to connect again starts in {after:.1?}");
         }
         Event::SessionOpened => tracing::info!("session opened"),
+        Event::SessionNotSpoken => {
+            tracing::warn!(
+                "the server agreed to unstall.v1 and does not speak it: going on plainly"
+            );
+        }
         Event::Resumed { after, replayed } => {
             tracing::info!("the session goes on after {after:.1?}, {replayed} records sent again");
         }

@@ -15,7 +15,7 @@ use crate::{
     dial::Wanted,
     handles::Shared,
     pump::{Ended, Pump, Reading},
-    reports::{ConnectionError, SessionLoss},
+    reports::{ConnectionError, Event, SessionLoss},
     session::{Kept, Packets, Session, over_packets},
     ws::{Side, transport::Upgraded},
 };
@@ -53,22 +53,14 @@ impl Dialer {
             if !session.attach() {
                 break;
             }
-            shared.set_identity(identity(&open));
-            let (started, moved) = (Instant::now(), session.moved());
-            let ended;
-            (ended, in_setup) = self.converse_session(open, shared, reading, session).await;
-            session.detach(shared, Instant::now());
+            let (ended, life);
+            (ended, life, in_setup) = self.one_connection(open, shared, reading, session).await;
             if session.is_over() && session.was_opened() && !in_setup {
                 break;
             }
             let why = ended.why.clone().unwrap_or(ConnectionError::EndOfStream);
-            let life = Life {
-                lasted: started.elapsed(),
-                received_any: ended.received_any,
-                progressed: session.moved() != moved,
-            };
             let why = self.lost(why, &ended, life, shared);
-            last = self.is_last(session, &why, &ended);
+            last = self.is_last(shared, session, &why, &ended);
             if last {
                 session.give_up((*why).clone());
             }
@@ -99,7 +91,13 @@ impl Dialer {
     }
 
     /// Whether no further connection is to be made after one that has ended.
-    fn is_last(&mut self, session: &mut Session, why: &ConnectionError, ended: &Ended) -> bool {
+    fn is_last(
+        &mut self,
+        shared: &Shared,
+        session: &mut Session,
+        why: &ConnectionError,
+        ended: &Ended,
+    ) -> bool {
         let Some(backoff) = &self.backoff else {
             return true;
         };
@@ -117,13 +115,35 @@ impl Dialer {
             if self.dial_options.session == Wanted::Required {
                 return true;
             }
+            shared.events.push(Event::SessionNotSpoken);
             self.plain_once = true;
         }
         !allowed
     }
 
-    /// One connection of a session: for a fresh one the hook, then everything else. `true`: it
-    /// ended before the hook had returned.
+    /// One connection of a session, and what its life was. `true`: it ended before the hook had
+    /// returned.
+    async fn one_connection(
+        &self,
+        open: Box<Upgraded>,
+        shared: &Arc<Shared>,
+        reading: &mut Reading,
+        session: &mut Session,
+    ) -> (Ended, Life, bool) {
+        shared.set_identity(identity(&open));
+        let (started, moved) = (Instant::now(), session.moved());
+        let (ended, in_setup) = self.converse_session(open, shared, reading, session).await;
+        session.detach(shared, Instant::now());
+        let life = Life {
+            lasted: started.elapsed(),
+            received_any: ended.received_any,
+            progressed: session.moved() != moved,
+        };
+        (ended, life, in_setup)
+    }
+
+    /// For a fresh session the hook, then everything else. `true`: the connection ended before the
+    /// hook had returned.
     async fn converse_session(
         &self,
         open: Box<Upgraded>,

@@ -1,28 +1,51 @@
 //! The connections of this process, for the doctor.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, Weak},
+};
 
 use super::Shared;
 
-/// The connections that may still be alive.
-static CONNECTIONS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+/// The connections that are alive, by their number.
+static CONNECTIONS: LazyLock<Mutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(Mutex::default);
 
-/// Lists a connection for as long as it lives.
+/// Lists a connection until it is dropped.
 pub(crate) fn add(connection: &Arc<Shared>) {
+    let entry = Arc::downgrade(connection);
+    CONNECTIONS.lock().unwrap().insert(connection.id, entry);
+}
+
+/// The memory of many connections is given back when they are gone.
+pub(super) fn remove(id: u64) {
     let mut connections = CONNECTIONS.lock().unwrap();
-    // Swept when the list would grow: a constant share of the work.
-    if connections.len() == connections.capacity() {
-        connections.retain(|connection| connection.strong_count() > 0);
+    connections.remove(&id);
+    // Halved at a quarter: a constant share of the work.
+    let len = connections.len();
+    if len < connections.capacity() / 4 {
+        connections.shrink_to(2 * len);
     }
-    connections.push(Arc::downgrade(connection));
 }
 
 /// The connections that are alive now.
 pub(crate) fn living() -> Vec<Arc<Shared>> {
-    CONNECTIONS
-        .lock()
-        .unwrap()
-        .iter()
-        .filter_map(Weak::upgrade)
-        .collect()
+    let connections = CONNECTIONS.lock().unwrap();
+    connections.values().filter_map(Weak::upgrade).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, handles::Identity};
+
+    /// Once the list kept an entry, and so the memory, of each connection that was gone until it grew.
+    #[test]
+    fn a_connection_that_is_gone_is_listed_no_more() {
+        let shared = Shared::new(Options::default(), Identity::default());
+        add(&shared);
+        let id = shared.id;
+        assert!(CONNECTIONS.lock().unwrap().contains_key(&id));
+        drop(shared);
+        assert!(!CONNECTIONS.lock().unwrap().contains_key(&id));
+    }
 }

@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     defaults::FOREVER,
     defaults::HEADER_OVERHEAD_BYTES,
-    handles::Board,
+    handles::{Board, register},
     messages::CloseReport,
     queues::{
         inbox::{End, Inbox},
@@ -311,6 +311,12 @@ impl Shared {
             resumes: counters.resumes,
             stalls: self.meter.stalls(now),
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        register::remove(self.id);
     }
 }
 

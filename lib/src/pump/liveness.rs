@@ -22,8 +22,6 @@ pub(super) struct Liveness {
     ping_interval: Duration,
     silence_timeout: Duration,
     write_timeout: Option<Duration>,
-    /// Both ends of a TCP connection of our own, for asking the kernel.
-    addresses: Option<(SocketAddr, SocketAddr)>,
     /// When a byte was last received, or reading last paused.
     heard: Instant,
     bytes_read: u64,
@@ -33,12 +31,43 @@ pub(super) struct Liveness {
     last_ping: Option<Instant>,
     /// The first ping since a byte was last received: by then the peer was asked.
     asked: Option<Instant>,
-    /// When to look again at a peer that takes nothing.
-    check_at: Option<Instant>,
-    /// How long until the look after that.
-    check_interval: Duration,
+    looks: KernelLooks,
     /// The last look found bytes that the peer's kernel has not taken, perhaps the ping.
     behind: bool,
+}
+
+/// When to ask the kernel about a peer that takes nothing: ever more rarely.
+struct KernelLooks {
+    /// Both ends of a TCP connection of our own.
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    /// The next look, after the first.
+    at: Option<Instant>,
+    /// How long until the look after that.
+    interval: Duration,
+}
+
+impl KernelLooks {
+    fn new(addresses: Option<(SocketAddr, SocketAddr)>) -> KernelLooks {
+        KernelLooks {
+            addresses,
+            at: None,
+            interval: KERNEL_CHECK_INTERVAL,
+        }
+    }
+
+    /// The peer was heard: the next look is a first one.
+    fn reset(&mut self) {
+        *self = KernelLooks::new(self.addresses);
+    }
+
+    /// The kernel's account of the connection; `None` where it has none.
+    fn look(&mut self, now: Instant) -> Option<TcpAccount> {
+        self.at = Some(later(now, self.interval));
+        let doubled = self.interval.saturating_mul(2);
+        self.interval = doubled.min(KERNEL_CHECK_INTERVAL_MAX);
+        let (local, peer) = self.addresses?;
+        kernel::tcp_account(local, peer).ok()?
+    }
 }
 
 impl Liveness {
@@ -49,15 +78,13 @@ impl Liveness {
             ping_interval: options.ping_interval,
             silence_timeout: options.silence_timeout,
             write_timeout: options.write_timeout,
-            addresses: identity.local.zip(identity.peer),
             heard: now,
             bytes_read: 0,
             ping_at: later(now, options.ping_interval),
             pings: 0,
             last_ping: None,
             asked: None,
-            check_at: None,
-            check_interval: KERNEL_CHECK_INTERVAL,
+            looks: KernelLooks::new(identity.local.zip(identity.peer)),
             behind: false,
         }
     }
@@ -73,8 +100,7 @@ impl Liveness {
         if ws.bytes_read() != self.bytes_read || paused {
             self.bytes_read = ws.bytes_read();
             self.heard = now;
-            self.check_at = None;
-            self.check_interval = KERNEL_CHECK_INTERVAL;
+            self.looks.reset();
             self.behind = false;
             if self.asked.take().is_some() {
                 report.wait(StallCause::PeerSilent, false);
@@ -138,16 +164,10 @@ impl Liveness {
         {
             return Some(ConnectionError::WriteStalled(limit));
         }
-        if now < later(self.heard, self.silence_timeout) || self.check_at.is_some_and(|at| now < at)
-        {
+        if now < self.look_at() {
             return None;
         }
-        self.check_at = Some(later(now, self.check_interval));
-        self.check_interval = self
-            .check_interval
-            .saturating_mul(2)
-            .min(KERNEL_CHECK_INTERVAL_MAX);
-        let account = self.account();
+        let account = self.looks.look(now);
         if self.is_gone(account.as_ref(), peer_reads, blocked.is_some(), now) {
             return Some(ConnectionError::PeerSilent(self.silence_timeout));
         }
@@ -198,19 +218,16 @@ impl Liveness {
         }
     }
 
-    /// The kernel's word on the connection; `None` where it has none.
-    fn account(&self) -> Option<TcpAccount> {
-        let (local, peer) = self.addresses?;
-        kernel::tcp_account(local, peer).ok()?
+    /// When the silence has lasted too long, or the next look after that.
+    fn look_at(&self) -> Instant {
+        let silent_at = later(self.heard, self.silence_timeout);
+        self.looks.at.map_or(silent_at, |at| at.max(silent_at))
     }
 
     /// When the clock has to be looked at next.
     pub(super) fn next(&self, flushing: &Flushing) -> Instant {
-        let silence = self
-            .check_at
-            .unwrap_or(later(self.heard, self.silence_timeout));
         let stalled = flushing.blocked_since().zip(self.write_timeout);
-        let next = self.ping_at.min(silence);
+        let next = self.ping_at.min(self.look_at());
         stalled.map_or(next, |(since, limit)| next.min(later(since, limit)))
     }
 }

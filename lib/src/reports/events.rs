@@ -33,6 +33,9 @@ pub enum Event {
     },
     /// The peer agreed to a session: from now on it outlives its connections.
     SessionOpened,
+    /// The server agreed to `unstall.v1` and does not speak it. The next connection carries messages
+    /// plainly: none of a session's promises hold on it. The one after asks for a session again.
+    SessionNotSpoken,
     /// The session goes on over a new connection.
     Resumed {
         /// For how long there was no connection.

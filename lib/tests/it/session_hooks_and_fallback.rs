@@ -12,7 +12,7 @@ use std::{
 
 use crate::common::{
     echo, echoed,
-    events::{disconnected, resumed},
+    events::{disconnected, event, resumed},
     frames::{listen, read_head},
     limit,
     net::{Certificate, bind, echo_server},
@@ -27,8 +27,8 @@ use tokio::{
     net::TcpStream,
 };
 use unstall::{
-    Client, CloseCode, ConnectError, Connection, ConnectionError, Gap, Incoming, Message, Server,
-    SessionLoss, Sessions, axum::Upgrade,
+    Client, CloseCode, ConnectError, Connection, ConnectionError, Event, Gap, Incoming, Message,
+    Server, SessionLoss, Sessions, axum::Upgrade,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,7 +194,8 @@ async fn foreign_echo(agrees: bool) -> SocketAddr {
     address
 }
 
-/// The client took the echo of its HELLO for a broken session and tried for ever.
+/// The client took the echo of its HELLO for a broken session and tried for ever. Later it went on
+/// plainly and told nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_server_gets_a_plain_connection() {
     for agrees in [false, true] {
@@ -203,6 +204,10 @@ async fn a_foreign_server_gets_a_plain_connection() {
         echoed(&mut connection, "one").await;
         echoed(&mut connection, "two").await;
         assert!(!connection.is_session(), "agrees: {agrees}");
+        if agrees {
+            let told = |event: &Event| matches!(event, Event::SessionNotSpoken);
+            event(&mut connection.events(), told).await;
+        }
         assert!(connection.delivered().await.is_err());
 
         let required = quick_client(address).require_session().connect().await;
