@@ -47,7 +47,7 @@ async fn main() {
     second.send("new").await.unwrap();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        second.close(unstall::CloseCode::NORMAL, "").await;
+        let _ = second.close(unstall::CloseCode::NORMAL, "").await;
     });
     let (mut seen, mut gaps) = (0, Vec::new());
     let mut in_order = true;

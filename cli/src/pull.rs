@@ -143,7 +143,7 @@ impl Pull {
         // Receive the rest, so that the close of a session completes immediately.
         let (sender, mut receiver) = connection.split();
         let rest = async { while let Ok(Some(_)) = receiver.recv().await {} };
-        tokio::join!(sender.close(CloseCode::NORMAL, ""), rest);
+        let _ = tokio::join!(sender.close(CloseCode::NORMAL, ""), rest);
         logging.abort();
         Ok(result)
     }

@@ -157,7 +157,7 @@ async fn route(connection: Connection) {
     let request = connection.request();
     let path = request.as_ref().map_or("", |request| request.uri().path());
     // An error span, because a span below the level of the log is not shown.
-    let span = tracing::error_span!("connection", peer = ?connection.peer(), path);
+    let span = tracing::error_span!("connection", peer = ?connection.peer_addr(), path);
     let logging = log_events(connection.events()).instrument(span);
     let handling = async {
         match handler_of(path) {

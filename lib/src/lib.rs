@@ -43,7 +43,7 @@ mod ws;
 pub use client::{Attempt, Client, Reconnect, Setup, connect};
 pub use dial::tls::client_config_from_pem;
 pub use doctor::doctor;
-pub use handles::{Batch, Connection, MessageSink, Receiver, Sender};
+pub use handles::{Batch, Connection, MessageSink, Receiver, ReuniteError, Sender};
 pub use messages::{
     CloseReport, Gap, Incoming, IncomingRef, IntoMessage, Message, MessageRef, Position, SendError,
     SendRefusal, TrySendError, Undelivered,

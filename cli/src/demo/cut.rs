@@ -81,7 +81,7 @@ pub(super) async fn run(
         cuts += 1;
     }
     let resumes = sender.stats().resumes;
-    sender.close(CloseCode::NORMAL, "").await;
+    let _ = sender.close(CloseCode::NORMAL, "").await;
     serving.abort();
     Ok(Outcome {
         watched,

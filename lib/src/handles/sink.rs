@@ -17,6 +17,7 @@ use crate::{
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The [`Sink`] over a [`Sender`], from [`Sender::sink`].
+#[must_use = "a sink does nothing unless it is polled"]
 pub struct MessageSink {
     sender: Sender,
     sending: Option<BoxFuture<Result<(), SendError>>>,

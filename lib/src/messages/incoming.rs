@@ -10,6 +10,10 @@ use crate::{
 
 /// What [`recv`](crate::Receiver::recv) yields: a message, or the place where some are missing.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a program must not ignore a new kind in silence"
+)]
 pub enum Incoming {
     /// A message, in the order in which the peer sent it.
     Message(Message),
@@ -36,6 +40,10 @@ impl Incoming {
 
 /// What a [`Batch`](crate::Batch) yields: a borrowed message, or the place where some are missing.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a program must not ignore a new kind in silence"
+)]
 pub enum IncomingRef<'a> {
     /// A message, in the order in which the peer sent it.
     Message(MessageRef<'a>),

@@ -90,6 +90,7 @@ impl TrySendError {
 /// A message that was accepted and that the peer's application never acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "the message comes back only once"]
 pub struct Undelivered {
     /// The message, whole.
     pub message: Message,
@@ -110,6 +111,7 @@ impl Undelivered {
 /// What [`close`](crate::Sender::close) found out.
 #[derive(Debug, Default)]
 #[non_exhaustive]
+#[must_use = "the report has the messages that were not delivered"]
 pub struct CloseReport {
     /// Whether both sides agreed to the end in time and nothing that was accepted comes back in
     /// this report.

@@ -39,7 +39,7 @@ impl PeerAddr {
 /// The reverse proxies in front of a server, and how they report a client's address.
 ///
 /// Headers of other senders are ignored, because anybody can send one. Limits count by the address
-/// that a trusted proxy reports, and [`Connection::peer`](crate::Connection::peer) returns it.
+/// that a trusted proxy reports, and [`Connection::peer_addr`](crate::Connection::peer_addr) returns it.
 ///
 /// ```
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -14,6 +14,7 @@ mod delivery_is_acknowledged;
 mod events_and_stats;
 mod forever_is_a_duration;
 mod frames_of_rfc_6455;
+mod halves_make_a_connection;
 mod killed_process_is_noticed;
 mod message_limits_are_kept;
 mod messages_stay_as_they_were;

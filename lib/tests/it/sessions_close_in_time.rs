@@ -417,7 +417,7 @@ async fn shutdown_delivers_and_sends_the_clients_elsewhere_spread_over_the_windo
     })
     .await;
     for client in reading {
-        client.await.unwrap();
+        let _ = client.await.unwrap();
     }
     // Ten seconds are the window: of twenty random moments the first and the last are far apart,
     // but for one time in ten million.

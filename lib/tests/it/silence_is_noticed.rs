@@ -171,7 +171,7 @@ async fn quiet_link_of_three_silence_times_stays_up() {
     let message = plain(limit(server.recv()).await);
     assert_eq!(message.as_text(), Some("still here"));
     assert!(client.stats().round_trip.is_some() && server.stats().round_trip.is_some());
-    client.close(unstall::CloseCode::NORMAL, "").await;
+    let _ = client.close(unstall::CloseCode::NORMAL, "").await;
     assert!(matches!(server.recv().await, Ok(None)));
 }
 

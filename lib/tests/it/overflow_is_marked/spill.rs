@@ -100,7 +100,7 @@ async fn full_spill_file_then_pause_loses_nothing() {
     let why = spill_failed(&connection).await;
     assert!(why.contains("full"), "{why}");
     assert!(connection.stats().spilled.1 > 900_000);
-    pauses_and_loses_nothing(connection, COUNT).await;
+    let _ = pauses_and_loses_nothing(connection, COUNT).await;
     writer.await.unwrap();
 }
 
