@@ -244,7 +244,8 @@ fn a_server_elsewhere_is_verified_through_its_echo() {
 #[test]
 fn a_server_without_sessions_is_refused_unless_plain_is_asked_for() {
     let serve = Serve::start(&["--plain"]);
-    let (ended, _) = verify(&[&serve.url, "--count", "100"]);
+    // Without faults: one of them could strike during the handshake.
+    let (ended, _) = verify(&[&serve.url, "--count", "100", "--times", "0"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("unstall.v1"), "{ended:?}");
     let args = [

@@ -56,7 +56,7 @@ pub use stats::{HandshakeStats, RefusalStats, ServerStats};
 use budgets::Budgets;
 use builder::Config;
 use door::Door;
-use holder::Client;
+use holder::Holders;
 use open::Open;
 use places::Places;
 use queue::{Accepted, Queue};
@@ -100,7 +100,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.state.advance(Life::Draining);
+        self.state.advance(Stage::Draining);
         self.state.queue.close();
     }
 }
@@ -117,11 +117,11 @@ struct State {
     refusals: Arc<Semaphore>,
     open: Arc<Open>,
     queue: Queue,
-    life: watch::Sender<Life>,
+    stage: watch::Sender<Stage>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Life {
+enum Stage {
     Accepting,
     Draining,
     Stopped,
@@ -129,22 +129,22 @@ enum Life {
 
 impl State {
     /// The options of this client's connections, with the budget that they draw from.
-    fn options(&self, client: &Client) -> Options {
+    fn options(&self, client: &Holders) -> Options {
         let options = self.config.options.clone();
         options.budget(self.budgets.of(client))
     }
 
-    fn advance(&self, to: Life) {
-        self.life.send_if_modified(|life| {
-            let later = *life < to;
-            *life = (*life).max(to);
+    fn advance(&self, to: Stage) {
+        self.stage.send_if_modified(|stage| {
+            let later = *stage < to;
+            *stage = (*stage).max(to);
             later
         });
     }
 
-    async fn reached(&self, life: Life) {
+    async fn reached(&self, stage: Stage) {
         // The sender is in `self`: waiting cannot fail.
-        let _ = self.life.subscribe().wait_for(|now| *now >= life).await;
+        let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
     }
 }
 
@@ -187,7 +187,7 @@ impl Server {
             counters: Counters::default(),
             open: Arc::default(),
             queue: Queue::default(),
-            life: watch::Sender::new(Life::Accepting),
+            stage: watch::Sender::new(Stage::Accepting),
             config,
         });
         tokio::spawn(listen::run(listener, state.clone()));
@@ -252,7 +252,7 @@ impl Server {
         }
         tokio::select! {
             () = state.open.emptied() => {}
-            () = state.reached(Life::Stopped) => {}
+            () = state.reached(Stage::Stopped) => {}
         }
     }
 
@@ -300,7 +300,7 @@ impl Server {
     /// rest.
     pub async fn shutdown(&self, timeout: Duration) -> ShutdownReport {
         let state = self.state();
-        state.advance(Life::Draining);
+        state.advance(Stage::Draining);
         let started = state.open.drain(timeout);
         started.iter().for_each(|control| control.close(timeout));
         drop(started);
@@ -310,7 +310,7 @@ impl Server {
             aborted = state.open.abort_all();
             let _ = within(defaults::SHUTDOWN_ABORT_GRACE, state.open.emptied()).await;
         }
-        state.advance(Life::Stopped);
+        state.advance(Stage::Stopped);
         ShutdownReport {
             closed: state.open.asked().saturating_sub(aborted),
             aborted,

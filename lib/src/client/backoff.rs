@@ -7,9 +7,9 @@ use crate::defaults;
 /// When and how often to connect again.
 ///
 /// A connection has proved itself if it lived long enough ([`proof`](Self::proof)) and received
-/// something, or if it moved messages of a session that were not moved before. When such a
-/// connection is lost after at least [100 ms](defaults::RECONNECT_AT_ONCE), the first attempt does
-/// not wait: nothing indicates that the server is in trouble.
+/// something. In a session it has also done so if it moved messages that had not moved before. When
+/// such a connection is lost after at least [100 ms](defaults::RECONNECT_AT_ONCE), the first
+/// attempt does not wait: nothing indicates that the server is in trouble.
 ///
 /// All other attempts wait. Each wait is random, evenly between zero and a bound that doubles from
 /// [`first`](Reconnect::first) to [`max`](Reconnect::max) (full jitter). If a server asks for a
@@ -94,8 +94,8 @@ impl Backoff {
         }
     }
 
-    /// The next wait. The wait that the server asked for is added to the random one, so that its
-    /// clients do not all come back at the same moment.
+    /// The next wait. A wait that the server asked for is added to the random one. So its clients
+    /// do not all come back at the same moment.
     pub(super) fn next(&mut self, asked: Option<Duration>) -> Duration {
         if std::mem::take(&mut self.at_once) && asked.is_none() {
             return Duration::ZERO;

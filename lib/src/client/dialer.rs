@@ -28,7 +28,7 @@ use crate::{
 pub(super) enum Dialed {
     Open(Box<Upgraded>),
     /// The handle ended first: close was requested, or the session is over.
-    Over,
+    Ended,
     /// No further attempt is made.
     Failed(Arc<ConnectError>),
 }
@@ -132,7 +132,7 @@ impl Dialer {
                 // In a box, so that an open connection does not keep the memory for dialing.
                 None => match Box::pin(self.redial(&shared, Away::Plain(&mut reading))).await {
                     Dialed::Open(upgraded) => upgraded,
-                    Dialed::Over => break Ended::requested(),
+                    Dialed::Ended => break Ended::requested(),
                     Dialed::Failed(error) => {
                         break Ended::because(ConnectionError::Reconnect(error));
                     }
@@ -227,7 +227,7 @@ impl Dialer {
                 self.dial().await
             };
             match away.until(shared, work).await {
-                None => break Dialed::Over,
+                None => break Dialed::Ended,
                 Some(Ok(upgraded)) => break Dialed::Open(Box::new(upgraded)),
                 Some(Err(error)) => {
                     let why = Arc::new(error);

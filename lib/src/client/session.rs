@@ -70,7 +70,7 @@ impl Dialer {
             // In a box, so that an open connection does not keep the memory for dialing.
             match Box::pin(self.redial(shared, Away::Session(session, reading))).await {
                 Dialed::Open(open) => next = Some(open),
-                Dialed::Over => break,
+                Dialed::Ended => break,
                 Dialed::Failed(why) => {
                     last = true;
                     session.give_up(ConnectionError::Reconnect(why));

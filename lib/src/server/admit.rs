@@ -16,7 +16,7 @@ use super::{
     door::{Arrival, Slot},
     handshake::{self, Rejection},
     hello::{self, Greeting},
-    holder::{Client, Network, Principal},
+    holder::{Holders, Network, Principal},
     open::Member,
     places::{Over, Seat},
     proxies::PeerAddr,
@@ -46,7 +46,7 @@ struct Agreed {
     request: Request<()>,
     subprotocol: Option<String>,
     peer: PeerAddr,
-    client: Client,
+    client: Holders,
     seat: Arc<Seat>,
 }
 
@@ -259,13 +259,13 @@ impl Handshake {
         over.map_or(Ok(()), Err).map_err(full)?;
         // A client that may resume a session is checked after HELLO.
         if !is_session {
-            places.look(&Client::new(network, None)).map_err(full)?;
+            places.look(&Holders::new(network, None)).map_err(full)?;
         }
         let mut request = Request::from_parts(parts, ());
         request.extensions_mut().insert(peer);
         let request = self.authenticated(request).await?;
         let principal = request.extensions().get::<Principal>();
-        let client = Client::new(network, principal);
+        let client = Holders::new(network, principal);
         let seat = Arc::new(Seat::new(places, client.clone()));
         if !is_session {
             seat.take().map_err(full)?;

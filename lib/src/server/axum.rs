@@ -17,7 +17,7 @@ use unstall_proto::SUBPROTOCOL;
 use super::{
     handshake::{self, Rejection},
     hello::{self, Greeting},
-    holder::{Client, Network},
+    holder::{Holders, Network},
     origin::Origins,
     proxies::{PeerAddr, TrustedProxies},
     registry::{Attached, Opened},
@@ -203,7 +203,7 @@ async fn attach(
     let address = peer.map(|peer| peer.client).or(upgraded.peer);
     let identity = hello::identity(&upgraded, request, peer);
     let principal = hello::principal(&identity);
-    let client = Client::new(Network::of(address), principal.as_ref());
+    let client = Holders::new(Network::of(address), principal.as_ref());
     let attach = async {
         match Greeting::hear(upgraded, identity, options).await {
             Ok(greeting) => Ok(sessions.0.attach(greeting, client, options, None).await),

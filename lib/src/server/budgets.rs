@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Mutex};
 
 use super::{
-    holder::{Client, Holder},
+    holder::{Holder, Holders},
     limits::Limit,
 };
 use crate::settings::{Budget, WeakBudget};
@@ -35,7 +35,7 @@ impl Budgets {
     }
 
     /// The budget that all bytes held for this client are drawn from.
-    pub(super) fn of(&self, client: &Client) -> Budget {
+    pub(super) fn of(&self, client: &Holders) -> Budget {
         let mut known = self.known.lock().unwrap();
         let own = client.holders().iter();
         let own = own.filter(|holder| self.limit.of(holder) < usize::MAX);
@@ -67,9 +67,9 @@ mod tests {
     use super::*;
     use crate::server::holder::{Network, Principal};
 
-    fn client(ip: [u8; 4], principal: Option<&str>) -> Client {
+    fn client(ip: [u8; 4], principal: Option<&str>) -> Holders {
         let principal = principal.map(Principal::new);
-        Client::new(Network::V4(ip.into()), principal.as_ref())
+        Holders::new(Network::V4(ip.into()), principal.as_ref())
     }
 
     fn budgets() -> Budgets {
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_client_of_an_address_that_nobody_knows_draws_from_the_process_alone() {
         let budgets = budgets();
-        let nobody = Client::new(Network::Unknown, None);
+        let nobody = Holders::new(Network::Unknown, None);
         assert!(budgets.of(&nobody).is(&budgets.process));
     }
 

@@ -60,16 +60,16 @@ pub(crate) enum Holder {
 
 /// The holders that a client's connections, sessions and bytes count for.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
+pub(crate) struct Holders {
     holders: Vec<Holder>,
 }
 
-impl Client {
-    pub(crate) fn new(network: Network, principal: Option<&Principal>) -> Client {
+impl Holders {
+    pub(crate) fn new(network: Network, principal: Option<&Principal>) -> Holders {
         let mut holders = Vec::with_capacity(1 + usize::from(principal.is_some()));
         holders.push(Holder::Address(network));
         holders.extend(principal.cloned().map(Holder::Principal));
-        Client { holders }
+        Holders { holders }
     }
 
     pub(crate) fn holders(&self) -> &[Holder] {

@@ -64,7 +64,7 @@ enum Next {
     Detached,
     /// The registry evicted the session.
     Evicted,
-    Over,
+    Ended,
 }
 
 impl Keeper {
@@ -77,9 +77,9 @@ impl Keeper {
                 Next::Evicted => {
                     let why = ConnectionError::SessionLost(SessionLoss::Evicted);
                     self.guarded.session.give_up(why);
-                    Next::Over
+                    Next::Ended
                 }
-                Next::Over => break,
+                Next::Ended => break,
             };
         }
         self.registry.remove(&self.id, &self.guarded.shared);
@@ -113,7 +113,7 @@ impl Keeper {
         drop(pump);
         session.detach(shared, Instant::now());
         if session.is_over() {
-            return Next::Over;
+            return Next::Ended;
         }
         let why = Arc::new(ended.why.unwrap_or(ConnectionError::EndOfStream));
         shared
@@ -136,7 +136,7 @@ impl Keeper {
                         return Next::Connection(Box::new(ws));
                     }
                 }
-                () = session.serve_detached(shared, reading) => return Next::Over,
+                () = session.serve_detached(shared, reading) => return Next::Ended,
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::{defaults::SERVER_HANDSHAKE_PATIENCE, time::later};
 #[derive(Debug)]
 pub(super) struct Line {
     most: usize,
-    queues: HashMap<Network, Queue>,
+    queues: HashMap<Network, Waiting>,
     lengths: BTreeSet<(usize, Network)>,
     /// The addresses whose clients may begin, in the order of their turns.
     turns: BTreeMap<u64, Network>,
@@ -26,7 +26,7 @@ pub(super) struct Line {
 }
 
 #[derive(Debug)]
-struct Queue {
+struct Waiting {
     clients: VecDeque<Arrival>,
     /// `None` while its address has reached its limit of handshakes.
     turn: Option<u64>,
@@ -64,7 +64,7 @@ impl Line {
             }
         }
         if let hash_map::Entry::Vacant(place) = self.queues.entry(network) {
-            place.insert(Queue {
+            place.insert(Waiting {
                 clients: VecDeque::with_capacity(1),
                 turn: None,
                 moved: arrival.since,
@@ -160,7 +160,7 @@ impl Line {
     }
 }
 
-impl Queue {
+impl Waiting {
     /// Whether its first client has waited too long. `moved` is when a client of any address last
     /// began.
     fn is_overdue(&self, moved: Instant, now: Instant, longest: Duration) -> bool {

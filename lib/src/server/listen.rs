@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{Life, State, admit, door::Arrival, places::Over};
+use super::{Stage, State, admit, door::Arrival, places::Over};
 use crate::{defaults, time::later};
 
 /// Runs until the server stops. Handshakes under way are dropped with it.
@@ -21,7 +21,7 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
     loop {
         let somebody_waits = state.door.waiting() > 0;
         tokio::select! {
-            () = state.reached(Life::Draining) => return,
+            () = state.reached(Stage::Draining) => return,
             Some(ended) = handshakes.join_next() => {
                 reap(&state, ended);
                 while let Some(ended) = handshakes.try_join_next() {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     handshake::Rejection,
-    holder::{Client, Holder},
+    holder::{Holder, Holders},
     limits::Limit,
     stats::{Counter, Counters},
 };
@@ -80,19 +80,19 @@ impl Places {
     }
 
     /// Checks whether there is a place for a new connection of this client.
-    pub(super) fn look(&self, client: &Client) -> Result<(), Over> {
+    pub(super) fn look(&self, client: &Holders) -> Result<(), Over> {
         self.taken.lock().unwrap().room(client, &self.limit)
     }
 
     /// Takes a place for a new connection.
-    fn take(self: &Arc<Self>, client: &Client) -> Result<Place, Over> {
+    fn take(self: &Arc<Self>, client: &Holders) -> Result<Place, Over> {
         let mut taken = self.taken.lock().unwrap();
         taken.room(client, &self.limit)?;
         Ok(taken.place(self, client))
     }
 
     /// Takes a place for a connection that resumes a session, without a check of the limits.
-    fn take_over(self: &Arc<Self>, client: &Client) -> Place {
+    fn take_over(self: &Arc<Self>, client: &Holders) -> Place {
         self.taken.lock().unwrap().place(self, client)
     }
 
@@ -103,7 +103,7 @@ impl Places {
 }
 
 impl Taken {
-    fn room(&self, client: &Client, limit: &Limit) -> Result<(), Over> {
+    fn room(&self, client: &Holders, limit: &Limit) -> Result<(), Over> {
         if self.all >= limit.all {
             return Err(Over::Connections);
         }
@@ -116,7 +116,7 @@ impl Taken {
         }
     }
 
-    fn place(&mut self, places: &Arc<Places>, client: &Client) -> Place {
+    fn place(&mut self, places: &Arc<Places>, client: &Holders) -> Place {
         self.all += 1;
         for holder in client.holders() {
             *self.by.entry(holder.clone()).or_default() += 1;
@@ -130,7 +130,7 @@ impl Taken {
 #[derive(Debug)]
 struct Place {
     places: Arc<Places>,
-    client: Client,
+    client: Holders,
 }
 
 impl Drop for Place {
@@ -153,12 +153,12 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(super) struct Seat {
     places: Arc<Places>,
-    client: Client,
+    client: Holders,
     place: OnceLock<Place>,
 }
 
 impl Seat {
-    pub(super) fn new(places: &Arc<Places>, client: Client) -> Seat {
+    pub(super) fn new(places: &Arc<Places>, client: Holders) -> Seat {
         Seat {
             places: places.clone(),
             client,
@@ -184,9 +184,9 @@ mod tests {
     use super::*;
     use crate::server::holder::{Network, Principal};
 
-    fn client(ip: u8, principal: Option<&str>) -> Client {
+    fn client(ip: u8, principal: Option<&str>) -> Holders {
         let network = Network::V4([10, 0, 0, ip].into());
-        Client::new(network, principal.map(Principal::new).as_ref())
+        Holders::new(network, principal.map(Principal::new).as_ref())
     }
 
     #[test]

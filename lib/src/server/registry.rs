@@ -16,7 +16,7 @@ use unstall_proto::{self as proto, Epoch, Hello, Rejection, SessionId, Token};
 
 use super::{
     hello::{Greeting, principal},
-    holder::{Client, Principal},
+    holder::{Holders, Principal},
     keeper::{Keeper, Newcomer},
     places::{Over, Seat},
     sessions::SessionLimits,
@@ -98,7 +98,7 @@ impl Registry {
     pub(super) async fn attach(
         self: &Arc<Self>,
         greeting: Greeting,
-        client: Client,
+        client: Holders,
         options: &Options,
         host: Option<Host>,
     ) -> Attached {
@@ -161,7 +161,7 @@ impl Registry {
         self: &Arc<Self>,
         hello: &Hello,
         identity: &Identity,
-        client: &Client,
+        client: &Holders,
         options: &Options,
         host: Option<&Host>,
     ) -> Result<(Connection, Box<Keeper>, Held), Option<(Rejection, Option<Over>)>> {
@@ -288,7 +288,7 @@ impl Registry {
 /// Counts one session. Both the session's task and its handler hold it.
 struct Tenancy {
     registry: Arc<Registry>,
-    client: Client,
+    client: Holders,
 }
 
 impl Drop for Tenancy {

@@ -7,8 +7,8 @@ use crate::defaults;
 
 /// How many sessions a server keeps.
 ///
-/// Unless set, a single address and a single [`Principal`](crate::Principal) have at most three
-/// quarters of the sessions, so that the last quarter is left for everybody else.
+/// By default one address, or one [`Principal`](crate::Principal), may have at most three quarters
+/// of the sessions. The last quarter is left for everybody else.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "setters return the changed limits"]
 pub struct SessionLimits {

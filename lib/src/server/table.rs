@@ -7,7 +7,7 @@ use unstall_proto::SessionId;
 
 use super::{
     crowd::Crowd,
-    holder::{Client, Holder, Principal},
+    holder::{Holder, Holders, Principal},
     keeper::Newcomer,
     limits::Limit,
     places::Over,
@@ -17,7 +17,7 @@ use crate::handles::Shared;
 /// One session.
 pub(super) struct Entry {
     pub(super) mailbox: mpsc::Sender<Box<Newcomer>>,
-    pub(super) client: Client,
+    pub(super) client: Holders,
     pub(super) principal: Option<Principal>,
     pub(super) shared: Arc<Shared>,
     /// Since when it is without a connection; `None` if it has one.
@@ -74,7 +74,7 @@ impl Table {
     ///
     /// Handlers that outlive their session still count. If none of them ends, there are at most
     /// twice as many as the limit of sessions.
-    pub(super) fn room_for(&self, client: &Client) -> Result<Option<SessionId>, Over> {
+    pub(super) fn room_for(&self, client: &Holders) -> Result<Option<SessionId>, Over> {
         let mut own = 0;
         for holder in client.holders() {
             let (members, limit) = (self.crowd.members(holder), self.limit.of(holder));
@@ -101,7 +101,7 @@ impl Table {
     }
 
     /// The session of this client that has been without a connection for longest.
-    fn oldest_of(&self, client: &Client) -> Option<Rank> {
+    fn oldest_of(&self, client: &Holders) -> Option<Rank> {
         let holders = client.holders().iter();
         holders
             .filter_map(|holder| self.crowd.oldest_of(holder))
@@ -123,7 +123,7 @@ impl Table {
     }
 
     /// Stops counting a session. Both it and its handler have ended.
-    pub(super) fn vacate(&mut self, client: &Client) {
+    pub(super) fn vacate(&mut self, client: &Holders) {
         for holder in client.holders() {
             self.crowd.leave(holder);
         }
