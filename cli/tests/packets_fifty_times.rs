@@ -68,6 +68,7 @@ async fn round(url: &str, seed: u64) {
         check(&message, received, seed);
         received += 1;
         if received == stop_at {
+            // The reader stops for a moment.
             tokio::time::sleep(Duration::from_millis(random.below(30))).await;
             stop_at += 1 + random.below(COUNT / 8);
         }

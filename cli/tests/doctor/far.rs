@@ -137,6 +137,7 @@ fn a_live_peer_that_never_reads_is_not_a_dead_one() {
     let look = || -> Option<Finding> {
         let mut doctor = Doctor::new();
         doctor.look().unwrap();
+        // The time between two looks, over which the doctor compares.
         std::thread::sleep(Duration::from_millis(100));
         doctor.look().unwrap();
         doctor

@@ -37,13 +37,13 @@ pub(super) struct Liveness {
     behind: bool,
 }
 
-/// When to ask the kernel about a peer that takes nothing: ever more rarely.
+/// When to ask the kernel about a silent peer: less and less often.
 struct KernelLooks {
-    /// Both ends of a TCP connection of our own.
+    /// Both ends of the TCP connection. `None` if they are not known.
     addresses: Option<(SocketAddr, SocketAddr)>,
-    /// The next look, after the first.
+    /// When to ask next. `None`: it was not asked yet.
     at: Option<Instant>,
-    /// How long until the look after that.
+    /// The time from that question to the one after it.
     interval: Duration,
 }
 
@@ -56,12 +56,12 @@ impl KernelLooks {
         }
     }
 
-    /// The peer was heard: the next look is a first one.
+    /// The peer was heard: begins anew.
     fn reset(&mut self) {
         *self = KernelLooks::new(self.addresses);
     }
 
-    /// The kernel's account of the connection; `None` where it has none.
+    /// Asks the kernel for its account of the connection. `None` where it cannot be asked.
     fn look(&mut self, now: Instant) -> Option<TcpAccount> {
         self.at = Some(later(now, self.interval));
         let doubled = self.interval.saturating_mul(2);
@@ -222,7 +222,7 @@ impl Liveness {
         }
     }
 
-    /// When the silence has lasted too long, or the next look after that.
+    /// When the silence will have lasted too long, or when to ask the kernel again after that.
     fn look_at(&self) -> Instant {
         let silent_at = later(self.heard, self.silence_timeout);
         self.looks.at.map_or(silent_at, |at| at.max(silent_at))

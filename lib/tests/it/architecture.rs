@@ -24,7 +24,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Files of `lib/src` without those that hold only tests, as paths without ending.
+/// The files of `lib/src` without those that hold only tests: paths without their extension, and texts.
 fn files() -> Vec<(String, String)> {
     let mut found = Vec::new();
     let source = root().join("src");
@@ -128,7 +128,7 @@ fn every_dependency_has_its_line() {
     assert!(seen > 50, "only {seen} dependencies were found");
 }
 
-/// The first names behind `crate::`, outside of comments and test modules.
+/// The first names after `crate::`, outside comments and test modules.
 fn used_rooms(text: &str) -> BTreeSet<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let code: String = text

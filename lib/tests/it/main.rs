@@ -1,7 +1,7 @@
 //! The promises of the library, each in a module of its own, over loopback.
 //!
-//! `cargo test -p unstall --test it never_stalls` runs one of them. Those that need a process of
-//! their own are the other files beside this directory.
+//! `cargo test -p unstall --test it never_stalls` runs one of them. Tests that need a process of their
+//! own are the other programs in `lib/tests`.
 
 mod architecture;
 mod axum_upgrade;

@@ -133,13 +133,13 @@ async fn only_pages_of_the_allowed_origins_connect() {
         matches!(error, ConnectError::Refused { status, .. } if status == 403),
         "{error:?}"
     );
-    // A program, which sends no Origin.
+    // A program sends no Origin.
     let _ = connect(address).await;
     let stats = server.stats();
     assert_eq!((stats.accepted, stats.refused.origins), (2, 1));
 }
 
-/// Once any page could connect by default, with the cookies of whoever looked at it.
+/// Once any page could connect by default, with the cookies of the user who had it open.
 #[tokio::test]
 async fn pages_of_other_sites_do_not_connect_unless_that_is_allowed() {
     let from = |origin: &str| upgrade(&format!("origin: {origin}\r\n"));
@@ -156,7 +156,7 @@ async fn pages_of_other_sites_do_not_connect_unless_that_is_allowed() {
     }
 }
 
-/// RFC 6455 section 4.2.1, item 2. Once both were let in.
+/// RFC 6455 section 4.2.1, item 2. Once a request without Host, or with two, was accepted.
 #[tokio::test]
 async fn a_request_without_a_host_or_with_two_is_refused() {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
