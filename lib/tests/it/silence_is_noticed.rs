@@ -487,3 +487,23 @@ async fn live_plain_peer_that_takes_nothing_for_two_minutes_is_cut() {
         writing.await.unwrap();
     }
 }
+
+/// The pump may send a ping in the very turn in which the inbox becomes full. Its answer is not read
+/// then, however soon the peer gives it.
+#[tokio::test(start_paused = true)]
+async fn ping_sent_as_a_pause_begins_is_not_held_against_the_peer() {
+    for engine in ENGINES {
+        let options = options().inbox_bytes(1_000);
+        let (mut ours, mut raw) = engine.before_raw(options).await;
+        tokio::task::yield_now().await;
+        // Both are found in one turn: more than the inbox holds, and that a ping is due.
+        raw.say(frame(BINARY, [7; 5_000])).await;
+        raw.say(frame(BINARY, [8; 5_000])).await;
+        tokio::time::advance(PING_INTERVAL).await;
+        sleep(SILENCE * 10).await;
+        for expected in [7, 8] {
+            let message = plain(limit(ours.recv()).await);
+            assert_eq!(message.as_bytes(), [expected; 5_000], "{engine:?}");
+        }
+    }
+}
