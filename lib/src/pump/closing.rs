@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    defaults::LINGER,
+    defaults::LINGER_TIMEOUT,
     handles::CloseRequest,
     reports::{Close, CloseCode, ConnectionError},
     time::later,
@@ -96,7 +96,7 @@ impl Closing {
     pub(super) fn complete(&mut self, now: Instant) {
         if self.peer.is_some() && !self.clean {
             self.clean = true;
-            self.end_by(later(now, LINGER));
+            self.end_by(later(now, LINGER_TIMEOUT));
         }
     }
 
@@ -113,7 +113,7 @@ impl Closing {
     /// Nothing more is said.
     pub(super) fn linger(&mut self, now: Instant) {
         self.phase = Phase::Lingering;
-        self.end_by(later(now, LINGER.min(self.timeout)));
+        self.end_by(later(now, LINGER_TIMEOUT.min(self.timeout)));
     }
 
     /// Why the connection ends: the first reason counts.

@@ -289,7 +289,7 @@ impl Handshake {
             return Ok(request);
         };
         let limits = &config.limits;
-        let to_answer = defaults::SERVER_ANSWER_GRACE.min(limits.handshake_timeout / 10);
+        let to_answer = defaults::SERVER_ANSWER_TIMEOUT.min(limits.handshake_timeout / 10);
         self.entry.waits_for_client(false);
         let answer = timeout_at(earlier(self.deadline, to_answer), hook(request)).await;
         self.entry.waits_for_client(true);

@@ -86,7 +86,7 @@ impl Session {
             .request
             .as_ref()
             .filter(|_| !self.ending.begun)?;
-        Some(earlier(request.deadline, request.within / 10))
+        Some(earlier(request.deadline, request.timeout / 10))
     }
 
     /// Starts to close the session, or answers the peer's close, once everything accepted is in it
