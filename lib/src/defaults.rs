@@ -54,9 +54,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// reset could destroy the last bytes on their way.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// For telling a server that the set-up of a session failed. A server that reads takes it in a round
-/// trip.
-pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a client tells a server that the set-up of a session failed. A server that reads
+/// receives it within a round trip.
+pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A wait becomes a `Stalled` event after this long. A second is longer than any scheduling delay, and
 /// about as long as a person takes to notice.
@@ -321,4 +321,28 @@ pub(crate) const ACCEPT_BACKOFF_FIRST: Duration = Duration::from_millis(5);
 pub(crate) const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// After the deadline of a shutdown: time for aborted tasks to be gone. Only a handler that blocks
 /// its thread needs more, and that one cannot be stopped.
-pub(crate) const SHUTDOWN_ABORT_GRACE: Duration = Duration::from_secs(1);
+pub(crate) const SHUTDOWN_ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+// ---- The doctor ----
+
+/// A verdict uses the fewest looks that cover this time. With a longer time, a connection that has
+/// just got stuck would show late. With a shorter one, a program that is busy for a moment would
+/// look stuck.
+pub(crate) const DOCTOR_OBSERVED: Duration = Duration::from_secs(2);
+/// A look that follows the one before within this time replaces it. So at most `DOCTOR_OBSERVED`
+/// divided by this, and two, are kept of each connection.
+pub(crate) const DOCTOR_SPACING: Duration = Duration::from_millis(50);
+/// A program must have left bytes unread for this long before the verdict says that it does not
+/// read. A program that is busy for a moment between two reads is healthy.
+pub(crate) const DOCTOR_STILL: Duration = Duration::from_secs(1);
+/// The window of a peer that cannot be seen must have been closed for this long before the verdict
+/// says that the peer does not read. A slow reader with a large buffer opens its window only now and
+/// then.
+pub(crate) const DOCTOR_CLOSED_WINDOW: Duration = Duration::from_secs(5);
+/// A peer counts as slow if its window limited the sender for this share of the time: most of it,
+/// with some allowance for the first look.
+pub(crate) const DOCTOR_LIMITED_SHARE: f64 = 0.8;
+/// If nothing arrives for this long while packets wait for an acknowledgement, the network is at
+/// fault. That is longer than common retransmission timeouts, and found before the kernel's timer
+/// shows it.
+pub(crate) const DOCTOR_SILENCE: Duration = Duration::from_secs(3);

@@ -46,7 +46,7 @@ impl Short {
 /// A text or binary message (RFC 6455 §5.6).
 ///
 /// Payloads of up to 64 bytes are stored inside the value, and larger ones are shared: a clone copies
-/// at most 64 bytes. A received message keeps at most five times its own size in memory.
+/// at most 64 bytes. A received message keeps at most four times its own size in memory.
 ///
 /// Two messages are equal if they are of the same kind and have the same payload.
 ///

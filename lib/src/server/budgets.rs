@@ -1,4 +1,4 @@
-//! The bytes that addresses and principals may hold.
+//! The memory budgets of addresses and principals.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -8,8 +8,8 @@ use super::{
 };
 use crate::settings::{Budget, WeakBudget};
 
-/// The budgets of all holders within the one of the process. Each lives as long as a connection, or
-/// session, of its holder.
+/// The budgets of all holders, inside the budget of the process. Each lives as long as a connection
+/// or session of its holder.
 #[derive(Debug)]
 pub(super) struct Budgets {
     process: Budget,
@@ -20,7 +20,7 @@ pub(super) struct Budgets {
 #[derive(Debug, Default)]
 struct Known {
     budgets: HashMap<Holder, WeakBudget>,
-    /// How many there may be before those that nobody has any more are swept out.
+    /// The number of budgets at which unused ones are removed.
     sweep_at: usize,
 }
 
@@ -34,7 +34,7 @@ impl Budgets {
         }
     }
 
-    /// From which everything is drawn that is held for this client.
+    /// The budget that all bytes held for this client are drawn from.
     pub(super) fn of(&self, client: &Client) -> Budget {
         let mut known = self.known.lock().unwrap();
         let own = client.holders().iter();
@@ -50,7 +50,7 @@ impl Budgets {
     fn one(&self, known: &mut Known, holder: &Holder) -> Budget {
         let budget = known.budgets.get(holder).and_then(WeakBudget::upgrade);
         budget.unwrap_or_else(|| {
-            // Swept when the map has doubled: a constant share of the work.
+            // Sweeping only after the map has doubled costs constant time per budget.
             if known.budgets.len() >= known.sweep_at {
                 known.budgets.retain(|_, budget| budget.upgrade().is_some());
                 known.sweep_at = 2 * known.budgets.len().max(8);

@@ -1,4 +1,4 @@
-//! The listening task: takes connections from the kernel, whatever happens.
+//! The listening task: accepts TCP connections until the server stops.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{
 use super::{Life, State, admit, door::Arrival, places::Over};
 use crate::{defaults, time::later};
 
-/// Runs until the server stops. Handshakes under way end with it.
+/// Runs until the server stops. Handshakes under way are dropped with it.
 pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
     let mut handshakes = JoinSet::new();
     let mut pause = Duration::ZERO;
@@ -48,8 +48,7 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-/// The next connection. Not before `resume`, so that an accept that fails again and again does not
-/// spin.
+/// Accepts the next connection, not before `resume`: a failing accept must not spin.
 async fn accept_from(
     listener: &TcpListener,
     resume: Instant,
@@ -60,16 +59,17 @@ async fn accept_from(
     listener.accept().await
 }
 
-/// Begins the handshakes for which there is a place.
+/// Begins handshakes as long as there are slots.
 fn begin(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
-    while let Some((arrival, entry)) = state.door.next(Instant::now()) {
-        let id = entry.id;
-        let task = handshakes.spawn(admit::open(arrival, entry, state.clone()));
+    while let Some((arrival, slot)) = state.door.next(Instant::now()) {
+        let id = slot.id;
+        let task = handshakes.spawn(admit::open(arrival, slot, state.clone()));
         state.door.started(id, task);
     }
 }
 
-/// While clients wait: closes handshakes that stall, and refuses those who have waited too long.
+/// Runs at intervals while clients wait. Closes handshakes that stall, and refuses clients that
+/// have waited too long.
 fn look_around(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
     let now = Instant::now();
     state.door.look_again(now);
@@ -84,14 +84,14 @@ fn look_around(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
 
 fn refuse(state: &Arc<State>, handshakes: &mut JoinSet<()>, arrival: Arrival) {
     state.counters.refused.handshakes.add();
-    // Only so many are told at once. Others are closed without a word.
+    // Only a bounded number is told at once. Others are closed without an answer.
     if let Ok(permit) = state.refusals.clone().try_acquire_owned() {
         let over = Over::Handshakes;
         handshakes.spawn(admit::refuse(arrival, over, permit, state.clone()));
     }
 }
 
-/// Counts the failure; how long to pause before the next try.
+/// Counts a failed accept, and returns the pause before the next one.
 fn failed(state: &State, error: &io::Error, pause: Duration) -> Duration {
     state.counters.accept_errors.add();
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
@@ -99,10 +99,10 @@ fn failed(state: &State, error: &io::Error, pause: Duration) -> Duration {
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
     ) {
-        // That connection's own trouble; the next one may be fine.
+        // Only that connection failed. The next one may succeed.
         return Duration::ZERO;
     }
-    // Without descriptors or memory, only connections that end can help. A silent one ends now.
+    // File descriptors or memory are exhausted. Closing a handshake that stalls frees some.
     if state.door.relieve(Instant::now()).is_some() {
         state.counters.refused.handshakes.add();
     }
@@ -114,6 +114,6 @@ fn failed(state: &State, error: &io::Error, pause: Duration) -> Duration {
 fn reap(state: &State, ended: Result<(), JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
         state.counters.handshakes_failed.add();
-        tracing::error!("the authentication hook panicked; its handshake was broken off");
+        tracing::error!("the authentication hook panicked; its handshake was cut");
     }
 }

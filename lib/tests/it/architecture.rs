@@ -100,6 +100,34 @@ fn arrows_between_rooms_run_one_way() {
     assert!(arrows > 50, "the arrows are still found: {arrows}");
 }
 
+/// Once the table of dependencies missed two of them.
+#[test]
+fn every_dependency_has_its_line() {
+    let map = fs::read_to_string(root().join("../ARCHITECTURE.md")).unwrap();
+    let (_, table) = map.split_once("## Dependencies").unwrap();
+    let mut seen = 0;
+    for member in ["proto", "lib", "cli", "bench", "fuzz"] {
+        let manifest = root().join("..").join(member).join("Cargo.toml");
+        let mut listed = false;
+        for line in fs::read_to_string(manifest).unwrap().lines() {
+            if line.starts_with('[') {
+                listed = line.ends_with("dependencies]");
+                continue;
+            }
+            let name = line.split(['.', ' ']).next().unwrap();
+            let foreign = !name.is_empty() && !name.starts_with(['#', '"', '}']);
+            if listed && foreign && !name.starts_with("unstall") {
+                seen += 1;
+                assert!(
+                    table.contains(&format!("`{name}`")),
+                    "{member} depends on {name}, which has no line in ARCHITECTURE.md"
+                );
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} dependencies were found");
+}
+
 /// The first names behind `crate::`, outside of comments and test modules.
 fn used_rooms(text: &str) -> BTreeSet<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();

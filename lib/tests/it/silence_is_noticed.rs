@@ -444,3 +444,44 @@ mod dropped_packets {
         write.await.unwrap();
     }
 }
+
+/// Once a plain peer that never reads was not cut by default for as long as it showed that it lived,
+/// however much waited for it.
+#[tokio::test(start_paused = true)]
+async fn live_plain_peer_that_takes_nothing_for_two_minutes_is_cut() {
+    for engine in ENGINES {
+        let (ours, mut raw) = engine.before_raw(Options::default()).await;
+        let (sender, _receiver) = ours.split();
+        let writing = tokio::spawn({
+            let sender = sender.clone();
+            async move { while sender.send(vec![7; 64 << 10]).await.is_ok() {} }
+        });
+        let speaking = async {
+            loop {
+                sleep(Duration::from_secs(7)).await;
+                raw.say(frame(PING, "here")).await;
+            }
+        };
+        let start = Instant::now();
+        let report = tokio::select! {
+            report = sender.ended() => report,
+            () = speaking => unreachable!(),
+            () = sleep(defaults::WRITE_TIMEOUT * 2) => panic!("never: {engine:?}"),
+        };
+        let took = start.elapsed();
+        assert!(
+            matches!(
+                report.error.as_deref(),
+                Some(ConnectionError::WriteStalled(defaults::WRITE_TIMEOUT))
+            ),
+            "{:?}, {engine:?}",
+            report.error
+        );
+        assert!(
+            (defaults::WRITE_TIMEOUT..defaults::WRITE_TIMEOUT + Duration::from_secs(1))
+                .contains(&took),
+            "{took:?}, {engine:?}"
+        );
+        writing.await.unwrap();
+    }
+}
