@@ -319,8 +319,8 @@ pub(crate) const SERVER_RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(crate) const ACCEPT_BACKOFF_FIRST: Duration = Duration::from_millis(5);
 /// Longest such pause: descriptors come back within a second when connections close.
 pub(crate) const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// After the deadline of a shutdown: time for aborted tasks to be gone. Only a handler that blocks
-/// its thread needs more, and that one cannot be stopped.
+/// How long a shutdown waits, after its own timeout, until aborted tasks have ended. Only a handler
+/// that blocks its thread takes longer, and nothing can stop that one.
 pub(crate) const SHUTDOWN_ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 // ---- The doctor ----

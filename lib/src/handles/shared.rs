@@ -65,16 +65,16 @@ impl Identity {
 }
 
 /// The identity of a connection, and its share of the account.
-struct Known {
+struct KnownIdentity {
     identity: Identity,
     head: Share,
 }
 
-impl Known {
-    fn new(identity: Identity, account: &Account) -> Mutex<Known> {
+impl KnownIdentity {
+    fn new(identity: Identity, account: &Account) -> Mutex<KnownIdentity> {
         let mut head = account.lasting_share();
         head.cover_anyway(identity.head_bytes());
-        Mutex::new(Known { identity, head })
+        Mutex::new(KnownIdentity { identity, head })
     }
 }
 
@@ -118,7 +118,7 @@ pub(crate) struct Shared {
     pub(crate) events: Arc<EventLog>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) board: Arc<Board>,
-    known: Mutex<Known>,
+    known: Mutex<KnownIdentity>,
     control: Mutex<Control>,
     /// A close was requested, or the connection has ended.
     changed: Notify,
@@ -134,7 +134,7 @@ impl Shared {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             inbox: Inbox::new(options.clone(), &account),
             outbox: Outbox::new(&options, &account),
-            known: Known::new(identity, &account),
+            known: KnownIdentity::new(identity, &account),
             account,
             options,
             events,

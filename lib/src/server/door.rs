@@ -36,14 +36,14 @@ impl Arrival {
 #[derive(Debug)]
 pub(super) struct Door {
     limit: Limit,
-    state: Mutex<State>,
+    state: Mutex<DoorState>,
     /// A slot came free while a client waits in line.
     freed: Notify,
     evicted: Counter,
 }
 
 #[derive(Debug)]
-struct State {
+struct DoorState {
     next: u64,
     under_way: HashMap<u64, UnderWay>,
     /// Handshakes by address; a lower number is older. Those that wait for their client may be
@@ -65,7 +65,7 @@ impl Door {
     pub(super) fn new(limit: Limit, line: usize) -> Arc<Door> {
         Arc::new(Door {
             limit,
-            state: Mutex::new(State {
+            state: Mutex::new(DoorState {
                 next: 0,
                 under_way: HashMap::new(),
                 crowd: Crowd::default(),
@@ -159,7 +159,7 @@ impl Door {
     }
 }
 
-impl State {
+impl DoorState {
     /// The next client that may begin, with the number of its handshake, and the handshake to close
     /// for it.
     fn next(&mut self, limit: &Limit, now: Instant) -> (Option<(Arrival, u64)>, Option<UnderWay>) {

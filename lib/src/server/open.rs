@@ -18,12 +18,12 @@ use crate::{
 /// until it and its handler have ended.
 #[derive(Default)]
 pub(super) struct Open {
-    state: Mutex<State>,
+    state: Mutex<OpenState>,
     emptied: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct OpenState {
     next: u64,
     members: HashMap<u64, Ends>,
     /// Set during a shutdown. A member that starts now is closed at once, and its client is asked

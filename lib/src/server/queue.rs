@@ -21,12 +21,12 @@ pub(super) struct Accepted {
 /// Its length is bounded: each entry holds a place of a connection or of a session.
 #[derive(Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     arrived: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     waiting: VecDeque<Accepted>,
     closed: bool,
 }
