@@ -1,4 +1,4 @@
-//! What the application holds of a connection, and what its handles share with the pump.
+//! The handles by which the application holds a connection, and what they share with the pump.
 
 mod connection;
 mod delivery;

@@ -94,7 +94,7 @@ pub struct Server {
 /// Stops the listening task with the last clone of the server.
 #[derive(Debug)]
 struct Handle {
-    state: Arc<State>,
+    state: Arc<ServerState>,
     address: SocketAddr,
 }
 
@@ -105,9 +105,9 @@ impl Drop for Handle {
     }
 }
 
-/// State shared by the listening task, the handshakes and the handles.
+/// ServerState shared by the listening task, the handshakes and the handles.
 #[derive(Debug)]
-struct State {
+struct ServerState {
     config: Config,
     counters: Counters,
     door: Arc<Door>,
@@ -127,7 +127,7 @@ enum Stage {
     Stopped,
 }
 
-impl State {
+impl ServerState {
     /// The options of this client's connections, with the budget that they draw from.
     fn options(&self, client: &Holders) -> Options {
         let options = self.config.options.clone();
@@ -179,7 +179,7 @@ impl Server {
         let process = config.options.budget.clone();
         let process = process.unwrap_or_else(|| Budget::new(config.limits.process_bytes));
         let bytes = config.limits.bytes(process.limit());
-        let state = Arc::new(State {
+        let state = Arc::new(ServerState {
             door: Door::new(config.limits.handshakes(), defaults::SERVER_LINE),
             places: Places::new(config.limits.connections()),
             budgets: Budgets::new(process, bytes),
@@ -196,7 +196,7 @@ impl Server {
         })
     }
 
-    fn state(&self) -> &Arc<State> {
+    fn state(&self) -> &Arc<ServerState> {
         &self.handle.state
     }
 
@@ -308,7 +308,7 @@ impl Server {
         let mut aborted = 0;
         if within(timeout, state.open.emptied()).await.is_err() {
             aborted = state.open.abort_all();
-            let _ = within(defaults::SHUTDOWN_ABORT_GRACE, state.open.emptied()).await;
+            let _ = within(defaults::SHUTDOWN_ABORT_TIMEOUT, state.open.emptied()).await;
         }
         state.advance(Stage::Stopped);
         ShutdownReport {

@@ -11,7 +11,7 @@ use super::{
     setup::{SetUp, leave, set_up},
 };
 use crate::{
-    defaults::FAREWELL,
+    defaults::FAREWELL_TIMEOUT,
     dial::Wanted,
     handles::Shared,
     pump::{Ended, Pump, Reading},
@@ -173,7 +173,7 @@ impl Dialer {
                 pump.traffic().session.give_up(why.clone());
                 // Tell the server that the session ends. Queued messages stay queued for the next
                 // session.
-                let ended = timeout(FAREWELL, pump.run()).await;
+                let ended = timeout(FAREWELL_TIMEOUT, pump.run()).await;
                 let mut ended = ended.unwrap_or_else(|_| Ended::because(why.clone()));
                 ended.why = Some(why);
                 ended

@@ -85,6 +85,6 @@ async fn beginning(mut body: Incoming) -> String {
             text.extend_from_slice(&data[..data.len().min(room)]);
         }
     };
-    let _ = tokio::time::timeout(defaults::REFUSAL_BODY_WAIT, read).await;
+    let _ = tokio::time::timeout(defaults::REFUSAL_BODY_TIMEOUT, read).await;
     String::from_utf8_lossy(&text).into_owned()
 }

@@ -1,4 +1,4 @@
-//! A connection as the application holds it: both halves, and the task behind them.
+//! A connection as the application holds it, and what happens if its task ends early.
 
 use std::{
     future::Future,
@@ -45,7 +45,7 @@ pub struct Connection {
 tells_of_its_connection!(Connection, sender.shared);
 
 impl Connection {
-    /// The handles over `shared`, and the guard that ends it should its task vanish.
+    /// The handles over `shared`, and the guard that ends the connection if its task is dropped.
     pub(crate) fn over(shared: Arc<Shared>) -> (Connection, TaskGuard) {
         register::add(&shared);
         let guard = TaskGuard(shared.clone());
@@ -197,13 +197,13 @@ impl Stream for Connection {
     }
 }
 
-/// The span of a connection's task: its id, and the peer as soon as that is known.
+/// The span of a connection's task: its id, and the peer's address if that is known.
 pub(crate) fn span(shared: &Shared) -> tracing::Span {
     let peer = shared.identity().peer_addr().map(tracing::field::display);
     tracing::info_span!(target: "unstall", "connection", id = shared.id, peer)
 }
 
-/// Ends the handle if its task is dropped or panics.
+/// Ends the connection if its task is dropped or panics.
 pub(crate) struct TaskGuard(Arc<Shared>);
 
 impl Drop for TaskGuard {

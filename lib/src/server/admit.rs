@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    State,
+    ServerState,
     builder::Config,
     door::{Arrival, Slot},
     handshake::{self, Rejection},
@@ -33,7 +33,7 @@ use crate::{
 
 /// A handshake under way.
 struct Handshake {
-    state: Arc<State>,
+    state: Arc<ServerState>,
     slot: Slot,
     peer: PeerAddr,
     deadline: Instant,
@@ -51,7 +51,7 @@ struct Agreed {
 }
 
 /// Runs the handshake of a client that has a slot.
-pub(super) async fn open(arrival: Arrival, slot: Slot, state: Arc<State>) {
+pub(super) async fn open(arrival: Arrival, slot: Slot, state: Arc<ServerState>) {
     let handshake = Handshake {
         deadline: later(Instant::now(), state.config.limits.handshake_timeout),
         peer: PeerAddr::direct(arrival.peer),
@@ -77,7 +77,7 @@ pub(super) async fn refuse(
     arrival: Arrival,
     over: Over,
     _permit: OwnedSemaphorePermit,
-    state: Arc<State>,
+    state: Arc<ServerState>,
 ) {
     let config = &state.config;
     let limits = &config.limits;
@@ -224,7 +224,7 @@ impl Handshake {
     /// Runs the checks in order: RFC 6455, Origin, limits of the address, the authentication hook,
     /// limits of the principal.
     async fn decide(&self, mut parts: Parts) -> Decision<Agreed> {
-        let State {
+        let ServerState {
             config,
             counters,
             places,
@@ -282,14 +282,14 @@ impl Handshake {
 
     /// Runs the authentication hook. It is cut early enough to leave time for the refusal.
     async fn authenticated(&self, request: Request<()>) -> Result<Request<()>, Rejection> {
-        let State {
+        let ServerState {
             config, counters, ..
         } = &*self.state;
         let Some(hook) = &config.authenticate else {
             return Ok(request);
         };
         let limits = &config.limits;
-        let to_answer = defaults::SERVER_ANSWER_GRACE.min(limits.handshake_timeout / 10);
+        let to_answer = defaults::SERVER_ANSWER_TIMEOUT.min(limits.handshake_timeout / 10);
         self.slot.waits_for_client(false);
         let answer = timeout_at(earlier(self.deadline, to_answer), hook(request)).await;
         self.slot.waits_for_client(true);

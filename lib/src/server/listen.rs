@@ -8,11 +8,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{Stage, State, admit, door::Arrival, places::Over};
+use super::{ServerState, Stage, admit, door::Arrival, places::Over};
 use crate::{defaults, time::later};
 
 /// Runs until the server stops. Handshakes under way are dropped with it.
-pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
+pub(super) async fn run(listener: TcpListener, state: Arc<ServerState>) {
     let mut handshakes = JoinSet::new();
     let mut pause = Duration::ZERO;
     let mut resume = Instant::now();
@@ -60,7 +60,7 @@ async fn accept_from(
 }
 
 /// Begins handshakes as long as there are slots.
-fn begin(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
+fn begin(state: &Arc<ServerState>, handshakes: &mut JoinSet<()>) {
     while let Some((arrival, slot)) = state.door.next(Instant::now()) {
         let id = slot.id;
         let task = handshakes.spawn(admit::open(arrival, slot, state.clone()));
@@ -70,7 +70,7 @@ fn begin(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
 
 /// Runs at intervals while clients wait. Closes handshakes that stall, and refuses clients that
 /// have waited too long.
-fn look_around(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
+fn look_around(state: &Arc<ServerState>, handshakes: &mut JoinSet<()>) {
     let now = Instant::now();
     state.door.look_again(now);
     begin(state, handshakes);
@@ -82,7 +82,7 @@ fn look_around(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
     }
 }
 
-fn refuse(state: &Arc<State>, handshakes: &mut JoinSet<()>, arrival: Arrival) {
+fn refuse(state: &Arc<ServerState>, handshakes: &mut JoinSet<()>, arrival: Arrival) {
     state.counters.refused.handshakes.add();
     // Only a bounded number is told at once. Others are closed without an answer.
     if let Ok(permit) = state.refusals.clone().try_acquire_owned() {
@@ -92,7 +92,7 @@ fn refuse(state: &Arc<State>, handshakes: &mut JoinSet<()>, arrival: Arrival) {
 }
 
 /// Counts a failed accept, and returns the pause before the next one.
-fn failed(state: &State, error: &io::Error, pause: Duration) -> Duration {
+fn failed(state: &ServerState, error: &io::Error, pause: Duration) -> Duration {
     state.counters.accept_errors.add();
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     if matches!(
@@ -111,7 +111,7 @@ fn failed(state: &State, error: &io::Error, pause: Duration) -> Duration {
     next
 }
 
-fn reap(state: &State, ended: Result<(), JoinError>) {
+fn reap(state: &ServerState, ended: Result<(), JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
         state.counters.handshakes_failed.add();
         tracing::error!("the authentication hook panicked; its handshake was cut");

@@ -18,7 +18,7 @@ use tokio::{
 use unstall::{
     CloseCode, CloseReport, Connection, ConnectionError, Event, Message, Options, SendRefusal,
     StallCause, TrySendError,
-    defaults::LINGER,
+    defaults::LINGER_TIMEOUT,
     rustls,
     tokio_tungstenite::{self, tungstenite::protocol::Role},
 };
@@ -221,7 +221,7 @@ where
 async fn close_is_clean_though_the_peer_leaves_its_connection_open() {
     for engine in ENGINES {
         let (connection, raw) = engine.before_raw(Options::default()).await;
-        assert!(leaves_its_stream_open(connection, raw).await <= LINGER);
+        assert!(leaves_its_stream_open(connection, raw).await <= LINGER_TIMEOUT);
     }
 }
 
