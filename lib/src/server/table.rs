@@ -159,8 +159,8 @@ mod tests {
     use super::*;
     use crate::{handles::Identity, server::holder::Network, settings::Options, time::later};
 
-    fn client(ip: u8) -> Client {
-        Client::new(Network::V4([10, 0, 0, ip].into()), None)
+    fn client(ip: u8) -> Holders {
+        Holders::new(Network::V4([10, 0, 0, ip].into()), None)
     }
 
     fn id(name: u8) -> SessionId {
