@@ -141,7 +141,7 @@ async fn by_hand_over_a_lost_session() {
 
 /// Once a message that was too large for the peer came back, and `flush` waited for it for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_peer_takes_none_of_comes_back_and_holds_nothing_up() {
+async fn a_message_too_large_for_the_peer_comes_back_and_blocks_nothing() {
     let small = Options::default().max_message_bytes(64 << 10);
     let server = bind(Server::builder().options(small)).await;
     let connection = client(server.local_addr()).connect_lazy().unwrap();

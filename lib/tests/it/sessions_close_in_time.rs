@@ -267,7 +267,7 @@ async fn a_close_while_detached_is_completed_when_the_connection_is_back() {
 /// Once messages that a handler had not received were acknowledged when the handler ended. The producer
 /// believed that they were delivered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_that_ends_or_panics_took_only_what_it_took() {
+async fn a_handler_that_ends_or_panics_acknowledges_only_what_it_received() {
     for panics in [false, true] {
         let server = bind(Server::builder().options(options())).await;
         let serving = server.clone();
