@@ -439,7 +439,7 @@ mod tests {
             assert!(matches!(turn(&mut file).await, Progress::Loaded));
             assert!(file.has_stored());
             for item in file.ready.drain(..) {
-                assert_eq!(item, message(read));
+                assert_eq!(item.into_message(), message(read).into_message());
                 read += 1;
             }
             assert!(file.write(), "there is room for what did not fit");

@@ -627,7 +627,9 @@ async fn a_client_that_breaks_the_protocol_is_told_so_and_its_session_is_over() 
 async fn what_waited_for_room_in_a_lost_session_goes_on_with_the_next() {
     const SENT: u64 = 500;
     let mut process = Process::start(unused_address(), 0).await;
+    // The replay has room for a message of the largest size at least.
     let options = Options::default()
+        .max_message_bytes(64 << 10)
         .replay_bytes(512 << 10)
         .outbox_bytes(8 << 20);
     let client = client(process.address).options(options);
