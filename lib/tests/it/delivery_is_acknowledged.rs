@@ -261,3 +261,23 @@ async fn by_hand_after_a_policy_dropped_messages_of_a_plain_connection() {
         limit(session.delivered()).await.unwrap();
     }
 }
+
+/// The same where the earlier session's last acknowledgement is one that the next could have, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_by_hand_of_an_earlier_session_acknowledge_nothing_of_the_next() {
+    let server = bind(Server::builder()).await;
+    let options = Options::default().acknowledge_by_hand(true);
+    let (mut client, first) = pair(&server, client(server.local_addr()).options(options)).await;
+    first.send("old").await.unwrap();
+    assert_eq!(text(&mut client).await, "old");
+    client.acknowledge();
+    limit(first.delivered()).await.unwrap();
+    drop(first);
+    let second = limit(server.accept()).await.unwrap();
+    second.send("new").await.unwrap();
+    limit(client.recv()).await.unwrap().unwrap();
+    assert_eq!(text(&mut client).await, "new");
+    not_delivered(&second).await;
+    client.acknowledge();
+    limit(second.delivered()).await.unwrap();
+}

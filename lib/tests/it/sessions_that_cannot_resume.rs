@@ -619,3 +619,38 @@ async fn a_client_that_breaks_the_protocol_is_told_so_and_its_session_is_over() 
         assert!(matches!(again, Packet::Reject(_)), "{again:?}");
     }
 }
+
+/// What the session that was lost had no room for goes on with the next one; what it had accepted
+/// comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_for_room_in_a_lost_session_goes_on_with_the_next() {
+    const SENT: u64 = 500;
+    let mut process = Process::start(unused_address(), 0).await;
+    // The replay has room for a message of the largest size at least.
+    let options = Options::default()
+        .max_message_bytes(64 << 10)
+        .replay_bytes(512 << 10)
+        .outbox_bytes(8 << 20);
+    let client = client(process.address).options(options);
+    let mut connection = client.connect().await.unwrap();
+    for index in 0..SENT {
+        limit(connection.send(numbered(index, SIZE))).await.unwrap();
+    }
+    assert_eq!(text(&mut connection).await, "enough");
+    process.kill().await;
+    let again = Process::start(process.address, SENT as usize).await;
+    up_to_the_loss(&mut connection).await;
+    let (sender, _receiver) = connection.split();
+    let back = sender.take_undelivered();
+    let back: Vec<_> = back.iter().map(|it| number(&it.message)).collect();
+    assert_eq!(back, (0..back.len() as u64).collect::<Vec<_>>());
+    assert!(back.len() < SENT as usize / 2, "{} came back", back.len());
+    let rest = SENT as usize - back.len();
+    until("the rest arrives", || {
+        again.taken.lock().unwrap().len() == rest
+    })
+    .await;
+    let taken = again.taken.lock().unwrap().clone();
+    let taken: Vec<_> = taken.iter().map(number).collect();
+    assert_eq!(taken, (back.len() as u64..SENT).collect::<Vec<_>>());
+}

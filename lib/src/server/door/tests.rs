@@ -1,3 +1,5 @@
+use std::task::{Context, Waker};
+
 use tokio::net::TcpListener;
 
 use super::*;
@@ -194,4 +196,27 @@ async fn a_handshake_that_turns_out_to_be_another_addresss_counts_there() {
     let state = world.door.state.lock().unwrap();
     assert_eq!(state.crowd.members(&client), 0);
     assert!(state.under_way.is_empty());
+}
+
+#[tokio::test]
+async fn a_place_that_comes_free_is_told_while_somebody_waits_and_only_then() {
+    let mut world = World::new(1, 1).await;
+    world.arrives(1, 0).await;
+    world.begin(0);
+    world.entries.clear();
+    let told = |world: &World| {
+        let freed = std::pin::pin!(world.door.freed());
+        freed
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    };
+    assert!(!told(&world), "nobody waits");
+    world.arrives(1, 0).await;
+    world.begin(0);
+    world.arrives(2, 0).await;
+    assert!(world.begin(0).is_empty());
+    assert!(!told(&world), "no place is free");
+    world.entries.clear();
+    assert!(told(&world));
+    assert_eq!(world.begin(0), [2]);
 }
