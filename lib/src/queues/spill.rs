@@ -437,18 +437,24 @@ mod tests {
                 file.behind = batch(written, 1_000);
                 written += 1_000;
                 if file.write() {
-                    assert!(matches!(turn(&mut file).await, Progress::Spilled { .. }));
+                    assert!(matches!(
+                        finished(&mut file).await,
+                        SpillProgress::Spilled { .. }
+                    ));
                 }
             }
             file.read();
-            assert!(matches!(turn(&mut file).await, Progress::Loaded));
+            assert!(matches!(finished(&mut file).await, SpillProgress::Loaded));
             assert!(file.has_stored());
             for item in file.ready.drain(..) {
                 assert_eq!(item.into_message(), message(read).into_message());
                 read += 1;
             }
             assert!(file.write(), "there is room for what did not fit");
-            assert!(matches!(turn(&mut file).await, Progress::Spilled { .. }));
+            assert!(matches!(
+                finished(&mut file).await,
+                SpillProgress::Spilled { .. }
+            ));
         }
         let tail = file.disk.as_ref().unwrap().tail;
         assert!(tail > 10 * capacity, "it never went around: {tail}");

@@ -203,7 +203,7 @@ async fn a_place_that_comes_free_is_told_while_somebody_waits_and_only_then() {
     let mut world = World::new(1, 1).await;
     world.arrives(1, 0).await;
     world.begin(0);
-    world.entries.clear();
+    world.slots.clear();
     let told = |world: &World| {
         let freed = std::pin::pin!(world.door.freed());
         freed
@@ -216,7 +216,7 @@ async fn a_place_that_comes_free_is_told_while_somebody_waits_and_only_then() {
     world.arrives(2, 0).await;
     assert!(world.begin(0).is_empty());
     assert!(!told(&world), "no place is free");
-    world.entries.clear();
+    world.slots.clear();
     assert!(told(&world));
     assert_eq!(world.begin(0), [2]);
 }
