@@ -60,8 +60,9 @@ async fn the_limit_of_a_peer_goes_with_its_session() {
     drop(first);
     let second = bind_again(Server::builder(), address).await;
     let mut accepted = limit(second.accept()).await.unwrap();
+    // Attempts that found the first server going count as connections too.
     until("the new session is open", || {
-        connection.stats().connections == 2
+        connection.stats().connections >= 2
     })
     .await;
     limit(async {
