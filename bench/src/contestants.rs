@@ -1,21 +1,26 @@
 //! The contestants: one file for each kind.
 
-mod ezsockets;
+mod axum;
+pub(crate) mod ezsockets;
 mod fastwebsockets;
 mod framed;
+mod natural;
 mod packed;
 mod raw;
 mod sockudo;
 mod tokio_websockets;
 mod tungstenite;
-mod unstall;
+pub(crate) mod unstall;
 mod yawc;
+
+use std::collections::BTreeSet;
 
 use crate::{
     Result,
     engine::{Batching, Engine},
     tls::Secure,
 };
+use natural::Natural;
 
 /// The contestant to which all others are compared.
 pub(crate) const REFERENCE: &str = tungstenite::Batched::NAME;
@@ -35,16 +40,16 @@ pub(crate) trait Visit {
 }
 
 macro_rules! contestants {
-    ($($engine:ty,)*) => {
-        pub(crate) const ALL: &[Contestant] = &[$(Contestant {
+    ($all:ident, $with:ident: $($engine:ty,)*) => {
+        pub(crate) const $all: &[Contestant] = &[$(Contestant {
             name: <$engine>::NAME,
             how: <$engine>::HOW,
             batching: <$engine>::BATCHING,
             cannot: <$engine>::cannot,
         }),*];
 
-        /// Visits the engine called `name`.
-        pub(crate) async fn with<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
+        /// Lets the engine called `name` be visited.
+        pub(crate) async fn $with<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
             $(if name == <$engine>::NAME {
                 return visit.visit::<$engine>().await;
             })*
@@ -53,7 +58,7 @@ macro_rules! contestants {
     };
 }
 
-contestants![
+contestants![ALL, with:
     tungstenite::Naive,
     tungstenite::Each64,
     tungstenite::Batched,
@@ -69,7 +74,22 @@ contestants![
     unstall::Batch,
 ];
 
-/// The contestants of workloads in which all would take too long: tokio-tungstenite, unstall, and raw TCP.
+// Each is used as its own documentation's users write it.
+contestants![NATURAL, with_natural:
+    tungstenite::Naive,
+    tungstenite::Each64,
+    axum::Axum,
+    Natural<fastwebsockets::FastWebSockets>,
+    Natural<sockudo::Sockudo>,
+    Natural<ezsockets::EzSockets>,
+    Natural<unstall::Plain>,
+    Natural<unstall::Session>,
+];
+
+/// The reference among those.
+pub(crate) const NATURAL_REFERENCE: &str = tungstenite::Each64::NAME;
+
+/// Those that take part where all would take too long: tokio-tungstenite, unstall, and the limit.
 pub(crate) const FEW: [&str; 4] = [
     tungstenite::Batched::NAME,
     raw::Raw::NAME,
@@ -88,14 +108,8 @@ pub(crate) async fn with_tls<V: Visit>(name: &str, visit: V) -> Result<V::Done> 
     }
 }
 
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    ALL.iter().map(|contestant| contestant.name)
-}
-
-/// # Panics
-/// There is no such engine. Names come from [`ALL`].
-pub(crate) fn named(name: &str) -> &'static Contestant {
-    let mut all = ALL.iter();
-    all.find(|contestant| contestant.name == name)
-        .expect("a contestant's name")
+/// Of all that take part anywhere.
+pub(crate) fn names() -> BTreeSet<&'static str> {
+    let all = ALL.iter().chain(NATURAL);
+    all.map(|contestant| contestant.name).collect()
 }

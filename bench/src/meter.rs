@@ -1,4 +1,4 @@
-//! Time, processor time and memory of this process.
+//! Time, processor time, context switches and memory of this process.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ impl Ready {
     pub(crate) fn start(self) -> Meter {
         Meter {
             sockets: self.sockets,
-            cpu: Cpu::now(),
+            before: Usage::now(),
             began: Instant::now(),
             seconds: None,
         }
@@ -27,7 +27,7 @@ impl Ready {
 pub(crate) struct Meter {
     sockets: Vec<SocketFacts>,
     began: Instant,
-    cpu: Cpu,
+    before: Usage,
     seconds: Option<f64>,
 }
 
@@ -48,12 +48,15 @@ impl Meter {
         let seconds = self
             .seconds
             .unwrap_or_else(|| self.began.elapsed().as_secs_f64());
-        let cpu = Cpu::now();
+        let usage = Usage::now();
+        let before = self.before;
         Report {
             messages,
             seconds,
-            user_ns: (cpu.user.saturating_sub(self.cpu.user)).as_nanos() as u64,
-            system_ns: (cpu.system.saturating_sub(self.cpu.system)).as_nanos() as u64,
+            user_ns: usage.user.saturating_sub(before.user).as_nanos() as u64,
+            system_ns: usage.system.saturating_sub(before.system).as_nanos() as u64,
+            waited: usage.waited.saturating_sub(before.waited),
+            preempted: usage.preempted.saturating_sub(before.preempted),
             peak_rss_bytes: peak_rss_bytes(),
             sockets: self.sockets,
             ..Report::default()
@@ -61,32 +64,37 @@ impl Meter {
     }
 }
 
+/// What all threads of this process have used.
 #[derive(Clone, Copy, Default)]
-struct Cpu {
+struct Usage {
     user: Duration,
     system: Duration,
+    waited: u64,
+    preempted: u64,
 }
 
-impl Cpu {
+impl Usage {
     #[cfg(unix)]
-    fn now() -> Cpu {
+    fn now() -> Usage {
         use nix::sys::{
             resource::{UsageWho, getrusage},
             time::{TimeVal, TimeValLike},
         };
         let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
-            return Cpu::default();
+            return Usage::default();
         };
         let duration = |time: TimeVal| Duration::from_micros(time.num_microseconds() as u64);
-        Cpu {
+        Usage {
             user: duration(usage.user_time()),
             system: duration(usage.system_time()),
+            waited: usage.voluntary_context_switches() as u64,
+            preempted: usage.involuntary_context_switches() as u64,
         }
     }
 
     #[cfg(not(unix))]
-    fn now() -> Cpu {
-        Cpu::default()
+    fn now() -> Usage {
+        Usage::default()
     }
 }
 

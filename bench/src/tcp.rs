@@ -3,17 +3,53 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    sync::OnceLock,
 };
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-/// BBR, a common default, paces loopback to a fraction of what it carries.
-#[cfg(target_os = "linux")]
+use crate::Result;
+
+/// Unless another is asked for: BBR, a common default, paces loopback to a fraction of what it
+/// carries.
 pub(crate) const CONGESTION_CONTROL: &str = "cubic";
 
-/// The options of a connected socket, as the kernel reports them.
+/// The one of this process's connections, once it is known.
+static CONGESTION: OnceLock<String> = OnceLock::new();
+
+/// To be called before there is any connection.
+pub(crate) fn set_congestion(name: &str) {
+    CONGESTION.get_or_init(|| name.to_owned());
+}
+
+/// Fails where somebody asks for a congestion control that the kernel does not give; the default
+/// may be missing.
+pub(crate) fn check_congestion(name: &str) -> Result<()> {
+    if name == CONGESTION_CONTROL {
+        return Ok(());
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let Err(error) = socket.set_tcp_congestion(name.as_bytes()) else {
+            return Ok(());
+        };
+        let available = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+        let available = std::fs::read_to_string(available).unwrap_or_default();
+        Err(format!(
+            "this kernel does not let connections have congestion control {name:?}: {error}. It \
+             has {}. Load the module, as root: modprobe tcp_{name}",
+            available.trim()
+        )
+        .into())
+    }
+    #[cfg(not(target_os = "linux"))]
+    Err(format!("congestion control {name:?} can be asked for on Linux only").into())
+}
+
+/// What the kernel says of a connected socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct SocketFacts {
     pub(crate) congestion_control: String,
@@ -52,7 +88,9 @@ pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// Keeps the default if the system refuses. The option in force is read back and shown.
 fn set_congestion_control(socket: &SockRef<'_>) {
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_congestion(CONGESTION_CONTROL.as_bytes());
+    if let Some(name) = CONGESTION.get() {
+        let _ = socket.set_tcp_congestion(name.as_bytes());
+    }
     #[cfg(not(target_os = "linux"))]
     let _ = socket;
 }

@@ -9,19 +9,22 @@ use common::raw;
 
 use std::{
     io::Write,
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
-use common::frames::{BINARY, CLOSE, CONTINUATION, PING, RawPeer};
+use common::frames::{BINARY, CLOSE, CONTINUATION, PING, RawPeer, upgrade};
+use common::net::{ask, bind, connect_from};
 use common::{events::waits, limit, plain, until};
 use peak_alloc::PeakAlloc;
 use tokio::io::AsyncWriteExt;
 use unstall::{
     Budget, Connection, ConnectionError, Gap, Incoming, Message, Options, Overflow, SendRefusal,
-    Spill, SpillFallback, StallCause, TrySendError, tokio_tungstenite::tungstenite::protocol::Role,
+    Server, Spill, SpillFallback, StallCause, TrySendError,
+    tokio_tungstenite::tungstenite::protocol::Role,
 };
+use unstall_proto::{Packet, SUBPROTOCOL};
 
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
@@ -575,4 +578,63 @@ fn announced_lengths_cost_nothing() {
             });
         }
     }
+}
+
+/// Once what was taken and not acknowledged by hand cost 16 bytes a message, which nothing bounded:
+/// 38 MiB on the wire took 614 MiB.
+#[test]
+fn messages_that_are_not_acknowledged_by_hand_cost_nothing() {
+    const PACKETS: u64 = 500;
+    const MESSAGES: u64 = 4_000;
+    run(async {
+        let options = Options::default().acknowledge_by_hand(true);
+        let server = bind(Server::builder().options(options)).await;
+        let mut tcp = connect_from(Ipv4Addr::LOCALHOST, server.local_addr()).await;
+        let request = upgrade(&format!("sec-websocket-protocol: {SUBPROTOCOL}\r\n"));
+        ask(&mut tcp, &request).await;
+        let mut raw = RawPeer::client(tcp);
+        // It says that it keeps whatever is not acknowledged, and keeps nothing.
+        let mut hello = vec![1];
+        hello.extend([7; 32]);
+        for number in [0_u64, 1, 0, 0, 1 << 40, 1 << 20] {
+            hello.extend(number.to_be_bytes());
+        }
+        raw.send(BINARY, &hello).await;
+        let (_sender, mut receiver) = limit(server.accept()).await.unwrap().split();
+        let growth = Growth::start();
+        let sending = async {
+            let (mut credit, mut offset) = (0, 0);
+            for packet in 0..PACKETS {
+                // A record costs 64 bytes.
+                offset += MESSAGES * 64;
+                while credit < offset {
+                    let (opcode, payload) = limit(raw.read()).await.unwrap();
+                    if opcode == BINARY {
+                        match Packet::decode(payload.into()).unwrap() {
+                            Packet::Welcome(welcome) => credit = welcome.credit.get(),
+                            Packet::Credit(more) => credit = more.get(),
+                            _ => {}
+                        }
+                    }
+                }
+                // Empty messages.
+                let mut data = vec![0x10];
+                data.extend((packet * MESSAGES + 1).to_be_bytes());
+                data.resize(data.len() + MESSAGES as usize, 0);
+                raw.send(BINARY, &data).await;
+            }
+        };
+        let receiving = async {
+            let mut received = 0;
+            while received < PACKETS * MESSAGES {
+                let mut batch = limit(receiver.recv_batch()).await.unwrap().unwrap();
+                while batch.next().is_some() {
+                    received += 1;
+                }
+            }
+        };
+        tokio::join!(sending, receiving);
+        let peak = growth.peak();
+        assert!(peak <= 8 * MIB, "{peak}");
+    });
 }

@@ -46,7 +46,10 @@ async fn tracing_spans_carry_the_connections_id_and_the_peer() {
     let mut server = Connection::from_websocket(server, Options::default());
     client.send("hello").await.unwrap();
     assert_eq!(plain(server.recv().await), Message::from("hello"));
-    assert_eq!((client.peer(), server.peer()), (Some(address), Some(peer)));
+    assert_eq!(
+        (client.peer_addr(), server.peer_addr()),
+        (Some(address), Some(peer))
+    );
     limit(async { tokio::join!(client.close(CloseCode::NORMAL, ""), server.recv()) })
         .await
         .1

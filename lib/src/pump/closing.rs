@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    defaults::LINGER,
+    defaults::LINGER_TIMEOUT,
     handles::CloseRequest,
     reports::{Close, CloseCode, ConnectionError},
     time::later,
@@ -101,7 +101,7 @@ impl Closing {
     pub(super) fn complete(&mut self, now: Instant) {
         if self.peer.is_some() && !self.clean {
             self.clean = true;
-            self.end_by(later(now, LINGER));
+            self.end_by(later(now, LINGER_TIMEOUT));
         }
     }
 
@@ -118,7 +118,7 @@ impl Closing {
     /// Nothing more is read or said.
     pub(super) fn linger(&mut self, now: Instant) {
         self.phase = Phase::Lingering;
-        self.end_by(later(now, LINGER.min(self.timeout)));
+        self.end_by(later(now, LINGER_TIMEOUT.min(self.timeout)));
     }
 
     /// Sets why the connection ends. Only the first reason counts.

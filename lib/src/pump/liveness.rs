@@ -267,4 +267,25 @@ mod tests {
         );
         assert!(gone(0, KERNEL_CHECK_INTERVAL));
     }
+    /// Once each silent peer cost two questions to the kernel a second, for as long as it lived.
+    #[test]
+    fn kernel_is_asked_ever_more_rarely_until_the_peer_is_heard() {
+        let mut now = Instant::now();
+        let mut looks = KernelLooks::new(None);
+        let mut next = |looks: &mut KernelLooks| {
+            looks.look(now);
+            let wait = looks.at.unwrap() - now;
+            now += wait;
+            wait
+        };
+        let waits: Vec<_> = (0..20).map(|_| next(&mut looks)).collect();
+        assert_eq!(waits[0], KERNEL_CHECK_INTERVAL);
+        for pair in waits.windows(2) {
+            assert_eq!(pair[1], (2 * pair[0]).min(KERNEL_CHECK_INTERVAL_MAX));
+        }
+        assert_eq!(waits[19], KERNEL_CHECK_INTERVAL_MAX);
+        looks.reset();
+        assert!(looks.at.is_none());
+        assert_eq!(next(&mut looks), KERNEL_CHECK_INTERVAL);
+    }
 }

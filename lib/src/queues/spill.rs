@@ -385,9 +385,11 @@ mod tests {
     }
 
     fn batch(from: u32, count: u32) -> Unpacked {
-        (from..from + count)
-            .map(|i| Incoming::Message(Message::binary(i.to_be_bytes().repeat(25))))
-            .collect()
+        (from..from + count).map(message).collect()
+    }
+
+    fn message(number: u32) -> Incoming {
+        Incoming::Message(Message::binary(number.to_be_bytes().repeat(25)))
     }
 
     #[tokio::test]
@@ -422,6 +424,41 @@ mod tests {
             }
         }
         assert_eq!(read, written);
+    }
+
+    /// A file that is never empty, so that it runs around: writes and reads go over its end.
+    #[tokio::test]
+    async fn ring_that_is_never_empty_goes_over_its_end() {
+        let capacity = SPILL_CHUNK_BYTES as u64 * 3 / 2;
+        let mut file = SpillFile::new(Spill::default().max_bytes(capacity));
+        let (mut written, mut read) = (0, 0u32);
+        for _round in 0..50 {
+            while file.behind.is_empty() {
+                file.behind = batch(written, 1_000);
+                written += 1_000;
+                if file.write() {
+                    assert!(matches!(
+                        finished(&mut file).await,
+                        SpillProgress::Spilled { .. }
+                    ));
+                }
+            }
+            file.read();
+            assert!(matches!(finished(&mut file).await, SpillProgress::Loaded));
+            assert!(file.has_stored());
+            for item in file.ready.drain(..) {
+                assert_eq!(item.into_message(), message(read).into_message());
+                read += 1;
+            }
+            assert!(file.write(), "there is room for what did not fit");
+            assert!(matches!(
+                finished(&mut file).await,
+                SpillProgress::Spilled { .. }
+            ));
+        }
+        let tail = file.disk.as_ref().unwrap().tail;
+        assert!(tail > 10 * capacity, "it never went around: {tail}");
+        assert!(u64::from(read) * 100 > 9 * capacity, "{read}");
     }
 
     #[tokio::test]

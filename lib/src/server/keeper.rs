@@ -1,4 +1,4 @@
-//! The task of one session on a server: from connection to connection.
+//! The task of one session on a server, over all its connections.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// A connection that has said HELLO for a session that exists.
+/// A connection whose HELLO names an existing session.
 pub(super) struct Newcomer {
     pub(super) hello: Hello,
     pub(super) ws: WebSocket<Transport>,
@@ -28,7 +28,8 @@ pub(super) struct Newcomer {
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
-/// What becomes of a newcomer. One that is refused gets its connection back, to be told.
+/// The outcome for a newcomer. On refusal its connection comes back, so that its client can be
+/// told.
 pub(super) type Answer = Result<(), (Rejection, WebSocket<Transport>)>;
 
 impl Newcomer {
@@ -44,9 +45,9 @@ pub(super) struct Keeper {
     pub(super) newcomers: mpsc::Receiver<Box<Newcomer>>,
     pub(super) guarded: SessionGuard,
     pub(super) reading: Reading,
-    /// Dropped after `guarded`, so that the last report has what comes back.
+    /// Dropped after `guarded`, so that the last report includes the undelivered messages.
     pub(super) _guard: TaskGuard,
-    /// Its places among the sessions, and among what the server has open.
+    /// Counts it among the sessions, and among the server's open members.
     pub(super) _tenancy: Held,
     pub(super) _member: Option<Held>,
 }
@@ -57,13 +58,13 @@ impl Drop for Keeper {
     }
 }
 
-/// What ended a wait.
+/// The next step of the task.
 enum Next {
     Connection(Box<WebSocket<Transport>>),
     Detached,
-    /// The registry gave the session up.
+    /// The registry evicted the session.
     Evicted,
-    Over,
+    Ended,
 }
 
 impl Keeper {
@@ -76,9 +77,9 @@ impl Keeper {
                 Next::Evicted => {
                     let why = ConnectionError::SessionLost(SessionLoss::Evicted);
                     self.guarded.session.give_up(why);
-                    Next::Over
+                    Next::Ended
                 }
-                Next::Over => break,
+                Next::Ended => break,
             };
         }
         self.registry.remove(&self.id, &self.guarded.shared);
@@ -100,7 +101,7 @@ impl Keeper {
                 biased;
                 newcomer = self.newcomers.recv() => {
                     let Some(newcomer) = newcomer else { return Next::Evicted };
-                    // The older connection is dropped with its pump.
+                    // Leaving the loop drops the older connection with its pump.
                     match resume(pump.traffic().session, newcomer, shared) {
                         Some(ws) => return Next::Connection(Box::new(ws)),
                         None => continue,
@@ -112,7 +113,7 @@ impl Keeper {
         drop(pump);
         session.detach(shared, Instant::now());
         if session.is_over() {
-            return Next::Over;
+            return Next::Ended;
         }
         let why = Arc::new(ended.why.unwrap_or(ConnectionError::EndOfStream));
         shared
@@ -121,7 +122,7 @@ impl Keeper {
         Next::Detached
     }
 
-    /// Waits for the client to come back.
+    /// Waits for the client to connect again.
     async fn wait(&mut self) -> Next {
         let (SessionGuard { session, shared }, reading) = (&mut self.guarded, &mut self.reading);
         self.registry
@@ -135,7 +136,7 @@ impl Keeper {
                         return Next::Connection(Box::new(ws));
                     }
                 }
-                () = session.serve_detached(shared, reading) => return Next::Over,
+                () = session.serve_detached(shared, reading) => return Next::Ended,
             }
         }
     }

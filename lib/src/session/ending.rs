@@ -87,7 +87,7 @@ impl Session {
             .request
             .as_ref()
             .filter(|_| !self.ending.begun)?;
-        Some(earlier(request.deadline, request.within / 10))
+        Some(earlier(request.deadline, request.timeout / 10))
     }
 
     /// Begins to close the session, or answers the peer's close, as soon as the session has accepted

@@ -44,7 +44,7 @@ where
     };
     let (sender, receiver) = runtime.block_on(limit(transfer(sender, receiver)));
     let counted = allocation_counter::measure(|| {
-        runtime.block_on(limit(transfer(sender, receiver)));
+        let _ = runtime.block_on(limit(transfer(sender, receiver)));
     });
     let allocations = counted.count_total * 100 / count;
     println!("{allocations} allocations for 100 messages of {size} bytes");

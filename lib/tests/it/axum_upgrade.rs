@@ -22,7 +22,7 @@ async fn feed(upgrade: Upgrade) -> Response {
         .subprotocols(["v1"])
         .on_upgrade(|connection| async move {
             assert_eq!(connection.request().unwrap().uri().path(), "/feed");
-            assert!(connection.peer().is_some());
+            assert!(connection.peer_addr().is_some());
             echo(connection).await;
         })
 }
@@ -123,7 +123,7 @@ async fn a_trusted_proxy_tells_the_clients_address() {
             upgrade
                 .trusted_proxies(&proxies.x_forwarded_for())
                 .on_upgrade(|connection| async move {
-                    tell.send(connection.peer()).unwrap();
+                    tell.send(connection.peer_addr()).unwrap();
                     echo(connection).await;
                 })
         }
@@ -182,7 +182,7 @@ async fn streams_of_a_foreign_kind_work_as_well() {
     let client = client(address, Options::default());
     let mut client = client.connect().await.unwrap();
     echoed(&mut client, "hello").await;
-    client.close(unstall::CloseCode::NORMAL, "").await;
+    let _ = client.close(unstall::CloseCode::NORMAL, "").await;
     let mut mute = TcpStream::connect(address).await.unwrap();
     mute.shutdown().await.unwrap();
     assert_eq!(to_end(&mut mute).await, "");

@@ -266,7 +266,7 @@ async fn events_dropped_at_any_poll_are_not_missed() {
             sender.send_within("late", Duration::ZERO).await.unwrap();
             tokio::task::yield_now().await;
         }
-        sender.close(CloseCode::NORMAL, "").await;
+        let _ = sender.close(CloseCode::NORMAL, "").await;
         sender.stats().expired
     });
     let (mut expired, mut rounds) = (0, 0);

@@ -3,21 +3,22 @@
 
 use crate::common::{
     accept, client,
-    events::{stalled, waits},
-    frames::{BINARY, CLOSE, RawPeer, StreamEnd, TEXT, close, frame, listen},
+    events::{event, stalled, waits},
+    frames::{BINARY, CLOSE, Frame, RawPeer, StreamEnd, TEXT, close, frame, listen},
     limit,
     memory::ENGINES,
     pair, plain, raw, until,
 };
+use futures_util::SinkExt;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::Instant,
 };
 use unstall::{
-    CloseCode, CloseReport, Connection, ConnectionError, Message, Options, SendRefusal, StallCause,
-    TrySendError,
-    defaults::LINGER,
+    CloseCode, CloseReport, Connection, ConnectionError, Event, Message, Options, SendRefusal,
+    StallCause, TrySendError,
+    defaults::LINGER_TIMEOUT,
     rustls,
     tokio_tungstenite::{self, tungstenite::protocol::Role},
 };
@@ -220,7 +221,7 @@ where
 async fn close_is_clean_though_the_peer_leaves_its_connection_open() {
     for engine in ENGINES {
         let (connection, raw) = engine.before_raw(Options::default()).await;
-        assert!(leaves_its_stream_open(connection, raw).await <= LINGER);
+        assert!(leaves_its_stream_open(connection, raw).await <= LINGER_TIMEOUT);
     }
 }
 
@@ -410,5 +411,43 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
         };
         let (report, ()) = limit(async { tokio::join!(send, receive) }).await;
         assert!(report.clean && report.unsent.is_empty(), "{report:?}");
+    }
+}
+
+/// Once a peer that sent and closed at once hid what was accepted for it after its close frame: it
+/// was never written, the sink's `close` said `Ok`, no report had it, and `flush` blamed this side
+/// for the peer's close.
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_after_the_peers_close_is_told_by_the_sink_and_the_report() {
+    for engine in ENGINES {
+        let (ours, mut raw) = engine.before_raw(Options::default()).await;
+        let mut events = ours.events();
+        let (sender, mut receiver) = ours.split();
+        let mut bytes = Vec::new();
+        for said in [frame(TEXT, "one"), frame(TEXT, "two"), close(1000, "")] {
+            let masked = raw.is_client;
+            bytes.extend(Frame { masked, ..said }.encode());
+        }
+        raw.io.write_all(&bytes).await.unwrap();
+        event(&mut events, |event| matches!(event, Event::PeerClosed(_))).await;
+        let mut sink = sender.sink();
+        for expected in ["one", "two"] {
+            let message = plain(receiver.recv().await);
+            assert_eq!(message.as_text(), Some(expected));
+            sink.feed(message).await.unwrap();
+        }
+        let flushed = limit(sender.flush()).await.unwrap_err();
+        assert!(
+            matches!(*flushed.reason, ConnectionError::ClosedByPeer(_)),
+            "{flushed}, {engine:?}"
+        );
+        let closed = limit(sink.close()).await;
+        assert!(
+            matches!(closed, Err(ConnectionError::Undelivered { messages: 2 })),
+            "{closed:?}, {engine:?}"
+        );
+        let report = limit(sender.ended()).await;
+        assert!(!report.clean, "{engine:?}");
+        assert_eq!(report.unsent, ["one", "two"].map(Message::from));
     }
 }

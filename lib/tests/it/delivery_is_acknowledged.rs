@@ -6,14 +6,15 @@ use std::time::Duration;
 use crate::common::{
     events::{disconnected, event},
     limit,
-    net::bind,
+    net::{bind, bind_again, unused_address},
+    numbered::numbered,
     proxy::{Mode, Proxy},
-    sessions::{client, pair, text, up_to_the_loss},
+    sessions::{client, pair, quick_client, text, up_to_the_loss},
     until,
 };
 use unstall::{
-    CloseCode, Connection, DeliveryError, Event, Events, Message, Options, SendRefusal, Server,
-    SessionLimits,
+    CloseCode, Connection, DeliveryError, Event, Events, Message, Options, Overflow, SendRefusal,
+    Server, SessionLimits,
 };
 
 /// Longer than the time for which an acknowledgement is delayed.
@@ -217,4 +218,66 @@ async fn a_lost_session_ends_the_wait() {
     drop(session);
     proxy.set(Mode::Forward);
     up_to_the_loss(&mut client).await;
+}
+
+/// Once what `DropOldest` had dropped on a plain connection was missing in what was acknowledged by
+/// hand for ever after: the session that followed stayed so many messages short, and the peer's
+/// replay filled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_hand_after_a_policy_dropped_messages_of_a_plain_connection() {
+    const COUNT: u64 = 1_000;
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
+        let address = unused_address();
+        let plain = Server::builder().plain().bind(address).await.unwrap();
+        let options = Options::default()
+            .inbox_bytes(64 << 10)
+            .overflow(overflow)
+            .acknowledge_by_hand(true);
+        let (mut client, first) = pair(&plain, quick_client(address).options(options)).await;
+        for number in 0..COUNT {
+            first.send(numbered(number, 1_000)).await.unwrap();
+        }
+        until("all of it came", || {
+            client.stats().messages_received == COUNT
+        })
+        .await;
+        assert!(client.stats().overflowed > COUNT / 2);
+        drop(first);
+        plain.shutdown(Duration::ZERO).await;
+        drop(plain);
+        let server = bind_again(Server::builder(), address).await;
+        let session = limit(server.accept()).await.unwrap();
+        for number in 0..5 {
+            session.send(format!("{number}")).await.unwrap();
+        }
+        let mut received = 0;
+        while received < 5 {
+            let incoming = limit(client.recv()).await.unwrap().unwrap();
+            let message = incoming.into_message();
+            received += u32::from(message.is_some_and(|it| it.as_text().is_some()));
+        }
+        not_delivered(&session).await;
+        client.acknowledge();
+        limit(session.delivered()).await.unwrap();
+    }
+}
+
+/// The same where the earlier session's last acknowledgement is one that the next could have, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_by_hand_of_an_earlier_session_acknowledge_nothing_of_the_next() {
+    let server = bind(Server::builder()).await;
+    let options = Options::default().acknowledge_by_hand(true);
+    let (mut client, first) = pair(&server, client(server.local_addr()).options(options)).await;
+    first.send("old").await.unwrap();
+    assert_eq!(text(&mut client).await, "old");
+    client.acknowledge();
+    limit(first.delivered()).await.unwrap();
+    drop(first);
+    let second = limit(server.accept()).await.unwrap();
+    second.send("new").await.unwrap();
+    limit(client.recv()).await.unwrap().unwrap();
+    assert_eq!(text(&mut client).await, "new");
+    not_delivered(&second).await;
+    client.acknowledge();
+    limit(second.delivered()).await.unwrap();
 }

@@ -310,7 +310,7 @@ async fn connecting_is_the_cause_until_there_is_a_connection() {
 async fn events_end_after_the_end_and_a_late_listener_gets_them_all() {
     limit(async {
         let (client, _server) = pair(options()).await;
-        client.close(CloseCode::NORMAL, "").await;
+        let _ = client.close(CloseCode::NORMAL, "").await;
         let mut events = client.events();
         let told = rest(&mut events).await;
         assert!(

@@ -95,7 +95,7 @@ async fn client_that_waits_forever_to_reconnect_can_be_closed() {
             stalls.iter().any(|it| connecting(it) && it.now.is_some())
         })
         .await;
-        client.close(CloseCode::NORMAL, "").await;
+        let _ = client.close(CloseCode::NORMAL, "").await;
     })
     .await;
 }

@@ -1,7 +1,16 @@
 //! Both sides can write as much as they like before they read. Nothing hangs in silence.
 
-use crate::common::{client, events::stalled, limit, net::bind, numbered, pair, plain, sessions};
-use std::time::Duration;
+use crate::common::{
+    client,
+    events::{stalled, waits},
+    frames::{BINARY, Frame, frame},
+    limit,
+    memory::ENGINES,
+    net::bind,
+    numbered, pair, plain, sessions, until,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::io::AsyncWriteExt;
 use unstall::{CloseCode, Message, Options, Overflow, Receiver, Sender, Server, Spill, StallCause};
 
 const MESSAGE_BYTES: usize = 64 << 10;
@@ -115,6 +124,38 @@ async fn nothing_waits_for_a_ping_to_go_on() {
             let at_once = async { up.send_many(messages).await.unwrap() };
             let received = numbered::receive(&mut up_receiver, 0..count, size);
             limit(async { tokio::join!(at_once, received) }).await;
+        }
+    }
+}
+
+/// A message that has been read and finds no room must be handed over when there is some, though the
+/// peer says no more, and no ping is due.
+#[tokio::test(start_paused = true)]
+async fn message_that_found_no_room_comes_when_there_is_some() {
+    let conflate = Overflow::Conflate(Arc::new(|_| None));
+    for overflow in [Overflow::Pause, conflate] {
+        for engine in ENGINES {
+            let options = Options::default()
+                .ping_interval(Duration::MAX)
+                .silence_timeout(Duration::MAX)
+                .inbox_bytes(1_000)
+                .overflow(overflow.clone());
+            let (mut ours, mut raw) = engine.before_raw(options).await;
+            let mut frames = Vec::new();
+            for number in 0..3 {
+                let masked = raw.is_client;
+                let said = frame(BINARY, [number; 600]);
+                frames.extend(Frame { masked, ..said }.encode());
+            }
+            raw.io.write_all(&frames).await.unwrap();
+            until("it waits", || {
+                waits(&ours.stats(), StallCause::ApplicationNotReading)
+            })
+            .await;
+            for number in 0..3 {
+                let message = plain(limit(ours.recv()).await);
+                assert_eq!(message.as_bytes(), [number; 600], "{engine:?}");
+            }
         }
     }
 }

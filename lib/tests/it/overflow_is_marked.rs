@@ -351,3 +351,39 @@ async fn marks_of_a_long_overflow_join() {
         assert!(inbox.high_water <= INBOX + 1024, "{inbox:?}");
     }
 }
+
+/// The same while nobody reads: each value of the queue is to be replaced by a longer one.
+#[tokio::test]
+async fn conflate_replaces_a_value_by_a_longer_one_only_while_there_is_room() {
+    const KEYS: u64 = 50;
+    let policy = Overflow::Conflate(Arc::new(|message| Some(message.as_bytes()[..8].to_vec())));
+    let (mut connection, mut raw) = raw::client(options(policy)).await;
+    let mut frames = Vec::new();
+    for size in [500, 10 << 10] {
+        for index in 0..KEYS {
+            let mut payload = vec![0; size];
+            payload[..8].copy_from_slice(&index.to_be_bytes());
+            raw::encode(&mut frames, BINARY, &payload);
+        }
+    }
+    let writer = tokio::spawn(async move {
+        raw.io.write_all(&frames).await.unwrap();
+        raw.finish().await;
+    });
+    until("the inbox full", || {
+        waits(&connection.stats(), StallCause::ApplicationNotReading)
+    })
+    .await;
+    let mut seen = 0;
+    while let Some(incoming) = limit(connection.recv()).await.unwrap() {
+        seen += match incoming {
+            Incoming::Message(_) => 1,
+            Incoming::Gap(Gap::Conflated { messages, .. }) => messages,
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(seen, 2 * KEYS);
+    let high = connection.stats().inbox.high_water;
+    assert!(high <= INBOX, "{high}");
+    writer.await.unwrap();
+}

@@ -149,7 +149,7 @@ async fn loss_is_marked_in_its_place_and_told_in_order() {
         );
         expect(&mut connection, "after").await;
         assert_eq!(connection.stats().connections, 2);
-        tokio::join!(connection.close(CloseCode::NORMAL, ""), closes(server));
+        let _ = tokio::join!(connection.close(CloseCode::NORMAL, ""), closes(server));
         let told = rest(&mut events)
             .await
             .into_iter()

@@ -129,7 +129,7 @@ async fn a_handshake_that_the_server_works_on_is_not_closed_for_another() {
     let refused = answer(address, &upgrade("")).await;
     assert_eq!(status(&refused), 503);
     assert!(
-        refused.contains("Too many clients connect at once"),
+        refused.contains("Too many clients are connecting at once"),
         "{refused}"
     );
     open.send(true).unwrap();
@@ -171,7 +171,7 @@ async fn connections_of_one_address_are_limited_and_told_so() {
     let refused = to_end(&mut tcp).await;
     assert_eq!(status(&refused), 429);
     assert!(
-        refused.contains("Your address has as many connections"),
+        refused.contains("Your address has reached its limit of connections"),
         "{refused}"
     );
     assert!(

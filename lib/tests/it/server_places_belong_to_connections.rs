@@ -158,7 +158,7 @@ async fn a_plain_connection_keeps_its_place_until_its_handler_has_ended() {
     assert_eq!(server.stats().open, 1);
     ends.send(true).unwrap();
     until("the place is free", || server.stats().open == 0).await;
-    connect_plain(server.local_addr()).await;
+    let _ = connect_plain(server.local_addr()).await;
 }
 
 /// The same for a session, whose handler may go on when the session has ended.
@@ -167,7 +167,7 @@ async fn handlers_that_outlive_their_session_are_no_more_than_twice_the_sessions
     let sessions = SessionLimits::default().sessions(3);
     let server = bind(Server::builder().sessions(sessions)).await;
     serve(&server, |connection: Connection| async move {
-        connection.close(CloseCode::NORMAL, "").await;
+        let _ = connection.close(CloseCode::NORMAL, "").await;
         std::future::pending().await
     });
     let mut opened = 0;

@@ -44,7 +44,7 @@ async fn a_connection_over_the_limit_gets_503_and_retry_after() {
         panic!("{error:?}")
     };
     assert_eq!(status, 503);
-    assert!(body.contains("as many connections as it may"), "{body}");
+    assert!(body.contains("reached its limit of connections"), "{body}");
     assert_eq!(server.stats().refused.connections, 1);
 
     // A place that is given back can be taken again.

@@ -23,12 +23,13 @@ use crate::common::{
 use axum::{Router, extract::State, response::Response, routing::any};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::TcpStream,
 };
 use unstall::{
     Client, CloseCode, ConnectError, Connection, ConnectionError, Event, Gap, Incoming, Message,
-    Server, SessionLoss, Sessions, axum::Upgrade,
+    Options, Server, SessionLoss, Sessions, axum::Upgrade,
+    tokio_tungstenite::tungstenite::protocol::CloseFrame,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -374,4 +375,99 @@ async fn the_last_word_of_a_session_is_plain_too() {
     assert!(matches!(limit(client.recv()).await, Ok(None)));
     let report = limit(closing).await.unwrap();
     assert!(report.clean && report.maybe_delivered.is_empty());
+}
+
+/// What a server does on a client's first connection, which has agreed to a session, after HELLO.
+#[derive(Clone, Copy)]
+enum Beginning {
+    /// It says nothing.
+    Silence,
+    /// It closes with this code.
+    Close(u16),
+}
+
+/// Where the first connection goes like that, and all others go to `server`.
+async fn badly_begun(server: &Server, beginning: Beginning) -> SocketAddr {
+    let (listener, address) = listen().await;
+    let to = server.local_addr();
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut first = foreign(tcp, true).await.unwrap();
+        let _hello = first.next().await;
+        if let Beginning::Close(code) = beginning {
+            let (code, reason) = (code.into(), "".into());
+            first
+                .close(Some(CloseFrame { code, reason }))
+                .await
+                .unwrap();
+        }
+        let first = async { while let Some(Ok(_)) = first.next().await {} };
+        let others = async {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(to).await.unwrap();
+                    // Either may be cut.
+                    let _ = copy_bidirectional(&mut tcp, &mut server).await;
+                });
+            }
+        };
+        tokio::join!(first, others);
+    });
+    address
+}
+
+/// Once a server that left HELLO unanswered for ten seconds made the connection plain for as long
+/// as it lived, and a close with 1008 before WELCOME turned sessions off: an overloaded server cost
+/// the promises of a session, in silence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_slow_or_refuses_by_its_policy_is_asked_for_a_session_again() {
+    for beginning in [Beginning::Silence, Beginning::Close(1008)] {
+        let server = bind(Server::builder()).await;
+        let address = badly_begun(&server, beginning).await;
+        let options = Options::default().connect_timeout(Duration::from_millis(500));
+        let connecting = quick_client(address).options(options).connect();
+        let client = limit(connecting).await.unwrap();
+        let mut events = client.events();
+        client.send("sent meanwhile").await.unwrap();
+        let why = disconnected(&mut events).await;
+        match beginning {
+            Beginning::Silence => {
+                assert!(matches!(*why, ConnectionError::HelloUnanswered(_)), "{why}");
+            }
+            Beginning::Close(_) => {
+                assert!(matches!(*why, ConnectionError::ClosedByPeer(_)), "{why}");
+            }
+        }
+        let mut session = limit(server.accept()).await.unwrap();
+        assert!(session.is_session());
+        assert_eq!(text(&mut session).await, "sent meanwhile");
+        limit(client.flush()).await.unwrap();
+        assert!(client.is_session());
+    }
+}
+
+/// The sibling: where a server does not speak what it agreed to, the next connection is plain, but
+/// not all that follow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_one_plain_connection_a_session_is_asked_for_again() {
+    let server = bind(Server::builder()).await;
+    let address = badly_begun(&server, Beginning::Close(1002)).await;
+    let connecting = quick_client(address).connect();
+    let mut client = limit(connecting).await.unwrap();
+    let plain = limit(server.accept()).await.unwrap();
+    assert!(!plain.is_session());
+    drop(plain);
+    let session = limit(server.accept()).await.unwrap();
+    assert!(session.is_session());
+    session.send("in a session").await.unwrap();
+    let received = async {
+        loop {
+            match client.recv().await.unwrap().unwrap() {
+                Incoming::Message(message) => return message,
+                Incoming::Gap(gap) => assert!(matches!(gap, Gap::Reconnected { .. }), "{gap:?}"),
+            }
+        }
+    };
+    assert_eq!(limit(received).await.as_text(), Some("in a session"));
+    assert!(client.is_session());
 }

@@ -15,7 +15,7 @@ use crate::common::{
     events::disconnected,
     frames::listen,
     limit,
-    net::bind,
+    net::{bind, unused_address},
     numbered::{number, numbered},
     plain,
     sessions::{Raw, client, foreign, pair, quick, quick_client, text, up_to_the_loss},
@@ -38,7 +38,7 @@ struct Process {
 
 impl Process {
     /// Its application receives `take` messages of each session, and then no more.
-    async fn start(address: &str, take: usize) -> Process {
+    async fn start(address: SocketAddr, take: usize) -> Process {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -46,7 +46,7 @@ impl Process {
             .unwrap();
         let taken = Arc::new(Mutex::new(Vec::new()));
         let options = Options::default().window_bytes(256 << 10).inbox_bytes(1);
-        let binding = Server::builder().options(options).bind(address.to_owned());
+        let binding = Server::builder().options(options).bind(address);
         let server = runtime.spawn(binding).await.unwrap().unwrap();
         let address = server.local_addr();
         let log = taken.clone();
@@ -96,7 +96,7 @@ const SIZE: usize = 4000;
 async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins() {
     const SENT: u64 = 400;
     const TAKEN: u64 = 10;
-    let mut process = Process::start("127.0.0.1:0", 1 + TAKEN as usize).await;
+    let mut process = Process::start(unused_address(), 1 + TAKEN as usize).await;
     let hooks = Arc::new(AtomicU32::new(0));
     let counted = hooks.clone();
     let mut connection = client(process.address)
@@ -118,7 +118,7 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
     let got: Vec<_> = got[1..].iter().map(number).collect();
     assert_eq!(got, (0..TAKEN).collect::<Vec<_>>());
 
-    let again = Process::start(&process.address.to_string(), 2).await;
+    let again = Process::start(process.address, 2).await;
     let (messages, why) = up_to_the_loss(&mut connection).await;
     assert_eq!((messages, why), (Vec::new(), SessionLoss::Unknown));
     let (sender, mut receiver) = connection.split();
@@ -159,7 +159,7 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_without_fresh_session_stops_with_the_reason_and_the_messages() {
-    let mut process = Process::start("127.0.0.1:0", 1).await;
+    let mut process = Process::start(unused_address(), 1).await;
     let mut connection = client(process.address)
         .without_fresh_session()
         .connect()
@@ -171,7 +171,7 @@ async fn client_without_fresh_session_stops_with_the_reason_and_the_messages() {
     connection.send("one").await.unwrap();
     connection.flush().await.unwrap();
     process.kill().await;
-    let _again = Process::start(&process.address.to_string(), 1).await;
+    let _again = Process::start(process.address, 1).await;
     let (_, why) = up_to_the_loss(&mut connection).await;
     assert_eq!(why, SessionLoss::Unknown);
     for _ in 0..2 {
@@ -567,7 +567,7 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_that_no_longer_offers_sessions_is_gone_on_with_plainly() {
-    let mut process = Process::start("127.0.0.1:0", 1).await;
+    let mut process = Process::start(unused_address(), 1).await;
     let mut connection = quick_client(process.address).connect().await.unwrap();
     assert!(connection.is_session());
     connection.send("one").await.unwrap();
@@ -584,4 +584,73 @@ async fn server_that_no_longer_offers_sessions_is_gone_on_with_plainly() {
     connection.send("plainly").await.unwrap();
     assert_eq!(text(&mut peer).await, "plainly");
     assert!(!connection.is_session());
+}
+
+/// Once a client that sent a text message, or a packet of no known kind, was not told by ABORT and
+/// not closed with 1002, and after a text message its session lived on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_breaks_the_protocol_is_told_so_and_its_session_is_over() {
+    let text = tungstenite::Message::text("hello");
+    let unknown = tungstenite::Message::Binary(vec![5].into());
+    for broken in [text, unknown] {
+        let server = bind(Server::builder()).await;
+        let mut raw = Raw::new(server.local_addr(), 1);
+        assert!(matches!(raw.attach().await, Packet::Welcome(_)));
+        let mut session = limit(server.accept()).await.unwrap();
+        let ws = raw.ws.as_mut().unwrap();
+        ws.send(broken.clone()).await.unwrap();
+        let (mut aborted, mut code) = (false, None);
+        while let Some(Ok(message)) = limit(ws.next()).await {
+            match message {
+                tungstenite::Message::Binary(packet) => {
+                    aborted |= matches!(Packet::decode(packet), Ok(Packet::Abort { .. }));
+                }
+                tungstenite::Message::Close(close) => code = close.map(|it| u16::from(it.code)),
+                _ => {}
+            }
+        }
+        assert!(aborted, "{broken:?}");
+        assert_eq!(code, Some(1002), "{broken:?}");
+        let (messages, loss) = up_to_the_loss(&mut session).await;
+        assert!(messages.is_empty());
+        assert!(matches!(loss, SessionLoss::Refused(_)), "{loss:?}");
+        until("it is forgotten", || server.stats().sessions == 0).await;
+        let again = raw.attach().await;
+        assert!(matches!(again, Packet::Reject(_)), "{again:?}");
+    }
+}
+
+/// What the session that was lost had no room for goes on with the next one; what it had accepted
+/// comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_for_room_in_a_lost_session_goes_on_with_the_next() {
+    const SENT: u64 = 500;
+    let mut process = Process::start(unused_address(), 0).await;
+    // The replay has room for a message of the largest size at least.
+    let options = Options::default()
+        .max_message_bytes(64 << 10)
+        .replay_bytes(512 << 10)
+        .outbox_bytes(8 << 20);
+    let client = client(process.address).options(options);
+    let mut connection = client.connect().await.unwrap();
+    for index in 0..SENT {
+        limit(connection.send(numbered(index, SIZE))).await.unwrap();
+    }
+    assert_eq!(text(&mut connection).await, "enough");
+    process.kill().await;
+    let again = Process::start(process.address, SENT as usize).await;
+    up_to_the_loss(&mut connection).await;
+    let (sender, _receiver) = connection.split();
+    let back = sender.take_undelivered();
+    let back: Vec<_> = back.iter().map(|it| number(&it.message)).collect();
+    assert_eq!(back, (0..back.len() as u64).collect::<Vec<_>>());
+    assert!(back.len() < SENT as usize / 2, "{} came back", back.len());
+    let rest = SENT as usize - back.len();
+    until("the rest arrives", || {
+        again.taken.lock().unwrap().len() == rest
+    })
+    .await;
+    let taken = again.taken.lock().unwrap().clone();
+    let taken: Vec<_> = taken.iter().map(number).collect();
+    assert_eq!(taken, (back.len() as u64..SENT).collect::<Vec<_>>());
 }

@@ -171,7 +171,7 @@ async fn quiet_link_of_three_silence_times_stays_up() {
     let message = plain(limit(server.recv()).await);
     assert_eq!(message.as_text(), Some("still here"));
     assert!(client.stats().round_trip.is_some() && server.stats().round_trip.is_some());
-    client.close(unstall::CloseCode::NORMAL, "").await;
+    let _ = client.close(unstall::CloseCode::NORMAL, "").await;
     assert!(matches!(server.recv().await, Ok(None)));
 }
 
@@ -444,5 +444,66 @@ mod dropped_packets {
         );
         stalled(&mut events, StallCause::SocketFull).await;
         write.await.unwrap();
+    }
+}
+
+/// Once a plain peer that never reads was not cut by default for as long as it showed that it lived,
+/// however much waited for it.
+#[tokio::test(start_paused = true)]
+async fn live_plain_peer_that_takes_nothing_for_two_minutes_is_cut() {
+    for engine in ENGINES {
+        let (ours, mut raw) = engine.before_raw(Options::default()).await;
+        let (sender, _receiver) = ours.split();
+        let writing = tokio::spawn({
+            let sender = sender.clone();
+            async move { while sender.send(vec![7; 64 << 10]).await.is_ok() {} }
+        });
+        let speaking = async {
+            loop {
+                sleep(Duration::from_secs(7)).await;
+                raw.say(frame(PING, "here")).await;
+            }
+        };
+        let start = Instant::now();
+        let report = tokio::select! {
+            report = sender.ended() => report,
+            () = speaking => unreachable!(),
+            () = sleep(defaults::WRITE_TIMEOUT * 2) => panic!("never: {engine:?}"),
+        };
+        let took = start.elapsed();
+        assert!(
+            matches!(
+                report.error.as_deref(),
+                Some(ConnectionError::WriteStalled(defaults::WRITE_TIMEOUT))
+            ),
+            "{:?}, {engine:?}",
+            report.error
+        );
+        assert!(
+            (defaults::WRITE_TIMEOUT..defaults::WRITE_TIMEOUT + Duration::from_secs(1))
+                .contains(&took),
+            "{took:?}, {engine:?}"
+        );
+        writing.await.unwrap();
+    }
+}
+
+/// The pump may send a ping in the very turn in which the inbox becomes full. Its answer is not read
+/// then, however soon the peer gives it.
+#[tokio::test(start_paused = true)]
+async fn ping_sent_as_a_pause_begins_is_not_held_against_the_peer() {
+    for engine in ENGINES {
+        let options = options().inbox_bytes(1_000);
+        let (mut ours, mut raw) = engine.before_raw(options).await;
+        tokio::task::yield_now().await;
+        // Both are found in one turn: more than the inbox holds, and that a ping is due.
+        raw.say(frame(BINARY, [7; 5_000])).await;
+        raw.say(frame(BINARY, [8; 5_000])).await;
+        tokio::time::advance(PING_INTERVAL).await;
+        sleep(SILENCE * 10).await;
+        for expected in [7, 8] {
+            let message = plain(limit(ours.recv()).await);
+            assert_eq!(message.as_bytes(), [expected; 5_000], "{engine:?}");
+        }
     }
 }

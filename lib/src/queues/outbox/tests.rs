@@ -1,5 +1,5 @@
 use super::*;
-use crate::settings::Budget;
+use crate::{defaults::MESSAGE_OVERHEAD_BYTES, settings::Budget};
 use std::{
     collections::VecDeque,
     future::Future,
@@ -80,6 +80,42 @@ async fn waiting_senders_keep_their_order() {
     }
 }
 
+#[test]
+fn the_limit_is_kept_to_the_byte() {
+    const FIRST: usize = 100;
+    let rest = 1000 - FIRST - 2 * MESSAGE_OVERHEAD_BYTES;
+    let outbox = outbox(1000);
+    outbox.try_send(message(FIRST)).unwrap();
+    let refused = outbox.try_send(message(rest + 1)).unwrap_err();
+    assert!(matches!(refused, TrySendError::Full(_)), "{refused}");
+    assert!(!outbox.push_short(false, &vec![0; rest + 1]));
+    outbox.try_send(message(rest)).unwrap();
+    assert_eq!(outbox.stats(Instant::now()).0.bytes, 1000);
+}
+
+#[test]
+fn what_was_sent_goes_back_to_the_budget() {
+    let budget = Budget::new(64 << 20);
+    let outbox = outbox_of(&budget);
+    outbox.try_send(message(4 << 20)).unwrap();
+    assert!(budget.used() >= 4 << 20);
+    write_all(&outbox);
+    assert!(budget.used() <= 256 << 10, "{}", budget.used());
+}
+
+#[test]
+fn short_messages_do_not_overtake_a_sender_that_waits_for_room() {
+    let outbox = outbox(1000);
+    outbox.try_send(message(300)).unwrap();
+    let mut large = Box::pin(outbox.send(message(500), None));
+    assert!(poll(large.as_mut()).is_pending());
+    assert!(!outbox.push_short(false, b"there would be room"));
+    let mut run = [Message::from("and here")].into_iter();
+    assert!(outbox.push_run(&mut run).unwrap().is_some());
+    drop(large);
+    assert!(outbox.push_short(false, b"there is room"));
+}
+
 #[tokio::test]
 async fn message_larger_than_the_outbox_is_taken_alone() {
     let outbox = outbox(1000);
@@ -116,6 +152,21 @@ async fn flush_does_not_count_what_expires_behind_it() {
 async fn flush_is_over_when_all_before_it_expired() {
     let outbox = outbox(1 << 20);
     outbox.send(message(3), Some(Duration::ZERO)).await.unwrap();
+    let mut flush = pin!(outbox.flush());
+    assert!(poll(flush.as_mut()).is_pending());
+    outbox.try_send(message(1)).unwrap();
+    assert_eq!(outbox.expire(Instant::now() + Duration::from_secs(1)), 1);
+    assert!(poll(flush.as_mut()).is_ready());
+}
+
+#[tokio::test]
+async fn flush_is_over_when_what_was_put_back_expired() {
+    let outbox = outbox(1 << 20);
+    outbox.send(message(3), Some(Duration::ZERO)).await.unwrap();
+    let mut batch = VecDeque::new();
+    let cx = Context::from_waker(Waker::noop());
+    let _ = outbox.take(&mut batch, None, Instant::now(), &cx);
+    outbox.put_back(batch);
     let mut flush = pin!(outbox.flush());
     assert!(poll(flush.as_mut()).is_pending());
     outbox.try_send(message(1)).unwrap();

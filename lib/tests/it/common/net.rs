@@ -19,6 +19,20 @@ pub(crate) async fn bind(builder: ServerBuilder) -> Server {
     builder.bind("127.0.0.1:0").await.unwrap()
 }
 
+/// A server at the address of one that has just ended, whose listener may take a moment to be closed.
+pub(crate) async fn bind_again(builder: ServerBuilder, address: SocketAddr) -> Server {
+    let binding = async {
+        loop {
+            match builder.clone().bind(address).await {
+                Ok(server) => return server,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    limit(binding).await
+}
+
 /// Serves every connection of this server in a task.
 pub(crate) fn serve<H, F>(server: &Server, handler: H) -> JoinHandle<()>
 where

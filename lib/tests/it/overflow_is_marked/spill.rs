@@ -1,10 +1,12 @@
 //! [`Overflow::Spill`]: messages that do not fit wait in a file. If the file is full or fails, the
 //! fallback acts.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use tempfile::TempDir;
-use unstall::{Connection, Event, Overflow, Spill, SpillFallback, StallCause};
+use unstall::{
+    Connection, Event, Gap, Incoming, Overflow, Server, Spill, SpillFallback, StallCause,
+};
 
 use super::{
     Walk, burst_and_walk, disconnects, options, overflow_events, read_off_the_socket, send,
@@ -13,7 +15,12 @@ use super::{
 use crate::common::{
     events::{wait_for, waits},
     frames::RawPeer,
-    limit, raw, until,
+    limit,
+    net::{bind_again, unused_address},
+    numbered::numbered,
+    plain, raw,
+    sessions::{pair, quick_client, text},
+    until,
 };
 
 fn spill(directory: &Path, max_bytes: u64, then: SpillFallback) -> Overflow {
@@ -94,7 +101,7 @@ async fn full_spill_file_then_pause_loses_nothing() {
     let why = spill_failed(&connection).await;
     assert!(why.contains("full"), "{why}");
     assert!(connection.stats().spilled.1 > 900_000);
-    pauses_and_loses_nothing(connection, COUNT).await;
+    let _ = pauses_and_loses_nothing(connection, COUNT).await;
     writer.await.unwrap();
 }
 
@@ -246,4 +253,43 @@ mod in_a_process_of_its_own {
         println!("spilling");
         std::future::pending().await
     }
+}
+
+/// Once what a plain connection had spilled was lost, unmarked, where the next connection was a
+/// session: only what was in memory was handed on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_spilled_comes_before_the_messages_of_a_session() {
+    const COUNT: u64 = 2_000;
+    let address = unused_address();
+    let old = Server::builder().plain().bind(address).await.unwrap();
+    let policy = Overflow::Spill(Spill::default());
+    let client = quick_client(address).options(options(policy));
+    let (mut client, first) = pair(&old, client).await;
+    for number in 0..COUNT {
+        first.send(numbered(number, 1_000)).await.unwrap();
+    }
+    read_off_the_socket(&client, COUNT).await;
+    until("much is in the file", || {
+        client.stats().spilled.1 > COUNT * 1_000 / 2
+    })
+    .await;
+    drop(first);
+    old.shutdown(Duration::ZERO).await;
+    drop(old);
+    let new = bind_again(Server::builder(), address).await;
+    let second = limit(new.accept()).await.unwrap();
+    assert!(second.is_session());
+    second.send("new").await.unwrap();
+    limit(second.flush()).await.unwrap();
+    for number in 0..COUNT {
+        let message = plain(limit(client.recv()).await);
+        assert!(message == numbered(number, 1_000), "{number} was due");
+    }
+    let gap = limit(client.recv()).await;
+    assert!(
+        matches!(gap, Ok(Some(Incoming::Gap(Gap::Reconnected { .. })))),
+        "{gap:?}"
+    );
+    assert_eq!(text(&mut client).await, "new");
+    assert_eq!(client.stats().spilled, (0, 0));
 }
