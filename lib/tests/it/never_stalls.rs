@@ -138,6 +138,8 @@ async fn message_that_found_no_room_comes_when_there_is_some() {
             let options = Options::default()
                 .ping_interval(Duration::MAX)
                 .silence_timeout(Duration::MAX)
+                // The report of a stall would wake the pump as well.
+                .stall_after(Duration::MAX)
                 .inbox_bytes(1_000)
                 .overflow(overflow.clone());
             let (mut ours, mut raw) = engine.before_raw(options).await;
