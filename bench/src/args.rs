@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{contestants, workloads};
+use crate::{contestants, tcp, workloads};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -43,6 +43,9 @@ pub(crate) struct Measure {
     /// How long a run of the reference lasts; all others move the same bytes
     #[arg(long, default_value_t = 0.7, value_name = "S")]
     pub(crate) seconds: f64,
+    /// The congestion control of every connection: cubic, bbr, or another that the kernel has
+    #[arg(long, default_value = tcp::CONGESTION_CONTROL, value_name = "NAME")]
+    pub(crate) congestion: String,
 }
 
 impl Measure {
@@ -50,7 +53,7 @@ impl Measure {
         if self.quick { 1 } else { self.rounds.max(1) }
     }
 
-    /// Those of the workload's sizes that were asked for; in a smoke run the smallest and largest.
+    /// The workload's sizes that were asked for. In a smoke run only the smallest and the largest.
     pub(crate) fn sizes(&self, all: &[usize]) -> Vec<usize> {
         if !self.sizes.is_empty() {
             return self.sizes.clone();
@@ -81,7 +84,7 @@ fn workload(name: &str) -> Result<String, String> {
 }
 
 fn contestant(name: &str) -> Result<String, String> {
-    known(name, contestants::names())
+    known(name, contestants::names().into_iter())
 }
 
 fn known(name: &str, all: impl Iterator<Item = &'static str>) -> Result<String, String> {

@@ -1,21 +1,26 @@
-//! The contestants, one file each kind.
+//! The contestants: one file for each kind.
 
-mod ezsockets;
+mod axum;
+pub(crate) mod ezsockets;
 mod fastwebsockets;
 mod framed;
+mod natural;
 mod packed;
 mod raw;
 mod sockudo;
 mod tokio_websockets;
 mod tungstenite;
-mod unstall;
+pub(crate) mod unstall;
 mod yawc;
+
+use std::collections::BTreeSet;
 
 use crate::{
     Result,
     engine::{Batching, Engine},
     tls::Secure,
 };
+use natural::Natural;
 
 /// The contestant to which all others are compared.
 pub(crate) const REFERENCE: &str = tungstenite::Batched::NAME;
@@ -27,7 +32,7 @@ pub(crate) struct Contestant {
     pub(crate) cannot: fn(&str) -> Option<&'static str>,
 }
 
-/// Something to be done with an engine that is known by name only at run time.
+/// A visitor of an engine whose name is known only at run time.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Visit {
     type Done;
@@ -35,8 +40,8 @@ pub(crate) trait Visit {
 }
 
 macro_rules! contestants {
-    ($($engine:ty,)*) => {
-        pub(crate) const ALL: &[Contestant] = &[$(Contestant {
+    ($all:ident, $with:ident: $($engine:ty,)*) => {
+        pub(crate) const $all: &[Contestant] = &[$(Contestant {
             name: <$engine>::NAME,
             how: <$engine>::HOW,
             batching: <$engine>::BATCHING,
@@ -44,7 +49,7 @@ macro_rules! contestants {
         }),*];
 
         /// Lets the engine called `name` be visited.
-        pub(crate) async fn with<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
+        pub(crate) async fn $with<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
             $(if name == <$engine>::NAME {
                 return visit.visit::<$engine>().await;
             })*
@@ -53,7 +58,7 @@ macro_rules! contestants {
     };
 }
 
-contestants![
+contestants![ALL, with:
     tungstenite::Naive,
     tungstenite::Each64,
     tungstenite::Batched,
@@ -69,6 +74,21 @@ contestants![
     unstall::Batch,
 ];
 
+// Each is used as its own documentation's users write it.
+contestants![NATURAL, with_natural:
+    tungstenite::Naive,
+    tungstenite::Each64,
+    axum::Axum,
+    Natural<fastwebsockets::FastWebSockets>,
+    Natural<sockudo::Sockudo>,
+    Natural<ezsockets::EzSockets>,
+    Natural<unstall::Plain>,
+    Natural<unstall::Session>,
+];
+
+/// The reference among those.
+pub(crate) const NATURAL_REFERENCE: &str = tungstenite::Each64::NAME;
+
 /// Those that take part where all would take too long: tokio-tungstenite, unstall, and the limit.
 pub(crate) const FEW: [&str; 4] = [
     tungstenite::Batched::NAME,
@@ -77,7 +97,7 @@ pub(crate) const FEW: [&str; 4] = [
     unstall::Session::NAME,
 ];
 
-/// Lets the engine called `name` be visited over TLS, where it was given that.
+/// Visits the engine called `name` over TLS, if it can do that.
 pub(crate) async fn with_tls<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
     match name {
         tungstenite::Batched::NAME => visit.visit::<Secure<tungstenite::Batched>>().await,
@@ -88,14 +108,8 @@ pub(crate) async fn with_tls<V: Visit>(name: &str, visit: V) -> Result<V::Done> 
     }
 }
 
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    ALL.iter().map(|contestant| contestant.name)
-}
-
-/// # Panics
-/// If there is none: names come from [`ALL`].
-pub(crate) fn named(name: &str) -> &'static Contestant {
-    let mut all = ALL.iter();
-    all.find(|contestant| contestant.name == name)
-        .expect("a contestant's name")
+/// Of all that take part anywhere.
+pub(crate) fn names() -> BTreeSet<&'static str> {
+    let all = ALL.iter().chain(NATURAL);
+    all.map(|contestant| contestant.name).collect()
 }

@@ -1,6 +1,6 @@
 //! What a contestant must be able to do.
 
-use std::net::SocketAddr;
+use std::{future::Future, net::SocketAddr};
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -11,10 +11,10 @@ use crate::{
     shared::Shared,
 };
 
-/// When what was fed is flushed.
+/// When fed messages are flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Batching {
-    /// After each message: what a loop over `send().await` does.
+    /// After each message, as a loop over `send().await` does.
     Naive,
     Messages(u64),
     /// After so many bytes of payload.
@@ -60,10 +60,10 @@ impl Flushing {
     }
 }
 
-/// 64 KiB: where the gain of larger batches ends.
+/// 64 KiB. Larger batches gain nothing.
 pub(crate) const BATCH_BYTES: usize = 64 << 10;
 
-/// One way to speak over TCP.
+/// One way to send messages over TCP.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Engine: 'static {
     const NAME: &'static str;
@@ -83,8 +83,8 @@ pub(crate) trait Engine: 'static {
     }
 }
 
-/// An open connection.
-pub(crate) trait Link: Tx + Rx + 'static {
+/// An open connection. It may be used on any thread, as may its halves.
+pub(crate) trait Link: Tx + Rx {
     type Tx: Tx;
     type Rx: Rx;
     fn split(self) -> (Self::Tx, Self::Rx);
@@ -99,52 +99,59 @@ pub(crate) trait Link: Tx + Rx + 'static {
     }
 }
 
-#[allow(async_fn_in_trait)]
-pub(crate) trait Tx: 'static {
-    async fn feed(&mut self, payload: &Bytes) -> Result<()>;
+pub(crate) trait Tx: Send + 'static {
+    fn feed(&mut self, payload: &Bytes) -> impl Future<Output = Result<()>> + Send;
     /// Afterwards everything fed is with the kernel.
-    async fn flush(&mut self) -> Result<()>;
+    fn flush(&mut self) -> impl Future<Output = Result<()>> + Send;
 
     /// Many messages, flushed as `batching` says.
-    async fn feed_all(
+    fn feed_all(
         &mut self,
         batching: Batching,
         payloads: &mut Payloads,
         count: u64,
-    ) -> Result<()> {
-        let mut flushing = batching.flushing();
-        for payload in payloads.next_many(count) {
-            self.feed(payload).await?;
-            if flushing.due(payload.len()) {
-                self.flush().await?;
+    ) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            let mut flushing = batching.flushing();
+            for payload in payloads.next_many(count) {
+                self.feed(payload).await?;
+                if flushing.due(payload.len()) {
+                    self.flush().await?;
+                }
             }
+            Ok(())
         }
-        Ok(())
     }
 
     /// One message at once.
-    async fn send(&mut self, payload: &Bytes) -> Result<()> {
-        self.feed(payload).await?;
-        self.flush().await
+    fn send(&mut self, payload: &Bytes) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            self.feed(payload).await?;
+            self.flush().await
+        }
     }
 }
 
-#[allow(async_fn_in_trait)]
-pub(crate) trait Rx: 'static {
+pub(crate) trait Rx: Send + 'static {
     /// Waits for a message and hands it over, with those that lie there anyway if the engine has a
     /// way to hand out several. The end of the connection is an error.
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()>;
+    fn receive(
+        &mut self,
+        take: &mut (impl FnMut(&[u8]) + Send),
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Receives until the tally has what is waited for.
-    async fn receive_until(
+    fn receive_until(
         &mut self,
         tally: &mut Tally,
-        enough: impl Fn(&Tally) -> bool,
-    ) -> Result<()> {
-        while !enough(tally) {
-            self.receive(&mut |payload| tally.take(payload)).await?;
+        enough: impl Fn(&Tally) -> bool + Send,
+    ) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            while !enough(tally) {
+                self.receive(&mut |payload| tally.take(payload)).await?;
+            }
+            Ok(())
         }
-        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the parent tells a worker, and what a worker reports, one line of JSON each.
+//! The job of a worker, and its report: one line of JSON each.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -12,12 +12,25 @@ pub(crate) struct Job {
     pub(crate) workload: String,
     pub(crate) contestant: String,
     pub(crate) role: Role,
-    /// The core to run on.
+    pub(crate) runtime: Runtime,
+    /// The core to run on, if the runtime is bound to one.
     pub(crate) core: usize,
+    /// The congestion control of every connection.
+    pub(crate) congestion: String,
     /// The worker gives up after this long.
     pub(crate) limit: Duration,
     /// The workload's own plan.
     pub(crate) plan: serde_json::Value,
+}
+
+/// What a worker's tasks run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Runtime {
+    /// One thread, bound to a core.
+    Pinned,
+    /// tokio's default, with a thread for each core. Nothing is bound.
+    Default,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,11 +58,15 @@ pub(crate) struct Report {
     /// Time on the processor in the measured part.
     pub(crate) user_ns: u64,
     pub(crate) system_ns: u64,
+    /// Context switches in the measured part: of a thread that waited, and of one that could have
+    /// gone on. A wake-up follows each of the first.
+    pub(crate) waited: u64,
+    pub(crate) preempted: u64,
     /// The most memory the process ever held.
     pub(crate) peak_rss_bytes: u64,
     /// The core the process was bound to, where the system lets it.
     pub(crate) pinned: Option<usize>,
-    /// The kernel's word on the process's connections.
+    /// The socket options of the process's connections, as the kernel reports them.
     pub(crate) sockets: Vec<SocketFacts>,
     /// What else the workload measured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -60,6 +77,16 @@ impl Report {
     /// Nanoseconds on the processor per message.
     pub(crate) fn cpu_ns_per_message(&self) -> f64 {
         (self.user_ns + self.system_ns) as f64 / self.messages as f64
+    }
+
+    /// Context switches per message.
+    pub(crate) fn switches_per_message(&self) -> f64 {
+        (self.waited + self.preempted) as f64 / self.messages as f64
+    }
+
+    /// Wake-ups per message.
+    pub(crate) fn wake_ups_per_message(&self) -> f64 {
+        self.waited as f64 / self.messages as f64
     }
 
     /// A figure of the workload's own.

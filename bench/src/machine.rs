@@ -1,4 +1,4 @@
-//! What the figures were measured on.
+//! The machine that the figures were measured on.
 
 use serde::Serialize;
 
@@ -10,6 +10,8 @@ pub(crate) struct Machine {
     cores: usize,
     system: String,
     default_congestion_control: String,
+    /// The one measured with.
+    congestion_control: String,
     /// Whether the suite runs in a network namespace of its own.
     namespace: bool,
     profile: &'static str,
@@ -17,7 +19,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Looks, and moves to where measuring is best.
-    pub(crate) fn prepare() -> Machine {
+    pub(crate) fn prepare(congestion: &str) -> Machine {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let info = read("/proc/cpuinfo");
         let model = info.lines().find_map(|line| {
@@ -28,7 +30,8 @@ impl Machine {
         let default_congestion_control = read("/proc/sys/net/ipv4/tcp_congestion_control");
         let default_congestion_control = default_congestion_control.trim();
         Machine {
-            namespace: move_in(default_congestion_control),
+            namespace: move_in(default_congestion_control, congestion),
+            congestion_control: congestion.to_owned(),
             processor: model.unwrap_or(std::env::consts::ARCH).to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             system: format!("{} {}", std::env::consts::OS, release.trim()),
@@ -46,6 +49,7 @@ impl Machine {
             cores,
             system,
             default_congestion_control,
+            congestion_control,
             namespace,
             profile,
         } = self;
@@ -55,7 +59,7 @@ impl Machine {
         };
         format!(
             "machine: {processor}, {cores} cores, {system}, {profile}; the system's congestion \
-             control is {default_congestion_control:?}, measured {namespace}"
+             control is {default_congestion_control:?}, measured with {congestion_control:?} {namespace}"
         )
     }
 }
@@ -63,16 +67,16 @@ impl Machine {
 /// Whether this process is now in a namespace whose connections begin with the right congestion
 /// control; where it is the default, there is no need.
 #[cfg(target_os = "linux")]
-fn move_in(default: &str) -> bool {
-    default != crate::tcp::CONGESTION_CONTROL && crate::namespace::enter()
+fn move_in(default: &str, congestion: &str) -> bool {
+    default != congestion && crate::namespace::enter(congestion)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn move_in(_default: &str) -> bool {
+fn move_in(_default: &str, _congestion: &str) -> bool {
     false
 }
 
-/// How a run's processes and sockets really were set.
+/// The settings that a run's processes and sockets really had.
 pub(crate) fn setting(outcome: &Outcome) -> String {
     let core = |pinned: Option<usize>| match pinned {
         Some(core) => format!("on core {core}"),

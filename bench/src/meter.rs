@@ -1,4 +1,4 @@
-//! Time, processor time and memory of this process.
+//! Time, processor time, context switches and memory of this process.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::{
     tcp::{self, SocketFacts},
 };
 
-/// The connections of this process stand and are set alike.
+/// Proof that the connections of this process are open and have the same options.
 pub(crate) struct Ready {
     sockets: Vec<SocketFacts>,
 }
@@ -16,7 +16,7 @@ impl Ready {
     pub(crate) fn start(self) -> Meter {
         Meter {
             sockets: self.sockets,
-            cpu: Cpu::now(),
+            before: Usage::now(),
             began: Instant::now(),
             seconds: None,
         }
@@ -27,19 +27,19 @@ impl Ready {
 pub(crate) struct Meter {
     sockets: Vec<SocketFacts>,
     began: Instant,
-    cpu: Cpu,
+    before: Usage,
     seconds: Option<f64>,
 }
 
 impl Meter {
-    /// To be called when the connections stand, before anything is measured.
+    /// Called when the connections are open, before anything is measured.
     pub(crate) fn prepare() -> Ready {
         Ready {
             sockets: tcp::tune_all(),
         }
     }
 
-    /// Stops the clock; processor time goes on until [`Meter::stop`].
+    /// Stops the clock. Processor time is measured until [`Meter::stop`].
     pub(crate) fn stop_clock(&mut self) {
         self.seconds = Some(self.began.elapsed().as_secs_f64());
     }
@@ -48,12 +48,15 @@ impl Meter {
         let seconds = self
             .seconds
             .unwrap_or_else(|| self.began.elapsed().as_secs_f64());
-        let cpu = Cpu::now();
+        let usage = Usage::now();
+        let before = self.before;
         Report {
             messages,
             seconds,
-            user_ns: (cpu.user.saturating_sub(self.cpu.user)).as_nanos() as u64,
-            system_ns: (cpu.system.saturating_sub(self.cpu.system)).as_nanos() as u64,
+            user_ns: usage.user.saturating_sub(before.user).as_nanos() as u64,
+            system_ns: usage.system.saturating_sub(before.system).as_nanos() as u64,
+            waited: usage.waited.saturating_sub(before.waited),
+            preempted: usage.preempted.saturating_sub(before.preempted),
             peak_rss_bytes: peak_rss_bytes(),
             sockets: self.sockets,
             ..Report::default()
@@ -61,43 +64,48 @@ impl Meter {
     }
 }
 
+/// What all threads of this process have used.
 #[derive(Clone, Copy, Default)]
-struct Cpu {
+struct Usage {
     user: Duration,
     system: Duration,
+    waited: u64,
+    preempted: u64,
 }
 
-impl Cpu {
+impl Usage {
     #[cfg(unix)]
-    fn now() -> Cpu {
+    fn now() -> Usage {
         use nix::sys::{
             resource::{UsageWho, getrusage},
             time::{TimeVal, TimeValLike},
         };
         let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
-            return Cpu::default();
+            return Usage::default();
         };
         let duration = |time: TimeVal| Duration::from_micros(time.num_microseconds() as u64);
-        Cpu {
+        Usage {
             user: duration(usage.user_time()),
             system: duration(usage.system_time()),
+            waited: usage.voluntary_context_switches() as u64,
+            preempted: usage.involuntary_context_switches() as u64,
         }
     }
 
     #[cfg(not(unix))]
-    fn now() -> Cpu {
-        Cpu::default()
+    fn now() -> Usage {
+        Usage::default()
     }
 }
 
-/// `VmHWM` of proc_pid_status(5); zero where the system does not tell.
+/// The largest resident memory: `VmHWM` of proc_pid_status(5). Zero where the system does not tell it.
 ///
-/// Not getrusage: its peak survives exec, and so counts the parent's.
+/// The peak of getrusage would survive exec, and so count the parent's.
 fn peak_rss_bytes() -> u64 {
     status_bytes("VmHWM:")
 }
 
-/// What is resident now, `VmRSS`; zero where the system does not tell.
+/// The resident memory now: `VmRSS`. Zero where the system does not tell it.
 pub(crate) fn rss_bytes() -> u64 {
     status_bytes("VmRSS:")
 }

@@ -9,17 +9,16 @@ use std::{fs::File, process::Command};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::tcp::CONGESTION_CONTROL;
-
 /// Moves this process, and those that it will start, where the system lets it; whether it did.
-pub(crate) fn enter() -> bool {
+/// Connections there have `congestion`.
+pub(crate) fn enter(congestion: &str) -> bool {
     let Ok(before) = File::open("/proc/self/ns/net") else {
         return false;
     };
     if unshare(CloneFlags::CLONE_NEWNET).is_err() {
         return false;
     }
-    let ready = set_up().is_some();
+    let ready = set_up(congestion).is_some();
     if !ready {
         let back = setns(&before, CloneFlags::CLONE_NEWNET);
         back.expect("the namespace it came from");
@@ -27,12 +26,12 @@ pub(crate) fn enter() -> bool {
     ready
 }
 
-fn set_up() -> Option<()> {
+fn set_up(congestion: &str) -> Option<()> {
     ip("link set lo up")?;
     for destination in ["127.0.0.0/8", "127.0.0.1"] {
         ip(&format!(
             "route replace local {destination} dev lo proto kernel scope host src 127.0.0.1 \
-             table local congctl {CONGESTION_CONTROL}"
+             table local congctl {congestion}"
         ))?;
     }
     Some(())

@@ -1,5 +1,5 @@
-//! Rounds: in each, all contestants run in turn, so that what slows the machine for a while slows
-//! them all, and each is compared with the reference of its own round.
+//! Rounds: in each, all contestants run in turn, and each is compared with the reference of its own
+//! round. So a slow phase of the machine slows them all.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use serde::Serialize;
 use crate::{
     Result,
     args::Measure,
-    contestants::{self, Contestant},
+    contestants::Contestant,
     job::{Job, Outcome, Role},
     process,
     workloads::Workload,
 };
 
-/// Well above what any run takes.
+/// Much longer than any run takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// All runs of one case of a workload.
@@ -47,7 +47,7 @@ pub(crate) enum Missing {
 }
 
 impl Case {
-    /// Whether anything failed that should work.
+    /// Whether a contestant failed that should work.
     pub(crate) fn failed(&self) -> bool {
         let failed = |entry: &Entry| matches!(entry.missing, Some(Missing::Failed(_)));
         self.entries.iter().any(failed)
@@ -66,7 +66,7 @@ impl Case {
 pub(crate) fn run<W: Workload>(args: &Measure, title: String, plan: W::Plan) -> Result<Case> {
     let plan = match args.quick {
         true => plan,
-        false => calibrated::<W>(plan, args.seconds)?,
+        false => calibrated::<W>(args, plan)?,
     };
     let mut entries = entries::<W>(args);
     let count = entries.len();
@@ -76,7 +76,7 @@ pub(crate) fn run<W: Workload>(args: &Measure, title: String, plan: W::Plan) -> 
             if entry.missing.is_some() {
                 continue;
             }
-            match once::<W>(&plan, entry.contestant) {
+            match once::<W>(args, &plan, entry.contestant) {
                 Ok(outcome) => entry.runs.push(outcome),
                 Err(error) => {
                     eprintln!("{}, {title}, {}: {error}", W::NAME, entry.contestant);
@@ -101,7 +101,7 @@ fn entries<W: Workload>(args: &Measure) -> Vec<Entry> {
         missing: (contestant.cannot)(W::NAME).map(Missing::Cannot),
         runs: Vec::new(),
     };
-    contestants::ALL
+    W::contestants()
         .iter()
         .filter(|contestant| W::takes_part(contestant))
         .filter(|contestant| args.wants(contestant.name) || contestant.name == W::REFERENCE)
@@ -110,19 +110,24 @@ fn entries<W: Workload>(args: &Measure) -> Vec<Entry> {
 }
 
 /// The plan with as many messages as the reference moves in the time wanted.
-fn calibrated<W: Workload>(plan: W::Plan, seconds: f64) -> Result<W::Plan> {
-    let outcome = once::<W>(&plan, W::REFERENCE)?;
-    Ok(W::calibrated(plan, &outcome, seconds))
+fn calibrated<W: Workload>(args: &Measure, plan: W::Plan) -> Result<W::Plan> {
+    let outcome = once::<W>(args, &plan, W::REFERENCE)?;
+    Ok(W::calibrated(plan, &outcome, args.seconds))
 }
 
-fn once<W: Workload>(plan: &W::Plan, contestant: &'static str) -> Result<Outcome> {
+fn once<W: Workload>(args: &Measure, plan: &W::Plan, name: &'static str) -> Result<Outcome> {
+    let mut all = W::contestants().iter();
+    let contestant = all.find(|contestant| contestant.name == name);
+    let contestant = contestant.expect("it is one of the workload's");
     let job = Job {
         workload: W::NAME.to_owned(),
-        contestant: contestant.to_owned(),
+        contestant: name.to_owned(),
         role: Role::Server,
+        runtime: W::RUNTIME,
         core: 0,
+        congestion: args.congestion.clone(),
         limit: LIMIT,
-        plan: serde_json::to_value(W::plan_for(plan.clone(), contestants::named(contestant)))?,
+        plan: serde_json::to_value(W::plan_for(plan.clone(), contestant))?,
     };
     process::run(&job, W::cores(plan))
 }

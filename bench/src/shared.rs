@@ -1,10 +1,15 @@
 //! One connection's sender in the hands of several tasks.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::mpsc,
+    task,
+};
 
 use crate::{
     Result,
+    contestants::{ezsockets, unstall::send},
     engine::{Batching, Tx, ended},
 };
 
@@ -13,31 +18,38 @@ const QUEUE_MESSAGES: usize = 1024;
 
 #[derive(Clone)]
 pub(crate) enum Shared {
-    /// The usual cure: a bounded queue and one task that writes what comes out of it.
+    /// The usual way: a bounded queue, and one task that writes what comes out of it.
     Queue(mpsc::Sender<Bytes>),
     Unstall(unstall::Sender),
+    /// Without a bound.
+    EzSockets(ezsockets::Handle),
 }
 
 impl Shared {
-    /// Puts a queue and a task before `tx`.
+    /// Puts a queue and a task in front of `tx`.
     pub(crate) fn queue(tx: impl Tx, batching: Batching) -> Shared {
         let (sender, queue) = mpsc::channel(QUEUE_MESSAGES);
-        tokio::task::spawn_local(async move {
+        let writing = async move {
             if let Err(error) = write(tx, queue, batching).await {
                 eprintln!("the writing task: {error}");
             }
-        });
+        };
+        match Handle::current().runtime_flavor() {
+            RuntimeFlavor::CurrentThread => task::spawn_local(writing),
+            _ => task::spawn(writing),
+        };
         Shared::Queue(sender)
     }
 
     pub(crate) async fn send(&self, payload: &Bytes) -> Result<()> {
         match self {
             Shared::Queue(queue) => queue.send(payload.clone()).await.map_err(|_| ended()),
-            Shared::Unstall(sender) => sender.clone().feed(payload).await,
+            Shared::Unstall(sender) => send(sender, payload).await,
+            Shared::EzSockets(handle) => handle.send(payload).map(drop),
         }
     }
 
-    /// Whether the queue took it.
+    /// Returns whether the queue accepted it.
     pub(crate) fn try_send(&self, payload: &Bytes) -> Result<bool> {
         use tokio::sync::mpsc::error::TrySendError::Full;
         let full = match self {
@@ -51,6 +63,7 @@ impl Shared {
                 Err(unstall::TrySendError::Full(_)) => true,
                 Err(error) => return Err(error.into()),
             },
+            Shared::EzSockets(handle) => handle.send(payload).map(|_| false)?,
         };
         Ok(!full)
     }

@@ -1,23 +1,59 @@
-//! TCP sockets that are set alike for every contestant.
+//! TCP sockets with the same options for every contestant.
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    sync::OnceLock,
 };
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-/// BBR, a common default, paces loopback to a fraction of what it carries.
-#[cfg(target_os = "linux")]
+use crate::Result;
+
+/// Unless another is asked for: BBR, a common default, paces loopback to a fraction of what it
+/// carries.
 pub(crate) const CONGESTION_CONTROL: &str = "cubic";
+
+/// The one of this process's connections, once it is known.
+static CONGESTION: OnceLock<String> = OnceLock::new();
+
+/// To be called before there is any connection.
+pub(crate) fn set_congestion(name: &str) {
+    CONGESTION.get_or_init(|| name.to_owned());
+}
+
+/// Fails where somebody asks for a congestion control that the kernel does not give; the default
+/// may be missing.
+pub(crate) fn check_congestion(name: &str) -> Result<()> {
+    if name == CONGESTION_CONTROL {
+        return Ok(());
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let Err(error) = socket.set_tcp_congestion(name.as_bytes()) else {
+            return Ok(());
+        };
+        let available = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+        let available = std::fs::read_to_string(available).unwrap_or_default();
+        Err(format!(
+            "this kernel does not let connections have congestion control {name:?}: {error}. It \
+             has {}. Load the module, as root: modprobe tcp_{name}",
+            available.trim()
+        )
+        .into())
+    }
+    #[cfg(not(target_os = "linux"))]
+    Err(format!("congestion control {name:?} can be asked for on Linux only").into())
+}
 
 /// What the kernel says of a connected socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct SocketFacts {
     pub(crate) congestion_control: String,
-    /// What it had while it connected, if that differs: some of it may stay in force.
+    /// The congestion control while it connected, if that differs. Its effects may last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) switched_from: Option<String>,
     pub(crate) nodelay: bool,
@@ -43,16 +79,18 @@ pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     set_congestion_control(&SockRef::from(&socket));
     socket.set_tcp_nodelay(true)?;
-    // Blocks, but no longer than loopback takes.
+    // This blocks only as long as loopback takes.
     socket.connect(&address.into())?;
     socket.set_nonblocking(true)?;
     TcpStream::from_std(socket.into())
 }
 
-/// Leaves the system's default where it refuses; what is in force is read back and shown.
+/// Keeps the default if the system refuses. The option in force is read back and shown.
 fn set_congestion_control(socket: &SockRef<'_>) {
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_congestion(CONGESTION_CONTROL.as_bytes());
+    if let Some(name) = CONGESTION.get() {
+        let _ = socket.set_tcp_congestion(name.as_bytes());
+    }
     #[cfg(not(target_os = "linux"))]
     let _ = socket;
 }

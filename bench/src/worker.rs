@@ -6,30 +6,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{runtime, task::LocalSet, time::timeout};
+use tokio::{runtime::Builder, task::LocalSet, time::timeout};
 
 use crate::{
-    Result, contestants,
-    contestants::Visit,
+    Result,
+    contestants::{self, Visit},
     engine::Engine,
-    job::{Job, Line, Report, Role},
+    job::{Job, Line, Report, Role, Runtime},
     pin, tcp,
     workloads::{self, Workload},
 };
 
-/// Does the job that `json` describes; what was measured goes to the standard output.
+/// Does the job that `json` describes, and writes the report to the standard output.
 pub(crate) fn run(json: &str) -> Result<()> {
     let job: Job = serde_json::from_str(json)?;
-    let pinned = pin::pin(job.core);
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    tcp::set_congestion(&job.congestion);
+    let (pinned, mut builder) = match job.runtime {
+        Runtime::Pinned => (pin::pin(job.core), Builder::new_current_thread()),
+        Runtime::Default => (None, Builder::new_multi_thread()),
+    };
+    let runtime = builder.enable_all().build()?;
     let began = Instant::now();
     let work = async { timeout(job.limit, workloads::work(&job)).await };
     let report = LocalSet::new().block_on(&runtime, work);
     let report = report.map_err(|_| format!("not done within {:?}", began.elapsed()))??;
     say(&Line::Report(Report { pinned, ..report }))?;
-    // What engines left running in the background is not waited for.
+    // Does not wait for background tasks of the engines.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
 }
@@ -45,11 +47,9 @@ pub(crate) async fn play<W: Workload>(job: &Job) -> Result<Report> {
     let plan: W::Plan = serde_json::from_value(job.plan.clone())?;
     let name = &job.contestant;
     match (job.role.clone(), W::tls(&plan)) {
-        (Role::Server, false) => contestants::with(name, Serve::<W>(plan)).await,
+        (Role::Server, false) => W::visit(name, Serve::<W>(plan)).await,
         (Role::Server, true) => contestants::with_tls(name, Serve::<W>(plan)).await,
-        (Role::Client { server }, false) => {
-            contestants::with(name, Connect::<W>(plan, server)).await
-        }
+        (Role::Client { server }, false) => W::visit(name, Connect::<W>(plan, server)).await,
         (Role::Client { server }, true) => {
             contestants::with_tls(name, Connect::<W>(plan, server)).await
         }

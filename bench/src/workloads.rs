@@ -9,6 +9,7 @@ mod growth;
 mod idle;
 mod loaded;
 mod many;
+mod natural;
 mod recovery;
 mod slow;
 mod stamps;
@@ -24,17 +25,17 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Result,
     args::Measure,
-    contestants::{self, Contestant, REFERENCE},
+    contestants::{self, Contestant, REFERENCE, Visit},
     engine::Engine,
-    job::{Job, Outcome, Report},
+    job::{Job, Outcome, Report, Runtime},
     json,
     machine::{self, Machine},
     round::{self, Case},
     table::{self, Column},
-    worker,
+    tcp, worker,
 };
 
-/// Something to be measured. The parent makes plans and tables, each worker plays one role.
+/// A workload. The parent makes plans and tables, and each worker plays one role.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Workload {
     const NAME: &'static str;
@@ -45,23 +46,40 @@ pub(crate) trait Workload {
     /// The contestant to which others are compared.
     const REFERENCE: &'static str = REFERENCE;
     const COLUMNS: &'static [Column];
+    /// What each process's tasks run on.
+    const RUNTIME: Runtime = Runtime::Pinned;
     /// What the workers must know.
     type Plan: Serialize + DeserializeOwned + Clone;
 
     /// The titles and plans of the cases, with tiny counts: for a smoke run and for calibration.
     fn cases(args: &Measure) -> Vec<(String, Self::Plan)>;
 
+    /// The columns of a case, where they differ from case to case.
+    fn columns(_plan: &Self::Plan) -> &'static [Column] {
+        Self::COLUMNS
+    }
+
+    /// Those from whom [`takes_part`](Self::takes_part) chooses.
+    fn contestants() -> &'static [Contestant] {
+        contestants::ALL
+    }
+
+    /// Lets one of [`contestants`](Self::contestants) be visited.
+    async fn visit<V: Visit>(contestant: &str, visit: V) -> Result<V::Done> {
+        contestants::with(contestant, visit).await
+    }
+
     fn takes_part(_contestant: &Contestant) -> bool {
         true
     }
 
-    /// The plan with counts that let the reference run for about so many seconds, given what it
-    /// made of `plan`.
+    /// The plan with counts that let the reference run for about so many seconds, given its outcome for
+    /// `plan`.
     fn calibrated(plan: Self::Plan, _reference: &Outcome, _seconds: f64) -> Self::Plan {
         plan
     }
 
-    /// The plan for one contestant, where it must differ.
+    /// The plan for one contestant, if it has to differ.
     fn plan_for(plan: Self::Plan, _contestant: &Contestant) -> Self::Plan {
         plan
     }
@@ -96,7 +114,7 @@ macro_rules! workloads {
 
         /// The parent's side: measures what was asked for and prints it.
         pub(crate) fn measure(args: &Measure) -> Result<()> {
-            let mut run = Run::new(args);
+            let mut run = Run::new(args)?;
             $(run.workload::<$workload>()?;)*
             run.finish()
         }
@@ -104,6 +122,7 @@ macro_rules! workloads {
 }
 
 workloads![
+    natural::Natural,
     stream::Stream,
     up::Up,
     duplex::Duplex,
@@ -122,22 +141,31 @@ struct Run<'a> {
     machine: Machine,
     cases: Vec<Case>,
     settings: BTreeSet<String>,
+    introduced: BTreeSet<&'static str>,
 }
 
 impl Run<'_> {
-    fn new(args: &Measure) -> Run<'_> {
-        let machine = Machine::prepare();
+    fn new(args: &Measure) -> Result<Run<'_>> {
+        tcp::check_congestion(&args.congestion)?;
+        let machine = Machine::prepare(&args.congestion);
         println!("{}", machine.line());
-        for contestant in contestants::ALL {
-            if args.wants(contestant.name) || contestant.name == REFERENCE {
-                println!("{}: {}", contestant.name, contestant.how);
-            }
-        }
-        Run {
+        Ok(Run {
             args,
             machine,
             cases: Vec::new(),
             settings: BTreeSet::new(),
+            introduced: BTreeSet::new(),
+        })
+    }
+
+    /// Says how those are used that were not met before.
+    fn introduce(&mut self, contestants: &[Contestant], reference: &str) {
+        let wanted = |it: &&Contestant| self.args.wants(it.name) || it.name == reference;
+        println!();
+        for contestant in contestants.iter().filter(wanted) {
+            if self.introduced.insert(contestant.how) {
+                println!("{}: {}", contestant.name, contestant.how);
+            }
         }
     }
 
@@ -146,6 +174,7 @@ impl Run<'_> {
         if !wanted.any(|name| name == "all" || name == W::NAME) {
             return Ok(());
         }
+        self.introduce(W::contestants(), W::REFERENCE);
         println!(
             "\n{}: {}\n  does not show: {}",
             W::NAME,
@@ -153,9 +182,10 @@ impl Run<'_> {
             W::NOT_SHOWN
         );
         for (title, plan) in W::cases(self.args) {
+            let columns = W::columns(&plan);
             let case = round::run::<W>(self.args, title, plan)?;
             println!("\n{}, {}", W::NAME, case.title);
-            print!("{}", table::render(&case, W::COLUMNS));
+            print!("{}", table::render(&case, columns));
             let runs = case.entries.iter().flat_map(|entry| &entry.runs);
             self.settings.extend(runs.map(machine::setting));
             self.cases.push(case);

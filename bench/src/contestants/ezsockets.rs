@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     Result,
     engine::{BATCH_BYTES, Batching, Engine, Link, Rx, Tx, ended},
+    shared::Shared,
 };
 
 pub(crate) struct EzSockets;
@@ -163,9 +164,21 @@ impl ClientExt for Actor {
     }
 }
 
-enum Handle {
+#[derive(Clone)]
+pub(crate) enum Handle {
     Client(Client<Actor>),
     Session(Session<u64, ()>),
+}
+
+impl Handle {
+    /// Puts a message into its queue.
+    pub(crate) fn send(&self, payload: &Bytes) -> Result<MessageSignal> {
+        let sent = match self {
+            Handle::Client(client) => client.binary(payload.clone()).map_err(drop),
+            Handle::Session(session) => session.binary(payload.clone()).map_err(drop),
+        };
+        sent.map_err(|()| ended())
+    }
 }
 
 pub(crate) struct EzLink {
@@ -176,12 +189,24 @@ pub(crate) struct EzLink {
 impl EzLink {
     fn new(handle: Handle, inbox: Arc<Inbox>) -> EzLink {
         EzLink {
-            tx: EzTx { handle, last: None },
+            tx: EzTx {
+                handle,
+                last: None,
+                waits: true,
+            },
             rx: EzRx {
                 inbox,
                 taken: VecDeque::new(),
             },
         }
+    }
+}
+
+impl EzLink {
+    /// One whose sender never waits, as those in its documentation.
+    pub(crate) fn unwaited(mut self) -> EzLink {
+        self.tx.waits = false;
+        self
     }
 }
 
@@ -191,6 +216,15 @@ impl Link for EzLink {
 
     fn split(self) -> (EzTx, EzRx) {
         (self.tx, self.rx)
+    }
+
+    /// Where nobody waits, its handle is the queue.
+    fn share(self, batching: Batching) -> (Shared, EzRx) {
+        let shared = match self.tx.waits {
+            true => Shared::queue(self.tx, batching),
+            false => Shared::EzSockets(self.tx.handle),
+        };
+        (shared, self.rx)
     }
 }
 
@@ -205,7 +239,7 @@ impl Tx for EzLink {
 }
 
 impl Rx for EzLink {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         self.rx.receive(take).await
     }
 }
@@ -214,20 +248,18 @@ pub(crate) struct EzTx {
     handle: Handle,
     /// Of the last message.
     last: Option<MessageSignal>,
+    /// Whether a flush waits until that message is sent.
+    waits: bool,
 }
 
 impl Tx for EzTx {
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
-        let signal = match &self.handle {
-            Handle::Client(client) => client.binary(payload.clone()).map_err(|_| ended())?,
-            Handle::Session(session) => session.binary(payload.clone()).map_err(|_| ended())?,
-        };
-        self.last = Some(signal);
+        self.last = Some(self.handle.send(payload)?);
         Ok(())
     }
 
     async fn flush(&mut self) -> Result<()> {
-        let Some(signal) = self.last.take() else {
+        let Some(signal) = self.last.take().filter(|_| self.waits) else {
             return Ok(());
         };
         // There is nothing that could be awaited.
@@ -247,7 +279,7 @@ pub(crate) struct EzRx {
 }
 
 impl Rx for EzRx {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         loop {
             std::mem::swap(&mut *self.inbox.messages.lock().unwrap(), &mut self.taken);
             if !self.taken.is_empty() {

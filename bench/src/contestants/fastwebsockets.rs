@@ -8,7 +8,7 @@ use fastwebsockets::{
     after_handshake_split,
 };
 use tokio::{
-    io::BufWriter,
+    io::{AsyncWrite, BufWriter},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -45,7 +45,14 @@ impl Engine for FastWebSockets {
 }
 
 type Writing = WebSocketWrite<BufWriter<OwnedWriteHalf>>;
-type Reading = FragmentCollectorRead<OwnedReadHalf>;
+pub(crate) type Reading = FragmentCollectorRead<OwnedReadHalf>;
+
+/// The two halves, the writing one straight into the socket.
+pub(crate) fn halves(stream: TcpStream, role: Role) -> (WebSocketWrite<OwnedWriteHalf>, Reading) {
+    let (reading, writing) = stream.into_split();
+    let (rx, tx) = after_handshake_split(reading, writing, role);
+    (tx, FragmentCollectorRead::new(rx))
+}
 
 pub(crate) struct Halves {
     tx: Writing,
@@ -84,12 +91,12 @@ impl Tx for Halves {
 }
 
 impl Rx for Halves {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         self.rx.receive(take).await
     }
 }
 
-impl Tx for Writing {
+impl<W: AsyncWrite + Unpin + Send + 'static> Tx for WebSocketWrite<W> {
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
         Ok(self
             .write_frame(Frame::binary(Payload::Borrowed(payload)))
@@ -102,9 +109,9 @@ impl Tx for Writing {
 }
 
 impl Rx for Reading {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         loop {
-            // Nobody pings here, so there is nothing to be sent on behalf of reading.
+            // No peer sends pings here, so reading has nothing to answer.
             let mut unsent = |_| async { Ok::<_, WebSocketError>(()) };
             let frame = self.read_frame(&mut unsent).await?;
             if frame.opcode == OpCode::Binary {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A message type of an engine.
-pub(crate) trait Frame: 'static {
+pub(crate) trait Frame: Send + 'static {
     fn binary(payload: &Bytes) -> Self;
     /// The payload, if this is a binary message.
     fn payload(&self) -> Option<&[u8]>;
@@ -31,8 +31,8 @@ impl<S, F> Framed<S, F> {
 
 impl<S, F> Tx for Framed<S, F>
 where
-    S: Sink<F> + Unpin + 'static,
-    S::Error: Into<Failure>,
+    S: Sink<F> + Unpin + Send + 'static,
+    S::Error: Into<Failure> + Send,
     F: Frame,
 {
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
@@ -46,11 +46,11 @@ where
 
 impl<S, F, E> Rx for Framed<S, F>
 where
-    S: Stream<Item = Result<F, E>> + Unpin + 'static,
-    E: Into<Failure>,
+    S: Stream<Item = Result<F, E>> + Unpin + Send + 'static,
+    E: Into<Failure> + Send,
     F: Frame,
 {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         loop {
             let frame = self.0.next().await.ok_or_else(ended)?.map_err(Into::into)?;
             if let Some(payload) = frame.payload() {
@@ -63,8 +63,8 @@ where
 
 impl<S, F, E> Link for Framed<S, F>
 where
-    S: Stream<Item = Result<F, E>> + Sink<F, Error = E> + Unpin + 'static,
-    E: Into<Failure>,
+    S: Stream<Item = Result<F, E>> + Sink<F, Error = E> + Unpin + Send + 'static,
+    E: Into<Failure> + Send,
     F: Frame,
 {
     type Tx = Framed<SplitSink<S, F>, F>;

@@ -1,5 +1,4 @@
-//! Many messages in one frame of tokio-tungstenite and nothing else: what packing costs without the
-//! promises of a session.
+//! Many messages in one frame of tokio-tungstenite: what packing costs without the promises of a session.
 
 use std::net::SocketAddr;
 
@@ -69,7 +68,7 @@ impl Link for Packets<WebSocket> {
     }
 }
 
-impl<S: Sink<Message, Error = Error> + Unpin + 'static> Packets<S> {
+impl<S: Sink<Message, Error = Error> + Unpin + Send + 'static> Packets<S> {
     async fn feed_packet(&mut self) -> Result<()> {
         self.unflushed += self.packet.len();
         let packet = self.packet.split().freeze();
@@ -77,7 +76,7 @@ impl<S: Sink<Message, Error = Error> + Unpin + 'static> Packets<S> {
     }
 }
 
-impl<S: Sink<Message, Error = Error> + Unpin + 'static> Tx for Packets<S> {
+impl<S: Sink<Message, Error = Error> + Unpin + Send + 'static> Tx for Packets<S> {
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
         if self.packet.is_empty() {
             self.packet.reserve(PACKET_BYTES + payload.len() + 5);
@@ -103,8 +102,8 @@ impl<S: Sink<Message, Error = Error> + Unpin + 'static> Tx for Packets<S> {
     }
 }
 
-impl<S: Stream<Item = Result<Message, Error>> + Unpin + 'static> Rx for Packets<S> {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+impl<S: Stream<Item = Result<Message, Error>> + Unpin + Send + 'static> Rx for Packets<S> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         loop {
             let message = self.socket.next().await.ok_or_else(ended)??;
             let Message::Binary(packet) = message else {

@@ -84,7 +84,9 @@ impl<R, W> RawLink<R, W> {
     }
 }
 
-impl<R: AsyncRead + Unpin + 'static, W: AsyncWrite + Unpin + 'static> Link for RawLink<R, W> {
+impl<R: AsyncRead + Unpin + Send + 'static, W: AsyncWrite + Unpin + Send + 'static> Link
+    for RawLink<R, W>
+{
     type Tx = RawTx<W>;
     type Rx = RawRx<R>;
 
@@ -93,7 +95,7 @@ impl<R: AsyncRead + Unpin + 'static, W: AsyncWrite + Unpin + 'static> Link for R
     }
 }
 
-impl<R: 'static, W: AsyncWrite + Unpin + 'static> Tx for RawLink<R, W> {
+impl<R: Send + 'static, W: AsyncWrite + Unpin + Send + 'static> Tx for RawLink<R, W> {
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
         self.tx.feed(payload).await
     }
@@ -103,8 +105,8 @@ impl<R: 'static, W: AsyncWrite + Unpin + 'static> Tx for RawLink<R, W> {
     }
 }
 
-impl<R: AsyncRead + Unpin + 'static, W: 'static> Rx for RawLink<R, W> {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+impl<R: AsyncRead + Unpin + Send + 'static, W: Send + 'static> Rx for RawLink<R, W> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         self.rx.receive(take).await
     }
 }
@@ -114,12 +116,12 @@ pub(crate) struct RawTx<W> {
     buffer: Vec<u8>,
 }
 
-impl<W: AsyncWrite + Unpin + 'static> Tx for RawTx<W> {
+impl<W: AsyncWrite + Unpin + Send + 'static> Tx for RawTx<W> {
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
         let length = u32::try_from(payload.len())?;
         self.buffer.extend_from_slice(&length.to_be_bytes());
         if payload.len() >= BATCH_BYTES {
-            // Too large to be worth a copy.
+            // A copy would cost more than a write of its own.
             write_both(&mut self.stream, &self.buffer, payload).await?;
             self.buffer.clear();
         } else {
@@ -151,7 +153,7 @@ async fn write_both(
 
 /// As large as tokio-tungstenite's.
 const READ_BYTES: usize = 128 << 10;
-/// Until a read fills it, so that an idle connection shows the limit, too.
+/// The size until a read fills it, so that an idle connection shows the limit too.
 const FIRST_READ_BYTES: usize = 512;
 const HEAD_BYTES: usize = 4;
 
@@ -191,8 +193,8 @@ impl<R: AsyncRead + Unpin> RawRx<R> {
     }
 }
 
-impl<R: AsyncRead + Unpin + 'static> Rx for RawRx<R> {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+impl<R: AsyncRead + Unpin + Send + 'static> Rx for RawRx<R> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         let mut taken = false;
         loop {
             match self.front() {

@@ -115,7 +115,7 @@ pub(crate) struct Unstall<R> {
     receiver: R,
 }
 
-/// A receiver that is asked for all that is there.
+/// A receiver that hands out everything that has arrived.
 pub(crate) struct Batches(Receiver);
 
 impl From<Receiver> for Batches {
@@ -140,7 +140,7 @@ impl<R: Rx> Link for Unstall<R> {
         (self.sender, self.receiver)
     }
 
-    /// Its sender is a queue already.
+    /// unstall's sender is a queue already.
     fn share(self, _batching: Batching) -> (Shared, R) {
         (Shared::Unstall(self.sender), self.receiver)
     }
@@ -170,32 +170,38 @@ impl<R: Rx> Tx for Unstall<R> {
 }
 
 impl<R: Rx> Rx for Unstall<R> {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         self.receiver.receive(take).await
     }
 }
 
-/// Up to here a payload is copied anyway, so it is given as a slice.
+/// A payload of up to this size is copied anyway, so it is given as a slice.
 const COPIED_BYTES: usize = 8 << 10;
+
+fn slice(payload: &Bytes) -> &[u8] {
+    payload
+}
+
+/// One message, to be awaited.
+pub(crate) async fn send(sender: &Sender, payload: &Bytes) -> Result<()> {
+    match payload.len() <= COPIED_BYTES {
+        true => sender.send(&payload[..]).await?,
+        false => sender.send(payload.clone()).await?,
+    }
+    Ok(())
+}
 
 impl Tx for Sender {
     async fn feed_all(&mut self, _: Batching, payloads: &mut Payloads, count: u64) -> Result<()> {
         match payloads.size() <= COPIED_BYTES {
-            true => {
-                self.send_many(payloads.next_many(count).map(|it| &it[..]))
-                    .await?
-            }
+            true => self.send_many(payloads.next_many(count).map(slice)).await?,
             false => self.send_many(payloads.next_many(count).cloned()).await?,
         }
         Ok(())
     }
 
     async fn feed(&mut self, payload: &Bytes) -> Result<()> {
-        match payload.len() <= COPIED_BYTES {
-            true => Sender::send(self, &payload[..]).await?,
-            false => Sender::send(self, payload.clone()).await?,
-        }
-        Ok(())
+        send(self, payload).await
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -203,13 +209,13 @@ impl Tx for Sender {
     }
 
     async fn send(&mut self, payload: &Bytes) -> Result<()> {
-        // It goes out by itself.
+        // unstall flushes by itself.
         self.feed(payload).await
     }
 }
 
 impl Rx for Receiver {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         match self.recv().await?.ok_or_else(ended)? {
             Incoming::Message(message) => take(message.as_bytes()),
             Incoming::Gap(gap) => return Err(missing(&gap)),
@@ -219,7 +225,7 @@ impl Rx for Receiver {
 }
 
 impl Rx for Batches {
-    async fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+    async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         let mut batch = self.0.recv_batch().await?.ok_or_else(ended)?;
         while let Some(incoming) = batch.next() {
             match incoming {

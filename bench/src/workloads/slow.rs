@@ -1,6 +1,10 @@
 //! One of many consumers stops.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -93,7 +97,7 @@ impl Workload for Slow {
 
     async fn client<E: Engine>(plan: Plan, server: SocketAddr) -> Result<Report> {
         let (links, meter) = many::connect::<E>(server, plan.connections).await?;
-        let parts = Rc::new(RefCell::new([Latencies::new()?, Latencies::new()?]));
+        let parts = Arc::new(Mutex::new([Latencies::new()?, Latencies::new()?]));
         let mut receiving = JoinSet::new();
         for (place, mut link) in links.into_iter().enumerate() {
             let parts = parts.clone();
@@ -106,9 +110,10 @@ impl Workload for Slow {
                         let (number, made) = look_at(message);
                         let latency = now().saturating_sub(made);
                         tick = number;
+                        let mut parts = parts.lock().expect("nobody panics in it");
                         match (number - 1) / plan.ticks {
-                            0 => parts.borrow_mut()[0].record(latency),
-                            2 => parts.borrow_mut()[1].record(latency),
+                            0 => parts[0].record(latency),
+                            2 => parts[1].record(latency),
                             _ => {}
                         }
                     };
@@ -117,13 +122,13 @@ impl Workload for Slow {
                 Ok(link)
             });
         }
-        // Open until all are done.
+        // Keeps the connections open until all are done.
         let mut open = many::all(receiving).await?;
         let report = meter.stop(u64::from(3 * plan.ticks) * (plan.connections - 1));
-        // All at once, for the server leaves when it hears one.
+        // All at the same time, because the server leaves when it hears one.
         let said = open.iter_mut().map(say);
         let _ = timeout(Duration::from_secs(1), join_all(said)).await;
-        let [first, beside] = &*parts.borrow();
+        let [first, beside] = &*parts.lock().expect("nobody panics in it");
         let mut figures = first.figures();
         for (name, value) in beside.figures() {
             figures.insert(format!("beside_{name}"), value);

@@ -1,4 +1,4 @@
-//! Whether the peer is there: pings, silence, and a peer that takes nothing.
+//! Whether the peer is alive: pings, silence, and peers that do not read.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,27 +22,28 @@ pub(super) struct Liveness {
     ping_interval: Duration,
     silence_timeout: Duration,
     write_timeout: Option<Duration>,
-    /// When a byte was last received, or reading last paused.
+    /// When a byte was last received, or reading was last paused.
     heard: Instant,
     bytes_read: u64,
     ping_at: Instant,
     pings: u64,
     /// When the last ping was sent, until its pong comes.
     last_ping: Option<Instant>,
-    /// The first ping since a byte was last received: by then the peer was asked.
+    /// Since when the peer has had a ping to answer, without a byte from it.
     asked: Option<Instant>,
     looks: KernelLooks,
-    /// The last look found bytes that the peer's kernel has not taken, perhaps the ping.
+    /// At the last check the peer's kernel had not acknowledged everything. The ping may not have
+    /// arrived.
     behind: bool,
 }
 
-/// When to ask the kernel about a peer that takes nothing: ever more rarely.
+/// When to ask the kernel about a silent peer: less and less often.
 struct KernelLooks {
-    /// Both ends of a TCP connection of our own.
+    /// Both ends of the TCP connection. `None` if they are not known.
     addresses: Option<(SocketAddr, SocketAddr)>,
-    /// The next look, after the first.
+    /// When to ask next. `None`: it was not asked yet.
     at: Option<Instant>,
-    /// How long until the look after that.
+    /// The time from that question to the one after it.
     interval: Duration,
 }
 
@@ -55,12 +56,12 @@ impl KernelLooks {
         }
     }
 
-    /// The peer was heard: the next look is a first one.
+    /// The peer was heard: begins anew.
     fn reset(&mut self) {
         *self = KernelLooks::new(self.addresses);
     }
 
-    /// The kernel's account of the connection; `None` where it has none.
+    /// Asks the kernel for its account of the connection. `None` where it cannot be asked.
     fn look(&mut self, now: Instant) -> Option<TcpAccount> {
         self.at = Some(later(now, self.interval));
         let doubled = self.interval.saturating_mul(2);
@@ -89,7 +90,8 @@ impl Liveness {
         }
     }
 
-    /// Any received byte is life. While this side does not read, silence cannot be judged.
+    /// Called after each turn of reading. Any received byte shows that the peer is alive. While
+    /// reading is `paused`, silence means nothing.
     pub(super) fn read<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &WebSocket<S>,
@@ -112,7 +114,7 @@ impl Liveness {
         self.bytes_read > 0
     }
 
-    /// The answer to the last ping gives the round trip.
+    /// The round trip, if this pong answers the last ping.
     pub(super) fn pong(&mut self, payload: &Bytes, now: Instant) -> Option<Duration> {
         let sent = self
             .last_ping
@@ -120,8 +122,11 @@ impl Liveness {
         Some(now.saturating_duration_since(sent))
     }
 
-    /// Sends a ping when one is due; while this side does not read, a pong that asks for nothing.
-    /// Behind a socket that takes nothing because its peer does not read, neither would help.
+    /// Sends a ping if one is due. While reading is paused it sends an unsolicited pong instead,
+    /// because the answer would not be read. If the socket is full because the peer does not read,
+    /// it sends nothing.
+    ///
+    /// This is also the moment to free memory that recent traffic did not need.
     pub(super) fn heartbeat<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
@@ -150,8 +155,7 @@ impl Liveness {
         ws.ping(self.pings.to_be_bytes())
     }
 
-    /// Whether, by the clock, the connection is over. `peer_reads`: as
-    /// [`Traffic::peer_always_reads`].
+    /// Why the connection is over, by the clock. `peer_reads` is [`Traffic::peer_always_reads`].
     pub(super) fn verdict(
         &mut self,
         flushing: &Flushing,
@@ -177,7 +181,7 @@ impl Liveness {
             .then_some(ConnectionError::WriteStalled(WRITE_TIMEOUT_BLIND))
     }
 
-    /// What silence means, by the kernel's account of the connection.
+    /// Whether a silent peer is gone, by the kernel's account of the connection.
     fn is_gone(
         &mut self,
         account: Option<&TcpAccount>,
@@ -186,17 +190,17 @@ impl Liveness {
         now: Instant,
     ) -> bool {
         match account {
-            // What a kernel acknowledges, perhaps a proxy's, says nothing of a peer that would have
-            // read and answered.
+            // The peer of a session always reads, so only a pong proves that it is alive. A TCP
+            // acknowledgement may come from a proxy.
             _ if peer_reads => self.ping_is_unanswered(now),
-            // The ping may wait with the rest in the kernel: what counts is who does not answer
-            // there.
+            // The ping may still wait in this side's kernel. So the question is whether the peer's
+            // kernel answers.
             Some(account) if account.send_queue > 0 => {
                 self.behind = true;
                 account.peer_is_dead_since().is_some()
             }
-            // Its kernel has all of it since the last look: from now on it is the peer that is
-            // asked.
+            // Since the last check the peer's kernel has acknowledged everything, so the ping has
+            // arrived. The peer's time to answer starts now.
             Some(_) if std::mem::take(&mut self.behind) => {
                 self.asked = Some(now);
                 false
@@ -206,7 +210,7 @@ impl Liveness {
         }
     }
 
-    /// Whether the peer had its time to answer a ping. One that was held back by a full socket is
+    /// Whether the peer's time to answer a ping is over. If the full socket held the ping back, it is
     /// sent now.
     fn ping_is_unanswered(&mut self, now: Instant) -> bool {
         match self.asked {
@@ -218,13 +222,13 @@ impl Liveness {
         }
     }
 
-    /// When the silence has lasted too long, or the next look after that.
+    /// When the silence will have lasted too long, or when to ask the kernel again after that.
     fn look_at(&self) -> Instant {
         let silent_at = later(self.heard, self.silence_timeout);
         self.looks.at.map_or(silent_at, |at| at.max(silent_at))
     }
 
-    /// When the clock has to be looked at next.
+    /// When [`verdict`](Self::verdict) and [`heartbeat`](Self::heartbeat) have to be called next.
     pub(super) fn next(&self, flushing: &Flushing) -> Instant {
         let stalled = flushing.blocked_since().zip(self.write_timeout);
         let next = self.ping_at.min(self.look_at());
@@ -236,8 +240,8 @@ impl Liveness {
 mod tests {
     use super::*;
 
-    /// Its ping lay unread behind everything else. As soon as the last byte had left this side's
-    /// kernel, the whole time until then counted as time to answer it, and it was cut.
+    /// Once a slow peer was cut as soon as it had caught up. Its ping had waited behind other bytes,
+    /// and that wait counted as the peer's time to answer.
     #[tokio::test(start_paused = true)]
     async fn peer_that_has_caught_up_gets_its_time_to_answer() {
         let mut now = Instant::now();
@@ -256,7 +260,7 @@ mod tests {
         };
         let interval = shared.options.ping_interval;
         assert!(!gone(1, interval * 10), "its kernel answers");
-        assert!(!gone(0, KERNEL_CHECK_INTERVAL), "it was not asked before");
+        assert!(!gone(0, KERNEL_CHECK_INTERVAL), "the ping arrives only now");
         assert!(
             !gone(0, interval - KERNEL_CHECK_INTERVAL),
             "its time is not over"

@@ -1,5 +1,5 @@
-//! A message counts as delivered when the peer's application has taken it, or says so, and not a
-//! moment before, over any number of connections.
+//! A message counts as delivered when the peer's application has received it or acknowledged it by
+//! hand, and not before. This holds over any number of connections.
 
 use std::{pin::pin, time::Duration};
 
@@ -18,7 +18,7 @@ use unstall::{
     Server, SessionLimits, StallCause,
 };
 
-/// Longer than any acknowledgement is held back.
+/// Longer than the time for which an acknowledgement is delayed.
 const MOMENT: Duration = Duration::from_millis(250);
 
 async fn not_delivered(connection: &Connection) {
@@ -34,7 +34,7 @@ async fn cut(proxy: &Proxy, connection: &Connection, events: &mut Events) {
     until("it resumed", || connection.stats().resumes > before).await;
 }
 
-/// A session whose connection was cut, and whose proxy lets nobody through.
+/// A session whose connection was cut, and whose proxy refuses new connections.
 async fn away() -> (Server, Proxy, Connection, Connection, Events) {
     let server = bind(Server::builder()).await;
     let proxy = Proxy::to(server.local_addr()).await;
@@ -60,7 +60,7 @@ async fn by_taking() {
     not_delivered(&client).await;
     cut(&proxy, &client, &mut events).await;
     assert_eq!(text(&mut session).await, "two");
-    // The application has it, whether or not it ever asks for more.
+    // The application has it, even if it never asks for more.
     limit(client.delivered()).await.unwrap();
     cut(&proxy, &client, &mut events).await;
     limit(client.delivered()).await.unwrap();
@@ -71,7 +71,7 @@ async fn by_hand() {
     let by_hand = Options::default().acknowledge_by_hand(true);
     let server = bind(Server::builder().options(by_hand)).await;
     let proxy = Proxy::to(server.local_addr()).await;
-    // What is never acknowledged is waited for as long as this.
+    // The close waits this long for an acknowledgement that never comes.
     let options = Options::default().close_timeout(Duration::from_millis(500));
     let (client, session) = pair(&server, client(proxy.address).options(options)).await;
     let mut events = client.events();
@@ -95,7 +95,7 @@ async fn by_hand() {
     receiver.acknowledge();
     limit(client.delivered()).await.unwrap();
 
-    // What is never acknowledged comes back, though it was taken.
+    // The unacknowledged message comes back, although the peer received it.
     client.send("unprocessed").await.unwrap();
     limit(receiver.recv()).await.unwrap();
     let report = limit(client.close(CloseCode::NORMAL, "")).await;
@@ -103,8 +103,8 @@ async fn by_hand() {
     assert_eq!(report.maybe_delivered, [Message::from("unprocessed")]);
 }
 
-/// What was discarded because its receiver was gone was acknowledged when something else happened:
-/// a close that waited for it could run into its deadline.
+/// Once messages that were discarded without a receiver were acknowledged only when something else
+/// happened. A close that waited for them could run into its deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_wants_is_acknowledged_as_it_comes() {
     let server = bind(Server::builder()).await;
@@ -119,7 +119,7 @@ async fn what_nobody_wants_is_acknowledged_as_it_comes() {
     }
 }
 
-/// Acknowledgements by hand of an earlier session were counted as those of the next.
+/// Once acknowledgements by hand of an earlier session counted for the next one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_hand_over_a_lost_session() {
     let server = bind(Server::builder()).await;
@@ -140,9 +140,9 @@ async fn by_hand_over_a_lost_session() {
     limit(second.delivered()).await.unwrap();
 }
 
-/// A message that the peer takes none of that size came back, and `flush` waited for it for ever.
+/// Once a message that was too large for the peer came back, and `flush` waited for it for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_peer_takes_none_of_comes_back_and_holds_nothing_up() {
+async fn a_message_too_large_for_the_peer_comes_back_and_blocks_nothing() {
     let small = Options::default().max_message_bytes(64 << 10);
     let server = bind(Server::builder().options(small)).await;
     let connection = client(server.local_addr()).connect_lazy().unwrap();
@@ -153,7 +153,7 @@ async fn what_the_peer_takes_none_of_comes_back_and_holds_nothing_up() {
     limit(connection.flush()).await.unwrap();
     let asking = tokio::spawn(async move { session.recv().await.map(drop) });
     limit(async {
-        // The loss was before the call.
+        // The message was lost before the call.
         while let Err(DeliveryError::Lost { .. }) = connection.delivered().await {}
     })
     .await;

@@ -1,4 +1,4 @@
-//! Both sides may write for as long as they like before they read: nothing hangs in silence.
+//! Both sides can write as much as they like before they read. Nothing hangs in silence.
 
 use crate::common::{
     client,
@@ -76,7 +76,7 @@ async fn both_sides_write_before_reading_and_pause_is_reported_then_goes_on() {
     let client_sends = tokio::spawn(send_all(client_sender.clone()));
     let server_sends = tokio::spawn(send_all(server_sender.clone()));
     for events in &mut events {
-        // In whichever order: this side does not read, and neither does the peer.
+        // In either order: this side's application does not read, and neither does the peer's.
         let mut both = events.clone();
         stalled(events, StallCause::ApplicationNotReading).await;
         stalled(&mut both, StallCause::SocketFull).await;
@@ -88,7 +88,7 @@ async fn both_sides_write_before_reading_and_pause_is_reported_then_goes_on() {
     );
     assert!(!client_sends.is_finished() && !server_sends.is_finished());
 
-    // One application reads: the other side's writing goes on and ends.
+    // One application reads, so the other side can write everything.
     let client_reads = tokio::spawn(receive_all(client_receiver));
     limit(client_reads).await.unwrap();
     limit(server_sends).await.unwrap();
@@ -97,8 +97,8 @@ async fn both_sides_write_before_reading_and_pause_is_reported_then_goes_on() {
     limit(client_sends).await.unwrap();
 }
 
-/// What was left of a packet was no message, and the rest of the outbox then waited for the next
-/// ping. Here none is ever sent: whatever misses its wake-up hangs.
+/// Once the rest of a packet had no messages, and the rest of the outbox then waited for the next ping.
+/// Here no ping is ever sent, so a missed wake-up hangs.
 #[tokio::test]
 async fn nothing_waits_for_a_ping_to_go_on() {
     let options = Options::default()

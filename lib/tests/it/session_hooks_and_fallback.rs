@@ -1,5 +1,5 @@
-//! The hook runs once for each fresh session and leaves no trace of a failed try; a server without
-//! sessions gets a plain connection; and both go through everything that WebSockets go through.
+//! The hook runs once for each fresh session, and a failed run leaves no trace. A server without
+//! sessions gets a plain connection. Sessions and plain connections work through TLS and proxies.
 
 use std::{
     net::SocketAddr,
@@ -77,9 +77,9 @@ async fn the_hook_runs_once_for_a_session_and_not_when_it_resumes() {
     assert!(closed.clean);
 }
 
-/// What a hook had sent before it failed came back from `take_undelivered`, what still waited for
-/// the session was sent again in the next, and the flushed messages of the hook were counted as the
-/// application's: the statistics of the outbox then fell below zero.
+/// Once, after a hook had failed, its messages came back from `take_undelivered`. Those that still waited
+/// for the session were sent again in the next one. And its flushed messages counted as the
+/// application's, so the statistics of the outbox fell below zero.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hook_that_fails_leaves_nothing_behind() {
     let server = bind(Server::builder()).await;
@@ -91,7 +91,7 @@ async fn a_hook_that_fails_leaves_nothing_behind() {
             setup.send(format!("hook {run}")).await?;
             if run < 3 {
                 setup.flush().await?;
-                // More than the credit: much of it is never sent.
+                // This is more than the credit, so much of it is never sent.
                 for _ in 0..20 {
                     setup.send(vec![7; 100_000]).await?;
                 }
@@ -118,7 +118,7 @@ async fn a_hook_that_fails_leaves_nothing_behind() {
     };
     assert_eq!(text(&mut session).await, "the application's");
     session.send("down").await.unwrap();
-    // The lost sessions stand as one gap where nobody has read.
+    // Nobody has read, so the lost sessions are one gap.
     let gap = limit(client.recv()).await;
     assert!(
         matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))),
@@ -161,7 +161,7 @@ async fn a_connection_that_is_cut_in_the_hook_begins_another_session() {
     proxy.set(Mode::Forward);
     until("both runs", || runs.load(Ordering::SeqCst) == 2).await;
     let mut session = limit(server.accept()).await.unwrap();
-    // The first session may have been opened before the cut.
+    // The first session may have opened before the cut.
     if server.stats().accepted > 1 {
         let second = tokio::time::timeout(Duration::from_secs(2), server.accept()).await;
         session = second.ok().flatten().unwrap_or(session);
@@ -175,7 +175,7 @@ async fn a_connection_that_is_cut_in_the_hook_begins_another_session() {
     }
 }
 
-/// A foreign server that echoes; `agrees`: with whatever subprotocol was offered first.
+/// A foreign server that echoes. `agrees`: it accepts the first subprotocol that is offered.
 async fn foreign_echo(agrees: bool) -> SocketAddr {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
@@ -195,8 +195,8 @@ async fn foreign_echo(agrees: bool) -> SocketAddr {
     address
 }
 
-/// The client took the echo of its HELLO for a broken session and tried for ever. Later it went on
-/// plainly and told nobody.
+/// Once the client took the echo of its HELLO for a broken session, and tried for ever. Later it fell
+/// back to a plain connection and told nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_server_gets_a_plain_connection() {
     for agrees in [false, true] {
@@ -254,7 +254,7 @@ async fn one_port_serves_both() {
     assert!(matches!(required, Err(ConnectError::Subprotocol { .. })));
 }
 
-/// Sends through a cut and expects everything back.
+/// Sends while the connection is cut, and expects everything back.
 async fn survives_a_cut(mut connection: Connection, proxy: &Proxy) {
     let mut events = connection.events();
     assert!(connection.is_session());
@@ -299,7 +299,7 @@ async fn sessions_resume_over_tls() {
     survives_a_cut(connection.connect().await.unwrap(), &proxy).await;
 }
 
-/// A proxy for CONNECT and SOCKS5 that forwards to the address it is asked for.
+/// A proxy for CONNECT and SOCKS5 that forwards to the requested address.
 async fn tunnel(socks: bool) -> SocketAddr {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
