@@ -1,20 +1,21 @@
 //! A message counts as delivered when the peer's application has received it or acknowledged it by
 //! hand, and not before. This holds over any number of connections.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use crate::common::{
-    events::{disconnected, event},
+    events::{disconnected, event, waits},
     limit,
     net::{bind, bind_again, unused_address},
     numbered::numbered,
+    plain,
     proxy::{Mode, Proxy},
     sessions::{client, pair, quick_client, text, up_to_the_loss},
     until,
 };
 use unstall::{
     CloseCode, Connection, DeliveryError, Event, Events, Message, Options, Overflow, SendRefusal,
-    Server, SessionLimits,
+    Server, SessionLimits, StallCause,
 };
 
 /// Longer than the time for which an acknowledgement is delayed.
@@ -198,6 +199,32 @@ async fn flush_waits_for_the_next_connection() {
     proxy.set(Mode::Forward);
     limit(client.flush()).await.unwrap();
     assert_eq!(text(&mut session).await, "over the gap");
+}
+
+/// What is in the session already and waits for credit is not on the socket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flush_waits_for_credit() {
+    const COUNT: u64 = 100;
+    let small = Options::default().window_bytes(256 << 10).inbox_bytes(1);
+    let server = bind(Server::builder().options(small)).await;
+    let (client, mut session) = pair(&server, client(server.local_addr())).await;
+    for number in 0..COUNT {
+        client.send(numbered(number, 4_000)).await.unwrap();
+    }
+    until("the credit is used up", || {
+        waits(&client.stats(), StallCause::OutOfCredit)
+    })
+    .await;
+    let mut flush = pin!(client.flush());
+    let early = tokio::time::timeout(MOMENT, flush.as_mut()).await;
+    assert!(early.is_err(), "there is no credit: {early:?}");
+    let taking = async {
+        for number in 0..COUNT {
+            assert!(plain(session.recv().await) == numbered(number, 4_000));
+        }
+    };
+    let (flushed, ()) = limit(async { tokio::join!(flush, taking) }).await;
+    flushed.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -430,7 +430,7 @@ async fn shutdown_delivers_and_sends_the_clients_elsewhere_spread_over_the_windo
 /// received: its receiver is dropped a moment before its sender. The client's `delivered` was done,
 /// and its close was clean.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_that_splits_and_returns_took_only_what_it_took() {
+async fn a_handler_that_splits_and_returns_acknowledges_only_what_it_received() {
     for panics in [false, true] {
         let server = bind(Server::builder().options(options())).await;
         serve(&server, move |session| async move {
