@@ -1,6 +1,6 @@
-//! With `acknowledge_by_hand`, messages that were taken and not acknowledged cost 16 bytes each, without bound. Usage: attacks/run by_hand_grows
-// Taking renews credit; `session/counting.rs` Ends keeps the end of every message until it is acknowledged. An honest peer
-// stops at its replay limit, another one does not. No limit counts it: Held is unacknowledged + untaken.
+//! Once, with `acknowledge_by_hand`, each received message that was not acknowledged cost 16 bytes, without bound. Usage: attacks/run by_hand_grows
+// Receiving renews the credit, but the position of each message was kept until it was acknowledged. An honest peer stops
+// at its replay limit; a hostile one does not. No limit counted the positions.
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use unstall::{Options, Server};
 
@@ -43,7 +43,7 @@ async fn main() {
     let address = server.local_addr();
     let serving = server.clone();
     tokio::spawn(async move {
-        // It takes everything, and waits with acknowledging for something that does not come.
+        // It receives everything and never acknowledges.
         let handler = |connection: unstall::Connection| async move {
             let (_sender, mut receiver) = connection.split();
             while let Ok(Some(mut batch)) = receiver.recv_batch().await {
@@ -63,7 +63,7 @@ async fn main() {
     }
     tcp.write_all(&frame(&hello)).await.unwrap();
     let (mut read, mut write) = tcp.into_split();
-    // Credit comes as fast as it is taken: what it says is not looked at, only waited for.
+    // Wait for the server's packets without parsing them: it renews credit as fast as it receives.
     let (credit, mut granted) = tokio::sync::watch::channel(1u64 << 20);
     tokio::spawn(async move {
         let mut all = Vec::new();

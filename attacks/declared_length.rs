@@ -1,11 +1,11 @@
-//! Where `max_message_bytes` is large, 14 bytes end the process: the declared length is allocated before it comes. Usage: attacks/run declared_length
+//! Once, with a large `max_message_bytes`, 14 bytes ended the process: the declared length was allocated immediately. Usage: attacks/run declared_length
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use unstall::{Options, Server};
 
 #[tokio::main]
 async fn main() {
-    // "No limit", as one writes it. (1 << 40 does as well.)
+    // The usual "no limit". (1 << 40 has the same effect.)
     let limit = std::env::args()
         .nth(1)
         .map_or(usize::MAX, |it| it.parse().unwrap());

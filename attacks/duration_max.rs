@@ -1,4 +1,4 @@
-//! Deadlines of `Duration::MAX`, the usual "never", panic in the connection's task. Usage: attacks/run duration_max
+//! Once a timeout of `Duration::MAX`, the usual "never", panicked in the connection's task. Usage: attacks/run duration_max
 use std::time::Duration;
 use unstall::{Client, Options, Server};
 

@@ -1,5 +1,5 @@
-"""Empty fragments never end a turn of reading: how late others are served meanwhile. Usage: empty_fragments.py HOST:PORT"""
-# Turn::read counts messages and bytes of messages; poll_front goes on from fragment to fragment without returning.
+"""Once a flood of empty fragments never ended a turn of reading, and other clients were served late. Usage: empty_fragments.py HOST:PORT"""
+# A turn counted messages and their bytes, but empty fragments are neither.
 import multiprocessing
 import sys
 import time
@@ -44,8 +44,8 @@ def measure(kind):
 
 measure("")
 messages, fragments = measure("short messages"), measure("empty fragments")
-# Both floods cost a turn of the same length; a busy machine slows both down.
+# Both floods should cost a turn of the same length. A busy machine slows both down.
 if fragments > 0.002 and fragments > 4 * messages:
-    sys.exit(f"DEFECT: beside empty fragments an echo takes {fragments * 1e3:.1f} ms, "
-             f"beside short messages {messages * 1e3:.1f} ms")
+    sys.exit(f"DEFECT: next to empty fragments an echo takes {fragments * 1e3:.1f} ms, "
+             f"next to short messages {messages * 1e3:.1f} ms")
 print("ok")

@@ -1,6 +1,6 @@
-//! An iterator that panics in `send_many` ends the process, not its connection. Usage: attacks/run panic_in_send_many
-// The iterator is drawn under the outbox's lock: its panic poisons the lock, and the handles that are dropped while the
-// handler unwinds lock it again: a panic while panicking aborts.
+//! Once an iterator that panicked in `send_many` ended the process, not just its connection. Usage: attacks/run panic_in_send_many
+// The iterator ran under the outbox's lock, so its panic poisoned the lock. Handles that were dropped while the handler
+// unwound locked it again, and a panic during a panic aborts the process.
 use std::time::Duration;
 use unstall::{Client, Server};
 

@@ -1,4 +1,4 @@
-"""Addresses that connect without end and say nothing, while an honest client connects again and again. Usage: silent_flood.py HOST:PORT [SILENT ADDRESSES, default 1] [SECONDS, default 8] (Linux: they are 127.0.0.66 and up)"""
+"""Once a flood of silent connections refused honest clients: addresses connect and say nothing, while an honest client connects again and again. Usage: silent_flood.py HOST:PORT [SILENT ADDRESSES, default 1] [SECONDS, default 8] (Linux: they are 127.0.0.66 and up)"""
 import socket
 import sys
 import threading

@@ -1,4 +1,4 @@
-//! A peer sends "one", "two" and Close(1000) in one write. send() says Ok, the sink's close says Ok: was anything said of what was never written? Usage: attacks/run sink_close_hides_unsent
+//! Once a peer's close hid messages that were accepted and never written: `send` and the sink's `close` both said Ok. Usage: attacks/run sink_close_hides_unsent
 use futures_util::SinkExt;
 use std::time::Duration;
 use tokio::{
@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Whether the peer's close comes before or after the handler's answers is luck: so many tries.
+/// The peer's close may come before or after the handler's answers, so several attempts are made.
 const TRIES: u32 = 30;
 
 #[tokio::main]

@@ -1,4 +1,4 @@
-//! `max_message_bytes` below 64 KiB is not kept in sessions. Usage: attacks/run small_limit
+//! Once a `max_message_bytes` below 64 KiB was ignored in sessions. Usage: attacks/run small_limit
 use unstall::{Client, Incoming, Options, Server};
 
 #[tokio::main]

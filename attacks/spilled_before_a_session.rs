@@ -1,6 +1,6 @@
-//! What a plain connection spilled is lost, unmarked, where the next connection is a session. Usage: attacks/run spilled_before_a_session
-// Servers are upgraded one by one from plain to sessions while a slow client spills: only what was in memory is handed to
-// the session (Reading::take_received), the file is not.
+//! Once messages that a plain connection had spilled were lost, without a gap, when the next connection was a session. Usage: attacks/run spilled_before_a_session
+// A server is upgraded from plain connections to sessions while a slow client spills. Messages in memory went over to the
+// session; those in the file did not.
 use std::time::Duration;
 use unstall::{Client, Incoming, Options, Overflow, Server};
 
@@ -47,7 +47,7 @@ async fn main() {
     second.send("new").await.unwrap();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        second.close(unstall::CloseCode::NORMAL, "").await;
+        let _ = second.close(unstall::CloseCode::NORMAL, "").await;
     });
     let (mut seen, mut gaps) = (0, Vec::new());
     let mut in_order = true;

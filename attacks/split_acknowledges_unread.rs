@@ -1,6 +1,6 @@
-//! A handler that splits its connection and returns early acknowledges what it never received. Usage: attacks/run split_acknowledges_unread
-// `let (sender, receiver) = connection.split()` drops in reverse: the receiver goes while the sender still lives, which
-// counts as "wants nothing more": what waits in the inbox is taken, and acknowledged. Unsplit, the same handler does not.
+//! Once a handler that split its connection and returned early acknowledged messages that it never received. Usage: attacks/run split_acknowledges_unread
+// After `let (sender, receiver) = connection.split()` the receiver is dropped before the sender. That counted as a program
+// that wants no more messages, so those in the inbox were acknowledged. Without `split` they were not.
 use std::time::Duration;
 use unstall::{Client, Incoming, Server};
 
@@ -14,7 +14,7 @@ async fn main() {
         tokio::spawn(async move {
             serving
                 .serve(move |mut connection| async move {
-                    // Ten are there; one is received; then the handler gives up, as by `?` on an error.
+                    // Ten messages wait. The handler receives one and returns, as `?` does on an error.
                     tokio::time::sleep(Duration::from_millis(300)).await;
                     if split {
                         let (_sender, mut receiver) = connection.split();
@@ -36,7 +36,7 @@ async fn main() {
             .without_fresh_session();
         let connection = client.connect().await.unwrap();
         for index in 0..10 {
-            // Each long enough for a packet of its own.
+            // Each is long enough to fill a packet.
             connection
                 .send(format!("{index} {}", "x".repeat(40_000)))
                 .await

@@ -1,6 +1,6 @@
-"""Clients that ask for much, read nothing and say nothing are never cut, and each costs the server a netlink socket twice a second. Usage: stalled_and_silent.py HOST:PORT PID [CLIENTS, default 1000]"""
-# Plain connections: the kernel of the peer answers window probes, so the peer is alive and only does not read. Nothing
-# ends it by default (write_timeout is None); from 30 s on Liveness asks the kernel every 500 ms.
+"""Once clients that asked for much and read nothing were never cut, and each cost the server a netlink socket twice a second. Usage: stalled_and_silent.py HOST:PORT PID [CLIENTS, default 1000]"""
+# The peer's kernel answers window probes, so the peer is alive and just does not read. There was no write_timeout by
+# default; from 30 s on the server asked the kernel every 500 ms.
 import os
 import sys
 import time
@@ -9,7 +9,7 @@ from wire import address, frame, upgrade
 
 to, pid = address(sys.argv[1]), sys.argv[2]
 count = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
-PATIENCE = 180  # For this long a server may hope for a peer that reads nothing.
+PATIENCE = 180  # Seconds within which the server must cut a client that reads nothing; write_timeout is 120 s.
 HZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -19,13 +19,13 @@ def cpu():
 
 
 def sockets():
-    """How many the server holds. A client with a full window could not see that it was cut."""
+    """How many connections the server has. A client with a full window cannot see that it was cut."""
     count = 0
     for descriptor in os.listdir(f"/proc/{pid}/fd"):
         try:
             count += "socket" in os.readlink(f"/proc/{pid}/fd/{descriptor}")
         except FileNotFoundError:
-            pass  # Closed meanwhile.
+            pass  # Closed in between.
     return count
 
 

@@ -10,7 +10,8 @@ import xxhash
 
 UNSTALL = ""
 
-# Seconds for one check: far above what any takes, so that a hang fails and a busy machine does not.
+# Seconds for one check: far longer than any takes, so that only a hang fails, even on a busy
+# machine.
 DEADLINE = 60
 
 

@@ -13,7 +13,7 @@ import python_server
 
 async def main() -> int:
     harness.UNSTALL = sys.argv[1]
-    # What a check provokes is no news.
+    # Checks provoke warnings and errors on purpose.
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
     chosen = sys.argv[2:]
     checks = [

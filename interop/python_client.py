@@ -49,7 +49,7 @@ async def a_ping_is_answered_while_packets_come():
 
 
 async def packets_wait_for_a_client_that_reads_late():
-    # A small queue and a pause: the server's sends wait, nothing is lost.
+    # With a small queue and a pause, the server's sends wait, and nothing is lost.
     async with serve() as (url, _), connect(url + "/packets", max_queue=2) as ws:
         await ws.send('{"count":5000,"size":16384}')
         await asyncio.sleep(1)
@@ -70,7 +70,7 @@ async def requests_sent_ahead_are_answered_in_order():
 
 
 async def a_client_that_sends_everything_before_it_reads_is_answered():
-    # The library's own reading is held up, as in a loop that sends first.
+    # Stops the library's own reading, as a loop that sends first does.
     async with serve() as (url, _), connect(url + "/packets", max_queue=1) as ws:
         for _ in range(5000):
             await ws.send('{"count":1,"size":4096}')
@@ -128,7 +128,7 @@ async def text_that_is_not_utf8_is_closed_with_1007():
 
 async def a_message_over_the_limit_is_closed_with_1009():
     async with serve() as (url, _), connect(url) as ws:
-        # The head of a frame is enough: its length is looked at before its payload.
+        # The head of a frame is enough: its length is checked before the payload.
         ws.transport.write(struct.pack(">BBQ4s", 0x82, 0x80 | 127, (16 << 20) + 1, b"mask"))
         try:
             await ws.recv()

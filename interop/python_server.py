@@ -67,7 +67,7 @@ async def pull_joins_fragments():
 
 
 async def pull_goes_on_where_compression_is_offered():
-    # The server would like permessage-deflate; nobody asks for it.
+    # The server supports permessage-deflate, but the client does not offer it.
     async with server(packets(range(1000)), compression="deflate") as url:
         assert (await pull(url, 1000)).code == 0
 
@@ -173,7 +173,7 @@ async def cat_connects_again_and_tells_where_messages_may_be_missing():
             await ws.close()
 
     async with server(handler) as url, start("cat", url) as cat:
-        # Not each "connection N" arrives: an abort may overtake what was sent before it.
+        # Not every "connection N" arrives: an abort may destroy data that was sent before it.
         while await cat.stdout.readline() != b"connection 2\n":
             pass
         cat.stdin.write(b"typed later\n")

@@ -1,6 +1,6 @@
-/* Delays system calls at random, for LD_PRELOAD under tests: what takes an order of events for
- * granted fails. Before DELAY_PER_MILLE in 1000 calls, and after as many, comes a sleep of up to
- * DELAY_MICROSECONDS. */
+/* Delays system calls at random, for LD_PRELOAD under tests. Code that assumes an order of events
+ * fails. DELAY_PER_MILLE of 1000 calls are preceded by a sleep of up to DELAY_MICROSECONDS, and as
+ * many are followed by one. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

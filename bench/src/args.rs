@@ -53,7 +53,7 @@ impl Measure {
         if self.quick { 1 } else { self.rounds.max(1) }
     }
 
-    /// Those of the workload's sizes that were asked for; in a smoke run the smallest and largest.
+    /// The workload's sizes that were asked for. In a smoke run only the smallest and the largest.
     pub(crate) fn sizes(&self, all: &[usize]) -> Vec<usize> {
         if !self.sizes.is_empty() {
             return self.sizes.clone();

@@ -1,4 +1,4 @@
-//! The contestants, one file each kind.
+//! The contestants: one file for each kind.
 
 mod axum;
 pub(crate) mod ezsockets;
@@ -32,7 +32,7 @@ pub(crate) struct Contestant {
     pub(crate) cannot: fn(&str) -> Option<&'static str>,
 }
 
-/// Something to be done with an engine that is known by name only at run time.
+/// A visitor of an engine whose name is known only at run time.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Visit {
     type Done;
@@ -97,7 +97,7 @@ pub(crate) const FEW: [&str; 4] = [
     unstall::Session::NAME,
 ];
 
-/// Lets the engine called `name` be visited over TLS, where it was given that.
+/// Visits the engine called `name` over TLS, if it can do that.
 pub(crate) async fn with_tls<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
     match name {
         tungstenite::Batched::NAME => visit.visit::<Secure<tungstenite::Batched>>().await,

@@ -11,10 +11,10 @@ use crate::{
     shared::Shared,
 };
 
-/// When what was fed is flushed.
+/// When fed messages are flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Batching {
-    /// After each message: what a loop over `send().await` does.
+    /// After each message, as a loop over `send().await` does.
     Naive,
     Messages(u64),
     /// After so many bytes of payload.
@@ -60,10 +60,10 @@ impl Flushing {
     }
 }
 
-/// 64 KiB: where the gain of larger batches ends.
+/// 64 KiB. Larger batches gain nothing.
 pub(crate) const BATCH_BYTES: usize = 64 << 10;
 
-/// One way to speak over TCP.
+/// One way to send messages over TCP.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Engine: 'static {
     const NAME: &'static str;

@@ -1,4 +1,4 @@
-//! What the parent tells a worker, and what a worker reports, one line of JSON each.
+//! The job of a worker, and its report: one line of JSON each.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -66,7 +66,7 @@ pub(crate) struct Report {
     pub(crate) peak_rss_bytes: u64,
     /// The core the process was bound to, where the system lets it.
     pub(crate) pinned: Option<usize>,
-    /// The kernel's word on the process's connections.
+    /// The socket options of the process's connections, as the kernel reports them.
     pub(crate) sockets: Vec<SocketFacts>,
     /// What else the workload measured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

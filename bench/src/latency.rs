@@ -1,4 +1,4 @@
-//! Latencies and what is told of them.
+//! Latencies and their percentiles.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,11 +1,11 @@
 //! How many connections the system lets a process have.
 
-/// What a process needs beside its connections.
+/// The descriptors that a process needs in addition to its connections.
 #[cfg(unix)]
 const OTHER_FILES: u64 = 64;
 
-/// Raises this process's limit of file descriptors as far as the system lets it, and tells for how
-/// many connections it is enough.
+/// Raises this process's limit of file descriptors as far as the system allows. Returns for how many
+/// connections it is enough.
 #[cfg(unix)]
 pub(crate) fn connections() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -17,7 +17,7 @@ pub(crate) fn connections() -> u64 {
     files.saturating_sub(OTHER_FILES)
 }
 
-/// Nothing limits them.
+/// No limit is known here.
 #[cfg(not(unix))]
 pub(crate) fn connections() -> u64 {
     u64::MAX

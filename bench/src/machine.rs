@@ -1,4 +1,4 @@
-//! What the figures were measured on.
+//! The machine that the figures were measured on.
 
 use serde::Serialize;
 
@@ -76,7 +76,7 @@ fn move_in(_default: &str, _congestion: &str) -> bool {
     false
 }
 
-/// How a run's processes and sockets really were set.
+/// The settings that a run's processes and sockets really had.
 pub(crate) fn setting(outcome: &Outcome) -> String {
     let core = |pinned: Option<usize>| match pinned {
         Some(core) => format!("on core {core}"),

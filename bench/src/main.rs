@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Whatever went wrong; it is only ever shown.
+/// Any error. It is only printed.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 

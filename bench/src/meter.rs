@@ -7,7 +7,7 @@ use crate::{
     tcp::{self, SocketFacts},
 };
 
-/// The connections of this process stand and are set alike.
+/// Proof that the connections of this process are open and have the same options.
 pub(crate) struct Ready {
     sockets: Vec<SocketFacts>,
 }
@@ -32,14 +32,14 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// To be called when the connections stand, before anything is measured.
+    /// Called when the connections are open, before anything is measured.
     pub(crate) fn prepare() -> Ready {
         Ready {
             sockets: tcp::tune_all(),
         }
     }
 
-    /// Stops the clock; processor time goes on until [`Meter::stop`].
+    /// Stops the clock. Processor time is measured until [`Meter::stop`].
     pub(crate) fn stop_clock(&mut self) {
         self.seconds = Some(self.began.elapsed().as_secs_f64());
     }
@@ -98,14 +98,14 @@ impl Usage {
     }
 }
 
-/// `VmHWM` of proc_pid_status(5); zero where the system does not tell.
+/// The largest resident memory: `VmHWM` of proc_pid_status(5). Zero where the system does not tell it.
 ///
-/// Not getrusage: its peak survives exec, and so counts the parent's.
+/// The peak of getrusage would survive exec, and so count the parent's.
 fn peak_rss_bytes() -> u64 {
     status_bytes("VmHWM:")
 }
 
-/// What is resident now, `VmRSS`; zero where the system does not tell.
+/// The resident memory now: `VmRSS`. Zero where the system does not tell it.
 pub(crate) fn rss_bytes() -> u64 {
     status_bytes("VmRSS:")
 }

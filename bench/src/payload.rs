@@ -4,11 +4,10 @@ use bytes::Bytes;
 
 use crate::Result;
 
-/// A message of this length is a word between the workers, no payload: those are longer.
+/// A message of this length is a word between the workers. Payloads are longer.
 const WORD_BYTES: usize = 4;
 
-/// Distinct payloads of one size, sent over and over. They exist before the measured part, so that
-/// making them is no part of any figure.
+/// Distinct payloads of one size, which are sent again and again. They are made before the measured part.
 pub(crate) struct Payloads {
     ring: Vec<Bytes>,
     next: usize,
@@ -17,7 +16,7 @@ pub(crate) struct Payloads {
 impl Payloads {
     pub(crate) fn new(size: usize) -> Payloads {
         assert!(size > WORD_BYTES, "payloads of {size} bytes");
-        // Few enough to stay in the cache; more than one, so that the order shows.
+        // They are few, so that they stay in the cache, and more than one, so that a wrong order shows.
         let places = ((256 << 10) / size).clamp(2, 61);
         let payload = |place: usize| (0..size).map(|at| (place * 7 + at * 31) as u8).collect();
         Payloads {
@@ -67,7 +66,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// What the application does with each message: it looks at both ends and the length.
+    /// What the application does with each message: it reads both ends and the length.
     #[inline]
     pub(crate) fn take(&mut self, payload: &[u8]) {
         if is_word(payload) {

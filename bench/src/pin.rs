@@ -1,6 +1,6 @@
 //! A process on a core.
 
-/// Binds this process to `core`; `None` where the system does not let it.
+/// Binds this process to `core`. `None` where the system does not allow it.
 #[cfg(target_os = "linux")]
 pub(crate) fn pin(core: usize) -> Option<usize> {
     use nix::{

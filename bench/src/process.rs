@@ -1,4 +1,4 @@
-//! Starts the two workers of a run and hears what they measured.
+//! Starts the two workers of a run and reads their reports.
 
 use std::{
     io::{BufRead, BufReader},
@@ -13,7 +13,7 @@ use crate::{
     job::{Job, Line, Outcome, Report, Role},
 };
 
-/// A worker ends itself before; this is for one that cannot.
+/// A worker ends itself before this. The limit is for one that hangs.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs `job` in both roles, the server on the first of `cores`, the client on the second.

@@ -1,4 +1,4 @@
-//! Stands between client and server, in the client's process, to cut their connection.
+//! A relay between client and server, in the client's process. It cuts their connection.
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,7 +41,7 @@ impl Relay {
         self.address
     }
 
-    /// Cuts every connection that passes here.
+    /// Cuts every connection through the relay.
     pub(crate) fn cut(&self) {
         for connection in self.state.connections.take() {
             connection.abort();

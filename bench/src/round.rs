@@ -1,5 +1,5 @@
-//! Rounds: in each, all contestants run in turn, so that what slows the machine for a while slows
-//! them all, and each is compared with the reference of its own round.
+//! Rounds: in each, all contestants run in turn, and each is compared with the reference of its own
+//! round. So a slow phase of the machine slows them all.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     workloads::Workload,
 };
 
-/// Well above what any run takes.
+/// Much longer than any run takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// All runs of one case of a workload.
@@ -47,7 +47,7 @@ pub(crate) enum Missing {
 }
 
 impl Case {
-    /// Whether anything failed that should work.
+    /// Whether a contestant failed that should work.
     pub(crate) fn failed(&self) -> bool {
         let failed = |entry: &Entry| matches!(entry.missing, Some(Missing::Failed(_)));
         self.entries.iter().any(failed)

@@ -18,7 +18,7 @@ const QUEUE_MESSAGES: usize = 1024;
 
 #[derive(Clone)]
 pub(crate) enum Shared {
-    /// The usual cure: a bounded queue and one task that writes what comes out of it.
+    /// The usual way: a bounded queue, and one task that writes what comes out of it.
     Queue(mpsc::Sender<Bytes>),
     Unstall(unstall::Sender),
     /// Without a bound.
@@ -26,7 +26,7 @@ pub(crate) enum Shared {
 }
 
 impl Shared {
-    /// Puts a queue and a task before `tx`.
+    /// Puts a queue and a task in front of `tx`.
     pub(crate) fn queue(tx: impl Tx, batching: Batching) -> Shared {
         let (sender, queue) = mpsc::channel(QUEUE_MESSAGES);
         let writing = async move {
@@ -49,7 +49,7 @@ impl Shared {
         }
     }
 
-    /// Whether the queue took it.
+    /// Returns whether the queue accepted it.
     pub(crate) fn try_send(&self, payload: &Bytes) -> Result<bool> {
         use tokio::sync::mpsc::error::TrySendError::Full;
         let full = match self {

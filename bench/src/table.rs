@@ -1,4 +1,4 @@
-//! What a case's runs come to, as text.
+//! The figures of a case's runs, as text.
 
 use crate::{
     job::Outcome,
@@ -10,9 +10,9 @@ pub(crate) struct Column {
     pub(crate) title: &'static str,
     pub(crate) of: fn(&Outcome) -> f64,
     pub(crate) digits: usize,
-    /// Whether its ratio to the reference is shown, too.
+    /// Whether its ratio to the reference is shown too.
     pub(crate) ratio: bool,
-    /// Whether it is shown, too, by how much it exceeds the reference.
+    /// Whether the difference to the reference is shown too.
     pub(crate) excess: bool,
     /// Whether unstall is compared with each other contestant in it.
     pub(crate) pairs: bool,
@@ -164,7 +164,7 @@ fn median(values: &mut [f64]) -> f64 {
     }
 }
 
-/// The first column to the left, the others to the right.
+/// Aligns the first column to the left and the others to the right.
 fn align(rows: &[Vec<String>]) -> String {
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max();
     let widths: Vec<_> = (0..rows[0].len()).filter_map(width).collect();

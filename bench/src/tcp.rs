@@ -1,4 +1,4 @@
-//! TCP sockets that are set alike for every contestant.
+//! TCP sockets with the same options for every contestant.
 
 use std::{
     io,
@@ -53,7 +53,7 @@ pub(crate) fn check_congestion(name: &str) -> Result<()> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct SocketFacts {
     pub(crate) congestion_control: String,
-    /// What it had while it connected, if that differs: some of it may stay in force.
+    /// The congestion control while it connected, if that differs. Its effects may last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) switched_from: Option<String>,
     pub(crate) nodelay: bool,
@@ -79,13 +79,13 @@ pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     set_congestion_control(&SockRef::from(&socket));
     socket.set_tcp_nodelay(true)?;
-    // Blocks, but no longer than loopback takes.
+    // This blocks only as long as loopback takes.
     socket.connect(&address.into())?;
     socket.set_nonblocking(true)?;
     TcpStream::from_std(socket.into())
 }
 
-/// Leaves the system's default where it refuses; what is in force is read back and shown.
+/// Keeps the default if the system refuses. The option in force is read back and shown.
 fn set_congestion_control(socket: &SockRef<'_>) {
     #[cfg(target_os = "linux")]
     if let Some(name) = CONGESTION.get() {

@@ -1,4 +1,4 @@
-//! A steady beat, finer than the runtime's timer, which knows whole milliseconds only.
+//! A steady beat. It is finer than the runtime's timer, which has a resolution of a millisecond.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ pub(crate) struct Ticks {
 
 impl Ticks {
     pub(crate) fn start(period: Duration) -> Result<Ticks> {
-        // Before the timer, so that it never fires too early.
+        // Taken before the timer starts, so that the timer never fires too early.
         let start = Instant::now();
         let timer = Timer::every(period)?;
         Ok(Ticks {
@@ -57,7 +57,7 @@ impl Timer {
 
     async fn wait(&mut self) -> Result<()> {
         self.0.readable().await?;
-        // How often it fired does not matter, and neither does whether it did.
+        // The count of expirations does not matter.
         let _ = self.0.try_read(&mut [0; 8]);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! TLS for those contestants that are measured with it.
+//! TLS for the contestants that are measured with it.
 
 use std::{
     marker::PhantomData,
@@ -40,7 +40,7 @@ static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     Arc::new(config)
 });
 
-/// Both processes make the same: the key is no secret, and its signatures always come out alike.
+/// Both processes make the same certificate: the key is no secret, and its signatures are deterministic.
 fn identity() -> (Certificate, KeyPair) {
     /// An Ed25519 key of ones in the form of RFC 8410, section 7.
     const HEAD: [u8; 16] = [

@@ -17,7 +17,7 @@ use crate::{
     workloads::{self, Workload},
 };
 
-/// Does the job that `json` describes; what was measured goes to the standard output.
+/// Does the job that `json` describes, and writes the report to the standard output.
 pub(crate) fn run(json: &str) -> Result<()> {
     let job: Job = serde_json::from_str(json)?;
     tcp::set_congestion(&job.congestion);
@@ -31,7 +31,7 @@ pub(crate) fn run(json: &str) -> Result<()> {
     let report = LocalSet::new().block_on(&runtime, work);
     let report = report.map_err(|_| format!("not done within {:?}", began.elapsed()))??;
     say(&Line::Report(Report { pinned, ..report }))?;
-    // What engines left running in the background is not waited for.
+    // Does not wait for background tasks of the engines.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
 }

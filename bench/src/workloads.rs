@@ -35,7 +35,7 @@ use crate::{
     tcp, worker,
 };
 
-/// Something to be measured. The parent makes plans and tables, each worker plays one role.
+/// A workload. The parent makes plans and tables, and each worker plays one role.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Workload {
     const NAME: &'static str;
@@ -73,13 +73,13 @@ pub(crate) trait Workload {
         true
     }
 
-    /// The plan with counts that let the reference run for about so many seconds, given what it
-    /// made of `plan`.
+    /// The plan with counts that let the reference run for about so many seconds, given its outcome for
+    /// `plan`.
     fn calibrated(plan: Self::Plan, _reference: &Outcome, _seconds: f64) -> Self::Plan {
         plan
     }
 
-    /// The plan for one contestant, where it must differ.
+    /// The plan for one contestant, if it has to differ.
     fn plan_for(plan: Self::Plan, _contestant: &Contestant) -> Self::Plan {
         plan
     }

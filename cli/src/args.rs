@@ -1,4 +1,4 @@
-//! The command line: the subcommands and what they share.
+//! The command line: the subcommands and their common arguments.
 
 use std::process::ExitCode;
 
@@ -9,23 +9,23 @@ use crate::{cat, completions, demo, doctor, man, pull, serve, verify};
 
 const EXAMPLES: &str = "\
 Examples:
-  unstall demo                              the stall, its usual cure, unstall
+  unstall demo                              a stall, its usual fix, and unstall
   unstall serve                             a server to test against
-  unstall pull ws://127.0.0.1:9100/packets  100,000 packets, each one checked
-  unstall cat wss://feed.example/stream     received messages as lines
-  unstall verify                            broken connections, no message lost
-  unstall doctor                            which connection is stuck, and why
+  unstall pull ws://127.0.0.1:9100/packets  fetch and check 100,000 packets
+  unstall cat wss://feed.example/stream     print messages as lines
+  unstall verify                            break connections, lose no message
+  unstall doctor                            find out which connection is stuck
   echo '{\"report\":true}' | unstall cat ws://127.0.0.1:9100/sink
 
 Exit codes: 0 success; 1 a promise was broken or the work failed; 2 wrong usage.
-UNSTALL_LOG or RUST_LOG select what is logged to stderr, as in
+UNSTALL_LOG or RUST_LOG select what is logged to stderr, for example
 UNSTALL_LOG=unstall=debug.";
 
-/// WebSocket streams that never stall, lose nothing in silence, stay bounded
+/// WebSocket streams that never stall, never lose a message silently, and use bounded memory
 #[derive(Debug, Parser)]
 #[command(name = "unstall", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Args {
-    /// Log more to stderr: -v what happens, -vv details, -vvv everything
+    /// Log more to stderr: -v events, -vv details, -vvv everything
     #[arg(short, long, global = true, display_order = 900, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 

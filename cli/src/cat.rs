@@ -1,4 +1,4 @@
-//! `unstall cat`: lines of standard input go out as messages, messages come in as lines.
+//! `unstall cat`: sends lines of standard input as messages, and prints messages as lines.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -19,18 +19,18 @@ mod input;
 mod output;
 
 const EXAMPLES: &str = "\
-Each line of standard input becomes one text message, without its line end;
-each received message is written to standard output with a newline behind it.
-A received message that itself holds newlines takes several lines. On a
-terminal, control characters are shown as \\u{1b} and the like, because escape
-codes could rewrite what the terminal shows; --raw writes them as they are.
-Into a pipe or a file every byte is written as it came.
+Each line of standard input is sent as one text message, without its newline.
+Each received message is written to standard output, followed by a newline. A
+message that contains newlines takes several lines. On a terminal, control
+characters are escaped, for example as \\u{1b}, because escape codes could rewrite
+what the terminal shows; --raw writes them unchanged. To a pipe or a file, every
+byte is written unchanged.
 
-When the connection is lost, cat connects again; lines wait meanwhile. With a
-server that speaks sessions nothing is lost by that. With any other server the
-messages that it sent in between are missing: standard error says so at that
-place. cat ends when standard input has ended, everything was sent and --linger
-has passed, or when the server closes the connection for good (code 1000).
+When the connection is lost, cat connects again; lines wait in the meantime. If
+the server speaks sessions, nothing is lost. With any other server, messages that
+it sent in between are missing, and standard error says so at that place. cat
+ends when standard input has ended, everything is sent and --linger has passed,
+or when the server closes the connection for good (code 1000).
 
 Examples:
   unstall cat ws://127.0.0.1:9100/echo
@@ -38,8 +38,8 @@ Examples:
   unstall cat -H 'Authorization: Bearer …' wss://feed.example/stream
   printf 'one\\ntwo\\n' | unstall cat ws://127.0.0.1:9100/echo";
 
-/// How long closing may take when nobody reads standard output any more: the user who typed
-/// `| head` waits for the prompt.
+/// How long closing may take once standard output is closed. A user who typed `| head` waits for
+/// the prompt.
 const ENOUGH_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Send lines as messages, print messages as lines, and reconnect
@@ -49,7 +49,7 @@ pub(crate) struct Cat {
     #[command(flatten)]
     connect: Connect,
 
-    /// Send lines as binary messages, of any bytes; only the newline is taken off
+    /// Send lines as binary messages, which may have any bytes; the newline is removed
     #[arg(long)]
     binary: bool,
 
@@ -61,7 +61,7 @@ pub(crate) struct Cat {
     #[arg(long)]
     no_reconnect: bool,
 
-    /// Write received messages to a terminal as they are, with their escape codes
+    /// Write received messages to a terminal unchanged, with their escape codes
     #[arg(long)]
     raw: bool,
 }
@@ -83,7 +83,7 @@ impl Cat {
     }
 
     /// Sends and prints until the input is sent, the connection ends, the output is closed, or the
-    /// user interrupts; then closes and prints what still came.
+    /// user interrupts. Then closes the connection and prints the rest.
     async fn exchange(&self, sender: &Sender, receiver: Receiver) -> Result<(), Failure> {
         let waiting = AtomicBool::new(false);
         let mut printing = pin!(output::print(receiver, self.raw));
@@ -118,19 +118,19 @@ impl Cat {
         let undelivered = sender.take_undelivered().len() + report.maybe_delivered.len();
         if undelivered > 0 {
             return Err(Failure::work(format_args!(
-                "the session was lost with {undelivered} messages that the server may not have"
+                "the session was lost with {undelivered} messages that may not have reached the server"
             )));
         }
         let unsent = report.unsent.len() + usize::from(waiting.load(Relaxed));
         if unsent > 0 && printed == Printed::All {
             return Err(Failure::work(format_args!(
-                "the connection was closed before all input was sent: {unsent} messages unsent"
+                "the connection was closed before {unsent} messages of the input were sent"
             )));
         }
         Ok(())
     }
 
-    /// Sends every line and sees them written to the socket. `waiting` is true while a
+    /// Sends every line, and waits until all are written to the socket. `waiting` is true while a
     /// line waits for room.
     async fn send_input(&self, sender: &Sender, waiting: &AtomicBool) -> Result<(), Failure> {
         let mut lines = Lines::new(BufReader::new(tokio::io::stdin()), MAX_LINE_BYTES);

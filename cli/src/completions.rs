@@ -1,4 +1,4 @@
-//! `unstall completions`: what makes a shell complete the command.
+//! `unstall completions`: completion scripts for shells.
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -16,7 +16,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Completions {
-    /// The shell to write for
+    /// The shell that the script is for
     shell: Shell,
 }
 

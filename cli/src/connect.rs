@@ -1,4 +1,4 @@
-//! What every subcommand that connects lets its user choose, and what it tells of the connection.
+//! The flags of every subcommand that connects, and the logs of its connection.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub(crate) struct Connect {
           help_heading = "Connection")]
     connect_timeout: Duration,
 
-    /// Offer no session, not even to a server that speaks them
+    /// Offer no session: the connection is a plain WebSocket
     #[arg(long, help_heading = "Connection")]
     plain: bool,
 }
@@ -70,12 +70,13 @@ impl Connect {
     }
 }
 
-/// A URL as it was typed. It is checked later: clap would print a wrong one with its password.
+/// A URL as the user typed it. It is checked later, because clap would print an invalid one with
+/// its password.
 pub(crate) fn url(text: &str) -> Result<RedactedUrl, std::convert::Infallible> {
     Ok(RedactedUrl::new(text))
 }
 
-/// Whether this can be the URL of a WebSocket server.
+/// Checks that the URL has a WebSocket scheme.
 pub(crate) fn check_url(url: &RedactedUrl) -> Result<(), Failure> {
     let scheme = url.reveal().split_once("://").map(|(scheme, _)| scheme);
     let schemes = ["ws", "wss"];
@@ -87,7 +88,7 @@ pub(crate) fn check_url(url: &RedactedUrl) -> Result<(), Failure> {
     )))
 }
 
-/// `NAME: VALUE` as it was typed. Its value may be a secret.
+/// `NAME: VALUE` as the user typed it. The value may be a secret.
 #[derive(Clone)]
 pub(crate) struct Header(String);
 
@@ -97,7 +98,8 @@ impl fmt::Debug for Header {
     }
 }
 
-/// A header as it was typed. It is checked later: clap would print a wrong one with its value.
+/// A header as the user typed it. It is checked later, because clap would print an invalid one with
+/// its value.
 pub(crate) fn header(text: &str) -> Result<Header, std::convert::Infallible> {
     Ok(Header(text.to_owned()))
 }
@@ -108,13 +110,13 @@ impl Header {
         match self.0.split_once(':') {
             Some((name, value)) if !name.trim().is_empty() => Ok((name.trim(), value.trim())),
             _ => Err(Failure::usage(
-                "a header is written as NAME: VALUE, with a colon",
+                "a header must be written as NAME: VALUE, with a colon",
             )),
         }
     }
 }
 
-/// The first attempt failed: because of what the user typed, or for another reason.
+/// The failure of the first attempt. An invalid URL or header is wrong usage.
 pub(crate) fn connect_failure(error: ConnectError) -> Failure {
     match error {
         ConnectError::Url { .. } | ConnectError::Header { .. } => Failure::usage(error),
@@ -122,7 +124,7 @@ pub(crate) fn connect_failure(error: ConnectError) -> Failure {
     }
 }
 
-/// Logs what happens to a connection until it ends.
+/// Logs the events of a connection until it ends.
 pub(crate) async fn log_events(mut events: Events) {
     while let Some(event) = events.recv().await {
         log(event);
@@ -144,27 +146,31 @@ fn log(event: Event) {
         Event::SessionOpened => tracing::info!("session opened"),
         Event::SessionNotSpoken => {
             tracing::warn!(
-                "the server agreed to unstall.v1 and does not speak it: going on plainly"
+                "the server agreed to unstall.v1 but does not speak it: the next connection is plain"
             );
         }
         Event::Resumed { after, replayed } => {
-            tracing::info!("the session goes on after {after:.1?}, {replayed} records sent again");
+            tracing::info!("session resumed after {after:.1?}; {replayed} records were sent again");
         }
         Event::SessionLost { why, undelivered } => {
             let why = chain(&*why);
             tracing::warn!("{why}; {undelivered} messages come back undelivered");
         }
         Event::UndeliveredDropped { messages } => {
-            tracing::warn!("{messages} undelivered messages were dropped for want of room");
+            tracing::warn!(
+                "{messages} undelivered messages were dropped, because there is no room for more"
+            );
         }
         Event::GoAway { within } => {
-            tracing::info!("the server goes away; connecting again within {within:.1?}");
+            tracing::info!("the server is shutting down; connecting again within {within:.1?}");
         }
         Event::Overflow { messages, bytes } => {
-            tracing::warn!("the inbox was full: {messages} messages of {bytes} bytes gave way");
+            tracing::warn!(
+                "the inbox was full: {messages} messages ({bytes} bytes) were dropped, replaced or spilled"
+            );
         }
         Event::SpillFailed { why } => tracing::warn!("the spill file failed: {why}"),
-        // The loss of the connection was told already.
+        // The loss of the connection has been logged already.
         Event::Stalled {
             cause: StallCause::Connecting,
             ..
@@ -176,9 +182,11 @@ fn log(event: Event) {
         Event::Stalled { cause, since } => tracing::warn!("stalled for {since:.1?}: {cause}"),
         Event::Moving { cause, after } => tracing::info!("moving after {after:.1?}: {cause}"),
         Event::Expired { messages } => {
-            tracing::warn!("{messages} messages were not sent in their time, and dropped");
+            tracing::warn!(
+                "{messages} messages were dropped, because their time to live had passed"
+            );
         }
-        Event::PeerClosed(close) => tracing::info!("the peer closed: {close}"),
+        Event::PeerClosed(close) => tracing::info!("the peer closed the connection: {close}"),
         Event::Ended { why: Some(why) } => tracing::info!("ended: {}", chain(&*why)),
         Event::Ended { why: None } => tracing::info!("ended by a normal close"),
         Event::Missed(events) => tracing::warn!("{events} events were missed"),
@@ -186,7 +194,7 @@ fn log(event: Event) {
     }
 }
 
-/// Seconds with a fraction, or `forever`.
+/// Parses seconds, which may have a fraction, or `forever`.
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     if text == "forever" {
         return Ok(FOREVER);

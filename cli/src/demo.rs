@@ -1,4 +1,4 @@
-//! `unstall demo`: the same packets, four times, to the same slow consumer.
+//! `unstall demo`: four clients fetch the same packets for the same slow consumer.
 
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ mod watch;
 mod wire;
 
 const EXAMPLES: &str = "\
-Each client asks for the same packets, over loopback TCP: the first three the
+Each client asks for the same packets over loopback TCP. The first three ask the
 same tokio-tungstenite server, with the same kernel buffers. The server answers
 each request before it reads the next.
 
@@ -33,18 +33,18 @@ each request before it reads the next.
   unstall, cut     unstall at both ends, while a proxy between them cuts every
                    connection, at bytes that differ from run to run
 
-Nothing is staged: a row that does not stall says so. Exit code 1 when unstall
-did not deliver every packet intact, once and in order, within its limit.
+Nothing is staged: a row that does not stall says so. Exit code 1: unstall did not
+deliver every packet intact, once and in order, within its memory limit.
 
 Examples:
   unstall demo
   unstall demo --json 2>/dev/null | jq .rows";
 
-/// See a WebSocket stream stall, the usual cure, and unstall, in seconds
+/// See a WebSocket stream stall, the usual fix, and unstall, in seconds
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Demo {
-    /// Packets to ask for in each row
+    /// The number of packets in each row
     #[arg(long, value_name = "N", default_value_t = 100_000,
           value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     count: u64,
@@ -54,10 +54,10 @@ pub(crate) struct Demo {
     json: bool,
 }
 
-/// The size of each packet: that of the stall which users report most.
+/// The size of each packet, as in the stall that users report most.
 const PACKET_BYTES: usize = 4096;
 
-/// The size of everything that a row transfers.
+/// The bytes that a row transfers.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     count: u64,
@@ -89,7 +89,7 @@ impl Demo {
             if result.kept {
                 Ok(())
             } else {
-                Err(Failure::work("unstall broke its promise"))
+                Err(Failure::work("unstall broke a promise: see the rows above"))
             }
         })
     }

@@ -1,4 +1,4 @@
-//! `unstall doctor`: says why any program's WebSocket is stuck.
+//! `unstall doctor`: finds out why a connection of any program is stuck.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -12,13 +12,12 @@ mod json;
 mod report;
 mod watch;
 
-/// Say why any program's connection is stuck, without touching the program
+/// Find out why a program's connection is stuck, without touching the program
 ///
-/// Looks at the kernel's account of TCP connections (Linux only) a few times
-/// and says of each which side does not read, or whether the network is at
-/// fault. Without --pid, --port or --all it examines the connections of your
-/// own processes; as root, those of everybody. It sees its own network
-/// namespace: run it inside of a container to see the container's.
+/// Reads the kernel's account of TCP connections a few times (Linux only). Says of each connection
+/// which side does not read, or whether the network is at fault. Without --pid, --port or --all it
+/// examines the connections of your own processes; as root, those of all users. It sees its own
+/// network namespace: to examine a container, run it inside the container.
 ///
 /// Exit code 0: nothing is stuck. 1: something is. 2: wrong usage, missing
 /// rights, or a system other than Linux.
@@ -33,8 +32,7 @@ pub(crate) struct Arguments {
 
     /// Time between two looks, for example 500ms, 1s, 1m (100ms to 1h)
     ///
-    /// A verdict rests on the looks of the last two seconds, or on the last
-    /// two of them.
+    /// A verdict uses the looks of the last two seconds, at least two.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Duration,
 
@@ -59,13 +57,14 @@ struct Selection {
     all: bool,
 }
 
-/// How many looks a single report takes.
+/// The number of looks for a single report.
 const LOOKS: u32 = 3;
 
-/// Accusations need at least this long between the first and the last look.
+/// A verdict that a program does not read needs at least this time between the first and the last
+/// look.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// Examines as the arguments ask and prints what was found.
+/// Examines the chosen connections and prints the findings.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let done = if arguments.watch {
         watch::run(&arguments)
@@ -81,7 +80,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// One report; says whether something is stuck.
+/// Prints one report. Returns whether something is stuck.
 fn once(arguments: &Arguments) -> io::Result<bool> {
     let mut doctor = Doctor::new();
     let began = Instant::now();
@@ -101,7 +100,7 @@ fn once(arguments: &Arguments) -> io::Result<bool> {
         report::text(&findings)
     };
     match print(&text) {
-        // Whoever read the output has seen enough of it.
+        // The reader of the pipe has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed?,
     }
@@ -111,7 +110,7 @@ fn once(arguments: &Arguments) -> io::Result<bool> {
     Ok(findings.iter().any(|finding| finding.verdict.is_stuck()))
 }
 
-/// Prints to standard output at once.
+/// Prints to standard output and flushes.
 fn print(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
     output.write_all(text.as_bytes())?;
@@ -123,18 +122,17 @@ impl Selection {
     fn look(&self, doctor: &mut Doctor) -> io::Result<()> {
         doctor.look().map_err(|error| match error.kind() {
             io::ErrorKind::Unsupported => io::Error::other(format!(
-                "{error}. On this system a program that uses the library `unstall` can still ask \
-                 it for the causes of its stalls: `stats()` and `events()`"
+                "{error}. On this system, a program that uses the library `unstall` can still ask the library why it waits: call `stats()` or `events()`"
             )),
             _ => io::Error::other(format!(
                 "the kernel's list of TCP sockets cannot be read: {error}"
             )),
         })?;
-        // A wrong id is told at once.
+        // Check the process id before the first look.
         self.pid.map_or(Ok(()), |pid| owned(pid).map(drop))
     }
 
-    /// The findings about the connections that were asked for.
+    /// The findings about the chosen connections.
     fn of(&self, doctor: &Doctor) -> io::Result<Vec<Finding>> {
         let mut findings = doctor.findings();
         if let Some(pid) = self.pid {
@@ -159,8 +157,7 @@ fn owned(pid: u32) -> io::Result<HashSet<u32>> {
     sockets_of(pid).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::other(format!("there is no process {pid}")),
         io::ErrorKind::PermissionDenied => io::Error::other(format!(
-            "process {pid} belongs to another user, so its sockets cannot be seen: run as root, or \
-             ask by --port"
+            "process {pid} belongs to another user, so its sockets cannot be seen: run as root, or use --port"
         )),
         _ => io::Error::other(format!(
             "the sockets of process {pid} cannot be seen: {error}"
@@ -191,7 +188,7 @@ fn interval(text: &str) -> Result<Duration, String> {
         "ms" => 0.001,
         "" | "s" => 1.0,
         "m" => 60.0,
-        _ => return Err("a number and a unit is expected: ms, s or m".to_owned()),
+        _ => return Err("expected a number and a unit: ms, s or m".to_owned()),
     };
     let number: f64 = number
         .parse()

@@ -1,4 +1,4 @@
-//! How a subcommand fails, and the exit code that says so.
+//! Failures of subcommands, and their exit codes.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -22,7 +22,7 @@ impl Failure {
         Self::Work(reason.to_string())
     }
 
-    /// The work failed because of an error, which is told with its causes.
+    /// The work failed because of an error. The text includes its causes.
     pub(crate) fn because(error: impl Error) -> Self {
         Self::Work(chain(&error))
     }
@@ -38,13 +38,13 @@ impl Failure {
             Self::Work(reason) => (reason, 1),
             Self::Usage(reason) => (reason, 2),
         };
-        // Some words in it may be a peer's. A closed stderr is no reason for another exit code.
+        // The text may include words of a peer. A closed stderr does not change the exit code.
         let _ = writeln!(std::io::stderr(), "unstall: {}", printable(&reason));
         ExitCode::from(code)
     }
 }
 
-/// An error and its causes in one line, fit for a terminal.
+/// An error and its causes in one line, safe to print on a terminal.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = printable(&error.to_string()).to_string();
     let mut next = error.source();

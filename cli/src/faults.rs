@@ -1,4 +1,4 @@
-//! Faults of the network: which there are, and at which byte of a run each one strikes.
+//! Faults of the network: their kinds, and at which byte of a run each one strikes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -51,7 +51,7 @@ impl FromStr for Kind {
     }
 }
 
-/// Which way bytes and messages flow.
+/// The direction of bytes and messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// From the client to the server.
@@ -78,22 +78,23 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What one fault does.
+/// A fault that strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Every connection ends: with a reset, which destroys what is under way, or with a FIN.
+    /// Every connection ends: by a reset, which destroys bytes under way, or by a FIN.
     Cut { reset: bool },
-    /// Nothing passes on the connections that there are; then it passes late.
+    /// Bytes on existing connections are held back, and pass late.
     Freeze(Duration),
-    /// As a freeze, but what is written vanishes as if it were delivered, and comes out late.
+    /// Like a freeze, but the proxy accepts bytes as if they were delivered, and passes them on
+    /// late.
     Swallow(Duration),
-    /// Everything is held back for `by`, for so long.
+    /// Bytes are held back by `by`, for this long.
     Delay { lasts: Duration, by: Duration },
-    /// Every connection is reset, and new ones are too for so long.
+    /// Every connection is reset, and so are new ones for this long.
     Refuse(Duration),
     /// The server process is killed, and started again after this.
     Restart(Duration),
-    /// The application at the end of this direction takes nothing.
+    /// The application at the end of this direction receives nothing.
     Slow(Direction, Duration),
 }
 
@@ -103,8 +104,8 @@ impl Action {
             Kind::Cut => Self::Cut {
                 reset: random.below(2) == 0,
             },
-            // One in four outlives the silence time: the connection is given up as dead, another
-            // is made, and then late bytes come out of the old one.
+            // One in four outlasts the silence timeout: the connection is given up, another is
+            // made, and then late bytes come out of the old one.
             Kind::Freeze if random.below(4) == 0 => {
                 Self::Swallow(silence.saturating_add(random.millis(200, 1_000)))
             }
@@ -131,16 +132,16 @@ impl fmt::Display for Action {
             Self::Refuse(lasts) => write!(f, "cut, and refused for {lasts:?}"),
             Self::Restart(after) => write!(f, "server killed, started again after {after:?}"),
             Self::Slow(Direction::Up, lasts) => {
-                write!(f, "the server's application takes nothing for {lasts:?}")
+                write!(f, "the server's application receives nothing for {lasts:?}")
             }
             Self::Slow(Direction::Down, lasts) => {
-                write!(f, "the client's application takes nothing for {lasts:?}")
+                write!(f, "the client's application receives nothing for {lasts:?}")
             }
         }
     }
 }
 
-/// A fault and its place: behind so many bytes of one direction.
+/// A fault and its place: after this many bytes of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) direction: Direction,
@@ -148,22 +149,23 @@ pub(crate) struct Fault {
     pub(crate) action: Action,
 }
 
-/// The faults still to come and how far each direction has got.
+/// The remaining faults, and the progress of each direction.
 ///
-/// Places are byte offsets, not times, so that a run meets all its faults however fast it is.
+/// Places are byte offsets, not times, so that all faults strike, however fast the run is.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     moved: [u64; 2],
-    /// By direction, each in the order of its offsets.
+    /// By direction, in the order of their offsets.
     coming: [VecDeque<Fault>; 2],
 }
 
-/// Behind this share of a direction's bytes come no faults, so that the last one's end is seen.
+/// After this share of a direction's bytes no fault strikes, so that the run sees the end of the
+/// last one.
 const LAST_FAULT_PERCENT: u64 = 95;
 
 impl Schedule {
-    /// Draws `count` faults of these kinds over so many bytes in each direction, between peers that
-    /// give a connection up after `silence`. The same arguments always give the same faults.
+    /// Draws `count` faults of these kinds over this many bytes in each direction. `silence` is the
+    /// silence timeout of the peers. The same arguments always give the same faults.
     pub(crate) fn draw(
         kinds: &[Kind],
         count: usize,
@@ -186,7 +188,8 @@ impl Schedule {
             // A direction with more bytes gets more of the faults.
             let down = random.below(both) >= bytes[0];
             let direction = Direction::BOTH[usize::from(down)];
-            // Each in a stretch of its own: spread out, and yet anywhere.
+            // Each fault has a stretch of its own, so that they are spread out but can strike
+            // anywhere.
             let span = bytes[direction.index()] / 100 * LAST_FAULT_PERCENT;
             let stretch = span / count as u64;
             let offset = number * stretch + random.below(stretch.max(1));
@@ -203,7 +206,7 @@ impl Schedule {
         }
     }
 
-    /// `len` bytes want to pass: how many may before a fault strikes, and the fault.
+    /// How many of the next `len` bytes pass before a fault strikes, and the fault.
     pub(crate) fn pass(&mut self, direction: Direction, len: usize) -> (usize, Option<Fault>) {
         let moved = &mut self.moved[direction.index()];
         let coming = &mut self.coming[direction.index()];
@@ -219,7 +222,7 @@ impl Schedule {
     }
 }
 
-/// Seeded numbers.
+/// Random numbers from a seed.
 #[derive(Debug)]
 pub(crate) struct Random(SplitMix64);
 
@@ -228,7 +231,7 @@ impl Random {
         Self(SplitMix64(seed))
     }
 
-    /// Less than `end`, which is not zero.
+    /// A number below `end`, which is not zero.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         // The bias is below 2^-40 for every `end` used here.
         self.0.next() % end

@@ -1,11 +1,12 @@
-//! Logs go to stderr, so that stdout is the command's output alone.
+//! Logs go to stderr, so that stdout has only the command's output.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 
-/// Starts logging. `verbose` counts the `-v`; `UNSTALL_LOG`, then `RUST_LOG`, overrule it.
+/// Starts logging. `verbose` is the number of `-v`. `UNSTALL_LOG`, or else `RUST_LOG`, overrides
+/// it.
 pub(crate) fn start(verbose: u8) {
     let default: Directive = match verbose {
         0 => tracing::Level::WARN,

@@ -15,7 +15,7 @@ Example:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Man {
-    /// The directory to write to; made when it does not exist
+    /// The directory to write to; created if it does not exist
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

@@ -16,16 +16,17 @@ pub(crate) use sequence::Sequence;
 mod checker;
 mod sequence;
 
-/// Index and hash: the least that a packet has.
+/// Index and hash: the smallest packet.
 pub(crate) const HEADER_BYTES: usize = 16;
 
 /// The largest packet: the library's default limit of a message.
 pub(crate) const MAX_PACKET_BYTES: usize = 16 << 20;
 
-/// The most packets of one request: more than a day at full speed can be no more than a mistake.
+/// The most packets of one request. It takes more than a day at full speed, so more must be a
+/// mistake.
 pub(crate) const MAX_COUNT: u64 = 1_000_000_000_000;
 
-/// The longest request text that is looked at. A real one is under 60 bytes.
+/// The longest request text that is parsed. A real one is under 60 bytes.
 const MAX_REQUEST_BYTES: usize = 1024;
 
 /// Builds the packet `index` of `size` bytes. `size` below [`HEADER_BYTES`] gives a bare header.
@@ -44,7 +45,7 @@ pub(crate) fn packet(index: u64, size: usize) -> Bytes {
     packet.freeze()
 }
 
-/// The index of an intact packet, or `None` when it is too short or its hash does not fit.
+/// The index of an intact packet. `None` if it is too short or its hash does not match.
 pub(crate) fn intact_index(packet: &[u8]) -> Option<u64> {
     let (index, rest) = packet.split_first_chunk()?;
     let (hash, payload) = rest.split_first_chunk()?;
@@ -76,7 +77,7 @@ pub(crate) struct Request {
     pub(crate) size: usize,
 }
 
-/// Why a request is not answered. Small, because a peer may send many such requests ahead.
+/// Why a request is refused. It is small, because a peer may send many such requests ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadRequest {
     /// Not the JSON that is expected, or too long.
@@ -144,7 +145,7 @@ pub(crate) fn parse_report_request(text: &str) -> Result<(), BadRequest> {
     }
 }
 
-/// The answer behind a request's last packet.
+/// The answer after a request's last packet.
 pub(crate) fn done_text(count: u64) -> String {
     serde_json::json!({ "done": count }).to_string()
 }

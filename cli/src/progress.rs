@@ -1,4 +1,4 @@
-//! Progress bars on stderr; none when it is not a terminal.
+//! Progress bars on stderr. There are none if it is not a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 

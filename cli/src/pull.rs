@@ -1,4 +1,4 @@
-//! `unstall pull`: asks for packets and checks every one of them.
+//! `unstall pull`: asks for packets and checks each one.
 
 use std::time::{Duration, Instant};
 
@@ -16,18 +16,17 @@ use crate::rss::peak_rss_bytes;
 use crate::{runtime, stdout};
 
 const EXAMPLES: &str = "\
-A server that speaks sessions, as `unstall serve` does, goes on over any number
-of broken connections where it was, once and in order. A plain WebSocket cannot
-resume. When its connection is lost, or the server of a session is started
-anew, what was under way is gone: pull counts it as lost and ends with exit
-code 1.
+If the server speaks sessions, as `unstall serve` does, pull resumes after any
+number of broken connections: each packet comes once and in order. A plain
+WebSocket cannot resume. If its connection is lost, or if the server of a session
+restarts, packets under way are lost: pull counts them and ends with exit code 1.
 
 Examples:
   unstall pull ws://127.0.0.1:9100/packets
   unstall pull ws://127.0.0.1:9100/packets --count 1000000 --size 64 --json
   unstall pull ws://127.0.0.1:9100/packets --count 1000 --slow 5";
 
-/// Ask for packets and check that each came intact, once and in order
+/// Ask for packets and check that each arrives intact, once and in order
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Pull {
@@ -44,11 +43,11 @@ pub(crate) struct Pull {
           value_parser = clap::value_parser!(u64).range(HEADER_BYTES as u64..=MAX_PACKET_BYTES as u64))]
     size: u64,
 
-    /// Wait so many milliseconds after each packet, as a slow consumer does
+    /// Wait this many milliseconds after each packet, as a slow consumer does
     #[arg(long, value_name = "MS", default_value_t = 0)]
     slow: u64,
 
-    /// Give up when nothing came for this many seconds, or `forever`
+    /// Give up when nothing arrives for this many seconds, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "60")]
     timeout: Duration,
 
@@ -57,7 +56,7 @@ pub(crate) struct Pull {
     json: bool,
 }
 
-/// The names are those of the JSON.
+/// The result. The fields are those of the JSON object.
 #[derive(Debug, Serialize)]
 struct PullResult {
     #[serde(flatten)]
@@ -66,7 +65,7 @@ struct PullResult {
     messages_per_second: f64,
     bytes_per_second: f64,
     reconnects: u64,
-    /// How often a session went on over a new connection.
+    /// How often a session resumed over a new connection.
     resumed: u64,
     peak_rss_bytes: Option<u64>,
     /// Why the run ended before the server was done.
@@ -77,17 +76,17 @@ struct PullResult {
 /// Why a run ended before the server was done.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error("the server was not asked")]
+    #[error("the request could not be sent")]
     NotSent(#[from] unstall::SendError),
     #[error("nothing was received for {0:?}")]
     NothingCame(Duration),
-    #[error("the server closed the connection before it was done")]
+    #[error("the server closed the connection before it had sent everything")]
     Closed,
     #[error(transparent)]
     Connection(#[from] ConnectionError),
-    #[error("packets were lost with their connection, and a new connection was made")]
+    #[error("packets were lost, because the connection was lost and made again")]
     Reconnected(#[source] std::sync::Arc<ConnectionError>),
-    #[error("packets were lost with their session")]
+    #[error("packets were lost, because the session was lost")]
     SessionLost(#[source] std::sync::Arc<ConnectionError>),
     #[error("messages are missing: {0:?}")]
     Missing(Gap),
@@ -95,7 +94,7 @@ enum Broken {
     Interrupted,
     #[error("the server answered: {0}")]
     Answer(String),
-    #[error("the server said that it sent {said} packets; {asked} were asked for")]
+    #[error("the server says that it sent {said} packets, but {asked} were asked for")]
     Done { said: u64, asked: u64 },
 }
 
@@ -112,7 +111,7 @@ impl Pull {
                 Some(error) => Err(Failure::work(error)),
                 None if result.report.is_perfect() => Ok(()),
                 None => Err(Failure::work(
-                    "not every packet came intact, once and in order",
+                    "not every packet arrived intact, once and in order",
                 )),
             }
         })
@@ -141,15 +140,15 @@ impl Pull {
         let error = run.err().map(|broken| chain(&broken));
         let result = self.result(&checker, started, Some(connection.stats()), error);
         bar.finish_and_clear();
-        // Taking what still comes is what lets a session's close complete at once.
+        // Receive the rest, so that the close of a session completes immediately.
         let (sender, mut receiver) = connection.split();
         let rest = async { while let Ok(Some(_)) = receiver.recv().await {} };
-        tokio::join!(sender.close(CloseCode::NORMAL, ""), rest);
+        let _ = tokio::join!(sender.close(CloseCode::NORMAL, ""), rest);
         logging.abort();
         Ok(result)
     }
 
-    /// Asks and takes packets until the server is done.
+    /// Sends the request and receives packets until the server is done.
     async fn receive(
         &self,
         connection: &mut Connection,
@@ -182,7 +181,8 @@ impl Pull {
         }
     }
 
-    /// The next of the stream, the timer armed only when there is something to wait for.
+    /// Receives the next item of the stream. The timer is only set if there is something to wait
+    /// for.
     async fn next(&self, connection: &mut Connection) -> Result<Incoming, Broken> {
         let next = match connection.recv().now_or_never() {
             Some(next) => next,

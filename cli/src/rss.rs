@@ -1,4 +1,4 @@
-//! The most memory that this process ever held.
+//! The peak memory of a process.
 
 /// Peak resident set size of this process in bytes; `None` if the system does not say.
 #[cfg(target_os = "linux")]
@@ -7,8 +7,8 @@ pub(crate) fn peak_rss_bytes() -> Option<u64> {
     high_water_mark(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Peak resident set size of another process in bytes, seen from outside; `None` if the system
-/// does not say, or the process has ended.
+/// Peak resident set size of another process in bytes. `None` if the system does not say, or if the
+/// process has ended.
 pub(crate) fn peak_rss_bytes_of(pid: u32) -> Option<u64> {
     if !cfg!(target_os = "linux") {
         return None;

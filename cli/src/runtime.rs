@@ -11,7 +11,7 @@ pub(crate) fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<(),
         .build()
         .map_err(|error| Failure::work(format_args!("starting the runtime: {error}")))?;
     let result = runtime.block_on(work);
-    // A read of standard input cannot be cancelled. To wait for it is to wait for the next line.
+    // A read of standard input cannot be cancelled. Waiting for it would wait for the next line.
     runtime.shutdown_background();
     result
 }

@@ -20,10 +20,10 @@ mod sink;
 
 const EXAMPLES: &str = "\
 Paths:
-  /, /echo  returns each message, text as text and binary as binary
+  /, /echo  sends each message back, text as text and binary as binary
   /packets  answers the text {\"count\":N,\"size\":B} with N binary messages of B
-            bytes (at least 16), then the text {\"done\":N}; a request that is
-            not understood gets {\"error\":\"…\"}
+            bytes (at least 16), then the text {\"done\":N}; an invalid request
+            gets {\"error\":\"…\"}
   /sink     checks such packets; answers the text {\"report\":true} with counts
 
 A packet is its index (u64, big-endian, from 0), the XXH3-64 of everything
@@ -33,7 +33,7 @@ offers the subprotocol unstall.v1 gets a session, which outlives its
 connections; every other client gets a plain WebSocket.
 
 The first line on standard output is `listening on ws://ADDRESS`, with the
-port really bound. SIGINT and SIGTERM close every connection with code 1001
+actual port. SIGINT and SIGTERM close every connection with code 1001
 and end the server.
 
 Examples:
@@ -45,7 +45,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Serve {
-    /// The address to listen on; port 0 takes a free one
+    /// The address to listen on; port 0 takes a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
     listen: SocketAddr,
 
@@ -57,7 +57,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// Agree to no session: every connection is plain
+    /// Accept no sessions: every connection is plain
     #[arg(long)]
     plain: bool,
 
@@ -65,43 +65,44 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
     session_life: Duration,
 
-    /// Seconds that connections may take to close at the end, or `forever`
+    /// Seconds that connections may take to close when the server ends, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
     drain: Duration,
 
-    /// Print one JSON object at the end: what became of the connections
+    /// Print one JSON object at the end, with counts of connections
     #[arg(long)]
     json: bool,
 }
 
-/// What became of the connections; the names are those of the JSON.
+/// Counts of connections. The fields are those of the JSON object.
 #[derive(Debug, Serialize)]
 struct ServeResult {
-    /// TCP connections that came.
+    /// TCP connections that arrived.
     arrived: u64,
-    /// Those whose WebSocket handshake was completed.
+    /// Connections whose WebSocket handshake was completed.
     accepted: u64,
-    /// Those refused: over a limit, or not for this server.
+    /// Connections that were refused, for example over a limit.
     refused: u64,
-    /// Those whose handshake was broken off or took too long.
+    /// Connections whose handshake failed, was cut or took too long.
     handshakes_failed: u64,
-    /// Open at the end and closed in good time.
+    /// Connections that were open at the end and closed in time.
     closed: usize,
-    /// Open at the end and cut, because their clients did not close in time.
+    /// Connections that were open at the end and were cut, because they did not close in time.
     aborted: usize,
 }
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
         runtime::run(async {
-            // Before the first line of output: its reader may send a signal at once.
+            // Signals are handled before the first line of output, because its reader may send one
+            // immediately.
             let end_asked = signals::end_asked().map_err(Failure::work)?;
             let server = self.bind().await?;
             let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
             stdout::print(&format!("listening on {scheme}://{}", server.local_addr()))?;
             tokio::select! {
                 () = server.serve(route) => {}
-                () = end_asked => tracing::info!("asked to end"),
+                () = end_asked => tracing::info!("received a signal: shutting down"),
             }
             let shutdown = server.shutdown(self.drain).await;
             let result = ServeResult::new(server.stats(), shutdown);
@@ -151,19 +152,19 @@ fn handler_of(path: &str) -> Option<Handler> {
     }
 }
 
-/// Runs one connection, and logs what happens to it, until both it and its handler have ended.
+/// Runs one connection and logs its events, until both it and its handler have ended.
 async fn route(connection: Connection) {
     let request = connection.request();
     let path = request.as_ref().map_or("", |request| request.uri().path());
-    // An error's span, because a span below the level of the log would not be shown.
-    let span = tracing::error_span!("connection", peer = ?connection.peer(), path);
+    // An error span, because a span below the level of the log is not shown.
+    let span = tracing::error_span!("connection", peer = ?connection.peer_addr(), path);
     let logging = log_events(connection.events()).instrument(span);
     let handling = async {
         match handler_of(path) {
             Some(Handler::Echo) => echo::run(connection).await,
             Some(Handler::Packets) => packets::run(connection).await,
             Some(Handler::Sink) => sink::run(connection).await,
-            // Refused in the handshake already.
+            // The handshake has refused it already.
             None => {}
         }
     };

@@ -1,4 +1,4 @@
-//! Standard output, which may be a pipe whose reader has left.
+//! Printing to standard output, which may be a closed pipe.
 
 use std::io::{ErrorKind, Write};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// Prints `text` and a newline. If the reader of the pipe has left, that is no failure.
+/// Prints `text` and a newline. A closed pipe is not a failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout

@@ -1,4 +1,4 @@
-//! Moments: arithmetic on [`Instant`] that cannot panic, as in the library.
+//! Arithmetic on [`Instant`] that cannot panic, as in the library.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// A longer wait counts as this one: thirty years.
 pub(crate) const FOREVER: Duration = Duration::from_secs(86_400 * 365 * 30);
 
-/// The moment `wait` after `from`; [`FOREVER`] after it if `wait` is longer.
+/// `from` plus `wait`, or plus [`FOREVER`] if `wait` is longer.
 #[expect(
     clippy::arithmetic_side_effects,
     reason = "thirty years more fit in any clock"

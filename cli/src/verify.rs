@@ -1,4 +1,4 @@
-//! `unstall verify`: breaks connections on purpose and proves what became of every message.
+//! `unstall verify`: breaks connections on purpose and accounts for every message.
 
 use std::path::PathBuf;
 
@@ -25,28 +25,28 @@ pub(crate) use peer::VerifyPeer;
 
 const EXAMPLES: &str = "\
 Two processes, a client and a server, send each other numbered and hashed
-messages over loopback TCP, both ways at once. The proxy between them strikes
-at bytes that the seed draws:
+messages over loopback TCP, both ways at once. A proxy between them injects
+faults, at bytes that the seed decides:
 
   cut      every connection ends, by a reset or a FIN, in mid-frame
-  freeze   nothing passes, in mid-frame; one in four times for longer than the
-           silence time, and late bytes come out of the connection given up
-  delay    everything comes late
+  freeze   nothing passes, in mid-frame; one in four freezes outlasts the silence
+           timeout, and then late bytes come out of the abandoned connection
+  delay    all bytes arrive late
   refuse   a cut, and new connections are reset for a while
-  slow     the application of one side takes nothing for a while
+  slow     the application on one side receives nothing for a while
   restart  the server process is killed and started again: its sessions end
 
-A message is lost when it did not come and nobody was told: neither did its
-producer get it back, nor did its consumer find a gap at its place. `sent` is
-the sum of `delivered`, `reported_undelivered` and `lost`. What a killed
-process may have had in hand counts as sent. Recovery is the time from a cut
-to the first message taken over the new connection.
+A message is lost if it did not arrive and this was not reported: its sender
+did not get it back, and its receiver got no gap at its place. `sent` is the sum
+of `delivered`, `reported_undelivered` and `lost`. Messages that a killed process
+may have sent count as sent. Recovery is the time from a cut to the first
+message received over the new connection.
 
-With a URL the client verifies a server elsewhere, which must send every message
+With a URL the client verifies another server, which must send every message
 back, as `unstall serve` does at /. With --plain there is no session: the
-verdict tells what plain connections lost, and how much of it they reported.
+verdict says how many messages were lost, and how many of them were reported.
 
-Exit code 1 when a promise was broken. Ctrl-C ends the run with its verdict.
+Exit code 1: a promise was broken. Ctrl-C ends the run and prints the verdict.
 
 Examples:
   unstall verify
@@ -59,7 +59,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Verify {
-    /// A server elsewhere that echoes, ws://… or wss://…; without it one is started
+    /// The URL of an echo server, ws://… or wss://…; without it a server is started
     #[arg(value_parser = url)]
     url: Option<RedactedUrl>,
 
@@ -68,11 +68,11 @@ pub(crate) struct Verify {
           value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     count: u64,
 
-    /// Bytes of each message, or the least and the most, as in 64..4096
+    /// Bytes of each message, or a range such as 64..4096
     #[arg(long, value_name = "B|A..B", default_value = "16..2048")]
     size: Sizes,
 
-    /// Which faults, separated by commas
+    /// The kinds of faults, separated by commas
     #[arg(
         long,
         value_name = "FAULTS",
@@ -81,20 +81,20 @@ pub(crate) struct Verify {
     )]
     faults: Vec<Kind>,
 
-    /// How many faults, spread over the run; 0 for none
+    /// The number of faults, spread over the run; 0 for none
     #[arg(long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(..=100_000))]
     times: u32,
 
-    /// Messages a second each way, or `max`; by default what makes a run of 10 seconds
+    /// Messages a second each way, or `max`; by default the run takes about 10 seconds
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     rate: Option<f64>,
 
-    /// Draw the same faults again; by default another seed each time
+    /// The seed of the faults, to repeat a run; random by default
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
 
-    /// No session: plain WebSocket connections
+    /// Use plain WebSocket connections, without sessions
     #[arg(long)]
     plain: bool,
 
@@ -112,10 +112,10 @@ pub(crate) struct Verify {
     tls_roots: Option<PathBuf>,
 }
 
-/// The default run lasts about so many seconds.
+/// The length of a default run in seconds.
 const SECONDS: f64 = 10.0;
 
-/// What a run is to do.
+/// The task of a run.
 struct Aim {
     url: Option<String>,
     headers: Vec<(String, String)>,
@@ -150,7 +150,7 @@ impl Verify {
     fn aim(self) -> Result<Aim, Failure> {
         if self.url.is_some() && self.faults.contains(&Kind::Restart) {
             return Err(Failure::usage(
-                "a server elsewhere cannot be restarted: leave `restart` out, or the URL",
+                "the server at a URL cannot be restarted: leave out `restart` or the URL",
             ));
         }
         if let Some(url) = &self.url {
@@ -176,7 +176,7 @@ impl Verify {
     }
 }
 
-/// A seed that differs from run to run, and that every program reads from JSON without rounding.
+/// A random seed, small enough that every program reads it from JSON without rounding.
 fn any_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0) & 0xffff_ffff
@@ -190,12 +190,12 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     if (0.001..=1e9).contains(&rate) {
         Ok(rate)
     } else {
-        Err("a rate is 0.001 to 1000000000 messages a second, or `max`".to_owned())
+        Err("expected 0.001 to 1000000000 messages a second, or `max`".to_owned())
     }
 }
 
-/// What a process of a run may hold: every queue of its connection full, the same again for what
-/// comes back from a session that ended, and the process itself.
+/// The memory limit of a process: all queues of its connection full, the same again for undelivered
+/// messages of a lost session, and the process itself.
 fn memory_limit_bytes(sizes: Sizes) -> u64 {
     const PROCESS_BYTES: usize = 32 << 20;
     let queues = defaults::INBOX_BYTES

@@ -1,11 +1,11 @@
-//! `unstall cat` in pipes, against `unstall serve` and against servers that are not ours.
+//! `unstall cat` in pipes, with `unstall serve` and with other servers.
 
 mod support;
 
 use std::io::{BufRead, BufReader};
 
 use futures_util::{SinkExt, StreamExt};
-use support::{Running, Serve, beside, foreign_server, run, run_with};
+use support::{Running, Serve, foreign_server, in_background, run, run_with};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -52,7 +52,7 @@ async fn binary_lines_keep_every_byte_but_the_newline() {
         while ws.next().await.is_some_and(|message| message.is_ok()) {}
     })
     .await;
-    let ended = beside(move || run_with(&["cat", "--binary", &url], b"\x00\xff\r\n")).await;
+    let ended = in_background(move || run_with(&["cat", "--binary", &url], b"\x00\xff\r\n")).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.stdout, String::from_utf8_lossy(b"\x01\xfe\n"));
 }
@@ -75,7 +75,7 @@ fn a_reader_that_leaves_ends_it_without_complaint() {
     let serve = Serve::start(&[]);
     let mut cat = Running::start(&["cat", "--linger", "forever", &serve.at("/packets")]);
     cat.write("{\"count\":1000000,\"size\":4096}\n");
-    // What `head -n 1` does: one read, then gone.
+    // As `head -n 1` does: one read, then close.
     BufReader::new(cat.child.stdout.take().unwrap())
         .read_until(b'\n', &mut Vec::new())
         .unwrap();
@@ -109,7 +109,7 @@ async fn headers_and_subprotocols_reach_the_server() {
         ws.close(Some(normal())).await.unwrap();
         while ws.next().await.is_some_and(|message| message.is_ok()) {}
     });
-    let ended = beside(move || {
+    let ended = in_background(move || {
         let header = ["--header", "Authorization: Bearer a:b"];
         let protocols = ["--subprotocol", "v2.json", "--subprotocol", "v1.json"];
         run_with(&[&["cat", &url][..], &header, &protocols].concat(), "")
@@ -144,9 +144,9 @@ async fn cutting_server() -> String {
 #[tokio::test]
 async fn it_connects_again_and_says_where_messages_may_be_missing() {
     let url = cutting_server().await;
-    let ended = beside(move || {
+    let ended = in_background(move || {
         let mut cat = Running::start(&["cat", &url]);
-        // Held open: the server's close ends it, not the end of input.
+        // The input stays open: the server's close ends the command.
         let stdin = cat.child.stdin.take();
         let ended = cat.end();
         drop(stdin);
@@ -164,7 +164,7 @@ async fn it_connects_again_and_says_where_messages_may_be_missing() {
 #[tokio::test]
 async fn without_reconnecting_a_lost_connection_is_exit_1() {
     let url = cutting_server().await;
-    let ended = beside(move || {
+    let ended = in_background(move || {
         let mut cat = Running::start(&["cat", "--no-reconnect", &url]);
         let stdin = cat.child.stdin.take();
         let ended = cat.end();
@@ -191,7 +191,7 @@ async fn a_close_code_that_is_not_normal_is_told() {
         while ws.next().await.is_some_and(|message| message.is_ok()) {}
     })
     .await;
-    let ended = beside(move || run_with(&["cat", "--no-reconnect", &url], "")).await;
+    let ended = in_background(move || run_with(&["cat", "--no-reconnect", &url], "")).await;
     assert_eq!(ended.code, Some(1));
     assert!(
         ended.stderr.contains("4001") && ended.stderr.contains("token expired"),
@@ -268,7 +268,7 @@ async fn a_servers_words_in_an_error_have_no_escape_codes_and_no_line_ends() {
         while ws.next().await.is_some_and(|message| message.is_ok()) {}
     })
     .await;
-    let ended = beside(move || run_with(&["cat", "--no-reconnect", "-vvv", &url], "")).await;
+    let ended = in_background(move || run_with(&["cat", "--no-reconnect", "-vvv", &url], "")).await;
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("all is well"), "{ended:?}");
     let acts = |c: char| c.is_control() && c != '\n';
@@ -279,7 +279,8 @@ async fn a_servers_words_in_an_error_have_no_escape_codes_and_no_line_ends() {
     );
 }
 
-/// Messages are the server's words too: on a terminal they are shown, in a pipe they are bytes.
+/// Messages also come from the server. On a terminal they are escaped; in a pipe they are
+/// unchanged.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_message_on_a_terminal_cannot_act_on_it_unless_raw() {
@@ -294,7 +295,7 @@ async fn a_message_on_a_terminal_cannot_act_on_it_unless_raw() {
     .await;
     let on_a_terminal = |raw: &'static [&'static str]| {
         let url = url.clone();
-        beside(move || {
+        in_background(move || {
             let terminal = nix::pty::openpty(None, None).unwrap();
             let mut cat = support::unstall(&[&["cat", &url], raw].concat());
             cat.stdin(Stdio::piped())
@@ -302,10 +303,10 @@ async fn a_message_on_a_terminal_cannot_act_on_it_unless_raw() {
             let mut running = Running {
                 child: cat.spawn().unwrap(),
             };
-            // The copy of the terminal that the command has goes with it.
+            // Only the command keeps a copy of the terminal open.
             drop(cat);
             let mut seen = Vec::new();
-            // The end of a terminal is an error on Linux, after everything was read.
+            // On Linux, reading a closed terminal is an error, once everything was read.
             let _ = std::fs::File::from(terminal.master).read_to_end(&mut seen);
             assert!(running.wait().success());
             String::from_utf8(seen).unwrap()
@@ -313,6 +314,6 @@ async fn a_message_on_a_terminal_cannot_act_on_it_unless_raw() {
     };
     assert_eq!(on_a_terminal(&[]).await, "\\u{1b}]0;title\\u{7}\tred\r\n");
     assert_eq!(on_a_terminal(&["--raw"]).await, "\x1b]0;title\x07\tred\r\n");
-    let piped = beside(move || run_with(&["cat", &url], "")).await;
+    let piped = in_background(move || run_with(&["cat", &url], "")).await;
     assert_eq!(piped.stdout, "\x1b]0;title\x07\tred\n");
 }

@@ -1,4 +1,4 @@
-//! `unstall demo`, as a script sees it, and the files that it and its kin write.
+//! `unstall demo` as a script sees it, and the files that `man` and `completions` write.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! The doctor examines programs that know nothing of it: Python scripts that
-//! speak WebSocket by hand (`tests/programs`).
+//! The doctor examines other programs: Python scripts with their own WebSocket code
+//! (`tests/programs`).
 #![cfg(target_os = "linux")]
 
 use std::io::Write;
@@ -69,7 +69,7 @@ fn a_program_that_stops_reading_is_named_at_both_ends() {
             .contains(&blamed)
     );
 
-    // The same for people.
+    // The same as text.
     let output = doctor(&["--port", &talk.port.to_string()]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("PEER NOT READING  python3"), "{text}");
@@ -284,7 +284,7 @@ fn without_the_right_to_see_a_process_it_says_so() {
             .contains("belongs to another user")
     );
 
-    // Another user's connections are not this user's.
+    // Connections of another user are not shown.
     let output = as_nobody(&["--json"]).unwrap();
     assert!(
         !String::from_utf8(output.stdout)

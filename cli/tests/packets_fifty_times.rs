@@ -1,5 +1,5 @@
-//! The job that stops elsewhere at "22176 remaining": 100,000 packets of 4,096 bytes, fifty times
-//! over, to consumers that stop and go. Every packet, once, in order.
+//! The job that stalls elsewhere at "22176 remaining": 100,000 packets of 4,096 bytes, fifty times,
+//! to consumers that pause now and then. Every packet must arrive once and in order.
 
 mod support;
 
@@ -13,7 +13,7 @@ const ROUNDS: u64 = 50;
 const COUNT: u64 = 100_000;
 const SIZE: usize = 4096;
 
-/// A small generator, so that a failing round can be run again by its seed.
+/// A small random generator, so that a failing round can be repeated by its seed.
 struct Random(u64);
 
 impl Random {
@@ -68,6 +68,7 @@ async fn round(url: &str, seed: u64) {
         check(&message, received, seed);
         received += 1;
         if received == stop_at {
+            // The reader stops for a moment.
             tokio::time::sleep(Duration::from_millis(random.below(30))).await;
             stop_at += 1 + random.below(COUNT / 8);
         }

@@ -4,7 +4,7 @@ mod support;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
-use support::{Serve, beside, foreign_server, packet, run};
+use support::{Serve, foreign_server, in_background, packet, run};
 use tokio_tungstenite::tungstenite::Message;
 
 #[test]
@@ -127,7 +127,7 @@ async fn pull_from(packets: Vec<Message>) -> (Option<i32>, serde_json::Value) {
     })
     .await;
     let args = move || run(&["pull", &url, "--count", "4", "--size", "20", "--json"]);
-    let ended = beside(args).await;
+    let ended = in_background(args).await;
     (ended.code, ended.json())
 }
 
@@ -174,7 +174,7 @@ async fn a_server_that_goes_away_leaves_the_rest_lost_and_says_so() {
     })
     .await;
     let ended =
-        beside(move || run(&["pull", &url, "--count", "9", "--size", "16", "--json"])).await;
+        in_background(move || run(&["pull", &url, "--count", "9", "--size", "16", "--json"])).await;
     let json = ended.json();
     assert_eq!(
         (ended.code, &json["received"], &json["lost"]),
@@ -185,7 +185,7 @@ async fn a_server_that_goes_away_leaves_the_rest_lost_and_says_so() {
         json["error"]
             .as_str()
             .unwrap()
-            .contains("lost with their connection"),
+            .contains("the connection was lost and made again"),
         "{json}"
     );
 }
@@ -209,7 +209,7 @@ async fn an_error_answer_and_a_silent_server_end_the_run() {
         );
         (refused, silent)
     };
-    let (refused, silent) = beside(args).await;
+    let (refused, silent) = in_background(args).await;
     assert_eq!((refused.code, silent.code), (Some(1), Some(1)));
     assert!(refused.stderr.contains("not today"), "{refused:?}");
     assert!(
@@ -220,7 +220,7 @@ async fn an_error_answer_and_a_silent_server_end_the_run() {
 
 #[test]
 fn nobody_there_is_exit_1_and_wrong_usage_exit_2() {
-    // The port that nothing may listen on.
+    // A port on which nothing listens.
     let url = "ws://127.0.0.1:1".to_string();
     let ended = run(&["pull", &url, "--json"]);
     assert_eq!(ended.code, Some(1));
@@ -240,7 +240,7 @@ fn nobody_there_is_exit_1_and_wrong_usage_exit_2() {
     }
 }
 
-/// A proxy that cuts each of the first three connections behind a megabyte of answers.
+/// A proxy that cuts each of the first three connections after a megabyte of answers.
 async fn cutting_proxy(server: String) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 
@@ -267,7 +267,7 @@ async fn cutting_proxy(server: String) -> String {
 async fn a_session_goes_on_over_cuts_and_asks_for_nothing_again() {
     let serve = Serve::start(&[]);
     let url = cutting_proxy(serve.url.trim_start_matches("ws://").to_owned()).await;
-    let ended = beside({
+    let ended = in_background({
         let url = url.clone();
         move || run(&["pull", &url, "--count", "2000", "--size", "4096", "--json"])
     })
@@ -292,7 +292,7 @@ async fn plain_is_plain_and_a_cut_is_a_loss() {
     let serve = Serve::start(&[]);
     let url = cutting_proxy(serve.url.trim_start_matches("ws://").to_owned()).await;
     let pull = move || run(&["pull", &url, "--count", "2000", "--json", "--plain"]);
-    let ended = beside(pull).await;
+    let ended = in_background(pull).await;
     let json = ended.json();
     assert_eq!(
         (ended.code, &json["resumed"]),

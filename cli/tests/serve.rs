@@ -1,4 +1,4 @@
-//! `unstall serve`, over loopback, against a WebSocket client that is not ours.
+//! `unstall serve` over loopback, with tokio-tungstenite as the client.
 
 mod support;
 
@@ -84,7 +84,7 @@ async fn requests_sent_ahead_are_answered_in_order_and_a_bad_one_is_told_why() {
     );
 }
 
-/// The program of the most reported stall: it sends every request before it reads one answer.
+/// The client of the most reported stall: it sends all requests before it reads an answer.
 #[tokio::test]
 async fn a_client_that_sends_all_requests_before_it_reads_gets_every_answer() {
     const REQUESTS: u64 = 20_000;

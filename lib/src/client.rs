@@ -1,4 +1,4 @@
-//! Clients: where to connect, how, and what to do on each connection.
+//! Clients: connect to a server, and connect again after each loss.
 
 mod away;
 mod backoff;
@@ -44,7 +44,7 @@ pub async fn connect(url: impl AsRef<str>) -> Result<Connection, ConnectError> {
     Client::new(url).connect().await
 }
 
-/// Which attempt to connect this is, for [`Client::headers_with`].
+/// An attempt to connect, as [`Client::headers_with`] sees it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -59,15 +59,15 @@ type HeaderFn = Arc<dyn Fn(Attempt) -> HeaderFuture + Send + Sync>;
 type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 type Hook = Arc<dyn Fn(Setup) -> HookFuture + Send + Sync>;
 
-/// A client: where to connect and how, now and after each loss.
+/// A client: connects to a server, and connects again when the connection is lost.
 ///
-/// One client makes any number of connections, and a clone makes them the same way.
+/// One client can make any number of connections. A clone has the same settings.
 ///
-/// A lost connection is made again by itself, as [`Reconnect`] says; the client waits for as long as
-/// the server asks to. On each new connection the [`on_connect`](Client::on_connect) hook runs first.
-/// Then the messages that were queued meanwhile are sent. The received stream carries a
-/// [`Gap::Reconnected`] at the place of the loss. The connection ends for good when the peer closes
-/// it with 1000, or when connecting fails with an error that is not retryable.
+/// When a connection is lost, the client connects again, as [`Reconnect`] says. It waits at least
+/// as long as the server asks. On each new connection the [`on_connect`](Client::on_connect) hook
+/// runs first. Then the queued messages are sent. The received stream has a [`Gap::Reconnected`] at
+/// the place of the loss. The connection ends for good when the peer closes it with 1000, or when
+/// connecting fails with an error that is not retryable.
 ///
 /// [`Gap::Reconnected`]: crate::Gap::Reconnected
 ///
@@ -118,7 +118,7 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// A client of the server at `url` (`ws://` or `wss://`). If the URL is not valid,
-    /// [`connect`](Client::connect) says so.
+    /// [`connect`](Client::connect) fails with [`ConnectError::Url`].
     ///
     /// A user name and a password in the URL are sent as `Authorization: Basic`, unless that header
     /// is set otherwise.
@@ -139,11 +139,12 @@ impl Client {
         }
     }
 
-    /// Adds a header to the upgrade request. Repeat it for more; one name may have several values.
+    /// Adds a header to the upgrade request. Call it again to add more; one name may have several
+    /// values.
     ///
-    /// If the header is not valid, or is one that the handshake sets itself,
-    /// [`connect`](Client::connect) fails with [`ConnectError::Header`]. The value is treated as a
-    /// secret: it is in no error, log or `Debug` output.
+    /// If the header is not valid, or if the handshake sets it itself, [`connect`](Client::connect)
+    /// fails with [`ConnectError::Header`]. The value is treated as a secret: it is in no error,
+    /// log or `Debug` output.
     pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Client {
         let (name, value) = (name.as_ref(), value.as_ref());
         match valid_header(name, value) {
@@ -158,10 +159,11 @@ impl Client {
         self
     }
 
-    /// Adds headers that are made for each attempt, such as a token that expires. They replace
-    /// those of the same name from [`header`](Client::header).
+    /// Sets a function that makes headers for each attempt, for example a token that expires. They
+    /// replace headers of the same name from [`header`](Client::header).
     ///
-    /// [`Options::connect_timeout`] covers the function too. If it fails, the attempt has failed.
+    /// [`Options::connect_timeout`] covers the function too. If the function fails, the attempt
+    /// fails.
     pub fn headers_with<F, R>(mut self, headers: F) -> Client
     where
         F: Fn(Attempt) -> R + Send + Sync + 'static,
@@ -171,31 +173,31 @@ impl Client {
         self
     }
 
-    /// Offers a subprotocol (RFC 6455 §1.9). Repeat it for more, the preferred one first. If any is
-    /// offered, the server must agree to one.
+    /// Offers a subprotocol (RFC 6455 §1.9). Call it again to offer more; the preferred one comes
+    /// first. If any is offered, the server must agree to one.
     ///
-    /// WebSocket agrees to one subprotocol only, so no session is offered together with them.
+    /// Both sides can agree to only one subprotocol. So no session is offered together with others.
     pub fn subprotocol(mut self, name: impl Into<String>) -> Client {
         self.subprotocols.push(name.into());
         self
     }
 
-    /// The TLS configuration. Default: trust the roots of the operating system, or those compiled
-    /// in, as the crate's features say.
+    /// Sets the TLS configuration. The default trusts the roots of the operating system, or those
+    /// compiled in, depending on the crate's features.
     pub fn tls(mut self, config: Arc<ClientConfig>) -> Client {
         self.tls = Some(config);
         self
     }
 
     /// Connects through a proxy: `http://` (CONNECT) or `socks5://`, with `user:password@` if the
-    /// proxy wants one. The proxy resolves the server's name.
+    /// proxy needs credentials. The proxy resolves the server's name.
     pub fn proxy(mut self, url: impl AsRef<str>) -> Client {
         self.proxy = Some(RedactedUrl::new(url.as_ref()));
         self
     }
 
-    /// The server must agree to a session (`unstall.v1`). If it does not, connecting fails with
-    /// [`ConnectError::Subprotocol`].
+    /// Requires a session (`unstall.v1`). If the server does not agree to one, connecting fails
+    /// with [`ConnectError::Subprotocol`].
     pub fn require_session(mut self) -> Client {
         self.session = Wanted::Required;
         self
@@ -207,10 +209,10 @@ impl Client {
         self
     }
 
-    /// Ends the connection for good when its session is lost.
+    /// Ends the connection for good when its session is lost, without a fresh session.
     ///
-    /// Default: when a session cannot be resumed, a fresh one begins, with the hook. The stream
-    /// carries a [`Gap::SessionLost`], and the undelivered messages come back from
+    /// By default a fresh session begins when one cannot be resumed, and the hook runs again. The
+    /// stream has a [`Gap::SessionLost`]. The undelivered messages come back from
     /// [`Sender::take_undelivered`](crate::Sender::take_undelivered).
     ///
     /// [`Gap::SessionLost`]: crate::Gap::SessionLost
@@ -219,13 +221,13 @@ impl Client {
         self
     }
 
-    /// Limits, policies and timeouts.
+    /// Sets limits, policies and timeouts.
     pub fn options(mut self, options: Options) -> Client {
         self.options = options;
         self
     }
 
-    /// When to connect again.
+    /// Sets when to connect again.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Client {
         self.reconnect = Some(reconnect);
         self
@@ -237,11 +239,12 @@ impl Client {
         self
     }
 
-    /// Runs on each new connection before anything queued is sent: to authenticate, to subscribe,
-    /// to fetch what was missed.
+    /// Sets a hook that runs on each new connection, before queued messages are sent. Use it to
+    /// authenticate, to subscribe, or to fetch missed messages. With sessions it runs once per
+    /// session.
     ///
     /// Messages that the hook does not receive go to the stream. If the hook fails, or takes longer
-    /// than [`Options::setup_timeout`], the connection is closed, and counts as lost.
+    /// than [`Options::setup_timeout`], the connection is closed and counts as lost.
     pub fn on_connect<F, R>(mut self, hook: F) -> Client
     where
         F: Fn(Setup) -> R + Send + Sync + 'static,
@@ -251,8 +254,8 @@ impl Client {
         self
     }
 
-    /// Connects. If this first attempt fails, its error is returned; after a loss the client tries
-    /// again by itself. The hook runs after this returns.
+    /// Connects. If the first attempt fails, returns its error. After a loss the client connects
+    /// again on its own. The hook runs after this returns.
     ///
     /// The future does not borrow the client. It must be awaited within a Tokio runtime.
     ///
@@ -271,8 +274,8 @@ impl Client {
         }
     }
 
-    /// Returns at once and connects in the background, trying again as after a loss. Messages that
-    /// are sent meanwhile wait in the outbox.
+    /// Returns immediately and connects in the background. Failed attempts are repeated, as after a
+    /// loss. Messages sent in the meantime wait in the outbox.
     ///
     /// # Errors
     /// The URL, a header or the proxy's URL is not valid.
@@ -294,7 +297,8 @@ fn valid_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), St
     Ok((name, value))
 }
 
-/// The beginning of `name` that can be a header's name. What follows may be its value, by mistake.
+/// The part of `name` before the first character that a header's name must not have. The rest may
+/// be the value, given by mistake.
 fn name_in_front(name: &str) -> &str {
     let end = name.find(|c: char| !c.is_ascii_alphanumeric() && !"!#$%&'*+-.^_`|~".contains(c));
     &name[..end.unwrap_or(name.len())]

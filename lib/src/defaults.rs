@@ -1,84 +1,88 @@
-//! Every default and every fixed bound of the library, each with its reason.
+//! The library's defaults and fixed limits, each with its reason.
 //!
-//! What the [`Options`](crate::Options) can change is a default; the rest is fixed.
+//! Those that [`Options`](crate::Options), [`Reconnect`](crate::Reconnect) or a server's limits can
+//! change are defaults. The others are fixed.
 
 use std::time::Duration;
 
-/// A longer wait counts as this one. It is what tokio's own clock uses for "never", and every
-/// platform's clock can still express it.
+/// A longer wait counts as this one. tokio's own clock uses it for "never", and the clock of every
+/// platform can express it.
 pub(crate) const FOREVER: Duration = Duration::from_secs(86_400 * 365 * 30);
 
-/// Received messages that wait for the application. 4 MiB is some 4 ms of a 1 GB/s stream: enough
-/// to bridge a scheduling hiccup, small enough that a thousand slow consumers stay affordable.
+/// How many bytes of received messages wait for the application. 4 MiB is 4 ms of a stream of 1 GB/s.
+/// That is enough to bridge a scheduling delay, and little enough for a thousand slow consumers.
 pub const INBOX_BYTES: usize = 4 << 20;
 
-/// Sent messages that wait for the socket. Four times what the kernel is given ahead, so that the
-/// socket never runs dry; more would only be older when it leaves, and cold in the processor's cache.
+/// How many bytes of sent messages wait for the socket. It is four times what the kernel is given
+/// ahead, so that the socket never runs dry. With more, messages would only be older when they leave,
+/// and no longer in the processor's cache.
 pub const OUTBOX_BYTES: usize = 512 << 10;
 
-/// The largest message taken in or given out. Feeds stay far below it; one hostile message cannot
-/// cost more.
+/// The largest message, in bytes, received or sent. Feeds stay far below it, and one hostile message
+/// cannot cost more.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// One deadline over name resolution, TCP, proxy, TLS and upgrade. Three lost SYNs (1 + 2 + 4 s)
-/// still fit.
+/// The timeout for name resolution, TCP, proxy, TLS and upgrade together. Three lost SYNs (1 + 2 +
+/// 4 s) still fit.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the `on_connect` hook may take. Long enough for a backfill, short enough that a hook
-/// that hangs is noticed within a minute.
+/// The timeout of the `on_connect` hook. It is long enough for a backfill, and a hook that hangs is
+/// noticed within a minute.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two pings. Well under the 60 s after which common proxies cut idle connections.
+/// The time between two pings. Common proxies cut connections that are idle for 60 s.
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Without a single received byte for this long, the peer is silent: three pings went unanswered.
+/// The connection is lost if no byte is received for this long. By then three pings were not
+/// answered.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where the kernel cannot say whether a peer that takes nothing is alive (see
-/// [`Options::write_timeout`](crate::Options::write_timeout)), no written byte for this long ends
-/// the connection.
+/// The write timeout where the kernel cannot say whether a peer that takes no bytes is alive: see
+/// [`Options::write_timeout`](crate::Options::write_timeout). Such
+/// a peer may be alive, so it is twice the silence timeout.
 pub const WRITE_TIMEOUT_BLIND: Duration = Duration::from_secs(60);
 
-/// How long a live peer may take no byte while data waits for it. Garbage collection, a debugger's
-/// stop, and a page that sleeps are shorter. A peer that takes longer holds memory for nothing.
+/// How long a live peer may take no byte while data waits for it. Garbage collection, a breakpoint and
+/// a sleeping page take less. A peer that takes longer holds memory for nothing.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// From `close` to the end of the connection, whatever the peer does.
+/// The longest time from `close` to the end of the connection, whatever the peer does. A full
+/// outbox over 1 Mbit/s takes 4.2 s.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After the closing handshake, how long the peer's FIN is waited for, so that the last bytes are
-/// not destroyed by a reset.
-pub const LINGER: Duration = Duration::from_secs(1);
+/// How long the peer's FIN is awaited after the closing handshake. If the socket were closed earlier, a
+/// reset could destroy the last bytes on their way.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// For telling a server that the set-up of a session failed. A server that reads takes it in a round
-/// trip.
-pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a client tells a server that the set-up of a session failed. A server that reads
+/// receives it within a round trip.
+pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A wait becomes a `Stalled` event after this long: a second is beyond any scheduling noise and
-/// within what a person notices.
+/// A wait becomes a `Stalled` event after this long. A second is longer than any scheduling delay, and
+/// about as long as a person takes to notice.
 pub const STALL_AFTER: Duration = Duration::from_secs(1);
 
-/// Overflows are told at most this often: an event each would flood whoever listens.
+/// The least time between two `Overflow` events. One event per message would flood the listener.
 pub(crate) const OVERFLOW_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often messages that wait while there is no connection are looked through for those past
-/// their time to live: until then they only hold their room.
+/// How often queued messages are checked for expired ones while there is no connection. Until then
+/// they only take up room.
 pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// When the kernel is asked again about a peer that is silent while our bytes wait. Each question costs
-/// a netlink socket. While the kernel says that the peer lives, the time doubles up to the longest.
+/// How soon the kernel is asked again about a silent peer while bytes wait for it. Each question costs
+/// a netlink socket. While the kernel says that the peer is alive, the time doubles up to the longest.
 pub const KERNEL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) const KERNEL_CHECK_INTERVAL_MAX: Duration = Duration::from_secs(8);
 
-/// What a connection that streams short messages reads at once.
+/// How many bytes a connection that streams short messages reads at once.
 pub(crate) const READ_BUFFER_BYTES: usize = 64 << 10;
 
-/// What one that does not reads at once, by way of the stack: an idle connection holds no window. One
-/// read that fills it makes it a streaming one.
+/// How many bytes an idle connection reads at once. They go by way of the stack, so that it holds no
+/// read window. A read of this size makes the connection a streaming one.
 pub(crate) const IDLE_READ_BYTES: usize = 4 << 10;
 
 /// A message longer than the read window is read in steps of this size, so that its connection does
-/// not hold up others. In a step of less the system calls would show.
+/// not delay others. Smaller steps would spend noticeable time in system calls.
 pub(crate) const LONG_READ_BYTES: usize = 256 << 10;
 
 /// The length that a message's header announces is a claim: 14 bytes must not cost 16 MiB. A long
@@ -86,12 +90,12 @@ pub(crate) const LONG_READ_BYTES: usize = 256 << 10;
 /// copied again and again. From then on its memory doubles with what comes.
 pub(crate) const TRUSTED_BYTES: usize = 1 << 20;
 
-/// Shorter payloads are copied out of the window, however empty it is besides: many are read at
-/// once, and each would pin all of it. Longer ones take the window with them.
+/// Shorter payloads are copied out of the read window. Many are read at once, and each would keep the
+/// whole window in memory. Longer ones take the window with them.
 pub(crate) const LENT_BYTES: usize = 8 << 10;
 
-/// Buffers of long messages that are kept to be used again, and the largest of them: two turns'
-/// worth of packets, and what an allocator does not hand back to the system at once anyway.
+/// How many buffers of long messages are kept to be used again, and the size of the largest. That is
+/// enough for the packets of two turns, and an allocator would keep them anyway.
 pub(crate) const SPARE_BUFFERS: usize = 4;
 pub(crate) const SPARE_BUFFER_BYTES: usize = 128 << 10;
 
@@ -109,67 +113,71 @@ pub(crate) const WRITE_SLICES: usize = 16;
 /// frames.
 pub(crate) const MASKING_KEYS: usize = 64;
 
-/// Pongs that wait beside a batch for a peer that does not read. It answers some thirty pings.
+/// How many bytes of pongs wait, in addition to a batch, for a peer that does not read. They answer
+/// about thirty pings.
 pub(crate) const CONTROL_BACKLOG_BYTES: usize = 4 << 10;
 
-/// Longer messages travel as several frames, so that a pong never waits behind one and the write
-/// buffer stays small.
+/// Longer messages, in bytes, are sent as several frames. So a pong never waits for a whole long
+/// message, and the write buffer stays small.
 pub const FRAGMENT_BYTES: usize = 256 << 10;
 
-/// Read in one turn before writing gets its turn, in bytes and in frames. Every frame counts: those
-/// of no byte cost time too.
+/// How much one turn reads before it writes, in bytes and in frames. Frames count because empty ones
+/// cost time too.
 pub(crate) const READ_TURN_BYTES: usize = 64 << 10;
 pub(crate) const READ_TURN_FRAMES: usize = 1024;
 
-/// Room that `send_many` reserves in the outbox at once, at most: what a full packet of messages of
-/// 64 bytes needs.
+/// How many bytes of the outbox `send_many` reserves at once, at most. A full packet of messages of
+/// 64 bytes needs as much.
 pub(crate) const RUN_BYTES: usize = 128 << 10;
 
-/// Written in one turn before reading gets its turn.
+/// How many bytes one turn writes before it reads.
 pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
 
-/// What a queued message costs beside its payload: its place in the queue (which may be twice as
-/// large as it is full) and the allocator's share. So floods of empty messages are bounded too.
+/// What a queued message costs in addition to its payload, in bytes. It covers the message's place in
+/// the queue, which may be twice as large as it is full, and the allocator's share. So floods of
+/// empty messages are bounded too.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 208;
 
-/// Payloads up to this many bytes live inside the [`Message`](crate::Message) itself: a cache line,
-/// which holds most prices, ticks and commands.
+/// Payloads of up to this many bytes are stored inside the [`Message`](crate::Message) itself. It is a
+/// cache line, and holds most prices, ticks and commands.
 pub(crate) const SHORT_BYTES: usize = 64;
 
-/// How large the buffer may be in which a session's packet lies: twice the largest packet.
+/// The largest buffer that holds a session's packet: twice the largest packet.
 pub(crate) const PACKET_BUFFER_BYTES: usize = 2 * (64 << 10);
 
-/// Sent messages of up to this size share the queue's packets: four at least fill one. Longer ones
-/// have a place of their own.
+/// Sent messages of up to this many bytes share packets in the outbox. At least four fill a packet.
+/// A longer message has an entry of its own.
 pub(crate) const PACKED_BYTES: usize = 8 << 10;
 
-/// Received plain messages of up to this size share packets; a longer one is not copied once more.
+/// Received plain messages of up to this many bytes share packets in the inbox. Copying longer ones
+/// once more would cost more than it saves.
 pub(crate) const PACKED_RECEIVED_BYTES: usize = 1 << 10;
 
-/// What a message queued under `Conflate` costs beside that and the bytes of its key: the places of
-/// the key in the index and of the count of what it replaced.
+/// What a message queued under `Conflate` costs in addition to that and to the bytes of its key. It
+/// covers the key's place in the index, and the count of the messages that it replaced.
 pub(crate) const CONFLATE_OVERHEAD_BYTES: usize = 192;
 
-/// Queues that grew beyond this many places give the memory back when they run empty.
+/// A queue that has grown beyond this many places gives its memory back when it runs empty.
 pub(crate) const IDLE_QUEUE_PLACES: usize = 64;
 
-/// How long a session's messages that nobody received wait after the `Receiver` was dropped, before
-/// they count as taken. A handler that returns drops its `Receiver` and then its `Sender`, within
-/// microseconds: what it did not receive must not be acknowledged in between. A second is far more
-/// than a busy machine puts between the two, and short for a program that only sends.
+/// How long after its `Receiver` was dropped a session's discarded messages count as received. A
+/// handler that returns drops both halves within microseconds: what it did not receive must not be
+/// acknowledged in between. A second is far longer than a busy machine takes for that, and short for
+/// a program that only sends.
 pub const DISCARD_AFTER: Duration = Duration::from_secs(1);
 
-/// Messages a receiver hands out between two looks at the runtime's budget.
+/// How many messages a receiver hands out before it looks at the runtime's budget again.
 pub(crate) const RECEIVE_YIELD_EVERY: u32 = 128;
 
-/// Characters of a peer's words that an error shows: enough for a sentence, too few to flood a log.
+/// How many characters of a peer's words an error shows: enough for a sentence, too few to flood a
+/// log.
 pub(crate) const BRIEF_CHARS: usize = 240;
 
-/// Events kept for a slow listener; older ones are counted as missed.
+/// How many events are kept for a slow listener. Older ones are counted as missed.
 pub const EVENT_BACKLOG: usize = 256;
 
-/// The first bytes of each queue and each read buffer are never refused by a budget, so that no
-/// connection can starve another to a standstill. They count all the same.
+/// A budget never refuses this many bytes to a queue or a read buffer, so that no connection can
+/// starve another to a standstill. They count in the budget all the same.
 pub const BUDGET_FLOOR_BYTES: usize = 64 << 10;
 
 /// A budget is drawn in steps, so that steady traffic draws nothing. A step is at most a
@@ -179,46 +187,46 @@ pub const BUDGET_FLOOR_BYTES: usize = 64 << 10;
 pub(crate) const BUDGET_SMALLEST_STEP_BYTES: usize = 4 << 10;
 pub(crate) const BUDGET_LARGEST_STEP_BYTES: usize = 64 << 10;
 
-/// So much more than a step stays drawn while traffic goes on. A queue that fills and empties then
-/// draws every second time at most. An idle connection gives it back.
+/// How many bytes more than a step stay drawn while traffic goes on. A queue that fills and empties
+/// then draws every second time at most. An idle connection gives them back.
 pub(crate) const BUDGET_SLACK_BYTES: usize = 64 << 10;
 
-/// A connection that had proved itself is made again at once if it lasted this long, without a
-/// wait: nothing says yet that the server is in trouble. So a client whose connections are cut again
-/// and again comes back at most ten times a second, and a fleet that lost its server finds it gone
-/// with the first attempt and spreads from the second on.
+/// A connection that had proved itself is made again without a wait if it lasted this long, because
+/// nothing says yet that the server is in trouble. A client whose connections are cut again and again
+/// then connects at most ten times a second. If a server dies, the first attempt of each client fails
+/// at once, and their second attempts are spread over time.
 pub const RECONNECT_AT_ONCE: Duration = Duration::from_millis(100);
 
-/// The first wait before a reconnect (drawn between zero and this: full jitter).
+/// The first wait before a reconnect is drawn between zero and this (full jitter).
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
 
-/// The longest wait before a reconnect: a server that comes back after 1,000 clients lost it sees
+/// The longest wait before a reconnect. A server that is back after it lost 1,000 clients then sees
 /// about 1,000 / 15 s = 67 attempts a second.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
 
-/// A connection that lived this long and received something has proved itself: the next loss
-/// starts again with an attempt at once. One that moved the messages of a session has proved itself
-/// whenever it is lost.
+/// A connection has proved itself if it lasted this long and received something, or if it moved
+/// messages of a session. After its loss the first attempt is made without a wait.
 pub const RECONNECT_PROOF: Duration = Duration::from_secs(10);
 
-/// Sent messages that a session keeps until they are acknowledged: two of the largest messages,
-/// and more than the largest window.
+/// How many bytes of sent messages a session keeps until they are acknowledged: two of the largest
+/// messages, and more than the largest window.
 pub const REPLAY_BYTES: usize = 32 << 20;
 
-/// How far a session's receive window may grow: 1 Gbit/s over 60 ms.
+/// The largest receive window of a session, in bytes: 1 Gbit/s with a round trip of 60 ms.
 pub const WINDOW_BYTES: usize = 8 << 20;
 
-/// A session's first receive window: 100 Mbit/s over 80 ms.
+/// The first receive window of a session, in bytes: 100 Mbit/s with a round trip of 80 ms.
 pub(crate) const FIRST_WINDOW_BYTES: u64 = 1 << 20;
 
-/// A session's life without a connection: covers a deploy, a tunnel, a laptop carried to another
-/// room.
+/// How long a session lives without a connection. It covers a deployment, a tunnel, and a laptop that
+/// is carried to another room.
 pub const SESSION_LIFE: Duration = Duration::from_secs(120);
 
-/// The spill file's default size.
+/// The largest size of a spill file, in bytes: a few minutes of a stream of 5 MB/s, and little on any
+/// disk.
 pub const SPILL_BYTES: u64 = 1 << 30;
 
-/// Moved to or from the spill file in one operation.
+/// How many bytes are moved to or from the spill file in one operation.
 pub(crate) const SPILL_CHUNK_BYTES: usize = 256 << 10;
 
 // ---- Sockets, dialing and the server ----
@@ -244,8 +252,8 @@ pub(crate) const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(300);
 pub(crate) const RESPONSE_HEAD_BYTES: usize = 32 * 1024;
 /// How much of the body of a refusal is kept for the error: enough for a sentence or a JSON error.
 pub(crate) const REFUSAL_BODY_BYTES: usize = 1024;
-/// How long to wait for that body. The refusal itself is known already, so it is not worth more.
-pub(crate) const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
+/// The timeout for that body. The refusal itself is known already, so it is not worth more.
+pub(crate) const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest wait that a server may ask a client for: by `Retry-After`, by refusing a session, or
 /// over how long it spreads its clients when it goes away. An operator may mean a day; a year is a
 /// mistake or malice.
@@ -278,8 +286,9 @@ pub(crate) const PROXY_HEADER_BYTES: usize = 4096;
 /// Time for TLS, the request's head and authentication together. A client on a bad mobile link
 /// needs two to three round trips of a second; the rest is for the authentication service.
 pub(crate) const SERVER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time to write the refusal after the authentication hook ran into the handshake's deadline.
-pub(crate) const SERVER_ANSWER_GRACE: Duration = Duration::from_secs(1);
+/// How much of the handshake's timeout is kept for the refusal if the authentication hook takes too
+/// long.
+pub(crate) const SERVER_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The head of the upgrade request: room for large cookies and bearer tokens.
 pub(crate) const SERVER_HEADER_BYTES: usize = 16 * 1024;
 /// hyper takes no smaller `max_buf_size`.
@@ -289,10 +298,11 @@ pub(crate) const HYPER_SMALLEST_BUFFER: usize = 8192;
 pub(crate) const HEADER_OVERHEAD_BYTES: usize = 192;
 /// Header lines of the upgrade request. Browsers behind two proxies send about thirty.
 pub(crate) const SERVER_HEADERS: usize = 100;
-/// Sessions of a server, with or without a connection: twice its connections, so that each may be
-/// between two of them.
+/// How many sessions a server has, with or without a connection. It is twice the number of its
+/// connections: as many sessions again may be between two connections.
 pub const SERVER_SESSIONS: usize = 20_000;
-/// Over how long a server that goes away spreads its clients: 10,000 clients make 1,000 a second.
+/// The time over which a server that goes away spreads its clients. 10,000 clients then make 1,000
+/// attempts a second.
 pub const GO_AWAY_SPREAD: Duration = Duration::from_secs(10);
 /// Bytes that all connections of a process may hold together: with what nobody counts, the process
 /// stays under 1 GiB. That is what an allocator keeps in its holes (an eighth more was measured, with
@@ -309,6 +319,30 @@ pub(crate) const SERVER_RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(crate) const ACCEPT_BACKOFF_FIRST: Duration = Duration::from_millis(5);
 /// Longest such pause: descriptors come back within a second when connections close.
 pub(crate) const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// After the deadline of a shutdown: time for aborted tasks to be gone. Only a handler that blocks
-/// its thread needs more, and that one cannot be stopped.
-pub(crate) const SHUTDOWN_ABORT_GRACE: Duration = Duration::from_secs(1);
+/// How long a shutdown waits, after its own timeout, until aborted tasks have ended. Only a handler
+/// that blocks its thread takes longer, and nothing can stop that one.
+pub(crate) const SHUTDOWN_ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+// ---- The doctor ----
+
+/// A verdict uses the fewest looks that cover this time. With a longer time, a connection that has
+/// just got stuck would show late. With a shorter one, a program that is busy for a moment would
+/// look stuck.
+pub(crate) const DOCTOR_OBSERVED: Duration = Duration::from_secs(2);
+/// A look that follows the one before within this time replaces it. So at most `DOCTOR_OBSERVED`
+/// divided by this, and two, are kept of each connection.
+pub(crate) const DOCTOR_SPACING: Duration = Duration::from_millis(50);
+/// A program must have left bytes unread for this long before the verdict says that it does not
+/// read. A program that is busy for a moment between two reads is healthy.
+pub(crate) const DOCTOR_STILL: Duration = Duration::from_secs(1);
+/// The window of a peer that cannot be seen must have been closed for this long before the verdict
+/// says that the peer does not read. A slow reader with a large buffer opens its window only now and
+/// then.
+pub(crate) const DOCTOR_CLOSED_WINDOW: Duration = Duration::from_secs(5);
+/// A peer counts as slow if its window limited the sender for this share of the time: most of it,
+/// with some allowance for the first look.
+pub(crate) const DOCTOR_LIMITED_SHARE: f64 = 0.8;
+/// If nothing arrives for this long while packets wait for an acknowledgement, the network is at
+/// fault. That is longer than common retransmission timeouts, and found before the kernel's timer
+/// shows it.
+pub(crate) const DOCTOR_SILENCE: Duration = Duration::from_secs(3);

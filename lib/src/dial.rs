@@ -1,4 +1,4 @@
-//! From a URL to an upgraded connection, under one deadline.
+//! Dialing: from a URL to an upgraded connection, under one deadline.
 
 mod exchange;
 pub(crate) mod proxy;
@@ -30,12 +30,12 @@ use crate::ws::transport::{Transport, Upgraded};
 /// Whether a client wants a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Offered; plain if the server does not agree.
+    /// Offers one; the connection is plain if the server does not agree.
     #[default]
     Offered,
-    /// Offered, and nothing else will do.
+    /// Offers one, and fails if the server does not agree.
     Required,
-    /// Not offered.
+    /// Offers none.
     Never,
 }
 
@@ -47,7 +47,6 @@ pub(crate) struct DialOptions {
     pub(crate) proxy: Option<Proxy>,
     /// Offered in this order.
     pub(crate) subprotocols: Vec<String>,
-    /// Whether a session is offered.
     pub(crate) session: Wanted,
     /// One timeout over all steps.
     pub(crate) connect_timeout: Duration,
@@ -56,11 +55,11 @@ pub(crate) struct DialOptions {
 /// The application's headers for one attempt, or why its function failed.
 type Headers = Result<HeaderMap, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Connects to `target` and upgrades to WebSocket. `headers` is the application's future for the
-/// request's headers; the deadline covers it too.
+/// Connects to `target` and upgrades to WebSocket. `headers` resolves to the request's headers; the
+/// deadline covers it too.
 ///
-/// Cancel safety: if dropped, it leaves nothing behind, except for a name lookup that still
-/// runs to its end in the background.
+/// Cancel safety: if dropped, it leaves nothing behind, except a name lookup that finishes in the
+/// background.
 pub(crate) async fn dial(
     target: &Target,
     options: &DialOptions,
@@ -96,7 +95,7 @@ pub(crate) async fn dial(
     deadline.cover(ConnectPhase::Upgrade, upgrade).await
 }
 
-/// One deadline over several steps. Its error names the step that was not done in time.
+/// One deadline over several steps. Its error names the step that did not finish in time.
 struct Deadline {
     at: Instant,
     after: Duration,
@@ -165,14 +164,14 @@ async fn connect_tcp(
     connector.enforce_http(false);
     connector.set_connect_timeout(Some(deadline.remaining()));
     connector.set_happy_eyeballs_timeout(Some(defaults::HAPPY_EYEBALLS_DELAY));
-    // A name in place of an address: so the connector asks `Resolved` for the addresses.
+    // The host is a name, so that the connector asks `Resolved` for the addresses.
     let uri =
         Uri::try_from(format!("http://resolved:{port}/")).expect("a name and a port make a URI");
     match connector.call(uri).await {
         Ok(tcp) => Ok(tcp.into_inner()),
         Err(error) => {
             let source = innermost_io_error(&error);
-            // The connector has a clock of its own, which ended the attempt at the same time.
+            // The connector's own timeout ends the attempt at the same time as the deadline.
             if source.kind() == io::ErrorKind::TimedOut && source.raw_os_error().is_none() {
                 return Err(ConnectError::Timeout {
                     phase: ConnectPhase::Tcp,
@@ -187,7 +186,7 @@ async fn connect_tcp(
     }
 }
 
-/// The operating system's error inside of the connector's error.
+/// The operating system's error inside the connector's error.
 fn innermost_io_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -215,7 +214,7 @@ async fn connect_tls(
     })
 }
 
-/// A resolver that returns addresses which were resolved before.
+/// A resolver that returns addresses that are already known.
 #[derive(Clone)]
 struct Resolved(Vec<SocketAddr>);
 

@@ -1,11 +1,9 @@
-//! Says why a connection is stuck, of this program or of any other on this
-//! machine, in any language.
+//! Finds out why a TCP connection of any program on this machine is stuck.
 //!
-//! The doctor looks at the kernel's account of each TCP connection two times or
-//! more and judges by what changed. It touches neither the programs nor their
-//! sockets, and needs no rights but those that naming another user's processes
-//! takes. It sees the connections of its own network namespace, so for a
-//! container it runs inside of it.
+//! The doctor reads the kernel's account of each TCP connection twice or more, and judges by what
+//! changed. It does not touch the programs or their sockets. It needs rights only to name the
+//! processes of other users. It sees the connections of its own network namespace: to diagnose a
+//! container, run it inside the container.
 //!
 //! ```no_run
 //! use std::{thread, time::Duration};
@@ -39,37 +37,28 @@ pub use own::{Diagnosis, doctor};
 pub use owners::{Process, sockets_of};
 pub use verdict::Verdict;
 
+use crate::defaults::{DOCTOR_OBSERVED, DOCTOR_SPACING};
 use crate::kernel;
 use owners::Owners;
 use verdict::{Judgement, Sample, judge, taken};
 
-/// The time that a verdict rests on: its looks are the fewest that cover this.
-/// More would keep a connection that has just got stuck from being seen, less
-/// would accuse one that is busy for a moment.
-const OBSERVED: Duration = Duration::from_secs(2);
-
-/// Looks that follow each other faster than this replace one another, which
-/// bounds the number that is kept to [`OBSERVED`] divided by this, and two.
-const SPACING: Duration = Duration::from_millis(50);
-
-/// Watches the TCP connections of this network namespace and judges them.
+/// Watches the TCP connections of this network namespace and gives a verdict on each.
 #[derive(Debug)]
 pub struct Doctor {
     began: Instant,
     patients: HashMap<u64, Patient>,
 }
 
-/// One connection, seen from one of its ends.
+/// One end of a connection.
 #[derive(Debug, Default)]
 struct Patient {
-    /// Invariant: oldest first; without the first they cover less than
-    /// [`OBSERVED`].
+    /// Invariant: oldest first. Without the first one they cover less than [`DOCTOR_OBSERVED`].
     samples: VecDeque<Sample>,
-    /// The present verdict as it was first passed, and when.
+    /// The current verdict as it was first given, and when.
     verdict: Option<(Judgement, Duration)>,
 }
 
-/// What the doctor found out about one connection, seen from one of its ends.
+/// The doctor's finding about one end of a connection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Finding {
@@ -77,29 +66,28 @@ pub struct Finding {
     pub verdict: Verdict,
     /// The verdict in a sentence, with its figures.
     pub sentence: String,
-    /// What to do about it, in a line.
+    /// What to do about it, in one line.
     pub advice: String,
-    /// How long it has been so, at least.
+    /// How long the verdict has held, at least.
     pub since: Duration,
     /// The kernel's account at the last look.
     pub account: TcpAccount,
-    /// The account of the other end, where that is in the same network
-    /// namespace.
+    /// The account of the other end, if it is in the same network namespace.
     pub peer_account: Option<TcpAccount>,
-    /// The process that holds the socket; `None` when nobody does (yet), or
-    /// when this user may not see it.
+    /// The process that holds the socket. `None` if no process does, or if this user may not see
+    /// it.
     pub owner: Option<Process>,
-    /// The process that holds the other end, where it can be seen.
+    /// The process that holds the other end, if it can be seen.
     pub peer_owner: Option<Process>,
-    /// The time from the first of the looks to the last.
+    /// The time between the first look and the last.
     pub observed: Duration,
-    /// Bytes received per second meanwhile.
+    /// Bytes received per second in that time.
     pub received_per_second: u64,
-    /// Bytes that the program read per second meanwhile.
+    /// Bytes that the program read per second in that time.
     pub read_per_second: u64,
-    /// Bytes that the peer acknowledged per second meanwhile.
+    /// Bytes that the peer acknowledged per second in that time.
     pub acked_per_second: u64,
-    /// Bytes sent again meanwhile.
+    /// Bytes sent again in that time.
     pub retransmitted: u64,
 }
 
@@ -110,7 +98,7 @@ impl Default for Doctor {
 }
 
 impl Doctor {
-    /// A doctor that has seen nothing yet.
+    /// Makes a doctor that has not looked yet.
     #[must_use]
     pub fn new() -> Doctor {
         Doctor {
@@ -119,11 +107,10 @@ impl Doctor {
         }
     }
 
-    /// Looks at every TCP connection once. Verdicts need two looks; a second
-    /// or more between them, in all, is what accusations need.
+    /// Looks at every TCP connection once. A verdict needs two looks. A verdict that a program does
+    /// not read needs a second or more between the first and the last.
     ///
-    /// Blocks for as long as the kernel takes to list its sockets: one or two
-    /// milliseconds for a hundred of them.
+    /// Blocks while the kernel lists its sockets: one or two milliseconds for a hundred of them.
     ///
     /// # Errors
     /// What the netlink socket reports; [`io::ErrorKind::Unsupported`] on other
@@ -134,7 +121,7 @@ impl Doctor {
         Ok(())
     }
 
-    /// One more look, in which `accounts` was all there was.
+    /// Adds a look, which saw exactly these `accounts`.
     fn note(&mut self, at: Duration, accounts: &[TcpAccount]) {
         let ends: HashMap<(SocketAddr, SocketAddr), &TcpAccount> = accounts
             .iter()
@@ -160,8 +147,8 @@ impl Doctor {
         }
     }
 
-    /// What is known of every connection that was there in the last two looks
-    /// at least, ordered by address. Reads procfs for the owners.
+    /// The findings about every connection that was seen in at least the last two looks, ordered by
+    /// address. Reads procfs to name the owners.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         let owners = Owners::read();
@@ -178,13 +165,15 @@ impl Doctor {
 impl Patient {
     fn keep(&mut self, sample: Sample) {
         let samples = &mut self.samples;
-        let crowded =
-            samples.len() >= 2 && samples[samples.len() - 2].at.saturating_add(SPACING) > sample.at;
+        let crowded = samples.len() >= 2
+            && samples[samples.len() - 2].at.saturating_add(DOCTOR_SPACING) > sample.at;
         if crowded {
             samples.pop_back();
         }
         samples.push_back(sample);
-        let enough = samples[samples.len() - 1].at.saturating_sub(OBSERVED);
+        let enough = samples[samples.len() - 1]
+            .at
+            .saturating_sub(DOCTOR_OBSERVED);
         while samples.len() > 2 && samples[1].at <= enough {
             samples.pop_front();
         }

@@ -1,9 +1,11 @@
-//! What the application holds of a connection, and what its handles share with the pump.
+//! The handles by which the application holds a connection, and what they share with the pump.
 
 mod connection;
 mod delivery;
+mod facts;
 mod receiver;
 pub(crate) mod register;
+mod reunite;
 mod sender;
 mod shared;
 mod sink;
@@ -12,6 +14,7 @@ pub use connection::Connection;
 pub(crate) use connection::{TaskGuard, span};
 pub(crate) use delivery::{Board, Sent};
 pub use receiver::{Batch, Receiver};
+pub use reunite::ReuniteError;
 pub use sender::Sender;
 pub(crate) use shared::{CloseRequest, Identity, Shared};
 pub use sink::MessageSink;

@@ -1,8 +1,7 @@
 //! The kernel's own account of TCP sockets.
 //!
-//! On Linux it is read over netlink sock_diag (see sock_diag(7)), without
-//! touching the program that owns the socket. Elsewhere every question is
-//! answered with an error of kind [`io::ErrorKind::Unsupported`].
+//! On Linux it is read over netlink sock_diag (see sock_diag(7)), without touching the program that
+//! owns the socket. On other systems every call fails with [`io::ErrorKind::Unsupported`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,56 +16,56 @@ mod tcp_info;
 #[path = "kernel/unsupported.rs"]
 mod netlink;
 
-/// The state of a TCP connection, as RFC 9293 section 3.3.2 names them.
+/// The state of a TCP connection, named as in RFC 9293 section 3.3.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TcpState {
     /// Both sides may send.
     Established,
-    /// This side asked to connect and waits for the answer.
+    /// This side sent a request to connect and waits for the answer.
     SynSent,
-    /// This side was asked to connect and waits for the confirmation.
+    /// This side answered a request to connect and waits for the acknowledgement.
     SynReceived,
     /// This side closed and waits for the peer to acknowledge it.
     FinWait1,
-    /// This side closed, the peer acknowledged it and may still send.
+    /// This side closed, and the peer acknowledged it. The peer may still send.
     FinWait2,
-    /// Both sides closed; late packets are waited out.
+    /// Both sides closed; the socket waits for late packets.
     TimeWait,
     /// No connection.
     Closed,
     /// The peer closed; this side has not.
     CloseWait,
-    /// Both closed; the acknowledgement of this side's closing is missing.
+    /// Both sides closed; the peer has not acknowledged this side's closing yet.
     LastAck,
     /// Waits for connections.
     Listen,
     /// Both sides closed at the same time.
     Closing,
-    /// A state this version does not know.
+    /// A state that this version does not know.
     Unknown(u8),
 }
 
-/// What the kernel's timer of a socket waits for.
+/// The timer that the kernel runs for a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TcpTimer {
-    /// Nothing is waited for.
+    /// No timer runs.
     Off,
-    /// Sent data is not acknowledged; it is sent again in `expires`.
+    /// Sent data is not acknowledged; it is sent again after `expires`.
     Retransmit {
         /// Time until the timer fires.
         expires: Duration,
     },
-    /// Nothing is in flight; a keepalive probe is due in `expires`.
+    /// Nothing is in flight; a keepalive probe is sent after `expires`.
     KeepAlive {
         /// Time until the timer fires.
         expires: Duration,
     },
-    /// The closed connection is forgotten when this fires.
+    /// The closed connection is removed when it fires.
     TimeWait,
-    /// The persist timer: the peer's window is closed and data waits; the
-    /// window is probed in `expires` (RFC 9293 section 3.8.6.1).
+    /// The persist timer: the peer's window is closed and data waits. The window is probed after
+    /// `expires` (RFC 9293 section 3.8.6.1).
     Persist {
         /// Time until the timer fires.
         expires: Duration,
@@ -75,37 +74,35 @@ pub enum TcpTimer {
 
 /// The kernel's account of one TCP socket.
 ///
-/// Durations that start with `last_` are ages: the time since the event. What
-/// an older kernel does not report is zero, or `None` where zero would
-/// mislead.
+/// Durations that start with `last_` are the time since the event. A figure that an older kernel
+/// does not report is zero, or `None` if zero would mislead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpAccount {
-    /// The kernel's number for the socket, never given twice while it runs.
+    /// The kernel's number for the socket, unique until the next boot.
     pub cookie: u64,
     /// This side's address.
     pub local: SocketAddr,
     /// The other side's address.
     pub peer: SocketAddr,
-    /// The socket's inode, by which `/proc` names its owner; 0 when no process
-    /// holds it, not yet or no more.
+    /// The socket's inode, by which `/proc` names its owner. It is 0 before a process accepts the
+    /// socket, and after the process closes it.
     pub inode: u32,
     /// The user that owns the socket.
     pub uid: u32,
-    /// State of the connection.
+    /// The state of the connection.
     pub state: TcpState,
-    /// What the socket's timer waits for.
+    /// The timer that runs for the socket.
     pub timer: TcpTimer,
-    /// Consecutive timeouts of the retransmission timer without progress.
+    /// Timeouts of the retransmission timer in a row, without progress.
     pub retransmits: u8,
-    /// Window or keepalive probes sent and not answered.
+    /// Window or keepalive probes that were sent and not answered.
     pub probes: u8,
     /// How often the running timer has doubled its interval.
     pub backoff: u8,
-    /// Bytes received and not read by this side's program.
+    /// Bytes that were received and that this side's program has not read.
     pub receive_queue: u32,
-    /// Bytes written by this side's program and not yet acknowledged by the
-    /// peer, sent or not.
+    /// Bytes that this side's program wrote and the peer has not acknowledged, sent or not.
     pub send_queue: u32,
     /// Bytes in the send queue that have not been sent.
     pub not_sent: u32,
@@ -115,11 +112,9 @@ pub struct TcpAccount {
     pub lost: u32,
     /// Congestion window in packets.
     pub congestion_window: u32,
-    /// Memory the socket may use for received data, in bytes, with the
-    /// kernel's overhead.
+    /// Memory that the socket may use for received data, in bytes, including the kernel's overhead.
     pub receive_buffer: u32,
-    /// Memory the socket may use for data to send, in bytes, with the
-    /// kernel's overhead.
+    /// Memory that the socket may use for data to send, in bytes, including the kernel's overhead.
     pub send_buffer: u32,
     /// The receive window the peer last advertised, in bytes; `None` before
     /// Linux 5.4.
@@ -127,7 +122,7 @@ pub struct TcpAccount {
     /// The receive window this side last advertised, in bytes; `None` before
     /// Linux 6.2.
     pub own_window: Option<u32>,
-    /// Present retransmission timeout.
+    /// Current retransmission timeout.
     pub rto: Duration,
     /// Smoothed round-trip time.
     pub rtt: Duration,
@@ -139,7 +134,7 @@ pub struct TcpAccount {
     pub last_data_received: Duration,
     /// Time since an acknowledgement last arrived.
     pub last_ack_received: Duration,
-    /// Time during which there was data to send, in all.
+    /// Total time during which there was data to send.
     pub busy: Duration,
     /// Part of `busy` during which the peer's window was the limit.
     pub limited_by_peer_window: Duration,
@@ -157,14 +152,14 @@ pub struct TcpAccount {
     pub total_retransmits: u32,
 }
 
-/// The longest interval between two attempts (`TCP_RTO_MAX`).
+/// The kernel's longest interval between two attempts (`TCP_RTO_MAX`).
 const RTO_MAX: Duration = Duration::from_secs(120);
 
 impl TcpAccount {
-    /// Bytes of payload received and not read by this side's program.
+    /// Payload bytes that were received and that this side's program has not read.
     #[must_use]
     pub fn unread(&self) -> u32 {
-        // The peer's closing takes a place in the receive queue until it is read.
+        // The peer's FIN counts as one byte of the receive queue until it is read.
         let closing = matches!(
             self.state,
             TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait
@@ -172,34 +167,33 @@ impl TcpAccount {
         self.receive_queue.saturating_sub(u32::from(closing))
     }
 
-    /// Whether the connection is open and its program has not accepted it yet:
-    /// the kernel did, on the program's behalf.
+    /// Whether the kernel has opened the connection, but the listening program has not accepted it
+    /// yet.
     #[must_use]
     pub fn is_unaccepted(&self) -> bool {
-        // One that a program closed is in a later state.
+        // A connection that a program closed is in a later state.
         self.inode == 0 && matches!(self.state, TcpState::Established | TcpState::CloseWait)
     }
 
-    /// Time since anything at all arrived from the peer's kernel.
+    /// Time since anything arrived from the peer's kernel.
     #[must_use]
     pub fn last_heard(&self) -> Duration {
-        // Data that acknowledges nothing new does not refresh the kernel's
-        // time of the last acknowledgement.
+        // Data that acknowledges nothing new does not reset the kernel's time of the last
+        // acknowledgement.
         self.last_ack_received.min(self.last_data_received)
     }
 
-    /// How long the peer's kernel has left unanswered what this side's kernel
-    /// asked of it; `None` while it answers, or while nothing is asked.
+    /// How long the peer's kernel has not answered retransmissions or probes. `None` while it
+    /// answers, or while there are none.
     ///
-    /// A peer that is alive but does not read is `None`: its window is closed,
-    /// yet its kernel acknowledges every probe of the persist timer. A dead
-    /// peer, or a dead path to it, is `Some` from the second unanswered
-    /// retransmission or probe on. The duration is a lower bound.
+    /// It is `None` for a live peer that does not read: its window is closed, but its kernel
+    /// acknowledges every probe of the persist timer. It is `Some` for a dead peer or a dead path,
+    /// from the second unanswered retransmission or probe on. The duration is a lower bound.
     #[must_use]
     pub fn peer_is_dead_since(&self) -> Option<Duration> {
         let (running, earlier) = match self.timer {
-            // The first transmission and each retransmission but the last are
-            // followed by an interval that has passed.
+            // An interval has passed after the first transmission, and after each retransmission
+            // but the last.
             TcpTimer::Retransmit { expires } if self.retransmits >= 2 => {
                 let interval = self.rto.min(RTO_MAX);
                 let earlier = halves(interval, u32::from(self.retransmits));
@@ -218,7 +212,8 @@ impl TcpAccount {
             }
             _ => return None,
         };
-        // Heard from since the attempt before the last: slow or lossy, not dead.
+        // If the peer was heard since the attempt before the last, the path is slow or lossy, not
+        // dead.
         let last_interval = earlier.min(self.rto / 2);
         let heard = self.last_heard();
         (heard >= running.saturating_add(last_interval))
@@ -226,8 +221,8 @@ impl TcpAccount {
     }
 }
 
-/// The sum of the `count` intervals before one of length `interval`, each half
-/// as long as the next.
+/// The sum of the `count` intervals before one of length `interval`. Each is half as long as the
+/// next.
 fn halves(interval: Duration, count: u32) -> Duration {
     let mut step = interval;
     let mut sum = Duration::ZERO;
@@ -238,11 +233,10 @@ fn halves(interval: Duration, count: u32) -> Duration {
     sum
 }
 
-/// The account of the one socket of this network namespace that connects
-/// `local` to `peer`, or `None` when there is no such socket.
+/// The account of the socket of this network namespace that connects `local` to `peer`. `None` if
+/// there is no such socket.
 ///
-/// Asks the kernel once and does not wait for anything else: a few tens of
-/// microseconds, fit for calling from a task now and then.
+/// Asks the kernel once, which takes a few tens of microseconds. A task may call it now and then.
 ///
 /// # Errors
 /// What the netlink socket reports; [`io::ErrorKind::Unsupported`] on other
@@ -251,8 +245,8 @@ pub(crate) fn tcp_account(local: SocketAddr, peer: SocketAddr) -> io::Result<Opt
     netlink::tcp_account(local, peer)
 }
 
-/// The accounts of all TCP connections (IPv4 and IPv6) of this network
-/// namespace that have two ends: no listeners, none that is waited out.
+/// The accounts of all TCP connections (IPv4 and IPv6) of this network namespace, except listeners
+/// and those in TIME_WAIT.
 ///
 /// # Errors
 /// As [`tcp_account`].

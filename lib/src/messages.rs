@@ -1,4 +1,4 @@
-//! What the application sends and receives, and what comes back to it.
+//! The messages that the application sends, receives and gets back.
 
 mod incoming;
 mod message;

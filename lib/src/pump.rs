@@ -1,13 +1,12 @@
 //! The pump: the one task that owns a connection's WebSocket.
 //!
-//! Each turn reads, writes and looks at the clock, each on its own readiness and each with a share
-//! of the turn. Nothing that the application does can block it.
+//! Each poll of the task is a turn: it reads, writes and looks at the clock. Reading and writing each
+//! go on when the socket is ready for them, up to a bound per turn. The application cannot block it.
 
 mod alarm;
 mod closing;
 mod ended;
 mod flushing;
-
 mod liveness;
 mod plain;
 mod reading;
@@ -41,9 +40,10 @@ pub(crate) use ended::Ended;
 use flushing::Flushing;
 use liveness::Liveness;
 pub(crate) use plain::Plain;
-pub(crate) use reading::{Reading, Until};
+pub(crate) use reading::{Reading, WhenFull};
 pub(crate) use traffic::{Traffic, TurnContext};
 
+/// The pump of one connection. `T` is the traffic of a plain connection or of a session.
 pub(crate) struct Pump<S, T> {
     ws: WebSocket<S>,
     shared: Arc<Shared>,
@@ -77,12 +77,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         }
     }
 
-    /// Runs until the connection has ended. May be dropped and called again.
+    /// Runs until the connection has ended. The future can be dropped, and `run` called again.
     pub(crate) async fn run(&mut self) -> Ended {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Runs until everything accepted is on the socket; `Some` if the connection ends before.
+    /// Runs until every accepted message is on the socket (in a session: accepted by the session).
+    /// `Some`: the connection has ended before.
     pub(crate) async fn run_until_idle(&mut self) -> Option<Ended> {
         std::future::poll_fn(|cx| match self.poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
@@ -92,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         .await
     }
 
-    /// Closes this connection, and not the handle.
+    /// Closes this connection, but not the handle.
     pub(crate) fn close(&mut self, request: CloseRequest) {
         if self.closing.request(request.clone()) {
             self.traffic.request_close(&request);
@@ -107,8 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         let now = Instant::now();
         match self.turn(cx, now) {
             Ok(false) => {}
-            // After all that is ready: the receiver takes what this turn brought while it is in the
-            // processor's cache, however the runtime orders its tasks.
+            // Yields to every task that is ready, so that the application receives the messages of
+            // this turn while they are in the processor's cache.
             Ok(true) => _ = pin!(tokio::task::yield_now()).poll(cx),
             Err(failure) => {
                 if self.stop(failure, now).is_ready() {
@@ -126,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         }
     }
 
-    /// Reads, writes, and moves on in the closing handshake. `true`: there is more to do at once.
+    /// Reads, writes, and advances the closing handshake. `true`: there is more to do at once.
     fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         if self.closing.phase == Phase::Lingering {
             return Ok(false);
@@ -158,8 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         }
     }
 
-    /// Reads until the socket is empty, the application's room used up, or the turn. `true`: there
-    /// may be more.
+    /// Reads until the socket has no more data, the inbox is full, or the turn's bound is reached.
+    /// `true`: there may be more.
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         let room = self.traffic.room(&mut TurnContext::new(
             &self.shared,
@@ -167,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             cx,
             now,
         ))?;
-        // After the peer's close frame only the end of the stream can follow.
+        // After the peer's close frame only the end of the stream can come, which needs no room.
         let room = if self.closing.peer.is_some() {
             usize::MAX
         } else {
@@ -223,8 +224,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         Ok(limit > 0)
     }
 
-    /// Fills the write buffer and flushes it, until nothing is left, the socket is full, or the
-    /// turn used up. `true`: there is more to do at once.
+    /// Sends a ping if one is due. Then fills the write buffer and flushes it, until nothing is left,
+    /// the socket is full, or the turn's bound is reached. `true`: there is more to do at once.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         let open = self.closing.is_open();
         if open {
@@ -281,13 +282,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         }
     }
 
-    /// Decides how a failure ends the connection; `Ready`: at once.
+    /// Decides how a failure ends the connection. `Ready`: immediately.
     fn stop(&mut self, failure: Failure, now: Instant) -> Poll<()> {
         self.closing.linger(now);
-        // Nothing is read from it any more.
         self.ws.discard_received();
         match failure {
-            // What a peer sends behind its close frame is nothing (RFC 6455 section 5.5.1), and so
+            // After the peer's close frame, what it sends is ignored (RFC 6455 section 5.5.1), and so
             // is how its stream ends.
             Failure::Broken(_) if self.closing.peer.is_some() => Poll::Pending,
             Failure::Closed => {
@@ -295,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
                 Poll::Pending
             }
             Failure::Broken(why) => {
-                // Nothing can be told to a peer whose stream is gone.
+                // A peer whose stream has ended is not told: `close_code` has no code for that.
                 let told = close_code(&why)
                     .map(|code| self.ws.close(code, &why.to_string()))
                     .is_some_and(|result| result.is_ok());
@@ -312,8 +312,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         }
     }
 
-    /// Acts on deadlines that are past, publishes what the turn has found, and sets the alarm for
-    /// the next deadline. `Err`: the end.
+    /// Acts on deadlines that are over, publishes the turn's report, and sets the alarm for the next
+    /// deadline. `Err`: the connection is over.
     fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), ()> {
         let closing = self.closing.deadline;
         if closing.is_some_and(|deadline| deadline <= now) {
@@ -328,7 +328,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             }
             liveness = Some(self.liveness.next(&self.flushing));
         }
-        // Without a turn, what is due would be due again at once.
+        // While lingering there are no turns, so what is due would stay due and wake the task again
+        // and again.
         let turn_at = match self.closing.phase {
             Phase::Lingering => None,
             _ => self.traffic.wake_at(),
@@ -336,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         let stalls = self.shared.meter.publish(&self.report, now);
         let next = [closing, liveness, turn_at, stalls];
         let next = next.into_iter().flatten().min();
-        // What is due already is due for the next turn, with its own look at the clock.
+        // A deadline that is already over is acted on in the next turn.
         if next.is_some_and(|next| self.alarm.set(next, cx)) {
             cx.waker().wake_by_ref();
         }

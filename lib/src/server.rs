@@ -1,4 +1,4 @@
-//! A WebSocket server: accepts, checks, limits and shuts down.
+//! A WebSocket server: accepts connections, checks and limits them, shuts down.
 
 mod admit;
 #[cfg(feature = "axum")]
@@ -56,7 +56,7 @@ pub use stats::{HandshakeStats, RefusalStats, ServerStats};
 use budgets::Budgets;
 use builder::Config;
 use door::Door;
-use holder::Client;
+use holder::Holders;
 use open::Open;
 use places::Places;
 use queue::{Accepted, Queue};
@@ -64,13 +64,12 @@ use stats::Counters;
 
 /// A WebSocket server on one listening socket.
 ///
-/// Handshakes run concurrently, limited in number, time and size. Each one that succeeds gives a
-/// [`Connection`], by [`accept`](Server::accept) or to the handler of [`serve`](Server::serve).
-/// Nothing that one client does ends the connections of others or keeps them waiting: see
-/// [`ServerLimits`].
+/// Handshakes run concurrently, limited in number, time and size. Each one that succeeds yields a
+/// [`Connection`], from [`accept`](Server::accept) or to the handler of [`serve`](Server::serve).
+/// No client can end or delay the connections of others: see [`ServerLimits`].
 ///
-/// A `Server` is a handle: clones share it. When the last is dropped, the server stops listening
-/// and closes the connections that nobody accepted. Connections that were handed over live on.
+/// A `Server` is a handle: clones share it. When the last clone is dropped, the server stops
+/// listening and closes connections that were not accepted yet. Accepted connections stay open.
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
@@ -95,73 +94,73 @@ pub struct Server {
 /// Stops the listening task with the last clone of the server.
 #[derive(Debug)]
 struct Handle {
-    state: Arc<State>,
+    state: Arc<ServerState>,
     address: SocketAddr,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.state.advance(Life::Draining);
+        self.state.advance(Stage::Draining);
         self.state.queue.close();
     }
 }
 
-/// What the listening task, the handshakes and the handles share.
+/// ServerState shared by the listening task, the handshakes and the handles.
 #[derive(Debug)]
-struct State {
+struct ServerState {
     config: Config,
     counters: Counters,
     door: Arc<Door>,
     places: Arc<Places>,
     budgets: Budgets,
-    /// For telling clients that they found no place among the handshakes.
+    /// Bounds how many clients are told at once that there is no free handshake slot.
     refusals: Arc<Semaphore>,
     open: Arc<Open>,
     queue: Queue,
-    life: watch::Sender<Life>,
+    stage: watch::Sender<Stage>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Life {
+enum Stage {
     Accepting,
     Draining,
     Stopped,
 }
 
-impl State {
-    /// The options of a connection of this client.
-    fn options(&self, client: &Client) -> Options {
+impl ServerState {
+    /// The options of this client's connections, with the budget that they draw from.
+    fn options(&self, client: &Holders) -> Options {
         let options = self.config.options.clone();
         options.budget(self.budgets.of(client))
     }
 
-    fn advance(&self, to: Life) {
-        self.life.send_if_modified(|life| {
-            let later = *life < to;
-            *life = (*life).max(to);
+    fn advance(&self, to: Stage) {
+        self.stage.send_if_modified(|stage| {
+            let later = *stage < to;
+            *stage = (*stage).max(to);
             later
         });
     }
 
-    async fn reached(&self, life: Life) {
+    async fn reached(&self, stage: Stage) {
         // The sender is in `self`: waiting cannot fail.
-        let _ = self.life.subscribe().wait_for(|now| *now >= life).await;
+        let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
     }
 }
 
-/// What [`Server::shutdown`] did with plain connections, and with sessions, with or without a
-/// connection.
+/// The result of [`Server::shutdown`]. It counts plain connections and sessions, also those without
+/// a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// How many ended, with their handlers, within the timeout.
     pub closed: usize,
-    /// How many had to be cut after it.
+    /// How many were cut after the timeout.
     pub aborted: usize,
 }
 
 impl Server {
-    /// Listens on `address` with all defaults. Port 0 takes a free port; see
+    /// Listens on `address` with the default settings. Port 0 takes a free port; see
     /// [`local_addr`](Server::local_addr).
     ///
     /// # Errors
@@ -170,7 +169,7 @@ impl Server {
         Server::builder().bind(address).await
     }
 
-    /// A server with options, limits, TLS, hooks.
+    /// Builds a server with your own options, limits, TLS and hooks.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
     }
@@ -180,7 +179,7 @@ impl Server {
         let process = config.options.budget.clone();
         let process = process.unwrap_or_else(|| Budget::new(config.limits.process_bytes));
         let bytes = config.limits.bytes(process.limit());
-        let state = Arc::new(State {
+        let state = Arc::new(ServerState {
             door: Door::new(config.limits.handshakes(), defaults::SERVER_LINE),
             places: Places::new(config.limits.connections()),
             budgets: Budgets::new(process, bytes),
@@ -188,7 +187,7 @@ impl Server {
             counters: Counters::default(),
             open: Arc::default(),
             queue: Queue::default(),
-            life: watch::Sender::new(Life::Accepting),
+            stage: watch::Sender::new(Stage::Accepting),
             config,
         });
         tokio::spawn(listen::run(listener, state.clone()));
@@ -197,19 +196,21 @@ impl Server {
         })
     }
 
-    fn state(&self) -> &Arc<State> {
+    fn state(&self) -> &Arc<ServerState> {
         &self.handle.state
     }
 
-    /// The address that is really bound.
+    /// The address that the server listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.handle.address
     }
 
-    /// The next connection whose handshake is done. `None` once the server shuts down.
+    /// Waits for the next connection whose handshake is done. `None` once the server shuts down.
     ///
-    /// A session is accepted once: when its client comes back, it goes on in the same
-    /// [`Connection`]. May be called by several tasks at once. Cancel safe: no connection is lost.
+    /// A session is accepted once: when its client connects again, it goes on in the same
+    /// [`Connection`]. Several tasks may call it at once.
+    ///
+    /// Cancel safety: if dropped before it resolves, no connection is lost.
     pub async fn accept(&self) -> Option<Connection> {
         let accepted = self.state().queue.pop().await;
         accepted.map(|accepted| accepted.connection)
@@ -217,10 +218,11 @@ impl Server {
 
     /// Runs `handler` for each connection, in a task of its own, until the server has shut down.
     ///
-    /// If a handler panics, its own connection ends with code 1011, and nothing else. The panic is
-    /// counted in [`ServerStats::handler_panics`] and logged. What a handler logs is in the span of
-    /// its connection. Cancel safe: when it is dropped, no further connections are handled, and
-    /// running handlers go on.
+    /// If a handler panics, only its own connection ends, with code 1011. The panic is logged, and
+    /// counted in [`ServerStats::handler_panics`]. A handler runs in the tracing span of its
+    /// connection.
+    ///
+    /// Cancel safety: if dropped, no further connections are handled. Running handlers go on.
     pub async fn serve<H, F>(&self, handler: H)
     where
         H: Fn(Connection) -> F + Send + Sync + 'static,
@@ -237,7 +239,7 @@ impl Server {
             let (handler, counted) = (handler.clone(), state.clone());
             let (span, running) = (span(connection.shared()), member.clone());
             let run = async move {
-                // Its place is free again when connection and handler both have ended.
+                // The place is free again when both the connection and its handler have ended.
                 let _held = (running, place);
                 let run = AssertUnwindSafe(async { handler(connection).await });
                 if run.catch_unwind().await.is_err() {
@@ -250,7 +252,7 @@ impl Server {
         }
         tokio::select! {
             () = state.open.emptied() => {}
-            () = state.reached(Life::Stopped) => {}
+            () = state.reached(Stage::Stopped) => {}
         }
     }
 
@@ -270,7 +272,7 @@ impl Server {
     /// # }
     /// ```
     ///
-    /// Cancel safe as both of them are.
+    /// Cancel safety: as of [`serve`](Server::serve) and [`shutdown`](Server::shutdown).
     pub async fn serve_until<H, F>(
         &self,
         handler: H,
@@ -288,16 +290,17 @@ impl Server {
         self.shutdown(timeout).await
     }
 
-    /// Shuts down: stops listening, asks every connection and session to close with code 1001, and
-    /// waits until all of them and their handlers have ended. Cuts those that have not within
-    /// `timeout`.
+    /// Shuts down. Stops listening, closes every connection and session with code 1001, and waits
+    /// until all of them and their handlers have ended. After `timeout` it cuts the rest.
     ///
-    /// Handshakes under way are cut at once; their clients try again elsewhere. Takes at most
-    /// `timeout`, and a second for tasks that were cut to be gone. Cancel safe: the server stays
-    /// in shutdown, and a further call waits for the rest.
+    /// Handshakes under way are cut at once. The call takes at most `timeout`, plus one second in
+    /// which cut tasks end.
+    ///
+    /// Cancel safety: if dropped, the server goes on shutting down. Another call waits for the
+    /// rest.
     pub async fn shutdown(&self, timeout: Duration) -> ShutdownReport {
         let state = self.state();
-        state.advance(Life::Draining);
+        state.advance(Stage::Draining);
         let started = state.open.drain(timeout);
         started.iter().for_each(|control| control.close(timeout));
         drop(started);
@@ -305,16 +308,16 @@ impl Server {
         let mut aborted = 0;
         if within(timeout, state.open.emptied()).await.is_err() {
             aborted = state.open.abort_all();
-            let _ = within(defaults::SHUTDOWN_ABORT_GRACE, state.open.emptied()).await;
+            let _ = within(defaults::SHUTDOWN_ABORT_TIMEOUT, state.open.emptied()).await;
         }
-        state.advance(Life::Stopped);
+        state.advance(Stage::Stopped);
         ShutdownReport {
             closed: state.open.asked().saturating_sub(aborted),
             aborted,
         }
     }
 
-    /// The counters of the server since its start, and what there is now.
+    /// The server's counters since its start, and its present state.
     pub fn stats(&self) -> ServerStats {
         let state = self.state();
         let sessions = state.config.sessions.as_ref();
@@ -328,7 +331,7 @@ impl Server {
     }
 }
 
-/// The server's side of an upgrade, and the means to abort its task and so drop the socket.
+/// Starts a plain connection. Aborting its task drops the socket.
 fn start_plain(
     upgraded: Upgraded,
     request: http::Request<()>,

@@ -1,12 +1,12 @@
-//! A session of `unstall.v1`, joined to its connections, which it outlives.
+//! A session of `unstall.v1`. It outlives its connections.
 //!
-//! The protocol itself is a value of the crate `unstall-proto`. Here it meets the queues of the
-//! handles on one side, and one connection after the other on the other side.
+//! The crate `unstall-proto` has the protocol, as a value without I/O. This room joins that value to
+//! the queues of the application, and to one connection after the other.
 
 mod carrier;
 mod client;
 mod ending;
-mod kept;
+mod guard;
 mod packets;
 mod receiving;
 mod sending;
@@ -20,7 +20,7 @@ use unstall_proto::Wait;
 use crate::{
     handles::Shared,
     messages::SessionNumber,
-    pump::{Alarm, Reading, TurnContext, Until},
+    pump::{Alarm, Reading, TurnContext, WhenFull},
     reports::{ConnectionError, Event, Report, SessionLoss, StallCause},
     settings::{Account, Evictable, Share},
     time::later,
@@ -28,24 +28,24 @@ use crate::{
 
 use carrier::Carrier;
 use ending::Ending;
-pub(crate) use kept::Kept;
+pub(crate) use guard::SessionGuard;
 pub(crate) use packets::{Packets, over_packets};
 use receiving::Receiving;
 use sending::Sending;
 
-/// A session and what lies between it and the queues of the application.
+/// A session, with what it needs between the protocol and the queues of the application.
 pub(crate) struct Session {
     protocol: proto::Session,
-    /// The origin of the protocol's clock.
+    /// When the protocol's clock was zero.
     origin: Instant,
     number: SessionNumber,
     carrier: Carrier,
     sending: Sending,
     receiving: Receiving,
     ending: Ending,
-    /// What it keeps in memory.
+    /// The bytes that the protocol keeps in memory.
     share: Share,
-    /// Dropped after the share, which gives its bytes back first.
+    /// Declared after the share, so that the share gives its bytes back first.
     evictable: Evictable,
 }
 
@@ -68,36 +68,38 @@ impl Session {
         proto::Time::new(now.saturating_duration_since(self.origin))
     }
 
-    /// Whether the peer ever agreed to the session.
+    /// Whether the peer has ever agreed to the session.
     pub(crate) fn was_opened(&self) -> bool {
         self.carrier.was_opened()
     }
 
-    /// How much was received and how far the peer acknowledged: grows with every message moved.
+    /// How many messages were received, and up to where the peer has acknowledged. A change shows that
+    /// the session made progress.
     pub(crate) fn moved(&self) -> (u64, proto::Seq) {
         (self.receiving.messages(), self.protocol.acknowledged())
     }
 
-    /// Hands over what was received, and tells the protocol what the application took.
+    /// Hands received messages over, tells the protocol what the application has taken, and acts on
+    /// the protocol's events and timers.
     fn exchange(&mut self, reading: &mut Reading, turn: &mut TurnContext<'_, '_>) {
         let time = self.time(turn.now);
         if self.protocol.poll_timeout().is_some_and(|at| at <= time) {
             self.protocol.handle_timeout(time);
         }
-        // In a session no policy ends the connection.
-        let _ = reading.hand_over(Until::Room, turn);
+        // This cannot fail: in a session no overflow policy ends the connection.
+        let _ = reading.hand_over(WhenFull::Wait, turn);
         while !reading.holds_any()
             && self
                 .receiving
                 .next(&mut self.protocol, self.number, reading)
         {
-            let _ = reading.hand_over(Until::Room, turn);
+            let _ = reading.hand_over(WhenFull::Wait, turn);
         }
         self.report_taken(turn);
         self.tell_events(turn.shared, turn.report, turn.now);
     }
 
-    /// Tells the protocol what the application has taken, and what it asks for.
+    /// Tells the protocol what the application has taken, acknowledged by hand, and asked for.
     fn report_taken(&mut self, turn: &mut TurnContext<'_, '_>) {
         let time = self.time(turn.now);
         let (taken, look_at) = turn.shared.inbox.taken(turn.now, turn.cx);
@@ -117,12 +119,13 @@ impl Session {
         }
     }
 
-    /// Says what the session waits for. The pump says what the socket does.
+    /// Reports what the session waits for. The pump reports waits for the socket and the peer.
     fn tell_stalls(&self, reading: &Reading, report: &mut Report) {
         let away = !self.protocol.is_attached() && !self.is_over();
         let wait = self.protocol.waits_for().filter(|_| !away);
         let credit = wait == Some(Wait::Credit);
-        // With something unsent it is credit or the socket that holds the replay up.
+        // A session that the budget holds back counts as waiting for the replay buffer, unless it
+        // waits for credit.
         let replay = wait == Some(Wait::Replay) || (self.sending.held_back && !away && !credit);
         let unread = reading.holds_any() || self.protocol.holds_peer_back();
         report.wait(StallCause::Connecting, away);
@@ -131,7 +134,7 @@ impl Session {
         report.wait(StallCause::ApplicationNotReading, unread);
     }
 
-    /// Tells what has happened in the session.
+    /// Acts on the protocol's events, and tells the handles of them.
     fn tell_events(&mut self, shared: &Shared, report: &mut Report, now: Instant) {
         while let Some(event) = self.protocol.poll_event() {
             match event {
@@ -163,21 +166,22 @@ impl Session {
         self.hold(usize::try_from(held).unwrap_or(usize::MAX));
     }
 
-    /// So many bytes are kept. They are there already: what can wait is accepting more.
+    /// Charges the bytes that the protocol keeps. They are held already, so this is never refused;
+    /// accepting more messages is.
     fn hold(&mut self, bytes: usize) {
         self.share.cover_anyway(bytes);
         self.share.relax(bytes);
         self.sending.kept = bytes;
     }
 
-    /// Ends the session if it has to go, because it holds most of a budget that is used up.
+    /// Ends the session if it holds most of a budget that is used up.
     fn end_if_evicted(&mut self, cx: &Context<'_>) {
         if !self.is_over() && self.evictable.poll_evicted(cx).is_ready() {
             self.give_up(ConnectionError::SessionLost(SessionLoss::Evicted));
         }
     }
 
-    /// When the session must be looked at though nothing happened.
+    /// When the next turn is due at the latest.
     fn wake_at(&self) -> Option<Instant> {
         let timer = self.protocol.poll_timeout();
         let timer = timer.map(|at| later(self.origin, at.since_origin()));
@@ -192,7 +196,7 @@ impl Session {
         .min()
     }
 
-    /// Serves the application while there is no connection. Resolves when the session is over.
+    /// Serves the application while there is no connection. Resolves when the session has ended.
     pub(crate) async fn serve_detached(&mut self, shared: &Shared, reading: &mut Reading) {
         let mut alarm = Alarm::default();
         std::future::poll_fn(|cx| {
@@ -230,7 +234,7 @@ impl Session {
         self.tell_stalls(reading, turn.report);
     }
 
-    /// Hands over what is left, after the end.
+    /// After the end: hands over the messages that are left.
     async fn drain(&mut self, shared: &Shared, reading: &mut Reading) {
         std::future::poll_fn(|cx| self.poll_drain(shared, reading, cx)).await;
     }
@@ -253,10 +257,12 @@ impl Session {
     }
 }
 
-/// Random bytes for names and secrets.
+/// Random bytes for session ids and tokens.
+///
+/// # Panics
+/// The operating system gives no random bytes. No secret can be made without them.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // Without randomness of the operating system nothing secret can be made.
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes
 }

@@ -1,4 +1,4 @@
-//! What can be set for a connection, and the budget that connections share.
+//! The options of a connection, and the budget that connections share.
 
 mod account;
 mod budget;

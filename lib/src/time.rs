@@ -1,8 +1,8 @@
-//! Moments: arithmetic on [`Instant`] that cannot panic.
+//! Arithmetic on [`Instant`] that cannot panic.
 //!
 //! `Duration::MAX` is the usual way to say "never", and `Instant + Duration::MAX` panics. So every
-//! moment in this crate comes from [`later`] or [`earlier`]; clippy refuses `+` and `-` on moments
-//! and durations (see `clippy.toml`).
+//! `Instant` in this crate is computed by [`later`] or [`earlier`]. clippy forbids `+` and `-` on
+//! them (see `clippy.toml`).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::defaults::{FOREVER, RETRY_AFTER_MAX};
 
-/// The moment `wait` after `from`; [`FOREVER`] after it if `wait` is longer.
+/// `from` plus `wait`, or plus [`FOREVER`] if `wait` is longer.
 #[expect(
     clippy::arithmetic_side_effects,
     reason = "thirty years more fit in any clock"
@@ -19,12 +19,12 @@ pub(crate) fn later(from: Instant, wait: Duration) -> Instant {
     from + wait.min(FOREVER)
 }
 
-/// The moment `by` before `at`; `at` itself if the clock does not go back that far.
+/// `at` minus `by`; `at` itself if the clock does not go back that far.
 pub(crate) fn earlier(at: Instant, by: Duration) -> Instant {
     at.checked_sub(by).unwrap_or(at)
 }
 
-/// How much of the wait that a server asks for is granted, by whatever means it asks.
+/// The wait that a server asks for, cut to [`RETRY_AFTER_MAX`].
 pub(crate) fn granted(asked: Duration) -> Duration {
     asked.min(RETRY_AFTER_MAX)
 }

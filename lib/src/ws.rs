@@ -75,7 +75,7 @@ pub(crate) enum Received<'a> {
     /// A whole message. A payload of its own keeps no memory that is much larger than itself.
     Message {
         text: bool,
-        payload: Payload<'a>,
+        payload: CowBytes<'a>,
     },
     /// So many bytes of a message that is not whole yet; perhaps none.
     Part(usize),
@@ -87,27 +87,27 @@ pub(crate) enum Received<'a> {
 
 /// A payload, borrowed or of its own.
 #[derive(Debug)]
-pub(crate) enum Payload<'a> {
+pub(crate) enum CowBytes<'a> {
     Borrowed(&'a [u8]),
     Shared(Bytes),
 }
 
-impl Payload<'_> {
+impl CowBytes<'_> {
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
-            Payload::Borrowed(bytes) => copied(bytes),
-            Payload::Shared(bytes) => bytes,
+            CowBytes::Borrowed(bytes) => copied(bytes),
+            CowBytes::Shared(bytes) => bytes,
         }
     }
 }
 
-impl std::ops::Deref for Payload<'_> {
+impl std::ops::Deref for CowBytes<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         match self {
-            Payload::Borrowed(bytes) => bytes,
-            Payload::Shared(bytes) => bytes,
+            CowBytes::Borrowed(bytes) => bytes,
+            CowBytes::Shared(bytes) => bytes,
         }
     }
 }
@@ -205,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             0 => Opcode::data(text),
             _ => Opcode::Continuation,
         };
-        self.write_frame(opcode, end == len, Payload::Shared(payload))?;
+        self.write_frame(opcode, end == len, CowBytes::Shared(payload))?;
         Ok(end)
     }
 
@@ -217,17 +217,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             if more.is_empty() {
                 break;
             }
-            self.write_frame(opcode, false, Payload::Borrowed(part))?;
+            self.write_frame(opcode, false, CowBytes::Borrowed(part))?;
             (opcode, rest) = (Opcode::Continuation, more);
         }
-        self.write_frame(opcode, true, Payload::Borrowed(rest))
+        self.write_frame(opcode, true, CowBytes::Borrowed(rest))
     }
 
     /// Appends a session's packet: a binary message of one frame.
     pub(crate) fn write_packet(&mut self, packet: Transmit) -> Result<(), Failure> {
         match &mut self.engine {
             Engine::Own(own) => {
-                let parts = [packet.head, packet.body].map(Payload::Shared);
+                let parts = [packet.head, packet.body].map(CowBytes::Shared);
                 own.write(Opcode::Binary, true, parts)
             }
             Engine::Adopted(adopted) => adopted.write(Opcode::Binary, true, packet.into_bytes()),
@@ -239,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         &mut self,
         opcode: Opcode,
         is_final: bool,
-        payload: Payload<'_>,
+        payload: CowBytes<'_>,
     ) -> Result<(), Failure> {
         match &mut self.engine {
             Engine::Own(own) => own.write(opcode, is_final, [payload]),

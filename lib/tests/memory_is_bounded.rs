@@ -1,6 +1,5 @@
-//! Whatever the peer sends and the application leaves undone, memory stays under the limits that
-//! are documented, and what is kept costs what it weighs. Counted by the allocator, so each test
-//! runs alone.
+//! Memory stays under the documented limits, whatever the peer sends and the application fails to do. A
+//! message that is kept costs little more than its size. The allocator counts, so each test runs alone.
 
 #[path = "it/common/mod.rs"]
 #[expect(dead_code, reason = "what is needed of the helpers here is little")]
@@ -10,19 +9,22 @@ use common::raw;
 
 use std::{
     io::Write,
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
-use common::frames::{BINARY, CLOSE, CONTINUATION, PING, RawPeer};
+use common::frames::{BINARY, CLOSE, CONTINUATION, PING, RawPeer, upgrade};
+use common::net::{ask, bind, connect_from};
 use common::{events::waits, limit, plain, until};
 use peak_alloc::PeakAlloc;
 use tokio::io::AsyncWriteExt;
 use unstall::{
     Budget, Connection, ConnectionError, Gap, Incoming, Message, Options, Overflow, SendRefusal,
-    Spill, SpillFallback, StallCause, TrySendError, tokio_tungstenite::tungstenite::protocol::Role,
+    Server, Spill, SpillFallback, StallCause, TrySendError,
+    tokio_tungstenite::tungstenite::protocol::Role,
 };
+use unstall_proto::{Packet, SUBPROTOCOL};
 
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
@@ -32,7 +34,7 @@ const MIB: usize = 1 << 20;
 /// A connection's read window and write buffer, as documented at `Options`.
 const BUFFERS: usize = MIB;
 
-/// Tests of one process share the counting allocator.
+/// The tests share the counting allocator, so only one may run at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE
@@ -49,7 +51,7 @@ fn run(test: impl Future<Output = ()>) {
     runtime.block_on(test);
 }
 
-/// Growth since it was made, now and at its highest.
+/// The growth of memory since this was made: now, and the highest.
 struct Growth(usize);
 
 impl Growth {
@@ -67,15 +69,15 @@ impl Growth {
     }
 }
 
-/// What a flood leaves behind, its frames among it: their memory is there until it is joined.
+/// A thread that floods. The memory of its frames is freed when it is joined.
 struct Flooded {
     _tcp: TcpStream,
     _frames: Vec<u8>,
     written: usize,
 }
 
-/// Writes the frames again and again from a thread of its own, until `total` bytes are written or
-/// the socket took nothing for a second. Allocates nothing meanwhile.
+/// Writes the frames again and again from a thread of its own, until `total` bytes are written or the
+/// socket takes nothing for a second. It allocates nothing during that.
 fn flood(raw: RawPeer, frames: Vec<u8>, total: usize) -> std::thread::JoinHandle<Flooded> {
     let mut tcp = raw.io.into_std().unwrap();
     tcp.set_nonblocking(false).unwrap();
@@ -154,7 +156,7 @@ fn drop_oldest_reads_1_gib_within_its_inbox() {
 
 #[test]
 fn drop_newest_reads_1_gib_within_its_inbox() {
-    // Long messages are slices of the read buffer, of which they may pin half as much again.
+    // Long messages keep the buffer that they were read into, which may be one and a half times as large.
     gibibyte_is_read_within(6 * MIB, Overflow::DropNewest, 64 * KIB);
 }
 
@@ -176,8 +178,8 @@ fn flood_of_empty_messages_is_bounded_by_the_limit() {
     }
 }
 
-/// Each key that conflation knows cost memory that nobody counted. The bound is the inbox's and no
-/// more: messages of eight bytes leave the buffers small.
+/// Once nobody counted the memory of the keys of conflation. The bound is that of the inbox alone,
+/// because messages of eight bytes leave the buffers small.
 #[test]
 fn keys_of_conflation_count() {
     run(async {
@@ -201,7 +203,7 @@ fn keys_of_conflation_count() {
     });
 }
 
-/// A peer that never reads and asks for a pong without end.
+/// A peer that never reads, and sends pings without end.
 #[test]
 fn flood_of_pings_to_a_peer_that_does_not_read_is_bounded() {
     run(async {
@@ -218,8 +220,8 @@ fn flood_of_pings_to_a_peer_that_does_not_read_is_bounded() {
     });
 }
 
-/// Receives `count` messages, keeps one in a thousand, and says what each kept one costs when all
-/// else is at rest.
+/// Receives `count` messages and keeps one in a thousand. Returns what each kept one costs when everything
+/// else is idle.
 async fn cost_of_kept(connection: &mut Connection, count: usize) -> usize {
     let mut kept = Vec::with_capacity(count / 1000);
     for index in 0..count {
@@ -243,8 +245,9 @@ async fn send_alternating(raw: &mut RawPeer, size: usize, count: usize) {
     }
 }
 
-/// As documented at `Options`: itself, and above 8 KiB half as much again in a stream of equals, up
-/// to four times as much where a peer mixes long ones with short ones; and half a KiB for its place.
+/// The bound that `Options` documents, and half a KiB for the message's place in the queue. Up to 8 KiB it
+/// is the size. Above, it is one and a half times the size where messages are of one length, and four
+/// times where a peer mixes long messages with short ones.
 fn bound(size: usize, mixed: bool) -> usize {
     let pinned = match (size > 8 * KIB, mixed) {
         (false, _) => size,
@@ -254,7 +257,7 @@ fn bound(size: usize, mixed: bool) -> usize {
     pinned + KIB / 2
 }
 
-/// A message of 10 KiB out of a read buffer that a long message had made grow pinned all of it.
+/// Once a message of 10 KiB kept a whole read buffer, which a long message had made grow.
 #[test]
 fn kept_message_costs_little_more_than_itself() {
     for size in [0, 64, 200, 5 * KIB, 10 * KIB, 40 * KIB] {
@@ -279,7 +282,7 @@ fn kept_message_costs_little_more_than_itself() {
     }
 }
 
-/// An adopted stream reads ahead 128 KiB, of which every kept message of 9 KiB pinned all.
+/// An adopted stream reads 128 KiB ahead. Once every kept message of 9 KiB kept all of that.
 #[test]
 fn kept_message_of_an_adopted_stream_costs_little_more_than_itself() {
     for size in [64, 10 * KIB, 40 * KIB] {
@@ -294,7 +297,7 @@ fn kept_message_of_an_adopted_stream_costs_little_more_than_itself() {
     }
 }
 
-/// A message read back from the spill file pinned the chunk that it was read with.
+/// Once a message that was read back from the spill file kept the whole chunk.
 #[test]
 fn kept_message_that_was_spilled_costs_little_more_than_itself() {
     run(async {
@@ -309,7 +312,7 @@ fn kept_message_that_was_spilled_costs_little_more_than_itself() {
     });
 }
 
-/// Under `DropOldest` and `Conflate` the queue kept the places of its longest time for ever.
+/// Once, under `DropOldest` and `Conflate`, the queue kept the memory of its greatest length for ever.
 #[test]
 fn memory_of_queues_is_given_back_when_idle() {
     let key = |message: &Message| Some(message.as_bytes()[..1].to_vec());
@@ -344,13 +347,13 @@ fn memory_of_queues_is_given_back_when_idle() {
                     Incoming::Gap(gap) => panic!("{gap:?}"),
                 };
             }
-            // Once more around, and the receiver waits for what does not come.
+            // The receiver asks once more, and waits for a message that does not come.
             raw.send(BINARY, b"last").await;
             plain(connection.recv().await);
             let idle = tokio::time::timeout(Duration::from_millis(50), connection.recv()).await;
             assert!(idle.is_err());
             let now = growth.now();
-            // The read window that the stream made grow stays until the next ping.
+            // The read window has grown. It stays so until the next ping.
             assert!(
                 now <= (128 + 32) * KIB,
                 "{policy:?}: {now} after the backlog was read"
@@ -386,7 +389,7 @@ fn budget_bounds_fifty_connections_and_starves_none() {
             })
         })
         .await;
-        // Floors count: each has that of its queue and of its read window.
+        // The floors count: each connection has one for its queue and one for its read window.
         assert!(budget.used() <= 8 * MIB + CONNECTIONS * 128 * KIB);
         let frames = CONNECTIONS * 100 * 1010;
         let each = 64 * KIB + BUFFERS;
@@ -395,7 +398,7 @@ fn budget_bounds_fifty_connections_and_starves_none() {
         let queued: usize = writers.iter().map(|(it, _)| it.stats().inbox.bytes).sum();
         assert!(queued <= 8 * MIB + CONNECTIONS * 64 * KIB, "{queued}");
 
-        // Most never read again; for the others all goes on, one after the other.
+        // Most applications never read again. For the others everything goes on, one after the other.
         for (mut connection, writer) in writers.into_iter().skip(40) {
             for _ in 0..8_000 {
                 plain(limit(connection.recv()).await);
@@ -438,8 +441,8 @@ fn budget_used_up_by_others_does_not_stop_a_sender() {
     });
 }
 
-/// All but the last byte of a message of `size` bytes, in one frame or in several. A connection that
-/// is ended meanwhile takes no more.
+/// Sends all but the last byte of a message of `size` bytes, in one frame or in several. A connection may
+/// be ended during that.
 async fn say_all_but_the_last_byte(raw: &mut RawPeer, size: usize, fragments: bool) {
     let head = |first: u8, length: usize| {
         let mut head = vec![first, 127];
@@ -466,14 +469,14 @@ async fn say_all_but_the_last_byte(raw: &mut RawPeer, size: usize, fragments: bo
     }
 }
 
-/// Once only queues counted: ninety clients made a server with a budget of 1 GiB hold 1.4 GiB in
-/// messages of which only the last byte was missing, for as long as they liked.
+/// Once only queues counted. Ninety clients made a server with a budget of 1 GiB hold 1.4 GiB of messages
+/// whose last byte was missing, for as long as they liked.
 #[test]
 fn messages_that_are_not_whole_stay_within_the_budget_and_who_holds_most_goes() {
     const MESSAGE: usize = 4 * MIB;
     const CLIENTS: usize = 12;
     const BUDGET: usize = 16 * MIB;
-    // With what it is rounded up by, the fourth would not fit.
+    // Budgets round up, so the fourth would not fit.
     const STAY: usize = BUDGET / MESSAGE - 1;
     for fragments in [false, true] {
         run(async {
@@ -487,7 +490,7 @@ fn messages_that_are_not_whole_stay_within_the_budget_and_who_holds_most_goes() 
                 say_all_but_the_last_byte(&mut raw, MESSAGE, fragments).await;
                 clients.push((connection, raw));
                 assert!(budget.used() <= BUDGET + (CLIENTS + 1) * 128 * KIB);
-                // Who holds little goes on.
+                // A connection that holds little goes on.
                 innocent.send("still here").await.unwrap();
                 assert_eq!(its_peer.read().await.unwrap().1, b"still here");
             }
@@ -506,7 +509,7 @@ fn messages_that_are_not_whole_stay_within_the_budget_and_who_holds_most_goes() 
                 gone >= CLIENTS - STAY && budget.used() >= STAY * MESSAGE
             })
             .await;
-            // The test's own copy of one message, and the holes of those that grew.
+            // The test's own copy of one message, and memory that buffers outgrew.
             let peak = growth.peak();
             assert!(peak <= BUDGET + 2 * MESSAGE + CLIENTS * 128 * KIB, "{peak}");
             let mut whole = 0;
@@ -540,8 +543,8 @@ fn messages_that_are_not_whole_stay_within_the_budget_and_who_holds_most_goes() 
     }
 }
 
-/// Once the length that a header announced was allocated: 14 bytes ended a process whose
-/// `max_message_bytes` was "no limit".
+/// Once the length in a frame's header was allocated. 14 bytes ended a process whose `max_message_bytes`
+/// was "no limit".
 #[test]
 fn announced_lengths_cost_nothing() {
     let lengths = [
@@ -575,4 +578,63 @@ fn announced_lengths_cost_nothing() {
             });
         }
     }
+}
+
+/// Once what was taken and not acknowledged by hand cost 16 bytes a message, which nothing bounded:
+/// 38 MiB on the wire took 614 MiB.
+#[test]
+fn messages_that_are_not_acknowledged_by_hand_cost_nothing() {
+    const PACKETS: u64 = 500;
+    const MESSAGES: u64 = 4_000;
+    run(async {
+        let options = Options::default().acknowledge_by_hand(true);
+        let server = bind(Server::builder().options(options)).await;
+        let mut tcp = connect_from(Ipv4Addr::LOCALHOST, server.local_addr()).await;
+        let request = upgrade(&format!("sec-websocket-protocol: {SUBPROTOCOL}\r\n"));
+        ask(&mut tcp, &request).await;
+        let mut raw = RawPeer::client(tcp);
+        // It says that it keeps whatever is not acknowledged, and keeps nothing.
+        let mut hello = vec![1];
+        hello.extend([7; 32]);
+        for number in [0_u64, 1, 0, 0, 1 << 40, 1 << 20] {
+            hello.extend(number.to_be_bytes());
+        }
+        raw.send(BINARY, &hello).await;
+        let (_sender, mut receiver) = limit(server.accept()).await.unwrap().split();
+        let growth = Growth::start();
+        let sending = async {
+            let (mut credit, mut offset) = (0, 0);
+            for packet in 0..PACKETS {
+                // A record costs 64 bytes.
+                offset += MESSAGES * 64;
+                while credit < offset {
+                    let (opcode, payload) = limit(raw.read()).await.unwrap();
+                    if opcode == BINARY {
+                        match Packet::decode(payload.into()).unwrap() {
+                            Packet::Welcome(welcome) => credit = welcome.credit.get(),
+                            Packet::Credit(more) => credit = more.get(),
+                            _ => {}
+                        }
+                    }
+                }
+                // Empty messages.
+                let mut data = vec![0x10];
+                data.extend((packet * MESSAGES + 1).to_be_bytes());
+                data.resize(data.len() + MESSAGES as usize, 0);
+                raw.send(BINARY, &data).await;
+            }
+        };
+        let receiving = async {
+            let mut received = 0;
+            while received < PACKETS * MESSAGES {
+                let mut batch = limit(receiver.recv_batch()).await.unwrap().unwrap();
+                while batch.next().is_some() {
+                    received += 1;
+                }
+            }
+        };
+        tokio::join!(sending, receiving);
+        let peak = growth.peak();
+        assert!(peak <= 8 * MIB, "{peak}");
+    });
 }

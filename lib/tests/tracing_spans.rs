@@ -1,7 +1,7 @@
-//! What is logged of a connection says which, and to whom.
+//! The log lines of a connection name the connection and its peer.
 //!
-//! Alone in its file: what another test's thread first logs in the moment in which the subscriber is
-//! set is never logged after.
+//! This is a program of its own. If another test's thread logs while the subscriber is being set, that
+//! line may be switched off for ever.
 
 #[path = "it/common/mod.rs"]
 #[expect(dead_code, reason = "what is needed of the helpers here is little")]
@@ -28,7 +28,7 @@ impl io::Write for Log {
     }
 }
 
-/// Once the span of a lazy client had no peer, and that of an adopted stream never had one.
+/// Once the spans of lazy clients and of adopted streams had no peer.
 #[tokio::test]
 async fn tracing_spans_carry_the_connections_id_and_the_peer() {
     let log = Log::default();
@@ -46,7 +46,10 @@ async fn tracing_spans_carry_the_connections_id_and_the_peer() {
     let mut server = Connection::from_websocket(server, Options::default());
     client.send("hello").await.unwrap();
     assert_eq!(plain(server.recv().await), Message::from("hello"));
-    assert_eq!((client.peer(), server.peer()), (Some(address), Some(peer)));
+    assert_eq!(
+        (client.peer_addr(), server.peer_addr()),
+        (Some(address), Some(peer))
+    );
     limit(async { tokio::join!(client.close(CloseCode::NORMAL, ""), server.recv()) })
         .await
         .1

@@ -84,6 +84,7 @@ impl ProtocolError {
 
 /// Why a session was aborted, as a number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "it is a number of the wire")]
 pub struct ErrorCode(pub u16);
 
 impl ErrorCode {

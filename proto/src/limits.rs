@@ -110,6 +110,7 @@ pub(crate) fn millis(time: Duration) -> u64 {
 
 /// When a received message counts as acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Acknowledge {
     /// When the application has taken it ([`Session::taken`](crate::Session::taken)).
     #[default]
@@ -122,6 +123,7 @@ pub enum Acknowledge {
 /// When the peer's CLOSE is answered with this side's CLOSE. Nothing is accepted for sending after
 /// that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AnswerClose {
     /// When everything accepted was sent.
     #[default]

@@ -80,6 +80,7 @@ impl Offset {
     }
 
     /// The offset that many bytes later, or `u64::MAX`.
+    #[must_use]
     pub const fn saturating_add(self, bytes: u64) -> Offset {
         Offset(self.0.saturating_add(bytes))
     }

@@ -2,6 +2,10 @@
 
 /// Whether a message is text or binary (RFC 6455, section 5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "WebSocket has two kinds of messages"
+)]
 pub enum Kind {
     /// UTF-8 text.
     Text,
@@ -11,6 +15,10 @@ pub enum Kind {
 
 /// A message to send, borrowed from the caller. The session encodes it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "WebSocket has two kinds of messages"
+)]
 pub enum Payload<'a> {
     /// A text message.
     Text(&'a str),

@@ -15,12 +15,14 @@ use crate::wire::{Fields, kind};
 
 /// The name of a session: 16 random bytes, drawn by the client. It is not a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "it is bytes of the wire")]
 pub struct SessionId(pub [u8; 16]);
 
 /// The secret that proves the right to a session: 16 bytes from a cryptographic generator.
 ///
 /// It never belongs in a URL or a log; `Debug` does not show it.
 #[derive(Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "it is bytes of the wire")]
 pub struct Token(pub [u8; 16]);
 
 impl Token {
@@ -47,12 +49,17 @@ impl Eq for Token {}
 /// One life of a server process: a random number, drawn at its start. A client that names another
 /// epoch had its session with an earlier process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "it is a number of the wire")]
 pub struct Epoch(pub NonZeroU64);
 
 /// The client's first packet on each connection. It opens a session or resumes it.
 ///
 /// Version 1 of the protocol has these fields for ever, so none is ever added here.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "version 1 has these fields for ever"
+)]
 pub struct Hello {
     /// The session.
     pub id: SessionId,
@@ -104,6 +111,10 @@ impl Hello {
 ///
 /// Version 1 of the protocol has these fields for ever, so none is ever added here.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "version 1 has these fields for ever"
+)]
 pub struct Welcome {
     /// The token for the next resume.
     pub token: Token,

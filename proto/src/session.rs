@@ -29,6 +29,7 @@ use transmitting::Signals;
 
 /// The side of a session. The two differ in the resume exchange and in GOAWAY only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a connection has two sides")]
 pub enum Side {
     /// The side that connects, and opens or resumes the session.
     Client,

@@ -29,6 +29,7 @@ impl Time {
     }
 
     /// The moment that much later, or the last moment there is.
+    #[must_use]
     pub const fn after(self, later: Duration) -> Time {
         Time(self.0.saturating_add(later))
     }

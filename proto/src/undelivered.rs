@@ -12,6 +12,7 @@ use crate::wire::DATA_HEADER;
 
 /// Whether the peer can have received an undelivered message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a message was sent or it was not")]
 pub enum Fate {
     /// The peer cannot have it: its last record was never given to a connection.
     NotSent,

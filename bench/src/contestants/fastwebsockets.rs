@@ -111,7 +111,7 @@ impl<W: AsyncWrite + Unpin + Send + 'static> Tx for WebSocketWrite<W> {
 impl Rx for Reading {
     async fn receive(&mut self, take: &mut (impl FnMut(&[u8]) + Send)) -> Result<()> {
         loop {
-            // Nobody pings here, so there is nothing to be sent on behalf of reading.
+            // No peer sends pings here, so reading has nothing to answer.
             let mut unsent = |_| async { Ok::<_, WebSocketError>(()) };
             let frame = self.read_frame(&mut unsent).await?;
             if frame.opcode == OpCode::Binary {

@@ -1,5 +1,4 @@
-//! Many messages in one frame of tokio-tungstenite and nothing else: what packing costs without the
-//! promises of a session.
+//! Many messages in one frame of tokio-tungstenite: what packing costs without the promises of a session.
 
 use std::net::SocketAddr;
 

@@ -121,7 +121,7 @@ impl<W: AsyncWrite + Unpin + Send + 'static> Tx for RawTx<W> {
         let length = u32::try_from(payload.len())?;
         self.buffer.extend_from_slice(&length.to_be_bytes());
         if payload.len() >= BATCH_BYTES {
-            // Too large to be worth a copy.
+            // A copy would cost more than a write of its own.
             write_both(&mut self.stream, &self.buffer, payload).await?;
             self.buffer.clear();
         } else {
@@ -153,7 +153,7 @@ async fn write_both(
 
 /// As large as tokio-tungstenite's.
 const READ_BYTES: usize = 128 << 10;
-/// Until a read fills it, so that an idle connection shows the limit, too.
+/// The size until a read fills it, so that an idle connection shows the limit too.
 const FIRST_READ_BYTES: usize = 512;
 const HEAD_BYTES: usize = 4;
 

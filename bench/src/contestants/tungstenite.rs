@@ -40,8 +40,8 @@ pub(crate) async fn connect(address: SocketAddr) -> Result<WebSocket> {
     Ok(socket)
 }
 
-/// The server's end of a connection whose handshake is done, for engines that take one over: no
-/// figure includes a handshake. Nothing is read ahead, because the client speaks first.
+/// The server's end of a connection whose handshake is done, for engines that take one over. No figure
+/// includes a handshake. Nothing was read ahead, because the client sends first.
 pub(crate) async fn accept_upgraded(listener: &TcpListener) -> Result<TcpStream> {
     Ok(accept(listener).await?.into_inner())
 }

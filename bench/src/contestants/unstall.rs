@@ -115,7 +115,7 @@ pub(crate) struct Unstall<R> {
     receiver: R,
 }
 
-/// A receiver that is asked for all that is there.
+/// A receiver that hands out everything that has arrived.
 pub(crate) struct Batches(Receiver);
 
 impl From<Receiver> for Batches {
@@ -140,7 +140,7 @@ impl<R: Rx> Link for Unstall<R> {
         (self.sender, self.receiver)
     }
 
-    /// Its sender is a queue already.
+    /// unstall's sender is a queue already.
     fn share(self, _batching: Batching) -> (Shared, R) {
         (Shared::Unstall(self.sender), self.receiver)
     }
@@ -175,7 +175,7 @@ impl<R: Rx> Rx for Unstall<R> {
     }
 }
 
-/// Up to here a payload is copied anyway, so it is given as a slice.
+/// A payload of up to this size is copied anyway, so it is given as a slice.
 const COPIED_BYTES: usize = 8 << 10;
 
 fn slice(payload: &Bytes) -> &[u8] {
@@ -209,7 +209,7 @@ impl Tx for Sender {
     }
 
     async fn send(&mut self, payload: &Bytes) -> Result<()> {
-        // It goes out by itself.
+        // unstall flushes by itself.
         self.feed(payload).await
     }
 }

@@ -26,11 +26,10 @@ impl framed::Frame for yawc::Frame {
     }
 }
 
-/// Its stream yields no errors: it ends.
+/// The stream of yawc yields no errors: it ends.
 type Frames = Map<WebSocket<TcpStream>, fn(yawc::Frame) -> Result<yawc::Frame, WebSocketError>>;
 
-/// The buffers that its authors measure with; payloads as large as the largest here are beyond its
-/// default limit.
+/// The buffers of its authors' benchmarks. The default limit is smaller than the largest payloads here.
 fn link(stream: TcpStream, role: Role) -> Result<Framed<Frames, yawc::Frame>> {
     let options = Options::default()
         .with_read_buffer_capacity(128 << 10)

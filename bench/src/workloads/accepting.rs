@@ -1,4 +1,4 @@
-//! Connections that come in the place of one that was cut. None for a session, which goes on.
+//! The server's connections: each replaces one that was cut. A session keeps its connection.
 
 use tokio::{sync::mpsc, task::spawn_local};
 

@@ -1,4 +1,4 @@
-//! What is to be sent while there is no connection.
+//! Messages that are sent while there is no connection.
 
 use std::{
     net::SocketAddr,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 const SIZE: usize = 4 << 10;
-/// After so long the connection is gone, and all sent that finds room.
+/// After this time the cut was noticed, and every message that finds room was accepted.
 const AWAY: Duration = Duration::from_millis(150);
 const SENT: Duration = Duration::from_millis(600);
 

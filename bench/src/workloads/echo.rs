@@ -59,7 +59,7 @@ impl Workload for Echo {
             .into()
     }
 
-    /// Flushed alike, the ways to batch do not differ.
+    /// Each message is flushed, so the ways to batch do not differ.
     fn takes_part(contestant: &Contestant) -> bool {
         contestant.name == Self::REFERENCE || !contestant.name.starts_with("tt-")
     }
@@ -87,7 +87,7 @@ impl Workload for Echo {
         for number in 1..=count {
             link.receive_until(&mut tally, |tally| tally.messages >= number)
                 .await?;
-            // Equal to what came, as the tally proves below.
+            // This equals what came, as the tally checks below.
             link.send(payloads.next()).await?;
         }
         let report = meter.stop(plan.count);

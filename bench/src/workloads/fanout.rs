@@ -58,7 +58,7 @@ impl Workload for FanOut {
         vec![(format!("{connections} connections"), plan)]
     }
 
-    /// Each message has to go at once: ways to batch do not differ.
+    /// Each message is flushed, so the ways to batch do not differ.
     fn takes_part(contestant: &Contestant) -> bool {
         !["tt-64", "tt-batched", "packed", "unstall-batch"].contains(&contestant.name)
     }
@@ -86,7 +86,7 @@ impl Workload for FanOut {
             Tx::flush(link).await?;
         }
         let report = meter.stop(plan.messages * plan.connections);
-        // Until all are done: an end would be their loss.
+        // Keeps the connections open until all are done.
         for link in &mut links {
             hear(link, &mut Tally::default(), 1).await?;
         }

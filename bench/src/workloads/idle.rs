@@ -1,4 +1,4 @@
-//! What a connection costs that does nothing.
+//! What an idle connection costs.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,12 +24,12 @@ use crate::{
 const CONNECTIONS: u64 = 10_000;
 const QUICK_CONNECTIONS: u64 = 50;
 const SIZE: usize = 64;
-/// Memory that does not change for this long has settled.
+/// Memory that does not change for this long counts as settled.
 const SETTLED: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// With the first, over which the workers talk.
+    /// Includes the first one, over which the workers talk.
     connections: u64,
     tls: bool,
 }
@@ -131,7 +131,7 @@ impl Workload for Idle {
             tally.verify(SIZE, 1)?;
             spawn_local(wait(link));
         }
-        // Before the server, which then leaves.
+        // Measured before the server hears that it may leave.
         let report = settled(meter, before, &plan).await;
         say(&mut link).await?;
         hear(&mut link, &mut tally, 2).await?;
@@ -139,7 +139,7 @@ impl Workload for Idle {
     }
 }
 
-/// Until the peer ends it.
+/// Waits until the peer ends the connection.
 async fn wait(mut link: impl Rx) -> Result<()> {
     loop {
         link.receive(&mut |_| {}).await?;

@@ -1,4 +1,4 @@
-//! Round trips at a fixed rate, beside a stream that saturates the same connection.
+//! Round trips at a fixed rate, during a stream that saturates the same connection.
 
 use std::{
     cell::Cell,
@@ -69,7 +69,7 @@ impl Workload for Loaded {
         vec![("two cores".to_owned(), Plan { count })]
     }
 
-    /// Those whose way to batch makes no sense behind a queue do not.
+    /// Contestants whose way to batch makes no sense behind a queue do not take part.
     fn takes_part(contestant: &Contestant) -> bool {
         !["tt-naive", "tt-64", "packed"].contains(&contestant.name)
     }
@@ -96,7 +96,7 @@ impl Workload for Loaded {
         stop.set(true);
         stream.await??;
         shared.send(&word()).await?;
-        // Until here its task may still be writing.
+        // The writing task may still run until here.
         hear(&mut rx, &mut tally, 3).await?;
         tally.verify(SIZE, u64::from(plan.count))?;
         Ok(report)
@@ -141,7 +141,7 @@ async fn stream(shared: Shared, stop: Rc<Cell<bool>>) -> Result<()> {
     Ok(())
 }
 
-/// Sends a request at each tick, whatever became of those before, and receives meanwhile.
+/// Sends a request at each tick, even if earlier ones are not answered, and receives at the same time.
 async fn round_trips(
     tx: &mut impl Tx,
     rx: &mut impl Rx,
@@ -153,7 +153,7 @@ async fn round_trips(
     let mut sent = 0;
     while received.answers.messages < u64::from(count) {
         let mut take = |message: &[u8]| received.take(message);
-        // Not dropped before it is done: not every engine could go on after that.
+        // This future must not be dropped before it is done: some engines could not go on after that.
         let mut receive = pin!(rx.receive(&mut take));
         loop {
             tokio::select! {
@@ -170,7 +170,7 @@ async fn round_trips(
     Ok(())
 }
 
-/// What the client received: answers, the stream, and words.
+/// Counts what the client received: answers, the stream, and words.
 struct Received {
     start: Instant,
     latencies: Latencies,

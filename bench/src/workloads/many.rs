@@ -1,4 +1,4 @@
-//! Many connections at once, for the workloads that have them.
+//! Many connections at once, for the workloads that need them.
 
 use std::net::SocketAddr;
 
@@ -13,8 +13,8 @@ use crate::{
     payload::Tally,
 };
 
-/// Accepts so many connections; a word went over each, both ways. Then the client has said to
-/// begin, over the first.
+/// Accepts so many connections. A word went over each, both ways. Then the client has said over the first
+/// one that the measured part begins.
 pub(crate) async fn accept<E: Engine>(
     server: &mut E::Server,
     count: u64,
@@ -65,7 +65,7 @@ pub(crate) async fn receive<L: Rx>(links: Vec<L>, size: usize, messages: u64) ->
     all(receiving).await
 }
 
-/// What all tasks made.
+/// The results of all tasks.
 pub(crate) async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
     let mut made = Vec::with_capacity(tasks.len());
     while let Some(done) = tasks.join_next().await {

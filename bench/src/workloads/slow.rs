@@ -122,10 +122,10 @@ impl Workload for Slow {
                 Ok(link)
             });
         }
-        // Open until all are done.
+        // Keeps the connections open until all are done.
         let mut open = many::all(receiving).await?;
         let report = meter.stop(u64::from(3 * plan.ticks) * (plan.connections - 1));
-        // All at once, for the server leaves when it hears one.
+        // All at the same time, because the server leaves when it hears one.
         let said = open.iter_mut().map(say);
         let _ = timeout(Duration::from_secs(1), join_all(said)).await;
         let [first, beside] = &*parts.lock().expect("nobody panics in it");

@@ -32,7 +32,7 @@ pub(crate) const COLUMNS: &[Column] = &[
 ];
 
 pub(crate) fn cases(args: &Measure) -> Vec<(String, Transfer)> {
-    // Calibrating wants enough to be past the connection's first breaths.
+    // Calibration needs enough messages to be past the start of the connection.
     let bytes = if args.quick { 1 << 20 } else { 48 << 20 };
     let case = |size: usize| {
         let count = (bytes / (size + 256) as u64).max(4);
@@ -52,7 +52,7 @@ pub(crate) fn calibrated(plan: Transfer, reference: &Outcome, seconds: f64) -> T
     }
 }
 
-/// A loop that flushes each small message is so much slower that fewer do.
+/// A loop that flushes each small message is much slower, so it gets fewer messages.
 pub(crate) fn plan_for(plan: Transfer, contestant: &Contestant) -> Transfer {
     let spared = match contestant.batching {
         Batching::Naive if plan.size < 1024 => 10,

@@ -1,4 +1,4 @@
-//! Lines of a bounded length.
+//! Reads lines of a bounded length.
 
 use std::io;
 
@@ -20,14 +20,13 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
-    /// The number of the line that [`next`](Self::next) gave last, from 1.
+    /// The number of the last line that [`next`](Self::next) returned, from 1.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The next line without its newline; `None` at the end. Text behind the last newline is a line
-    /// as well. A line over the limit is an error, which is found before more than the limit is in
-    /// memory.
+    /// The next line without its newline; `None` at the end. Text after the last newline is also a
+    /// line. A line over the limit is an error. No more than the limit is kept in memory.
     pub(super) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         loop {
@@ -43,7 +42,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             if line.len() + part.len() > self.limit {
                 let (number, limit) = (self.number + 1, self.limit);
                 return Err(io::Error::other(format!(
-                    "line {number} is over {limit} bytes"
+                    "line {number} is longer than {limit} bytes"
                 )));
             }
             line.extend_from_slice(part);
@@ -64,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// All lines, read through a buffer of 4 bytes, and how it ended.
+    /// All lines, read through a buffer of 4 bytes, and the error at the end.
     async fn lines(input: &[u8], limit: usize) -> (Vec<String>, io::Result<()>) {
         let mut lines = Lines::new(BufReader::with_capacity(4, input), limit);
         let mut all = Vec::new();
@@ -92,6 +91,9 @@ mod tests {
     async fn a_line_over_the_limit_is_an_error_that_names_it() {
         let (before, end) = lines(b"12345\n123456\n", 5).await;
         assert_eq!(before, ["12345"]);
-        assert_eq!(end.unwrap_err().to_string(), "line 2 is over 5 bytes");
+        assert_eq!(
+            end.unwrap_err().to_string(),
+            "line 2 is longer than 5 bytes"
+        );
     }
 }

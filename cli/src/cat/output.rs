@@ -1,4 +1,4 @@
-//! Received messages, as lines on standard output.
+//! Prints received messages as lines on standard output.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
@@ -16,7 +16,7 @@ const BATCH_BYTES: usize = 64 << 10;
 pub(super) enum Printed {
     /// The connection was closed normally and everything received is printed.
     All,
-    /// Nobody reads standard output any more: the reader of the pipe has seen enough.
+    /// Standard output is a pipe, and its reader has closed it.
     Enough,
 }
 
@@ -28,10 +28,10 @@ enum PrintError {
     Output(#[from] io::Error),
 }
 
-/// Prints received messages until the connection ends or nobody reads the output any more. On a
-/// terminal they are shown without control characters, unless they are wanted `raw`.
+/// Prints received messages until the connection ends or the output is closed. On a terminal,
+/// control characters are escaped, unless `raw` is set.
 ///
-/// If it is dropped before it resolves, the line that it was writing may be cut off.
+/// Cancel safety: if dropped, a line may be printed only in part.
 pub(super) async fn print(receiver: Receiver, raw: bool) -> Result<Printed, Failure> {
     let shown = !raw && io::stdout().is_terminal();
     let stdout = BufWriter::with_capacity(BATCH_BYTES, tokio::io::stdout());
@@ -76,7 +76,7 @@ async fn print_to(
     }
 }
 
-/// A message for a terminal: only newlines and tabs keep their effect.
+/// A message for a terminal. Control characters other than newlines and tabs are escaped.
 fn show(message: &[u8]) -> String {
     const KEPT: [char; 2] = ['\n', '\t'];
     let text = String::from_utf8_lossy(message);
@@ -89,17 +89,16 @@ fn show(message: &[u8]) -> String {
     shown
 }
 
-/// Says on standard error what is missing at this place.
+/// Reports a gap on standard error.
 fn tell(gap: &Gap) {
     let story = match gap {
         Gap::Reconnected { why, away } => format!(
-            "messages may be missing here: the connection was lost ({}) and made again after \
-             {away:.1?}",
+            "messages may be missing here: the connection was lost ({}), and made again after {away:.1?}",
             chain(&**why)
         ),
         Gap::SessionLost { why } => format!("messages are missing here: {}", chain(&**why)),
         Gap::Dropped { messages, bytes } => {
-            format!("{messages} messages of {bytes} bytes were dropped here")
+            format!("{messages} messages ({bytes} bytes) were dropped here")
         }
         other => format!("messages are missing here: {other:?}"),
     };

@@ -1,4 +1,4 @@
-//! The application of the second and third row: it checks each packet and is slow about it.
+//! The slow consumer of rows 2, 3 and 4, which checks each packet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use super::watch::Progress;
 use crate::packets::{Checker, Report};
 use crate::time::later;
 
-/// The consumer looks at the clock after so many packets.
+/// The consumer checks the clock after this many packets.
 const PACKETS_PER_PAUSE: u64 = 32;
 
-/// What it takes for each packet, on average: 20,000 a second, far below what the server can send.
-/// On average, so that a row lasts as long on a busy machine.
+/// The time for each packet on average: 20,000 a second, far below what the server can send. An
+/// average makes a row last equally long on a busy machine.
 const PER_PACKET: Duration = Duration::from_micros(50);
 
 pub(super) struct SlowConsumer {
@@ -34,7 +34,7 @@ impl SlowConsumer {
         }
     }
 
-    /// Takes one packet, and now and then waits.
+    /// Checks one packet, and waits now and then.
     pub(super) async fn take(&mut self, packet: &[u8]) {
         self.checker.take(packet);
         self.taken += 1;

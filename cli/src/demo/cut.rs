@@ -22,21 +22,21 @@ use crate::faults::{Kind, Schedule};
 /// How often the connection is cut.
 const CUTS: usize = 12;
 
-/// The first wait before connecting again is drawn below this, and none is longer than the second:
-/// this server has lost one client, not a thousand.
+/// The bounds of the first and of the longest wait before connecting again. They are short, because
+/// the server has only one client.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// What became of the connections.
+/// Counts of cuts and resumes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Cuts {
     /// How often the connection was cut.
     pub(super) cuts: u64,
-    /// How often the session went on over a new one.
+    /// How often the session resumed.
     pub(super) resumes: u64,
 }
 
 impl Cuts {
-    /// Whether all the cuts came and the session survived them.
+    /// Whether every cut happened and the session survived it.
     pub(super) fn are_overcome(self) -> bool {
         self.cuts == CUTS as u64 && self.resumes > 0
     }
@@ -51,7 +51,7 @@ pub(super) async fn run(
 ) -> Result<Outcome, RowError> {
     let server = Server::bind("127.0.0.1:0").await?;
     let (_keep, upstream) = cell::channel(server.local_addr());
-    // The cuts come at other bytes each time.
+    // The cuts are at different bytes in each run.
     let seed = RandomState::new().hash_one(0);
     let answers = plan.count * plan.size as u64;
     let schedule = Schedule::draw(&[Kind::Cut], CUTS, [0, answers], Duration::ZERO, seed);
@@ -76,17 +76,17 @@ pub(super) async fn run(
             never = counting => never,
         }
     };
-    // Cuts of the last moment.
+    // Count the cuts that happened last.
     while strikes.try_recv().is_ok() {
         cuts += 1;
     }
     let resumes = sender.stats().resumes;
-    sender.close(CloseCode::NORMAL, "").await;
+    let _ = sender.close(CloseCode::NORMAL, "").await;
     serving.abort();
     Ok(Outcome {
         watched,
         report: consumer.report(),
-        // The memory of a session has limits of its own, at both ends.
+        // A session's memory has other limits, at both ends.
         peak_queued_bytes: None,
         queue_limit_bytes: None,
         cuts: Some(Cuts { cuts, resumes }),
@@ -109,7 +109,8 @@ async fn serve_one(server: Server, progress: Arc<Progress>) {
     }
 }
 
-/// As the server of the other rows, with unstall: answers each request before it reads the next.
+/// Like the server of the other rows, but with unstall: answers each request before it reads the
+/// next.
 async fn answer_inline(mut connection: Connection, progress: Arc<Progress>) {
     while let Ok(Some(incoming)) = connection.recv().await {
         let Incoming::Message(request) = incoming else {

@@ -13,7 +13,7 @@ use super::server::request_text;
 use super::watch::Progress;
 use crate::packets::Checker;
 
-/// Asks for the packets and reads them until all came. If the stream stalls, it never returns.
+/// Asks for the packets and reads until all have arrived. If the stream stalls, it never returns.
 pub(super) async fn run(
     mut ws: WebSocketStream<TcpStream>,
     plan: Plan,

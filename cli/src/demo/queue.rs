@@ -1,4 +1,4 @@
-//! Row 2: the usual cure. A task that only reads, and an unbounded queue.
+//! Row 2: the usual fix, a task that only reads and an unbounded queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -58,7 +58,7 @@ pub(super) async fn run(
         }
         Ok::<(), RowError>(())
     };
-    // A set, because its drop ends the task.
+    // Dropping the set ends the task.
     let mut reader = JoinSet::new();
     reader.spawn({
         let (progress, queued) = (progress.clone(), queued.clone());

@@ -1,4 +1,4 @@
-//! Runs one row and says how it ended.
+//! Runs one row, and formats its result.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -40,14 +40,14 @@ pub(super) struct RowResult {
     pub(super) client: &'static str,
     pub(super) ending: Ending,
     pub(super) seconds: f64,
-    /// For how long nothing had moved when the row was given up.
+    /// How long nothing had moved when the row was given up.
     pub(super) seconds_without_progress: f64,
     #[serde(flatten)]
     pub(super) report: Report,
     pub(super) steps: Steps,
     pub(super) peak_queued_bytes: Option<u64>,
     pub(super) queue_limit_bytes: Option<u64>,
-    /// If the connection is cut: how often, and how often the session went on.
+    /// In the row with cuts: how often the connection was cut, and how often the session resumed.
     #[serde(flatten)]
     pub(super) cuts: Option<Cuts>,
 }
@@ -71,8 +71,8 @@ impl Row {
         matches!(self, Self::Unstall | Self::Cut)
     }
 
-    /// For how long nothing may move. Two seconds show that the first row stands still. The others
-    /// have time for retransmissions of the kernel on a busy machine.
+    /// How long nothing may move before the row counts as stalled. Two seconds are enough to show
+    /// the stall of the first row. The others get more time, for retransmissions on a busy machine.
     fn stalled_after(self) -> Duration {
         match self {
             Self::Naive => Duration::from_secs(2),
@@ -134,7 +134,7 @@ impl Row {
         Ok((self.run_client(ws, plan, progress, bar).await, buffers))
     }
 
-    /// Runs the client under watch.
+    /// Runs the client and watches its progress.
     async fn run_client(
         self,
         ws: WebSocketStream<TcpStream>,
@@ -237,7 +237,7 @@ impl RowResult {
         let cause = if self.client == Row::Naive.title() {
             "The client waits in send() and does not read; so does the server."
         } else {
-            "Run `unstall doctor` beside it to see who waits for whom."
+            "Run `unstall doctor` at the same time to see which side does not read."
         };
         format!(
             "{}: stalled after {} packets, {} still missing.\n\

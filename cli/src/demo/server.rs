@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::watch::Progress;
 use crate::packets;
 
-/// A client's request for one packet.
+/// A client's request for a packet.
 #[derive(Debug, Serialize, Deserialize)]
 struct PacketRequest {
     packet: u64,

@@ -1,4 +1,4 @@
-//! Row 3: unstall, in front of the same server and the same slow consumer.
+//! Row 3: unstall as the client, with the same server and the same slow consumer.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::row::RowError;
 use super::server::request_text;
 use super::watch::Progress;
 
-/// Asks for packets and consumes them. The connection itself takes care of reading and writing.
+/// Asks for packets and consumes them. The connection reads and writes in a background task.
 pub(super) async fn run(
     sender: Sender,
     mut receiver: Receiver,

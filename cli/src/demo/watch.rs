@@ -1,4 +1,4 @@
-//! Watches whether a row moves.
+//! Watches the progress of a row.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 const TICK: Duration = Duration::from_millis(50);
 
-/// If a tick comes later than this, the machine was busy: nothing is known of the row.
+/// If a tick comes later than this, the machine was busy, and the tick does not count.
 const LATE: Duration = Duration::from_millis(500);
 
 /// A number that only grows.
@@ -27,7 +27,7 @@ impl Counter {
     }
 }
 
-/// Every step that either end makes.
+/// Counts every step that either end makes.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Requests whose `send` returned.
@@ -38,11 +38,11 @@ pub(super) struct Progress {
     pub(super) server_sent: Counter,
     /// Packets that the client has read.
     pub(super) client_received: Counter,
-    /// Packets that the consumer has taken.
+    /// Packets that the consumer has checked.
     pub(super) consumed: Counter,
 }
 
-/// [`Progress`] at one moment.
+/// A snapshot of [`Progress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Steps {
     pub(super) client_sent: u64,

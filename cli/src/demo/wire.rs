@@ -1,4 +1,4 @@
-//! Loopback TCP with kernel buffers of one size at both ends.
+//! Loopback TCP with kernel buffers of a fixed size at both ends.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::{fmt, io};
@@ -8,9 +8,9 @@ use serde::Serialize;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// The size that the kernel is asked for, for each of the four buffers. Linux doubles it for its
-/// bookkeeping: that gives 128 KiB, with which it begins a receive buffer. It is fixed, because
-/// buffers that the kernel grows would make the rows differ by luck.
+/// The requested size of each of the four buffers. Linux doubles it for its bookkeeping, which
+/// gives 128 KiB, its initial size of a receive buffer. It is fixed, because buffers that grow
+/// would make the rows differ by chance.
 const KERNEL_BUFFER_BYTES: u32 = 64 * 1024;
 
 /// The sizes that the kernel set, in bytes.
@@ -53,7 +53,7 @@ impl fmt::Display for KernelBuffers {
     }
 }
 
-/// Both ends of a new connection, and the sizes read back from them.
+/// Makes a connection. Returns both ends and the actual sizes of their buffers.
 ///
 /// Nagle's algorithm stays on, as it is by default. Without it each request is a segment of its own,
 /// and thousands of segments fill the receive buffer with more than their bytes. Linux then drops

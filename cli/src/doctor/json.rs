@@ -1,4 +1,4 @@
-//! Findings for scripts.
+//! Findings as JSON, for scripts.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ struct Connection<'a> {
     evidence: Evidence<'a>,
 }
 
-/// What the verdict rests on: at the last look, and (rates) over the time
-/// between the first and the last.
+/// The figures behind the verdict: those of the last look, and rates between the first and the last
+/// look.
 #[derive(Serialize)]
 struct Evidence<'a> {
     observed_ms: u64,
@@ -40,7 +40,7 @@ struct Evidence<'a> {
     ends: Ends<'a>,
 }
 
-/// From the peer to the program.
+/// The direction from the peer to the program.
 #[derive(Serialize)]
 struct Receiving {
     unread_bytes: u32,
@@ -50,7 +50,7 @@ struct Receiving {
     own_window_bytes: Option<u32>,
 }
 
-/// From the program to the peer.
+/// The direction from the program to the peer.
 #[derive(Serialize)]
 struct Sending {
     send_queue_bytes: u32,
@@ -64,7 +64,7 @@ struct Sending {
     congestion_window_packets: u32,
 }
 
-/// What the kernel tries again, and when.
+/// The kernel's timer of the socket.
 #[derive(Serialize)]
 struct Retransmission {
     timer: &'static str,
@@ -78,7 +78,7 @@ struct Retransmission {
     retransmission_timeout_ms: u64,
 }
 
-/// For how long the kernel had data to send, and what held it back.
+/// How long the kernel had data to send, and which limits held it back.
 #[derive(Serialize)]
 struct Limits {
     busy_ms: u64,
@@ -87,7 +87,7 @@ struct Limits {
     limited_by_congestion_ms: u64,
 }
 
-/// The processes at both ends, as far as they are on this machine.
+/// The processes at both ends, as far as they can be seen.
 #[derive(Serialize)]
 struct Ends<'a> {
     process_state: Option<char>,

@@ -1,11 +1,11 @@
-//! Findings for people.
+//! Findings as text, for people.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use unstall::doctor::{Finding, TcpTimer, Verdict};
 
-/// The report: what is stuck first and at length, then the rest.
+/// The report: first the stuck connections, in detail, then the rest.
 pub(super) fn text(findings: &[Finding]) -> String {
     if findings.is_empty() {
         return "No TCP connection to examine.\n".to_owned();
@@ -39,7 +39,7 @@ pub(super) fn text(findings: &[Finding]) -> String {
     text
 }
 
-/// What could not be seen because rights are missing.
+/// A note about connections whose programs could not be seen.
 pub(super) fn rights(findings: &[Finding]) -> Option<String> {
     let unseen = findings
         .iter()
@@ -47,8 +47,7 @@ pub(super) fn rights(findings: &[Finding]) -> Option<String> {
         .count();
     (unseen > 0).then(|| {
         format!(
-            "Of {unseen} of the connections the program cannot be seen: it belongs to another user \
-             or container. Run as root to see it."
+            "The program of {unseen} of the connections cannot be seen: it belongs to another user or container. Run as root to see it."
         )
     })
 }
@@ -63,7 +62,7 @@ pub(super) fn owner(finding: &Finding) -> String {
     }
 }
 
-/// The verdict in the words of the table.
+/// The verdict as the table shows it.
 pub(super) fn label(verdict: Verdict) -> String {
     verdict.code().replace('_', " ")
 }

@@ -1,4 +1,4 @@
-//! `--watch`: a table that is refreshed at each look.
+//! `--watch`: shows a table and refreshes it after each look.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IsTerminal};
@@ -15,11 +15,11 @@ use crate::time::later;
 /// How many throughputs are kept for the sparkline of a connection.
 const SPARKS: usize = 20;
 
-/// For how long a changed verdict stays marked.
+/// How long a changed verdict stays marked.
 const MARKED: Duration = Duration::from_secs(10);
 
-/// Looks and shows until interrupted or until nobody reads the output; says
-/// whether something was stuck at the last look.
+/// Looks and shows the table, until interrupted or until the output is closed. Returns whether
+/// something was stuck at the last look.
 pub(super) fn run(arguments: &Arguments) -> io::Result<bool> {
     let interrupted = interruption()?;
     let mut output = Output::new(arguments.json);
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> io::Result<bool> {
     let mut history = History::default();
     let mut stuck = false;
     let mut next = Instant::now();
-    // A verdict takes two looks.
+    // A verdict needs two looks.
     arguments.selection.look(&mut doctor)?;
     loop {
         next = later(next, arguments.interval).max(Instant::now());
@@ -46,10 +46,10 @@ pub(super) fn run(arguments: &Arguments) -> io::Result<bool> {
     }
 }
 
-/// Where the looks are shown.
+/// The output that shows the table.
 enum Output {
     Json,
-    /// Not a terminal: one table after the other.
+    /// Not a terminal: prints one table after the other.
     Tables,
     Terminal(Screen),
 }
@@ -80,7 +80,7 @@ impl Output {
 
 /// The terminal's alternate screen without a cursor, until dropped.
 struct Screen {
-    /// The last table, printed once more when the terminal is as it was.
+    /// The last table, which is printed again once the terminal is restored.
     last: Vec<Row>,
 }
 
@@ -131,20 +131,20 @@ impl Row {
     }
 }
 
-/// What earlier looks showed of the connections that are still there.
+/// The history of the connections that still exist.
 #[derive(Default)]
 struct History {
     tracks: HashMap<u64, Track>,
 }
 
-/// One connection's past.
+/// The history of one connection.
 struct Track {
     /// Bytes per second in both directions, oldest first.
     throughput: VecDeque<u64>,
     /// Bytes in both directions at the last look, and when that was.
     total: (u64, Instant),
     verdict: Verdict,
-    /// The verdict before the present one, and when it changed.
+    /// The verdict before the current one, and when it changed.
     changed: Option<(Verdict, Instant)>,
 }
 
@@ -249,7 +249,7 @@ const HEADINGS: [&str; 9] = [
     "",
 ];
 
-/// The throughput as a row of bars, the highest of them its own maximum.
+/// The throughput as a row of bars, scaled to its maximum.
 fn sparkline(throughput: Option<&VecDeque<u64>>) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let Some(throughput) = throughput else {

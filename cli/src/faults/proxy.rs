@@ -1,4 +1,4 @@
-//! The TCP proxy between two peers: passes bytes on, until a fault strikes.
+//! The TCP proxy between two peers, which injects faults.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,28 +16,28 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{Action, Direction, Fault, Schedule};
 use crate::time::later;
 
-/// Read and passed on at once. Small, so that the proxy adds little to what the kernel holds.
+/// Bytes passed on at once. Small, so that the proxy adds little to the kernel's buffers.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// What a connection may swallow, each way. Beyond that it freezes.
+/// The most bytes that a connection swallows in each direction. Beyond that it freezes.
 const SWALLOWED_BYTES: usize = 8 << 20;
 
 /// The longest CONNECT request.
 const CONNECT_BYTES: usize = 8 << 10;
 
-/// The timeout for connecting to the server, which is up or is not.
+/// The timeout for connecting to the server, which listens or does not.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where connections lead.
+/// The target of connections.
 #[derive(Debug)]
 pub(crate) enum Route {
-    /// To this server, whose address may change.
+    /// This server, whose address may change.
     To(watch::Receiver<SocketAddr>),
-    /// Where the client says, in a CONNECT request (RFC 9110 §9.3.6).
+    /// The target that the client names in a CONNECT request (RFC 9110 §9.3.6).
     Asked,
 }
 
-/// What the faults have brought about.
+/// The effects of the faults so far.
 #[derive(Clone, Copy, Debug)]
 struct Weather {
     /// Connections with a lower number are cut.
@@ -49,12 +49,12 @@ struct Weather {
     refused_until: Instant,
 }
 
-/// Connections with a lower number than `below` pass nothing on.
+/// Connections with a number lower than `below` pass nothing on.
 #[derive(Clone, Copy, Debug)]
 struct Frozen {
     below: u64,
     until: Instant,
-    /// They accept what is written all the same.
+    /// They still accept bytes.
     swallow: bool,
 }
 
@@ -66,7 +66,8 @@ struct Proxy {
     struck: mpsc::UnboundedSender<(Instant, Fault)>,
 }
 
-/// Starts the proxy: its address, and the faults as they strike. Lives as long as the runtime.
+/// Starts the proxy. Returns its address, and a channel of the faults as they strike. It lives as
+/// long as the runtime.
 pub(crate) async fn start(
     route: Route,
     schedule: Schedule,
@@ -115,7 +116,7 @@ impl Proxy {
         }
     }
 
-    /// One connection, until either end leaves or it is cut.
+    /// Serves one connection, until either end closes it or a fault cuts it.
     async fn carry(&self, number: u64, mut client: TcpStream) {
         let Ok(mut server) = self.connect(&mut client).await else {
             if matches!(self.route, Route::To(_)) {
@@ -162,7 +163,7 @@ impl Proxy {
         timeout(UPSTREAM_TIMEOUT, server).await?
     }
 
-    /// One direction of one connection.
+    /// Passes on one direction of one connection.
     async fn pass(
         &self,
         number: u64,
@@ -209,7 +210,8 @@ impl Proxy {
             while frozen.swallow && !ended && held.len() < SWALLOWED_BYTES {
                 tokio::select! {
                     () = &mut thaw => return Ok(false),
-                    // What a peer has written still passes after that peer gave the connection up.
+                    // Bytes that a peer has written still pass after it has given the connection
+                    // up.
                     len = read_piece(from, held) => ended = len.unwrap_or(0) == 0,
                 }
             }
@@ -244,26 +246,26 @@ impl Proxy {
                 weather.delayed_until = later(now, lasts);
                 weather.delayed_by = by;
             }
-            // These are faults of the processes. The verifier brings them about.
+            // These are faults of the processes. The verifier injects them.
             Action::Restart(_) | Action::Slow(..) => {}
         });
         let _ = self.struck.send((now, fault));
     }
 }
 
-/// Reads what is there, up to a piece. Returns how many bytes that were: 0 at the end.
+/// Reads available bytes, up to one piece. Returns their number: 0 at the end.
 async fn read_piece(from: &mut (impl AsyncRead + Unpin), held: &mut BytesMut) -> io::Result<usize> {
     held.reserve(PIECE_BYTES);
     from.take(PIECE_BYTES as u64).read_buf(held).await
 }
 
-/// Makes the drop of this socket a reset, which destroys what is under way.
+/// Makes the drop of this socket a reset, which destroys bytes under way.
 fn reset(socket: &TcpStream) {
-    // It fails only on a socket that is gone already.
+    // It fails only on a socket that is closed already.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
-/// Connects where the client asks to, and tells it how that went.
+/// Connects to the target that the client names, and answers the request.
 async fn tunnel(client: &mut TcpStream) -> io::Result<TcpStream> {
     let target = read_connect(client).await?;
     let connected = TcpStream::connect(target).await;
@@ -282,13 +284,13 @@ async fn tunnel(client: &mut TcpStream) -> io::Result<TcpStream> {
     connected
 }
 
-/// Reads a CONNECT request: the `HOST:PORT` that it names.
+/// Reads a CONNECT request. Returns the `HOST:PORT` that it names.
 async fn read_connect(client: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     let mut client = pin!(client.take(CONNECT_BYTES as u64));
     while !head.ends_with(b"\r\n\r\n") {
-        // Byte by byte, because the bytes behind the head belong to the tunnel. It is done once for
-        // each connection.
+        // Byte by byte, because the bytes after the head belong to the tunnel. It is done once per
+        // connection.
         head.push(client.read_u8().await?);
     }
     let line = String::from_utf8_lossy(&head);

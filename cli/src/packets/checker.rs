@@ -1,11 +1,11 @@
-//! Counts what became of a run of packets, in memory that does not grow with the run.
+//! Counts lost, duplicated, reordered and corrupted packets of a run, in bounded memory.
 
 use serde::Serialize;
 
 use super::sequence::Sequence;
 use super::{MAX_COUNT, intact_index};
 
-/// Takes packets as they come and counts what is wrong with them.
+/// Checks packets as they arrive and counts what is wrong with them.
 #[derive(Debug)]
 pub(crate) struct Checker {
     expected: Expected,
@@ -22,20 +22,20 @@ enum Expected {
     Anything,
 }
 
-/// What became of the packets.
+/// The counts of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Report {
-    /// How many there should be: those asked for, or one past the highest index seen.
+    /// How many there should be: the number asked for, or one past the highest index seen.
     pub(crate) count: u64,
-    /// Different intact packets that came.
+    /// Different intact packets that arrived.
     pub(crate) received: u64,
-    /// `count` without `received`.
+    /// `count` minus `received`.
     pub(crate) lost: u64,
-    /// Intact packets that had come before.
+    /// Intact packets that had arrived before.
     pub(crate) duplicated: u64,
-    /// Packets that came behind one with a higher index.
+    /// Packets that arrived after one with a higher index.
     pub(crate) reordered: u64,
-    /// Wrong hash, wrong size, or an index that nobody asked for.
+    /// Wrong hash, wrong size, or an index that was not asked for.
     pub(crate) corrupted: u64,
 }
 
@@ -52,7 +52,7 @@ impl Checker {
         Self::new(Expected::Exactly { count, size })
     }
 
-    /// Checks whatever comes: indexes from 0, any size.
+    /// Checks packets of any number and size, with indexes from 0.
     pub(crate) fn anything() -> Self {
         Self::new(Expected::Anything)
     }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model that remembers every index.
+        /// Compares with a model that remembers every index.
         #[test]
         fn any_order_is_counted_as_a_set_would(indexes in prop::collection::vec(0u64..40, 0..120)) {
             let (mut seen, mut highest) = (HashSet::new(), None);

@@ -1,20 +1,21 @@
-//! Which indexes of a run came, and how, in memory that does not grow with the run.
+//! The indexes of a run that arrived, duplicated or out of order, in bounded memory.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// The most holes that are kept, in about 3 MiB. A run with more has long failed. The oldest hole is
-/// then closed for good: its indexes stay missing, and one that comes late counts as duplicated.
+/// The most holes that are kept; they take about 3 MiB. A run with more has failed anyway. The
+/// oldest hole is then closed for good: its indexes stay missing, and one that arrives late counts
+/// as duplicated.
 pub(crate) const MAX_HOLES: usize = 1 << 16;
 
-/// Takes the indexes of a run, from 0, as they come.
+/// Counts the indexes of a run, from 0, as they arrive.
 #[derive(Debug, Default)]
 pub(crate) struct Sequence {
     /// One past the highest index that came.
     next: u64,
-    /// Indexes below `next` that have not come, by their start; disjoint.
+    /// Indexes below `next` that have not arrived, by their start; disjoint.
     holes: BTreeMap<u64, Hole>,
-    /// Something is missing behind the last index that came, and the stream says so.
+    /// The stream has reported a gap after the last index that arrived.
     gap: bool,
     /// Missing indexes of holes that are closed for good, and that the stream reported.
     told_for_good: u64,
@@ -34,12 +35,12 @@ struct Hole {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) indexes: Range<u64>,
-    /// A gap in the stream reported them at their place.
+    /// A gap at their place in the stream reported them.
     pub(crate) told: bool,
 }
 
 impl Sequence {
-    /// The next index of the stream.
+    /// Counts the next index of the stream.
     pub(crate) fn take(&mut self, index: u64) {
         if index >= self.next {
             self.leap_to(index);
@@ -50,12 +51,12 @@ impl Sequence {
         }
     }
 
-    /// The stream says that something is missing at this place.
+    /// Notes that the stream reports a gap at this place.
     pub(crate) fn mark_gap(&mut self) {
         self.gap = true;
     }
 
-    /// Nothing comes behind the index `count - 1`.
+    /// Notes that no index from `count` on will arrive.
     pub(crate) fn end(&mut self, count: u64) {
         if count >= self.next {
             self.leap_to(count);
@@ -63,7 +64,7 @@ impl Sequence {
         }
     }
 
-    /// The indexes between the highest one that came and this one become a hole.
+    /// The indexes between the highest one that arrived and this one become a hole.
     fn leap_to(&mut self, index: u64) {
         let told = std::mem::take(&mut self.gap);
         if index == self.next {
@@ -78,7 +79,7 @@ impl Sequence {
         }
     }
 
-    /// An index below the highest: it fills a hole, or came before.
+    /// An index below the highest fills a hole, or arrived before.
     fn take_behind(&mut self, index: u64) {
         match self.holes.range(..=index).next_back() {
             Some((&start, &hole)) if index < hole.end => {
@@ -101,22 +102,22 @@ impl Sequence {
         self.next
     }
 
-    /// Different indexes that came.
+    /// Different indexes that arrived.
     pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
-    /// Indexes that came again.
+    /// Indexes that arrived again.
     pub(crate) fn duplicated(&self) -> u64 {
         self.duplicated
     }
 
-    /// Indexes that came behind a higher one.
+    /// Indexes that arrived after a higher one.
     pub(crate) fn reordered(&self) -> u64 {
         self.reordered
     }
 
-    /// The holes in order, without those that are closed for good.
+    /// The holes in order, except those that are closed for good.
     pub(crate) fn missing(&self) -> impl Iterator<Item = Missing> + '_ {
         self.holes.iter().map(|(&start, hole)| Missing {
             indexes: start..hole.end,
@@ -124,7 +125,7 @@ impl Sequence {
         })
     }
 
-    /// Missing indexes that the stream reported and that [`missing`](Self::missing) does not have.
+    /// Missing indexes that the stream reported and that are not in [`missing`](Self::missing).
     pub(crate) fn told_for_good(&self) -> u64 {
         self.told_for_good
     }

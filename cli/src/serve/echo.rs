@@ -1,4 +1,4 @@
-//! `/` and `/echo`: each message goes back, same kind.
+//! `/` and `/echo`: sends each message back, as the same type.
 
 use unstall::{Connection, Incoming};
 

@@ -1,4 +1,4 @@
-//! `/packets`: answers requests in their order, and reads new ones meanwhile.
+//! `/packets`: answers requests in order, and reads new ones at the same time.
 
 use tokio::sync::mpsc;
 use unstall::{Connection, Incoming, Message, Receiver, SendError, Sender};
@@ -17,12 +17,12 @@ pub(super) async fn run(connection: Connection) {
     let (ask, asked) = mpsc::channel(REQUESTS_AHEAD);
     tokio::select! {
         () = take_requests(receiver, ask) => {}
-        // It ends when a send fails, because the connection has ended.
+        // The loop ends when a send fails, because the connection has ended.
         _ = answer(sender, asked) => {}
     }
 }
 
-/// Ends with the connection: then there is nobody to answer.
+/// Reads requests until the connection ends.
 async fn take_requests(mut receiver: Receiver, ask: mpsc::Sender<Asked>) {
     while let Ok(Some(incoming)) = receiver.recv().await {
         let Incoming::Message(message) = incoming else {

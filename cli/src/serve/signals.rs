@@ -1,4 +1,4 @@
-//! The signals that ask a server to end.
+//! The signals that end a server.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use std::io;
 #[cfg(unix)]
 pub(super) fn end_asked() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    // Both are caught from here on, not from the first poll on.
+    // The handlers are installed here, before the future is polled.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
@@ -17,7 +17,7 @@ pub(super) fn end_asked() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Resolves at Ctrl-C or when the console closes.
+/// Resolves on Ctrl-C, or when the console closes.
 #[cfg(windows)]
 pub(super) fn end_asked() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::windows::{ctrl_c, ctrl_close};

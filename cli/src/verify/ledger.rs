@@ -9,18 +9,18 @@ use tokio::time::Instant;
 
 use crate::packets::Sequence;
 
-/// What became of the messages. `sent` is the sum of `delivered`, `lost` and
-/// `reported_undelivered`. The names are those of the JSON.
+/// The counts of messages. `sent` is the sum of `delivered`, `lost` and `reported_undelivered`. The
+/// fields are those of the JSON object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Account {
     pub(super) sent: u64,
     pub(super) delivered: u64,
-    /// Missing, and nobody was told.
+    /// Missing, and not reported.
     pub(super) lost: u64,
     pub(super) duplicated: u64,
     pub(super) reordered: u64,
     pub(super) corrupted: u64,
-    /// Missing, and the producer got them back or the consumer found a gap at their place.
+    /// Missing and reported: the sender got them back, or the receiver got a gap at their place.
     pub(super) reported_undelivered: u64,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Ledger {
     sent: u64,
     corrupted: u64,
     ended: Option<u64>,
-    /// What came back to the producer: start to end (exclusive), disjoint.
+    /// Messages that came back to the sender: start to end (exclusive), disjoint.
     returned: BTreeMap<u64, u64>,
     /// When a new message was received last.
     last: Option<Instant>,
@@ -52,7 +52,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Messages below `next` are sent, or may be.
+    /// Records that messages below `next` may have been sent.
     pub(super) fn sending(&mut self, next: u64) {
         self.sent = next;
     }
@@ -86,18 +86,18 @@ impl Ledger {
         self.sequence.mark_gap();
     }
 
-    /// Every message below `count` was received or is missing.
+    /// Ends the account: every message below `count` was received or is missing.
     pub(super) fn ended(&mut self, count: u64) {
         self.sequence.end(count);
         self.ended = Some(count);
     }
 
-    /// Whether the consumer knows that it has everything there is.
+    /// Whether the receiver knows that it has every message.
     pub(super) fn is_ended(&self) -> bool {
         self.ended == Some(self.sent)
     }
 
-    /// Messages that came back to the producer, both ends included.
+    /// Records messages that came back to the sender, both ends included.
     pub(super) fn returned(&mut self, first: u64, last: u64) {
         let (mut start, mut end) = (first, last + 1);
         while let Some((&other_start, &other_end)) = self.returned.range(..=end).next_back() {
@@ -110,7 +110,7 @@ impl Ledger {
         self.returned.insert(start, end);
     }
 
-    /// Messages that came so far.
+    /// Messages that arrived so far.
     pub(super) fn received(&self) -> u64 {
         self.sequence.received()
     }
@@ -151,7 +151,7 @@ impl Ledger {
         }
     }
 
-    /// How many of these came back to the producer.
+    /// How many of these came back to the sender.
     fn returned_of(&self, start: u64, end: u64) -> u64 {
         self.returned
             .range(..end)
@@ -192,7 +192,7 @@ mod tests {
         let mut ledger = ledger(20, &[(0, 3)]);
         ledger.gap();
         ledger.took(6, 9, Instant::now());
-        // 5 is in the gap, 9 was delivered after all, and nothing reports 15 and above.
+        // 5 is in the gap, 9 was delivered, and 15 and above are not reported.
         ledger.returned(9, 12);
         ledger.returned(5, 5);
         ledger.returned(13, 14);

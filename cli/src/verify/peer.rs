@@ -1,4 +1,5 @@
-//! One of the two processes of a run: `unstall verify-peer`. It gets its orders on standard input.
+//! `unstall verify-peer`: one of the two processes of a run. It reads its orders from standard
+//! input.
 
 use std::io;
 use std::time::Duration;
@@ -15,24 +16,23 @@ use super::talk::{Order, Part, Report, Side, report, runs};
 use crate::failure::{Failure, chain};
 use crate::runtime;
 
-/// A connection is given up if nothing was received for this long. Short, so that it happens in a run
-/// of seconds.
+/// The silence timeout. It is short, so that it expires during a run of seconds.
 pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
 /// Four pings fit into the silence timeout.
 const PING_INTERVAL: Duration = Duration::from_millis(250);
 
-/// An attempt to connect on loopback succeeds at once, or meets a fault.
+/// The connect timeout. On loopback an attempt succeeds immediately, or hits a fault.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The first wait before connecting again is drawn below this. Longer waits spare a server that ten
-/// thousand clients lost; here there is one client, and its recovery time is measured.
+/// The bound of the first wait before connecting again. It is short, because there is only one
+/// client, and its recovery time is measured.
 const RECONNECT_FIRST: Duration = Duration::from_millis(10);
 
-/// No wait before connecting again is longer: a fault refuses connections for a moment only.
+/// The longest wait before connecting again. A fault refuses connections only for a moment.
 const RECONNECT_MAX: Duration = Duration::from_millis(250);
 
-/// A process of a run; started by `unstall verify`
+/// One process of a run; `unstall verify` starts it
 #[derive(Debug, Args)]
 #[command(hide = true)]
 pub(crate) struct VerifyPeer {}
@@ -84,12 +84,12 @@ impl Orders {
 
     async fn first(&mut self) -> Result<Part, Failure> {
         let line = self.0.next_line().await.map_err(Failure::work)?;
-        let usage = || Failure::usage("verify-peer is started by `unstall verify`");
+        let usage = || Failure::usage("only `unstall verify` starts verify-peer");
         let line = line.ok_or_else(usage)?;
         serde_json::from_str(&line).map_err(|_| usage())
     }
 
-    /// Obeys until the order to finish. Ends the process if the verifier has ended.
+    /// Follows orders until the order to finish. Ends the process if the verifier has ended.
     async fn obey(&mut self, halt: &Halt) {
         loop {
             let line = self.0.next_line().await;
@@ -106,7 +106,7 @@ impl Orders {
 
 fn options(part: &Part) -> Options {
     Options::default()
-        // A message is at least as long as the text that ends the run.
+        // Every message must be at least as long as the text that ends the run.
         .max_message_bytes(part.sizes.largest().max(128))
         .acknowledge_by_hand(true)
         .connect_timeout(CONNECT_TIMEOUT)
@@ -114,7 +114,7 @@ fn options(part: &Part) -> Options {
         .silence_timeout(SILENCE)
 }
 
-/// Takes one client after the other; a newer connection replaces the one before.
+/// Serves one client connection at a time. A newer connection replaces the older one.
 async fn serve(part: &Part, mut orders: Orders) -> Result<(), Failed> {
     let mut builder = Server::builder().options(options(part));
     if part.plain {
@@ -147,7 +147,8 @@ async fn serve_clients(
             over = stream.exchange(&sender, &mut receiver) => Ok(over?),
         };
         next = match over {
-            // Messages that the old connection may still hold are not received: reported as a gap.
+            // Messages that the old connection may still hold are not received. They count as a
+            // gap.
             Err(newer) => {
                 report(&[Report::Gap])?;
                 newer
@@ -198,7 +199,7 @@ async fn dial(part: &Part) -> Result<Connection, Failed> {
         tls_roots,
     } = &part.side
     else {
-        return Err(failed("this is no client's part"));
+        return Err(failed("these orders are not for a client"));
     };
     let mut client = Client::new(url).options(options(part)).reconnect(
         Reconnect::default()
@@ -224,7 +225,7 @@ async fn dial(part: &Part) -> Result<Connection, Failed> {
     connected.map_err(|error| failed(chain(&error)))
 }
 
-/// The messages that came back to this producer since it last asked.
+/// The messages that came back to this process since the last call.
 pub(super) fn back(sender: &Sender, closed: Option<CloseReport>, sizes: Sizes) -> Report {
     let undelivered = sender.take_undelivered();
     let closed = closed.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The messages of a run: how large each is.
+//! The messages of a run and their sizes.
 
 use std::str::FromStr;
 
@@ -24,7 +24,7 @@ impl Sizes {
         self.to
     }
 
-    /// About how many bytes this many messages have.
+    /// The approximate number of bytes of this many messages.
     pub(super) fn bytes(self, count: u64) -> u64 {
         count.saturating_mul((self.from + self.to) as u64) / 2
     }
@@ -54,12 +54,12 @@ impl FromStr for Sizes {
                 .parse()
                 .ok()
                 .filter(|size| (HEADER_BYTES..=MAX_PACKET_BYTES).contains(size))
-                .ok_or_else(|| format!("a size is {HEADER_BYTES} to {MAX_PACKET_BYTES} bytes"))
+                .ok_or_else(|| format!("a size must be {HEADER_BYTES} to {MAX_PACKET_BYTES} bytes"))
         };
         let (from, to) = text.split_once("..").unwrap_or((text, text));
         let (from, to) = (size(from)?, size(to)?);
         if from > to {
-            return Err("the first size is above the second".to_owned());
+            return Err("the first size is larger than the second".to_owned());
         }
         Ok(Self { from, to, seed: 0 })
     }

@@ -1,4 +1,4 @@
-//! Starts the two processes of a run, and listens to them.
+//! Starts the two processes of a run and receives their reports.
 
 use std::io;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use super::talk::{Order, Part, Report, Side};
 use crate::faults::Direction;
 use crate::rss::peak_rss_bytes_of;
 
-/// The most reports that wait for the verifier. Further ones wait in the pipe.
+/// The most reports that are queued for the verifier. More wait in the pipe.
 const REPORTS_WAITING: usize = 256;
 
 /// The process that a report comes from.
@@ -49,7 +49,7 @@ impl std::fmt::Display for Speaker {
     }
 }
 
-/// A report, and when it was heard. `None`: the process has ended.
+/// A report and its time. `None` means that the process has ended.
 pub(super) type Heard = (Speaker, Instant, Option<Report>);
 
 /// The reports of all processes of the run.
@@ -88,7 +88,7 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
-        // The verifier alone answers Ctrl-C.
+        // Only the verifier handles Ctrl-C.
         #[cfg(unix)]
         command.process_group(0);
         #[cfg(windows)]
@@ -100,7 +100,7 @@ impl Process {
         tokio::spawn(async move {
             let mut lines = BufReader::new(reports).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                // A process that was killed may leave half a line.
+                // A killed process may leave a partial line.
                 let Ok(report) = serde_json::from_str(&line) else {
                     break;
                 };
@@ -126,18 +126,18 @@ impl Process {
         self.orders.flush().await
     }
 
-    /// Gives an order. If the process has ended, that is heard elsewhere.
+    /// Gives an order. If the process has ended, its last report says so.
     pub(super) async fn order(&mut self, order: Order) {
         let _ = self.write(&order).await;
     }
 
-    /// Kills it, as `kill -9` does. Its earlier reports are still heard, and then its end.
+    /// Kills it, as `kill -9` does. Its earlier reports still arrive, then its end.
     pub(super) fn kill(&mut self) -> io::Result<()> {
         self.look_at_memory();
         self.child.start_kill()
     }
 
-    /// Looks at its memory from outside. Returns the most that it ever held.
+    /// Reads its memory from outside. Returns the peak.
     pub(super) fn look_at_memory(&mut self) -> Option<u64> {
         if let Some(pid) = self.child.id() {
             self.peak_rss_bytes = self.peak_rss_bytes.max(peak_rss_bytes_of(pid));

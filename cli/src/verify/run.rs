@@ -1,4 +1,4 @@
-//! A run: two processes, the proxy between them, and the reports of all three.
+//! A run: two processes, the proxy between them, and their reports.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,17 +21,17 @@ use crate::faults::{Action, Direction, Fault, Schedule};
 use crate::progress::packets_bar;
 use crate::time::later;
 
-/// How often the bar and the processes' memory are looked at.
+/// How often the bar is drawn and the processes' memory is checked.
 const TICK: Duration = Duration::from_millis(100);
 
-/// If nothing was received for this long, the run is stalled. It is far longer than the longest
-/// fault and every wait of the library.
+/// If nothing is received for this long, the run has stalled. It is far longer than the longest
+/// fault and every timeout of the run.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
-/// The time that messages under way have after an interruption or a failure.
+/// How long messages under way may take after an interruption or a failure.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
-/// The time that a process has to finish. The library's close takes less. Then it is killed.
+/// How long a process may take to finish before it is killed. The library's close takes less.
 const FINISH: Duration = Duration::from_secs(10);
 
 pub(super) struct Run {
@@ -41,7 +41,7 @@ pub(super) struct Run {
     network: Network,
     client: Option<Process>,
     server: ServerProcess,
-    /// One for each direction. Against a server that echoes only the first is used.
+    /// One for each direction. With an echo server, only the first is used.
     ledgers: [Ledger; 2],
     connections: Connections,
     recoveries: Recoveries,
@@ -54,7 +54,7 @@ struct Network {
     proxy: SocketAddr,
     strikes: mpsc::UnboundedReceiver<(Instant, Fault)>,
     server_at: watch::Sender<SocketAddr>,
-    /// Faults that struck so far.
+    /// Faults injected so far.
     faults: u64,
 }
 
@@ -62,12 +62,12 @@ struct Network {
 #[derive(Default)]
 struct ServerProcess {
     process: Option<Process>,
-    /// Of all server processes so far.
+    /// The peak of all server processes so far.
     peak_rss_bytes: Option<u64>,
     kills: u64,
-    /// It was killed. When its end is heard, it starts again after this time.
+    /// It was killed. Once its end is reported, it starts again after this time.
     restart_after: Option<Duration>,
-    /// It has ended, and starts again then.
+    /// It has ended, and starts again at this time.
     restart_at: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ struct Recoveries {
     cut_at: Option<Instant>,
 }
 
-/// When and why the run ends before every message was sent and received.
+/// The early end of the run, before every message was sent and received.
 #[derive(Default)]
 struct Ending {
     by: Option<Instant>,
@@ -92,7 +92,7 @@ impl ServerProcess {
         self.peak_rss_bytes = self.peak_rss_bytes.max(now);
     }
 
-    /// It has ended, and everything that it told is heard. Whether it starts again.
+    /// Notes that it has ended and all its reports have arrived. Returns whether it starts again.
     fn ended(&mut self) -> bool {
         self.look_at_memory();
         self.process = None;
@@ -101,7 +101,7 @@ impl ServerProcess {
         self.restart_at.is_some()
     }
 
-    /// Kills it, to be started again. Whether there was one to kill.
+    /// Kills it, so that it is started again. Returns whether it was running.
     fn kill(&mut self, restart_after: Duration) -> io::Result<bool> {
         let Some(process) = &mut self.process else {
             return Ok(false);
@@ -175,12 +175,12 @@ impl Run {
         }
     }
 
-    /// The new server begins behind the last message that the earlier one may have sent.
+    /// The new server starts after the last message that the earlier one may have sent.
     async fn start_server(&mut self) -> io::Result<()> {
         let first = self.ledgers[Direction::Down.index()].sent();
         let mut part = self.part(Side::Server, first);
         if self.ending.by.is_some() {
-            // The run was interrupted meanwhile: nothing more is sent.
+            // If the run was interrupted, nothing more is sent.
             part.count = first;
         }
         self.server.process = Some(Process::start(&part, &self.ears).await?);
@@ -203,16 +203,16 @@ impl Run {
         Ok(())
     }
 
-    /// Runs to the end and draws the verdict.
+    /// Runs to the end and returns the verdict.
     pub(super) async fn conclude(mut self) -> Verdict {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Made once, so that a signal between two turns of the loop is not missed.
+        // Created once, so that a signal between two iterations is not missed.
         let mut interrupt = pin!(tokio::signal::ctrl_c());
         while !self.is_done() {
             let restart_at = self.server.restart_at;
             tokio::select! {
-                // Reports may come without a pause, so everything else is looked at first.
+                // Reports may arrive without a pause, so everything else is polled first.
                 biased;
                 _ = &mut interrupt => {
                     interrupt.set(tokio::signal::ctrl_c());
@@ -288,14 +288,14 @@ impl Run {
         }
     }
 
-    /// A process has ended, and everything that it told is heard.
+    /// Handles the end of a process, after all its reports.
     fn ended(&mut self, speaker: Speaker) {
         match speaker {
             Speaker::Client => self.client = None,
             Speaker::Server if self.server.ended() => return,
             Speaker::Server => {}
         }
-        self.break_off(format!("the {speaker} process ended by itself"));
+        self.break_off(format!("the {speaker} process ended unexpectedly"));
     }
 
     async fn struck(&mut self, at: Instant, fault: Fault) {
@@ -306,7 +306,7 @@ impl Run {
             mut action,
         } = fault;
         if let (Action::Slow(taker, _), Some(_)) = (&mut action, &self.aim.url) {
-            // A server elsewhere cannot be given orders.
+            // A server at a URL takes no orders.
             *taker = Direction::Down;
         }
         let seconds = at.saturating_duration_since(self.started).as_secs_f64();
@@ -340,7 +340,7 @@ impl Run {
         }
     }
 
-    /// The run ends soon. The first reason counts.
+    /// Ends the run early. Only the first reason is kept.
     fn break_off(&mut self, why: String) {
         self.ending.why.get_or_insert(why);
         // Without a client nothing more can be received.
@@ -353,8 +353,8 @@ impl Run {
         self.ending.by.get_or_insert(by);
     }
 
-    /// Ctrl-C: nothing more is sent, and the messages under way are still received. The second one
-    /// ends the run.
+    /// Handles Ctrl-C. The first one stops sending, and messages under way are still received. The
+    /// second one ends the run.
     async fn interrupted(&mut self) {
         let now = Instant::now();
         self.ending.by = Some(match self.ending.by {
@@ -367,7 +367,7 @@ impl Run {
         }
     }
 
-    /// Looks at the processes' memory and at whether messages move, and draws the bar.
+    /// Checks the processes' memory and whether messages arrive, and draws the bar.
     fn look(&mut self) {
         let taken = self.ways().map(Ledger::received).sum();
         self.bar.set_position(taken);
@@ -383,7 +383,7 @@ impl Run {
         }
     }
 
-    /// Lets both processes close, hears their last reports and draws the verdict.
+    /// Lets both processes close, receives their last reports and returns the verdict.
     async fn finish(mut self) -> Verdict {
         if self.ending.why.is_none() && !self.has_all() {
             self.ending.why = Some("interrupted before everything was received".to_owned());
@@ -428,7 +428,7 @@ impl Run {
         })
     }
 
-    /// Hears a process until it has ended.
+    /// Receives the reports of a process until it has ended.
     async fn hear_out(&mut self, speaker: Speaker) {
         let until = later(Instant::now(), FINISH);
         while let Ok(Some((from, at, report))) = timeout_at(until, self.ears.next()).await {

@@ -22,14 +22,15 @@ const AHEAD: u64 = 64;
 /// The most messages that are received before they are reported and acknowledged.
 const BATCH: u64 = 1024;
 
-/// Says behind the last message how many there are. It is sent again after each possible loss.
+/// The text after the last message, which says how many there are. It is sent again after each
+/// possible loss.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct End {
     end: u64,
 }
 
-/// How the verifier pauses or stops a process.
+/// The orders that pause or stop a process.
 #[derive(Debug, Default)]
 pub(super) struct Halt {
     pause_millis: AtomicU64,
@@ -137,8 +138,8 @@ struct Producer<'a> {
 }
 
 impl Producer<'_> {
-    /// Sends everything and then the end, which it sends again after each gap. Returns only if the
-    /// verifier has ended.
+    /// Sends every message and then the end, which it sends again after each gap. Returns only if
+    /// the verifier has ended.
     async fn run(&mut self, sender: &Sender, gap: &Notify) -> io::Error {
         loop {
             if let Err(error) = self.send_all(sender).await {
@@ -162,7 +163,7 @@ impl Producer<'_> {
             }
             let message = Message::binary(self.sizes.message(self.next));
             if sender.send(message).await.is_err() {
-                // The consumer learns of the end as well, and reports why.
+                // The receiving half also sees the end, and reports why.
                 return std::future::pending().await;
             }
             self.next += 1;
@@ -199,7 +200,7 @@ impl Producer<'_> {
 struct Consumer<'a> {
     sizes: Sizes,
     halt: &'a Halt,
-    /// There is a new connection, and nothing was received over it yet.
+    /// Set from a new connection to the first message over it.
     fresh: bool,
     sessions_lost: u64,
 }

@@ -1,7 +1,7 @@
 //! The messages between the verifier and its two processes: lines of JSON, in pipes.
 //!
-//! A line in a pipe outlives the process that wrote it. So the record of a server that is killed is
-//! exact: a process reports messages before it acknowledges them, and before it sends them.
+//! A line in a pipe outlives the process that wrote it. So the reports of a killed server are
+//! complete: a process reports messages before it acknowledges them, and before it sends them.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Sizes;
 
-/// The first line that a process is given: its part in the run.
+/// The first line that a process reads: its part in the run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Part {
     pub(super) side: Side,
@@ -50,9 +50,9 @@ pub(super) enum Order {
 /// A report of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// The server is up.
+    /// The server listens.
     Listening(SocketAddr),
-    /// Messages below this index are sent, or may be.
+    /// Messages below this index may have been sent.
     Sending(u64),
     /// The messages from the first index to the second, both included, were received in this order.
     Took(u64, u64),
@@ -68,7 +68,7 @@ pub(super) enum Report {
     Undelivered(Vec<(u64, u64)>),
     /// The client's counts: new connections, sessions resumed, sessions lost.
     Connections(Connections),
-    /// The process cannot go on.
+    /// The process failed.
     Failed(String),
 }
 

@@ -13,7 +13,7 @@ use super::talk::Connections;
 #[derive(Debug, Serialize)]
 pub(super) struct Verdict {
     pub(super) ok: bool,
-    /// Of both directions.
+    /// The sums of both directions.
     #[serde(flatten)]
     account: Account,
     reconnects: u64,
@@ -28,7 +28,7 @@ pub(super) struct Verdict {
     told: Told,
 }
 
-/// The most memory that each process held. The names are those of the JSON.
+/// The peak memory of each process. The fields are those of the JSON object.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Peaks {
     pub(super) client_peak_rss_bytes: Option<u64>,
@@ -64,7 +64,7 @@ pub(super) struct Found {
     pub(super) broken_off: Option<String>,
 }
 
-/// What is told to people and is not in the JSON.
+/// Figures that are printed, but are not in the JSON object.
 #[derive(Debug)]
 struct Told {
     faults: u64,
@@ -98,7 +98,7 @@ impl Verdict {
         }
     }
 
-    /// The promises that were broken, a sentence each.
+    /// The broken promises, one sentence each.
     pub(super) fn broken(&self) -> &[String] {
         &self.told.broken
     }
@@ -113,10 +113,10 @@ fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
 
 fn broken_promises(found: &Found, account: Account) -> Vec<String> {
     let counted = [
-        (account.lost, "were lost and nobody was told"),
-        (account.duplicated, "came more than once"),
-        (account.reordered, "came out of order"),
-        (account.corrupted, "came with wrong bytes"),
+        (account.lost, "were lost and not reported"),
+        (account.duplicated, "arrived more than once"),
+        (account.reordered, "arrived out of order"),
+        (account.corrupted, "arrived with wrong bytes"),
     ];
     let mut broken: Vec<String> = counted
         .into_iter()
@@ -126,14 +126,14 @@ fn broken_promises(found: &Found, account: Account) -> Vec<String> {
     let sessions_lost = found.connections.sessions_lost;
     if !found.plain && sessions_lost > found.kills {
         broken.push(format!(
-            "sessions ended {sessions_lost} times, and the server was killed {} times",
+            "sessions were lost {sessions_lost} times, but the server was killed {} times",
             found.kills
         ));
     }
     let undelivered = account.reported_undelivered;
     if !found.plain && found.kills == 0 && undelivered > 0 && found.broken_off.is_none() {
         broken.push(format!(
-            "{} messages came back though no process was killed",
+            "{} messages came back undelivered, but no process was killed",
             HumanCount(undelivered)
         ));
     }
@@ -142,7 +142,7 @@ fn broken_promises(found: &Found, account: Account) -> Vec<String> {
     broken.extend(over.map(|(side, peak)| {
         let limit = HumanBytes(found.memory_limit_bytes);
         format!(
-            "the {side} held {}, over its limit of {limit}",
+            "the {side} used {} of memory, over its limit of {limit}",
             HumanBytes(peak)
         )
     }));
@@ -166,7 +166,7 @@ impl fmt::Display for Verdict {
         )?;
         for (name, value) in [
             ("delivered", account.delivered),
-            ("lost in silence", account.lost),
+            ("lost, not reported", account.lost),
             ("duplicated", account.duplicated),
             ("reordered", account.reordered),
             ("corrupted", account.corrupted),

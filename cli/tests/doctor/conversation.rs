@@ -1,4 +1,4 @@
-//! Scripts that talk to each other, and what the doctor says of them.
+//! Scripts that talk to each other, and the doctor's findings about them.
 
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// A verdict may take this long on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The verdicts that accuse somebody.
+/// The verdicts that name a program that does not read, or a failure.
 pub(crate) const STUCK: [&str; 5] = [
     "not_reading",
     "peer_not_reading",
@@ -45,7 +45,7 @@ impl Program {
         Program { child, output }
     }
 
-    /// Its next line, which is empty where it is blank.
+    /// Its next line; a blank one is empty.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output
@@ -93,7 +93,7 @@ impl Conversation {
         Conversation::between(python(), loopback, server, client)
     }
 
-    /// With the server's command given, which decides where it runs.
+    /// With this command for the server, which decides where it runs.
     pub(crate) fn between(
         mut serve: Command,
         address: IpAddr,
@@ -124,7 +124,7 @@ impl Conversation {
         }
     }
 
-    /// What the doctor says of the connection now.
+    /// The doctor's findings about the connection now.
     pub(crate) fn examine(&self) -> Report {
         Report::of(
             &["--port", &self.port.to_string(), "--interval", "400ms"],
@@ -132,8 +132,7 @@ impl Conversation {
         )
     }
 
-    /// Examines until both ends have the verdicts, and fails if one of
-    /// `never` shows meanwhile.
+    /// Examines until both ends have these verdicts. Fails if one of `never` shows before that.
     pub(crate) fn expect(&self, server: &str, client: &str, never: &[&str]) -> Report {
         self.until(never, |report| {
             report.verdict(&report.server) == server && report.verdict(&report.client) == client
@@ -163,8 +162,7 @@ impl Conversation {
     }
 }
 
-/// The doctor's JSON about the two ends of one connection; an end that it
-/// cannot see is null.
+/// The doctor's JSON about both ends of a connection. An end that it cannot see is null.
 pub(crate) struct Report {
     pub(crate) server: Value,
     pub(crate) client: Value,

@@ -1,4 +1,4 @@
-//! Peers on another machine, of which the doctor sees this end alone.
+//! Peers on another machine: the doctor sees only this end.
 
 use std::time::{Duration, Instant};
 
@@ -101,8 +101,7 @@ fn a_peer_that_dies_without_closing_is_gone_once_probes_stay_unanswered() {
     let Some(network) = Network::enter(name) else {
         return;
     };
-    // One connection is quiet and kept alive by the kernel, the other waits
-    // for a window that will never open.
+    // One connection is quiet, with keepalive. The other waits for a window that never opens.
     let mut quiet = network.conversation("hold", "keepalive");
     quiet.until(&STUCK, |report| report.verdict(&report.client) == "idle");
     let mut full = network.conversation("stop_reading", "flood");
@@ -126,8 +125,8 @@ fn a_peer_that_dies_without_closing_is_gone_once_probes_stay_unanswered() {
     }
 }
 
-/// The library must not take a live peer that does not read for a dead one:
-/// TCP_USER_TIMEOUT does, the kernel's account does not.
+/// The library must not treat a live peer that does not read as dead. TCP_USER_TIMEOUT does so; the
+/// kernel's account tells them apart.
 #[test]
 fn a_live_peer_that_never_reads_is_not_a_dead_one() {
     let name = "far::a_live_peer_that_never_reads_is_not_a_dead_one";
@@ -138,6 +137,7 @@ fn a_live_peer_that_never_reads_is_not_a_dead_one() {
     let look = || -> Option<Finding> {
         let mut doctor = Doctor::new();
         doctor.look().unwrap();
+        // The time between two looks, over which the doctor compares.
         std::thread::sleep(Duration::from_millis(100));
         doctor.look().unwrap();
         doctor
@@ -164,7 +164,7 @@ fn a_live_peer_that_never_reads_is_not_a_dead_one() {
         let account = look().expect("the connection is there").account;
         if let Some(since) = account.peer_is_dead_since() {
             assert!(account.probes >= 2, "{account:?}");
-            // Never longer than since the last sign of life.
+            // Never longer than the time since the last sign of life.
             assert!(since <= account.last_heard(), "{account:?}");
             break;
         }

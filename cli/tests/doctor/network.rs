@@ -1,5 +1,5 @@
-//! A network of two machines, near and far, made of network namespaces that
-//! end with the test. The link between them can be cut in silence.
+//! A network of two machines, near and far, made of network namespaces that end with the test. The
+//! link between them can be cut silently.
 
 use std::fs;
 use std::net::IpAddr;
@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 
 use super::conversation::{Conversation, python};
 
-/// Set in the test's second run, which is on the near machine.
+/// Set in the second run of the test, which is on the near machine.
 const NEAR: &str = "UNSTALL_TEST_NEAR";
 
 const NEAR_ADDRESS: [u8; 4] = [10, 77, 0, 1];
 const FAR_ADDRESS: [u8; 4] = [10, 77, 0, 2];
 
-/// No interface has it, so that what is sent to it is dropped.
+/// No interface has it, so packets to it are dropped.
 const NOBODY: &str = "02:00:00:00:00:99";
 
 pub(crate) struct Network {
-    /// Holds the far machine's namespace.
+    /// Keeps the far machine's namespace alive.
     far: Child,
 }
 
@@ -50,7 +50,7 @@ impl Network {
         hold.args(["--net", "sleep", "infinity"])
             .stdin(Stdio::null());
         let far = hold.spawn().expect("unshare exists");
-        // Until unshare(1) has made the namespace the child is still in ours.
+        // The child is in this namespace until unshare(1) has made the new one.
         let namespace =
             |pid: String| fs::read_link(PathBuf::from("/proc").join(pid).join("ns/net"));
         let ours = namespace("self".to_owned()).expect("procfs");
@@ -85,7 +85,7 @@ impl Network {
         Conversation::between(serve, FAR_ADDRESS.into(), server, client)
     }
 
-    /// From now on nothing passes, and nobody is told.
+    /// Cuts the link silently: from now on nothing passes.
     pub(crate) fn cut(&self) {
         let cut = |on, peer: [u8; 4], name: &str| {
             let peer = IpAddr::from(peer);
@@ -98,8 +98,7 @@ impl Network {
         cut(Some(self), NEAR_ADDRESS, "far");
     }
 
-    /// From now on the link carries 32 KiB a second and drops what is more;
-    /// false where this kernel cannot do that.
+    /// Limits the link to 32 KiB a second; more is dropped. False if this kernel cannot do that.
     pub(crate) fn slow_down(&self) -> bool {
         let mut shape = Command::new("tc");
         shape.args("qdisc add dev near root tbf rate 256kbit burst 8kb latency 200ms".split(' '));
@@ -130,7 +129,7 @@ fn ip(on: Option<&Network>, arguments: &str) {
     assert!(status.success(), "ip {arguments}");
 }
 
-/// Runs a command in a new network namespace, where it has every right.
+/// Runs a command in a new network namespace, with all rights in it.
 fn unshare() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--net"]);

@@ -59,7 +59,7 @@ def frame(payload, masked):
         head = struct.pack("!BBH", 0x82, mask_bit | 126, size)
     else:
         head = struct.pack("!BBQ", 0x82, mask_bit | 127, size)
-    # A mask of zeros is a mask, and leaves the payload as it is.
+    # A mask of zeros is valid, and leaves the payload unchanged.
     return head + (bytes(4) if masked else b"") + payload
 
 

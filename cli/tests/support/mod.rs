@@ -1,4 +1,4 @@
-//! Runs the real command and holds it to a deadline.
+//! Runs the real command, under a deadline.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-/// Far above what anything here takes, so that a hang fails and a busy machine does not.
+/// Far longer than any test takes, so that only a hang fails, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) fn unstall(args: &[&str]) -> Command {
@@ -23,7 +23,7 @@ pub(crate) fn unstall(args: &[&str]) -> Command {
     command
 }
 
-/// A started command. Ended with the test, however that ends.
+/// A running command. It is killed when the test ends.
 pub(crate) struct Running {
     pub(crate) child: Child,
 }
@@ -35,7 +35,7 @@ impl Drop for Running {
     }
 }
 
-/// What a command left behind.
+/// The output of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -77,7 +77,7 @@ impl Running {
             .unwrap();
     }
 
-    /// Ends its input and waits for its end.
+    /// Closes its input and waits until it ends.
     pub(crate) fn end(mut self) -> Ended {
         drop(self.child.stdin.take());
         let stdout = self.child.stdout.take().map(gather);
@@ -131,7 +131,7 @@ pub(crate) fn run_with(args: &[&str], input: impl AsRef<[u8]>) -> Ended {
 pub(crate) struct Serve {
     pub(crate) running: Running,
     pub(crate) stdout: BufReader<ChildStdout>,
-    /// What it says that it listens on.
+    /// The URL that it says it listens on.
     pub(crate) url: String,
 }
 
@@ -165,7 +165,7 @@ impl Serve {
     }
 }
 
-/// A client that is not ours.
+/// A client that is tokio-tungstenite.
 pub(crate) type Raw = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 pub(crate) async fn send(ws: &mut Raw, text: &str) {
@@ -185,13 +185,13 @@ pub(crate) async fn next_json(ws: &mut Raw) -> Value {
     serde_json::from_str(next(ws).await.to_text().unwrap()).unwrap()
 }
 
-/// A packet as the documentation describes it; of any payload.
+/// A packet as the documentation describes it, with any payload.
 pub(crate) fn packet(index: u64, payload: &[u8]) -> Message {
     let hash = xxhash_rust::xxh3::xxh3_64(payload);
     Message::binary([&index.to_be_bytes()[..], &hash.to_be_bytes(), payload].concat())
 }
 
-/// A server that is not ours: gives each WebSocket in turn to `handle`.
+/// A server that is tokio-tungstenite: passes each WebSocket in turn to `handle`.
 pub(crate) async fn foreign_server<F>(
     handle: impl Fn(usize, WebSocketStream<TcpStream>) -> F + Send + 'static,
 ) -> String
@@ -210,7 +210,9 @@ where
     url
 }
 
-/// Runs a blocking command without blocking the foreign server of the same test.
-pub(crate) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs a command without blocking the server of the same test.
+pub(crate) async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }

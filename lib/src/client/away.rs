@@ -1,4 +1,4 @@
-//! What goes on while a client has no connection.
+//! The work of a client while it has no connection.
 
 use std::future::Future;
 
@@ -9,15 +9,15 @@ use crate::{
     time::later,
 };
 
-/// What goes on being served while there is no connection.
+/// The state that is served while there is no connection.
 pub(super) enum Away<'a> {
     Plain(&'a mut Reading),
     Session(&'a mut Session, &'a mut Reading),
 }
 
 impl Away<'_> {
-    /// Does `work` meanwhile; `None` if it is over before: for a plain connection when close is
-    /// requested, for a session when it has ended.
+    /// Runs `work` and serves the handles in the meantime. `None` if the handle ends first: a plain
+    /// one when close is requested, a session when it has ended.
     pub(super) async fn until<T>(
         &mut self,
         shared: &Shared,
@@ -42,7 +42,7 @@ impl Away<'_> {
     }
 }
 
-/// Tells what waits too long. Never resolves.
+/// Sends events about waits that last too long. Never resolves.
 async fn tell_stalls(shared: &Shared) {
     loop {
         let now = Instant::now();
@@ -51,7 +51,7 @@ async fn tell_stalls(shared: &Shared) {
     }
 }
 
-/// Drops queued messages that have passed their time. Never resolves.
+/// Drops queued messages whose time to live has passed. Never resolves.
 pub(super) async fn expire_queued(shared: &Shared) {
     loop {
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! Dials, sets up, runs, and dials again.
+//! The task of a client: dials, runs the hook, runs the connection, and dials again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,8 +27,8 @@ use crate::{
 /// The result of [`Dialer::redial`].
 pub(super) enum Dialed {
     Open(Box<Upgraded>),
-    /// The handle ended meanwhile: close was requested, or the session is over.
-    Over,
+    /// The handle ended first: close was requested, or the session is over.
+    Ended,
     /// No further attempt is made.
     Failed(Arc<ConnectError>),
 }
@@ -43,7 +43,7 @@ pub(super) struct Dialer {
     pub(super) backoff: Option<Backoff>,
     pub(super) attempt: Attempt,
     pub(super) fresh_sessions: bool,
-    /// Connections in a row that agreed to a session and then carried none.
+    /// How many connections in a row agreed to a session without starting or resuming one.
     pub(super) refused: u32,
     /// The wait that the server asked for before the next attempt.
     pub(super) asked: Option<Duration>,
@@ -117,7 +117,7 @@ impl Dialer {
         dial(&self.target, options, headers).await
     }
 
-    /// From the first connection to the end of the last.
+    /// Runs from the first connection to the end of the last.
     pub(super) async fn run(
         mut self: Box<Self>,
         shared: Arc<Shared>,
@@ -132,7 +132,7 @@ impl Dialer {
                 // In a box, so that an open connection does not keep the memory for dialing.
                 None => match Box::pin(self.redial(&shared, Away::Plain(&mut reading))).await {
                     Dialed::Open(upgraded) => upgraded,
-                    Dialed::Over => break Ended::requested(),
+                    Dialed::Ended => break Ended::requested(),
                     Dialed::Failed(error) => {
                         break Ended::because(ConnectionError::Reconnect(error));
                     }
@@ -178,7 +178,7 @@ impl Dialer {
         drop(guard);
     }
 
-    /// A connection has ended that is to be made again.
+    /// Notes and announces that a connection was lost, before the next one is dialed.
     pub(super) fn lost(
         &mut self,
         why: ConnectionError,
@@ -198,7 +198,7 @@ impl Dialer {
         why
     }
 
-    /// Why to connect again after this end; `None` if this was the last connection.
+    /// The reason to connect again; `None` if this was the last connection.
     fn reason_to_reconnect(&self, ended: &Ended) -> Option<ConnectionError> {
         if self.backoff.is_none() || ended.requested {
             return None;
@@ -211,7 +211,7 @@ impl Dialer {
         }
     }
 
-    /// Dials until it succeeds, with waits in between.
+    /// Dials until an attempt succeeds, with waits in between.
     pub(super) async fn redial(&mut self, shared: &Shared, mut away: Away<'_>) -> Dialed {
         shared
             .meter
@@ -227,7 +227,7 @@ impl Dialer {
                 self.dial().await
             };
             match away.until(shared, work).await {
-                None => break Dialed::Over,
+                None => break Dialed::Ended,
                 Some(Ok(upgraded)) => break Dialed::Open(Box::new(upgraded)),
                 Some(Err(error)) => {
                     let why = Arc::new(error);
@@ -244,7 +244,7 @@ impl Dialer {
                 }
             }
         };
-        // A session goes on waiting until its peer has agreed as well.
+        // A session waits until the server has accepted it, not just the connection.
         if let Away::Plain(_) = away {
             shared
                 .meter
@@ -253,8 +253,8 @@ impl Dialer {
         dialed
     }
 
-    /// Counts and announces the next attempt: how long to wait before it. What the server asks for
-    /// is granted up to a bound, whoever passed it on.
+    /// Counts and announces the next attempt, and returns the wait before it. A wait that the
+    /// server asked for is cut to `RETRY_AFTER_MAX`.
     fn begin_attempt(&mut self, shared: &Shared) -> Duration {
         let by_http = self.attempt.last_error.as_ref();
         let by_http = by_http.and_then(|error| error.retry_after());
@@ -275,7 +275,7 @@ impl Dialer {
         after
     }
 
-    /// One plain connection: the hook, if there is one, then everything else.
+    /// Runs one plain connection: first the hook, if there is one, then everything else.
     async fn converse(
         &self,
         open: Box<Upgraded>,

@@ -1,4 +1,4 @@
-//! A client's sessions: each over as many connections as it takes.
+//! A client's sessions. Each may run over many connections, one after another.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use super::{
     setup::{SetUp, leave, set_up},
 };
 use crate::{
-    defaults::FAREWELL,
+    defaults::FAREWELL_TIMEOUT,
     dial::Wanted,
     handles::Shared,
     pump::{Ended, Pump, Reading},
     reports::{ConnectionError, Event, SessionLoss},
-    session::{Kept, Packets, Session, over_packets},
+    session::{Packets, Session, SessionGuard, over_packets},
     ws::{Side, transport::Upgraded},
 };
 
 /// What follows the end of a session.
 pub(super) enum Next {
-    /// Nothing: the handle has ended too.
+    /// The handle has ended too.
     Nothing,
-    /// This connection, on which the server offers no session any more.
+    /// A plain connection, because the server no longer offers sessions.
     Open(Box<Upgraded>),
-    /// Another connection, which is to be dialed.
+    /// Another connection has to be dialed.
     Dial,
 }
 
 impl Dialer {
-    /// A session, over as many connections as it takes.
+    /// Runs one session, over as many connections as it takes.
     pub(super) async fn run_session(
         &mut self,
         open: Box<Upgraded>,
@@ -39,8 +39,8 @@ impl Dialer {
         reading: &mut Reading,
     ) -> Next {
         let renewed = self.fresh_sessions && self.backoff.is_some();
-        let mut kept = Kept::new(Session::client(shared, renewed), shared.clone());
-        let session = &mut kept.session;
+        let mut guarded = SessionGuard::new(Session::client(shared, renewed), shared.clone());
+        let session = &mut guarded.session;
         let mut next = Some(open);
         let (mut last, mut in_setup) = (false, false);
         while let Some(open) = next.take() {
@@ -53,20 +53,12 @@ impl Dialer {
             if !session.attach() {
                 break;
             }
-            shared.set_identity(identity(&open));
-            let (started, moved) = (Instant::now(), session.moved());
-            let ended;
-            (ended, in_setup) = self.converse_session(open, shared, reading, session).await;
-            session.detach(shared, Instant::now());
+            let (ended, life);
+            (ended, life, in_setup) = self.one_connection(open, shared, reading, session).await;
             if session.is_over() && session.was_opened() && !in_setup {
                 break;
             }
             let why = ended.why.clone().unwrap_or(ConnectionError::EndOfStream);
-            let life = Life {
-                lasted: started.elapsed(),
-                received_any: ended.received_any,
-                progressed: session.moved() != moved,
-            };
             let why = self.lost(why, &ended, life, shared);
             last = self.is_last(shared, session, &why, &ended);
             if last {
@@ -75,10 +67,10 @@ impl Dialer {
             if session.is_over() {
                 break;
             }
-            // In a box: an open connection does not hold the room that dialing takes.
+            // In a box, so that an open connection does not keep the memory for dialing.
             match Box::pin(self.redial(shared, Away::Session(session, reading))).await {
                 Dialed::Open(open) => next = Some(open),
-                Dialed::Over => break,
+                Dialed::Ended => break,
                 Dialed::Failed(why) => {
                     last = true;
                     session.give_up(ConnectionError::Reconnect(why));
@@ -98,7 +90,7 @@ impl Dialer {
         }
     }
 
-    /// Whether no further connection is to be made after one that has ended.
+    /// Whether the connection that has ended is the last one.
     fn is_last(
         &mut self,
         shared: &Shared,
@@ -129,8 +121,29 @@ impl Dialer {
         !allowed
     }
 
-    /// One connection of a session: for a fresh one the hook, then everything else. `true`: it
-    /// ended before the hook had returned.
+    /// Runs one connection of a session, and detaches the session. `true` if the connection ended
+    /// before the hook had returned.
+    async fn one_connection(
+        &self,
+        open: Box<Upgraded>,
+        shared: &Arc<Shared>,
+        reading: &mut Reading,
+        session: &mut Session,
+    ) -> (Ended, Life, bool) {
+        shared.set_identity(identity(&open));
+        let (started, moved) = (Instant::now(), session.moved());
+        let (ended, in_setup) = self.converse_session(open, shared, reading, session).await;
+        session.detach(shared, Instant::now());
+        let life = Life {
+            lasted: started.elapsed(),
+            received_any: ended.received_any,
+            progressed: session.moved() != moved,
+        };
+        (ended, life, in_setup)
+    }
+
+    /// Runs one connection of a session. In a fresh session the hook runs first. `true` if the
+    /// connection ended before the hook had returned.
     async fn converse_session(
         &self,
         open: Box<Upgraded>,
@@ -158,8 +171,9 @@ impl Dialer {
             }
             SetUp::Failed(why) => {
                 pump.traffic().session.give_up(why.clone());
-                // The farewell, within a moment: what waits for the session waits on.
-                let ended = timeout(FAREWELL, pump.run()).await;
+                // Tell the server that the session ends. Queued messages stay queued for the next
+                // session.
+                let ended = timeout(FAREWELL_TIMEOUT, pump.run()).await;
                 let mut ended = ended.unwrap_or_else(|_| Ended::because(why.clone()));
                 ended.why = Some(why);
                 ended

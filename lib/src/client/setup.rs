@@ -1,4 +1,4 @@
-//! The `on_connect` hook: first on each new connection, before anything queued.
+//! The `on_connect` hook, which runs on a new connection before queued messages are sent.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     time::later,
 };
 
-/// What the `on_connect` hook speaks through: the new connection, before anything queued.
+/// The new connection, as the `on_connect` hook uses it.
 #[derive(Debug)]
 pub struct Setup {
     shared: Arc<Shared>,
@@ -24,17 +24,18 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Sends on the new connection, before what is queued. Waits while the outbox is full.
+    /// Sends on the new connection, before queued messages. Waits while the outbox is full.
     ///
-    /// Cancel safety: dropped before it resolves, the message is not sent.
+    /// Cancel safety: if dropped before it resolves, the message is not sent.
     ///
     /// # Errors
-    /// With the message: it is too large, or the hook has returned, or the connection has ended.
+    /// The message is too large, the hook has returned, or the connection has ended. The error
+    /// gives the message back.
     pub async fn send(&self, message: impl IntoMessage) -> Result<(), SendError> {
         self.shared.outbox.send_setup(message.into()).await
     }
 
-    /// Waits until everything that was sent here is written to the socket.
+    /// Waits until every message that the hook sent is written to the socket.
     ///
     /// # Errors
     /// The hook has returned, or the connection has ended.
@@ -42,9 +43,10 @@ impl Setup {
         self.shared.outbox.flush_setup().await
     }
 
-    /// The next message on the new connection. What is not received here goes to the stream.
+    /// Receives the next message on the new connection. Messages that the hook does not receive go
+    /// to the stream.
     ///
-    /// Cancel safety: dropped before it resolves, nothing is lost.
+    /// Cancel safety: if dropped before it resolves, no message is lost.
     ///
     /// # Errors
     /// The hook has returned, or the connection has ended.
@@ -56,32 +58,33 @@ impl Setup {
         })
     }
 
-    /// Which connection of this handle this is: 1 for the first, more after each reconnect.
+    /// The number of this connection: 1 for the first of this handle, one more after each
+    /// reconnect.
     pub fn connection(&self) -> u64 {
         self.connection
     }
 
-    /// The head of the server's answer to the upgrade request.
+    /// The head of the server's response to the upgrade request.
     pub fn response(&self) -> Option<Arc<http::Response<()>>> {
         self.shared.identity().response
     }
 }
 
-/// How the set-up of a connection went.
+/// The result of running the hook on a connection.
 pub(super) enum SetUp {
-    /// The hook has returned, and what it sent is on its way.
+    /// The hook has returned, and its messages are written.
     Done,
-    /// The application wants the end of the connection.
+    /// The application has requested to close the connection.
     Closing,
     /// The connection has ended.
     Ended(Ended),
-    /// The hook failed, or took too long.
+    /// The hook failed or took too long.
     Failed(ConnectionError),
 }
 
-/// Runs the hook. Until it has returned the pump serves it alone, but for what was received
-/// earlier, which goes on to the application. If it is not [`SetUp::Done`], the queues stay with
-/// the hook until [`leave`].
+/// Runs the hook. Until it returns, only the hook sends and receives on this connection. Messages
+/// received earlier still go to the application. Unless the result is [`SetUp::Done`], the queues
+/// stay with the hook until [`leave`].
 pub(super) async fn set_up<S, T>(hook: &Hook, pump: &mut Pump<S, T>, shared: &Arc<Shared>) -> SetUp
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -117,7 +120,8 @@ where
     };
     let work = async {
         hook(setup).await?;
-        // What it sent must be on the socket, also if it did not wait for that.
+        // The set-up is done when the hook's messages are written, even if the hook did not wait
+        // for it.
         shared.outbox.flush_setup().await.map_err(BoxError::from)
     };
     tokio::select! {
@@ -129,8 +133,8 @@ where
         },
         ended = pump.run() => return SetUp::Ended(ended),
     }
-    // A `Setup` that outlives the hook must not send into a queue that nobody empties; what it sent
-    // until now still goes out.
+    // A `Setup` that outlives the hook must not send into a queue that is never emptied. Messages
+    // sent until now are still written.
     shared.outbox.end_setup();
     match timeout_at(deadline, pump.run_until_idle()).await {
         Ok(None) => SetUp::Done,
@@ -139,7 +143,7 @@ where
     }
 }
 
-/// The queues are the application's again, with what the hook did not receive.
+/// Gives the queues back to the application, with the messages that the hook did not receive.
 pub(super) fn leave<S, T>(pump: &mut Pump<S, T>, shared: &Shared)
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request that asks to hand the connection over: the upgrade, or `CONNECT`.
+//! One HTTP/1.1 request that takes over the connection: the upgrade, or `CONNECT`.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -10,12 +10,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::defaults;
 
-/// What came of the request.
+/// The answer to the request.
 pub(crate) enum Answer<T> {
-    /// The server hands the connection over: the head of its answer, the stream, and what was read
-    /// behind the head.
+    /// The server hands the connection over: the head of its answer, the stream, and the bytes that
+    /// were read after the head.
     Switched(Response<()>, T, Bytes),
-    /// The server does not: the head of its answer, and the beginning of the body as text.
+    /// The server refuses: the head of its answer, and the beginning of the body as text.
     Refused(Response<()>, String),
 }
 
@@ -69,8 +69,8 @@ where
     }
 }
 
-/// The beginning of a refusal's body, with a limit on its size and on the wait for it: the refusal
-/// is reported also if its body is slow or endless.
+/// Reads the beginning of a refusal's body. Size and wait are limited, so that a slow or endless
+/// body does not delay the report of the refusal.
 async fn beginning(mut body: Incoming) -> String {
     let mut text = Vec::new();
     let read = async {
@@ -85,6 +85,6 @@ async fn beginning(mut body: Incoming) -> String {
             text.extend_from_slice(&data[..data.len().min(room)]);
         }
     };
-    let _ = tokio::time::timeout(defaults::REFUSAL_BODY_WAIT, read).await;
+    let _ = tokio::time::timeout(defaults::REFUSAL_BODY_TIMEOUT, read).await;
     String::from_utf8_lossy(&text).into_owned()
 }

@@ -13,7 +13,7 @@ use crate::dial::exchange::{Answer, exchange};
 use crate::dial::target::{Authority, Target, basic};
 use crate::reports::{Brief, ConnectError, RedactedUrl, connect_error::is_retryable_status};
 
-/// A proxy between this client and the server. Either kind resolves the server's name itself.
+/// A proxy between this client and the server. Both kinds resolve the server's name themselves.
 #[derive(Clone)]
 pub(crate) struct Proxy {
     kind: Kind,
@@ -38,7 +38,8 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// Parses `http://`, `socks5://` or `socks5h://`, with `user:password@` if the proxy wants one.
+    /// Parses `http://`, `socks5://` or `socks5h://`, with `user:password@` if the proxy needs
+    /// credentials.
     pub(crate) fn parse(url: &RedactedUrl) -> Result<Proxy, ConnectError> {
         let bad = |why| ConnectError::Url {
             url: url.clone(),
@@ -55,17 +56,17 @@ impl Proxy {
             "http" => (Kind::Http, 80),
             "socks5" | "socks5h" => (Kind::Socks5, 1080),
             _ => {
-                return Err(bad("no such kind of proxy is known: use http:// or \
-                                socks5://"
-                    .into()));
+                return Err(bad(
+                    "proxies of this kind are not supported: use http:// or socks5://".into(),
+                ));
             }
         };
-        // RFC 1929: one byte holds either length, and neither may be empty.
+        // RFC 1929: each length is one byte, and neither may be empty.
         let fits = |text: &str| (1..=255).contains(&text.len());
         let fit = |(user, password): &(String, String)| fits(user) && fits(password);
         if matches!(kind, Kind::Socks5) && !credentials.as_ref().is_none_or(fit) {
             return Err(bad(
-                "SOCKS5 wants a user name and a password of 1 to 255 bytes each".into(),
+                "SOCKS5 needs a user name and a password of 1 to 255 bytes each".into(),
             ));
         }
         let host = host.trim_matches(['[', ']']).to_owned();
@@ -101,8 +102,8 @@ impl Proxy {
         let to = target.host_and_port();
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::CONNECT;
-        *request.uri_mut() = Uri::try_from(&to).map_err(Failure::lasting)?;
-        let host = HeaderValue::try_from(&to).map_err(Failure::lasting)?;
+        *request.uri_mut() = Uri::try_from(&to).map_err(Failure::permanent)?;
+        let host = HeaderValue::try_from(&to).map_err(Failure::permanent)?;
         request.headers_mut().insert(header::HOST, host);
         if let Some((user, password)) = &self.credentials {
             request
@@ -110,13 +111,13 @@ impl Proxy {
                 .insert(header::PROXY_AUTHORIZATION, basic(user, password));
         }
         match exchange(tcp, request).await {
-            Err(error) => Err(Failure::passing(format_args!(
+            Err(error) => Err(Failure::temporary(format_args!(
                 "it ended the connection ({error})"
             ))),
             Ok(Answer::Switched(_, tcp, early)) if early.is_empty() => Ok(tcp),
             // TLS and HTTP both let the client speak first.
             Ok(Answer::Switched(..)) => {
-                Err(Failure::lasting("it sent data before this client did"))
+                Err(Failure::permanent("it sent data before this client did"))
             }
             Ok(Answer::Refused(head, body)) => {
                 let status = head.status();
@@ -149,21 +150,21 @@ impl Proxy {
     }
 }
 
-/// Why a proxy did not connect us, and whether it may do so later.
+/// Why a proxy did not connect to the server, and whether a later attempt may succeed.
 struct Failure {
     why: String,
     retryable: bool,
 }
 
 impl Failure {
-    fn passing(why: impl fmt::Display) -> Failure {
+    fn temporary(why: impl fmt::Display) -> Failure {
         Failure {
             why: why.to_string(),
             retryable: true,
         }
     }
 
-    fn lasting(why: impl fmt::Display) -> Failure {
+    fn permanent(why: impl fmt::Display) -> Failure {
         Failure {
             why: why.to_string(),
             retryable: false,
@@ -180,28 +181,28 @@ impl From<tokio_socks::Error> for Failure {
             | Error::UnknownAuthMethod
             | Error::AuthorizationRequired
             | Error::InvalidAuthValues(_) => {
-                Failure::lasting(format_args!("it wants other credentials; {CREDENTIALS}"))
+                Failure::permanent(format_args!("it requires other credentials; {CREDENTIALS}"))
             }
             Error::PasswordAuthFailure(_) => {
-                Failure::lasting(format_args!("it refused the credentials; {CREDENTIALS}"))
+                Failure::permanent(format_args!("it refused the credentials; {CREDENTIALS}"))
             }
             Error::ConnectionNotAllowedByRuleset => {
-                Failure::lasting("its rules forbid this host or port")
+                Failure::permanent("its rules forbid this host or port")
             }
-            // What does not speak SOCKS5, or does so otherwise, does not learn it.
+            // A proxy that does not speak SOCKS5 correctly will not do so later.
             Error::InvalidResponseVersion
             | Error::InvalidReservedByte
             | Error::UnknownAddressType
             | Error::InvalidTargetAddress(_)
             | Error::CommandNotSupported
             | Error::AddressTypeNotSupported => {
-                Failure::lasting(format_args!("it does not speak SOCKS5 as needed ({error})"))
+                Failure::permanent(format_args!("it does not speak SOCKS5 correctly ({error})"))
             }
             Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Failure::passing("it ended the connection")
+                Failure::temporary("it ended the connection")
             }
-            Error::Io(error) => Failure::passing(error),
-            error => Failure::passing(format_args!("it answered: {error}")),
+            Error::Io(error) => Failure::temporary(error),
+            error => Failure::temporary(format_args!("it answered: {error}")),
         }
     }
 }

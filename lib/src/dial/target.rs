@@ -1,4 +1,4 @@
-//! A WebSocket URL, taken apart (RFC 6455 section 3).
+//! Parsing of WebSocket URLs (RFC 6455 section 3).
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use crate::reports::{ConnectError, RedactedUrl};
 /// Where to dial and what to ask for.
 #[derive(Clone)]
 pub(crate) struct Target {
-    /// Whether TLS is spoken: `wss` and `https`.
+    /// Whether to use TLS: `wss` and `https`.
     pub(crate) secure: bool,
     /// The host: a name, or an address without brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// What the `Host` header says: the port only where it is not the scheme's own.
+    /// The `Host` header. It has the port only if that is not the scheme's default.
     pub(crate) host_header: HeaderValue,
-    /// Path and query of the request; never empty. The query may hold a token.
+    /// Path and query of the request; never empty. The query may contain a secret token.
     pub(crate) path: Uri,
     /// `Authorization: Basic`, from the URL's user information.
     pub(crate) authorization: Option<HeaderValue>,
@@ -29,7 +29,7 @@ pub(crate) struct Target {
 pub(crate) struct Authority {
     pub(crate) scheme: String,
     pub(crate) credentials: Option<(String, String)>,
-    /// As in the URL: an IPv6 address has its brackets.
+    /// As in the URL: an IPv6 address keeps its brackets.
     pub(crate) host: String,
     pub(crate) port: Option<u16>,
     pub(crate) rest: Uri,
@@ -46,7 +46,7 @@ impl fmt::Debug for Target {
 }
 
 impl Target {
-    /// Parses `url`: `ws` and `wss`, and `http` and `https` as other names of these.
+    /// Parses `url`. The schemes `http` and `https` mean `ws` and `wss`.
     pub(crate) fn parse(url: &RedactedUrl) -> Result<Target, ConnectError> {
         let bad = |why: String| ConnectError::Url {
             url: url.clone(),
@@ -94,7 +94,7 @@ impl Target {
 }
 
 impl Authority {
-    /// `schemes`: with what a URL of this kind begins, for the error.
+    /// `schemes` names the valid schemes, for the error.
     pub(crate) fn parse(url: &str, schemes: &str) -> Result<Authority, String> {
         let no_scheme = || format!("it has no scheme: put {schemes} in front");
         if !url.contains("://") {
@@ -132,7 +132,7 @@ impl Authority {
         if host.is_empty() || host == "[]" {
             return Err("it has no host".into());
         }
-        // `Authority` also takes a port that is no u16, or is empty, and then says `None`.
+        // `port_u16` is `None` also for a port that is empty or too large.
         let after_host = authority.as_str().rsplit('@').next().unwrap_or_default();
         if after_host.len() > host.len() && authority.port_u16().is_none() {
             return Err(

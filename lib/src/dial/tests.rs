@@ -1,4 +1,4 @@
-//! Dialing over real sockets: what it promises of deadlines, refusals, proxies and TLS.
+//! Dialing over real sockets: deadlines, refusals, proxies and TLS.
 
 mod deadlines;
 mod proxies;
@@ -68,8 +68,8 @@ fn switching(head: &str, more: &str) -> String {
     )
 }
 
-/// A server that answers each connection's request with what `answer` makes of its head, echoes
-/// afterwards, and reports the heads.
+/// A server that answers each connection's request with `answer(head)`, then echoes, and reports
+/// the heads.
 async fn server(
     answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static,
 ) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
@@ -439,7 +439,7 @@ async fn a_server_that_ends_the_connection_during_the_handshake_is_worth_a_retry
 
 #[tokio::test]
 async fn nobody_listening_is_a_tcp_error_worth_a_retry() {
-    // Bound and not listening: nothing else can take the port meanwhile.
+    // Bound but not listening, so that nothing else can take the port.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket
         .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())

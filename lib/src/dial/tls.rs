@@ -1,4 +1,4 @@
-//! TLS on both sides, by rustls.
+//! TLS for clients and servers, with rustls.
 
 use std::io;
 use std::path::Path;
@@ -13,8 +13,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::ws::transport::Transport;
 
-/// The one protocol to agree on (RFC 7301): the upgrade to WebSocket is a part of HTTP/1.1. A
-/// configuration that is shared with an HTTP client may name HTTP/2 first.
+/// The only ALPN protocol (RFC 7301), because the upgrade to WebSocket is a part of HTTP/1.1. It
+/// replaces the list of a given configuration, which may name HTTP/2 first.
 const ALPN: &[u8] = b"http/1.1";
 
 fn provider() -> Arc<CryptoProvider> {
@@ -57,7 +57,7 @@ fn with_alpn(config: Arc<ClientConfig>) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// The configuration of clients that bring none: it trusts the roots that the crate's features name.
+/// The configuration of clients that set none. It trusts the roots that the crate's features name.
 /// It is made once per process, on a blocking thread, because reading the system's store blocks.
 async fn default_client_config() -> io::Result<Arc<ClientConfig>> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
@@ -89,7 +89,7 @@ fn roots() -> RootCertStore {
     {
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
-            tracing::warn!(%error, "some of the system's certificates could not be read");
+            tracing::warn!(%error, "some of the system's certificates could not be read; they are not trusted");
         }
         roots.add_parsable_certificates(found.certs);
     }

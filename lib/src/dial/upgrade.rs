@@ -94,7 +94,7 @@ pub(super) async fn upgrade(
             location: text(head.headers(), header::LOCATION).map(RedactedUrl::new),
         }),
         Ok(Answer::Switched(mut head, transport, leftover)) => {
-            *head.headers_mut() = crate::ws::headers::headers_apart(head.headers());
+            *head.headers_mut() = ws::headers::copied(head.headers());
             let subprotocol = check(&head, &offer, &key, host)?;
             let (peer, local) = (transport.peer(), transport.local());
             Ok(Upgraded {

@@ -1,32 +1,26 @@
-//! The doctor for this library's own connections: the kernel's account joined
-//! with what the library knows of itself.
+//! The doctor for this library's own connections. It joins the kernel's account with what the
+//! library waits for.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::{Doctor, Finding};
+use crate::defaults::DOCTOR_STILL;
 use crate::handles::{Shared, register};
 use crate::reports::StallStats;
 
-/// Time between the two looks: the least that accusations need.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-
-/// What holds up one connection of this library, seen from the inside and by
-/// the kernel.
+/// The diagnosis of one connection of this library: what it waits for, and the kernel's view.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Diagnosis {
     /// The connection's number, as in [`Stats::id`](crate::Stats::id).
     pub id: u64,
-    /// The far end's address, where the library knows it.
+    /// The peer's address, if the library knows it.
     pub peer: Option<SocketAddr>,
-    /// What the library waits for at this moment; empty when nothing is held
-    /// up.
+    /// The causes that the connection waits for now; empty if it waits for nothing.
     pub stalls: Vec<StallStats>,
-    /// The kernel's view. `None` while there is no connection, for a connection
-    /// around a stream whose addresses the library does not know, and where
-    /// the kernel gives no account (see [`Doctor::look`]).
+    /// The kernel's view. `None` while there is no connection, if the library does not know the
+    /// addresses of the stream, or if the kernel gives no account (see [`Doctor::look`]).
     pub finding: Option<Finding>,
 }
 
@@ -43,33 +37,32 @@ impl fmt::Display for Diagnosis {
         }
         match &self.finding {
             Some(finding) => write!(f, " {}", finding.sentence),
-            None if self.stalls.is_empty() => f.write_str(" nothing is held up."),
+            None if self.stalls.is_empty() => f.write_str(" it waits for nothing."),
             None => Ok(()),
         }
     }
 }
 
-/// Says of every open connection of this library in this process whether it is
-/// stuck, and why: what the library itself waits for, and the kernel's account
-/// of the socket, looked at twice within a second.
+/// Diagnoses every open connection of this library in this process: whether it is stuck, and why.
+/// It joins what the library waits for with two looks at the kernel's account of the socket, a
+/// second apart.
 ///
-/// Meant for a health endpoint or a signal handler of the program. Needs no
-/// rights. On other systems than Linux the library's own causes remain.
+/// Use it in a health endpoint or a signal handler of the program. It needs no rights. On other
+/// systems than Linux it reports only what the library waits for.
 ///
-/// # Cancellation safety
-/// Nothing is lost when the future is dropped.
+/// Cancel safety: if dropped, nothing is lost.
 ///
 /// # Panics
 /// Outside a Tokio runtime with time enabled.
 pub async fn doctor() -> Vec<Diagnosis> {
     let look = |mut doctor: Doctor| async move {
-        // Without an account of the kernel the library's causes remain.
+        // Without the kernel's account, only the library's own causes are reported.
         let looked = tokio::task::spawn_blocking(move || doctor.look().map(|()| doctor)).await;
         looked.ok().and_then(Result::ok)
     };
     let mut findings = Vec::new();
     if let Some(doctor) = look(Doctor::new()).await {
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(DOCTOR_STILL).await;
         if let Some(doctor) = look(doctor).await {
             let judged = tokio::task::spawn_blocking(move || doctor.findings()).await;
             findings = judged.unwrap_or_default();
@@ -81,7 +74,7 @@ pub async fn doctor() -> Vec<Diagnosis> {
         .collect()
 }
 
-/// Joins what a connection says of itself with the finding about its socket.
+/// Joins what a connection waits for with the finding about its socket.
 fn diagnose(connection: &Shared, findings: &[Finding]) -> Diagnosis {
     let canonical =
         |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());

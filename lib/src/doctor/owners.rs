@@ -10,9 +10,9 @@ use crate::reports::printable;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
-    /// The process's id.
+    /// The process id.
     pub pid: u32,
-    /// Its program's name, as the kernel keeps it: at most 15 bytes.
+    /// The program's name in the kernel: at most 15 bytes.
     pub program: String,
     /// Its scheduling state as proc(5) names it, for example `R` (running),
     /// `S` (sleeping), `T` (stopped by a signal).
@@ -27,16 +27,16 @@ impl Process {
     }
 }
 
-/// Which process holds which socket, as far as this user may see it.
+/// The processes that hold sockets, as far as this user may see them.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    /// Of several processes that share a socket, the one started first.
+    /// If several processes share a socket, the one with the lowest process id.
     by_inode: HashMap<u32, Process>,
 }
 
 impl Owners {
-    /// Looks at every process of the system. One whose sockets this user may
-    /// not see is left out.
+    /// Reads the sockets of every process of the system. Processes whose sockets this user may not
+    /// see are left out.
     pub(super) fn read() -> Owners {
         let mut owners = Owners::default();
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -74,8 +74,8 @@ impl Owners {
 /// The inodes of the sockets that a process holds (see [`TcpAccount::inode`]).
 ///
 /// # Errors
-/// [`io::ErrorKind::NotFound`] when there is no such process (or no procfs),
-/// [`io::ErrorKind::PermissionDenied`] when this user may not look at it.
+/// [`io::ErrorKind::NotFound`] if there is no such process (or no procfs),
+/// [`io::ErrorKind::PermissionDenied`] if this user may not see it.
 ///
 /// [`TcpAccount::inode`]: super::TcpAccount::inode
 pub fn sockets_of(pid: u32) -> io::Result<HashSet<u32>> {
@@ -90,7 +90,7 @@ pub fn sockets_of(pid: u32) -> io::Result<HashSet<u32>> {
     Ok(inodes)
 }
 
-/// `socket:[12345]` is how procfs shows a descriptor that is a socket.
+/// procfs shows a descriptor that is a socket as `socket:[12345]`.
 fn socket_inode(target: &str) -> Option<u32> {
     target
         .strip_prefix("socket:[")?
@@ -100,14 +100,14 @@ fn socket_inode(target: &str) -> Option<u32> {
 }
 
 fn describe(pid: u32, directory: &Path) -> Option<Process> {
-    // "pid (program) state …"; the program's name may hold anything, also ')'.
+    // "pid (program) state …"; the program's name may contain anything, even ')'.
     let stat = fs::read(directory.join("stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
     let (before, after) = stat.rsplit_once(')')?;
     let program = before.split_once('(')?.1;
     Some(Process {
         pid,
-        // A program can choose its name: none may write to the terminal with it.
+        // A program can choose its name, so control characters are escaped.
         program: printable(program).to_string(),
         state: after.trim_start().chars().next()?,
     })

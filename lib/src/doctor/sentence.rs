@@ -1,11 +1,11 @@
-//! Verdicts in words.
+//! The texts of verdicts: a sentence and advice.
 
 use std::time::Duration;
 
 use super::{Finding, Process, Verdict};
 use crate::kernel::{TcpAccount, TcpState, TcpTimer};
 
-/// The verdict in a sentence, with the figures that it rests on.
+/// The verdict in a sentence, with its figures.
 pub(super) fn sentence(finding: &Finding) -> String {
     let account = &finding.account;
     let here = name(finding.owner.as_ref(), "the program on this side");
@@ -16,8 +16,7 @@ pub(super) fn sentence(finding: &Finding) -> String {
         Verdict::NotReading => {
             let newest = time(account.last_data_received);
             format!(
-                "{here} leaves {unread} unread and has read nothing for {since}; \
-                 the newest of it came {newest} ago."
+                "{here} leaves {unread} unread and has read nothing for {since}; data last arrived {newest} ago."
             )
         }
         Verdict::PeerNotReading => peer_not_reading(finding, &there),
@@ -26,19 +25,19 @@ pub(super) fn sentence(finding: &Finding) -> String {
         Verdict::PeerGone => {
             let probes = account.probes;
             format!(
-                "The peer has left {probes} probes unanswered; nothing came from it for {since}."
+                "The peer left {probes} probes unanswered; nothing arrived from it for {since}."
             )
         }
         Verdict::SlowReader => slow_reader(finding, &here, &there),
         Verdict::Idle => format!(
-            "Nothing waits anywhere: data last came {} ago and was last sent {} ago.",
+            "No bytes wait on either side: data last arrived {} ago and was last sent {} ago.",
             time(account.last_data_received),
             time(account.last_data_sent),
         ),
         Verdict::Moving => moving(finding),
     };
     if account.state == TcpState::CloseWait && finding.verdict == Verdict::Idle {
-        sentence.push_str(" The peer has closed the connection, this program has not.");
+        sentence.push_str(" The peer has closed the connection; this program has not.");
     }
     let peer = finding.peer_account.as_ref();
     if account.is_unaccepted() || peer.is_some_and(TcpAccount::is_unaccepted) {
@@ -58,7 +57,7 @@ pub(super) fn sentence(finding: &Finding) -> String {
     sentence
 }
 
-/// What to do about it, in a line.
+/// What to do about it, in one line.
 pub(super) fn advice(finding: &Finding) -> String {
     let stopped = |process: &Option<Process>| process.as_ref().filter(|p| p.is_stopped()).cloned();
     let blamed = match finding.verdict {
@@ -68,35 +67,29 @@ pub(super) fn advice(finding: &Finding) -> String {
         _ => None,
     };
     if let Some(process) = blamed {
-        return format!("Let it run again: kill -CONT {}", process.pid);
+        return format!("Continue the process: kill -CONT {}", process.pid);
     }
     match finding.verdict {
         Verdict::NotReading => {
-            "See what the read loop of this program waits for: an awaited send, a full channel, \
-             a slow handler. Reading must wait for none of them."
+            "Find out what the read loop of this program waits for: an awaited send, a full channel, a slow handler. Reading must wait for none of them."
         }
         Verdict::PeerNotReading => {
-            "The cure is at the peer: see what its read loop waits for. This side can only bound \
-             what it queues and set a deadline for sending."
+            "Fix the peer: find out what its read loop waits for. This side can only bound its queue and set a timeout for sending."
         }
         Verdict::BothNotReading => {
-            "Read and write independently of each other (two tasks, or one that polls both) in at \
-             least one of the two programs."
+            "In at least one of the two programs, read and write independently of each other (two tasks, or one task that polls both)."
         }
         Verdict::Network => {
-            "See whether the peer's machine is up and what drops packets on the way (firewall, \
-             NAT, VPN, route). Close and reconnect; pings with a deadline find this sooner."
+            "Check that the peer's machine is up, and what drops packets in between (firewall, NAT, VPN, route). Close and reconnect. Pings with a timeout detect this sooner."
         }
         Verdict::PeerGone => {
-            "The peer's machine or the way to it is down: close and reconnect. Pings with a \
-             deadline find this sooner."
+            "The peer's machine or the network is down: close and reconnect. Pings with a timeout detect this sooner."
         }
         Verdict::SlowReader => {
-            "Make the reader faster, or send it less: conflate, drop, or larger messages."
+            "Make the reader faster, or send it less: conflate or drop messages, or send fewer, larger ones."
         }
         Verdict::Idle => {
-            "If data is missing, it was never written to the socket: look in the program that \
-             should send it for a missing flush, a lost subscription, or a wait for something else."
+            "If data is missing, it was never written to the socket. Check the sending program for a missing flush, a lost subscription, or a wait for something else."
         }
         Verdict::Moving => "Nothing to do.",
     }
@@ -122,8 +115,7 @@ fn peer_not_reading(finding: &Finding, there: &str) -> String {
     }
     let answered = time(account.last_ack_received);
     format!(
-        "{there} does not read: its receive window has been closed for {since} and {waiting} wait \
-         here. Its kernel is alive: it last answered a probe {answered} ago."
+        "{there} does not read: its receive window has been closed for {since}, and {waiting} wait here. Its kernel is alive: it last acknowledged something {answered} ago."
     )
 }
 
@@ -138,7 +130,7 @@ fn both_not_reading(finding: &Finding, here: &str, there: &str) -> String {
     let meaning = if account.send_queue > 0 {
         format!("{waiting} wait here to be sent: each side waits for the other to read")
     } else {
-        "neither takes what the other sent".to_owned()
+        "neither reads what the other sent".to_owned()
     };
     format!(
         "Deadlock for {}: {here} leaves {unread} unread, {ours}, and {meaning}.",
@@ -152,13 +144,12 @@ fn network(finding: &Finding) -> String {
     let since = time(finding.since);
     if account.state == TcpState::SynSent {
         return format!(
-            "The peer does not answer: asked to connect {} times over {since}.",
+            "The peer does not answer: {} attempts to connect over {since}.",
             u32::from(account.retransmits) + 1
         );
     }
     format!(
-        "Nothing was acknowledged for {since}: {waiting} wait, sent again {} times in vain; \
-         the peer was last heard {} ago.",
+        "Nothing was acknowledged for {since}: {waiting} wait, and were sent again {} times; the peer was last heard {} ago.",
         account.retransmits,
         time(account.last_heard())
     )
@@ -195,7 +186,7 @@ fn moving(finding: &Finding) -> String {
     if finding.retransmitted > 0 {
         let again = bytes(finding.retransmitted);
         sentence.push_str(&format!(
-            " {again} were sent again: lost on the way, or the receiver had no room."
+            " {again} were sent again: they were lost, or the receiver had no room."
         ));
     }
     sentence
@@ -212,7 +203,7 @@ fn rate(bytes_per_second: u64) -> String {
     format!("{}/s", bytes(bytes_per_second))
 }
 
-/// A number of bytes for people, for example `2.4 MiB`.
+/// Formats a number of bytes, for example `2.4 MiB`.
 fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count == 1 {
@@ -230,7 +221,7 @@ fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A duration for people, for example `12.3 s` or `2 h 5 min`.
+/// Formats a duration, for example `12.3 s` or `2 h 5 min`.
 fn time(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {

@@ -1,53 +1,36 @@
-//! The verdict on one connection: a pure function of what was seen of it.
+//! The verdict on one connection: a pure function of the looks at it.
 
 use std::time::Duration;
 
+use crate::defaults::{DOCTOR_CLOSED_WINDOW, DOCTOR_LIMITED_SHARE, DOCTOR_SILENCE, DOCTOR_STILL};
 use crate::kernel::{TcpAccount, TcpTimer};
 
-/// Nobody is accused of standing still on less evidence than this: a program
-/// that is busy for a moment between two reads is healthy.
-const STANDING: Duration = Duration::from_secs(1);
-
-/// How long a far peer's window must have been closed before it counts as not
-/// reading. A slow reader with a large buffer opens its window only now and
-/// then, so a closed one proves little at first.
-const CLOSED_WINDOW: Duration = Duration::from_secs(5);
-
-/// The share of the time during which the peer's window must be the limit for
-/// the peer to count as slow.
-const LIMITED: f64 = 0.8;
-
-/// Without any sign of life for this long while packets wait for an
-/// acknowledgement, the network is at fault although the timer has not shown
-/// it yet.
-const SILENCE: Duration = Duration::from_secs(3);
-
-/// What is wrong with a connection, or that nothing is.
+/// What is wrong with a connection, if anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
     /// The program on this side leaves received bytes unread.
     NotReading,
-    /// The program on the other side does not read: its kernel is alive, its
-    /// window is closed, and this side's bytes wait.
+    /// The program on the other side does not read. Its kernel is alive, its window is closed, and
+    /// bytes wait on this side.
     PeerNotReading,
     /// Neither program reads what the other sent.
     BothNotReading,
-    /// What is sent is not acknowledged, and sent again in vain.
+    /// The network or the peer's machine has failed: sent bytes are not acknowledged, though they
+    /// are sent again.
     Network,
     /// The peer answers no keepalive and no probe.
     PeerGone,
     /// Bytes move, but only as fast as the reader lets them.
     SlowReader,
-    /// Nothing waits anywhere: the application on one side sent nothing.
+    /// No bytes wait on either side: no application has sent anything.
     Idle,
     /// Bytes move.
     Moving,
 }
 
 impl Verdict {
-    /// The verdict's name in machine-readable output, for example
-    /// `peer_not_reading`.
+    /// The name of the verdict in machine-readable output, for example `peer_not_reading`.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -62,7 +45,7 @@ impl Verdict {
         }
     }
 
-    /// Whether the connection stands still although something waits to move.
+    /// Whether the connection does not move although bytes wait.
     #[must_use]
     pub fn is_stuck(self) -> bool {
         !matches!(self, Verdict::SlowReader | Verdict::Idle | Verdict::Moving)
@@ -72,22 +55,22 @@ impl Verdict {
 /// One look at a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// When it was taken, from an origin that all samples share.
+    /// When it was taken, counted from an origin that all samples share.
     pub(super) at: Duration,
     pub(super) account: TcpAccount,
-    /// The socket at the other end, where that is on this machine too.
+    /// The account of the other end, if it is in the same network namespace.
     pub(super) other_end: Option<TcpAccount>,
 }
 
-/// What several looks at a connection amount to.
+/// A verdict with its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Judgement {
     pub(super) verdict: Verdict,
-    /// How long it has been so, at least.
+    /// How long the verdict has held, at least.
     pub(super) since: Duration,
 }
 
-/// Judges a connection by two samples or more, oldest first; `None` for fewer.
+/// Judges a connection by two or more samples, oldest first. `None` for fewer.
 pub(super) fn judge(samples: &[Sample]) -> Option<Judgement> {
     let [first, .., last] = samples else {
         return None;
@@ -126,12 +109,12 @@ pub(super) fn judge(samples: &[Sample]) -> Option<Judgement> {
     }
 }
 
-/// The verdict on a connection on which nobody fails to read.
+/// The verdict on a connection on which both programs read.
 fn rest(end: &End<'_>) -> Option<Judgement> {
     let account = end.last();
     let judgement = |verdict, since| Some(Judgement { verdict, since });
     let silent = account.last_heard();
-    if !end.acked() && account.unacked > 0 && silent >= SILENCE.max(account.rto * 4) {
+    if !end.acked() && account.unacked > 0 && silent >= DOCTOR_SILENCE.max(account.rto * 4) {
         return judgement(Verdict::Network, end.observed);
     }
     let waiting = account.send_queue > 0 || account.unread() > 0;
@@ -159,8 +142,7 @@ struct End<'a> {
 }
 
 impl<'a> End<'a> {
-    /// `None` for an end that was not there in every look: it has no history
-    /// to judge by.
+    /// `None` if a look has not seen this end: there is no history to judge by.
     fn seen(
         looks: impl Iterator<Item = Option<&'a TcpAccount>>,
         observed: Duration,
@@ -191,24 +173,24 @@ impl<'a> End<'a> {
         taken(self.last()) != taken(self.first())
     }
 
-    /// How long its program has left bytes unread without taking any, at least,
-    /// if that is long enough to say so.
+    /// How long, at least, its program has left bytes unread without reading any. `None` if that is
+    /// not long enough for a verdict.
     fn unread_for(&self) -> Option<Duration> {
         if self.read() || self.looks.iter().any(|account| account.unread() == 0) {
             return None;
         }
         let last = self.last();
-        // Reading would have opened the window, and let new data in.
+        // If the program had read, the window would have opened and new data would have arrived.
         let closed = last.own_window == Some(0);
         let since = if closed {
             self.observed.max(last.last_data_received)
         } else {
             self.observed
         };
-        (since >= STANDING).then_some(since)
+        (since >= DOCTOR_STILL).then_some(since)
     }
 
-    /// Its program reads, yet its window is nearly closed in every look.
+    /// Whether its program reads, but its window is nearly closed in every look.
     fn reads_slowly(&self) -> bool {
         let full = |account: &&TcpAccount| {
             account
@@ -218,31 +200,33 @@ impl<'a> End<'a> {
         self.read() && self.looks.iter().all(full)
     }
 
-    /// Bytes wait here, and it is the peer's window that they wait for.
+    /// Whether bytes wait here for the peer's window to open.
     fn waits_for_window(&self) -> bool {
         let last = self.last();
         let persist = matches!(last.timer, TcpTimer::Persist { .. });
         last.send_queue > 0 && (persist || last.peer_window == Some(0))
     }
 
-    /// How long nothing has gone through the peer's closed window, once that
-    /// is long enough to accuse a peer that cannot be seen.
+    /// How long the peer's window has been closed without an acknowledgement. `None` if that is not
+    /// long enough for a verdict on a peer that cannot be seen.
     fn kept_waiting_for(&self) -> Option<Duration> {
         let waited = match self.last().timer {
-            // Retransmissions into the closed window refresh the kernel's time.
+            // Retransmissions into the closed window reset the kernel's time.
             TcpTimer::Retransmit { .. } => self.observed,
             _ => self.last().last_data_sent,
         };
-        (!self.acked() && self.waits_for_window() && waited >= CLOSED_WINDOW).then_some(waited)
+        (!self.acked() && self.waits_for_window() && waited >= DOCTOR_CLOSED_WINDOW)
+            .then_some(waited)
     }
 
-    /// Whether the peer's window is what limits this end for now.
+    /// Whether the peer's window limits this end now.
     fn is_kept_waiting(&self) -> bool {
         let (first, last) = (self.first(), self.last());
         let limited = last
             .limited_by_peer_window
             .saturating_sub(first.limited_by_peer_window);
-        let mostly = limited >= self.observed.mul_f64(LIMITED) && limited > Duration::ZERO;
+        let mostly =
+            limited >= self.observed.mul_f64(DOCTOR_LIMITED_SHARE) && limited > Duration::ZERO;
         if self.acked() {
             mostly
         } else {

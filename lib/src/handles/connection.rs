@@ -1,8 +1,7 @@
-//! A connection as the application holds it: both halves, and the task behind them.
+//! A connection as the application holds it, and what happens if its task ends early.
 
 use std::{
     future::Future,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,29 +10,42 @@ use std::{
 
 use futures_core::Stream;
 
-use super::{Receiver, Sender, Shared, register};
+use super::{
+    Batch, MessageSink, Receiver, Sender, Shared, facts::tells_of_its_connection, register,
+};
 use crate::{
-    messages::{CloseReport, Incoming, IntoMessage, SendError, TrySendError},
-    reports::{CloseCode, ConnectionError, DeliveryError, Events, FlushError, Stats},
+    messages::{
+        CloseReport, Incoming, IntoMessage, Position, SendError, TrySendError, Undelivered,
+    },
+    reports::{CloseCode, ConnectionError, DeliveryError, FlushError},
 };
 
-/// A WebSocket connection that reads always, writes always, and says what holds it up.
+/// A WebSocket connection that always reads, always writes, and says what holds it up.
 ///
-/// Made by [`connect`](crate::connect) or [`Client`](crate::Client), by
-/// [`Server::accept`](crate::Server::accept), by the axum extractor, or around an existing
-/// [`WebSocketStream`](tokio_tungstenite::WebSocketStream). A task of its own moves the bytes; nothing the application does, or
-/// leaves undone, blocks it.
+/// It is made by [`connect`](crate::connect) or a [`Client`](crate::Client), by a
+/// [`Server`](crate::Server) or its axum extractor, or [from a
+/// `WebSocketStream`](Connection::from_websocket) that is open already. A background task, the pump,
+/// moves the bytes. Nothing that the application does, or leaves undone, stops the pump.
 ///
-/// Dropping the last handle closes the connection: what was sent is written first, within
-/// [`Options::close_timeout`](crate::Options::close_timeout).
+/// A connection is its two halves together. It has the methods of both: [`Sender`] and [`Receiver`]
+/// say in full what each does. [`split`](Connection::split) takes it apart, and
+/// [`Receiver::reunite`] joins it again. It is a [`Stream`] of [`Incoming`]s, as the receiver is.
+///
+/// When the last handle is dropped, the connection closes with code 1001, or 1011 if a panic drops
+/// it. What was sent is written first, within
+/// [`Options::close_timeout`](crate::Options::close_timeout), but nothing reports what could not be
+/// written: call [`close`](Connection::close) for that.
 #[derive(Debug)]
+#[must_use = "a connection that is dropped is closed"]
 pub struct Connection {
-    sender: Sender,
-    receiver: Receiver,
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
 }
 
+tells_of_its_connection!(Connection, sender.shared);
+
 impl Connection {
-    /// The handles over `shared`, and the guard that ends it should its task vanish.
+    /// The handles over `shared`, and the guard that ends the connection if its task is dropped.
     pub(crate) fn over(shared: Arc<Shared>) -> (Connection, TaskGuard) {
         register::add(&shared);
         let guard = TaskGuard(shared.clone());
@@ -44,22 +56,29 @@ impl Connection {
         (connection, guard)
     }
 
-    /// The two halves. The connection stays open as long as either lives; a dropped [`Receiver`]
-    /// lets what arrives be discarded and counted.
+    /// Takes the connection apart, so that one task can send while another receives.
+    ///
+    /// The connection stays open as long as either half lives. If the [`Receiver`] is dropped first,
+    /// what arrives is discarded and counted.
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
     }
 
-    /// See [`Sender::send`].
+    /// Queues a message, and waits while the outbox is full: [`Sender::send`].
+    ///
+    /// Cancel safety: if dropped before it resolves, the message is not sent.
+    ///
+    /// # Errors
+    /// As [`Sender::send`], with the message.
     #[inline]
     pub fn send(&self, message: impl IntoMessage) -> impl Future<Output = Result<(), SendError>> {
         self.sender.send(message)
     }
 
-    /// See [`Sender::send_many`].
+    /// Queues many messages, at a fraction of the cost for short ones: [`Sender::send_many`].
     ///
     /// # Errors
-    /// As [`Sender::send_many`].
+    /// As [`Sender::send_many`], with the message that was refused.
     pub async fn send_many<M: IntoMessage>(
         &self,
         messages: impl IntoIterator<Item = M>,
@@ -67,7 +86,10 @@ impl Connection {
         self.sender.send_many(messages).await
     }
 
-    /// See [`Sender::send_within`].
+    /// Queues a message that is worthless after `time_to_live`: [`Sender::send_within`].
+    ///
+    /// # Errors
+    /// As [`Sender::send`], with the message.
     pub async fn send_within(
         &self,
         message: impl IntoMessage,
@@ -76,45 +98,24 @@ impl Connection {
         self.sender.send_within(message, time_to_live).await
     }
 
-    /// See [`Sender::try_send`].
+    /// Queues a message if there is room now: [`Sender::try_send`].
+    ///
+    /// # Errors
+    /// As [`Sender::try_send`], with the message.
     pub fn try_send(&self, message: impl IntoMessage) -> Result<(), TrySendError> {
         self.sender.try_send(message)
     }
 
-    /// See [`Sender::flush`].
+    /// Waits until everything that was sent is written to the socket: [`Sender::flush`].
+    ///
+    /// # Errors
+    /// The connection ended first.
     pub async fn flush(&self) -> Result<(), FlushError> {
         self.sender.flush().await
     }
 
-    /// See [`Sender::close`]. What was received here counts as taken.
-    pub async fn close(&self, code: CloseCode, reason: &str) -> CloseReport {
-        self.receiver.report_taken();
-        self.sender.close(code, reason).await
-    }
-
-    /// See [`Receiver::recv`].
-    #[inline]
-    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Incoming>, ConnectionError>> {
-        self.receiver.recv()
-    }
-
-    /// A snapshot of the counters, queues and stalls.
-    pub fn stats(&self) -> Stats {
-        self.sender.stats()
-    }
-
-    /// What happens to the connection, from the oldest event that is kept.
-    pub fn events(&self) -> Events {
-        self.sender.events()
-    }
-
-    /// Whether the peer agreed to a session (`unstall.v1`), so that nothing is lost in silence over
-    /// broken connections. A client that connects lazily knows it after the first connection.
-    pub fn is_session(&self) -> bool {
-        self.sender.is_session()
-    }
-
-    /// See [`Sender::delivered`].
+    /// In a session, waits until the peer's application has received everything that was sent:
+    /// [`Sender::delivered`].
     ///
     /// # Errors
     /// As [`Sender::delivered`].
@@ -122,38 +123,64 @@ impl Connection {
         self.sender.delivered().await
     }
 
-    /// See [`Receiver::acknowledge`].
+    /// The messages that ended sessions did not deliver: [`Sender::take_undelivered`].
+    pub fn take_undelivered(&self) -> Vec<Undelivered> {
+        self.sender.take_undelivered()
+    }
+
+    /// A [`Sink`](futures_sink::Sink) of messages: [`Sender::sink`].
+    pub fn sink(&self) -> MessageSink {
+        self.sender.sink()
+    }
+
+    /// Closes the connection, and reports what was not delivered: [`Sender::close`].
+    ///
+    /// In a session, what this side has received counts as delivered to it, unless it
+    /// [acknowledges by hand](crate::Options::acknowledge_by_hand).
+    pub async fn close(&self, code: CloseCode, reason: &str) -> CloseReport {
+        self.receiver.report_taken();
+        self.sender.close(code, reason).await
+    }
+
+    /// Waits until the connection has ended for good, and reports what was not delivered:
+    /// [`Sender::ended`].
+    pub async fn ended(&self) -> CloseReport {
+        self.receiver.report_taken();
+        self.sender.ended().await
+    }
+
+    /// The next message, or the place where some are missing: [`Receiver::recv`].
+    ///
+    /// Cancel safety: if dropped before it resolves, nothing is lost.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`].
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Incoming>, ConnectionError>> {
+        self.receiver.recv()
+    }
+
+    /// Everything that is there to be received, borrowed: [`Receiver::recv_batch`].
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`].
+    pub async fn recv_batch(&mut self) -> Result<Option<Batch<'_>>, ConnectionError> {
+        self.receiver.recv_batch().await
+    }
+
+    /// Where the message ends that was received last: [`Receiver::position`].
+    pub fn position(&self) -> Position {
+        self.receiver.position()
+    }
+
+    /// Acknowledges everything received so far: [`Receiver::acknowledge`].
     pub fn acknowledge(&self) {
         self.receiver.acknowledge();
     }
 
-    /// The peer's address, if it has one. On a client that dialed through a proxy it is the
-    /// proxy's. On a server behind [trusted proxies](crate::TrustedProxies) it is the client's own;
-    /// the port is 0 if the proxy did not tell it.
-    pub fn peer(&self) -> Option<SocketAddr> {
-        self.sender.shared.identity().peer_addr()
-    }
-
-    /// This side's address.
-    pub fn local(&self) -> Option<SocketAddr> {
-        self.sender.shared.identity().local
-    }
-
-    /// The subprotocol that was agreed (RFC 6455 §1.9).
-    pub fn subprotocol(&self) -> Option<String> {
-        self.sender.shared.identity().subprotocol
-    }
-
-    /// On a server, the upgrade request: its path, headers, and what the authentication hook put
-    /// into its extensions.
-    pub fn request(&self) -> Option<Arc<http::Request<()>>> {
-        self.sender.shared.identity().request
-    }
-
-    /// On a client, the head of the server's answer to the upgrade request, of the latest connection:
-    /// cookies, limits, the name of the node.
-    pub fn response(&self) -> Option<Arc<http::Response<()>>> {
-        self.sender.shared.identity().response
+    /// Acknowledges everything up to an earlier position: [`Receiver::acknowledge_to`].
+    pub fn acknowledge_to(&self, position: Position) {
+        self.receiver.acknowledge_to(position);
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -164,18 +191,19 @@ impl Connection {
 impl Stream for Connection {
     type Item = Result<Incoming, ConnectionError>;
 
+    /// As [`recv`](Connection::recv). The stream ends after an error.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Pin::new(&mut self.receiver).poll_next(cx)
     }
 }
 
-/// The span of a connection's task: its id, and the peer as soon as that is known.
+/// The span of a connection's task: its id, and the peer's address if that is known.
 pub(crate) fn span(shared: &Shared) -> tracing::Span {
     let peer = shared.identity().peer_addr().map(tracing::field::display);
     tracing::info_span!(target: "unstall", "connection", id = shared.id, peer)
 }
 
-/// Ends the handle if its task is dropped or panics.
+/// Ends the connection if its task is dropped or panics.
 pub(crate) struct TaskGuard(Arc<Shared>);
 
 impl Drop for TaskGuard {

@@ -1,4 +1,4 @@
-//! What the application's handles see of a session, and what they ask of it.
+//! What the handles know of the messages that a session sends, and what they ask of the session.
 
 use std::{collections::VecDeque, sync::Mutex, task::Waker, time::Duration};
 
@@ -8,41 +8,41 @@ use unstall_proto::Seq;
 
 use crate::messages::{Position, SessionNumber, Undelivered};
 
-/// Shared by the handles and the task of the session; outlives the sessions of one handle.
+/// Shared by the handles and the task of the session. It outlives the sessions of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
-    state: Mutex<State>,
+    posted: Mutex<Posted>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Posted {
     sent: Sent,
     /// Messages that were given back.
     lost: u64,
     undelivered: VecDeque<Undelivered>,
     undelivered_bytes: usize,
-    /// By hand: up to where the application has processed messages.
-    processed: Option<Position>,
+    /// By hand: up to here the application has acknowledged messages.
+    acknowledged_to: Option<Position>,
     /// GOAWAY is to be sent, with this window.
     go_away: Option<Duration>,
     pump: Option<Waker>,
 }
 
-/// How far the messages of the latest session have come.
+/// How many messages of the latest session were accepted and acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) session: SessionNumber,
-    /// The last record accepted into it, and the last one acknowledged.
+    /// The last record that it accepted, and the last one that the peer acknowledged.
     pub(crate) accepted: Seq,
     pub(crate) acknowledged: Seq,
 }
 
 impl Board {
-    /// How far the messages have come, and how many were given back so far.
+    /// How many messages were accepted and acknowledged, and how many were given back so far.
     pub(crate) fn progress(&self) -> (Sent, u64) {
-        let state = self.state.lock().unwrap();
-        (state.sent, state.lost)
+        let posted = self.posted.lock().unwrap();
+        (posted.sent, posted.lost)
     }
 
     /// Resolves when the progress changed after this call.
@@ -50,11 +50,11 @@ impl Board {
         self.changed.notified()
     }
 
-    /// The session tells how far its messages have come.
+    /// The session tells how many of its messages were accepted and acknowledged.
     pub(crate) fn set_progress(&self, sent: Sent) {
         let acknowledged = {
-            let mut state = self.state.lock().unwrap();
-            let before = std::mem::replace(&mut state.sent, sent);
+            let mut posted = self.posted.lock().unwrap();
+            let before = std::mem::replace(&mut posted.sent, sent);
             (before.session, before.acknowledged) != (sent.session, sent.acknowledged)
         };
         if acknowledged {
@@ -62,59 +62,59 @@ impl Board {
         }
     }
 
-    /// Keeps what was not delivered until the application takes it. Of what earlier sessions left
-    /// no more than `limit` bytes stay, the latest; returns how many messages had to go.
+    /// Keeps undelivered messages until the application takes them. Of those that earlier sessions
+    /// left, it keeps the latest, up to about `limit` bytes. Returns how many messages it dropped.
     pub(crate) fn give_back(&self, messages: Vec<Undelivered>, limit: usize) -> u64 {
-        // Messages are the user's: they are dropped outside of the lock.
+        // Dropping a message may run the user's code, so it happens outside of the lock.
         let mut dropped = Vec::new();
         {
-            let mut state = self.state.lock().unwrap();
-            state.lost += messages.len() as u64;
-            while state.undelivered_bytes > limit {
-                let Some(oldest) = state.undelivered.pop_front() else {
+            let mut posted = self.posted.lock().unwrap();
+            posted.lost += messages.len() as u64;
+            while posted.undelivered_bytes > limit {
+                let Some(oldest) = posted.undelivered.pop_front() else {
                     break;
                 };
-                state.undelivered_bytes -= oldest.message.cost();
+                posted.undelivered_bytes -= oldest.message.cost();
                 dropped.push(oldest);
             }
-            state.undelivered_bytes += messages.iter().map(|it| it.message.cost()).sum::<usize>();
-            state.undelivered.extend(messages);
+            posted.undelivered_bytes += messages.iter().map(|it| it.message.cost()).sum::<usize>();
+            posted.undelivered.extend(messages);
         }
         self.changed.notify_waiters();
         dropped.len() as u64
     }
 
     pub(crate) fn take_undelivered(&self) -> Vec<Undelivered> {
-        let mut state = self.state.lock().unwrap();
-        state.undelivered_bytes = 0;
-        std::mem::take(&mut state.undelivered).into()
+        let mut posted = self.posted.lock().unwrap();
+        posted.undelivered_bytes = 0;
+        std::mem::take(&mut posted.undelivered).into()
     }
 
-    /// By hand: everything up to `position` is processed.
+    /// By hand: everything up to `position` is acknowledged.
     pub(crate) fn acknowledge(&self, position: Position) {
-        self.ask(|state| state.processed = state.processed.max(Some(position)));
+        self.ask(|posted| posted.acknowledged_to = posted.acknowledged_to.max(Some(position)));
     }
 
     /// Asks the client to connect elsewhere within this time.
     pub(crate) fn go_away(&self, within: Duration) {
-        self.ask(|state| state.go_away = Some(within));
+        self.ask(|posted| posted.go_away = Some(within));
     }
 
-    fn ask(&self, change: impl FnOnce(&mut State)) {
+    fn ask(&self, change: impl FnOnce(&mut Posted)) {
         let pump = {
-            let mut state = self.state.lock().unwrap();
-            change(&mut state);
-            state.pump.take()
+            let mut posted = self.posted.lock().unwrap();
+            change(&mut posted);
+            posted.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);
     }
 
-    /// What the application asked for: up to where messages are processed, and GOAWAY, once. The
-    /// pump is woken when more is asked.
+    /// What the application asked for: up to where it acknowledges messages, and GOAWAY, once. The
+    /// pump is woken when it asks for more.
     pub(crate) fn asked(&self, pump: &Waker) -> (Option<Position>, Option<Duration>) {
-        let mut state = self.state.lock().unwrap();
-        state.pump = Some(pump.clone());
-        (state.processed, state.go_away.take())
+        let mut posted = self.posted.lock().unwrap();
+        posted.pump = Some(pump.clone());
+        (posted.acknowledged_to, posted.go_away.take())
     }
 }
 

@@ -11,40 +11,46 @@ use futures_core::Stream;
 
 use crate::{
     defaults::RECEIVE_YIELD_EVERY,
-    handles::Shared,
+    handles::{Shared, facts::tells_of_its_connection},
     messages::{Incoming, IncomingRef, Message, Position},
     queues::{
         inbox::End,
         items::{Item, Items, Packet},
     },
-    reports::{ConnectionError, Events, Stats},
+    reports::ConnectionError,
 };
 
-/// The receiving half.
+/// The receiving half of a connection, from [`Connection::split`](crate::Connection::split). It is a
+/// [`Stream`] of [`Incoming`]s too.
 ///
-/// Dropped while a [`Sender`](crate::Sender) is left, it lets what arrives be discarded and counted
-/// ([`Stats::discarded`]). In a session what is discarded counts as received by the application, but
-/// not within [`DISCARD_AFTER`](crate::defaults::DISCARD_AFTER) (1 s): a handler that returns early
-/// drops both halves, and then what it did not receive goes back to the peer's application.
+/// If it is dropped while a [`Sender`](crate::Sender) is left, what arrives is discarded and counted
+/// in [`Stats::discarded`](crate::Stats::discarded).
+///
+/// In a session, a discarded message counts as received by the application, but only after
+/// [`DISCARD_AFTER`](crate::defaults::DISCARD_AFTER) (1 s). A handler that returns early drops both
+/// halves within that time. Then what it did not receive goes back to the peer's application.
+#[must_use = "if the receiver is dropped, what arrives is discarded"]
 pub struct Receiver {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     hand: Hand,
-    /// A message or gap that a batch lends.
+    /// The message or gap that a batch lends to the application.
     lent: Option<Incoming>,
     handed_out: u32,
     end: Option<End>,
 }
 
-/// What was taken from the inbox in one go, and is handed out one by one.
+tells_of_its_connection!(Receiver, shared);
+
+/// What was taken from the inbox at once, and is handed out message by message.
 struct Hand {
-    /// Comes before `items`: a packet that is being cut.
+    /// The packet that is being cut into messages. It comes before `items`.
     packet: Option<Packet>,
     items: Items,
-    /// What `items` cost.
+    /// The cost of `items`, in bytes as the inbox counts.
     cost: usize,
-    /// What the inbox was last told is left.
+    /// How much is left of it, as the inbox was last told.
     reported: usize,
-    /// Where the latest message of a session ends that was handed out, but for `packet`.
+    /// Where the session's message ends that was handed out last, not counting those of `packet`.
     reached: Position,
 }
 
@@ -53,7 +59,7 @@ impl Hand {
         self.packet.is_none() && self.items.is_empty()
     }
 
-    /// How far the messages of the session were handed out.
+    /// Where the session's message ends that was handed out last.
     fn position(&self) -> Position {
         match &self.packet {
             Some(packet) if !packet.is_plain() => packet.position(),
@@ -61,12 +67,12 @@ impl Hand {
         }
     }
 
-    /// What it holds, in bytes as the inbox counts.
+    /// How much is left, in bytes as the inbox counts.
     fn left(&self) -> usize {
         self.cost + self.packet.as_ref().map_or(0, Packet::cost)
     }
 
-    /// The next item; a packet becomes the one to be cut.
+    /// The next item. `Some(None)` is a packet, which is to be cut now.
     fn next(&mut self) -> Option<Option<Incoming>> {
         let item = self.items.pop_front()?;
         self.cost -= item.cost();
@@ -79,7 +85,7 @@ impl Hand {
         })
     }
 
-    /// After its last message the packet goes. `true`: it went.
+    /// Drops the packet after its last message. Returns whether it did.
     fn end_packet(&mut self) -> bool {
         let ended = self.packet.take_if(|packet| packet.batch.is_finished());
         if let Some(packet) = ended.as_ref().filter(|packet| !packet.is_plain()) {
@@ -106,14 +112,16 @@ impl Receiver {
         }
     }
 
-    /// The next message, or the place where some are missing. `Ok(None)` after the connection
-    /// ended normally: by a close with 1000, 1001 or without a code, or by this side. Everything
-    /// received before the end comes first.
+    /// The next message, or the place where some are missing.
     ///
-    /// Cancel safety: dropped before it resolves, nothing is lost.
+    /// It returns `Ok(None)` after a normal end: a close by this side, or by the peer with code 1000,
+    /// 1001 or none. Everything that was received before the end comes first.
+    ///
+    /// Cancel safety: if dropped before it resolves, nothing is lost.
     ///
     /// # Errors
-    /// Why the connection ended otherwise. Further calls return the same.
+    /// Why the connection ended, if it did not end normally. Later calls return the same. A
+    /// [`Client`](crate::Client) that reconnects has then given up.
     #[inline]
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Incoming>, ConnectionError>> {
         std::future::poll_fn(move |cx| match self.cut_now() {
@@ -122,8 +130,8 @@ impl Receiver {
         })
     }
 
-    /// The next message of the packet, if it is short and it is not yet time to look at the runtime's
-    /// budget.
+    /// The next message of the packet, if it is short and the runtime's budget need not be looked at
+    /// yet.
     #[inline(always)]
     fn cut_now(&mut self) -> Option<Message> {
         if self.handed_out + 1 >= RECEIVE_YIELD_EVERY {
@@ -138,11 +146,11 @@ impl Receiver {
         Some(message)
     }
 
-    /// All that is there, to be looked at without a copy: for streams of many small messages.
-    /// Waits and ends as [`recv`](Self::recv) does.
+    /// Everything that is there to be received, borrowed and not copied. It is made for streams of
+    /// many small messages. It waits and ends as [`recv`](Self::recv) does.
     ///
-    /// Cancel safety: dropped before it resolves, nothing is lost. A [`Batch`] that is dropped
-    /// leaves what it did not yield for the next call.
+    /// Cancel safety: if dropped before it resolves, nothing is lost. What a dropped [`Batch`] did not
+    /// yield comes with the next call.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -182,7 +190,7 @@ impl Receiver {
         })
     }
 
-    /// Waits until there is something to hand out; `false`: nothing more comes.
+    /// Waits until there is something to hand out. `false` means that nothing more will come.
     fn poll_there(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ConnectionError>> {
         if !self.hand.is_empty() {
             return Poll::Ready(Ok(true));
@@ -203,7 +211,7 @@ impl Receiver {
         })
     }
 
-    /// The next of what is there.
+    /// The next message or gap in the hand.
     fn next_there(&mut self) -> Option<Incoming> {
         loop {
             let packet = self.hand.packet.as_mut().map(|packet| &mut packet.batch);
@@ -217,7 +225,7 @@ impl Receiver {
         }
     }
 
-    /// Goes on to the next item: `Some(None)` if it is a packet, which is to be cut now.
+    /// Goes on to the next item. `Some(None)` is a packet, which is to be cut now.
     fn next_item(&mut self) -> Option<Option<Incoming>> {
         let next = self.hand.next()?;
         if next.is_some() {
@@ -226,7 +234,7 @@ impl Receiver {
         Some(next)
     }
 
-    /// After its last message the packet is gone.
+    /// Drops the packet after its last message.
     #[inline(never)]
     fn end_packet(&mut self) {
         if self.hand.end_packet() {
@@ -234,7 +242,8 @@ impl Receiver {
         }
     }
 
-    /// The peer waits to hear of the last of what is there, whenever more is asked for.
+    /// Reports in steps, and once when nothing is left: the peer may be waiting for that, and the
+    /// application may not ask for more before it comes.
     fn report_in_time(&mut self) {
         let left = self.hand.left();
         let freed = self.hand.reported - left;
@@ -244,40 +253,37 @@ impl Receiver {
         }
     }
 
-    /// Tells the session of what was handed out, though nobody asks for more.
+    /// Tells the session what was handed out, although the application does not ask for more.
     pub(crate) fn report_taken(&self) {
         self.shared
             .inbox
             .report(self.hand.left(), self.hand.position());
     }
 
-    /// With [`Options::acknowledge_by_hand`](crate::Options::acknowledge_by_hand): everything
-    /// received so far is processed, and counts as delivered to the peer.
+    /// Acknowledges everything received so far: it counts as delivered to this application, and the
+    /// peer forgets it.
+    ///
+    /// It has an effect in sessions with
+    /// [`Options::acknowledge_by_hand`](crate::Options::acknowledge_by_hand) only. In others,
+    /// receiving a message acknowledges it, and plain connections have no acknowledgements.
     pub fn acknowledge(&self) {
         self.acknowledge_to(self.position());
     }
 
     /// Where the message ends that was received last, for [`acknowledge_to`](Self::acknowledge_to).
-    /// Plain messages have no position: they leave it as it is.
+    ///
+    /// Plain messages and gaps have no position: after one of them it is what it was before.
     pub fn position(&self) -> Position {
         self.hand.position()
     }
 
-    /// As [`acknowledge`](Self::acknowledge), up to an earlier [`position`](Self::position). A
-    /// position of an earlier session or of another connection has no effect, and neither has one
-    /// that is acknowledged already.
+    /// Acknowledges everything up to an earlier [`position`](Self::position), as
+    /// [`acknowledge`](Self::acknowledge) does.
+    ///
+    /// A position of an earlier session or of another connection has no effect. Neither has one that
+    /// is acknowledged already.
     pub fn acknowledge_to(&self, position: Position) {
         self.shared.board.acknowledge(position);
-    }
-
-    /// A snapshot of the counters, queues and stalls.
-    pub fn stats(&self) -> Stats {
-        self.shared.stats()
-    }
-
-    /// What happens to the connection, from the oldest event that is kept.
-    pub fn events(&self) -> Events {
-        self.shared.events()
     }
 }
 
@@ -295,23 +301,24 @@ impl Drop for Receiver {
         let mut rest = std::mem::take(&mut self.hand.items);
         let packet = self.hand.packet.take().map(Item::Packet);
         packet.into_iter().for_each(|it| rest.push_front(it));
-        // A task that panics never took it, and neither did one whose senders are gone.
+        // A task that panics has not received it, and neither has one that dropped all senders.
         let gone = std::thread::panicking() || !self.shared.outbox.has_senders();
         self.shared.inbox.receiver_gone(rest, gone);
         self.shared.handle_dropped();
     }
 }
 
-/// What is there to be received, from [`Receiver::recv_batch`]. Nothing in it is copied; what it is
-/// dropped with stays with the receiver.
+/// Everything that is there to be received, from [`Receiver::recv_batch`]. Nothing in it is copied.
+/// If it is dropped early, the rest stays with the receiver.
+#[must_use = "the messages of a batch are yielded by `next`"]
 #[derive(Debug)]
 pub struct Batch<'r> {
     receiver: &'r mut Receiver,
 }
 
 impl Batch<'_> {
-    /// The next message, or the place where some are missing; `None` when all that was there was
-    /// yielded. What was yielded counts as taken.
+    /// The next message, or the place where some are missing. It returns `None` when everything that
+    /// was there is yielded. A message that was yielded counts as received.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<IncomingRef<'_>> {
         let receiver = &mut *self.receiver;
@@ -340,7 +347,7 @@ impl Drop for Batch<'_> {
 impl Stream for Receiver {
     type Item = Result<Incoming, ConnectionError>;
 
-    /// As [`recv`](Receiver::recv); ends after an error.
+    /// As [`recv`](Receiver::recv). The stream ends after an error.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let result = ready!(self.poll_recv(cx));
         if result.is_err() {

@@ -3,18 +3,24 @@
 use std::{future::Future, sync::Arc, task::Poll, time::Duration};
 
 use crate::{
-    handles::{MessageSink, Shared},
+    handles::{MessageSink, Shared, facts::tells_of_its_connection},
     messages::{
         CloseReport, IntoMessage, Message, SendError, SendRefusal, TrySendError, Undelivered,
     },
-    reports::{CloseCode, DeliveryError, Events, FlushError, Stats},
+    reports::{CloseCode, DeliveryError, FlushError},
 };
 
-/// The sending half. Clones share one outbox; messages of one clone keep their order.
+/// The sending half of a connection, from [`Connection::split`](crate::Connection::split).
+///
+/// Clone it for as many tasks as send. All clones share one outbox, which is bounded by
+/// [`Options::outbox_bytes`](crate::Options::outbox_bytes). The messages of one task keep their
+/// order. When the last handle of the connection is dropped, the connection closes.
 #[derive(Debug)]
 pub struct Sender {
     pub(crate) shared: Arc<Shared>,
 }
+
+tells_of_its_connection!(Sender, shared);
 
 impl Sender {
     pub(crate) fn new(shared: Arc<Shared>) -> Sender {
@@ -22,15 +28,19 @@ impl Sender {
         Sender { shared }
     }
 
-    /// Queues a message; waits while the outbox is full. It is written when the socket is
-    /// writable, without further calls.
+    /// Queues a message, and waits while the outbox is full. The pump writes it as soon as the socket
+    /// takes it: no further call is needed.
     ///
-    /// Cancel safety: dropped before it resolves, the message is not queued and is dropped with
-    /// the future. The order among those who wait is kept.
+    /// `Ok` means queued, and neither written nor received. [`flush`](Self::flush) waits until it is
+    /// written, and [`delivered`](Self::delivered) until the peer's application has it.
+    ///
+    /// Cancel safety: if dropped before it resolves, the message is not queued and is dropped with
+    /// the future. Those that wait keep their order.
     ///
     /// # Errors
-    /// With the message: it is too large, or the connection has ended or is closing. A client that
-    /// reconnects goes on accepting while it is away, up to the outbox's limit.
+    /// The message is too large, or the connection has ended or is closing: see [`SendRefusal`]. The
+    /// error has the message. While a client is without a connection and will reconnect, `send` still
+    /// queues messages, up to the outbox's limit.
     #[inline]
     pub fn send(&self, message: impl IntoMessage) -> impl Future<Output = Result<(), SendError>> {
         let outbox = &self.shared.outbox;
@@ -56,17 +66,19 @@ impl Sender {
         })
     }
 
-    /// Queues one message after the other, each as [`send`](Self::send) does, at a fraction of the
-    /// cost for short ones. No lock is held while messages are drawn. If the iterator panics, what it
-    /// gave before is queued.
+    /// Queues one message after the other, as [`send`](Self::send) does, at a fraction of the cost
+    /// for short ones.
     ///
-    /// Cancel safety: dropped before it resolves, what was drawn is queued, except for a message
-    /// that waited for room, which is dropped with the future.
+    /// No lock is held while the iterator is asked for messages. If the iterator panics, what it gave
+    /// before is queued.
+    ///
+    /// Cancel safety: if dropped before it resolves, the messages that the iterator gave are queued.
+    /// A message that waited for room is not: it is dropped with the future.
     ///
     /// # Errors
-    /// As [`send`](Self::send), with the message that was refused: those before it are queued, those
-    /// behind it not drawn. If the connection ended while short messages were drawn, the first of
-    /// them is in the error, and the others come back from
+    /// As [`send`](Self::send), with the message that was refused. Those before it are queued, and
+    /// the iterator was not asked for those after it. If the connection ended while the iterator gave
+    /// short messages, the error has the first of them, and the others come back from
     /// [`take_undelivered`](Self::take_undelivered).
     pub async fn send_many<M: IntoMessage>(
         &self,
@@ -86,7 +98,7 @@ impl Sender {
         }
     }
 
-    /// The connection ended before drawn messages were queued.
+    /// The connection ended before messages that the iterator gave were queued.
     fn refused_run(&self, refused: Vec<Message>) -> SendError {
         let mut refused = refused.into_iter();
         let first = refused.next().unwrap_or_else(|| Message::from(&[][..]));
@@ -99,9 +111,17 @@ impl Sender {
         }
     }
 
-    /// As [`send`](Self::send), for a message that is worthless after `time_to_live`: if it was not
-    /// begun by then it is dropped, counted in [`Stats::expired`] and an
-    /// [`Event::Expired`](crate::Event::Expired). The time counts from this call.
+    /// Queues a message that is worthless after `time_to_live`, as [`send`](Self::send) does.
+    ///
+    /// If writing it has not begun by then, it is dropped, counted in
+    /// [`Stats::expired`](crate::Stats::expired), and reported as an
+    /// [`Event::Expired`](crate::Event::Expired). The time counts from this call. `Duration::MAX` is
+    /// never. A message that is in a session's replay buffer does not expire any more.
+    ///
+    /// Cancel safety: as [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), with the message.
     pub async fn send_within(
         &self,
         message: impl IntoMessage,
@@ -113,10 +133,11 @@ impl Sender {
             .await
     }
 
-    /// Queues a message if there is room now.
+    /// Queues a message if there is room now, and never waits.
     ///
     /// # Errors
-    /// With the message. [`TrySendError::Full`] may be tried again.
+    /// Each has the message. [`TrySendError::Full`] may be tried again. After
+    /// [`TrySendError::Refused`] no later attempt will fare better.
     pub fn try_send(&self, message: impl IntoMessage) -> Result<(), TrySendError> {
         let outbox = &self.shared.outbox;
         if outbox.push_short(message.is_text(), message.payload()) {
@@ -125,38 +146,44 @@ impl Sender {
         outbox.try_send(message.into())
     }
 
-    /// Waits until everything accepted before this call is written to the socket and, under TLS,
-    /// out of the TLS buffer. It does not say that the peer read it. Safe to cancel.
+    /// Waits until everything that was queued before this call is written to the socket and, with
+    /// TLS, has left the TLS buffer. It does not say that the peer has received it.
+    ///
+    /// If the connection is lost and made again, it goes on waiting.
+    ///
+    /// Cancel safety: it can be dropped and called again.
     ///
     /// # Errors
-    /// The connection ended first. Over reconnects it goes on waiting.
+    /// The connection ended first. What was not written comes back from [`close`](Self::close).
     pub async fn flush(&self) -> Result<(), FlushError> {
         self.shared.outbox.flush().await
     }
 
-    /// Closes the connection (RFC 6455 §7.1.2): refuses further messages, writes those accepted,
-    /// exchanges close frames. Ends within [`Options::close_timeout`](crate::Options::close_timeout), whatever the peer does; the
-    /// report tells what was not written. A reason over 123 bytes is cut.
+    /// Closes the connection (RFC 6455 section 7.1.2). It refuses further messages, writes those that
+    /// were queued, and exchanges close frames.
     ///
-    /// Cancel safety: dropped, the closing goes on; calling again waits for the same end. What the
-    /// peer sent before is still received.
+    /// It takes at most [`Options::close_timeout`](crate::Options::close_timeout), whatever the peer
+    /// does. The report says what was not delivered, and gives it back. What the peer sent before its
+    /// own close frame can still be received. A `reason` of more than 123 bytes is cut.
+    ///
+    /// Cancel safety: if dropped, the closing goes on. A second call waits for the same end: the code
+    /// and reason of the first count.
     pub async fn close(&self, code: CloseCode, reason: &str) -> CloseReport {
         self.shared.request_close(code, reason);
         self.shared.wait_ended().await;
         self.shared.report()
     }
 
-    /// Whether the peer agreed to a session.
-    pub fn is_session(&self) -> bool {
-        self.shared.is_session()
-    }
-
-    /// Of a session: waits until the peer's application has taken (or acknowledged by hand)
-    /// everything accepted before this call. Safe to cancel.
+    /// In a session, waits until the peer's application has received everything that was queued
+    /// before this call, or has acknowledged it, if it
+    /// [acknowledges by hand](crate::Options::acknowledge_by_hand).
+    ///
+    /// Cancel safety: it can be dropped and called again.
     ///
     /// # Errors
-    /// This is no session, or it ended first: then the messages come back from
-    /// [`take_undelivered`](Self::take_undelivered) or the close report.
+    /// - [`DeliveryError::NotASession`]: a plain peer never says what its application received.
+    /// - The session or the connection ended first. The messages come back from
+    ///   [`take_undelivered`](Self::take_undelivered) or [`close`](Self::close).
     pub async fn delivered(&self) -> Result<(), DeliveryError> {
         let board = &self.shared.board;
         let (_, lost_before) = board.progress();
@@ -172,7 +199,7 @@ impl Sender {
         loop {
             let changed = board.changed();
             tokio::pin!(changed);
-            // Registered before looking, so that no change falls in between.
+            // Registers before it looks, so that it misses no change in between.
             changed.as_mut().enable();
             let (sent, lost) = board.progress();
             if lost > lost_before {
@@ -187,40 +214,38 @@ impl Sender {
         }
     }
 
-    /// Messages of sessions that ended before the peer's application had taken them, in order.
-    /// Each comes back once: here, or in the report of [`close`](Self::close). What was still in
-    /// the outbox is not among them: it goes on with the next session.
+    /// The messages that were queued and cannot be delivered any more, in order: those of ended
+    /// sessions that the peer's application did not acknowledge, and those that turned out to be
+    /// longer than the peer takes.
     ///
-    /// Bounded: of what earlier sessions left, the latest
-    /// [`Options::replay_bytes`](crate::Options::replay_bytes) (at least 32 MiB) are kept beside
-    /// those of the last session; older ones are dropped with
+    /// Each comes back once: here, or in the report of [`close`](Self::close) or
+    /// [`ended`](Self::ended). Messages that were still in the outbox are not among them, because the
+    /// next session sends those.
+    ///
+    /// They are bounded. Those of the session that ended last are all kept. Of earlier ones, the
+    /// latest [`Options::replay_bytes`](crate::Options::replay_bytes) are kept, or 32 MiB if that is
+    /// more. Older ones are dropped, with an
     /// [`Event::UndeliveredDropped`](crate::Event::UndeliveredDropped).
+    #[must_use = "these messages come back only once"]
     pub fn take_undelivered(&self) -> Vec<Undelivered> {
         self.shared.board.take_undelivered()
     }
 
     /// Waits until the connection has ended for good, and reports as [`close`](Self::close) does.
-    /// Safe to cancel.
+    ///
+    /// Cancel safety: it can be dropped and called again.
     pub async fn ended(&self) -> CloseReport {
         self.shared.wait_ended().await;
         self.shared.report()
     }
 
-    /// A snapshot of the counters, queues and stalls.
-    pub fn stats(&self) -> Stats {
-        self.shared.stats()
-    }
-
-    /// What happens to the connection, from the oldest event that is kept.
-    pub fn events(&self) -> Events {
-        self.shared.events()
-    }
-
-    /// A [`Sink`](futures_sink::Sink) of messages. Its flush is [`flush`](Self::flush). Its close
-    /// closes the connection with 1000, and fails with
-    /// [`ConnectionError::Undelivered`](crate::ConnectionError::Undelivered) if accepted messages were
-    /// not delivered: they come back from [`ended`](Self::ended). Where the outbox is full, one message waits in the sink itself until
-    /// it is polled again: flush the sink before dropping it.
+    /// A [`Sink`](futures_sink::Sink) of messages, which is another handle of the connection.
+    ///
+    /// Its flush is [`flush`](Self::flush). Its close closes the connection with code 1000. If
+    /// messages were not delivered, its close fails with
+    /// [`ConnectionError::Undelivered`](crate::ConnectionError::Undelivered), and they come back from
+    /// [`ended`](Self::ended). While the outbox is full, one message waits in the sink itself until
+    /// the sink is polled again: flush the sink before dropping it.
     pub fn sink(&self) -> MessageSink {
         MessageSink::new(self.clone())
     }

@@ -1,4 +1,4 @@
-//! What the application's handles and the pump have in common.
+//! What the handles of a connection share with its pump.
 
 use std::{
     net::SocketAddr,
@@ -27,7 +27,7 @@ use crate::{
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// What is known of the far end and of how it was reached.
+/// What is known of the peer, and of the handshake with it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identity {
     pub(crate) local: Option<SocketAddr>,
@@ -43,12 +43,12 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// The address of whoever is at the far end, behind the proxies that are trusted.
+    /// The peer's address. Behind trusted proxies it is the one that they told.
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
         self.client.or(self.peer)
     }
 
-    /// What the heads of the handshake take in memory, which are kept for the application.
+    /// How many bytes the heads of the handshake take, which are kept for the application.
     fn head_bytes(&self) -> usize {
         let of = |headers: &http::HeaderMap| {
             let lines = headers.iter();
@@ -65,37 +65,37 @@ impl Identity {
 }
 
 /// The identity of a connection, and its share of the account.
-struct Known {
+struct KnownIdentity {
     identity: Identity,
     head: Share,
 }
 
-impl Known {
-    fn new(identity: Identity, account: &Account) -> Mutex<Known> {
+impl KnownIdentity {
+    fn new(identity: Identity, account: &Account) -> Mutex<KnownIdentity> {
         let mut head = account.lasting_share();
         head.cover_anyway(identity.head_bytes());
-        Mutex::new(Known { identity, head })
+        Mutex::new(KnownIdentity { identity, head })
     }
 }
 
-/// A request to close: the first one counts.
+/// A request to close. The first one counts.
 #[derive(Clone, Debug)]
 pub(crate) struct CloseRequest {
     pub(crate) code: CloseCode,
     pub(crate) reason: String,
     pub(crate) deadline: Instant,
-    /// How long it had when it was asked for.
-    pub(crate) within: Duration,
+    /// The time from the request to its deadline.
+    pub(crate) timeout: Duration,
 }
 
 impl CloseRequest {
-    pub(crate) fn new(code: CloseCode, reason: &str, within: Duration) -> CloseRequest {
-        let within = within.min(FOREVER);
+    pub(crate) fn new(code: CloseCode, reason: &str, timeout: Duration) -> CloseRequest {
+        let timeout = timeout.min(FOREVER);
         CloseRequest {
             code,
             reason: reason.to_owned(),
-            deadline: later(Instant::now(), within),
-            within,
+            deadline: later(Instant::now(), timeout),
+            timeout,
         }
     }
 }
@@ -107,18 +107,18 @@ struct Control {
     pump: Option<Waker>,
 }
 
-/// Inbox, outbox, events and control of one connection handle. Survives reconnects.
+/// Inbox, outbox, events and control of one connection. It survives reconnects.
 pub(crate) struct Shared {
     pub(crate) id: u64,
     pub(crate) options: Arc<Options>,
-    /// What is held for this connection, wherever it is.
+    /// The bytes that are held for this connection, wherever they are.
     pub(crate) account: Account,
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) events: Arc<EventLog>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) board: Arc<Board>,
-    known: Mutex<Known>,
+    known: Mutex<KnownIdentity>,
     control: Mutex<Control>,
     /// A close was requested, or the connection has ended.
     changed: Notify,
@@ -134,7 +134,7 @@ impl Shared {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             inbox: Inbox::new(options.clone(), &account),
             outbox: Outbox::new(&options, &account),
-            known: Known::new(identity, &account),
+            known: KnownIdentity::new(identity, &account),
             account,
             options,
             events,
@@ -157,7 +157,7 @@ impl Shared {
         known.identity = identity;
     }
 
-    /// Asks for the end of the connection. Sends are refused from now on.
+    /// Asks for the end of the connection. From now on messages are refused.
     pub(crate) fn request_close(&self, code: CloseCode, reason: &str) {
         let request = CloseRequest::new(code, reason, self.options.close_timeout);
         let pump = {
@@ -170,7 +170,7 @@ impl Shared {
         pump.into_iter().for_each(Waker::wake);
     }
 
-    /// The request to close, if there is one; else the pump is woken when one comes.
+    /// The request to close, if there is one. If not, the pump is woken when one comes.
     pub(crate) fn poll_close_request(&self, cx: &Context<'_>) -> Option<CloseRequest> {
         let mut control = self.control.lock().unwrap();
         if control.close.is_none() {
@@ -196,7 +196,7 @@ impl Shared {
 
     async fn wait_for(&self, reached: impl Fn(&Control) -> bool) {
         loop {
-            // Made before the look, so that no change after it is missed.
+            // Registers before it looks, so that it misses no change in between.
             let changed = self.changed.notified();
             if reached(&self.control.lock().unwrap()) {
                 return;
@@ -205,7 +205,7 @@ impl Shared {
         }
     }
 
-    /// A handle was dropped; the last one closes the connection.
+    /// A handle was dropped. The last one closes the connection.
     pub(crate) fn handle_dropped(&self) {
         if self.inbox.is_receiver_gone() && !self.outbox.has_senders() {
             self.inbox.abandon();
@@ -218,8 +218,8 @@ impl Shared {
         }
     }
 
-    /// The end of sending, told once to everyone. The received stream ends with `inbox.end`, when
-    /// everything before was handed over.
+    /// Tells everybody, once, that sending has ended. The received stream ends later, by
+    /// `inbox.end`, after everything that was received.
     pub(crate) fn end(&self, end: End, report: CloseReport) {
         let closed = || match report.peer.clone() {
             Some(close) => ConnectionError::ClosedByPeer(close),
@@ -252,7 +252,7 @@ impl Shared {
         self.wait_for(|control| control.report.is_some()).await;
     }
 
-    /// How the connection ended, for a caller that takes no messages back: they stay for
+    /// How the connection ended, for a caller that takes no messages back. They stay for
     /// [`report`](Self::report).
     pub(crate) fn outcome(&self) -> Result<(), ConnectionError> {
         let control = self.control.lock().unwrap();
@@ -269,7 +269,7 @@ impl Shared {
         }
     }
 
-    /// What was found out at the end; the unsent messages only the first time.
+    /// How the connection ended. Only the first report has the messages that come back.
     pub(crate) fn report(&self) -> CloseReport {
         let mut control = self.control.lock().unwrap();
         let Some(report) = &mut control.report else {

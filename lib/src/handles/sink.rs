@@ -17,6 +17,7 @@ use crate::{
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The [`Sink`] over a [`Sender`], from [`Sender::sink`].
+#[must_use = "a sink does nothing unless it is polled"]
 pub struct MessageSink {
     sender: Sender,
     sending: Option<BoxFuture<Result<(), SendError>>>,
@@ -56,7 +57,7 @@ impl Sink<Message> for MessageSink {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Self::Error> {
-        // What was flushed so far does not cover this message.
+        // A flush that began earlier does not cover this message.
         self.flushing = None;
         let earlier = self.sending.take();
         let message = match &earlier {
@@ -95,7 +96,7 @@ impl Sink<Message> for MessageSink {
             Box::pin(async move {
                 sender.shared.request_close(CloseCode::NORMAL, "");
                 sender.shared.wait_ended().await;
-                // What was not delivered stays for `Sender::close` and `Sender::ended`.
+                // Undelivered messages stay for `Sender::close` and `Sender::ended`.
                 sender.shared.outcome()
             })
         });

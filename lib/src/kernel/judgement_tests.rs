@@ -1,4 +1,4 @@
-//! Dead or alive, by figures that Linux 6.18 showed in each situation.
+//! Whether a peer is dead or alive, by figures that Linux 6.18 showed in each situation.
 
 use super::*;
 
@@ -56,8 +56,8 @@ fn a_quiet_connection_is_not_dead() {
 
 #[test]
 fn unanswered_retransmissions_are_death() {
-    // 1632 ms are the fourth interval of 204 ms doubled: 204 + 408 + 816 ms
-    // before it, of which it has run 1536.
+    // 204 + 408 + 816 ms came before. The fourth interval is 1632 ms, and 1536 ms of it have
+    // passed.
     assert_eq!(
         cut_in_flight().peer_is_dead_since(),
         Some(millis(204 + 408 + 816 + 1536))
@@ -92,8 +92,7 @@ fn one_lost_packet_is_not_death() {
 
 #[test]
 fn a_peer_that_acknowledges_without_progress_is_alive() {
-    // Its receive queue has no room: what is sent again is acknowledged, not
-    // taken.
+    // Its receive queue has no room: it acknowledges retransmissions but drops their data.
     let account = TcpAccount {
         last_ack_received: millis(1536),
         ..cut_in_flight()
@@ -138,8 +137,7 @@ fn unanswered_window_probes_are_death() {
         last_data_received: millis(11_872),
         ..closed_window()
     };
-    // The interval of 1824 ms has run 1440 of them; 912 and 456 lie between
-    // the three probes.
+    // 1440 of the interval's 1824 ms have passed. 912 and 456 ms lie between the three probes.
     assert_eq!(account.peer_is_dead_since(), Some(millis(1440 + 912 + 456)));
 }
 

@@ -1,4 +1,4 @@
-//! Questions to the kernel over netlink sock_diag.
+//! Requests to the kernel over netlink sock_diag.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -47,7 +47,7 @@ pub(super) fn tcp_account(local: SocketAddr, peer: SocketAddr) -> io::Result<Opt
         found = Some(account);
     });
     match asked {
-        // Without a connection the kernel answers with the listener, if any.
+        // If there is no such connection, the kernel answers with the listener, if any.
         Ok(()) => Ok(found.filter(|account| account.state != TcpState::Listen)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -86,7 +86,7 @@ fn scope(address: SocketAddr) -> u32 {
     }
 }
 
-/// Sends one question and hands each account of the answer to `each`.
+/// Sends one request and passes each account of the answer to `each`.
 fn ask(
     family: u8,
     states: StateFlags,
@@ -207,7 +207,7 @@ fn account(response: &InetResponse) -> TcpAccount {
     }
 }
 
-/// A socket of both families that talks IPv4 is shown by its IPv4 addresses.
+/// Shows IPv4-mapped addresses of a dual-stack socket as IPv4 addresses.
 fn address(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_canonical(), port)
 }

@@ -1,8 +1,7 @@
 //! The kernel's `struct tcp_info` (include/uapi/linux/tcp.h).
 //!
-//! The structure only ever grows at its end, so a field is read at its offset
-//! where the kernel's copy reaches that far: a longer one is fine, and what a
-//! shorter one lacks reads as absent.
+//! The structure only ever grows at its end, so each field is read at its offset. A longer
+//! structure than this version knows is fine. Fields that a shorter one lacks are absent.
 
 use std::time::Duration;
 

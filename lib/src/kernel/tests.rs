@@ -75,13 +75,13 @@ fn the_dump_holds_both_ends_of_a_connection_and_no_listener() {
     );
 }
 
-/// TCP_USER_TIMEOUT takes this peer for a dead one.
+/// TCP_USER_TIMEOUT would treat this peer as dead.
 #[test]
 fn a_live_peer_that_does_not_read_is_never_dead() {
     let (mut near, _far) = pair("127.0.0.1:0");
     near.set_nonblocking(true).unwrap();
     while near.write(&[0; 65_536]).is_ok() {}
-    // Three doublings of the persist timer, each probe answered by the kernel.
+    // The persist timer has doubled three times. The kernel answers each probe.
     let began = std::time::Instant::now();
     loop {
         let account = account_of(&near);
@@ -103,7 +103,7 @@ fn a_structure_of_another_kernel_s_length_is_read_as_far_as_it_goes() {
     bytes[144..148].copy_from_slice(&9_u32.to_ne_bytes());
     let longer = TcpInfo(&bytes);
     assert_eq!((longer.peer_window(), longer.not_sent()), (Some(7), 9));
-    // Linux 4.9 knew no peer's window; half a field is none.
+    // Linux 4.9 does not report the peer's window. Half a field counts as none.
     for length in [0, 1, 147, 148, 192, 231] {
         let shorter = TcpInfo(&bytes[..length]);
         assert_eq!(shorter.peer_window(), None);

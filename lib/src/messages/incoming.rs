@@ -8,8 +8,12 @@ use crate::{
     reports::ConnectionError,
 };
 
-/// What [`recv`](crate::Receiver::recv) yields: a message, or the place where some are missing.
+/// A received message, or the place where some are missing, from [`recv`](crate::Receiver::recv).
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a program must not ignore a new kind in silence"
+)]
 pub enum Incoming {
     /// A message, in the order in which the peer sent it.
     Message(Message),
@@ -18,7 +22,7 @@ pub enum Incoming {
 }
 
 impl Incoming {
-    /// The message, if it is one.
+    /// The message, or `None` for a gap.
     pub fn into_message(self) -> Option<Message> {
         match self {
             Incoming::Message(message) => Some(message),
@@ -34,8 +38,12 @@ impl Incoming {
     }
 }
 
-/// What a [`Batch`](crate::Batch) yields: a borrowed message, or the place where some are missing.
+/// A borrowed message, or the place where some are missing, from a [`Batch`](crate::Batch).
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a program must not ignore a new kind in silence"
+)]
 pub enum IncomingRef<'a> {
     /// A message, in the order in which the peer sent it.
     Message(MessageRef<'a>),
@@ -43,7 +51,7 @@ pub enum IncomingRef<'a> {
     Gap(&'a Gap),
 }
 
-/// What is missing at a place in the received stream, and why.
+/// Why messages are missing at this place of the received stream.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Gap {
@@ -52,11 +60,11 @@ pub enum Gap {
     Reconnected {
         /// Why the previous connection ended.
         why: Arc<ConnectionError>,
-        /// From its end to the new connection.
+        /// The time from its end to the new connection.
         away: Duration,
     },
-    /// The session ended and could not be resumed; another one may follow. What the peer had
-    /// accepted for sending and this side did not receive is missing; the peer was given it back.
+    /// The session ended and could not be resumed. Another one may follow. What the peer's application
+    /// sent and this one did not receive is missing. The peer's application gets it back.
     SessionLost {
         /// Why it ended.
         why: Arc<ConnectionError>,
@@ -78,7 +86,7 @@ pub enum Gap {
 }
 
 impl Gap {
-    /// Takes in a gap that follows with nothing in between, where one can stand for both.
+    /// Takes in the next gap, if no message is between the two and one can stand for both.
     pub(crate) fn join(&mut self, next: &Gap) -> bool {
         match (self, next) {
             (

@@ -6,25 +6,25 @@ use unstall_proto::{self as proto, Kind, Seq, util::copied};
 
 use crate::defaults::{MESSAGE_OVERHEAD_BYTES, PACKET_BUFFER_BYTES, SHORT_BYTES};
 
-/// A short payload. Copied and moved in whole words, which the processor forwards from one step to
-/// the next: field by field, each step would wait for the one before.
+/// A short payload. It is copied and moved as whole words, at a constant length. If it were copied
+/// field by field, each step would stall until the processor has stored the one before.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 struct Short {
-    /// Behind `len` there is anything.
+    /// The bytes after `len` are unspecified: they may be those of the next message.
     bytes: [u8; SHORT_BYTES],
     text: bool,
     len: u8,
 }
 
 #[derive(Clone)]
-enum Payload {
+enum Repr {
     Short(Short),
     Shared { bytes: Bytes, text: bool },
 }
 
 impl Short {
-    /// The payload that begins `buffer`, which may go on behind it; `None` if it is not short.
+    /// The first `len` bytes of `buffer`, which may go on after them. `None` if they are not short.
     #[inline]
     fn copied(text: bool, buffer: &[u8], len: usize) -> Option<Short> {
         if len > SHORT_BYTES {
@@ -45,8 +45,10 @@ impl Short {
 
 /// A text or binary message (RFC 6455 §5.6).
 ///
-/// Payloads of up to 64 bytes are stored inside the value, larger ones are shared, so a clone never
-/// copies more than that. A received message pins at most five times its own size in memory.
+/// Payloads of up to 64 bytes are stored inside the value, and larger ones are shared: a clone copies
+/// at most 64 bytes. A received message keeps at most four times its own size in memory.
+///
+/// Two messages are equal if they are of the same kind and have the same payload.
 ///
 /// ```
 /// # use unstall::Message;
@@ -55,7 +57,7 @@ impl Short {
 /// assert!(Message::from(vec![1u8, 2]).as_text().is_none());
 /// ```
 #[derive(Clone)]
-pub struct Message(Payload);
+pub struct Message(Repr);
 
 impl Message {
     /// A text message.
@@ -71,13 +73,12 @@ impl Message {
 
     pub(crate) fn new(text: bool, bytes: Bytes) -> Message {
         Message(match Short::copied(text, &bytes, bytes.len()) {
-            Some(short) => Payload::Short(short),
-            None => Payload::Shared { bytes, text },
+            Some(short) => Repr::Short(short),
+            None => Repr::Shared { bytes, text },
         })
     }
 
-    /// The next message of a packet, if it is short and not the last: nothing but its words is
-    /// moved.
+    /// The next message of a packet, if it is short and not the last. Only its words are moved.
     #[inline(always)]
     pub(crate) fn cut_short(packet: &mut proto::Batch) -> Option<Message> {
         let short = packet.next_if(|kind, buffer, len| match buffer.first_chunk() {
@@ -88,12 +89,12 @@ impl Message {
             }),
             _ => None,
         })?;
-        Some(Message(Payload::Short(short)))
+        Some(Message(Repr::Short(short)))
     }
 
     fn cut_out(text: bool, buffer: &Bytes, range: Range<usize>) -> Message {
         match Short::copied(text, &buffer[range.start..], range.len()) {
-            Some(short) => Message(Payload::Short(short)),
+            Some(short) => Message(Repr::Short(short)),
             None => Message::copied(text, &buffer[range]),
         }
     }
@@ -111,11 +112,11 @@ impl Message {
         })
     }
 
-    /// A message with a payload of its own.
+    /// A message with a copy of the payload.
     pub(crate) fn copied(text: bool, payload: &[u8]) -> Message {
         Message(match Short::copied(text, payload, payload.len()) {
-            Some(short) => Payload::Short(short),
-            None => Payload::Shared {
+            Some(short) => Repr::Short(short),
+            None => Repr::Shared {
                 bytes: copied(payload),
                 text,
             },
@@ -126,13 +127,13 @@ impl Message {
     #[inline]
     pub fn is_text(&self) -> bool {
         match &self.0 {
-            Payload::Short(short) => short.text,
-            Payload::Shared { text, .. } => *text,
+            Repr::Short(short) => short.text,
+            Repr::Shared { text, .. } => *text,
         }
     }
 
-    /// The text, if this is a text message. Checks the encoding again, so it takes time in
-    /// proportion to the length; keep the result rather than asking twice.
+    /// The text, or `None` for a binary message. It checks the encoding, so it takes time in
+    /// proportion to the length: keep the result rather than asking twice.
     pub fn as_text(&self) -> Option<&str> {
         if !self.is_text() {
             return None;
@@ -140,20 +141,20 @@ impl Message {
         std::str::from_utf8(self.as_bytes()).ok()
     }
 
-    /// The payload, of either kind.
+    /// The payload of a text or binary message.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Payload::Short(short) => &short.bytes[..usize::from(short.len).min(SHORT_BYTES)],
-            Payload::Shared { bytes, .. } => bytes,
+            Repr::Short(short) => &short.bytes[..usize::from(short.len).min(SHORT_BYTES)],
+            Repr::Shared { bytes, .. } => bytes,
         }
     }
 
-    /// The payload, of either kind, without a copy if it is longer than 64 bytes.
+    /// The payload of a text or binary message. It is not copied if it is longer than 64 bytes.
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
-            Payload::Shared { bytes, .. } => bytes,
-            Payload::Short(_) => Bytes::copy_from_slice(self.as_bytes()),
+            Repr::Shared { bytes, .. } => bytes,
+            Repr::Short(_) => Bytes::copy_from_slice(self.as_bytes()),
         }
     }
 
@@ -161,11 +162,11 @@ impl Message {
         kind(self.is_text())
     }
 
-    /// Gives it to the session.
+    /// Gives the message to the session.
     pub(crate) fn send(&self, session: &mut proto::Session) -> Result<Seq, proto::SendError> {
         match &self.0 {
-            Payload::Shared { bytes, text } => session.send_shared(kind(*text), bytes),
-            Payload::Short(_) => match self.as_text() {
+            Repr::Shared { bytes, text } => session.send_shared(kind(*text), bytes),
+            Repr::Short(_) => match self.as_text() {
                 Some(text) => session.send(text),
                 None => session.send(self.as_bytes()),
             },
@@ -175,8 +176,8 @@ impl Message {
     /// The payload, shared.
     pub(crate) fn bytes(&self) -> Bytes {
         match &self.0 {
-            Payload::Shared { bytes, .. } => bytes.clone(),
-            Payload::Short(_) => Bytes::copy_from_slice(self.as_bytes()),
+            Repr::Shared { bytes, .. } => bytes.clone(),
+            Repr::Short(_) => Bytes::copy_from_slice(self.as_bytes()),
         }
     }
 
@@ -185,12 +186,12 @@ impl Message {
         self.as_bytes().len()
     }
 
-    /// Whether the payload is empty. Empty messages are messages: they are delivered.
+    /// Whether the payload is empty. Empty messages are delivered like all others.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What this message costs in a queue: its payload and a fixed overhead.
+    /// What this message costs in a queue, in bytes: its payload and a fixed overhead.
     pub(crate) fn cost(&self) -> usize {
         self.len() + MESSAGE_OVERHEAD_BYTES
     }
@@ -254,8 +255,14 @@ impl From<Bytes> for Message {
     }
 }
 
-/// What can be sent: a [`Message`] or a reference to one, `&str` and `String` as text; `&[u8]`,
-/// `&[u8; N]`, `Vec<u8>` and `Bytes` as binary. Short payloads are encoded where they lie.
+/// Everything that can be sent as a message.
+///
+/// - [`Message`] and `&Message`.
+/// - `&str` and `String`, as text.
+/// - `&[u8]`, `&[u8; N]`, `Vec<u8>` and `Bytes`, as binary.
+///
+/// Short payloads are written into the outbox without a copy in between. The trait cannot be
+/// implemented outside of this crate: implement `From<T> for Message` and send the message.
 pub trait IntoMessage: Into<Message> + Borrowed {}
 
 impl<T: Into<Message> + Borrowed> IntoMessage for T {}
@@ -266,7 +273,7 @@ mod borrowed {
     use super::Message;
     use bytes::Bytes;
 
-    /// A payload as it lies in its owner. Text is UTF-8.
+    /// A payload, borrowed from its owner. Text is UTF-8.
     pub trait Borrowed {
         fn is_text(&self) -> bool;
         fn payload(&self) -> &[u8];
@@ -313,7 +320,7 @@ pub(crate) fn kind(text: bool) -> Kind {
     }
 }
 
-/// A received message, borrowed from the packet it came in: nothing is copied.
+/// A received message, borrowed from the packet that brought it. Nothing is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageRef<'a> {
     text: bool,
@@ -326,7 +333,7 @@ impl<'a> MessageRef<'a> {
         self.text
     }
 
-    /// The text, if this is a text message. Checks the encoding again, so it takes time in
+    /// The text, or `None` for a binary message. It checks the encoding, so it takes time in
     /// proportion to the length.
     pub fn as_text(&self) -> Option<&'a str> {
         self.text
@@ -334,12 +341,12 @@ impl<'a> MessageRef<'a> {
             .flatten()
     }
 
-    /// The payload, of either kind.
+    /// The payload of a text or binary message.
     pub fn as_bytes(&self) -> &'a [u8] {
         self.payload
     }
 
-    /// A message of its own, to keep.
+    /// A copy of the message, to keep.
     pub fn to_message(&self) -> Message {
         Message::copied(self.text, self.payload)
     }

@@ -6,10 +6,10 @@ use unstall_proto as proto;
 
 /// Where a message of a session ends, from [`Receiver::position`](crate::Receiver::position).
 ///
-/// Note it after a message and give it to
+/// Note it after a message. Give it to
 /// [`Receiver::acknowledge_to`](crate::Receiver::acknowledge_to) once everything up to that message
-/// is processed. It belongs to one session: positions of an earlier session, or of another
-/// connection, acknowledge nothing. Later positions compare as greater.
+/// is done. It belongs to one session: a position of an earlier session or of another connection
+/// acknowledges nothing. Within a connection, later positions compare as greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     session: SessionNumber,
@@ -21,7 +21,7 @@ pub struct Position {
 pub(crate) struct SessionNumber(u64);
 
 impl SessionNumber {
-    /// What plain messages have in place of a session.
+    /// Plain messages have this in place of a session.
     pub(crate) const PLAIN: SessionNumber = SessionNumber(0);
 
     /// A number that no session of this process had before.
@@ -42,7 +42,7 @@ impl Position {
         Position { session, end }
     }
 
-    /// The place within `session`, if it is one of that.
+    /// The place within `session`, or `None` if the position is of another session.
     pub(crate) fn within(self, session: SessionNumber) -> Option<proto::Position> {
         (self.session == session).then_some(self.end)
     }

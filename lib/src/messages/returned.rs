@@ -5,7 +5,8 @@ use std::{error::Error, fmt, sync::Arc};
 use super::Message;
 use crate::reports::{Close, ConnectionError};
 
-/// A message was refused, and no later attempt will fare better. The message comes back.
+/// [`send`](crate::Sender::send) refused a message, and no later attempt will fare better. The
+/// message comes back.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SendError {
@@ -32,10 +33,11 @@ impl Error for SendError {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SendRefusal {
-    /// The message is larger than [`Options::max_message_bytes`](crate::Options::max_message_bytes)
-    /// allows, on this side or on the peer's. Send it in parts, or raise the limit.
+    /// The message is larger than
+    /// [`Options::max_message_bytes`](crate::Options::max_message_bytes) of this side or, in a
+    /// session, of the peer. Send it in parts, or raise the limit.
     TooLarge {
-        /// The message's size in bytes.
+        /// The size of the message's payload in bytes.
         size: usize,
         /// The limit in bytes.
         limit: usize,
@@ -48,7 +50,11 @@ impl fmt::Display for SendRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SendRefusal::TooLarge { size, limit } => {
-                write!(f, "it has {size} bytes, over the limit of {limit}")
+                write!(
+                    f,
+                    "it has {size} bytes and the limit is {limit}: send it in parts, or raise \
+                     max_message_bytes"
+                )
             }
             SendRefusal::Ended(_) => f.write_str("the connection has ended"),
         }
@@ -87,13 +93,19 @@ impl TrySendError {
     }
 }
 
-/// A message that was accepted and that the peer's application never acknowledged.
+/// A message that was queued and that the peer's application did not acknowledge, from
+/// [`take_undelivered`](crate::Sender::take_undelivered).
+///
+/// A [`CloseReport`] sorts such messages into two lists, so that `unsent` ones can be sent elsewhere
+/// without a thought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "the message comes back only once"]
 pub struct Undelivered {
     /// The message, whole.
     pub message: Message,
-    /// Whether any of it was sent: then the peer may have it.
+    /// Whether the peer may have it. `true`: it was sent, so sending it again may double it. `false`:
+    /// the peer cannot have it.
     pub maybe_delivered: bool,
 }
 
@@ -107,24 +119,28 @@ impl Undelivered {
     }
 }
 
-/// What [`close`](crate::Sender::close) found out.
+/// How a connection ended, and what it did not deliver: from [`close`](crate::Sender::close) and
+/// [`ended`](crate::Sender::ended).
 #[derive(Debug, Default)]
 #[non_exhaustive]
+#[must_use = "the report has the messages that were not delivered"]
 pub struct CloseReport {
-    /// Whether both sides agreed to the end in time and nothing that was accepted comes back in
-    /// this report.
+    /// Whether both sides agreed to the end within
+    /// [`Options::close_timeout`](crate::Options::close_timeout), and no message comes back in this
+    /// report.
     pub clean: bool,
-    /// The peer's close frame, if one came.
+    /// The peer's close frame, or `None` if it sent none.
     pub peer: Option<Close>,
-    /// Messages that were not written whole, in order. Only the first report of a connection has
-    /// them.
+    /// Messages that the peer cannot have, in order: they were not written, or not as a whole. Only
+    /// the first report of a connection has them.
     pub unsent: Vec<Message>,
-    /// Of a session: messages that were sent and that the peer's application never acknowledged, in
-    /// order; it may have them or not. They come before those in `unsent`.
+    /// In a session, messages that were sent and that the peer's application did not acknowledge, in
+    /// order. The peer may have them or not. They were queued before those in `unsent`. Only the
+    /// first report of a connection has them.
     pub maybe_delivered: Vec<Message>,
-    /// How many messages were handed to the socket's write buffer without leaving it whole: each
-    /// may or may not have reached the peer.
+    /// On a plain connection, how many messages were in the write buffer at the end. Each may or may
+    /// not have reached the peer, and does not come back.
     pub in_flight: u64,
-    /// Why the connection ended, where it was not by a normal close.
+    /// Why the connection ended, or `None` after a normal close.
     pub error: Option<Arc<ConnectionError>>,
 }

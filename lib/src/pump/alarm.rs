@@ -1,4 +1,4 @@
-//! When the pump must look again though nothing happened.
+//! The pump's timer.
 
 use std::{
     future::Future,
@@ -7,15 +7,16 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// One timer of the runtime for all of a pump's deadlines. Deadlines that move away, as they do
-/// with every received byte, do not touch it: it fires early once and is set again.
+/// One timer of the runtime for all deadlines of a pump. When the next deadline moves into the future,
+/// as with every received byte, the timer is not reset: it fires early once, and is then set again.
 #[derive(Default)]
 pub(crate) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Alarm {
-    /// Wakes the task at `deadline` at the latest; `true` if that is already past.
+    /// Wakes the task at `deadline` at the latest. `true`: the deadline is already over, and the task
+    /// is not woken.
     pub(crate) fn set(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
         let sleep = self
             .sleep

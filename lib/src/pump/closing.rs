@@ -5,36 +5,40 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    defaults::LINGER,
+    defaults::LINGER_TIMEOUT,
     handles::CloseRequest,
     reports::{Close, CloseCode, ConnectionError},
     time::later,
 };
 
-/// How far the end of a connection has come.
+/// How far the closing of a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// Close was asked for: the outbox is written first.
+    /// The application asked for the close. The accepted messages are written first.
     Draining,
-    /// A close frame was sent or received and the other is awaited, or the socket takes nothing any
-    /// more: what the peer still has to say is read.
+    /// A close frame was sent or received, or the socket can no longer be written. This side still
+    /// reads.
     Closing,
-    /// Nothing more is said: the last bytes are flushed and the peer's FIN awaited.
+    /// Nothing more is read or said. The last bytes are flushed, and the peer's FIN is awaited.
     Lingering,
 }
 
-/// The end of a connection, from the first word of it.
+/// The closing of a connection.
 pub(super) struct Closing {
     pub(super) phase: Phase,
-    /// When the present phase, if it is not `Open`, is cut short.
+    /// When the connection ends, however far the closing has come. `None` in the phase `Open`, and
+    /// while the application may take its time to receive.
     pub(super) deadline: Option<Instant>,
+    /// The application's request.
     pub(super) request: Option<CloseRequest>,
+    /// The peer's close frame.
     pub(super) peer: Option<Close>,
+    /// Why the connection ends, if nobody asked for it.
     why: Option<ConnectionError>,
     /// Both close frames were exchanged.
     pub(super) clean: bool,
-    /// How long the peer may take for its close frame.
+    /// How long the peer may take to answer with its close frame.
     timeout: Duration,
 }
 
@@ -56,12 +60,13 @@ impl Closing {
         matches!(self.phase, Phase::Open | Phase::Draining)
     }
 
+    /// Sets the deadline, if it is earlier than the present one.
     fn end_by(&mut self, deadline: Instant) {
         let earlier = self.deadline.filter(|earlier| *earlier < deadline);
         self.deadline = earlier.or(Some(deadline));
     }
 
-    /// The application asks for the end. `true`: what was accepted is to be written first.
+    /// The application asks for the close. `true`: the accepted messages have to be written first.
     pub(super) fn request(&mut self, request: CloseRequest) -> bool {
         self.end_by(request.deadline);
         self.request = Some(request);
@@ -72,8 +77,8 @@ impl Closing {
         drains
     }
 
-    /// This side sends its close frame: code and reason. `failed`: because the peer broke the
-    /// protocol.
+    /// This side sends its close frame. Returns its code and reason. `failed` is the code to use if
+    /// the peer broke the session protocol.
     pub(super) fn begin(&mut self, failed: Option<CloseCode>, now: Instant) -> (CloseCode, &str) {
         self.phase = Phase::Closing;
         self.end_by(later(now, self.timeout));
@@ -84,24 +89,24 @@ impl Closing {
         }
     }
 
-    /// The peer's close frame came.
+    /// The peer's close frame has arrived.
     pub(super) fn peer_closes(&mut self, close: Close, now: Instant) {
         self.peer = Some(close);
         self.phase = Phase::Closing;
         self.end_by(later(now, self.timeout));
     }
 
-    /// Both close frames are on their way. The server closes the TCP connection (RFC 6455 section
-    /// 7.1.1); it has a moment for it.
+    /// If the peer has sent its close frame too, the closing handshake is complete. The server then
+    /// closes the TCP connection (RFC 6455 section 7.1.1), for which it has a moment.
     pub(super) fn complete(&mut self, now: Instant) {
         if self.peer.is_some() && !self.clean {
             self.clean = true;
-            self.end_by(later(now, LINGER));
+            self.end_by(later(now, LINGER_TIMEOUT));
         }
     }
 
-    /// The socket takes nothing any more. What the peer said before may still wait to be read, for
-    /// as long as the application takes.
+    /// The socket can no longer be written. What the peer sent before is still read. While reading is
+    /// `paused`, the application may take as long as it needs for that.
     pub(super) fn only_listen(&mut self, why: ConnectionError, paused: bool, now: Instant) {
         self.phase = Phase::Closing;
         self.because(why);
@@ -110,28 +115,28 @@ impl Closing {
         self.deadline = requested.or(patience);
     }
 
-    /// Nothing more is said.
+    /// Nothing more is read or said.
     pub(super) fn linger(&mut self, now: Instant) {
         self.phase = Phase::Lingering;
-        self.end_by(later(now, LINGER.min(self.timeout)));
+        self.end_by(later(now, LINGER_TIMEOUT.min(self.timeout)));
     }
 
-    /// Why the connection ends: the first reason counts.
+    /// Sets why the connection ends. Only the first reason counts.
     pub(super) fn because(&mut self, why: ConnectionError) {
         self.why.get_or_insert(why);
     }
 
-    /// Why it has ended; `None` after a normal close.
+    /// Why the connection has ended. `None` after a normal close.
     pub(super) fn take_why(&mut self) -> Option<ConnectionError> {
         match &self.peer {
-            // The peer has said why, whatever became of the socket afterwards.
+            // The peer's close frame says why. How the socket failed afterwards does not matter.
             Some(close) => abnormal(close.clone()),
             None => self.why.take(),
         }
     }
 }
 
-/// A close that is not the normal end of a stream.
+/// The error for a close whose code is not that of a normal end.
 fn abnormal(close: Close) -> Option<ConnectionError> {
     match close.code {
         None | Some(CloseCode::NORMAL | CloseCode::GOING_AWAY) => None,
@@ -139,14 +144,15 @@ fn abnormal(close: Close) -> Option<ConnectionError> {
     }
 }
 
-/// What the peer is told before a connection is failed (RFC 6455 section 7.1.7).
+/// The code of the close frame that tells the peer of a failure (RFC 6455 section 7.1.7). `None`: the
+/// peer cannot be told.
 pub(super) fn close_code(why: &ConnectionError) -> Option<CloseCode> {
     match why {
         ConnectionError::Protocol(_) => Some(CloseCode::PROTOCOL_ERROR),
         ConnectionError::InvalidText => Some(CloseCode::INVALID_PAYLOAD),
         ConnectionError::MessageTooLarge { .. } => Some(CloseCode::MESSAGE_TOO_BIG),
         ConnectionError::InboxFull => Some(CloseCode::POLICY_VIOLATION),
-        // The want of memory is ours and passes: the peer may come back.
+        // This side is short of memory for a while. The peer may come back.
         ConnectionError::Evicted { .. } => Some(CloseCode::TRY_AGAIN_LATER),
         _ => None,
     }

@@ -19,14 +19,14 @@ pub(crate) struct Ended {
     pub(crate) peer: Option<Close>,
     /// Messages in the write buffer, not whole on the socket.
     pub(crate) in_flight: u64,
-    /// Something was received: the peer has proved that it speaks.
+    /// Something was received after the upgrade.
     pub(crate) received_any: bool,
-    /// The end was asked for on this side.
+    /// This side asked for the close.
     pub(crate) requested: bool,
 }
 
 impl Ended {
-    /// No WebSocket was open when the end was asked for.
+    /// This side asked for the close while no WebSocket was open.
     pub(crate) fn requested() -> Ended {
         Ended {
             requested: true,
@@ -47,7 +47,7 @@ impl Ended {
         }
     }
 
-    /// Ends the handle with this connection: the last messages, then the end of the stream.
+    /// Ends the handle: hands the last messages to the application, then the end of the stream.
     pub(crate) async fn finish(self, shared: &Shared, reading: &mut Reading) {
         let why = self.why.map(Arc::new);
         let report = CloseReport {
@@ -57,7 +57,7 @@ impl Ended {
             error: why.clone(),
             ..CloseReport::default()
         };
-        // The application that asked for the end knows of it.
+        // An application that asked for the close is not told of an error.
         let end = why.filter(|_| !self.requested);
         reading.tell_overflow(shared);
         shared.end(end.clone(), report);

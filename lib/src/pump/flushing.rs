@@ -1,4 +1,4 @@
-//! The write buffer on its way into the socket, and how long the socket takes nothing.
+//! Flushing the write buffer, and how long the socket has taken no bytes.
 
 use std::task::{Context, Poll};
 use tokio::{
@@ -13,7 +13,7 @@ use crate::{
 
 #[derive(Default)]
 pub(crate) struct Flushing {
-    /// Since when the socket took nothing, and the bytes it had taken by then.
+    /// Since when the socket takes no bytes, and how many it had taken by then.
     blocked: Option<(Instant, u64)>,
 }
 
@@ -41,7 +41,7 @@ impl Flushing {
         flushed
     }
 
-    /// Since when the socket has taken nothing; `None` if it takes.
+    /// Since when the socket takes no bytes. `None`: it is not full.
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
         self.blocked.map(|(since, _)| since)
     }

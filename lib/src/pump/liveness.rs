@@ -1,4 +1,4 @@
-//! Whether the peer is there: pings, silence, and a peer that takes nothing.
+//! Whether the peer is alive: pings, silence, and peers that do not read.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,23 +22,53 @@ pub(super) struct Liveness {
     ping_interval: Duration,
     silence_timeout: Duration,
     write_timeout: Option<Duration>,
-    /// Both ends of a TCP connection of our own, for asking the kernel.
-    addresses: Option<(SocketAddr, SocketAddr)>,
-    /// When a byte was last received, or reading last paused.
+    /// When a byte was last received, or reading was last paused.
     heard: Instant,
     bytes_read: u64,
     ping_at: Instant,
     pings: u64,
     /// When the last ping was sent, until its pong comes.
     last_ping: Option<Instant>,
-    /// The first ping since a byte was last received: by then the peer was asked.
+    /// Since when the peer has had a ping to answer, without a byte from it.
     asked: Option<Instant>,
-    /// When to look again at a peer that takes nothing.
-    check_at: Option<Instant>,
-    /// How long until the look after that.
-    check_interval: Duration,
-    /// The last look found bytes that the peer's kernel has not taken, perhaps the ping.
+    looks: KernelLooks,
+    /// At the last check the peer's kernel had not acknowledged everything. The ping may not have
+    /// arrived.
     behind: bool,
+}
+
+/// When to ask the kernel about a silent peer: less and less often.
+struct KernelLooks {
+    /// Both ends of the TCP connection. `None` if they are not known.
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    /// When to ask next. `None`: it was not asked yet.
+    at: Option<Instant>,
+    /// The time from that question to the one after it.
+    interval: Duration,
+}
+
+impl KernelLooks {
+    fn new(addresses: Option<(SocketAddr, SocketAddr)>) -> KernelLooks {
+        KernelLooks {
+            addresses,
+            at: None,
+            interval: KERNEL_CHECK_INTERVAL,
+        }
+    }
+
+    /// The peer was heard: begins anew.
+    fn reset(&mut self) {
+        *self = KernelLooks::new(self.addresses);
+    }
+
+    /// Asks the kernel for its account of the connection. `None` where it cannot be asked.
+    fn look(&mut self, now: Instant) -> Option<TcpAccount> {
+        self.at = Some(later(now, self.interval));
+        let doubled = self.interval.saturating_mul(2);
+        self.interval = doubled.min(KERNEL_CHECK_INTERVAL_MAX);
+        let (local, peer) = self.addresses?;
+        kernel::tcp_account(local, peer).ok()?
+    }
 }
 
 impl Liveness {
@@ -49,20 +79,19 @@ impl Liveness {
             ping_interval: options.ping_interval,
             silence_timeout: options.silence_timeout,
             write_timeout: options.write_timeout,
-            addresses: identity.local.zip(identity.peer),
             heard: now,
             bytes_read: 0,
             ping_at: later(now, options.ping_interval),
             pings: 0,
             last_ping: None,
             asked: None,
-            check_at: None,
-            check_interval: KERNEL_CHECK_INTERVAL,
+            looks: KernelLooks::new(identity.local.zip(identity.peer)),
             behind: false,
         }
     }
 
-    /// Any received byte is life. While this side does not read, silence cannot be judged.
+    /// Called after each turn of reading. Any received byte shows that the peer is alive. While
+    /// reading is `paused`, silence means nothing.
     pub(super) fn read<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &WebSocket<S>,
@@ -73,8 +102,7 @@ impl Liveness {
         if ws.bytes_read() != self.bytes_read || paused {
             self.bytes_read = ws.bytes_read();
             self.heard = now;
-            self.check_at = None;
-            self.check_interval = KERNEL_CHECK_INTERVAL;
+            self.looks.reset();
             self.behind = false;
             if self.asked.take().is_some() {
                 report.wait(StallCause::PeerSilent, false);
@@ -86,7 +114,7 @@ impl Liveness {
         self.bytes_read > 0
     }
 
-    /// The answer to the last ping gives the round trip.
+    /// The round trip, if this pong answers the last ping.
     pub(super) fn pong(&mut self, payload: &Bytes, now: Instant) -> Option<Duration> {
         let sent = self
             .last_ping
@@ -94,8 +122,11 @@ impl Liveness {
         Some(now.saturating_duration_since(sent))
     }
 
-    /// Sends a ping when one is due; while this side does not read, a pong that asks for nothing.
-    /// Behind a socket that takes nothing because its peer does not read, neither would help.
+    /// Sends a ping if one is due. While reading is paused it sends an unsolicited pong instead,
+    /// because the answer would not be read. If the socket is full because the peer does not read,
+    /// it sends nothing.
+    ///
+    /// This is also the moment to free memory that recent traffic did not need.
     pub(super) fn heartbeat<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
@@ -124,8 +155,7 @@ impl Liveness {
         ws.ping(self.pings.to_be_bytes())
     }
 
-    /// Whether, by the clock, the connection is over. `peer_reads`: as
-    /// [`Traffic::peer_always_reads`].
+    /// Why the connection is over, by the clock. `peer_reads` is [`Traffic::peer_always_reads`].
     pub(super) fn verdict(
         &mut self,
         flushing: &Flushing,
@@ -138,16 +168,10 @@ impl Liveness {
         {
             return Some(ConnectionError::WriteStalled(limit));
         }
-        if now < later(self.heard, self.silence_timeout) || self.check_at.is_some_and(|at| now < at)
-        {
+        if now < self.look_at() {
             return None;
         }
-        self.check_at = Some(later(now, self.check_interval));
-        self.check_interval = self
-            .check_interval
-            .saturating_mul(2)
-            .min(KERNEL_CHECK_INTERVAL_MAX);
-        let account = self.account();
+        let account = self.looks.look(now);
         if self.is_gone(account.as_ref(), peer_reads, blocked.is_some(), now) {
             return Some(ConnectionError::PeerSilent(self.silence_timeout));
         }
@@ -157,7 +181,7 @@ impl Liveness {
             .then_some(ConnectionError::WriteStalled(WRITE_TIMEOUT_BLIND))
     }
 
-    /// What silence means, by the kernel's account of the connection.
+    /// Whether a silent peer is gone, by the kernel's account of the connection.
     fn is_gone(
         &mut self,
         account: Option<&TcpAccount>,
@@ -166,17 +190,17 @@ impl Liveness {
         now: Instant,
     ) -> bool {
         match account {
-            // What a kernel acknowledges, perhaps a proxy's, says nothing of a peer that would have
-            // read and answered.
+            // The peer of a session always reads, so only a pong proves that it is alive. A TCP
+            // acknowledgement may come from a proxy.
             _ if peer_reads => self.ping_is_unanswered(now),
-            // The ping may wait with the rest in the kernel: what counts is who does not answer
-            // there.
+            // The ping may still wait in this side's kernel. So the question is whether the peer's
+            // kernel answers.
             Some(account) if account.send_queue > 0 => {
                 self.behind = true;
                 account.peer_is_dead_since().is_some()
             }
-            // Its kernel has all of it since the last look: from now on it is the peer that is
-            // asked.
+            // Since the last check the peer's kernel has acknowledged everything, so the ping has
+            // arrived. The peer's time to answer starts now.
             Some(_) if std::mem::take(&mut self.behind) => {
                 self.asked = Some(now);
                 false
@@ -186,7 +210,7 @@ impl Liveness {
         }
     }
 
-    /// Whether the peer had its time to answer a ping. One that was held back by a full socket is
+    /// Whether the peer's time to answer a ping is over. If the full socket held the ping back, it is
     /// sent now.
     fn ping_is_unanswered(&mut self, now: Instant) -> bool {
         match self.asked {
@@ -198,19 +222,16 @@ impl Liveness {
         }
     }
 
-    /// The kernel's word on the connection; `None` where it has none.
-    fn account(&self) -> Option<TcpAccount> {
-        let (local, peer) = self.addresses?;
-        kernel::tcp_account(local, peer).ok()?
+    /// When the silence will have lasted too long, or when to ask the kernel again after that.
+    fn look_at(&self) -> Instant {
+        let silent_at = later(self.heard, self.silence_timeout);
+        self.looks.at.map_or(silent_at, |at| at.max(silent_at))
     }
 
-    /// When the clock has to be looked at next.
+    /// When [`verdict`](Self::verdict) and [`heartbeat`](Self::heartbeat) have to be called next.
     pub(super) fn next(&self, flushing: &Flushing) -> Instant {
-        let silence = self
-            .check_at
-            .unwrap_or(later(self.heard, self.silence_timeout));
         let stalled = flushing.blocked_since().zip(self.write_timeout);
-        let next = self.ping_at.min(silence);
+        let next = self.ping_at.min(self.look_at());
         stalled.map_or(next, |(since, limit)| next.min(later(since, limit)))
     }
 }
@@ -219,8 +240,8 @@ impl Liveness {
 mod tests {
     use super::*;
 
-    /// Its ping lay unread behind everything else. As soon as the last byte had left this side's
-    /// kernel, the whole time until then counted as time to answer it, and it was cut.
+    /// Once a slow peer was cut as soon as it had caught up. Its ping had waited behind other bytes,
+    /// and that wait counted as the peer's time to answer.
     #[tokio::test(start_paused = true)]
     async fn peer_that_has_caught_up_gets_its_time_to_answer() {
         let mut now = Instant::now();
@@ -239,11 +260,32 @@ mod tests {
         };
         let interval = shared.options.ping_interval;
         assert!(!gone(1, interval * 10), "its kernel answers");
-        assert!(!gone(0, KERNEL_CHECK_INTERVAL), "it was not asked before");
+        assert!(!gone(0, KERNEL_CHECK_INTERVAL), "the ping arrives only now");
         assert!(
             !gone(0, interval - KERNEL_CHECK_INTERVAL),
             "its time is not over"
         );
         assert!(gone(0, KERNEL_CHECK_INTERVAL));
+    }
+    /// Once each silent peer cost two questions to the kernel a second, for as long as it lived.
+    #[test]
+    fn kernel_is_asked_ever_more_rarely_until_the_peer_is_heard() {
+        let mut now = Instant::now();
+        let mut looks = KernelLooks::new(None);
+        let mut next = |looks: &mut KernelLooks| {
+            looks.look(now);
+            let wait = looks.at.unwrap() - now;
+            now += wait;
+            wait
+        };
+        let waits: Vec<_> = (0..20).map(|_| next(&mut looks)).collect();
+        assert_eq!(waits[0], KERNEL_CHECK_INTERVAL);
+        for pair in waits.windows(2) {
+            assert_eq!(pair[1], (2 * pair[0]).min(KERNEL_CHECK_INTERVAL_MAX));
+        }
+        assert_eq!(waits[19], KERNEL_CHECK_INTERVAL_MAX);
+        looks.reset();
+        assert!(looks.at.is_none());
+        assert_eq!(next(&mut looks), KERNEL_CHECK_INTERVAL);
     }
 }

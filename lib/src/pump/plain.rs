@@ -1,4 +1,4 @@
-//! Messages as they are, for any WebSocket peer.
+//! The traffic of a plain connection: one WebSocket message for each message.
 
 use std::task::{Context, Poll};
 
@@ -7,12 +7,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Traffic, TurnContext, Until, reading::Reading, writing::Writing};
+use super::{Traffic, TurnContext, WhenFull, reading::Reading, writing::Writing};
 use crate::{
     handles::{CloseRequest, Shared},
     reports::{CloseCode, ConnectionError},
     settings::{Account, Evictable},
-    ws::{Failure, Payload, WebSocket},
+    ws::{CowBytes, Failure, WebSocket},
 };
 
 pub(crate) struct Plain<'r> {
@@ -37,7 +37,7 @@ impl Traffic for Plain<'_> {
     fn room(&mut self, turn: &mut TurnContext<'_, '_>) -> Result<usize, Failure> {
         self.writing.begin_turn();
         if self.reading.holds_any() {
-            let handed_over = self.reading.hand_over(Until::Policy, turn);
+            let handed_over = self.reading.hand_over(WhenFull::Policy, turn);
             handed_over.map_err(Failure::Broken)?;
         }
         Ok(self.reading.room(turn))
@@ -46,7 +46,7 @@ impl Traffic for Plain<'_> {
     fn receive(
         &mut self,
         text: bool,
-        payload: Payload<'_>,
+        payload: CowBytes<'_>,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), Failure> {
         let counters = &mut turn.report.counters;

@@ -1,4 +1,4 @@
-//! Received messages between the socket, or the session, and the inbox. They survive the connection.
+//! Received messages that the inbox has not taken yet. They survive the connection.
 
 use std::task::Poll;
 
@@ -14,42 +14,43 @@ use crate::{
     queues::{
         items::{Item, Items, Packet, unpacked},
         queue,
-        spill::{Progress, SpillFile},
+        spill::{SpillFile, SpillProgress},
     },
     reports::{ConnectionError, Event, Report, StallCause},
     settings::{Options, Overflow, SpillFallback},
     time::later,
-    ws::Payload,
+    ws::CowBytes,
 };
 use unstall_proto::{self as proto, Records, limits::PACKET_FILL};
 
-/// Messages that an overflow policy dropped, until that is told.
+/// Overflowed messages that no event has reported yet.
 #[derive(Default)]
 struct OverflowReport {
     messages: u64,
     bytes: u64,
+    /// The next event comes no earlier.
     not_before: Option<Instant>,
 }
 
-/// What may be done with messages that find no room.
+/// What happens to messages for which the inbox has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Until {
-    /// They wait: they came in a session, whose credit bounds them.
-    Room,
-    /// What the overflow policy says, on an open connection.
+pub(crate) enum WhenFull {
+    /// They wait. In a session, credit bounds them.
+    Wait,
+    /// The overflow policy decides. It may end the connection.
     Policy,
-    /// The same without a connection: no policy can end it.
+    /// The overflow policy decides, but there is no connection that it could end.
     PolicyAway,
 }
 
-/// Received messages that the inbox has not taken.
+/// Received messages that the inbox has not taken yet.
 pub(crate) struct Reading {
-    /// At most one turn's worth of what a connection brought, or one packet of a session.
+    /// At most the messages of one turn, or one packet of a session.
     received: Items,
-    /// While the `on_connect` hook runs: what came on this connection.
+    /// While the `on_connect` hook runs: the messages of this connection.
     setup: Option<Items>,
-    /// The latest of it, where short messages are packed: those that nothing has to look at before
-    /// the application does.
+    /// The latest short messages, packed. `None` if an overflow policy must treat each message by
+    /// itself.
     packing: Option<Records>,
     spill: Option<SpillFile>,
     fallback: SpillFallback,
@@ -79,13 +80,13 @@ impl Reading {
         self.paused
     }
 
-    /// Where what the connection brings is put.
+    /// The queue for what the connection brings.
     fn newest(&mut self) -> &mut Items {
         self.setup.as_mut().unwrap_or(&mut self.received)
     }
 
-    /// A plain message came.
-    pub(crate) fn receive(&mut self, text: bool, payload: Payload<'_>) {
+    /// Takes a plain message.
+    pub(crate) fn receive(&mut self, text: bool, payload: CowBytes<'_>) {
         if let Some(packing) = &mut self.packing
             && payload.len() <= PACKED_RECEIVED_BYTES
         {
@@ -104,12 +105,13 @@ impl Reading {
             .push_back(Item::One(Incoming::Message(message)));
     }
 
-    /// A session hands over messages.
+    /// Takes a packet of a session.
     pub(crate) fn receive_packet(&mut self, batch: proto::Batch, session: SessionNumber) {
         let packet = Item::Packet(Packet::new(batch, session));
         queue::push(self.newest(), packet);
     }
 
+    /// Queues the messages that are being packed.
     fn end_packet(&mut self) {
         if let Some(packing) = &mut self.packing
             && !packing.is_empty()
@@ -119,25 +121,25 @@ impl Reading {
         }
     }
 
-    /// Marks a place in the stream behind everything received so far.
+    /// Appends a gap after everything received so far.
     pub(crate) fn mark(&mut self, gap: Gap) {
         self.end_packet();
         self.received.push_back(Item::One(Incoming::Gap(gap)));
     }
 
-    /// Changes what was received and not handed over.
+    /// Changes the messages that wait for the inbox.
     pub(crate) fn change_received(&mut self, change: impl FnOnce(&mut Items)) {
         self.end_packet();
         change(&mut self.received);
     }
 
-    /// From now on what comes goes to the `on_connect` hook.
+    /// From now on what the connection brings goes to the `on_connect` hook.
     pub(crate) fn open_setup(&mut self) {
         self.setup = Some(Items::new());
     }
 
-    /// The hook has returned; `left` is what was handed over to it and it did not take. All of it
-    /// goes on into the stream.
+    /// The hook is done. `left` is what was handed over to it and it did not receive. The stream gets
+    /// that, and what still waits for the hook.
     pub(crate) fn close_setup(&mut self, mut left: Items) {
         self.end_packet();
         if let Some(mut came) = self.setup.take() {
@@ -146,8 +148,7 @@ impl Reading {
         }
     }
 
-    /// How many bytes a plain connection may bring now. What was read and found no place comes
-    /// first.
+    /// How many bytes a plain connection may bring now. Zero while earlier messages wait.
     pub(super) fn room(&mut self, turn: &mut TurnContext<'_, '_>) -> usize {
         let room = self.find_room(turn);
         self.set_paused(room == 0, turn.report);
@@ -159,7 +160,7 @@ impl Reading {
             return 0;
         }
         if let Some(spill) = self.spill.as_ref().filter(|_| self.setup.is_none()) {
-            // The file takes what the inbox cannot.
+            // The file takes what the inbox has no room for.
             return match spill.has_waiting() {
                 true => 0,
                 false => READ_TURN_BYTES,
@@ -175,25 +176,28 @@ impl Reading {
         }
     }
 
-    /// The turn's reading is done.
+    /// Called after the turn has read: hands messages over.
     pub(super) fn end_turn(
         &mut self,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
         self.end_packet();
-        // Far larger than what comes now, it gives its memory back.
+        // Frees memory if the queue is far larger than what it holds now.
         let newest = self.newest();
         if newest.capacity() > IDLE_QUEUE_PLACES.max(8 * newest.len()) {
             newest.shrink_to(IDLE_QUEUE_PLACES);
         }
-        self.hand_over(Until::Policy, turn)
+        self.hand_over(WhenFull::Policy, turn)
     }
 
-    /// Moves what was received towards the application, in order: the file's messages, then those
-    /// behind it. What must wait is woken for.
+    /// Moves received messages to the inbox, in order: first those in the spill file, then the others.
+    /// If some must wait, the pump is woken when there is room.
+    ///
+    /// # Errors
+    /// The overflow policy ends the connection.
     pub(crate) fn hand_over(
         &mut self,
-        until: Until,
+        when_full: WhenFull,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
         let (shared, now) = (turn.shared, turn.now);
@@ -202,8 +206,8 @@ impl Reading {
         }
         let mut result = Ok(());
         if self.spill.is_some() {
-            result = self.hand_over_spilled(until, turn);
-        } else if self.packing.is_some() || until == Until::Room {
+            result = self.hand_over_spilled(when_full, turn);
+        } else if self.packing.is_some() || when_full == WhenFull::Wait {
             shared.inbox.push_while_room(&mut self.received, now);
         } else if !self.received.is_empty() {
             let mut messages = unpacked(&mut self.received);
@@ -211,7 +215,7 @@ impl Reading {
             self.received.extend(messages.into_iter().map(Item::One));
             self.overflow
                 .add(pushed.overflowed, pushed.overflowed_bytes);
-            if pushed.disconnect && until == Until::Policy {
+            if pushed.disconnect && when_full == WhenFull::Policy {
                 result = Err(ConnectionError::InboxFull);
             }
         }
@@ -231,18 +235,18 @@ impl Reading {
 
     fn hand_over_spilled(
         &mut self,
-        until: Until,
+        when_full: WhenFull,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
         let Some(mut spill) = self.spill.take() else {
             return Ok(());
         };
-        if until != Until::Room {
+        if when_full != WhenFull::Wait {
             spill.behind.append(&mut unpacked(&mut self.received));
         }
-        let result = self.drive_spill(&mut spill, until, turn);
+        let result = self.drive_spill(&mut spill, when_full, turn);
         turn.report.counters.spilled = spill.stored();
-        // What came in a session waits behind the file: it is never written to it.
+        // Messages of a session wait until the file is empty. They are never written to it.
         if !spill.holds_any() && spill.behind.is_empty() {
             turn.shared
                 .inbox
@@ -255,7 +259,7 @@ impl Reading {
     fn drive_spill(
         &mut self,
         spill: &mut SpillFile,
-        until: Until,
+        when_full: WhenFull,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
         let shared = turn.shared;
@@ -271,7 +275,7 @@ impl Reading {
             if !spill.behind.is_empty()
                 && !spill.is_busy()
                 && !spill.write()
-                && until == Until::Policy
+                && when_full == WhenFull::Policy
             {
                 result = self.fall_back(spill, shared);
             }
@@ -282,11 +286,11 @@ impl Reading {
                     }
                     return result;
                 }
-                Poll::Ready(Progress::Loaded) => {}
-                Poll::Ready(Progress::Spilled { messages, bytes }) => {
+                Poll::Ready(SpillProgress::Loaded) => {}
+                Poll::Ready(SpillProgress::Spilled { messages, bytes }) => {
                     self.overflow.add(messages, bytes);
                 }
-                Poll::Ready(Progress::Failed { why, lost }) => {
+                Poll::Ready(SpillProgress::Failed { why, lost }) => {
                     shared.events.push(Event::SpillFailed { why });
                     shared.inbox.count_overflowed(lost);
                 }
@@ -294,7 +298,7 @@ impl Reading {
         }
     }
 
-    /// The file takes no more.
+    /// The spill file is full or has failed: does what its fallback says.
     fn fall_back(&mut self, spill: &mut SpillFile, shared: &Shared) -> Result<(), ConnectionError> {
         if let Some(why) = spill.news_of_full() {
             shared.events.push(Event::SpillFailed { why });
@@ -311,20 +315,20 @@ impl Reading {
         Ok(())
     }
 
-    /// Tells of overflows if that is due.
+    /// Reports overflows by an event, if it is time for one.
     pub(super) fn tell_overflow_in_time(&mut self, shared: &Shared, now: Instant) {
         if self.overflow.not_before.is_none_or(|at| at <= now) {
             self.tell_overflow(shared);
         }
     }
 
-    /// When overflows are to be told.
+    /// When the next event about overflows is due.
     pub(super) fn overflow_at(&self) -> Option<Instant> {
         let at = self.overflow.not_before;
         at.filter(|_| self.overflow.messages > 0)
     }
 
-    /// Tells of overflows, however short ago the last ones were told.
+    /// Reports overflows by an event, however recent the last one is.
     pub(crate) fn tell_overflow(&mut self, shared: &Shared) {
         let OverflowReport {
             messages, bytes, ..
@@ -338,14 +342,14 @@ impl Reading {
         }
     }
 
-    /// Goes on handing over while there is no connection; resolves when nothing is left.
+    /// Hands messages over while there is no connection. Resolves when none are left.
     pub(crate) async fn drain(&mut self, shared: &Shared) {
         std::future::poll_fn(|cx| {
             let now = Instant::now();
             let mut report = Report::of(&shared.meter);
             let turn = &mut TurnContext::new(shared, &mut report, cx, now);
-            // Without a connection there is none that a policy could end.
-            let _ = self.hand_over(Until::PolicyAway, turn);
+            // This cannot fail: the policy has no connection to end.
+            let _ = self.hand_over(WhenFull::PolicyAway, turn);
             if !self.holds_any() {
                 self.set_paused(false, turn.report);
             }

@@ -1,4 +1,4 @@
-//! A connection over one WebSocket, which is not reconnected.
+//! A connection over one WebSocket, without reconnects.
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -15,8 +15,9 @@ use crate::{
 };
 
 impl Connection {
-    /// Takes over a WebSocket whose handshake is done. The stream's own limits on message sizes
-    /// stay in force beside [`Options::max_message_bytes`]. It is not reconnected.
+    /// Takes over a WebSocket whose handshake is done. The connection is plain: it is neither a
+    /// session nor reconnected. The stream's own limits on message sizes stay in force, in addition
+    /// to [`Options::max_message_bytes`].
     ///
     /// # Panics
     /// Outside a Tokio runtime, as `tokio::spawn` does.
@@ -34,7 +35,7 @@ impl Connection {
         Connection::start(ws, options, identity).0
     }
 
-    /// Runs an open WebSocket until it ends.
+    /// Runs an open WebSocket in a task of its own, until it ends.
     pub(crate) fn start<S>(
         ws: WebSocket<S>,
         options: Options,

@@ -1,4 +1,4 @@
-//! What the pump asks of the messages that it moves: plain ones, or the packets of a session.
+//! What differs between plain connections and sessions, as far as the pump is concerned.
 
 use std::task::{Context, Poll};
 
@@ -11,11 +11,11 @@ use super::Reading;
 use crate::{
     handles::{CloseRequest, Shared},
     reports::{CloseCode, Report},
-    ws::{Failure, Payload, WebSocket},
+    ws::{CowBytes, Failure, WebSocket},
 };
 
-/// What a turn is done with and for: the queues and events of the handles, what the turn reports,
-/// the pump's task and the time.
+/// What each step of a turn needs: the state shared with the handles, the turn's report, the context
+/// of the pump's task, and the time.
 pub(crate) struct TurnContext<'a, 'c> {
     pub(crate) shared: &'a Shared,
     pub(crate) report: &'a mut Report,
@@ -39,26 +39,26 @@ impl<'a, 'c> TurnContext<'a, 'c> {
     }
 }
 
-/// How messages travel over a WebSocket: as they are, or in the packets of a session.
+/// How messages travel over a WebSocket: one by one, or in the packets of a session.
 pub(crate) trait Traffic {
-    /// How many bytes may be read now. Zero: the application must take something first.
+    /// How many bytes may be read now. Zero: the application must receive something first.
     fn room(&mut self, turn: &mut TurnContext<'_, '_>) -> Result<usize, Failure>;
 
-    /// One message came from the socket.
+    /// Takes a message from the socket.
     fn receive(
         &mut self,
         text: bool,
-        payload: Payload<'_>,
+        payload: CowBytes<'_>,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), Failure>;
 
-    /// Everything was received that this turn brings: it is handed over.
+    /// Called after the turn has read: hands messages over to the application.
     fn deliver(&mut self, turn: &mut TurnContext<'_, '_>) -> Result<(), Failure>;
 
-    /// The write buffer is on the socket: whoever waits for that is told.
+    /// The write buffer is on the socket: settles `flush` and frees the room of its messages.
     fn settle(&mut self, turn: &mut TurnContext<'_, '_>);
 
-    /// Puts a batch's worth of bytes into the write buffer: how many. Zero: there is nothing to
+    /// Fills the write buffer with about a batch. Returns how many bytes. Zero: there is nothing to
     /// send now.
     fn fill<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
@@ -69,31 +69,31 @@ pub(crate) trait Traffic {
     /// Whether reading waits for the application.
     fn is_paused(&self) -> bool;
 
-    /// Whether the peer reads whatever its application does. Then one from which nothing comes is
-    /// gone, even if our bytes wait; else it may be alive and just not read them.
+    /// Whether the peer reads even if its application does not. Then a silent peer is gone. Otherwise
+    /// it may be alive and just not read.
     fn peer_always_reads(&self) -> bool;
 
-    /// Close was asked for, once: what was accepted is written first.
+    /// The application asks for the close. Accepted messages go first. Called once.
     fn request_close(&mut self, request: &CloseRequest);
 
-    /// Whether nothing that was accepted waits to be written.
+    /// Whether every accepted message is written (in a session: accepted by the session).
     fn is_idle(&self, shared: &Shared) -> bool;
 
-    /// Whether all is said, so that the WebSocket is to be closed.
+    /// Whether nothing is left to say, so that the WebSocket has to be closed.
     fn is_over(&self, shared: &Shared) -> bool;
 
-    /// With which code to close when all is said because the peer broke the protocol.
+    /// The code to close with, if the peer broke the session protocol.
     fn failed_with(&self) -> Option<CloseCode>;
 
-    /// Ready when this connection has to go, because it holds most of a budget that is used up.
+    /// Ready when this connection has to end, because it holds most of a budget that is used up.
     fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<Failure>;
 
-    /// When a turn is due though nothing happened.
+    /// When the next turn is due at the latest.
     fn wake_at(&self) -> Option<Instant>;
 
-    /// What was received and not handed over.
+    /// The received messages that the inbox has not taken yet.
     fn reading(&mut self) -> &mut Reading;
 
-    /// The connection is gone. Returns how many messages may or may not have left.
+    /// The connection is lost. Returns how many messages may or may not have been sent.
     fn abandon(&mut self, shared: &Shared) -> u64;
 }

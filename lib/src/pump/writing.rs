@@ -1,4 +1,4 @@
-//! From the outbox to the socket.
+//! Plain messages on their way from the outbox to the socket.
 
 use std::{collections::VecDeque, task::Poll};
 use tokio::{
@@ -17,7 +17,7 @@ use crate::{
     ws::{Failure, WebSocket},
 };
 
-/// What is in the write buffer, or was found expired, since the last flush.
+/// The messages that were put into the write buffer, or had expired, since the last flush.
 #[derive(Default)]
 struct Encoded {
     messages: u64,
@@ -25,7 +25,7 @@ struct Encoded {
     done: Done,
 }
 
-/// A packet whose messages are being put into frames.
+/// A packet whose messages are being written one by one.
 struct Cutting {
     packet: proto::Batch,
     /// The number of its next message.
@@ -34,18 +34,20 @@ struct Cutting {
 
 #[derive(Default)]
 pub(super) struct Writing {
+    /// What was taken from the outbox.
     batch: VecDeque<Entry>,
-    /// Comes before the batch.
+    /// A packet that comes before the batch.
     cutting: Option<Cutting>,
-    /// How much of the batch's first message is in frames already.
+    /// How many bytes of the batch's first message are written as fragments.
     offset: usize,
     encoded: Encoded,
-    /// A small batch is held back for company until then.
+    /// Until when the outbox holds a small batch back, so that more messages share the write.
     held_until: Option<Instant>,
 }
 
 impl Writing {
-    /// Nothing is held back until `fill` says so: it may not come to that.
+    /// Forgets that a batch was held back. `fill` may not be called in this turn, and a moment that is
+    /// over would wake the pump again and again.
     pub(super) fn begin_turn(&mut self) {
         self.held_until = None;
     }
@@ -54,8 +56,8 @@ impl Writing {
         self.batch.is_empty() && self.cutting.is_none()
     }
 
-    /// Puts messages into the write buffer, a batch's worth of bytes: how many. Zero: there are none,
-    /// or a small batch is held back for company.
+    /// Fills the write buffer with about a batch. Returns how many bytes. Zero: there are no messages,
+    /// or the outbox holds a small batch back.
     pub(super) fn fill<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
@@ -68,7 +70,7 @@ impl Writing {
             if self.has_none() {
                 return Ok(0);
             }
-            // What is left of a packet may be nothing.
+            // Nothing may be left of a packet.
             match self.encode(ws, turn)? {
                 0 => {}
                 bytes => return Ok(bytes),
@@ -86,7 +88,7 @@ impl Writing {
         }
     }
 
-    /// Puts what was taken into frames, a batch's worth of bytes.
+    /// Writes about a batch of what was taken, as frames. Returns how many bytes.
     fn encode<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
@@ -134,17 +136,17 @@ impl Writing {
             shared.outbox.count_expired(expired);
             shared.events.push(Event::Expired { messages: expired });
         }
-        // Messages that have expired leave nothing in the buffer, and yet are to be settled.
+        // Expired messages write nothing, but the result must not be zero, so that they are settled.
         Ok(bytes + expired as usize)
     }
 
-    /// Everything in the write buffer has left: its room is free again.
+    /// The write buffer was flushed: frees the room of its messages.
     pub(super) fn settle(&mut self, turn: &mut TurnContext<'_, '_>) {
         let encoded = std::mem::take(&mut self.encoded);
         turn.report.counters.messages_sent += encoded.messages;
         turn.report.counters.bytes_sent += encoded.payload;
         if encoded.messages > 0 {
-            // Before `flush` resolves: its caller may look at the counters.
+            // Before `flush` resolves, because its caller may look at the counters.
             turn.shared.meter.publish(turn.report, turn.now);
         }
         turn.shared.outbox.done(encoded.done);
@@ -154,13 +156,13 @@ impl Writing {
         self.held_until
     }
 
-    /// Whether everything accepted is on the socket.
+    /// Whether every accepted message is on the socket.
     pub(super) fn is_idle(&self, shared: &Shared) -> bool {
         self.has_none() && self.encoded.messages == 0 && !shared.outbox.has_queued()
     }
 
-    /// The connection is gone: what was not begun, or not finished within the write buffer, goes
-    /// back to the outbox. Returns how many messages may or may not have left.
+    /// The connection is lost. Messages that are not whole in the write buffer go back to the outbox.
+    /// Returns how many messages of the write buffer may or may not have been sent.
     pub(super) fn abandon(&mut self, shared: &Shared) -> u64 {
         let encoded = std::mem::take(&mut self.encoded);
         shared.outbox.done(encoded.done);
@@ -189,7 +191,7 @@ impl Cutting {
         })
     }
 
-    /// Puts the next message into the write buffer, whole; how many bytes that is, if there is one.
+    /// Writes the next message. Returns about how many bytes. `None` after the last message.
     fn write_one<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,

@@ -1,4 +1,4 @@
-//! Received messages on their way to the application: bounded in bytes, moved in batches.
+//! The queue of received messages, from the pump to the application. It is bounded in bytes.
 
 mod conflation;
 mod lane;
@@ -25,33 +25,33 @@ use lane::Lane;
 /// How the stream ended: `None` after a normal close.
 pub(crate) type End = Option<Arc<ConnectionError>>;
 
-/// Who takes what arrives.
+/// Whether the application still receives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reader {
-    /// The `Receiver`.
+    /// The `Receiver` exists.
     Present,
-    /// Nobody: the `Receiver` was dropped at this moment, and a `Sender` is left.
+    /// The `Receiver` was dropped at this moment. A `Sender` is left.
     Dropped(Instant),
-    /// Nobody, because the whole application is gone: what it did not take it never will.
+    /// Every handle was dropped. What the application did not receive, it never will.
     Gone,
 }
 
-struct State {
+struct InboxState {
     main: Lane,
-    /// While the `on_connect` hook runs: what arrives goes to it.
+    /// While the `on_connect` hook runs: the messages for the hook.
     setup: Option<Lane>,
     conflation: Option<Conflation>,
     reader: Reader,
-    /// How far the application has taken the messages of the latest session.
+    /// Up to where the application has taken the messages of the latest session.
     taken: Position,
     overflowed: u64,
     discarded: u64,
     pump: Option<Waker>,
 }
 
-/// One task pushes (the pump), one takes (the receiver).
+/// The pump pushes, and the receiver takes.
 pub(crate) struct Inbox {
-    state: Mutex<State>,
+    state: Mutex<InboxState>,
     options: Arc<Options>,
     account: Account,
 }
@@ -63,7 +63,7 @@ impl Inbox {
             _ => None,
         };
         Inbox {
-            state: Mutex::new(State {
+            state: Mutex::new(InboxState {
                 main: Lane::new(account.lasting_share()),
                 setup: None,
                 conflation,
@@ -78,11 +78,12 @@ impl Inbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, InboxState> {
         self.state.lock().unwrap()
     }
 
-    /// Moves items while there is room, whatever the policy; the rest waits.
+    /// Moves items into the queue while there is room, whatever the overflow policy is. The rest
+    /// stays in `items`.
     pub(crate) fn push_while_room(&self, items: &mut Items, now: Instant) {
         if items.is_empty() {
             return;
@@ -100,7 +101,7 @@ impl Inbox {
         receiver.into_iter().for_each(Waker::wake);
     }
 
-    /// The same towards the `on_connect` hook.
+    /// Moves items into the queue of the `on_connect` hook while there is room.
     pub(crate) fn push_to_setup(&self, items: &mut Items, now: Instant) {
         let receiver = {
             let mut state = self.lock();
@@ -113,8 +114,8 @@ impl Inbox {
         receiver.into_iter().for_each(Waker::wake);
     }
 
-    /// How many bytes may be read now. Zero: reading pauses, and the pump is woken when there is
-    /// room. Policies that make room themselves always have some.
+    /// How many bytes may be read now. At zero reading pauses, and the pump is woken when there is
+    /// room. Policies that drop messages or disconnect never pause reading.
     pub(crate) fn room(&self, cx: &Context<'_>) -> usize {
         let mut state = self.lock();
         let makes_room = matches!(
@@ -129,7 +130,7 @@ impl Inbox {
             None => state.main.room(self.limit_of_appends(), keys),
         };
         if room == 0 && state.setup.is_none() && state.conflation.is_some() {
-            // A message may replace one that is no shorter.
+            // The next message may replace a queued one without needing room.
             return 1;
         }
         if room == 0 {
@@ -138,20 +139,23 @@ impl Inbox {
         room
     }
 
-    /// Asks to be woken when there is room for what could not be pushed.
+    /// Wakes the pump when there is room for what could not be pushed.
     pub(crate) fn wake_on_room(&self, cx: &Context<'_>) {
         self.lock().wake_on_room(cx);
     }
 
-    /// Idle, it gives back what was drawn of the budget.
+    /// Gives the budget back what the queue does not need. Called when the connection is idle.
     pub(crate) fn shrink(&self) {
         let mut state = self.lock();
         let keys = state.key_bytes();
         state.main.settle(keys);
     }
 
-    /// How far the application has taken the messages of the latest session, and when to look
-    /// again though nothing happened. The pump is woken when it takes more.
+    /// Up to where the application has taken the messages of the latest session, and when to ask
+    /// again at the latest. The pump is woken when the application takes more.
+    ///
+    /// Once the `Receiver` was dropped [`DISCARD_AFTER`] ago, queued messages are discarded and count
+    /// as taken.
     pub(crate) fn taken(&self, now: Instant, cx: &Context<'_>) -> (Position, Option<Instant>) {
         let mut state = self.lock();
         state.pump = Some(cx.waker().clone());
@@ -170,7 +174,7 @@ impl Inbox {
         (state.taken, look_at)
     }
 
-    /// The end of the stream, after what is queued. Only the first end counts.
+    /// Ends the stream, after everything that is queued. Only the first end counts.
     pub(crate) fn end(&self, end: End) {
         let receiver = {
             let mut state = self.lock();
@@ -180,8 +184,8 @@ impl Inbox {
         receiver.into_iter().for_each(Waker::wake);
     }
 
-    /// Moves what is queued into `hand`, which is empty: how many bytes. What was moved before is
-    /// taken, up to `taken`.
+    /// Moves what is queued into `hand`, which is empty, and returns its bytes. The application has
+    /// taken everything up to `taken`.
     pub(crate) fn take(
         &self,
         hand: &mut Items,
@@ -204,27 +208,30 @@ impl Inbox {
             };
             (result, pump, replaced)
         };
-        // The waker is the user's: it is dropped outside of the lock.
+        // Dropping a waker may run the user's code, so it happens outside the lock.
         drop(replaced);
         pump.into_iter().for_each(Waker::wake);
         result
     }
 
-    /// Between two takes: `in_hand` bytes are left of what was moved, and everything up to `taken`
-    /// is taken. So reading goes on meanwhile.
+    /// Reports between two calls of [`take`](Self::take): `in_hand` bytes are left in the receiver's
+    /// hand, and the application has taken everything up to `taken`. So reading can go on before
+    /// the hand is empty.
     pub(crate) fn report(&self, in_hand: usize, taken: Position) {
         let pump = self.lock().report(in_hand, taken);
         pump.into_iter().for_each(Waker::wake);
     }
 
-    /// After how many consumed bytes the receiver should report them.
+    /// After how many received bytes the receiver reports, so that reading goes on meanwhile.
     pub(crate) fn report_step(&self) -> usize {
         self.options.inbox_bytes / 8
     }
 
-    /// The receiver was dropped, with what it had not handed out. Messages of a session count as
-    /// taken only if the application is still there after [`DISCARD_AFTER`]: a handler that
-    /// returns drops its sender a moment later.
+    /// The `Receiver` was dropped. `hand` is what it had not handed out. `gone`: no `Sender` is
+    /// left, or the task panics.
+    ///
+    /// Messages of a session count as taken only if a `Sender` is still there after
+    /// [`DISCARD_AFTER`], because a handler that returns drops its `Sender` a moment later.
     pub(crate) fn receiver_gone(&self, mut hand: Items, gone: bool) {
         let pump = {
             let mut state = self.lock();
@@ -241,7 +248,7 @@ impl Inbox {
         pump.into_iter().for_each(Waker::wake);
     }
 
-    /// The application as a whole is gone.
+    /// The application has dropped every handle.
     pub(crate) fn abandon(&self) {
         self.lock().reader = Reader::Gone;
     }
@@ -254,12 +261,15 @@ impl Inbox {
         self.lock().reader != Reader::Present
     }
 
-    /// From now on what arrives goes to the `on_connect` hook.
+    /// From now on received messages go to the `on_connect` hook.
     pub(crate) fn open_setup(&self) {
         self.lock().setup = Some(Lane::new(self.account.lasting_share()));
     }
 
-    /// The next message for the hook. The error: the hook has returned, or the connection ended.
+    /// The next message for the hook.
+    ///
+    /// # Errors
+    /// The hook has returned, or its connection has ended.
     pub(crate) fn take_for_setup(&self, cx: &Context<'_>) -> Poll<Result<Message, End>> {
         let (result, pump) = {
             let mut state = self.lock();
@@ -281,7 +291,7 @@ impl Inbox {
         result
     }
 
-    /// The hook has returned: what it did not take, for the stream.
+    /// The hook has returned. Returns what it did not receive, which the stream gets.
     pub(crate) fn close_setup(&self) -> Items {
         let (queue, receiver) = {
             let mut state = self.lock();
@@ -294,7 +304,7 @@ impl Inbox {
         queue
     }
 
-    /// Queue depth, and the counts of overflowed and of discarded messages.
+    /// The state of the queue, and how many messages overflowed and were discarded.
     pub(crate) fn stats(&self, now: Instant) -> (QueueStats, u64, u64) {
         let state = self.lock();
         let queue = state.main.stats(self.options.inbox_bytes, now);
@@ -302,8 +312,9 @@ impl Inbox {
     }
 }
 
-impl State {
-    /// Wakes the pump when something is taken, and when the budget has what it last refused.
+impl InboxState {
+    /// Wakes the pump when the application takes something, or when the budget has the bytes that it
+    /// last refused.
     fn wake_on_room(&mut self, cx: &Context<'_>) {
         self.pump = Some(cx.waker().clone());
         self.main.wake_on_budget(cx);
@@ -312,8 +323,8 @@ impl State {
         }
     }
 
-    /// Drops what nobody will take. Without a receiver, and with a sender left, it counts as taken;
-    /// what came in a session only after [`DISCARD_AFTER`].
+    /// Discards `items` if there is no `Receiver`. They count as taken while a `Sender` is left.
+    /// Messages of a session stay in `items` until [`DISCARD_AFTER`] has passed.
     fn discard_unwanted(&mut self, items: &mut Items, now: Instant) {
         let held_until = match self.reader {
             Reader::Present => return,
@@ -335,13 +346,13 @@ impl State {
         }
     }
 
-    /// The bytes that the keys of conflation take.
+    /// The bytes that the keys of conflation take up.
     fn key_bytes(&self) -> usize {
         self.conflation.as_ref().map_or(0, |it| it.bytes)
     }
 
-    /// Moves what is queued to the receiver: how many bytes. What may still be dropped or replaced
-    /// by newer data stays where it can be, but for the first.
+    /// Moves what is queued into `hand` and returns its bytes. With `one_by_one`, or with
+    /// conflation, only the first item moves: the others may still be dropped or replaced.
     fn hand_over(&mut self, hand: &mut Items, one_by_one: bool) -> usize {
         let lane = &mut self.main;
         if let Some(conflation) = &mut self.conflation
@@ -372,7 +383,7 @@ impl State {
         }
     }
 
-    /// Empty, it gives back the memory that it grew by.
+    /// The queue and `hand` are empty: frees memory that they grew by.
     fn shrink(&mut self, hand: &mut Items) {
         self.main.shrink(hand);
         if let Some(conflation) = &mut self.conflation {

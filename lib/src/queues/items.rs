@@ -1,4 +1,4 @@
-//! What stands in a queue of received messages.
+//! The items of a queue of received messages.
 
 use std::collections::VecDeque;
 
@@ -9,16 +9,16 @@ use crate::{
     messages::{Gap, Incoming, Message, Position, SessionNumber},
 };
 
-/// What has a place in a queue of received messages.
+/// An item in a queue of received messages.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A plain message, or a gap.
     One(Incoming),
-    /// Many messages, still encoded: the receiver cuts them.
+    /// Many messages, still encoded. The receiver decodes them one by one.
     Packet(Packet),
 }
 
-/// Received messages, still encoded. In a session it knows where they lie in the session.
+/// Received messages, still encoded, and the session that they belong to.
 #[derive(Debug)]
 pub(crate) struct Packet {
     pub(crate) batch: proto::Batch,
@@ -40,17 +40,17 @@ impl Packet {
         self.session == SessionNumber::PLAIN
     }
 
-    /// What the messages that are left cost in a queue.
+    /// What the messages that are not decoded yet cost in a queue.
     pub(crate) fn cost(&self) -> usize {
         self.batch.payload() as usize + self.batch.remaining() as usize * MESSAGE_OVERHEAD_BYTES
     }
 
-    /// Where the messages that were cut so far end.
+    /// Where the last decoded message ends.
     pub(crate) fn position(&self) -> Position {
         Position::new(self.session, self.batch.position())
     }
 
-    /// Where the last message ends.
+    /// Where the last message of the packet ends.
     pub(crate) fn end(&self) -> Position {
         Position::new(self.session, self.batch.end())
     }
@@ -72,7 +72,7 @@ impl Item {
         }
     }
 
-    /// The bytes of its payloads.
+    /// The bytes of its payloads, without the overhead of a queue.
     pub(crate) fn payload(&self) -> u64 {
         match self {
             Item::One(Incoming::Message(message)) => message.len() as u64,
@@ -88,7 +88,7 @@ impl Item {
         }
     }
 
-    /// Whether it came in a session, which waits to hear that it was taken.
+    /// Whether it belongs to a session, whose peer waits for an acknowledgement.
     pub(crate) fn is_of_session(&self) -> bool {
         self.as_packet().is_some_and(|packet| !packet.is_plain())
     }
@@ -97,10 +97,11 @@ impl Item {
 /// Received messages and gaps in order.
 pub(crate) type Items = VecDeque<Item>;
 
-/// The same one by one, for the policies that look at each.
+/// Received messages and gaps without packets, for the overflow policies that treat each message by
+/// itself.
 pub(crate) type Unpacked = VecDeque<Incoming>;
 
-/// Cuts all packets into their messages.
+/// Takes all packets apart into their messages.
 pub(crate) fn unpacked(items: &mut Items) -> Unpacked {
     let mut unpacked = Unpacked::with_capacity(items.len());
     for item in items.drain(..) {
@@ -123,8 +124,8 @@ pub(crate) fn total_cost(items: &Items) -> usize {
     items.iter().map(Item::cost).sum()
 }
 
-/// Puts a gap at the back; `true` if it took a place of its own. However much goes missing while
-/// nobody reads, the gaps that stand for it stay few.
+/// Appends a gap, or joins it with a gap at the back. Returns whether it is an item of its own.
+/// Because gaps are joined, they stay few, however much goes missing while nobody reads.
 pub(crate) fn push_gap(items: &mut Items, gap: Gap) -> bool {
     if let Some(Item::One(Incoming::Gap(back))) = items.back_mut()
         && back.join(&gap)
@@ -135,7 +136,7 @@ pub(crate) fn push_gap(items: &mut Items, gap: Gap) -> bool {
     true
 }
 
-/// The same among unpacked messages.
+/// As [`push_gap`], for unpacked messages.
 pub(crate) fn push_gap_unpacked(unpacked: &mut Unpacked, gap: Gap) {
     if let Some(Incoming::Gap(back)) = unpacked.back_mut()
         && back.join(&gap)

@@ -1,4 +1,4 @@
-//! Sent messages on their way to the socket: bounded in bytes, taken in batches.
+//! The queue of sent messages, from the application to the pump. It is bounded in bytes.
 
 mod entry;
 mod lane;
@@ -33,35 +33,38 @@ pub(crate) use entry::{Done, Entry, Packed, Queued};
 use lane::Lane;
 use unstall_proto::Records;
 
-struct State {
+struct OutboxState {
     main: Lane,
-    /// While the `on_connect` hook runs: what it sends, before all else.
+    /// While the `on_connect` hook runs: what the hook sends. It is written before `main`.
     setup: Option<Lane>,
-    /// Packets that are empty, to be used again: to ask the allocator for each costs page faults.
+    /// Empty packets to use again, because each new allocation of that size costs page faults.
     spare: Vec<Records>,
     senders: usize,
     pump: Option<Waker>,
 }
 
-/// Many tasks push (the senders), one takes (the pump).
+/// Any number of senders push, and the pump takes.
 pub(crate) struct Outbox {
-    state: Mutex<State>,
-    /// One permit: senders that wait for room or for the budget wait in a line.
+    state: Mutex<OutboxState>,
+    /// One permit. It belongs to the sender that waits for room or for the budget; the others wait
+    /// for the permit, in order.
     line: Semaphore,
+    /// Room came free, messages were flushed, or the queue has ended.
     written: Notify,
     account: Account,
-    /// A budget bounds this queue and others.
+    /// A budget bounds this queue together with others.
     bounded: bool,
     limit: usize,
-    /// What this side and the peer of the present connection take at most.
+    /// The largest message that both this side and the peer of the present connection allow.
     max_message: AtomicUsize,
+    /// The largest message that this side allows.
     own_max_message: usize,
 }
 
 impl Outbox {
     pub(crate) fn new(options: &Options, account: &Account) -> Outbox {
         Outbox {
-            state: Mutex::new(State {
+            state: Mutex::new(OutboxState {
                 main: Lane::new(account.lasting_share()),
                 setup: None,
                 spare: Vec::new(),
@@ -78,7 +81,7 @@ impl Outbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         self.state.lock().unwrap()
     }
 
@@ -97,20 +100,20 @@ impl Outbox {
         PACKED_BYTES.min(self.max_message.load(Ordering::Relaxed))
     }
 
-    /// Whether others wait for room, who come first.
+    /// Whether senders wait for room. They come first.
     fn has_line(&self) -> bool {
         self.line.available_permits() == 0
     }
 
-    /// Queues a short message if there is room and nobody waits for it. `false`: it goes the long
-    /// way, which says why.
+    /// Queues a short message if there is room and no sender waits. `false`: call
+    /// [`send`](Self::send), which says why.
     pub(crate) fn push_short(&self, text: bool, payload: &[u8]) -> bool {
         if payload.len() > self.longest_packed() || self.has_line() {
             return false;
         }
         let pump = {
             let mut state = self.lock();
-            let State { main, spare, .. } = &mut *state;
+            let OutboxState { main, spare, .. } = &mut *state;
             if main.ended.is_some() || !main.make_room(payload.len(), self.limit) {
                 return false;
             }
@@ -121,8 +124,8 @@ impl Outbox {
         true
     }
 
-    /// Waits for room and queues the message. Dropped before it resolves: the message was not
-    /// queued.
+    /// Waits for room and queues the message. If the future is dropped before it resolves, the
+    /// message is not queued.
     pub(crate) async fn send(
         &self,
         message: Message,
@@ -137,17 +140,17 @@ impl Outbox {
         }
     }
 
-    /// Queues the message in its turn, when there is room for it.
+    /// Waits in the line of senders, then for room, and queues the message.
     async fn wait_and_push(
         &self,
         mut message: Message,
         expires: Option<Instant>,
     ) -> Result<(), SendError> {
         self.expire(Instant::now());
-        // Closed at the end of the connection: then `push` says why.
+        // If the connection has ended, the line is closed, and `push` says why.
         let _place = self.line.acquire().await;
         loop {
-            // Made before the look, so that nothing given back after it is missed.
+            // Registered before the attempt, so that no later notification is missed.
             let written = self.written.notified();
             match self.push(message, expires) {
                 Ok(()) => return Ok(()),
@@ -161,7 +164,7 @@ impl Outbox {
         }
     }
 
-    /// Resolves when the budget has what it last refused.
+    /// Resolves when the budget has the bytes that it last refused.
     async fn refused_by_budget(&self) {
         poll_fn(|cx| self.lock().main.poll_refused(cx)).await;
     }
@@ -170,7 +173,7 @@ impl Outbox {
         self.push_now(self.check_size(message)?, None)
     }
 
-    /// Queues the message if there is room and nobody waits for it.
+    /// Queues the message if there is room and no sender waits.
     fn push_now(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
         if !self.has_line() {
             return self.push(message, expires);
@@ -185,7 +188,7 @@ impl Outbox {
     fn push(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
         let pump = {
             let mut state = self.lock();
-            let State { main, spare, .. } = &mut *state;
+            let OutboxState { main, spare, .. } = &mut *state;
             main.push(message, expires, self.limit, spare)?;
             state.pump.take()
         };
@@ -200,7 +203,7 @@ impl Outbox {
 
     async fn flush_lane(
         &self,
-        lane: impl Fn(&mut State) -> Option<&mut Lane>,
+        lane: impl Fn(&mut OutboxState) -> Option<&mut Lane>,
     ) -> Result<(), FlushError> {
         let closed = || FlushError {
             reason: Arc::new(ConnectionError::ClosedHere),
@@ -231,7 +234,7 @@ impl Outbox {
         }
     }
 
-    /// From now on only the `on_connect` hook sends: the rest waits until
+    /// From now on the pump takes only what the `on_connect` hook sends. Everything else waits until
     /// [`close_setup`](Self::close_setup).
     pub(crate) fn open_setup(&self) {
         self.lock().setup = Some(Lane::new(self.account.lasting_share()));
@@ -244,7 +247,7 @@ impl Outbox {
             let written = self.written.notified();
             let pushed = {
                 let mut state = self.lock();
-                let State { setup, spare, .. } = &mut *state;
+                let OutboxState { setup, spare, .. } = &mut *state;
                 let pushed = match setup {
                     Some(setup) => setup.push(message, None, self.limit, spare),
                     None => Err(refused(message, Arc::new(ConnectionError::ClosedHere))),
@@ -268,7 +271,7 @@ impl Outbox {
         self.flush_lane(|state| state.setup.as_mut()).await
     }
 
-    /// The hook has returned: it sends no more, and what it has sent still goes out.
+    /// The hook has returned and sends no more. What it has sent is still written.
     pub(crate) fn end_setup(&self) {
         if let Some(setup) = &mut self.lock().setup {
             setup.ended = Some(Arc::new(ConnectionError::ClosedHere));
@@ -276,20 +279,20 @@ impl Outbox {
         self.written.notify_waiters();
     }
 
-    /// What waits for the hook goes on. What is left of the hook's own is dropped: the hook sends
-    /// it again on the next connection.
+    /// The hook is done: the pump takes everything else again. What is left of the hook's messages is
+    /// dropped, because the hook sends them again on the next connection.
     pub(crate) fn close_setup(&self) {
         let (setup, pump) = {
             let mut state = self.lock();
             (state.setup.take(), state.pump.take())
         };
-        // Messages are the user's: they are dropped outside of the lock.
+        // Dropping a message may run the user's code, so it happens outside the lock.
         drop(setup);
         self.written.notify_waiters();
         pump.into_iter().for_each(Waker::wake);
     }
 
-    /// From now on nothing is accepted; what is queued stays for the pump.
+    /// From now on no message is accepted. What is queued stays for the pump.
     pub(crate) fn refuse(&self, reason: Arc<ConnectionError>) {
         {
             let mut state = self.lock();
@@ -299,13 +302,13 @@ impl Outbox {
         self.written.notify_waiters();
     }
 
-    /// Why nothing is accepted any more.
+    /// Why no message is accepted any more.
     pub(crate) fn why_ended(&self) -> Arc<ConnectionError> {
         let why = self.lock().main.ended.clone();
         why.unwrap_or_else(|| Arc::new(ConnectionError::ClosedHere))
     }
 
-    /// Takes what was never begun, after the end.
+    /// After the end: takes the messages of which nothing was written.
     pub(crate) fn take_unsent(&self) -> Vec<Message> {
         let unsent = self.lock().main.take_all();
         messages(unsent)
@@ -315,7 +318,7 @@ impl Outbox {
         self.lock().senders += 1;
     }
 
-    /// Returns whether it was the last.
+    /// Returns whether the sender was the last one.
     pub(crate) fn remove_sender(&self) -> bool {
         let mut state = self.lock();
         state.senders -= 1;
@@ -326,7 +329,7 @@ impl Outbox {
         self.lock().senders > 0
     }
 
-    /// Queue depth, and the count of expired messages.
+    /// The state of the queue, and how many messages have expired.
     pub(crate) fn stats(&self, now: Instant) -> (QueueStats, u64) {
         self.lock().main.stats(self.limit, now)
     }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// Appends an item. The first takes one place, not the four that the standard library would begin
-/// with: a connection at rest keeps what its queues once grew to.
+/// Appends an item. An empty queue first allocates one place; the standard library would allocate
+/// four. An idle connection keeps that memory.
 #[inline]
 pub(crate) fn push<T>(queue: &mut VecDeque<T>, item: T) {
     if queue.capacity() == 0 {

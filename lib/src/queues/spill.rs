@@ -1,4 +1,4 @@
-//! The file of the `Spill` policy: a queue on disk, read and written off the pump's task.
+//! The file of the `Spill` policy: a queue on disk. The pump reads and writes it on blocking threads.
 
 use std::{
     fs::File,
@@ -19,15 +19,16 @@ use crate::{
     settings::Spill,
 };
 
-/// One byte of kind and eight of length stand before each payload: a length in four would be cut
-/// where `max_message_bytes` is above 4 GiB.
+/// Before each payload: one byte for the kind and eight for the length. Four bytes would not hold
+/// every length, because `max_message_bytes` may be above 4 GiB.
 const HEADER_BYTES: usize = 9;
 const KIND_BINARY: u8 = 0;
 const KIND_TEXT: u8 = 1;
-/// A gap stands here; what it says is kept in memory.
+/// The place of a gap. The gap itself is kept in memory.
 const KIND_GAP: u8 = 2;
 
-/// A ring of `capacity` bytes in a nameless file. `head` and `tail` count for ever.
+/// A ring of `capacity` bytes in a nameless file. `head` and `tail` count all bytes read and written
+/// since the ring was last empty.
 struct Disk {
     file: File,
     capacity: u64,
@@ -49,7 +50,7 @@ impl Disk {
         })
     }
 
-    /// How much of `len` bytes from `position` on lies before the ring's end.
+    /// How many of the `len` bytes from `position` on lie before the end of the ring.
     fn first_part(&self, position: u64, len: usize) -> usize {
         (self.capacity - position % self.capacity).min(len as u64) as usize
     }
@@ -96,14 +97,14 @@ enum Outcome {
     Read(io::Result<Vec<u8>>),
 }
 
-/// What a finished operation tells the pump.
+/// The result of a finished operation, for the pump.
 #[derive(Debug)]
-pub(crate) enum Progress {
-    /// So many messages went to the file, with so many bytes of payload.
+pub(crate) enum SpillProgress {
+    /// Messages were written to the file, with so many bytes of payload.
     Spilled { messages: u64, bytes: u64 },
-    /// Messages came back; they are in `ready`.
+    /// Messages were read back. They are in `ready`.
     Loaded,
-    /// The file takes no more. `lost` messages that it held cannot be read back; they are marked.
+    /// The file can no longer be used. `lost` messages in it cannot be read back; a gap marks them.
     Failed { why: String, lost: u64 },
 }
 
@@ -112,17 +113,21 @@ pub(crate) struct SpillFile {
     config: Spill,
     disk: Option<Disk>,
     operation: Option<JoinHandle<(Option<Disk>, Outcome)>>,
+    /// What the present operation writes.
     writing: Unpacked,
-    /// Bytes and entries in the file, and what stands at the entries that are gaps.
+    /// Bytes in the file.
     stored: u64,
+    /// Messages and gaps in the file.
     entries: u64,
+    /// The gaps in the file, in order.
     gaps: Unpacked,
-    /// What was read of an entry whose end is not read yet.
+    /// The beginning of an entry whose end is not read yet.
     partial: BytesMut,
     failed: bool,
-    /// It was told that the file takes no more; until it is empty again that is no news.
+    /// The application was told that the file is full or failed. It is told again only after the
+    /// file was empty.
     told: bool,
-    /// Entries read back, waiting for room in the inbox.
+    /// Entries that were read back and wait for room in the inbox.
     pub(crate) ready: Unpacked,
     /// What comes after everything in the file.
     pub(crate) behind: Unpacked,
@@ -146,7 +151,7 @@ impl SpillFile {
         }
     }
 
-    /// Empty, it gives back the memory that it grew by.
+    /// The file is empty: frees memory that the queues grew by.
     pub(crate) fn shrink(&mut self) {
         for batch in [&mut self.writing, &mut self.ready, &mut self.behind] {
             if batch.capacity() > IDLE_QUEUE_PLACES {
@@ -156,7 +161,7 @@ impl SpillFile {
         self.partial = BytesMut::new();
     }
 
-    /// Whether something is before what is `behind`.
+    /// Whether something comes before `behind`.
     pub(crate) fn holds_any(&self) -> bool {
         self.entries > 0 || self.is_busy() || !self.ready.is_empty()
     }
@@ -165,7 +170,7 @@ impl SpillFile {
         self.operation.is_some()
     }
 
-    /// Whether messages, not only marks, wait behind the file.
+    /// Whether messages wait in `behind`. Gaps do not count.
     pub(crate) fn has_waiting(&self) -> bool {
         let is_message = |item: &Incoming| matches!(item, Incoming::Message(_));
         self.behind.iter().any(is_message)
@@ -181,8 +186,8 @@ impl SpillFile {
         (self.entries, self.stored)
     }
 
-    /// Starts to write as much of what is behind as fits into the file. Not while busy. `false`:
-    /// the file takes nothing now.
+    /// Starts to write as much of `behind` as fits into the file. Must not be called while busy.
+    /// `false`: nothing fits, or the file has failed.
     pub(crate) fn write(&mut self) -> bool {
         if self.entries == 0 {
             self.told = self.failed;
@@ -212,7 +217,7 @@ impl SpillFile {
         true
     }
 
-    /// Why the file takes no more, where that is news.
+    /// Why the file takes no more, if the application was not told yet.
     pub(crate) fn news_of_full(&mut self) -> Option<String> {
         let news = !std::mem::replace(&mut self.told, true);
         news.then(|| {
@@ -221,7 +226,7 @@ impl SpillFile {
         })
     }
 
-    /// Makes one mark of the messages that are behind; returns how many, and their bytes.
+    /// Replaces the messages in `behind` by gaps. Returns how many they were, and their bytes.
     pub(crate) fn drop_behind(&mut self) -> (u64, u64) {
         let (mut count, mut total) = (0, 0);
         for item in std::mem::take(&mut self.behind) {
@@ -239,7 +244,7 @@ impl SpillFile {
         (count, total)
     }
 
-    /// Starts to read the next chunk. Not while busy.
+    /// Starts to read the next chunk. Must not be called while busy.
     pub(crate) fn read(&mut self) {
         let Some(mut disk) = self.disk.take() else {
             return;
@@ -250,8 +255,8 @@ impl SpillFile {
         }));
     }
 
-    /// Drives the operation that runs, if one does.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+    /// The result of the running operation. Pending if there is none.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SpillProgress> {
         let Some(operation) = &mut self.operation else {
             return Poll::Pending;
         };
@@ -267,14 +272,14 @@ impl SpillFile {
                 self.stored -= bytes.len() as u64;
                 self.partial.extend_from_slice(&bytes);
                 self.cut();
-                Progress::Loaded
+                SpillProgress::Loaded
             }
             Ok((_, Outcome::Read(Err(error)))) => self.lose(format!("cannot be read: {error}")),
             Err(error) => self.lose(format!("was abandoned: {error}")),
         })
     }
 
-    fn wrote(&mut self, result: io::Result<()>) -> Progress {
+    fn wrote(&mut self, result: io::Result<()>) -> SpillProgress {
         if let Err(error) = result {
             self.put_before_behind(Unpacked::new());
             return self.fail(format!("cannot be written: {error}"), 0);
@@ -291,11 +296,11 @@ impl SpillFile {
                 gap => self.gaps.push_back(gap),
             }
         }
-        Progress::Spilled { messages, bytes }
+        SpillProgress::Spilled { messages, bytes }
     }
 
-    /// The file is gone, with what it held: a mark stands for it.
-    fn lose(&mut self, why: String) -> Progress {
+    /// Gives up the file with everything in it, and marks what is lost by gaps.
+    fn lose(&mut self, why: String) -> SpillProgress {
         let lost = self.entries - self.gaps.len() as u64;
         let encoded = self.stored + self.partial.len() as u64;
         let mut marks = Unpacked::new();
@@ -313,20 +318,20 @@ impl SpillFile {
         self.fail(why, lost)
     }
 
-    /// What was to be written, after `first`, comes before the rest again.
+    /// Puts `first`, and then what was to be written, before the rest of `behind`.
     fn put_before_behind(&mut self, mut first: Unpacked) {
         first.append(&mut self.writing);
         first.append(&mut self.behind);
         self.behind = first;
     }
 
-    fn fail(&mut self, why: String, lost: u64) -> Progress {
+    fn fail(&mut self, why: String, lost: u64) -> SpillProgress {
         (self.failed, self.told) = (true, true);
         let why = format!("the spill file {why}");
-        Progress::Failed { why, lost }
+        SpillProgress::Failed { why, lost }
     }
 
-    /// Cuts whole entries out of what was read.
+    /// Decodes the whole entries of what was read.
     fn cut(&mut self) {
         while let Some(header) = self.partial.first_chunk::<HEADER_BYTES>() {
             let [kind, len @ ..] = *header;
@@ -375,14 +380,16 @@ fn encode(batch: &Unpacked) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    async fn turn(file: &mut SpillFile) -> Progress {
+    async fn finished(file: &mut SpillFile) -> SpillProgress {
         std::future::poll_fn(|cx| file.poll(cx)).await
     }
 
     fn batch(from: u32, count: u32) -> Unpacked {
-        (from..from + count)
-            .map(|i| Incoming::Message(Message::binary(i.to_be_bytes().repeat(25))))
-            .collect()
+        (from..from + count).map(message).collect()
+    }
+
+    fn message(number: u32) -> Incoming {
+        Incoming::Message(Message::binary(number.to_be_bytes().repeat(25)))
     }
 
     #[tokio::test]
@@ -398,12 +405,12 @@ mod tests {
             }));
             assert!(file.write());
             assert!(matches!(
-                turn(&mut file).await,
-                Progress::Spilled { messages: 30, .. }
+                finished(&mut file).await,
+                SpillProgress::Spilled { messages: 30, .. }
             ));
             while file.has_stored() {
                 file.read();
-                assert!(matches!(turn(&mut file).await, Progress::Loaded));
+                assert!(matches!(finished(&mut file).await, SpillProgress::Loaded));
             }
             for item in file.ready.drain(..) {
                 match item {
@@ -419,18 +426,53 @@ mod tests {
         assert_eq!(read, written);
     }
 
+    /// A file that is never empty, so that it runs around: writes and reads go over its end.
+    #[tokio::test]
+    async fn ring_that_is_never_empty_goes_over_its_end() {
+        let capacity = SPILL_CHUNK_BYTES as u64 * 3 / 2;
+        let mut file = SpillFile::new(Spill::default().max_bytes(capacity));
+        let (mut written, mut read) = (0, 0u32);
+        for _round in 0..50 {
+            while file.behind.is_empty() {
+                file.behind = batch(written, 1_000);
+                written += 1_000;
+                if file.write() {
+                    assert!(matches!(
+                        finished(&mut file).await,
+                        SpillProgress::Spilled { .. }
+                    ));
+                }
+            }
+            file.read();
+            assert!(matches!(finished(&mut file).await, SpillProgress::Loaded));
+            assert!(file.has_stored());
+            for item in file.ready.drain(..) {
+                assert_eq!(item.into_message(), message(read).into_message());
+                read += 1;
+            }
+            assert!(file.write(), "there is room for what did not fit");
+            assert!(matches!(
+                finished(&mut file).await,
+                SpillProgress::Spilled { .. }
+            ));
+        }
+        let tail = file.disk.as_ref().unwrap().tail;
+        assert!(tail > 10 * capacity, "it never went around: {tail}");
+        assert!(u64::from(read) * 100 > 9 * capacity, "{read}");
+    }
+
     #[tokio::test]
     async fn full_file_takes_no_more_than_its_bytes() {
         let mut file = SpillFile::new(Spill::default().max_bytes(1000));
         file.behind = batch(0, 11);
         assert!(file.write());
-        turn(&mut file).await;
+        finished(&mut file).await;
         assert_eq!(file.stored(), (9, 981));
         assert!(!file.write());
         assert_eq!(file.behind.len(), 2, "what did not fit waits");
         assert!(file.news_of_full().is_some() && file.news_of_full().is_none());
         file.read();
-        turn(&mut file).await;
+        finished(&mut file).await;
         assert_eq!(file.ready.len(), 9);
         assert!(file.write(), "there is room again");
     }
@@ -441,8 +483,8 @@ mod tests {
         file.behind = batch(0, 3);
         assert!(file.write());
         assert!(matches!(
-            turn(&mut file).await,
-            Progress::Failed { lost: 0, .. }
+            finished(&mut file).await,
+            SpillProgress::Failed { lost: 0, .. }
         ));
         assert_eq!(file.behind.len(), 3);
         assert!(!file.write(), "it is not tried again");
@@ -455,9 +497,9 @@ mod tests {
         let mut file = SpillFile::new(Spill::default());
         file.behind = batch(0, 5_000);
         file.write();
-        turn(&mut file).await;
+        finished(&mut file).await;
         file.read();
-        turn(&mut file).await;
+        finished(&mut file).await;
         let back = std::mem::take(&mut file.ready).len() as u64;
         assert!(
             back > 0 && !file.partial.is_empty(),
@@ -467,8 +509,8 @@ mod tests {
         file.disk.as_mut().unwrap().file.set_len(0).unwrap();
         file.behind = batch(5_000, 1);
         file.read();
-        let progress = turn(&mut file).await;
-        assert!(matches!(progress, Progress::Failed { lost, .. } if lost == 5_000 - back));
+        let progress = finished(&mut file).await;
+        assert!(matches!(progress, SpillProgress::Failed { lost, .. } if lost == 5_000 - back));
         let Some(Incoming::Gap(Gap::Dropped { messages, bytes })) = file.behind.pop_front() else {
             panic!("the mark comes first");
         };

@@ -11,21 +11,21 @@ pub struct CloseCode(u16);
 impl CloseCode {
     /// 1000: the purpose of the connection is fulfilled.
     pub const NORMAL: CloseCode = CloseCode(1000);
-    /// 1001: the endpoint goes away, such as a server that shuts down.
+    /// 1001: the endpoint is going away, for example a server that shuts down.
     pub const GOING_AWAY: CloseCode = CloseCode(1001);
     /// 1002: the peer broke the protocol.
     pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
-    /// 1003: a kind of data that cannot be accepted.
+    /// 1003: the endpoint cannot accept this kind of data.
     pub const UNSUPPORTED_DATA: CloseCode = CloseCode(1003);
-    /// 1007: a payload that does not fit its type, such as text that is not UTF-8.
+    /// 1007: a payload does not match its type, for example text that is not UTF-8.
     pub const INVALID_PAYLOAD: CloseCode = CloseCode(1007);
-    /// 1008: against the endpoint's policy.
+    /// 1008: a message violates the endpoint's policy.
     pub const POLICY_VIOLATION: CloseCode = CloseCode(1008);
     /// 1009: the message is too big.
     pub const MESSAGE_TOO_BIG: CloseCode = CloseCode(1009);
     /// 1010: the server did not agree to an extension the client requires.
     pub const MANDATORY_EXTENSION: CloseCode = CloseCode(1010);
-    /// 1011: an error inside the endpoint keeps it from going on.
+    /// 1011: the endpoint had an internal error.
     pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
     /// 1013: try again later.
     pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
@@ -57,8 +57,8 @@ impl fmt::Display for CloseCode {
 pub struct Close {
     /// Its code; `None` if the frame had none.
     pub code: Option<CloseCode>,
-    /// Its reason, as the peer sent it; may be empty. See [`printable`](crate::printable) before
-    /// printing it.
+    /// Its reason, as the peer sent it; may be empty. Use [`printable`](crate::printable) to print
+    /// it.
     pub reason: String,
 }
 

@@ -11,11 +11,11 @@ use crate::time::granted;
 
 /// Why a connection could not be made.
 ///
-/// The text says who did what, and what to do next. The cause below it, such as the operating
+/// The text says what failed, why, and what to do. The underlying cause, such as the operating
 /// system's error, is the [`source`](std::error::Error::source) and not a part of the text.
-/// [`is_retryable`](ConnectError::is_retryable) tells whether the same attempt may succeed later; a
-/// client that reconnects asks it. Texts contain no secrets: URLs are shown
-/// [without them](RedactedUrl), and a peer's words are [made printable](crate::printable).
+/// [`is_retryable`](ConnectError::is_retryable) says whether a later attempt may succeed. Texts
+/// contain no secrets: URLs are shown [without them](RedactedUrl), and text from a peer is [made
+/// printable](crate::printable).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -28,8 +28,8 @@ pub enum ConnectError {
         why: String,
     },
 
-    /// A request header is not valid, or the handshake sets it itself. Correct it; no retry can
-    /// succeed.
+    /// A request header is not valid, or it is one that the handshake sets. Correct it; no retry
+    /// can succeed.
     #[error("the request header {name:?} cannot be sent: {why}")]
     Header {
         /// The header's name, up to the first character that a name must not have.
@@ -38,23 +38,23 @@ pub enum ConnectError {
         why: String,
     },
 
-    /// The application's own function for the request headers failed. Retryable: such a function
-    /// asks a token service, which may be back soon.
+    /// The application's function for the request headers failed. Retryable: it may depend on a
+    /// token service that is down for a moment.
     #[error("the function that supplies the request headers failed")]
     HeaderFunction(#[source] Box<dyn std::error::Error + Send + Sync>),
 
     /// Connecting took longer than its timeout, which covers all steps.
     #[error("connecting took longer than {}: {}", Seconds(.after), .phase.waiting_for())]
     Timeout {
-        /// The step that was not done in time.
+        /// The step that did not finish in time.
         phase: ConnectPhase,
         /// The timeout, counted from the start of the attempt.
         after: Duration,
     },
 
-    /// The host's name could not be resolved. Retryable: a resolver that cannot be reached gives
-    /// the same answer as for a wrong name.
-    #[error("the name {host} could not be resolved (check its spelling and the resolver)")]
+    /// The host's name could not be resolved. Retryable: the error is the same when the resolver
+    /// cannot be reached.
+    #[error("the name {host} could not be resolved (check its spelling and the DNS server)")]
     Dns {
         /// The name.
         host: String,
@@ -76,21 +76,22 @@ pub enum ConnectError {
     Proxy {
         /// The proxy's URL.
         proxy: RedactedUrl,
-        /// Host and port that it was asked for.
+        /// The host and port of the server.
         to: String,
-        /// What it did.
+        /// The proxy's answer, or what failed.
         why: String,
-        /// Whether a later attempt may succeed: false if the proxy wants other credentials, or its
-        /// rules forbid this host.
+        /// Whether a later attempt may succeed. False, for example, if the proxy requires other
+        /// credentials, or its rules forbid this host.
         retryable: bool,
     },
 
     /// The TLS handshake failed.
     #[error("the TLS handshake with {host} failed ({})", tls_advice(.source))]
     Tls {
-        /// The server's name as it was checked against the certificate.
+        /// The server's name, which the certificate must match.
         host: String,
-        /// A [`rustls::Error`](tokio_rustls::rustls::Error) inside, or an error of the socket.
+        /// It contains a [`rustls::Error`](tokio_rustls::rustls::Error), or it is an error of the
+        /// socket.
         source: io::Error,
     },
 
@@ -103,19 +104,18 @@ pub enum ConnectError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// The server's answer is not that of a WebSocket server (RFC 6455 section 4.1).
+    /// The server's answer breaks the rules of the handshake (RFC 6455 section 4.1).
     #[error(
-        "{host} did not complete the WebSocket handshake: {why}; check the URL, and proxies on \
-         the way"
+        "{host} did not complete the WebSocket handshake: {why}; check the URL, and any proxies in between"
     )]
     NotWebSocket {
         /// Host and port.
         host: String,
-        /// What was wrong with its answer.
+        /// What is wrong with its answer.
         why: String,
     },
 
-    /// The server answered the upgrade request with another status than 101.
+    /// The server answered the upgrade request with a status other than 101.
     #[error("{}", refusal(.status, .body, .retry_after, .location))]
     Refused {
         /// The status.
@@ -123,17 +123,17 @@ pub enum ConnectError {
         /// The beginning of the body as the server sent it, at most 1 KiB. Bytes that are not UTF-8
         /// are replaced.
         body: String,
-        /// How long the server asks to wait, from either form of `Retry-After`. At most
+        /// How long the server asks to wait, from `Retry-After`. At most
         /// [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
         retry_after: Option<Duration>,
-        /// Where a redirect points. Redirects are not followed: dial the new URL.
+        /// The target of a redirect. Redirects are not followed: connect to the new URL.
         location: Option<RedactedUrl>,
     },
 
     /// The server agreed to none of the subprotocols that were offered, or chose another one (RFC
     /// 6455 section 4.1).
     #[error(
-        "the server {}; this client offered {offered:?}: ask the server's operator which it speaks",
+        "the server {}; this client offered {offered:?}: check which subprotocols the server supports",
         match .chosen {
             Some(chosen) => format!("chose the subprotocol \"{}\"", Brief(chosen)),
             None => "agreed to no subprotocol".to_owned(),
@@ -147,17 +147,17 @@ pub enum ConnectError {
     },
 }
 
-/// The steps of connecting, in their order. One timeout covers them all.
+/// The steps of connecting, in order. One timeout covers them all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectPhase {
-    /// The application's function that supplies the request headers.
+    /// Calling the application's function for the request headers.
     Headers,
     /// Resolving the name of the host or of the proxy.
     Dns,
-    /// The TCP connection to the host or to the proxy.
+    /// Connecting by TCP to the host or to the proxy.
     Tcp,
-    /// The proxy's answer.
+    /// Waiting for the proxy's answer.
     Proxy,
     /// The TLS handshake.
     Tls,
@@ -171,7 +171,7 @@ impl ConnectPhase {
             ConnectPhase::Headers => {
                 "the function that supplies the request headers did not return"
             }
-            ConnectPhase::Dns => "the name was not resolved; check the resolver",
+            ConnectPhase::Dns => "the name was not resolved; check the DNS server",
             ConnectPhase::Tcp => {
                 "no TCP connection was made; check the address, the routes and the firewalls"
             }
@@ -180,15 +180,14 @@ impl ConnectPhase {
                 "the TLS handshake was not completed; check that the port speaks TLS"
             }
             ConnectPhase::Upgrade => {
-                "the server accepted the connection and did not answer the upgrade request; \
-                 it hangs or is overloaded"
+                "the server accepted the TCP connection but did not answer the upgrade request; it may hang or be overloaded"
             }
         }
     }
 }
 
 impl ConnectError {
-    /// Whether the same attempt may succeed later without anyone changing the configuration.
+    /// Whether a later attempt may succeed with the same configuration.
     ///
     /// Yes: timeouts, name resolution, TCP, lost connections, the status codes 408, 425, 429 and
     /// 5xx, a proxy that cannot reach the host. No: an invalid URL or header, a certificate that is
@@ -206,7 +205,7 @@ impl ConnectError {
             | ConnectError::Tcp { .. }
             | ConnectError::Interrupted { .. } => true,
             ConnectError::Proxy { retryable, .. } => *retryable,
-            // An error of TLS itself comes again. One of the socket below may not.
+            // An error of TLS itself will occur again. One of the socket may not.
             ConnectError::Tls { source, .. } => rustls_error(source).is_none(),
             ConnectError::Refused { status, .. } => is_retryable_status(*status),
         }
@@ -222,16 +221,17 @@ impl ConnectError {
     }
 }
 
-/// Status codes that blame the moment and not the request (RFC 9110 section 15, RFC 6585 section 4).
+/// Status codes of conditions that may pass (RFC 9110 section 15, RFC 6585 section 4).
 pub(crate) fn is_retryable_status(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429) || status.is_server_error()
 }
 
-/// `Retry-After` in either of its forms (RFC 9110 section 10.2.3), as far as it is granted.
+/// The wait in `Retry-After`, in either of its forms (RFC 9110 section 10.2.3), cut to the longest
+/// that is accepted.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let asked = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // A number beyond u64 means "very long", and is cut below.
+        // A number too large for u64 is cut below.
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
         let at = httpdate::parse_http_date(value).ok()?;
@@ -240,7 +240,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(granted(asked))
 }
 
-/// The error of TLS itself inside an I/O error.
+/// The rustls error inside an I/O error, if there is one.
 fn rustls_error(error: &io::Error) -> Option<&tokio_rustls::rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
@@ -257,7 +257,7 @@ fn tls_advice(error: &io::Error) -> &'static str {
         }
         Some(Error::AlertReceived(_)) => "the server refused it: see the server's log",
         Some(_) => "check the TLS configuration of both sides",
-        None => "the connection was lost: trying again may help",
+        None => "the connection was lost: try again",
     }
 }
 
@@ -279,7 +279,7 @@ fn refusal(
         (_, Some(wait)) => text += &format!("; it asks to wait {}", Seconds(wait)),
         (401 | 403, _) => text += "; check the credentials and the Origin header",
         (404 | 405 | 410 | 426, _) => text += "; check the URL's path",
-        (300..=399, _) => text += "; redirects are not followed: dial the new URL",
+        (300..=399, _) => text += "; redirects are not followed: connect to the new URL",
         (200..=299, _) => text += "; there is no WebSocket at this URL: check it",
         _ => {}
     }

@@ -4,21 +4,21 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use super::{Brief, Close, CloseCode, ConnectError};
 
-/// An error of the application's own code: of a hook, or of a function that supplies headers.
+/// An error of the application's code: of a hook, or of a function that makes headers.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why a connection ended, other than by a normal close.
 ///
 /// Each variant says who acted. [`is_retryable`](ConnectionError::is_retryable) says whether
-/// connecting again may help; a [`Client`](crate::Client) then connects again by itself. The cause
-/// below, such as the operating system's error, is the
-/// [`source`](std::error::Error::source) and not a part of the text.
+/// connecting again may help; a [`Client`](crate::Client) then does so on its own. The underlying
+/// cause, such as the operating system's error, is the [`source`](std::error::Error::source) and
+/// not a part of the text.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// The peer closed the connection with another code than normal.
+    /// The peer closed the connection with a code other than 1000 (normal).
     ClosedByPeer(Close),
-    /// This side closed the connection, or dropped all its handles.
+    /// This side closed the connection, or dropped all of its handles.
     ClosedHere,
     /// Nothing was received from the peer for the silence timeout, not even an answer to a ping.
     PeerSilent(Duration),
@@ -35,26 +35,26 @@ pub enum ConnectionError {
     /// A message was larger than
     /// [`Options::max_message_bytes`](crate::Options::max_message_bytes).
     MessageTooLarge {
-        /// Its size in bytes, as far as known.
+        /// Its size in bytes, as far as it is known.
         size: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// The inbox was full and [`Overflow::Disconnect`](crate::Overflow::Disconnect) is its policy.
+    /// The inbox was full, and its policy is [`Overflow::Disconnect`](crate::Overflow::Disconnect).
     InboxFull,
-    /// A [`Budget`](crate::Budget) was used up, and of its connections this one held most bytes in
-    /// messages of which only a part had arrived. Its peer was told so with code 1013.
+    /// A [`Budget`](crate::Budget) was used up, and this connection held the most bytes of
+    /// incomplete messages. The peer was told with code 1013.
     Evicted {
-        /// What was held for this connection, in bytes.
+        /// The bytes that were held for this connection.
         held: usize,
     },
     /// The `on_connect` hook failed.
     Setup(Arc<dyn Error + Send + Sync>),
     /// Connecting again failed with an error that is not retryable, or all attempts failed.
     Reconnect(Arc<ConnectError>),
-    /// The server goes away and asked its clients to connect again.
+    /// The server is shutting down and asked its clients to connect again.
     GoingAway,
-    /// The server refuses the session for now.
+    /// The server refused the session, but may accept it later.
     SessionRefused {
         /// Why.
         why: SessionLoss,
@@ -62,8 +62,8 @@ pub enum ConnectionError {
         /// [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
         retry_after: Option<Duration>,
     },
-    /// The server agreed to `unstall.v1` and did not answer the first packet within the connect
-    /// timeout. It may be overloaded: a client that reconnects asks again for a session.
+    /// The server agreed to `unstall.v1` but did not answer HELLO within the connect timeout. It
+    /// may be overloaded. A client that connects again asks for a session again.
     HelloUnanswered(Duration),
     /// The session ended and cannot be resumed.
     SessionLost(SessionLoss),
@@ -86,10 +86,10 @@ impl fmt::Display for ConnectionError {
             ClosedHere => f.write_str("this side closed the connection"),
             PeerSilent(time) => write!(
                 f,
-                "nothing was received from the peer for {time:?}: the peer or the network is gone"
+                "nothing was received from the peer for {time:?}: the peer or the network has failed"
             ),
             WriteStalled(time) => {
-                write!(f, "the peer read nothing for {time:?} while data waited")
+                write!(f, "the peer read nothing for {time:?} while data waited for it")
             }
             EndOfStream => {
                 f.write_str("the peer ended the TCP connection without closing the WebSocket")
@@ -105,26 +105,24 @@ impl fmt::Display for ConnectionError {
             InvalidText => f.write_str("the peer sent a text message that is not UTF-8"),
             MessageTooLarge { size, limit } => write!(
                 f,
-                "a message of at least {size} bytes is over the limit of {limit}"
+                "a message of at least {size} bytes is larger than the limit of {limit} bytes"
             ),
             InboxFull => f.write_str(
-                "the application did not read, and the full inbox ended the connection by its \
-                 policy",
+                "the inbox was full, and its overflow policy is to disconnect: receive faster, or choose another policy",
             ),
             Evicted { held } => write!(
                 f,
-                "the memory budget was used up and this connection held most of it ({held} bytes), \
-                 so it was ended: try again later, or raise the budget"
+                "the memory budget was used up, and this connection held the most of it ({held} bytes): try again later, or raise the budget"
             ),
             Setup(_) => f.write_str("the on_connect hook failed"),
             Reconnect(_) => f.write_str("connecting again failed"),
-            GoingAway => f.write_str("the server goes away and asked its clients to connect again"),
+            GoingAway => f.write_str("the server is shutting down and asked its clients to connect again"),
             SessionRefused { why, .. } => {
                 write!(f, "the server refused the session for now: {why}")
             }
             HelloUnanswered(time) => write!(
                 f,
-                "the server agreed to a session and did not answer HELLO within {time:?}"
+                "the server agreed to a session but did not answer HELLO within {time:?}"
             ),
             SessionLost(why) => write!(f, "the session was lost: {why}"),
             Undelivered { messages } => write!(
@@ -139,7 +137,7 @@ impl fmt::Display for ConnectionError {
 impl Error for ConnectionError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            // What is shared, not the `Arc`: so that a caller can downcast it.
+            // The inner error, not the `Arc`, so that a caller can downcast it.
             ConnectionError::Io(error) => Some(&**error),
             ConnectionError::Setup(error) => Some(&**error),
             ConnectionError::Reconnect(error) => Some(&**error),
@@ -149,10 +147,10 @@ impl Error for ConnectionError {
 }
 
 impl ConnectionError {
-    /// Whether a new connection may succeed without anyone changing anything.
+    /// Whether connecting again may succeed, with nothing changed.
     ///
-    /// No: the peer closed with 1003, 1008 or 1010; this side closed; the runtime was shut down; or
-    /// connecting again failed for good.
+    /// False if the peer closed with 1003, 1008 or 1010, if this side closed, if the runtime was
+    /// shut down, or if connecting again failed for good.
     pub fn is_retryable(&self) -> bool {
         match self {
             ConnectionError::ClosedByPeer(close) => !matches!(
@@ -167,7 +165,8 @@ impl ConnectionError {
             ConnectionError::ClosedHere
             | ConnectionError::Undelivered { .. }
             | ConnectionError::Aborted => false,
-            // The hook may have asked a server that is back soon; the inbox may be read in time.
+            // A hook may fail because a server is down for a moment. The next time the inbox may be
+            // read in time.
             ConnectionError::Setup(_) | ConnectionError::InboxFull => true,
             ConnectionError::PeerSilent(_)
             | ConnectionError::WriteStalled(_)
@@ -191,23 +190,22 @@ impl From<io::Error> for ConnectionError {
     }
 }
 
-/// Why a session cannot go on.
+/// Why a session ended, or was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionLoss {
-    /// The session was without a connection for longer than its life, or the server ended it, to
-    /// make room or because its application was done with it.
+    /// The session was without a connection for longer than its life, or the server ended it.
     #[error("it was without a connection for too long, or the other side ended it")]
     Expired,
-    /// The session had to make room for others: of those that could go it was the one that was
-    /// without a connection for longest, or that held most memory.
-    #[error("it had to make room for other sessions")]
+    /// The server ended the session to make room for others. It had been without a connection for
+    /// longest, or held the most memory.
+    #[error("the server ended it to make room for other sessions")]
     Evicted,
-    /// The server does not know the session: it was restarted.
+    /// The server does not know the session, because it was restarted.
     #[error("the server was restarted and does not know it")]
     Unknown,
-    /// The session belongs to somebody else: the token or the principal does not match.
-    #[error("it belongs to somebody else")]
+    /// The token or the principal does not match the session's.
+    #[error("it belongs to another client")]
     NotYours,
     /// A newer connection of the same session exists.
     #[error("it is in use by a newer connection")]
@@ -218,18 +216,18 @@ pub enum SessionLoss {
     /// The close was not completed by its deadline.
     #[error("the close was not completed by its deadline")]
     CloseTimedOut,
-    /// The peer ended the session at once. The text is the peer's reason, as it was sent; see
-    /// [`printable`](crate::printable) before printing it.
-    #[error("the peer ended it: {}", Brief(.0))]
+    /// The peer aborted the session. The text is the peer's reason, as it was sent. Use
+    /// [`printable`](crate::printable) to print it.
+    #[error("the peer aborted it: {}", Brief(.0))]
     AbortedByPeer(String),
     /// The server or the protocol refused the session.
     #[error("{}", Brief(.0))]
     Refused(String),
-    /// The server offers no sessions any more.
+    /// The server no longer offers sessions.
     #[error("the server no longer offers sessions")]
     NotOffered,
-    /// The server agreed to `unstall.v1` and does not speak it.
-    #[error("the server agreed to unstall.v1 and does not speak it")]
+    /// The server agreed to `unstall.v1` but does not speak it.
+    #[error("the server agreed to unstall.v1 but does not speak it")]
     NotSpoken,
 }
 
@@ -253,13 +251,14 @@ impl Error for FlushError {
     }
 }
 
-/// [`delivered`](crate::Sender::delivered) cannot say that everything was delivered.
+/// [`delivered`](crate::Sender::delivered) failed: it is not known whether everything was
+/// delivered.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DeliveryError {
-    /// The connection is plain: a plain peer never says what its application received.
+    /// The connection is plain. A plain peer does not report what its application received.
     NotASession,
-    /// The session ended first. The messages come back.
+    /// The session ended first. Its undelivered messages come back.
     Lost {
         /// How many come back.
         messages: u64,
@@ -272,7 +271,7 @@ impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DeliveryError::NotASession => f.write_str(
-                "the connection is plain: what the peer's application received cannot be known",
+                "the connection is plain, so it is not known what the peer's application received: use a session",
             ),
             DeliveryError::Lost { messages } => {
                 write!(f, "the session ended with {messages} messages undelivered")

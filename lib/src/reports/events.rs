@@ -19,9 +19,9 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A WebSocket connection is open: the first, or a new one after a loss.
+    /// A WebSocket connection opened: the first one, or a new one after a loss.
     Connected {
-        /// The number of this connection among those of the handle, from 1.
+        /// The number of this connection of the handle, from 1.
         generation: u64,
     },
     /// The connection was lost.
@@ -31,16 +31,16 @@ pub enum Event {
         /// Messages that were in the write buffer. Each may or may not have reached the peer.
         in_flight: u64,
     },
-    /// The peer agreed to a session: from now on it outlives its connections.
+    /// The peer accepted the session. From now on it outlives its connections.
     SessionOpened,
-    /// The server agreed to `unstall.v1` and does not speak it. The next connection carries messages
-    /// plainly: none of a session's promises hold on it. The one after asks for a session again.
+    /// The server agreed to `unstall.v1` but does not speak it. The next connection is plain, without
+    /// the promises of a session. The connection after that asks for a session again.
     SessionNotSpoken,
-    /// The session goes on over a new connection.
+    /// The session resumed over a new connection.
     Resumed {
-        /// For how long there was no connection.
+        /// How long there was no connection.
         after: Duration,
-        /// Records that were sent again.
+        /// The number of records that were sent again.
         replayed: u64,
     },
     /// The session ended and could not be resumed.
@@ -51,16 +51,16 @@ pub enum Event {
         /// [`Sender::take_undelivered`](crate::Sender::take_undelivered).
         undelivered: u64,
     },
-    /// The application did not take the messages that earlier sessions gave back, and there is no
-    /// room for more: the oldest were dropped. See
+    /// The application did not collect the undelivered messages of earlier sessions. There is no
+    /// room for more, so the oldest were dropped. See
     /// [`Sender::take_undelivered`](crate::Sender::take_undelivered).
     UndeliveredDropped {
         /// How many.
         messages: u64,
     },
-    /// The server goes away. This client connects again at a random moment within this time.
+    /// The server is shutting down. This client connects again at a random moment within this time.
     GoAway {
-        /// From now on. At most [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
+        /// The time, from now. At most [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
         within: Duration,
     },
     /// An attempt to connect failed.
@@ -77,15 +77,15 @@ pub enum Event {
         /// The wait before it.
         after: Duration,
     },
-    /// The inbox was full and its policy acted. There is at most one such event a second; it counts
-    /// what happened since the last.
+    /// The inbox was full, and its policy acted. There is at most one such event a second. It
+    /// counts what happened since the last one.
     Overflow {
         /// How many messages were dropped, replaced, or spilled.
         messages: u64,
         /// Bytes of their payloads.
         bytes: u64,
     },
-    /// Nothing more can be written to the spill file. The fallback policy acts now.
+    /// Nothing more can be written to the spill file. The fallback policy takes over.
     SpillFailed {
         /// Why.
         why: String,
@@ -95,17 +95,17 @@ pub enum Event {
     Stalled {
         /// What it waits for.
         cause: StallCause,
-        /// For how long it has waited so far.
+        /// How long it has waited so far.
         since: Duration,
     },
-    /// A wait that was reported is over.
+    /// A reported wait is over.
     Moving {
         /// What it waited for.
         cause: StallCause,
         /// How long the wait lasted.
         after: Duration,
     },
-    /// Queued messages were dropped unsent, because their time to live had passed.
+    /// Queued messages were dropped because their time to live had passed.
     Expired {
         /// How many.
         messages: u64,
@@ -117,7 +117,7 @@ pub enum Event {
         /// Why.
         why: Option<Arc<ConnectionError>>,
     },
-    /// This many events were dropped, because the listener was slow.
+    /// This many events were dropped because the listener was too slow.
     Missed(u64),
 }
 
@@ -130,7 +130,7 @@ struct Log {
     listeners: Vec<Waker>,
 }
 
-/// The last events of one connection. Writing never waits for a listener.
+/// The latest events of one connection. Writing never waits for a listener.
 #[derive(Debug, Default)]
 pub(crate) struct EventLog {
     log: Mutex<Log>,
@@ -160,10 +160,11 @@ impl EventLog {
     }
 }
 
-/// A stream of [`Event`]s, from the oldest of the last 256. It ends after [`Event::Ended`].
+/// A stream of [`Event`]s. It starts at the oldest of the last 256 events and ends after
+/// [`Event::Ended`].
 ///
-/// A slow listener never delays the connection: it misses events, and
-/// [`Event::Missed`] says how many. A clone goes on from the same place.
+/// A slow listener never delays the connection. It misses events, and [`Event::Missed`] says how
+/// many. A clone continues at the same event.
 #[derive(Clone, Debug)]
 pub struct Events {
     log: Arc<EventLog>,

@@ -1,15 +1,15 @@
-//! A peer's words, fit for a terminal and a log.
+//! Text from a peer, made safe for a terminal and a log.
 
 use std::fmt;
 
 use crate::defaults::BRIEF_CHARS;
 
-/// Text that a peer chose, made fit for a terminal and a log.
+/// Makes text from a peer safe for a terminal and a log.
 ///
 /// Escape codes can rewrite what a terminal shows, newlines can forge lines of a log, and
-/// right-to-left marks can turn a sentence around. This shows every character that is not printable
-/// as its escape, such as `\u{1b}` or `\n`. The crate's errors and events do so by themselves; use
-/// it where you print what came from a peer, such as [`Close::reason`](crate::Close::reason).
+/// right-to-left marks can reorder a sentence. Every character that is not printable is shown as
+/// its escape, such as `\u{1b}` or `\n`. The `Display` texts of the crate's errors do this already.
+/// Use it to print other text from a peer, such as [`Close::reason`](crate::Close::reason).
 ///
 /// ```
 /// assert_eq!(unstall::printable("gone\x1b[2J").to_string(), r"gone\u{1b}[2J");
@@ -18,15 +18,15 @@ pub fn printable(text: &str) -> Printable<'_> {
     Printable(text)
 }
 
-/// Displays a text without control characters; made by [`printable`].
+/// Displays a text with its control characters escaped. Made by [`printable`].
 #[derive(Clone, Copy)]
 pub struct Printable<'a>(&'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const PLAIN: [char; 3] = ['"', '\'', '\\'];
-        // The standard library knows what is printable; it also escapes these three, for the sake of
-        // quotes that are not here.
+        // `escape_debug` knows what is printable. It also escapes these three, which is only needed
+        // inside quotes.
         for piece in self.0.split_inclusive(PLAIN) {
             let body = piece.trim_end_matches(PLAIN);
             write!(f, "{}", body.escape_debug())?;
@@ -42,7 +42,7 @@ impl fmt::Debug for Printable<'_> {
     }
 }
 
-/// The first line of a peer's words for an error: printable, and at most [`BRIEF_CHARS`] long.
+/// The first line of a peer's text, for an error: printable, and at most [`BRIEF_CHARS`] long.
 #[derive(Clone, Copy)]
 pub(crate) struct Brief<'a>(pub(crate) &'a str);
 

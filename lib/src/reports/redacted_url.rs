@@ -1,4 +1,4 @@
-//! URLs that keep their secrets to themselves.
+//! URLs whose secrets are not printed.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use http::Uri;
 /// A URL that may hold a password or a token.
 ///
 /// `Display` and `Debug` show its scheme, host, port and path, without user information, query and
-/// fragment. Of a URL that is not well-formed they show only what cannot be a part of a password:
-/// scheme and host, the scheme alone, or nothing. The whole URL is behind [`reveal`](Self::reveal).
+/// fragment. If the URL is not well-formed, they show only what cannot be part of a password:
+/// scheme and host, the scheme alone, or nothing. [`reveal`](Self::reveal) returns the whole URL.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedactedUrl(String);
 
 impl RedactedUrl {
-    /// Any text: whether it is a URL is found out where it is used.
+    /// Takes any text. Whether it is a valid URL is checked when it is used.
     pub fn new(url: impl Into<String>) -> RedactedUrl {
         RedactedUrl(url.into())
     }
@@ -42,10 +42,10 @@ impl fmt::Debug for RedactedUrl {
     }
 }
 
-/// What may be shown of `url`. An ellipsis stands for the rest.
+/// The part of `url` that may be shown. An ellipsis stands for the rest.
 fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://").filter(|(it, _)| is_scheme(it)) else {
-        // Where a redirect points may be a path alone. Anything else may be a password.
+        // The target of a redirect may be just a path. Anything else may be a password.
         return match url.starts_with('/') && !url.contains('@') {
             true => cut(url),
             false => "…".to_owned(),
@@ -54,7 +54,7 @@ fn shown(url: &str) -> String {
     let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
     let (authority, behind) = rest.split_at(end);
     let host = authority.rsplit('@').next().unwrap_or_default();
-    // Behind an `@` that comes so late, the "host" is the beginning of a user's name and password.
+    // If an `@` comes after the "host", that "host" is part of a user name or password.
     if behind.contains('@') || !is_host_and_port(host) {
         return format!("{scheme}://…");
     }

@@ -6,10 +6,10 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StallCause {
-    /// This application does not receive its messages: the inbox is full, or the peer of a session
+    /// This application does not receive its messages. The inbox is full, or the peer of a session
     /// waits for credit.
     ApplicationNotReading,
-    /// The peer's application does not receive its messages: the credit that the peer gave is used
+    /// The peer's application does not receive its messages. The credit that the peer gave is used
     /// up.
     OutOfCredit,
     /// The replay buffer is full: the peer has not acknowledged enough.

@@ -1,4 +1,4 @@
-//! Counters of a connection, and for how long it waited for what.
+//! Counters of a connection, and how long it waited for each cause.
 
 use std::{
     sync::{Arc, Mutex},
@@ -11,19 +11,19 @@ use crate::{
     time::later,
 };
 
-/// The queue of one direction, at one moment.
+/// A snapshot of the queue of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStats {
     /// Messages waiting.
     pub messages: usize,
-    /// Bytes waiting, with each message's overhead.
+    /// Bytes waiting, including each message's overhead.
     pub bytes: usize,
     /// The most bytes that ever waited.
     pub high_water: usize,
     /// The limit in bytes.
     pub limit: usize,
-    /// For how long the oldest message has waited; an upper bound.
+    /// How long the oldest message has waited; an upper bound.
     pub oldest: Option<Duration>,
 }
 
@@ -33,9 +33,9 @@ pub struct QueueStats {
 pub struct StallStats {
     /// The cause.
     pub cause: StallCause,
-    /// The time of all waits together, including the present one.
+    /// The total time of all waits, including the current one.
     pub total: Duration,
-    /// For how long the present wait has lasted, if there is one.
+    /// How long the current wait has lasted, if there is one.
     pub now: Option<Duration>,
 }
 
@@ -61,22 +61,22 @@ pub struct Stats {
     pub spilled: (u64, u64),
     /// Messages that an overflow policy dropped or replaced.
     pub overflowed: u64,
-    /// Messages dropped unsent because their time to live had passed.
+    /// Messages dropped before they were sent, because their time to live had passed.
     pub expired: u64,
     /// Messages received after the `Receiver` was dropped.
     pub discarded: u64,
     /// The last round trip of a ping.
     pub round_trip: Option<Duration>,
-    /// WebSocket connections of this handle so far, including the present one.
+    /// WebSocket connections of this handle so far, including the current one.
     pub connections: u64,
-    /// How often a session went on over a new connection.
+    /// How often a session resumed over a new connection.
     pub resumes: u64,
     /// The time spent waiting for each cause, in the order of [`StallCause::ALL`].
     pub stalls: Vec<StallStats>,
 }
 
 impl Stats {
-    /// What the connection waits for at this moment.
+    /// The causes that the connection waits for now.
     pub fn stalled_by(&self) -> impl Iterator<Item = StallCause> + '_ {
         self.stalls
             .iter()
@@ -85,7 +85,7 @@ impl Stats {
     }
 }
 
-/// Counters that the pump keeps, published once a turn.
+/// The counters that the pump keeps. It publishes them once a turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) messages_sent: u64,
@@ -148,7 +148,7 @@ impl Meter {
             .collect()
     }
 
-    /// Says whether something waits for `cause` now, where no pump runs that says so.
+    /// Records whether something waits for `cause`, while no pump runs to publish it.
     pub(crate) fn wait(&self, cause: StallCause, waiting: bool, now: Instant) {
         let mut events = Vec::new();
         self.state
@@ -158,8 +158,8 @@ impl Meter {
         events.into_iter().for_each(|event| self.events.push(event));
     }
 
-    /// Takes over what a turn has found, and tells of stalls that begin, last too long and end.
-    /// Returns when the next one will have lasted too long.
+    /// Stores the report of a turn. Sends events for stalls that last too long, and for reported
+    /// stalls that end. Returns when the next stall will have lasted too long.
     pub(crate) fn publish(&self, report: &Report, now: Instant) -> Option<Instant> {
         let mut events = Vec::new();
         let next = {
@@ -174,7 +174,8 @@ impl Meter {
         next
     }
 
-    /// Tells of stalls that last too long, where no pump runs; returns when the next one will.
+    /// Sends events for stalls that last too long, while no pump runs. Returns when the next stall
+    /// will have lasted too long.
     pub(crate) fn report(&self, now: Instant) -> Option<Instant> {
         let mut events = Vec::new();
         let mut state = self.state.lock().unwrap();
@@ -224,7 +225,7 @@ impl MeterState {
     }
 }
 
-/// What a turn of the pump has found: counters, and what it waits for. Published once a turn.
+/// The counters and waits of the pump, which it publishes once a turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) counters: Counters,
@@ -232,7 +233,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Goes on from what was last published.
+    /// Starts from the last published counters and waits.
     pub(crate) fn of(meter: &Meter) -> Report {
         let state = meter.state.lock().unwrap();
         Report {
@@ -241,7 +242,7 @@ impl Report {
         }
     }
 
-    /// The same, with nothing that is waited for.
+    /// Starts from the last published counters, without any wait.
     pub(crate) fn idle(meter: &Meter) -> Report {
         Report {
             waits: Default::default(),
@@ -249,7 +250,7 @@ impl Report {
         }
     }
 
-    /// Whether something waits for `cause` now.
+    /// Records whether something waits for `cause`.
     pub(crate) fn wait(&mut self, cause: StallCause, waiting: bool) {
         self.waits[cause as usize] = waiting;
     }

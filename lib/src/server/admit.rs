@@ -1,4 +1,4 @@
-//! One connection from TCP to WebSocket, or to its refusal.
+//! The handshake of one connection: from TCP to WebSocket, or to its refusal.
 
 use std::{io, sync::Arc};
 
@@ -11,12 +11,12 @@ use tokio::{
 };
 
 use super::{
-    State,
+    ServerState,
     builder::Config,
-    door::{Arrival, Entry},
+    door::{Arrival, Slot},
     handshake::{self, Rejection},
     hello::{self, Greeting},
-    holder::{Client, Network, Principal},
+    holder::{Holders, Network, Principal},
     open::Member,
     places::{Over, Seat},
     proxies::PeerAddr,
@@ -33,30 +33,30 @@ use crate::{
 
 /// A handshake under way.
 struct Handshake {
-    state: Arc<State>,
-    entry: Entry,
+    state: Arc<ServerState>,
+    slot: Slot,
     peer: PeerAddr,
     deadline: Instant,
-    /// The limit that its client turned out to be over, once its address was known.
+    /// The limit that was reached, once the client's real address was known.
     over: Option<Over>,
 }
 
-/// A request that is answered with 101.
+/// A request that is accepted with 101.
 struct Agreed {
     request: Request<()>,
     subprotocol: Option<String>,
     peer: PeerAddr,
-    client: Client,
+    client: Holders,
     seat: Arc<Seat>,
 }
 
-/// Does the handshake with a client that was let in.
-pub(super) async fn open(arrival: Arrival, entry: Entry, state: Arc<State>) {
+/// Runs the handshake of a client that has a slot.
+pub(super) async fn open(arrival: Arrival, slot: Slot, state: Arc<ServerState>) {
     let handshake = Handshake {
         deadline: later(Instant::now(), state.config.limits.handshake_timeout),
         peer: PeerAddr::direct(arrival.peer),
         state: state.clone(),
-        entry,
+        slot,
         over: None,
     };
     let deadline = handshake.deadline;
@@ -66,18 +66,18 @@ pub(super) async fn open(arrival: Arrival, entry: Entry, state: Arc<State>) {
             state.counters.handshakes_failed.add();
             tracing::debug!(peer = %arrival.peer, ?error, "a handshake failed");
         }
-        // Done, or refused and counted where that was decided.
+        // Done, or refused. A refusal is counted where it is decided.
         Ok(Ok(())) => {}
     }
 }
 
-/// Tells a client that found no place among the handshakes. It is heard out first, because most
-/// clients lose an answer that comes before their request.
+/// Refuses a client that got no slot. Reads its request first, because most clients lose an answer
+/// that comes before their request is sent.
 pub(super) async fn refuse(
     arrival: Arrival,
     over: Over,
     _permit: OwnedSemaphorePermit,
-    state: Arc<State>,
+    state: Arc<ServerState>,
 ) {
     let config = &state.config;
     let limits = &config.limits;
@@ -87,11 +87,11 @@ pub(super) async fn refuse(
         let (transport, _) = secure(arrival.tcp, PeerAddr::direct(arrival.peer), config).await?;
         converse(transport, limits.header_bytes, decide).await
     };
-    // Whether it listened does not matter: it was counted as refused.
+    // The refusal is already counted, so a failure to send it does not matter.
     let _ = timeout_at(later(Instant::now(), within), talk).await;
 }
 
-/// What comes before HTTP: the header of a proxy, and TLS.
+/// Reads what comes before HTTP: the PROXY header, and TLS.
 async fn secure(
     mut tcp: TcpStream,
     peer: PeerAddr,
@@ -145,13 +145,13 @@ impl Handshake {
         }
     }
 
-    /// Counts the handshake for the address that a proxy told.
+    /// Counts the handshake for the address that a proxy reported.
     fn moved_to(&self, peer: PeerAddr) -> Option<Over> {
         let network = Network::of(Some(peer.client));
-        self.entry.moved_to(network).err()
+        self.slot.moved_to(network).err()
     }
 
-    /// Starts a plain connection, which has its place already.
+    /// Starts a plain connection. It has its place already.
     fn start(&self, mut upgraded: Upgraded, agreed: Agreed) {
         let member = self.state.open.join();
         let place = Held(agreed.seat);
@@ -168,7 +168,7 @@ impl Handshake {
         });
     }
 
-    /// Hears which session the client wants, and opens or resumes it.
+    /// Reads HELLO, and opens or resumes the session.
     async fn attach(&self, sessions: &Arc<Registry>, mut upgraded: Upgraded, agreed: Agreed) {
         let (counters, config) = (&self.state.counters, &self.state.config);
         let options = self.state.options(&agreed.client);
@@ -183,7 +183,7 @@ impl Handshake {
                 return unheard.dismiss().await;
             }
         };
-        self.entry.waits_for_client(false);
+        self.slot.waits_for_client(false);
         let member = self.state.open.join();
         let host = Host {
             seat: agreed.seat,
@@ -201,7 +201,7 @@ impl Handshake {
                 counter.unwrap_or(&counters.refused.sessions).add();
                 let rejection = refused.rejection;
                 tracing::debug!(peer = %self.peer.client, %rejection, "a session was refused");
-                self.entry.waits_for_client(true);
+                self.slot.waits_for_client(true);
                 drop(member);
                 if let Some(ws) = refused.ws {
                     let why = refused.over.map(Over::why);
@@ -221,10 +221,10 @@ impl Handshake {
         });
     }
 
-    /// The checks in their order: RFC 6455, Origin, the limits, the application, its principal's
-    /// limits.
+    /// Runs the checks in order: RFC 6455, Origin, limits of the address, the authentication hook,
+    /// limits of the principal.
     async fn decide(&self, mut parts: Parts) -> Decision<Agreed> {
-        let State {
+        let ServerState {
             config,
             counters,
             places,
@@ -257,15 +257,15 @@ impl Handshake {
             over.rejection(config.limits.retry_after)
         };
         over.map_or(Ok(()), Err).map_err(full)?;
-        // A client that may resume a session is told after HELLO.
+        // A client that may resume a session is checked after HELLO.
         if !is_session {
-            places.look(&Client::new(network, None)).map_err(full)?;
+            places.look(&Holders::new(network, None)).map_err(full)?;
         }
         let mut request = Request::from_parts(parts, ());
         request.extensions_mut().insert(peer);
         let request = self.authenticated(request).await?;
         let principal = request.extensions().get::<Principal>();
-        let client = Client::new(network, principal);
+        let client = Holders::new(network, principal);
         let seat = Arc::new(Seat::new(places, client.clone()));
         if !is_session {
             seat.take().map_err(full)?;
@@ -280,19 +280,19 @@ impl Handshake {
         Ok((agreed, upgrade, agreement))
     }
 
-    /// Waits for the authentication hook, but not so long that no time is left to tell the client.
+    /// Runs the authentication hook. It is cut early enough to leave time for the refusal.
     async fn authenticated(&self, request: Request<()>) -> Result<Request<()>, Rejection> {
-        let State {
+        let ServerState {
             config, counters, ..
         } = &*self.state;
         let Some(hook) = &config.authenticate else {
             return Ok(request);
         };
         let limits = &config.limits;
-        let to_answer = defaults::SERVER_ANSWER_GRACE.min(limits.handshake_timeout / 10);
-        self.entry.waits_for_client(false);
+        let to_answer = defaults::SERVER_ANSWER_TIMEOUT.min(limits.handshake_timeout / 10);
+        self.slot.waits_for_client(false);
         let answer = timeout_at(earlier(self.deadline, to_answer), hook(request)).await;
-        self.entry.waits_for_client(true);
+        self.slot.waits_for_client(true);
         match answer {
             Ok(Ok(request)) => Ok(request),
             Ok(Err(rejection)) => {

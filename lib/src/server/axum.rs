@@ -17,7 +17,7 @@ use unstall_proto::SUBPROTOCOL;
 use super::{
     handshake::{self, Rejection},
     hello::{self, Greeting},
-    holder::{Client, Network},
+    holder::{Holders, Network},
     origin::Origins,
     proxies::{PeerAddr, TrustedProxies},
     registry::{Attached, Opened},
@@ -30,10 +30,10 @@ use crate::{
     ws::transport::{self, Transport},
 };
 
-/// Extracts a WebSocket handshake from a request; [`on_upgrade`](Upgrade::on_upgrade) answers it.
+/// Extracts a WebSocket handshake from a request. [`on_upgrade`](Upgrade::on_upgrade) answers it.
 ///
-/// A request that is no handshake, or breaks the rules of RFC 6455 section 4.2.1, is rejected
-/// with the right status and a text that says why.
+/// A request that is not a valid WebSocket handshake (RFC 6455 section 4.2.1) is rejected, with the
+/// right status and a text that says why.
 ///
 /// ```
 /// use axum::{Router, response::Response, routing::any};
@@ -68,7 +68,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Upgrade, Rejection> {
         handshake::check(parts, &[])?;
         let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
-            let why = "The HTTP server in between cannot hand its connection over.\n";
+            let why = "The HTTP server cannot hand its connection over.\n";
             return Err(Rejection::new(http::StatusCode::UPGRADE_REQUIRED, why));
         };
         Ok(Upgrade {
@@ -90,38 +90,38 @@ impl Upgrade {
         self
     }
 
-    /// Offers sessions (`unstall.v1`) next to plain connections. A client that resumes a session is
-    /// handed to the handler that has it, and the handler of `on_upgrade` does not run again.
+    /// Offers sessions (`unstall.v1`) as well as plain connections. When a client resumes a
+    /// session, the handler that already serves it goes on. The handler of `on_upgrade` does not
+    /// run again.
     pub fn sessions(mut self, sessions: impl Into<Sessions>) -> Upgrade {
         self.sessions = Some(sessions.into());
         self
     }
 
-    /// Lets only the pages of these origins connect; see
-    /// [`ServerBuilder::origins`](crate::ServerBuilder::origins), also for the default: the pages
-    /// of the request's own host.
+    /// Only pages of these origins may connect. Default: pages of the request's own host. See
+    /// [`ServerBuilder::origins`](crate::ServerBuilder::origins).
     pub fn origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Upgrade {
         self.origins = Origins::listed(origins);
         self
     }
 
-    /// Lets the pages of every site connect; see
+    /// Pages of every site may connect. See
     /// [`ServerBuilder::allow_any_origin`](crate::ServerBuilder::allow_any_origin).
     pub fn allow_any_origin(mut self) -> Upgrade {
         self.origins = Origins::Any;
         self
     }
 
-    /// The reverse proxies in front of the application, which tell the clients' addresses in a
-    /// header. The TCP connection's own address has to be known for that: serve the application
-    /// with `into_make_service_with_connect_info::<SocketAddr>()`.
+    /// The reverse proxies in front of the application, which report the clients' addresses in a
+    /// header. This needs the address of the TCP connection: serve the application with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`.
     pub fn trusted_proxies(mut self, proxies: &TrustedProxies) -> Upgrade {
         self.proxies = Some(proxies.clone());
         self
     }
 
-    /// The subprotocols that the handler speaks. The client's first choice among them is agreed
-    /// on; a client that offers none of them gets none.
+    /// The subprotocols that the handler speaks. The server chooses the first of the client's
+    /// offers that it speaks, or none.
     pub fn subprotocols<P: Into<String>>(
         mut self,
         subprotocols: impl IntoIterator<Item = P>,
@@ -132,8 +132,8 @@ impl Upgrade {
 
     /// Answers with 101 and runs `handler` with the connection in a task of its own.
     ///
-    /// A handler that panics ends its own connection and nothing else. If the client goes away
-    /// before it has the answer, the handler does not run.
+    /// If the handler panics, only its own connection ends. If the client disconnects before it has
+    /// the answer, the handler does not run.
     pub fn on_upgrade<H, F>(self, handler: H) -> Response
     where
         H: FnOnce(Connection) -> F + Send + 'static,
@@ -163,7 +163,7 @@ impl Upgrade {
             let upgraded = match upgrade.await {
                 Ok(upgraded) => upgraded,
                 Err(error) => {
-                    tracing::debug!(%error, "a client went away during its handshake");
+                    tracing::debug!(%error, "a client disconnected during its handshake");
                     return;
                 }
             };
@@ -180,7 +180,7 @@ impl Upgrade {
                 None => handler(super::start_plain(upgraded, request, peer, options).0).await,
                 Some(sessions) => {
                     let opened = attach(&sessions, upgraded, request, peer, &options).await;
-                    // An existing session goes on with its own handler.
+                    // A resumed session keeps the handler that it has.
                     if let Some(opened) = opened {
                         let _held = opened.tenancy;
                         handler(opened.connection).await;
@@ -192,7 +192,7 @@ impl Upgrade {
     }
 }
 
-/// The new session, if the client wanted one and it was not refused.
+/// Opens the session that the client asks for. `None` if it was resumed or refused.
 async fn attach(
     sessions: &Sessions,
     upgraded: transport::Upgraded,
@@ -203,7 +203,7 @@ async fn attach(
     let address = peer.map(|peer| peer.client).or(upgraded.peer);
     let identity = hello::identity(&upgraded, request, peer);
     let principal = hello::principal(&identity);
-    let client = Client::new(Network::of(address), principal.as_ref());
+    let client = Holders::new(Network::of(address), principal.as_ref());
     let attach = async {
         match Greeting::hear(upgraded, identity, options).await {
             Ok(greeting) => Ok(sessions.0.attach(greeting, client, options, None).await),
@@ -225,7 +225,7 @@ async fn attach(
     None
 }
 
-/// The TCP stream below, where `axum::serve` or hyper itself serve one; else the stream as it is.
+/// Takes the TCP stream out, if `axum::serve` or hyper serve one. Else keeps the stream as it is.
 fn unwrap(upgraded: Upgraded) -> (Transport, Bytes) {
     let upgraded = match auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
         Ok(parts) => return (Transport::tcp_stream(parts.io.into_inner()), parts.read_buf),
@@ -233,7 +233,7 @@ fn unwrap(upgraded: Upgraded) -> (Transport, Bytes) {
     };
     match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => (Transport::tcp_stream(parts.io.into_inner()), parts.read_buf),
-        // What was read ahead stays inside.
+        // Bytes that were read ahead stay in the stream.
         Err(upgraded) => (Transport::foreign(upgraded), Bytes::new()),
     }
 }

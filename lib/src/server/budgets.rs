@@ -1,15 +1,15 @@
-//! The bytes that addresses and principals may hold.
+//! The memory budgets of addresses and principals.
 
 use std::{collections::HashMap, sync::Mutex};
 
 use super::{
-    holder::{Client, Holder},
+    holder::{Holder, Holders},
     limits::Limit,
 };
 use crate::settings::{Budget, WeakBudget};
 
-/// The budgets of all holders within the one of the process. Each lives as long as a connection, or
-/// session, of its holder.
+/// The budgets of all holders, inside the budget of the process. Each lives as long as a connection
+/// or session of its holder.
 #[derive(Debug)]
 pub(super) struct Budgets {
     process: Budget,
@@ -20,7 +20,7 @@ pub(super) struct Budgets {
 #[derive(Debug, Default)]
 struct Known {
     budgets: HashMap<Holder, WeakBudget>,
-    /// How many there may be before those that nobody has any more are swept out.
+    /// The number of budgets at which unused ones are removed.
     sweep_at: usize,
 }
 
@@ -34,8 +34,8 @@ impl Budgets {
         }
     }
 
-    /// From which everything is drawn that is held for this client.
-    pub(super) fn of(&self, client: &Client) -> Budget {
+    /// The budget that all bytes held for this client are drawn from.
+    pub(super) fn of(&self, client: &Holders) -> Budget {
         let mut known = self.known.lock().unwrap();
         let own = client.holders().iter();
         let own = own.filter(|holder| self.limit.of(holder) < usize::MAX);
@@ -50,7 +50,7 @@ impl Budgets {
     fn one(&self, known: &mut Known, holder: &Holder) -> Budget {
         let budget = known.budgets.get(holder).and_then(WeakBudget::upgrade);
         budget.unwrap_or_else(|| {
-            // Swept when the map has doubled: a constant share of the work.
+            // Sweeping only after the map has doubled costs constant time per budget.
             if known.budgets.len() >= known.sweep_at {
                 known.budgets.retain(|_, budget| budget.upgrade().is_some());
                 known.sweep_at = 2 * known.budgets.len().max(8);
@@ -67,9 +67,9 @@ mod tests {
     use super::*;
     use crate::server::holder::{Network, Principal};
 
-    fn client(ip: [u8; 4], principal: Option<&str>) -> Client {
+    fn client(ip: [u8; 4], principal: Option<&str>) -> Holders {
         let principal = principal.map(Principal::new);
-        Client::new(Network::V4(ip.into()), principal.as_ref())
+        Holders::new(Network::V4(ip.into()), principal.as_ref())
     }
 
     fn budgets() -> Budgets {
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_client_of_an_address_that_nobody_knows_draws_from_the_process_alone() {
         let budgets = budgets();
-        let nobody = Client::new(Network::Unknown, None);
+        let nobody = Holders::new(Network::Unknown, None);
         assert!(budgets.of(&nobody).is(&budgets.process));
     }
 

@@ -1,4 +1,4 @@
-//! What a server is made of.
+//! The configuration of a server.
 
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc};
 
@@ -16,13 +16,13 @@ use crate::{defaults, dial::tls, settings::Options};
 type Checked = Result<Request<()>, Rejection>;
 type Hook = dyn Fn(Request<()>) -> Pin<Box<dyn Future<Output = Checked> + Send>> + Send + Sync;
 
-/// What the handshakes of a server go by.
+/// The configuration that every handshake of a server uses.
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) options: Options,
     pub(super) limits: ServerLimits,
     pub(super) tls: Option<Arc<ServerConfig>>,
-    /// `None`: nobody else is believed to know a client's address.
+    /// `None`: the TCP connection's address is the client's.
     pub(super) proxies: Option<TrustedProxies>,
     pub(super) origins: Origins,
     pub(super) subprotocols: Vec<String>,
@@ -86,14 +86,14 @@ impl ServerBuilder {
         self
     }
 
-    /// Serves TLS with a configuration of one's own: client certificates, certificates that are
-    /// renewed while the server runs.
+    /// Serves TLS with your own rustls configuration, for example with client certificates, or with
+    /// certificates that are renewed while the server runs.
     pub fn tls(mut self, config: Arc<ServerConfig>) -> ServerBuilder {
         self.config.tls = Some(config);
         self
     }
 
-    /// The reverse proxies in front of the server, which tell the addresses of the clients.
+    /// The reverse proxies in front of the server, which report the clients' addresses.
     ///
     /// Without this, all clients behind a proxy have the proxy's address, and share the limits of
     /// one address.
@@ -102,12 +102,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets only the pages of these origins (`https://app.example`) connect. Others get 403.
-    /// Programs that are no browsers send no `Origin` and may always connect.
+    /// Only pages of these origins (`https://app.example`) may connect. Others get 403. A request
+    /// without an `Origin` header, as programs other than browsers send it, is always accepted.
     ///
-    /// Default: the pages of the host and port that the request's `Host` header names. So another
-    /// site cannot connect with the cookies of a visitor. A reverse proxy has to pass the client's
-    /// `Host`.
+    /// Default: pages of the same host and port as the request's `Host` header. So another site
+    /// cannot connect with a visitor's cookies. A reverse proxy has to pass on the client's `Host`.
     pub fn origins<O: Into<String>>(
         mut self,
         origins: impl IntoIterator<Item = O>,
@@ -116,17 +115,17 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets the pages of every site connect.
+    /// Pages of every site may connect.
     ///
-    /// Where cookies say who a user is, any page that the user looks at can then connect as the
-    /// user. Safe where clients prove themselves by a token that only the own pages know.
+    /// This is unsafe if cookies authenticate users: any page that a user visits can then connect
+    /// as that user. It is safe if clients authenticate with a token that only your own pages know.
     pub fn allow_any_origin(mut self) -> ServerBuilder {
         self.config.origins = Origins::Any;
         self
     }
 
-    /// The subprotocols that the server speaks. The client's first choice among them is agreed
-    /// on; a client that offers none of them gets none.
+    /// The subprotocols that the server speaks. The server chooses the first of the client's offers
+    /// that it speaks, or none.
     pub fn subprotocols<P: Into<String>>(
         mut self,
         subprotocols: impl IntoIterator<Item = P>,
@@ -138,10 +137,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Sessions with these [`SessionLimits`](crate::SessionLimits), or the [`Sessions`] that
-    /// several servers share.
+    /// Sets the [`SessionLimits`](crate::SessionLimits), or the [`Sessions`] that several servers
+    /// share.
     ///
-    /// Sessions are offered by default, next to plain connections, on the same port and path.
+    /// Sessions are offered by default, on the same port and path as plain connections.
     pub fn sessions(mut self, sessions: impl Into<Sessions>) -> ServerBuilder {
         self.config.sessions = Some(sessions.into());
         self
@@ -154,13 +153,13 @@ impl ServerBuilder {
         self
     }
 
-    /// Decides on each request before it is answered with 101.
+    /// Accepts or refuses each request before it is answered with 101.
     ///
     /// The hook gets the request, with a [`PeerAddr`](crate::PeerAddr) among its extensions, and
-    /// returns it to let it pass. The handler finds what it adds to the extensions in
-    /// [`Connection::request`](crate::Connection::request). Add a
-    /// [`Principal`](crate::Principal) to say who the user is. The hook runs under the handshake's
-    /// deadline; a panic in it ends this one handshake.
+    /// returns it to accept it. Extensions that the hook adds are in
+    /// [`Connection::request`](crate::Connection::request). Add a [`Principal`](crate::Principal)
+    /// to say who the user is. The hook runs under the handshake's deadline. If it panics, only
+    /// this handshake ends.
     ///
     /// ```
     /// use unstall::{Rejection, Server};
@@ -181,7 +180,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Listens on `address`; port 0 takes a free one.
+    /// Listens on `address`. Port 0 takes a free port.
     ///
     /// # Errors
     /// The address cannot be resolved or bound, or a PEM file cannot be used; the message names
@@ -200,7 +199,7 @@ impl ServerBuilder {
         Err(last)
     }
 
-    /// Takes over a listener that is bound already, such as one passed by systemd.
+    /// Uses a listener that is already bound, such as one passed by systemd.
     ///
     /// # Errors
     /// The listener has no address, or a PEM file cannot be used.
@@ -221,8 +220,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     } else {
         TcpSocket::new_v6()?
     };
-    // A restarted server binds while connections of its predecessor are in TIME_WAIT. On Windows
-    // the option means something else.
+    // Lets a restarted server bind while connections of the previous process are in TIME_WAIT. On
+    // Windows the option means something else.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

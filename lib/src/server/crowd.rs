@@ -1,4 +1,4 @@
-//! Groups of members, some of which may be asked to go.
+//! Groups of members, and which member to remove first.
 
 use std::{
     cmp::Reverse,
@@ -6,22 +6,22 @@ use std::{
     hash::Hash,
 };
 
-/// Counts the members of groups and knows who goes first: of the largest group that has someone who
-/// may go, the oldest. Among equally large groups, the one whose oldest is older.
+/// Counts the members of groups, some of which may be removed. [`first`](Crowd::first) is the
+/// oldest removable member of the largest group that has one. Among equally large groups, the older
+/// member goes first.
 ///
-/// Every operation takes a time that grows with the logarithm of the number of members. A smaller
-/// `R` is older.
+/// Every operation takes logarithmic time in the number of members. A smaller `R` is older.
 #[derive(Debug)]
 pub(super) struct Crowd<K, R> {
     groups: HashMap<K, Group<R>>,
-    /// The groups that have someone who may go.
+    /// The groups that have a removable member.
     order: BTreeSet<(usize, Reverse<R>, K)>,
 }
 
 #[derive(Debug)]
 struct Group<R> {
     members: usize,
-    /// Members who may go.
+    /// Members that may be removed.
     may_go: BTreeSet<R>,
 }
 
@@ -43,12 +43,12 @@ impl<K: Clone + Eq + Hash + Ord, R: Copy + Ord> Crowd<K, R> {
         self.change(key, |group| group.members -= 1);
     }
 
-    /// One of the members may go from now on.
+    /// Allows a member of the group to be removed.
     pub(super) fn release(&mut self, key: &K, rank: R) {
         self.change(key, |group| _ = group.may_go.insert(rank));
     }
 
-    /// It may not go any more, or has gone.
+    /// Forbids it again. Also called when the member is removed.
     pub(super) fn hold(&mut self, key: &K, rank: R) {
         self.change(key, |group| _ = group.may_go.remove(&rank));
     }
@@ -57,12 +57,12 @@ impl<K: Clone + Eq + Hash + Ord, R: Copy + Ord> Crowd<K, R> {
         self.groups.get(key).map_or(0, |group| group.members)
     }
 
-    /// Who of this group would go first.
+    /// The member of this group that would be removed first.
     pub(super) fn oldest_of(&self, key: &K) -> Option<R> {
         self.groups.get(key)?.may_go.first().copied()
     }
 
-    /// Who of all would go first, and how many members its group has.
+    /// The member of all groups that would be removed first, with the size of its group.
     pub(super) fn first(&self) -> Option<(usize, R)> {
         let (members, Reverse(rank), _) = self.order.last()?;
         Some((*members, *rank))
@@ -91,7 +91,7 @@ impl<K: Clone + Eq + Hash + Ord, R: Copy + Ord> Crowd<K, R> {
 mod tests {
     use super::*;
 
-    /// The obvious way to find who goes first.
+    /// The first member, found by looking at all of them.
     fn searched(groups: &[(usize, BTreeSet<u32>)]) -> Option<(usize, u32)> {
         let able = groups.iter().filter_map(|(members, may_go)| {
             let oldest = *may_go.first()?;

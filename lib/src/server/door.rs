@@ -1,8 +1,9 @@
-//! Who may begin a handshake, who waits for one, and which handshakes have to go.
+//! Admission to handshakes: which clients may begin, which wait in line, and which handshakes are
+//! closed to make room.
 //!
-//! Handshakes are bounded in number, altogether and per address. Clients above a limit wait in
-//! line. A handshake is only closed for another client when its own client has been silent for a
-//! second; then the address that has most handshakes under way loses its oldest one.
+//! Handshakes are bounded in number, in total and per address. Clients above a limit wait in line.
+//! Only a handshake that began more than a second ago, and that waits for its client, is closed for
+//! another client. It is the oldest one of the address with the most handshakes.
 
 use std::{
     collections::HashMap,
@@ -35,18 +36,18 @@ impl Arrival {
 #[derive(Debug)]
 pub(super) struct Door {
     limit: Limit,
-    state: Mutex<State>,
-    /// A place came free while somebody waits.
+    state: Mutex<Handshakes>,
+    /// A slot came free while a client waits in line.
     freed: Notify,
     evicted: Counter,
 }
 
 #[derive(Debug)]
-struct State {
+struct Handshakes {
     next: u64,
     under_way: HashMap<u64, UnderWay>,
-    /// Handshakes by address, the lower number is the older. Those that wait for their client may
-    /// go.
+    /// Handshakes by address; a lower number is older. Those that wait for their client may be
+    /// closed.
     crowd: Crowd<Network, u64>,
     line: Line,
 }
@@ -60,11 +61,11 @@ struct UnderWay {
 }
 
 impl Door {
-    /// For so many handshakes, and so many clients in line.
+    /// `limit` bounds the handshakes, and `line` the clients that wait in line.
     pub(super) fn new(limit: Limit, line: usize) -> Arc<Door> {
         Arc::new(Door {
             limit,
-            state: Mutex::new(State {
+            state: Mutex::new(Handshakes {
                 next: 0,
                 under_way: HashMap::new(),
                 crowd: Crowd::default(),
@@ -75,30 +76,30 @@ impl Door {
         })
     }
 
-    /// A client arrived and waits. Returns one that finds no place in the line any more.
+    /// Puts a client into the line. If the line is full, returns the client that has to leave.
     pub(super) fn arrived(&self, arrival: Arrival) -> Option<Arrival> {
         self.state.lock().unwrap().line.push(arrival)
     }
 
-    /// The next client that may begin, and its place among the handshakes. The caller starts a task
-    /// for it and tells [`started`](Door::started).
-    pub(super) fn next(self: &Arc<Self>, now: Instant) -> Option<(Arrival, Entry)> {
+    /// The next client that may begin, with its slot. The caller starts a task for it and calls
+    /// [`started`](Door::started).
+    pub(super) fn next(self: &Arc<Self>, now: Instant) -> Option<(Arrival, Slot)> {
         let (next, evicted) = self.state.lock().unwrap().next(&self.limit, now);
         self.close(evicted);
         let (arrival, id) = next?;
         let door = self.clone();
-        Some((arrival, Entry { door, id }))
+        Some((arrival, Slot { door, id }))
     }
 
-    /// The handshake of this entry runs in this task.
+    /// Records the task that runs this handshake.
     pub(super) fn started(&self, id: u64, task: AbortHandle) {
         if let Some(handshake) = self.state.lock().unwrap().under_way.get_mut(&id) {
             handshake.task = Some(task);
         }
     }
 
-    /// Looks again at clients whose own address has as many handshakes under way as it may: by now
-    /// one of them may have stalled for long enough. Called now and then while somebody waits.
+    /// Lets clients of an address at its limit try again, if one of its handshakes can be closed by
+    /// now. Called at intervals while clients wait.
     pub(super) fn look_again(&self, now: Instant) {
         let state = &mut *self.state.lock().unwrap();
         for network in state.line.suspended() {
@@ -108,13 +109,14 @@ impl Door {
         }
     }
 
-    /// Those who have waited too long, in vain or for longer than `longest`.
+    /// Removes the clients that have waited too long; see [`Line::overdue`].
     pub(super) fn overdue(&self, now: Instant, longest: Duration) -> Vec<Arrival> {
         self.state.lock().unwrap().line.overdue(now, longest)
     }
 
-    /// The process has no file descriptors left: closes one socket, of the address that has most.
-    /// It belongs to a silent handshake, or to a client that waits, who is returned.
+    /// Frees a file descriptor when the process has none left. Closes a handshake that waits for
+    /// its client; if there is none, returns a client of the line, for the caller to close. Both
+    /// are of the address that has most.
     pub(super) fn relieve(&self, now: Instant) -> Option<Arrival> {
         let mut state = self.state.lock().unwrap();
         let first = state.crowd.first().map(|(_, id)| id);
@@ -136,7 +138,7 @@ impl Door {
         }
     }
 
-    /// Resolves when a place came free while somebody waited. Cancel safe.
+    /// Resolves when a slot came free while a client waited. Cancel safe.
     pub(super) async fn freed(&self) {
         self.freed.notified().await;
     }
@@ -151,22 +153,22 @@ impl Door {
         self.state.lock().unwrap().under_way.len()
     }
 
-    /// Clients that wait.
+    /// Clients that wait in line.
     pub(super) fn waiting(&self) -> usize {
         self.state.lock().unwrap().line.len()
     }
 }
 
-impl State {
-    /// The next client that may begin, with the number of its handshake, and the handshake that has
-    /// to go for it.
+impl Handshakes {
+    /// The next client that may begin, with the number of its handshake, and the handshake to close
+    /// for it.
     fn next(&mut self, limit: &Limit, now: Instant) -> (Option<(Arrival, u64)>, Option<UnderWay>) {
         while let Some(network) = self.line.next_turn() {
             let mut goes = None;
             if self.crowd.members(&network) >= limit.per_address {
                 goes = self.due(self.crowd.oldest_of(&network), now);
                 if goes.is_none() {
-                    // Until one of its own ends, or has stalled for long enough.
+                    // It waits until a handshake of its own address ends or can be closed.
                     self.line.suspend(network);
                     continue;
                 }
@@ -199,8 +201,8 @@ impl State {
         id
     }
 
-    /// Which handshake would have to go for a client of this address: the oldest of the address that
-    /// has most of them, or of its own if no other has more.
+    /// The handshake to close for a client of this address: the oldest one of the address that has
+    /// most. If no other address has more, it is one of its own.
     fn who_goes_for(&self, network: &Network) -> Option<u64> {
         match self.crowd.first() {
             Some((members, id)) if members > self.crowd.members(network) => Some(id),
@@ -208,7 +210,7 @@ impl State {
         }
     }
 
-    /// This handshake, if it has had its time.
+    /// This handshake, if it began long enough ago to be closed.
     fn due(&self, id: Option<u64>, now: Instant) -> Option<u64> {
         id.filter(|id| {
             let handshake = self.under_way.get(id);
@@ -225,16 +227,16 @@ impl State {
     }
 }
 
-/// A place among the handshakes; given back when it is dropped.
+/// A slot among the handshakes. Dropping it frees the slot.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct Slot {
     door: Arc<Door>,
     pub(super) id: u64,
 }
 
-impl Entry {
-    /// Whether the client is the one who has to act now. While the server has to, the handshake is
-    /// not closed for another client.
+impl Slot {
+    /// Sets whether the handshake waits for its client. While it waits for the server, it is not
+    /// closed for another client.
     pub(super) fn waits_for_client(&self, waits: bool) {
         let state = &mut *self.door.state.lock().unwrap();
         let Some(handshake) = state.under_way.get_mut(&self.id) else {
@@ -247,7 +249,7 @@ impl Entry {
         }
     }
 
-    /// A proxy told the client's real address, for which it counts from now on.
+    /// Counts the handshake for the client's real address, which a proxy reported.
     pub(super) fn moved_to(&self, network: Network) -> Result<(), Over> {
         let state = &mut *self.door.state.lock().unwrap();
         let Some(handshake) = state.under_way.get_mut(&self.id) else {
@@ -273,7 +275,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.door.state.lock().unwrap();
         if state.remove(self.id).is_some() && state.line.len() > 0 {

@@ -10,23 +10,23 @@ use http::{
 
 use crate::ws::{
     self,
-    headers::{has_token, headers_apart, tokens},
+    headers::{self, has_token, tokens},
 };
 
-/// The same request, no longer a part of the HTTP server's read buffer, which an open connection
-/// would keep in memory.
-pub(crate) fn apart(request: Request<()>) -> Request<()> {
+/// Copies the request out of the HTTP server's read buffer. Else an open connection would keep the
+/// whole buffer in memory.
+pub(crate) fn copied(request: Request<()>) -> Request<()> {
     let (mut parts, ()) = request.into_parts();
-    parts.headers = headers_apart(&parts.headers);
+    parts.headers = headers::copied(&parts.headers);
     if let Ok(uri) = parts.uri.to_string().parse() {
         parts.uri = uri;
     }
     Request::from_parts(parts, ())
 }
 
-/// An answer other than 101: why a request did not become a WebSocket.
+/// An answer other than 101: the reason why a request was refused.
 ///
-/// Made by the checks of the handshake and by the application's authentication hook.
+/// The handshake's checks and the application's authentication hook make it.
 #[derive(Debug, Clone)]
 pub struct Rejection {
     status: StatusCode,
@@ -38,7 +38,7 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection with `status` and a plain text that says why and what to do.
     ///
-    /// A status that is not an error (below 300) would not reject; it becomes 500.
+    /// A status below 300 would not refuse the request, so it becomes 500.
     pub fn new(status: StatusCode, body: impl Into<String>) -> Rejection {
         let rejects = status.as_u16() >= 300;
         let status = if rejects {
@@ -73,7 +73,7 @@ impl Rejection {
         Rejection::new(StatusCode::NOT_FOUND, body)
     }
 
-    /// 503 with `Retry-After`: not now.
+    /// 503 with `Retry-After`: the server cannot take the client now.
     pub fn unavailable(body: impl Into<String>, retry_after: std::time::Duration) -> Rejection {
         Rejection::new(StatusCode::SERVICE_UNAVAILABLE, body).header(
             header::RETRY_AFTER,
@@ -81,7 +81,7 @@ impl Rejection {
         )
     }
 
-    /// 429 with `Retry-After`: this client has, or asks for, too much.
+    /// 429 with `Retry-After`: this client has reached a limit of its own.
     pub fn too_many_requests(
         body: impl Into<String>,
         retry_after: std::time::Duration,
@@ -92,7 +92,7 @@ impl Rejection {
         )
     }
 
-    /// The same with one more header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Rejection {
         self.headers.append(name, value);
@@ -118,11 +118,11 @@ impl Rejection {
     }
 }
 
-/// What a good request agrees to.
+/// The outcome of a valid request.
 #[derive(Debug)]
 pub(crate) struct Agreement {
     accept: HeaderValue,
-    /// The client's first choice among those that the server speaks.
+    /// The first of the client's offers that the server speaks.
     pub(crate) subprotocol: Option<String>,
 }
 
@@ -171,16 +171,16 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
             "A WebSocket handshake needs HTTP/1.1; is a proxy speaking HTTP/1.0?\n",
         ));
     }
-    // Section 4.2.1, item 2; two of them may mean different hosts to us and to a proxy in between.
+    // Section 4.2.1, item 2. With two of them, this server and a proxy could read different hosts.
     if headers.get_all(header::HOST).iter().count() != 1 {
-        return Err(bad("A request has one Host header.\n"));
+        return Err(bad("A request must have exactly one Host header.\n"));
     }
     if !has_token(headers, header::CONNECTION, "upgrade") {
         return Err(bad(
             "The header `Connection: Upgrade` is missing; does a proxy in between drop it?\n",
         ));
     }
-    // A body would stand where the first frames are read from.
+    // A body would be read as the first frames.
     let length = headers.get(header::CONTENT_LENGTH);
     if length.is_some_and(|l| l != "0") || headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(bad("A WebSocket handshake has no body.\n"));
@@ -205,7 +205,7 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
     })
 }
 
-/// What answers the request's `Sec-WebSocket-Key`.
+/// The `Sec-WebSocket-Accept` for the request's `Sec-WebSocket-Key`.
 fn answer_to_key(headers: &HeaderMap) -> Result<HeaderValue, Rejection> {
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else {

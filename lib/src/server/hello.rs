@@ -1,4 +1,4 @@
-//! The first packet of a session's connection, and the answer to one that is refused.
+//! HELLO, the first packet of a session's connection, and the answer to a session that is refused.
 
 use std::{future::poll_fn, sync::Arc};
 
@@ -19,21 +19,21 @@ use crate::{
     },
 };
 
-/// A connection whose client has said HELLO.
+/// A connection whose client has sent HELLO.
 pub(super) struct Greeting {
     pub(super) hello: Hello,
     pub(super) ws: WebSocket<Transport>,
     pub(super) identity: Identity,
 }
 
-/// A connection whose client said something else.
+/// A connection whose client sent something else than HELLO.
 pub(super) struct Unheard {
     pub(super) error: ConnectionError,
     ws: WebSocket<Transport>,
 }
 
 impl Greeting {
-    /// Waits for HELLO. Dropped, it drops the connection.
+    /// Waits for HELLO. Dropping the future drops the connection.
     pub(super) async fn hear(
         upgraded: Upgraded,
         identity: Identity,
@@ -52,7 +52,7 @@ impl Greeting {
 }
 
 impl Unheard {
-    /// Tells the client what was wrong.
+    /// Closes the connection and tells the client what was wrong.
     pub(super) async fn dismiss(self) {
         if let ConnectionError::Protocol(why) = &self.error {
             dismiss(self.ws, None, CloseCode::PROTOCOL_ERROR, why).await;
@@ -60,13 +60,13 @@ impl Unheard {
     }
 }
 
-/// Who the authentication hook says that the client is.
+/// The principal that the authentication hook put into the request.
 pub(super) fn principal(identity: &Identity) -> Option<Principal> {
     let request = identity.request.as_ref()?;
     request.extensions().get().cloned()
 }
 
-/// What is known of a server's connection after the upgrade.
+/// The addresses, the request and the subprotocol of a server's connection.
 pub(super) fn identity(
     upgraded: &Upgraded,
     request: http::Request<()>,
@@ -77,7 +77,7 @@ pub(super) fn identity(
         peer: upgraded.peer,
         client: peer.map(|peer| peer.client),
         subprotocol: upgraded.subprotocol.clone(),
-        request: Some(Arc::new(handshake::apart(request))),
+        request: Some(Arc::new(handshake::copied(request))),
         response: None,
     }
 }
@@ -100,18 +100,18 @@ async fn read_hello(ws: &mut WebSocket<Transport>) -> Result<Hello, ConnectionEr
         if let Some(packet) = hello.await? {
             return Hello::from_packet(packet).map_err(|error| protocol(error.to_string()));
         }
-        // However many frames stand before it, others have their turn.
+        // Other tasks get their turn, however many frames come before HELLO.
         tokio::task::coop::consume_budget().await;
     }
 }
 
-/// Tells the client that its session is refused, and why.
+/// Refuses the session and closes the connection. Tells the client why.
 pub(super) async fn refuse(ws: WebSocket<Transport>, rejection: Rejection, why: &str) {
     let packet = Some(rejection.to_packet());
     dismiss(ws, packet, CloseCode::NORMAL, why).await;
 }
 
-/// Says the last words on a connection, within a short time.
+/// Sends a last packet and a close frame, within a short time.
 async fn dismiss(mut ws: WebSocket<Transport>, packet: Option<Bytes>, code: CloseCode, why: &str) {
     if packet.is_some_and(|packet| ws.write_packet(packet.into()).is_err())
         || ws.close(code, why).is_err()

@@ -1,4 +1,4 @@
-//! Who holds what a server has: addresses and principals.
+//! Addresses and principals, which the limits of a server count by.
 
 use std::{
     fmt,
@@ -6,11 +6,9 @@ use std::{
     sync::Arc,
 };
 
-/// The user behind a connection, as the authentication hook found it: put it into the request's
-/// extensions.
+/// The user of a connection. The authentication hook puts it into the request's extensions.
 ///
-/// A session is resumed only by the principal that opened it, and the limits per principal count by
-/// it.
+/// Only the principal that opened a session can resume it. The limits per principal count by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(Arc<str>);
 
@@ -39,7 +37,7 @@ pub(crate) enum Network {
     V4(Ipv4Addr),
     /// The upper half of the address.
     V6(u64),
-    /// The HTTP server in between did not tell the address. It has no limit of its own.
+    /// The address is not known. No limit per address applies.
     Unknown,
 }
 
@@ -53,25 +51,25 @@ impl Network {
     }
 }
 
-/// One for whom limits are kept.
+/// An address or a principal, which has limits of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Holder {
     Address(Network),
     Principal(Principal),
 }
 
-/// Who is on the other end. Everything of one client counts for all its holders.
+/// The holders that a client's connections, sessions and bytes count for.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
+pub(crate) struct Holders {
     holders: Vec<Holder>,
 }
 
-impl Client {
-    pub(crate) fn new(network: Network, principal: Option<&Principal>) -> Client {
+impl Holders {
+    pub(crate) fn new(network: Network, principal: Option<&Principal>) -> Holders {
         let mut holders = Vec::with_capacity(1 + usize::from(principal.is_some()));
         holders.push(Holder::Address(network));
         holders.extend(principal.cloned().map(Holder::Principal));
-        Client { holders }
+        Holders { holders }
     }
 
     pub(crate) fn holders(&self) -> &[Holder] {
@@ -79,8 +77,7 @@ impl Client {
     }
 }
 
-/// Of a limit, what a single address or a single principal may have unless it is set: three
-/// quarters, rounded up.
+/// The default limit of one address or principal: three quarters of the whole, rounded up.
 pub(crate) fn share_of(whole: usize) -> usize {
     whole - whole / 4
 }

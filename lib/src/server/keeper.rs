@@ -1,4 +1,4 @@
-//! The task of one session on a server: from connection to connection.
+//! The task of one session on a server, over all its connections.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::{
     handles::{Identity, Shared, TaskGuard},
     pump::{Pump, Reading},
     reports::{ConnectionError, Event, SessionLoss},
-    session::{Kept, Packets, Session},
+    session::{Packets, Session, SessionGuard},
     ws::{
         WebSocket,
         transport::{Held, Transport},
     },
 };
 
-/// A connection that has said HELLO for a session that exists.
+/// A connection whose HELLO names an existing session.
 pub(super) struct Newcomer {
     pub(super) hello: Hello,
     pub(super) ws: WebSocket<Transport>,
@@ -28,7 +28,8 @@ pub(super) struct Newcomer {
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
-/// What becomes of a newcomer. One that is refused gets its connection back, to be told.
+/// The outcome for a newcomer. On refusal its connection comes back, so that its client can be
+/// told.
 pub(super) type Answer = Result<(), (Rejection, WebSocket<Transport>)>;
 
 impl Newcomer {
@@ -42,28 +43,28 @@ pub(super) struct Keeper {
     pub(super) registry: Arc<Registry>,
     pub(super) id: SessionId,
     pub(super) newcomers: mpsc::Receiver<Box<Newcomer>>,
-    pub(super) kept: Kept,
+    pub(super) guarded: SessionGuard,
     pub(super) reading: Reading,
-    /// Dropped after `kept`, so that the last report has what comes back.
+    /// Dropped after `guarded`, so that the last report includes the undelivered messages.
     pub(super) _guard: TaskGuard,
-    /// Its places among the sessions, and among what the server has open.
+    /// Counts it among the sessions, and among the server's open members.
     pub(super) _tenancy: Held,
     pub(super) _member: Option<Held>,
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.registry.remove(&self.id, &self.kept.shared);
+        self.registry.remove(&self.id, &self.guarded.shared);
     }
 }
 
-/// What ended a wait.
+/// The next step of the task.
 enum Next {
     Connection(Box<WebSocket<Transport>>),
     Detached,
-    /// The registry gave the session up.
+    /// The registry evicted the session.
     Evicted,
-    Over,
+    Ended,
 }
 
 impl Keeper {
@@ -75,23 +76,23 @@ impl Keeper {
                 Next::Detached => self.wait().await,
                 Next::Evicted => {
                     let why = ConnectionError::SessionLost(SessionLoss::Evicted);
-                    self.kept.session.give_up(why);
-                    Next::Over
+                    self.guarded.session.give_up(why);
+                    Next::Ended
                 }
-                Next::Over => break,
+                Next::Ended => break,
             };
         }
-        self.registry.remove(&self.id, &self.kept.shared);
+        self.registry.remove(&self.id, &self.guarded.shared);
         self.newcomers.close();
         while let Ok(newcomer) = self.newcomers.try_recv() {
             newcomer.refuse(Rejection::Expired);
         }
-        self.kept.finish(&mut self.reading).await;
+        self.guarded.finish(&mut self.reading).await;
     }
 
     /// Carries the session over one connection.
     async fn converse(&mut self, ws: WebSocket<Transport>) -> Next {
-        let (Kept { session, shared }, reading) = (&mut self.kept, &mut self.reading);
+        let (SessionGuard { session, shared }, reading) = (&mut self.guarded, &mut self.reading);
         self.registry.set_detached(&self.id, shared, None);
         let packets = Packets { session, reading };
         let mut pump = Pump::new(ws, shared.clone(), packets);
@@ -100,7 +101,7 @@ impl Keeper {
                 biased;
                 newcomer = self.newcomers.recv() => {
                     let Some(newcomer) = newcomer else { return Next::Evicted };
-                    // The older connection is dropped with its pump.
+                    // Leaving the loop drops the older connection with its pump.
                     match resume(pump.traffic().session, newcomer, shared) {
                         Some(ws) => return Next::Connection(Box::new(ws)),
                         None => continue,
@@ -112,7 +113,7 @@ impl Keeper {
         drop(pump);
         session.detach(shared, Instant::now());
         if session.is_over() {
-            return Next::Over;
+            return Next::Ended;
         }
         let why = Arc::new(ended.why.unwrap_or(ConnectionError::EndOfStream));
         shared
@@ -121,9 +122,9 @@ impl Keeper {
         Next::Detached
     }
 
-    /// Waits for the client to come back.
+    /// Waits for the client to connect again.
     async fn wait(&mut self) -> Next {
-        let (Kept { session, shared }, reading) = (&mut self.kept, &mut self.reading);
+        let (SessionGuard { session, shared }, reading) = (&mut self.guarded, &mut self.reading);
         self.registry
             .set_detached(&self.id, shared, Some(Instant::now()));
         loop {
@@ -135,7 +136,7 @@ impl Keeper {
                         return Next::Connection(Box::new(ws));
                     }
                 }
-                () = session.serve_detached(shared, reading) => return Next::Over,
+                () = session.serve_detached(shared, reading) => return Next::Ended,
             }
         }
     }

@@ -5,13 +5,12 @@ use std::time::Duration;
 use super::holder::{Holder, Network, share_of};
 use crate::defaults;
 
-/// The limits of a server. Start from `ServerLimits::default()` and set what differs.
+/// The limits of a server. Start from `ServerLimits::default()` and change what you need.
 ///
-/// Nobody alone gets a whole limit: unless set, a single address and a single
-/// [`Principal`](crate::Principal) have at most three quarters of it, so that the last quarter is
-/// left for everybody else. IPv6 addresses count by their /64. Behind a proxy every connection has
-/// the proxy's address, until the server is told to
-/// [trust the proxy](crate::ServerBuilder::trusted_proxies).
+/// By default one address, or one [`Principal`](crate::Principal), may use at most three quarters
+/// of each limit. The last quarter is left for everybody else. IPv6 addresses count by their /64.
+/// Behind a proxy every connection has the proxy's address, until the server is told to [trust the
+/// proxy](crate::ServerBuilder::trusted_proxies).
 #[derive(Debug, Clone)]
 #[must_use = "setters return the changed limits"]
 pub struct ServerLimits {
@@ -47,12 +46,12 @@ impl Default for ServerLimits {
 }
 
 impl ServerLimits {
-    /// Open connections. Default 10,000; at least 1.
+    /// The most open connections. Default 10,000; at least 1.
     ///
-    /// Further plain connections are refused with 503, and further new sessions with REJECT
-    /// `full`. A client that resumes its session is always let in: the number of sessions is
-    /// limited by [`SessionLimits`](crate::SessionLimits). So there are at most this many
-    /// connections and one for each session.
+    /// Above the limit, plain connections are refused with 503, and new sessions with REJECT
+    /// `full`. A client that resumes its session is always accepted;
+    /// [`SessionLimits`](crate::SessionLimits) bounds the number of sessions. So there are at most
+    /// this many connections, plus one for each session.
     ///
     /// A plain connection keeps its place until both the socket and its handler have ended. A
     /// session takes a place only while it has a connection.
@@ -61,104 +60,105 @@ impl ServerLimits {
         self
     }
 
-    /// Open connections of one address. More are refused with 429, or REJECT `full`. Default three
-    /// quarters of [`max_connections`](ServerLimits::max_connections); at least 1.
+    /// The most open connections of one address. Above the limit, connections are refused with 429,
+    /// and new sessions with REJECT `full`. Default three quarters of
+    /// [`max_connections`](ServerLimits::max_connections); at least 1.
     pub fn connections_per_address(mut self, connections: usize) -> ServerLimits {
         self.connections_per_address = Some(connections.max(1));
         self
     }
 
-    /// Open connections of one [`Principal`](crate::Principal). More are refused with 429, or
-    /// REJECT `full`. Default three quarters of
-    /// [`max_connections`](ServerLimits::max_connections); at least 1.
+    /// The most open connections of one [`Principal`](crate::Principal). Above the limit,
+    /// connections are refused with 429, and new sessions with REJECT `full`. Default three
+    /// quarters of [`max_connections`](ServerLimits::max_connections); at least 1.
     pub fn connections_per_principal(mut self, connections: usize) -> ServerLimits {
         self.connections_per_principal = Some(connections.max(1));
         self
     }
 
-    /// Handshakes at once, from the TCP connection to the first WebSocket frame, or to HELLO of a
-    /// session. Default 1,024; at least 1.
+    /// The most handshakes at once. A handshake lasts from the TCP connection to the 101 answer, or
+    /// to HELLO of a session. Default 1,024; at least 1.
     ///
-    /// Further clients wait for a place, in turns of one address after the other. When none comes
-    /// free, the oldest handshake that has waited for its client for a second is closed: one of the
-    /// address that has most of them under way. Clients that still find no place within a second
-    /// get 503.
+    /// Above the limit, clients wait in line; the addresses take turns. To make room, the server
+    /// closes a handshake that began more than a second ago and waits for its client. It is the
+    /// oldest one of the address with the most handshakes. A client gets 503 when no client could
+    /// begin for a second, or when it has waited for
+    /// [`handshake_timeout`](ServerLimits::handshake_timeout).
     pub fn max_handshakes(mut self, handshakes: usize) -> ServerLimits {
         self.max_handshakes = handshakes.max(1);
         self
     }
 
-    /// Handshakes at once of one address. Further clients of this address wait for a place as they
-    /// do at [`max_handshakes`](ServerLimits::max_handshakes). Default three quarters of it; at
-    /// least 1.
+    /// The most handshakes of one address at once. Above the limit, clients of this address wait in
+    /// line, as with [`max_handshakes`](ServerLimits::max_handshakes). Default three quarters of
+    /// it; at least 1.
     pub fn handshakes_per_address(mut self, handshakes: usize) -> ServerLimits {
         self.handshakes_per_address = Some(handshakes.max(1));
         self
     }
 
-    /// The longest that a handshake may take: the PROXY header, TLS, the request's head, the
-    /// authentication hook and HELLO of a session together. Then the connection is closed. Default
-    /// 10 s.
+    /// How long a handshake may take before the connection is closed. It covers the PROXY header,
+    /// TLS, the request's head, the authentication hook and HELLO of a session. Default 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> ServerLimits {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// Bytes of the request's head; a longer one is refused with 431. At most 100 header lines.
-    /// Default 16 KiB.
+    /// The most bytes of the request's head. A longer one, or one of more than 100 header lines, is
+    /// refused with 431. Default 16 KiB.
     pub fn header_bytes(mut self, bytes: usize) -> ServerLimits {
         self.header_bytes = bytes;
         self
     }
 
-    /// Bytes that may be held for all the server's connections together; see
-    /// [`Budget`](crate::Budget). Default 768 MiB. If the options have a budget of their own, which
-    /// is shared with other servers and clients of the process, that one counts instead.
+    /// The most bytes held for all connections of the server together; see
+    /// [`Budget`](crate::Budget). Default 768 MiB. A budget in the server's
+    /// [`Options`](crate::Options) replaces this one; other servers and clients can share it.
     pub fn process_bytes(mut self, bytes: usize) -> ServerLimits {
         self.process_bytes = bytes;
         self
     }
 
-    /// Of these, the bytes that may be held for all connections of one address. Default three
-    /// quarters of them.
+    /// The most bytes held for all connections of one address. Default three quarters of
+    /// [`process_bytes`](ServerLimits::process_bytes).
     pub fn bytes_per_address(mut self, bytes: usize) -> ServerLimits {
         self.bytes_per_address = Some(bytes);
         self
     }
 
-    /// Of these, the bytes that may be held for all connections of one
-    /// [`Principal`](crate::Principal). Default three quarters of them.
+    /// The most bytes held for all connections of one [`Principal`](crate::Principal). Default
+    /// three quarters of [`process_bytes`](ServerLimits::process_bytes).
     pub fn bytes_per_principal(mut self, bytes: usize) -> ServerLimits {
         self.bytes_per_principal = Some(bytes);
         self
     }
 
-    /// What a refusal over a limit says in `Retry-After`, in whole seconds. Default 5 s; 1 s to a
-    /// day.
+    /// The wait that a client is asked for when a limit is reached, in `Retry-After` or REJECT.
+    /// Default 5 s; between 1 s and a day.
     pub fn retry_after(mut self, retry_after: Duration) -> ServerLimits {
         let (least, most) = (Duration::from_secs(1), defaults::RETRY_AFTER_MAX);
         self.retry_after = retry_after.clamp(least, most);
         self
     }
 
-    /// For connections.
+    /// The limits of open connections.
     pub(super) fn connections(&self) -> Limit {
         let (address, principal) = (self.connections_per_address, self.connections_per_principal);
         Limit::new(self.max_connections, address, principal)
     }
 
-    /// For bytes, of which `process` are all.
+    /// The limits of held bytes; `process` is the limit of the whole process.
     pub(super) fn bytes(&self, process: usize) -> Limit {
         Limit::new(process, self.bytes_per_address, self.bytes_per_principal)
     }
 
-    /// For handshakes under way. Nobody is known as a principal yet.
+    /// The limits of handshakes. Principals are not known during a handshake.
     pub(super) fn handshakes(&self) -> Limit {
         Limit::new(self.max_handshakes, self.handshakes_per_address, None)
     }
 }
 
-/// A limit for all, and the part of it that one address or one principal may have.
+/// A limit for everybody together, for one address, and for one principal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     pub(super) all: usize,

@@ -1,4 +1,4 @@
-//! Clients that wait until their handshake may begin.
+//! The line: clients that wait for their handshake to begin.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map},
@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use super::{door::Arrival, holder::Network};
 use crate::{defaults::SERVER_HANDSHAKE_PATIENCE, time::later};
 
-/// A queue for each address; the addresses take turns. Bounded: of the address that has most in
-/// line, the last to come goes first.
+/// A queue for each address; the addresses take turns. When the line is full, the newest client of
+/// the address with the most clients has to leave.
 #[derive(Debug)]
 pub(super) struct Line {
     most: usize,
-    queues: HashMap<Network, Queue>,
+    queues: HashMap<Network, Waiting>,
     lengths: BTreeSet<(usize, Network)>,
-    /// The addresses whose clients may begin, each once, in their order.
+    /// The addresses whose clients may begin, in the order of their turns.
     turns: BTreeMap<u64, Network>,
     next_turn: u64,
     len: usize,
@@ -26,16 +26,16 @@ pub(super) struct Line {
 }
 
 #[derive(Debug)]
-struct Queue {
+struct Waiting {
     clients: VecDeque<Arrival>,
-    /// `None` while its address has as many handshakes under way as it may.
+    /// `None` while its address has reached its limit of handshakes.
     turn: Option<u64>,
-    /// When one of them last began.
+    /// When a client of this address last began.
     moved: Instant,
 }
 
 impl Line {
-    /// Of at most so many clients.
+    /// A line of at most `most` clients.
     pub(super) fn new(most: usize) -> Line {
         Line {
             most,
@@ -52,7 +52,7 @@ impl Line {
         self.len
     }
 
-    /// Adds a client. Returns the one who has to leave instead, if the line is full.
+    /// Adds a client. If the line is full, returns the client that has to leave.
     pub(super) fn push(&mut self, arrival: Arrival) -> Option<Arrival> {
         let network = arrival.network();
         let mut leaves = None;
@@ -64,7 +64,7 @@ impl Line {
             }
         }
         if let hash_map::Entry::Vacant(place) = self.queues.entry(network) {
-            place.insert(Queue {
+            place.insert(Waiting {
                 clients: VecDeque::with_capacity(1),
                 turn: None,
                 moved: arrival.since,
@@ -75,12 +75,12 @@ impl Line {
         leaves
     }
 
-    /// Whose turn it is.
+    /// The address whose turn it is.
     pub(super) fn next_turn(&self) -> Option<Network> {
         self.turns.first_key_value().map(|(_, network)| *network)
     }
 
-    /// The first client of this address, which takes its next turn after all others.
+    /// Takes out the first client of this address. The address's next turn comes after all others.
     pub(super) fn take(&mut self, network: &Network, now: Instant) -> Option<Arrival> {
         self.moved = now;
         self.queues.get_mut(network)?.moved = now;
@@ -90,13 +90,13 @@ impl Line {
         client
     }
 
-    /// The last client of the address that has most in line.
+    /// Takes out the newest client of the address that has most in line.
     pub(super) fn pop_of_longest(&mut self) -> Option<Arrival> {
         let (_, network) = *self.lengths.last()?;
         self.change(&network, VecDeque::pop_back)?
     }
 
-    /// Changes a queue; one that is empty goes.
+    /// Changes the queue of an address, and removes it once it is empty.
     fn change<T>(
         &mut self,
         network: &Network,
@@ -118,7 +118,7 @@ impl Line {
         Some(result)
     }
 
-    /// The clients of this address may not begin for now.
+    /// Keeps the clients of this address from beginning, until [`resume`](Line::resume).
     pub(super) fn suspend(&mut self, network: Network) {
         let queue = self.queues.get_mut(&network);
         if let Some(turn) = queue.and_then(|queue| queue.turn.take()) {
@@ -126,7 +126,7 @@ impl Line {
         }
     }
 
-    /// They may begin again.
+    /// Lets the clients of this address begin again.
     pub(super) fn resume(&mut self, network: Network) {
         if let Some(queue) = self.queues.get_mut(&network)
             && queue.turn.is_none()
@@ -137,14 +137,14 @@ impl Line {
         }
     }
 
-    /// Addresses whose clients may not begin for now.
+    /// The addresses that are suspended.
     pub(super) fn suspended(&self) -> Vec<Network> {
         let suspended = self.queues.iter().filter(|(_, it)| it.turn.is_none());
         suspended.map(|(network, _)| *network).collect()
     }
 
-    /// Takes out those for whom no place came free for a second, and those that have waited for
-    /// `longest`.
+    /// Takes out the clients that have waited too long. No client could begin for a second, or they
+    /// have waited for `longest`.
     pub(super) fn overdue(&mut self, now: Instant, longest: Duration) -> Vec<Arrival> {
         let mut overdue = Vec::new();
         let moved = self.moved;
@@ -160,8 +160,8 @@ impl Line {
     }
 }
 
-impl Queue {
-    /// Whether its first client has waited long enough. `moved`: when a client of any address last
+impl Waiting {
+    /// Whether its first client has waited too long. `moved` is when a client of any address last
     /// began.
     fn is_overdue(&self, moved: Instant, now: Instant, longest: Duration) -> bool {
         let Some(first) = self.clients.front() else {

@@ -1,4 +1,4 @@
-//! The listening task: takes connections from the kernel, whatever happens.
+//! The listening task: accepts TCP connections until the server stops.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,11 +8,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{Life, State, admit, door::Arrival, places::Over};
+use super::{ServerState, Stage, admit, door::Arrival, places::Over};
 use crate::{defaults, time::later};
 
-/// Runs until the server stops. Handshakes under way end with it.
-pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
+/// Runs until the server stops. Handshakes under way are dropped with it.
+pub(super) async fn run(listener: TcpListener, state: Arc<ServerState>) {
     let mut handshakes = JoinSet::new();
     let mut pause = Duration::ZERO;
     let mut resume = Instant::now();
@@ -21,7 +21,7 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
     loop {
         let somebody_waits = state.door.waiting() > 0;
         tokio::select! {
-            () = state.reached(Life::Draining) => return,
+            () = state.reached(Stage::Draining) => return,
             Some(ended) = handshakes.join_next() => {
                 reap(&state, ended);
                 while let Some(ended) = handshakes.try_join_next() {
@@ -48,8 +48,7 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-/// The next connection. Not before `resume`, so that an accept that fails again and again does not
-/// spin.
+/// Accepts the next connection, not before `resume`: a failing accept must not spin.
 async fn accept_from(
     listener: &TcpListener,
     resume: Instant,
@@ -60,17 +59,18 @@ async fn accept_from(
     listener.accept().await
 }
 
-/// Begins the handshakes for which there is a place.
-fn begin(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
-    while let Some((arrival, entry)) = state.door.next(Instant::now()) {
-        let id = entry.id;
-        let task = handshakes.spawn(admit::open(arrival, entry, state.clone()));
+/// Begins handshakes as long as there are slots.
+fn begin(state: &Arc<ServerState>, handshakes: &mut JoinSet<()>) {
+    while let Some((arrival, slot)) = state.door.next(Instant::now()) {
+        let id = slot.id;
+        let task = handshakes.spawn(admit::open(arrival, slot, state.clone()));
         state.door.started(id, task);
     }
 }
 
-/// While clients wait: closes handshakes that stall, and refuses those who have waited too long.
-fn look_around(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
+/// Runs at intervals while clients wait. Closes handshakes that stall, and refuses clients that
+/// have waited too long.
+fn look_around(state: &Arc<ServerState>, handshakes: &mut JoinSet<()>) {
     let now = Instant::now();
     state.door.look_again(now);
     begin(state, handshakes);
@@ -82,27 +82,27 @@ fn look_around(state: &Arc<State>, handshakes: &mut JoinSet<()>) {
     }
 }
 
-fn refuse(state: &Arc<State>, handshakes: &mut JoinSet<()>, arrival: Arrival) {
+fn refuse(state: &Arc<ServerState>, handshakes: &mut JoinSet<()>, arrival: Arrival) {
     state.counters.refused.handshakes.add();
-    // Only so many are told at once. Others are closed without a word.
+    // Only a bounded number is told at once. Others are closed without an answer.
     if let Ok(permit) = state.refusals.clone().try_acquire_owned() {
         let over = Over::Handshakes;
         handshakes.spawn(admit::refuse(arrival, over, permit, state.clone()));
     }
 }
 
-/// Counts the failure; how long to pause before the next try.
-fn failed(state: &State, error: &io::Error, pause: Duration) -> Duration {
+/// Counts a failed accept, and returns the pause before the next one.
+fn failed(state: &ServerState, error: &io::Error, pause: Duration) -> Duration {
     state.counters.accept_errors.add();
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     if matches!(
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
     ) {
-        // That connection's own trouble; the next one may be fine.
+        // Only that connection failed. The next one may succeed.
         return Duration::ZERO;
     }
-    // Without descriptors or memory, only connections that end can help. A silent one ends now.
+    // File descriptors or memory are exhausted. Closing a handshake that stalls frees some.
     if state.door.relieve(Instant::now()).is_some() {
         state.counters.refused.handshakes.add();
     }
@@ -111,9 +111,9 @@ fn failed(state: &State, error: &io::Error, pause: Duration) -> Duration {
     next
 }
 
-fn reap(state: &State, ended: Result<(), JoinError>) {
+fn reap(state: &ServerState, ended: Result<(), JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
         state.counters.handshakes_failed.add();
-        tracing::error!("the authentication hook panicked; its handshake was broken off");
+        tracing::error!("the authentication hook panicked; its handshake was cut");
     }
 }

@@ -1,4 +1,4 @@
-//! The connections and sessions of a server that have begun, and the means to end them all.
+//! The open connections and sessions of a server, so that a shutdown can end them all.
 
 use std::{
     collections::HashMap,
@@ -18,22 +18,22 @@ use crate::{
 /// until it and its handler have ended.
 #[derive(Default)]
 pub(super) struct Open {
-    state: Mutex<State>,
+    state: Mutex<Members>,
     emptied: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct Members {
     next: u64,
     members: HashMap<u64, Ends>,
-    /// Shutting down: whoever starts now is asked to close, and its client to come back, elsewhere,
-    /// within this time.
+    /// Set during a shutdown. A member that starts now is closed at once, and its client is asked
+    /// to connect again, elsewhere, within this time.
     draining: Option<Duration>,
     /// How many were asked to close.
     asked: usize,
 }
 
-/// The means to end one of them.
+/// The handles that end one member.
 #[derive(Default)]
 struct Ends {
     /// `None` until it has started.
@@ -47,7 +47,8 @@ pub(super) struct Control {
     task: AbortHandle,
 }
 
-/// One of them. It ends when the last handle is dropped.
+/// A connection or session that counts as open. It is removed when the last clone of its `Arc` is
+/// dropped.
 #[derive(Debug)]
 pub(super) struct Member {
     id: u64,
@@ -69,7 +70,7 @@ impl Drop for Member {
 }
 
 impl Member {
-    /// It has started: the application's handle, and the task that runs it.
+    /// Records the application's handle and the task that runs it.
     pub(super) fn started(&self, connection: &Connection, task: AbortHandle) {
         let shared = connection.shared().clone();
         let control = Control { shared, task };
@@ -83,7 +84,7 @@ impl Member {
         }
     }
 
-    /// Its handler runs in this task.
+    /// Records the task of its handler.
     pub(super) fn handled(&self, handler: AbortHandle) {
         let mut state = self.open.state.lock().unwrap();
         if let Some(ends) = state.members.get_mut(&self.id) {
@@ -105,8 +106,9 @@ impl Open {
         Arc::new(Member { id, open })
     }
 
-    /// From now on whoever starts is asked to close. Returns those that have started already, for
-    /// the caller to ask. They are counted before any is asked: one that is asked may end at once.
+    /// Starts a shutdown. Returns the members that have started, for the caller to close; later
+    /// ones are closed as they start. They are counted first, because one may end as soon as it is
+    /// closed.
     pub(super) fn drain(&self, spread: Duration) -> Vec<Control> {
         let mut state = self.state.lock().unwrap();
         if state.draining.is_some() {
@@ -119,7 +121,7 @@ impl Open {
         controls
     }
 
-    /// Cuts what is left. Returns how many that were.
+    /// Aborts the members that are left, and returns their number.
     pub(super) fn abort_all(&self) -> usize {
         let left: Vec<_> = {
             let state = self.state.lock().unwrap();
@@ -140,7 +142,7 @@ impl Open {
         loop {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
-            // Registered before looking, so that no notification falls in between.
+            // Registered before the check, so that no notification is missed.
             emptied.as_mut().enable();
             if self.state.lock().unwrap().members.is_empty() {
                 return;
@@ -155,7 +157,7 @@ impl Open {
 }
 
 impl Control {
-    /// Asks it to close; a session's client is to come back, elsewhere, within `spread`.
+    /// Closes it. A session's client is asked to connect again, elsewhere, within `spread`.
     pub(super) fn close(&self, spread: Duration) {
         self.shared
             .board

@@ -8,11 +8,11 @@ use http::{
 
 use super::handshake::Rejection;
 
-/// The pages that may connect. Programs that are no browsers send no `Origin` and always may: they
-/// could send any.
+/// The pages that may connect. A request without `Origin` is always accepted: a program that is not
+/// a browser could send any.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Origins {
-    /// Those of the host and port that the request asks for.
+    /// Pages of the same host and port as the request.
     #[default]
     SameHost,
     Listed(Vec<String>),
@@ -33,15 +33,16 @@ impl Origins {
                     let mut allowed = allowed.iter().map(|allowed| allowed.as_bytes());
                     allowed.any(|allowed| allowed.eq_ignore_ascii_case(origin.as_bytes()))
                 };
-                let why = "Pages of this Origin may not connect here.\n";
+                let why = "Pages of this Origin may not connect to this server.\n";
                 all(origins.all(listed), why)
             }
             (Origins::SameHost, host) => {
                 let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
                 let same =
                     |origin: &HeaderValue| host.as_ref().is_some_and(|host| is_same(origin, host));
-                let why = "Only pages of this host may connect here. If a proxy changes the Host \
-                           header, let it pass the client's; else the server has to allow the Origin.\n";
+                let why = "Only pages of this host may connect to this server. If a proxy changes the \
+                           Host header, configure it to pass on the client's; else allow the \
+                           Origin on the server.\n";
                 all(origins.all(same), why)
             }
         }
@@ -55,8 +56,8 @@ fn all(allowed: bool, why: &str) -> Result<(), Rejection> {
     }
 }
 
-/// Whether a page of this origin is of this host and port. A port that is not written is the
-/// scheme's. The scheme itself does not count: a proxy in between may end TLS.
+/// Whether the origin has this host and port. A missing port means the default port of the scheme.
+/// The schemes need not match, because a proxy may terminate TLS.
 fn is_same(origin: &HeaderValue, host: &Authority) -> bool {
     let Ok(origin) = Uri::try_from(origin.as_bytes()) else {
         return false;

@@ -1,4 +1,4 @@
-//! The places of open connections.
+//! The limits of open connections. Each takes a place.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     handshake::Rejection,
-    holder::{Client, Holder},
+    holder::{Holder, Holders},
     limits::Limit,
     stats::{Counter, Counters},
 };
@@ -34,14 +34,18 @@ impl Over {
         }
     }
 
-    /// What the client is told.
+    /// The text that the client gets.
     pub(super) fn why(self) -> &'static str {
         match self {
-            Over::Connections => "The server has as many connections as it may; try again later.",
-            Over::Address => "Your address has as many connections as it may; try again later.",
-            Over::Principal => "You have as many connections as you may; close one of them first.",
-            Over::Handshakes => "Too many clients connect at once; try again later.",
-            Over::Sessions => "The server has as many sessions as it may; try again later.",
+            Over::Connections => {
+                "The server has reached its limit of connections; try again later."
+            }
+            Over::Address => "Your address has reached its limit of connections; try again later.",
+            Over::Principal => {
+                "You have reached your limit of connections; close one of them first."
+            }
+            Over::Handshakes => "Too many clients are connecting at once; try again later.",
+            Over::Sessions => "The server has reached its limit of sessions; try again later.",
         }
     }
 
@@ -56,7 +60,7 @@ impl Over {
     }
 }
 
-/// Who has how many open connections.
+/// The open connections, counted by holder.
 #[derive(Debug)]
 pub(super) struct Places {
     limit: Limit,
@@ -75,31 +79,31 @@ impl Places {
         Arc::new(Places { limit, taken })
     }
 
-    /// Whether a new connection of this client could have a place.
-    pub(super) fn look(&self, client: &Client) -> Result<(), Over> {
+    /// Checks whether there is a place for a new connection of this client.
+    pub(super) fn look(&self, client: &Holders) -> Result<(), Over> {
         self.taken.lock().unwrap().room(client, &self.limit)
     }
 
-    /// A place for a new connection.
-    fn take(self: &Arc<Self>, client: &Client) -> Result<Place, Over> {
+    /// Takes a place for a new connection.
+    fn take(self: &Arc<Self>, client: &Holders) -> Result<Place, Over> {
         let mut taken = self.taken.lock().unwrap();
         taken.room(client, &self.limit)?;
         Ok(taken.place(self, client))
     }
 
-    /// A place for a connection that goes on with a session, whatever the limits say.
-    fn take_over(self: &Arc<Self>, client: &Client) -> Place {
+    /// Takes a place for a connection that resumes a session, without a check of the limits.
+    fn take_over(self: &Arc<Self>, client: &Holders) -> Place {
         self.taken.lock().unwrap().place(self, client)
     }
 
-    /// Connections that have a place.
+    /// The number of places taken.
     pub(super) fn taken(&self) -> usize {
         self.taken.lock().unwrap().all
     }
 }
 
 impl Taken {
-    fn room(&self, client: &Client, limit: &Limit) -> Result<(), Over> {
+    fn room(&self, client: &Holders, limit: &Limit) -> Result<(), Over> {
         if self.all >= limit.all {
             return Err(Over::Connections);
         }
@@ -112,7 +116,7 @@ impl Taken {
         }
     }
 
-    fn place(&mut self, places: &Arc<Places>, client: &Client) -> Place {
+    fn place(&mut self, places: &Arc<Places>, client: &Holders) -> Place {
         self.all += 1;
         for holder in client.holders() {
             *self.by.entry(holder.clone()).or_default() += 1;
@@ -122,11 +126,11 @@ impl Taken {
     }
 }
 
-/// The place of one open connection; given back when it is dropped.
+/// The place of one open connection. Dropping it frees the place.
 #[derive(Debug)]
 struct Place {
     places: Arc<Places>,
-    client: Client,
+    client: Holders,
 }
 
 impl Drop for Place {
@@ -144,17 +148,17 @@ impl Drop for Place {
     }
 }
 
-/// Where a socket keeps its place. It is empty until it is known what the client wants: a client
-/// that resumes a session needs no more than its place among the handshakes.
+/// Holds the place of a socket. It is empty until the server knows what the client wants: to resume
+/// a session, no free place is needed.
 #[derive(Debug)]
 pub(super) struct Seat {
     places: Arc<Places>,
-    client: Client,
+    client: Holders,
     place: OnceLock<Place>,
 }
 
 impl Seat {
-    pub(super) fn new(places: &Arc<Places>, client: Client) -> Seat {
+    pub(super) fn new(places: &Arc<Places>, client: Holders) -> Seat {
         Seat {
             places: places.clone(),
             client,
@@ -162,14 +166,14 @@ impl Seat {
         }
     }
 
-    /// The connection is a new one.
+    /// Takes a place for a new connection, within the limits.
     pub(super) fn take(&self) -> Result<(), Over> {
         let place = self.places.take(&self.client)?;
         let _ = self.place.set(place);
         Ok(())
     }
 
-    /// The connection goes on with a session, in whose place it comes.
+    /// Takes a place for a connection that resumes a session, without a check of the limits.
     pub(super) fn take_over(&self) {
         let _ = self.place.set(self.places.take_over(&self.client));
     }
@@ -180,9 +184,9 @@ mod tests {
     use super::*;
     use crate::server::holder::{Network, Principal};
 
-    fn client(ip: u8, principal: Option<&str>) -> Client {
+    fn client(ip: u8, principal: Option<&str>) -> Holders {
         let network = Network::V4([10, 0, 0, ip].into());
-        Client::new(network, principal.map(Principal::new).as_ref())
+        Holders::new(network, principal.map(Principal::new).as_ref())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The address of a client that comes through a reverse proxy.
+//! The addresses of clients behind reverse proxies.
 
 use std::{
     io,
@@ -13,15 +13,14 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::defaults::PROXY_HEADER_BYTES;
 
-/// Where a request came from: an extension of the request that the authentication hook gets, and
-/// of [`Connection::request`](crate::Connection::request).
+/// The addresses that a request came from. It is an extension of the request, in the authentication
+/// hook and in [`Connection::request`](crate::Connection::request).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerAddr {
-    /// The client's address. If a [trusted proxy](TrustedProxies) did not tell the port, it is 0.
+    /// The client's address. The port is 0 if a [trusted proxy](TrustedProxies) did not report it.
     pub client: SocketAddr,
-    /// The other end of the TCP connection, if that is a trusted proxy that told the client's
-    /// address.
+    /// The proxy's address, if a trusted proxy reported the client's address.
     pub proxy: Option<SocketAddr>,
 }
 
@@ -37,11 +36,10 @@ impl PeerAddr {
     }
 }
 
-/// The reverse proxies in front of a server, and how they tell the address of a client.
+/// The reverse proxies in front of a server, and how they report a client's address.
 ///
-/// Only what these proxies say is believed: anybody can send a header. The address that they tell
-/// is the one in which limits are counted, and the one of
-/// [`Connection::peer`](crate::Connection::peer).
+/// Headers of other senders are ignored, because anybody can send one. Limits count by the address
+/// that a trusted proxy reports, and [`Connection::peer_addr`](crate::Connection::peer_addr) returns it.
 ///
 /// ```
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -60,7 +58,7 @@ pub struct TrustedProxies {
     header: Option<Header>,
 }
 
-/// A header that tells the way of a request, the client first.
+/// A header that lists the addresses that a request came through, the client first.
 #[derive(Debug, Clone, Copy)]
 enum Header {
     Forwarded,
@@ -69,14 +67,14 @@ enum Header {
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What was given as a proxy's address is neither an IP address nor a network such as `10.0.0.0/8`.
+/// A proxy's address is neither an IP address nor a network such as `10.0.0.0/8`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither an IP address nor a network such as 10.0.0.0/8")]
 pub struct InvalidNetwork(String);
 
 impl TrustedProxies {
-    /// The proxies at these addresses: IP addresses, or networks such as `10.0.0.0/8`. Say next how
-    /// they tell a client's address.
+    /// The proxies at these addresses: IP addresses, or networks such as `10.0.0.0/8`. Set next how
+    /// they report a client's address.
     ///
     /// # Errors
     /// One of them is neither.
@@ -100,9 +98,9 @@ impl TrustedProxies {
     }
 
     /// Each TCP connection from them begins with a header of the PROXY protocol, version 1 or 2
-    /// (HAProxy's `send-proxy`, the load balancers of clouds). One without is closed.
+    /// (HAProxy's `send-proxy`, the load balancers of clouds). A connection without one is closed.
     ///
-    /// With axum this has no effect: there the listener has to read it.
+    /// It has no effect with axum, where the listener has to read the header.
     pub fn proxy_protocol(mut self) -> TrustedProxies {
         self.proxy_protocol = true;
         self
@@ -140,7 +138,7 @@ impl TrustedProxies {
         let mut buffer = vec![0; PROXY_HEADER_BYTES];
         let mut filled = 0;
         while filled < buffer.len() {
-            // Looked at first, because what follows the header is not ours to take.
+            // Peek first, because the bytes after the header must stay in the socket.
             let more = tcp.peek(&mut buffer[filled..]).await?;
             if more == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -149,10 +147,11 @@ impl TrustedProxies {
             match header.map(|(header, length)| (header.proxied_address().cloned(), length)) {
                 Ok((address, length)) => {
                     tcp.read_exact(&mut buffer[filled..length]).await?;
-                    // Without an address it is the proxy itself that connects, for a health check.
+                    // A header without an address means that the proxy itself connects, for a
+                    // health check.
                     return Ok(address.map_or(peer, |address| peer.told(address.source)));
                 }
-                // As long as it is not whole, all of it belongs to the header.
+                // The header is incomplete, so all of these bytes belong to it.
                 Err(Error::BufferTooShort) => {
                     tcp.read_exact(&mut buffer[filled..filled + more]).await?;
                     filled += more;
@@ -169,14 +168,14 @@ impl TrustedProxies {
         ))
     }
 
-    /// Whom the headers of the request name as the client, as far as they can be trusted.
+    /// The client's address, from the headers of the request as far as they can be trusted.
     pub(crate) fn read_headers(&self, headers: &HeaderMap, peer: PeerAddr) -> PeerAddr {
         let Some(header) = self.header.filter(|_| self.trusts(peer.client)) else {
             return peer;
         };
         let mut told = peer;
-        // Each proxy appends who it has the request from. So the way is followed backwards, as long
-        // as the one who tells is trusted.
+        // Each proxy appends the address that it got the request from. So the list is read
+        // backwards, as long as its sender is trusted.
         for address in header.addresses(headers) {
             let Some(address) = address else { break };
             told = told.told(address);
@@ -189,14 +188,15 @@ impl TrustedProxies {
 }
 
 impl Header {
-    /// The addresses that the header tells, the last first; `None` for what is no address.
+    /// The addresses in the header, the last one first; `None` for an element that is not an
+    /// address.
     fn addresses(self, headers: &HeaderMap) -> impl Iterator<Item = Option<SocketAddr>> {
         let name = match self {
             Header::Forwarded => FORWARDED,
             Header::XForwardedFor => X_FORWARDED_FOR,
         };
         let lines = headers.get_all(name).into_iter().rev();
-        // A line that is not even text is one element that is no address.
+        // A line that is not text counts as one element that is not an address.
         let elements = lines.flat_map(|line| line.to_str().unwrap_or("").rsplit(','));
         elements.map(move |element| match self {
             Header::Forwarded => forwarded_for(element).and_then(address),
@@ -254,7 +254,8 @@ mod tests {
         assert_eq!(told(&["192.0.2.1:99"]), "192.0.2.1:99");
         assert_eq!(told(&["2001:db8::1"]), "[2001:db8::1]:0");
         assert_eq!(told(&["[2001:db8::1]:99"]), "[2001:db8::1]:99");
-        // What the client itself sent stands to the left of what the first trusted proxy saw.
+        // Addresses that the client itself sent stand left of the address that the first trusted
+        // proxy saw.
         assert_eq!(told(&["198.51.100.9, 192.0.2.1, 10.1.1.1"]), "192.0.2.1:0");
         assert_eq!(
             told(&["198.51.100.9", "192.0.2.1", "10.1.1.1"]),
@@ -304,7 +305,7 @@ mod tests {
             told(&["for=192.0.2.60;proto=http;by=203.0.113.43, for=10.3.3.3"]),
             "192.0.2.60:0"
         );
-        // A quotation mark that the client left open swallows nothing of what stands after it.
+        // An open quotation mark from the client must not hide the elements after it.
         assert_eq!(told(&["for=\"evil, for=192.0.2.60"]), "192.0.2.60:0");
         assert_eq!(told(&["for=_hidden"]), PROXY);
         assert_eq!(told(&["by=10.1.1.1"]), PROXY);
@@ -316,7 +317,7 @@ mod tests {
         assert!(error.to_string().contains("\"localhost\""), "{error}");
     }
 
-    /// What becomes of a connection that begins with these parts, and what is left to read.
+    /// The outcome for a connection that begins with these parts, and the bytes left to read.
     async fn preface(parts: &[&[u8]]) -> (io::Result<PeerAddr>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap())

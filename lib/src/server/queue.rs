@@ -1,4 +1,4 @@
-//! Connections whose handshake is done and which the application has not accepted yet.
+//! Connections that are open and wait for the application to accept them.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::open::Member;
 use crate::{handles::Connection, ws::transport::Held};
 
-/// A new connection, and what counts it while its handler runs.
+/// A new connection, with what its handler holds so that it is counted.
 pub(super) struct Accepted {
     pub(super) connection: Connection,
     pub(super) member: Arc<Member>,
@@ -18,21 +18,21 @@ pub(super) struct Accepted {
     pub(super) place: Held,
 }
 
-/// Bounded by the limits of connections and sessions, whose places its entries hold.
+/// Its length is bounded: each entry holds a place of a connection or of a session.
 #[derive(Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<Entries>,
     arrived: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct Entries {
     waiting: VecDeque<Accepted>,
     closed: bool,
 }
 
 impl Queue {
-    /// Adds a connection. After [`close`](Queue::close) it is dropped, and so closed.
+    /// Adds a connection. After [`close`](Queue::close) the connection is dropped, which closes it.
     pub(super) fn push(&self, entry: Accepted) {
         let mut state = self.state.lock().unwrap();
         if state.closed {
@@ -66,7 +66,7 @@ impl Queue {
         }
     }
 
-    /// Drops what waits and takes nothing more.
+    /// Drops all entries and accepts no more.
     pub(super) fn close(&self) {
         let waiting = {
             let mut state = self.state.lock().unwrap();

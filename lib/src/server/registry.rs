@@ -1,4 +1,4 @@
-//! The sessions of a server: opens them, hands connections to them, ends them.
+//! The registry of a server's sessions: opens, resumes and evicts them.
 
 use std::{
     num::NonZeroU64,
@@ -16,7 +16,7 @@ use unstall_proto::{self as proto, Epoch, Hello, Rejection, SessionId, Token};
 
 use super::{
     hello::{Greeting, principal},
-    holder::{Client, Principal},
+    holder::{Holders, Principal},
     keeper::{Keeper, Newcomer},
     places::{Over, Seat},
     sessions::SessionLimits,
@@ -27,7 +27,7 @@ use crate::{
     handles::{Connection, Identity, Shared, span},
     pump::Reading,
     reports::CloseCode,
-    session::{Kept, Session, random},
+    session::{Session, SessionGuard, random},
     settings::{Budget, Options},
     ws::{
         WebSocket,
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// What became of a connection that asked for a session.
+/// The outcome for a connection that asked for a session.
 pub(super) enum Attached {
     New(Box<Opened>),
     Resumed,
@@ -46,23 +46,23 @@ pub(super) enum Attached {
 pub(super) struct Opened {
     pub(super) connection: Connection,
     pub(super) task: AbortHandle,
-    /// Counts it among the sessions; for its handler to hold as long as it runs.
+    /// Counts it among the sessions. Its handler holds it as long as it runs.
     pub(super) tenancy: Held,
 }
 
-/// A session that was refused. The client is still to be told.
+/// A session that was refused. The caller tells the client.
 pub(super) struct Refused {
-    /// `None`: it is gone already.
+    /// `None` if the connection was dropped already.
     pub(super) ws: Option<WebSocket<Transport>>,
     pub(super) rejection: Rejection,
-    /// The limit that was reached, if that is why.
+    /// The limit that was reached, if that is the reason.
     pub(super) over: Option<Over>,
 }
 
-/// What a [`Server`](crate::Server) gives to each connection that asks for a session.
+/// The part of a [`Server`](crate::Server) in attaching a connection to a session. axum has none.
 pub(super) struct Host {
     pub(super) seat: Arc<Seat>,
-    /// Kept as long as the session, if it is a new one.
+    /// A new session holds it as long as it lives.
     pub(super) member: Held,
     pub(super) retry_after: Duration,
 }
@@ -70,7 +70,7 @@ pub(super) struct Host {
 pub(crate) struct Registry {
     epoch: Epoch,
     origin: Instant,
-    /// What sessions may hold together if the options have no budget.
+    /// The budget of all sessions, for options without a budget.
     budget: Budget,
     table: Mutex<Table>,
 }
@@ -94,11 +94,11 @@ impl Registry {
         })
     }
 
-    /// Opens a session for a connection, or hands the connection to the session that it names.
+    /// Opens a new session, or hands the connection to the session that HELLO names.
     pub(super) async fn attach(
         self: &Arc<Self>,
         greeting: Greeting,
-        client: Client,
+        client: Holders,
         options: &Options,
         host: Option<Host>,
     ) -> Attached {
@@ -121,7 +121,7 @@ impl Registry {
             };
             match refused {
                 Ok((connection, keeper, tenancy)) => {
-                    let span = span(&keeper.kept.shared);
+                    let span = span(&keeper.guarded.shared);
                     let task = tokio::spawn(keeper.run(Box::new(ws)).instrument(span));
                     return Attached::New(Box::new(Opened {
                         connection,
@@ -137,7 +137,7 @@ impl Registry {
                         over,
                     });
                 }
-                // Another connection of the same session was faster.
+                // Another connection opened the same session in between.
                 Err(None) => {}
             }
         }
@@ -155,13 +155,13 @@ impl Registry {
         }
     }
 
-    /// Makes a new session. `Err(None)`: it exists already.
+    /// Makes a new session. `Err(None)` means that it exists already.
     #[expect(clippy::type_complexity, reason = "used once, taken apart at once")]
     fn open(
         self: &Arc<Self>,
         hello: &Hello,
         identity: &Identity,
-        client: &Client,
+        client: &Holders,
         options: &Options,
         host: Option<&Host>,
     ) -> Result<(Connection, Box<Keeper>, Held), Option<(Rejection, Option<Over>)>> {
@@ -194,7 +194,7 @@ impl Registry {
             registry: self.clone(),
             id: hello.id,
             reading: Reading::new(&shared.options),
-            kept: Kept::new(session, shared),
+            guarded: SessionGuard::new(session, shared),
             newcomers,
             _guard: guard,
             _tenancy: tenancy.clone(),
@@ -203,7 +203,7 @@ impl Registry {
         Ok((connection, keeper, tenancy))
     }
 
-    /// Enters a new session, if there is room for it and for its connection.
+    /// Adds a new session to the table, if the limits of sessions and connections allow it.
     fn enter(
         &self,
         id: SessionId,
@@ -227,7 +227,7 @@ impl Registry {
                 None => Ok(goes),
             });
             taken.map(|goes| {
-                // Its mailbox goes with it, which is how the session learns of it.
+                // This drops the session's mailbox, which tells its task.
                 evicted = goes.and_then(|id| table.remove(&id));
                 table.insert(id, entry);
             })
@@ -236,7 +236,7 @@ impl Registry {
         entered.map_err(full)
     }
 
-    /// Acts on the entry of this session, unless another session has its name by now.
+    /// Acts on the entry of this session, unless a newer session has the same id.
     fn with_entry<T>(
         &self,
         id: &SessionId,
@@ -262,17 +262,17 @@ impl Registry {
         drop(removed);
     }
 
-    /// Sessions without a connection now.
+    /// The number of sessions that are without a connection now.
     pub(super) fn detached(&self) -> usize {
         self.table.lock().unwrap().detached()
     }
 
-    /// Sessions in all.
+    /// The number of sessions.
     pub(super) fn len(&self) -> usize {
         self.table.lock().unwrap().len()
     }
 
-    /// Asks every session to close, its clients to come back within `spread`.
+    /// Closes every session. Clients are asked to connect again within `spread`.
     pub(super) fn close_all(&self, spread: Duration) {
         let sessions: Vec<_> = {
             let table = self.table.lock().unwrap();
@@ -285,10 +285,10 @@ impl Registry {
     }
 }
 
-/// A session's place among the sessions; held by its task and by its handler.
+/// Counts one session. Both the session's task and its handler hold it.
 struct Tenancy {
     registry: Arc<Registry>,
-    client: Client,
+    client: Holders,
 }
 
 impl Drop for Tenancy {

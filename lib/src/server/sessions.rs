@@ -1,4 +1,4 @@
-//! A server's sessions, as the application sees them.
+//! The public handle of a server's sessions, and their limits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,8 +7,8 @@ use crate::defaults;
 
 /// How many sessions a server keeps.
 ///
-/// Unless set, a single address and a single [`Principal`](crate::Principal) have at most three
-/// quarters of the sessions, so that the last quarter is left for everybody else.
+/// By default one address, or one [`Principal`](crate::Principal), may have at most three quarters
+/// of the sessions. The last quarter is left for everybody else.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "setters return the changed limits"]
 pub struct SessionLimits {
@@ -28,28 +28,28 @@ impl Default for SessionLimits {
 }
 
 impl SessionLimits {
-    /// Sessions at once, with or without a connection. Default 20,000; at least 1.
+    /// The most sessions at once, with or without a connection. Default 20,000; at least 1.
     ///
-    /// When there are as many, a new session takes the place of one without a connection: one of
-    /// the address or principal that has most sessions, the longest away first. If nobody has more
-    /// than the newcomer, it takes the place of one of its own. If none of those is without a
-    /// connection, the newcomer gets REJECT `full`.
+    /// Above the limit, a new session replaces one without a connection. It is the one that has
+    /// been without a connection for longest, of the address or principal with the most sessions.
+    /// If no other address or principal has more sessions than the new client's, it replaces one of
+    /// the client's own. If there is none to replace, the client gets REJECT `full`.
     pub fn sessions(mut self, sessions: usize) -> SessionLimits {
         self.sessions = sessions.max(1);
         self
     }
 
-    /// Sessions that one address opened. A new one above it takes the place of the one of them that
-    /// is longest without a connection. Default three quarters of
+    /// The most sessions of one address. Above the limit, a new one replaces the address's session
+    /// that has been without a connection for longest. Default three quarters of
     /// [`sessions`](SessionLimits::sessions); at least 1.
     pub fn per_address(mut self, sessions: usize) -> SessionLimits {
         self.per_address = Some(sessions.max(1));
         self
     }
 
-    /// Sessions that one [`Principal`](crate::Principal) opened. A new one above it takes the place
-    /// of the one of them that is longest without a connection. Default three quarters of
-    /// [`sessions`](SessionLimits::sessions); at least 1.
+    /// The most sessions of one [`Principal`](crate::Principal). Above the limit, a new one
+    /// replaces the principal's session that has been without a connection for longest. Default
+    /// three quarters of [`sessions`](SessionLimits::sessions); at least 1.
     pub fn per_principal(mut self, sessions: usize) -> SessionLimits {
         self.per_principal = Some(sessions.max(1));
         self
@@ -60,25 +60,25 @@ impl SessionLimits {
     }
 }
 
-/// The sessions of one server, or of several servers and axum routes that share them. Clones are
-/// the same sessions.
+/// The sessions of one server, or of several servers and axum routes that share them. A clone is a
+/// handle to the same sessions.
 ///
-/// A [`Server`](crate::Server) has its own unless it is
-/// [given others](crate::ServerBuilder::sessions). With axum, make one, keep it in the
-/// application's state, and give it to each [`Upgrade`](crate::axum::Upgrade).
+/// A [`Server`](crate::Server) has its own `Sessions` unless it is [given
+/// others](crate::ServerBuilder::sessions). With axum, make one, keep it in the application's
+/// state, and give it to each [`Upgrade`](crate::axum::Upgrade).
 ///
-/// If several share it, a client may resume its session at any of them. The handler stays the one
-/// of the server that opened the session, and the shutdown of that server ends it.
+/// If several servers share it, a client may resume its session at any of them. The handler of the
+/// server that opened the session keeps running. The session ends when that server shuts down.
 #[derive(Clone, Debug)]
 pub struct Sessions(pub(super) Arc<Registry>);
 
 impl Sessions {
-    /// No sessions yet.
+    /// Makes an empty set of sessions with these limits.
     pub fn new(limits: SessionLimits) -> Sessions {
         Sessions(Registry::new(limits))
     }
 
-    /// Sessions in all, with or without a connection.
+    /// The number of sessions, with or without a connection.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -88,17 +88,17 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// Sessions without a connection now.
+    /// The number of sessions that are without a connection now.
     pub fn detached(&self) -> usize {
         self.0.detached()
     }
 
-    /// Asks every session to close with code 1001, within its
-    /// [`Options::close_timeout`](crate::Options::close_timeout), and its client to come back, to
-    /// another server, at a random moment within `spread`.
+    /// Closes every session with code 1001, within its
+    /// [`Options::close_timeout`](crate::Options::close_timeout). Each client is asked to connect
+    /// again, to another server, at a random moment within `spread`.
     ///
-    /// For axum. A [`Server`](crate::Server) that shuts down does so with the sessions that it
-    /// opened.
+    /// Use it with axum. A [`Server`](crate::Server) does this for its own sessions when it shuts
+    /// down.
     pub fn close_all(&self, spread: Duration) {
         self.0.close_all(spread);
     }

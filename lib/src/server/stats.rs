@@ -1,20 +1,20 @@
-//! What a server counts.
+//! The counters of a server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A server's counters since its start, and what there is now.
+/// A server's counters since its start, and its present state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStats {
-    /// TCP connections that arrived, whatever became of them.
+    /// TCP connections that arrived.
     pub arrived: u64,
     /// WebSocket handshakes that were completed with 101.
     pub accepted: u64,
-    /// Clients that were refused, each with a reason.
+    /// Clients that were refused, by reason.
     pub refused: RefusalStats,
-    /// Handshakes that came to nothing.
+    /// Handshakes that ended without a connection and without a refusal.
     pub handshakes: HandshakeStats,
-    /// Connections that went on with a session that existed.
+    /// Connections that resumed a session.
     pub sessions_resumed: u64,
     /// Times that `accept` failed, for example because there were no file descriptors left.
     pub accept_errors: u64,
@@ -22,40 +22,40 @@ pub struct ServerStats {
     pub handler_panics: u64,
     /// Handshakes under way now.
     pub handshaking: usize,
-    /// Clients that wait now until their handshake may begin.
+    /// Clients that wait in line now for their handshake to begin.
     pub waiting: usize,
-    /// Connections open now: those of sessions, and plain ones, which count until their handler
-    /// has ended too.
+    /// Connections open now. A plain one counts until its handler has ended too.
     pub open: usize,
     /// Sessions now, with or without a connection.
     pub sessions: usize,
 }
 
-/// Clients that a server refused, by the reason that they were told.
+/// Clients that a server refused, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RefusalStats {
-    /// [`max_connections`](crate::ServerLimits::max_connections) were open.
+    /// [`max_connections`](crate::ServerLimits::max_connections) was reached.
     pub connections: u64,
-    /// Their address had as many connections, or handshakes, as it may.
+    /// The limit of connections or handshakes of their address was reached.
     pub address: u64,
-    /// Their principal had as many connections as it may.
+    /// The limit of connections of their principal was reached.
     pub principal: u64,
-    /// [`max_handshakes`](crate::ServerLimits::max_handshakes) were under way and none ended, or
-    /// too many clients waited already.
+    /// [`max_handshakes`](crate::ServerLimits::max_handshakes) was reached and no handshake ended,
+    /// or too many clients waited in line.
     pub handshakes: u64,
-    /// Their request is no WebSocket handshake, or breaks its rules.
+    /// Their request was not a valid WebSocket handshake.
     pub requests: u64,
-    /// Their `Origin` is not allowed.
+    /// Their `Origin` was not allowed.
     pub origins: u64,
     /// The authentication hook refused them.
     pub unauthenticated: u64,
-    /// Their session was refused: the server has too many, or it expired, or it is not theirs.
+    /// Their session was refused, for example because it had expired, or because there were too
+    /// many.
     pub sessions: u64,
 }
 
 impl RefusalStats {
-    /// All of them.
+    /// The sum of all refusals.
     pub fn total(&self) -> u64 {
         self.connections
             + self.address
@@ -68,15 +68,16 @@ impl RefusalStats {
     }
 }
 
-/// Handshakes that came to nothing without a refusal.
+/// Handshakes that ended without a connection and without a refusal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandshakeStats {
     /// Not completed within [`handshake_timeout`](crate::ServerLimits::handshake_timeout).
     pub timed_out: u64,
-    /// Broken: by the client, by TLS, by a head over the limits, by a hook that panicked.
+    /// Failed: the client disconnected or broke the protocol, TLS failed, the request's head was
+    /// too long, or the hook panicked.
     pub failed: u64,
-    /// Closed to make room for other clients, because their own was silent for a second.
+    /// Closed to make room for other clients, because their own client kept the server waiting.
     pub evicted: u64,
 }
 
@@ -118,7 +119,7 @@ pub(super) struct Refused {
 }
 
 impl Counters {
-    /// The counters. The caller fills in what others count.
+    /// The counters. The caller fills in the fields that are counted elsewhere.
     pub(super) fn snapshot(&self) -> ServerStats {
         let refused = &self.refused;
         ServerStats {

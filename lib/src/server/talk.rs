@@ -1,4 +1,4 @@
-//! The HTTP of one connection: a single request, and its answer.
+//! The HTTP part of a connection: one request and its answer.
 
 use std::{convert::Infallible, future::Future, io, sync::Mutex};
 
@@ -18,11 +18,11 @@ use crate::{
     ws::transport::Transport,
 };
 
-/// An answer: the upgrade that was agreed on with what goes with it, or why there is none.
+/// The answer to a request: the upgrade and what the caller wants to keep with it, or a refusal.
 pub(super) type Decision<T> = Result<(T, OnUpgrade, Agreement), Rejection>;
 
-/// Reads one request and answers it as `decide` says. If that was 101, takes the connection back
-/// out of hyper's hands, with what was read beyond the request.
+/// Reads one request and answers it as `decide` says. After a 101, takes the connection back from
+/// hyper, with the bytes that were read after the request.
 pub(super) async fn converse<T, D, F>(
     transport: Transport,
     header_bytes: usize,
@@ -39,8 +39,8 @@ where
             let response: Response<Full<Bytes>> = match decision.await {
                 Err(rejection) => {
                     let mut answer = rejection.answer();
-                    // One request a connection. Not hyper's `keep_alive(false)`: that puts `close`
-                    // into the 101 as well, which tungstenite's clients refuse.
+                    // Only one request is served. hyper's `keep_alive(false)` cannot be used: it
+                    // puts `close` into the 101 as well, which tungstenite's clients refuse.
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().append(header::CONNECTION, close);
                     answer

@@ -1,4 +1,4 @@
-//! The connection that carries a session, and what is known of it.
+//! The connection that carries a session.
 
 use std::time::Duration;
 
@@ -15,26 +15,28 @@ use crate::{
 /// The connection that carries the session now, or carried it last.
 #[derive(Default)]
 pub(super) struct Carrier {
+    /// `None` while there is no connection.
     generation: Option<proto::Generation>,
-    answer: Answer,
-    /// Whether any connection ever carried the session.
+    answer: HelloAnswer,
+    /// Whether any connection has ever carried the session.
     opened: bool,
     /// When this client leaves a server that goes away.
     leave_at: Option<Instant>,
+    /// When the last connection was lost.
     lost_at: Option<Instant>,
 }
 
-/// What the server said to HELLO on the present connection.
+/// The server's answer to HELLO on the present connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Answer {
-    /// Nothing yet.
+enum HelloAnswer {
+    /// None yet.
     #[default]
     Awaited,
-    /// It agreed.
+    /// WELCOME.
     Welcome,
-    /// Nothing, for as long as it had time; the pump is to be told.
+    /// None in time. The pump has not been told yet.
     TimedOut,
-    /// The same, and the pump was told.
+    /// None in time. The pump was told.
     GivenUp,
 }
 
@@ -49,29 +51,30 @@ impl Carrier {
 
     pub(super) fn opened(&mut self) {
         self.opened = true;
-        self.answer = Answer::Welcome;
+        self.answer = HelloAnswer::Welcome;
         self.lost_at = None;
     }
 
-    /// How long there was no connection.
+    /// The session was resumed. Returns how long there was no connection.
     pub(super) fn resumed(&mut self, now: Instant) -> Duration {
-        self.answer = Answer::Welcome;
+        self.answer = HelloAnswer::Welcome;
         let lost_at = self.lost_at.take();
         lost_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     pub(super) fn was_unanswered(&mut self) {
-        self.answer = Answer::TimedOut;
+        self.answer = HelloAnswer::TimedOut;
     }
 
-    /// The server asks its clients to leave within this time, at moments of their own.
+    /// The server asks its clients to leave within this time. Each client draws its own moment, so
+    /// that they do not all leave at once.
     pub(super) fn goes_away(&mut self, within: Duration, now: Instant) {
         self.leave_at = Some(later(now, within.mul_f64(fastrand::f64())));
     }
 }
 
 impl Session {
-    /// Begins on a new connection. `false`: the session wants none.
+    /// On a client: begins on a new connection. `false`: the session has ended and wants none.
     pub(crate) fn attach(&mut self) -> bool {
         let time = self.time(Instant::now());
         let generation = self.protocol.attach(time);
@@ -81,7 +84,7 @@ impl Session {
         generation.is_some()
     }
 
-    /// On a server: goes on over a connection that has said HELLO.
+    /// On a server: goes on over a connection that has sent HELLO.
     ///
     /// # Errors
     /// Why the protocol refuses it.
@@ -103,15 +106,15 @@ impl Session {
         Ok(())
     }
 
-    /// The session goes on over this connection.
+    /// The session goes on over a new connection.
     pub(crate) fn attached(&mut self, generation: proto::Generation) {
         self.carrier.generation = Some(generation);
         self.evictable.set_idle(false);
-        self.carrier.answer = Answer::Awaited;
+        self.carrier.answer = HelloAnswer::Awaited;
         self.carrier.leave_at = None;
     }
 
-    /// The connection is gone.
+    /// The connection is lost.
     pub(crate) fn detach(&mut self, shared: &Shared, now: Instant) {
         if let Some(generation) = self.carrier.generation.take() {
             self.protocol.detach(self.time(now), generation);
@@ -127,10 +130,10 @@ impl Session {
         shared.meter.publish(&report, now);
     }
 
-    /// Why this client gives the connection up, once.
+    /// Why this client leaves the connection now. Returned once.
     pub(super) fn why_leave(&mut self, shared: &Shared, now: Instant) -> Option<ConnectionError> {
-        if self.carrier.answer == Answer::TimedOut {
-            self.carrier.answer = Answer::GivenUp;
+        if self.carrier.answer == HelloAnswer::TimedOut {
+            self.carrier.answer = HelloAnswer::GivenUp;
             let waited = shared.options.connect_timeout;
             return Some(ConnectionError::HelloUnanswered(waited));
         }
@@ -139,13 +142,13 @@ impl Session {
         Some(ConnectionError::GoingAway)
     }
 
-    /// When this client leaves a server that goes away, unless the session ends anyway.
+    /// When this client leaves a server that goes away. `None` if the session is closing anyway.
     pub(super) fn leaves_at(&self) -> Option<Instant> {
         let leave_at = self.carrier.leave_at;
         leave_at.filter(|_| !self.ending.is_closing())
     }
 
-    /// When the server that closed this session wants its clients back.
+    /// When this client may come back to the server that closed the session. `None`: it has not said.
     pub(crate) fn comes_back_at(&self) -> Option<Instant> {
         let leave_at = self.carrier.leave_at;
         leave_at.filter(|_| self.ending.is_peer_closing())
@@ -153,6 +156,6 @@ impl Session {
 
     /// Whether the last connection carried the session.
     pub(crate) fn was_welcomed(&self) -> bool {
-        self.carrier.answer == Answer::Welcome
+        self.carrier.answer == HelloAnswer::Welcome
     }
 }

@@ -1,4 +1,4 @@
-//! The client's side of a session's life: how it begins, and what follows its end.
+//! How a client's session begins, and what follows its end.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Session {
-    /// A fresh session. `renewed`: another one follows when it cannot be resumed.
+    /// A fresh session. `renewed`: if it is lost, another one follows.
     pub(crate) fn client(shared: &Shared, renewed: bool) -> Session {
         let config = shared.options.session_config();
         let protocol = proto::Session::client(config, SessionId(random()), Token(random()));
@@ -27,9 +27,9 @@ impl Session {
         session
     }
 
-    /// Whether this connection, which has ended, showed that the server does not speak the protocol
-    /// that it agreed to. That it says nothing, or refuses by its policy, shows no such thing: it
-    /// may be overloaded.
+    /// Whether this connection, which has ended, has shown that the server does not speak the protocol
+    /// that it agreed to. Silence or a refusal does not show that, because the server may be
+    /// overloaded.
     pub(crate) fn is_not_spoken(&self, ended: &Ended) -> bool {
         let closed = ended.peer.as_ref().and_then(|close| close.code);
         let misunderstood = matches!(
@@ -45,8 +45,8 @@ impl Session {
         !self.was_opened() && (misunderstood || broken)
     }
 
-    /// After the end of a client's session. `true`: another one is to follow; else the handle has
-    /// ended too. What was received is in `reading`, or with the application.
+    /// Called after the end of a client's session. `true`: another session has to follow. `false`: the
+    /// handle has ended too. All received messages are then in `reading` or with the application.
     pub(crate) async fn end_client(
         &mut self,
         shared: &Shared,
@@ -74,9 +74,8 @@ impl Session {
     }
 }
 
-/// Bounds how many unread messages of lost sessions are carried over: beyond `limit` they are
-/// dropped, and the place marked. The peer's application was given them back, because they were
-/// never acknowledged.
+/// Bounds how many unread messages of lost sessions are carried over. Messages beyond `limit` bytes
+/// are dropped and marked by a gap. The peer got them back, because they were never acknowledged.
 fn bound_carried(received: &mut Items, limit: u64) {
     let mut held = 0;
     let fits = received.iter().take_while(|item| {
@@ -109,7 +108,7 @@ mod tests {
     use crate::messages::Message;
 
     #[test]
-    fn what_lost_sessions_leave_to_a_reader_that_does_not_read_is_bounded_and_counted() {
+    fn unread_messages_of_lost_sessions_are_bounded_and_counted() {
         const LIMIT: u64 = 100 * (RECORD_OVERHEAD + 8);
         let mut carried = Items::new();
         let mut sent = 0;

@@ -1,4 +1,4 @@
-//! How a session ends here: what is still delivered, by when, and what everyone is told.
+//! How a session ends: what is still delivered, by when, and what the handles are told.
 
 use std::sync::Arc;
 
@@ -16,19 +16,20 @@ use crate::{
     time::earlier,
 };
 
-/// How far the end of a session has come.
+/// How far the ending of a session has come.
 #[derive(Default)]
 pub(super) struct Ending {
-    /// The application asked for the end.
+    /// The application's request to close.
     request: Option<CloseRequest>,
     /// The protocol was told of the request.
     begun: bool,
     /// The peer has begun to close.
     peer_closing: bool,
-    /// Why it has ended, by the protocol; and why this side gave it up.
+    /// Why the session has ended, as the protocol says.
     reason: Option<EndReason>,
+    /// Why this side gave the session up.
     given_up: Option<ConnectionError>,
-    /// A client that begins anew after this session, with what was not accepted into it.
+    /// If the session is lost, another one follows. It sends what this one did not accept.
     renewed: bool,
 }
 
@@ -41,7 +42,7 @@ impl Ending {
         self.reason.as_ref()
     }
 
-    /// Another session follows this one if it is lost.
+    /// If this session is lost, another one follows.
     pub(super) fn renew(&mut self, renewed: bool) {
         self.renewed = renewed;
     }
@@ -55,44 +56,44 @@ impl Ending {
         self.begun || self.peer_closing
     }
 
-    /// Whether either side wants the end.
+    /// Whether either side has asked for the end.
     pub(super) fn is_near(&self) -> bool {
         self.request.is_some() || self.peer_closing
     }
 }
 
 impl Session {
-    /// Whether nothing is left to say or to hear.
+    /// Whether the session has ended and has nothing left to send.
     pub(crate) fn is_over(&self) -> bool {
         self.protocol.is_over()
     }
 
-    /// Gives the session up.
+    /// Gives the session up. The peer is told by ABORT, if there is a connection.
     pub(crate) fn give_up(&mut self, why: ConnectionError) {
         self.protocol.abort(&why.to_string());
         self.ending.given_up.get_or_insert(why);
     }
 
-    /// Close was asked for: everything accepted goes first.
+    /// The application asks for the close. Accepted messages go first.
     pub(super) fn request_close(&mut self, request: &CloseRequest) {
         self.ending.request.get_or_insert_with(|| request.clone());
     }
 
-    /// When the session's close has to begin, whatever still waits; a little before the
-    /// connection's end, so that the peer can be told.
+    /// When the session's close has to begin, even if messages still wait. This is a little before the
+    /// deadline of the connection, so that the peer can still be told.
     pub(super) fn close_at(&self) -> Option<Instant> {
         let request = self
             .ending
             .request
             .as_ref()
             .filter(|_| !self.ending.begun)?;
-        Some(earlier(request.deadline, request.within / 10))
+        Some(earlier(request.deadline, request.timeout / 10))
     }
 
-    /// Starts to close the session, or answers the peer's close, once everything accepted is in it
-    /// or the time has come.
+    /// Begins to close the session, or answers the peer's close, as soon as the session has accepted
+    /// every message, or at [`close_at`](Self::close_at).
     pub(super) fn close_when_due(&mut self, shared: &Shared, now: Instant) {
-        self.stop_for_nobody(shared);
+        self.abort_if_abandoned(shared);
         let at = self.close_at();
         if at.is_none_or(|at| now < at) && !self.is_idle(shared) {
             return;
@@ -108,9 +109,9 @@ impl Session {
         }
     }
 
-    /// The application is gone, and some of what it received it will never take: once its own
-    /// messages are delivered there is nothing to wait for.
-    fn stop_for_nobody(&mut self, shared: &Shared) {
+    /// Ends a closing session whose application has dropped every handle, with messages that it never
+    /// received. After the application's own messages are delivered, there is nothing to wait for.
+    fn abort_if_abandoned(&mut self, shared: &Shared) {
         let request = self.ending.request.as_ref();
         let Some(request) = request.filter(|_| self.ending.begun) else {
             return;
@@ -119,12 +120,12 @@ impl Session {
             && shared.inbox.is_abandoned()
             && self.protocol.is_attached()
             && self.protocol.acknowledged() == self.protocol.accepted()
-            // What it did take is told first.
+            // The acknowledgement of what it did receive goes first.
             && !self.protocol.hurry_acknowledgement()
         {
             let code = request.code;
             self.protocol.abort(&format!(
-                "its application ended with code {code} before it took everything"
+                "its application closed with code {code} before it received every message"
             ));
         }
     }
@@ -132,14 +133,14 @@ impl Session {
     pub(super) fn peer_closes(&mut self, shared: &Shared, frame: &proto::CloseFrame) {
         self.ending.peer_closing = true;
         if self.ending.renewed && is_followed(frame) {
-            // A client that begins anew goes on accepting, for the next session.
+            // The outbox goes on accepting, for the next session.
             self.protocol.answer_close();
         } else {
             shared.outbox.refuse(Arc::new(closed_by_peer(frame)));
         }
     }
 
-    /// Whether another session is to follow this one, which has ended.
+    /// Whether another session follows this one, which has ended.
     pub(super) fn is_renewed(&self) -> bool {
         let renewed = self.ending.renewed;
         match (&self.ending.reason, &self.ending.given_up) {
@@ -149,7 +150,7 @@ impl Session {
         }
     }
 
-    /// After the end: collects what was not delivered, and says how the stream ends.
+    /// After the end: gives undelivered messages back, and returns how the stream ends.
     pub(super) fn conclude(&mut self, shared: &Shared, in_setup: bool) -> End {
         let (_, lost_before) = shared.board.progress();
         self.collect(shared, in_setup);
@@ -174,6 +175,7 @@ impl Session {
         end
     }
 
+    /// Gives undelivered messages back to the application.
     fn collect(&mut self, shared: &Shared, in_setup: bool) {
         let now = Instant::now();
         let mut report = Report::of(&shared.meter);
@@ -182,13 +184,13 @@ impl Session {
         self.give_up_sending(shared, in_setup);
     }
 
-    /// Ends the handle with the session.
+    /// After the end: ends the handle too.
     pub(crate) async fn finish(&mut self, shared: &Shared, reading: &mut Reading) {
         let lost = self.conclude(shared, false);
         self.end_handle(shared, reading, lost.clone(), lost).await;
     }
 
-    /// The end of the handle, for its users: `end`, after the session was `lost`.
+    /// Ends the handle with `end`. `lost` is why the session was lost; a gap marks that.
     pub(super) async fn end_handle(
         &mut self,
         shared: &Shared,
@@ -224,14 +226,14 @@ impl Session {
         }
     }
 
-    /// The task of the session vanishes: everything accepted comes back all the same.
+    /// The task of the session was dropped: gives undelivered messages back all the same.
     pub(super) fn vanish(&mut self, shared: &Shared) {
         self.protocol.abort("the task was stopped");
         self.collect(shared, false);
     }
 }
 
-/// Whether a client comes back after a close like this.
+/// Whether a client may begin another session after this close.
 fn is_followed(frame: &proto::CloseFrame) -> bool {
     match CloseCode::received(frame.code) {
         CloseCode::NORMAL => false,
@@ -247,7 +249,7 @@ fn closed_by_peer(frame: &proto::CloseFrame) -> ConnectionError {
     })
 }
 
-/// What ended a session otherwise than by a close, as the application is told.
+/// The error for a session that ended without a close.
 fn session_error(reason: &EndReason) -> ConnectionError {
     ConnectionError::SessionLost(match reason {
         EndReason::Expired => SessionLoss::Expired,
@@ -263,7 +265,7 @@ fn session_error(reason: &EndReason) -> ConnectionError {
     })
 }
 
-/// A server's rejection, as the application is told.
+/// The error for a server's rejection.
 pub(super) fn session_loss(rejection: proto::Rejection) -> SessionLoss {
     match rejection {
         proto::Rejection::Expired => SessionLoss::Expired,

@@ -1,4 +1,4 @@
-//! A session's packets over a WebSocket: the pump's other traffic.
+//! The traffic of a session: its packets over a WebSocket.
 
 use std::task::{Context, Poll};
 
@@ -17,7 +17,7 @@ use crate::{
     settings::Options,
     time::granted,
     ws::{
-        Failure, Payload, Side, WebSocket,
+        CowBytes, Failure, Side, WebSocket,
         transport::{Transport, Upgraded},
     },
 };
@@ -29,7 +29,7 @@ pub(crate) struct Packets<'s> {
 }
 
 impl Packets<'_> {
-    fn handle(&mut self, text: bool, packet: Payload<'_>, now: Instant) -> Result<(), Failure> {
+    fn handle(&mut self, text: bool, packet: CowBytes<'_>, now: Instant) -> Result<(), Failure> {
         let broken = |why: String| Failure::Broken(ConnectionError::Protocol(why));
         let session = &mut *self.session;
         let time = session.time(now);
@@ -45,7 +45,7 @@ impl Packets<'_> {
         };
         match handled {
             Ok(()) => Ok(()),
-            // The farewell goes out first, and then the session is over.
+            // The session is over as soon as its ABORT is sent.
             Err(HandleError::Protocol(error)) if !error.is_resumable() => Ok(()),
             Err(HandleError::Rejected(rejection)) => {
                 Err(Failure::Broken(ConnectionError::SessionRefused {
@@ -59,7 +59,7 @@ impl Packets<'_> {
 }
 
 impl Traffic for Packets<'_> {
-    /// The reader can always read: credit bounds what comes.
+    /// Reading never pauses, because credit bounds what the peer sends.
     fn room(&mut self, _: &mut TurnContext<'_, '_>) -> Result<usize, Failure> {
         Ok(READ_TURN_BYTES)
     }
@@ -67,7 +67,7 @@ impl Traffic for Packets<'_> {
     fn receive(
         &mut self,
         text: bool,
-        payload: Payload<'_>,
+        payload: CowBytes<'_>,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), Failure> {
         turn.report.counters.bytes_received += payload.len() as u64;
@@ -122,7 +122,7 @@ impl Traffic for Packets<'_> {
         false
     }
 
-    /// So does the peer.
+    /// The peer never pauses reading either.
     fn peer_always_reads(&self) -> bool {
         true
     }
@@ -144,7 +144,7 @@ impl Traffic for Packets<'_> {
         Some(code).filter(|code| *code != CloseCode::NORMAL)
     }
 
-    /// The peer is told by ABORT, and then the session is over.
+    /// An eviction ends the session, not only the connection. The peer is told by ABORT.
     fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         self.session.end_if_evicted(cx);
         Poll::Pending
@@ -158,13 +158,13 @@ impl Traffic for Packets<'_> {
         self.reading
     }
 
-    /// What was sent and not acknowledged is sent again.
+    /// Nothing is lost with the connection: unacknowledged messages are sent again.
     fn abandon(&mut self, _: &Shared) -> u64 {
         0
     }
 }
 
-/// A session's packets are bounded by the protocol, and never cut into frames.
+/// A WebSocket for the packets of a session. The protocol bounds them, and each is one frame.
 pub(crate) fn over_packets(
     upgraded: Upgraded,
     side: Side,

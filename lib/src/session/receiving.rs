@@ -1,23 +1,24 @@
-//! From the session towards the application.
+//! Received messages on their way from the protocol to the application.
 
 use tokio::time::Instant;
 use unstall_proto as proto;
 
 use crate::{messages::SessionNumber, pump::Reading};
 
-/// What the session has handed over, and how far the application has come with it.
+/// What the session has handed over, and how much of it the application has taken.
 #[derive(Default)]
 pub(super) struct Receiving {
     messages: u64,
-    /// Where the messages that were handed over end, and those that the application took.
+    /// Where the messages end that were handed over.
     handed: proto::Position,
+    /// Where the messages end that the application has taken.
     pub(super) taken: proto::Position,
-    /// When what nobody takes is to be looked at again.
+    /// When messages without a `Receiver` are discarded.
     pub(super) look_at: Option<Instant>,
 }
 
 impl Receiving {
-    /// Takes the next packet's messages from the protocol; `false`: there are none.
+    /// Hands the next packet of messages over. `false`: there is none.
     pub(super) fn next(
         &mut self,
         protocol: &mut proto::Session,
@@ -25,7 +26,7 @@ impl Receiving {
         reading: &mut Reading,
     ) -> bool {
         while let Some(incoming) = protocol.recv() {
-            // The end comes as an event as well.
+            // The end of the stream is skipped: it comes as an event too.
             if let proto::Incoming::Messages(batch) = incoming {
                 self.messages += batch.remaining();
                 self.handed = batch.end();
@@ -36,7 +37,7 @@ impl Receiving {
         false
     }
 
-    /// Messages received in all.
+    /// How many messages were received.
     pub(super) fn messages(&self) -> u64 {
         self.messages
     }

@@ -1,4 +1,4 @@
-//! From the outbox into the session, and what became of it.
+//! Sent messages on their way from the outbox into the protocol, and what became of them.
 
 use std::collections::VecDeque;
 
@@ -17,22 +17,22 @@ use crate::{
     reports::Event,
 };
 
-/// What lies between the outbox and the protocol.
+/// The state between the outbox and the protocol.
 #[derive(Default)]
 pub(super) struct Sending {
-    /// Taken from the outbox, not yet accepted by the protocol.
+    /// Entries that were taken from the outbox and that the protocol has not accepted yet.
     waiting: VecDeque<Entry>,
-    /// Up to which number the messages of the outbox are complete at which record, for `flush`.
+    /// For `flush`: once the record is sent, every message of the outbox before the number is flushed.
     flushes: VecDeque<(Seq, u64)>,
-    /// The bytes that the session keeps in memory.
+    /// The bytes that the protocol keeps in memory.
     pub(super) kept: usize,
-    /// The budget is used up: this session accepts no more until what it keeps is acknowledged.
+    /// The budget is used up: the session accepts no more until bytes are given back.
     pub(super) held_back: bool,
-    /// What the handles were last told.
+    /// The progress that the handles were last told.
     told: Sent,
 }
 
-/// What became of entries that left the outbox in one go.
+/// What became of the entries of one call of [`Session::accept`].
 #[derive(Default)]
 struct Accepted {
     messages: u64,
@@ -45,8 +45,8 @@ impl Session {
     /// Moves messages from the outbox into the session while it has room.
     pub(super) fn accept(&mut self, turn: &mut TurnContext<'_, '_>) {
         let shared = turn.shared;
-        // Attached, it takes what it can send soon: the rest waits in the outbox, where one limit
-        // covers it. Detached, it fills the replay buffer.
+        // While attached, the session accepts only what it can send soon. The rest waits in the
+        // outbox, where one limit covers it. While detached, it fills the replay buffer.
         let bound = match self.protocol.is_attached() {
             true => WRITE_TURN_BYTES as u64,
             false => u64::MAX,
@@ -80,7 +80,7 @@ impl Session {
         }
     }
 
-    /// Whether something waits to be accepted.
+    /// Whether an entry waits to be accepted.
     fn has_next(&mut self, turn: &mut TurnContext<'_, '_>) -> bool {
         let waiting = &mut self.sending.waiting;
         if waiting.is_empty() {
@@ -89,14 +89,14 @@ impl Session {
         !waiting.is_empty()
     }
 
-    /// Whether the budget allows to keep more. If not, an idle session is told to go, and the task
-    /// is woken when bytes are back.
+    /// Whether the budget allows the session to keep more. If not, an idle session is told to go, and
+    /// the task is woken when bytes are given back.
     fn has_memory(&mut self, turn: &mut TurnContext<'_, '_>) -> bool {
         self.share.cover(self.sending.kept + BUDGET_FLOOR_BYTES)
             || self.share.poll_refused(turn.cx).is_ready()
     }
 
-    /// Moves one entry; `false`: there is none, or no room for it.
+    /// Moves one entry into the protocol. `false`: there is none, or no room for it.
     fn accept_next(&mut self, accepted: &mut Accepted, turn: &TurnContext<'_, '_>) -> bool {
         let Some(entry) = self.sending.waiting.front_mut() else {
             return false;
@@ -127,12 +127,12 @@ impl Session {
         true
     }
 
-    /// Whether everything sent is in the session.
+    /// Whether the protocol has accepted every message.
     pub(super) fn is_idle(&self, shared: &Shared) -> bool {
         self.sending.waiting.is_empty() && !shared.outbox.has_queued()
     }
 
-    /// What is on the socket now counts as flushed.
+    /// The write buffer is on the socket: what the protocol has transmitted counts as flushed.
     pub(super) fn settle_flushes(&mut self, shared: &Shared) {
         let mut flushed = None;
         while let Some((seq, upto)) = self.sending.flushes.front() {
@@ -147,12 +147,12 @@ impl Session {
         }
     }
 
-    /// The `on_connect` hook has returned: nobody waits for what it sent any more.
+    /// The `on_connect` hook has returned: nobody waits for its flushes any more.
     pub(crate) fn forget_flushes(&mut self) {
         self.sending.flushes.clear();
     }
 
-    /// Tells the handles how far messages were accepted and acknowledged.
+    /// Tells the handles up to where messages are accepted and acknowledged.
     pub(super) fn settle_deliveries(&mut self, shared: &Shared) {
         let sent = Sent {
             session: self.number,
@@ -165,9 +165,9 @@ impl Session {
         }
     }
 
-    /// After the end: messages that wait for the session come back to the outbox, and those that
-    /// the peer never acknowledged to the application. During the set-up all of them are the
-    /// hook's, which sends them again.
+    /// After the end: gives waiting messages back to the outbox, and unacknowledged messages back to
+    /// the application. During the set-up all of them belong to the hook, which sends them again: they
+    /// are dropped.
     pub(super) fn give_up_sending(&mut self, shared: &Shared, in_setup: bool) {
         let waiting = std::mem::take(&mut self.sending.waiting);
         let flushed = self.sending.flushes.drain(..).next_back();
@@ -194,6 +194,7 @@ impl Session {
     }
 }
 
+/// Gives messages back to the application, and reports those that have to be dropped for that.
 fn give_back(shared: &Shared, messages: Vec<Undelivered>) {
     if messages.is_empty() {
         return;
@@ -201,7 +202,10 @@ fn give_back(shared: &Shared, messages: Vec<Undelivered>) {
     let limit = shared.options.replay_bytes.max(REPLAY_BYTES);
     let messages = shared.board.give_back(messages, limit);
     if messages > 0 {
-        tracing::warn!(messages, "nobody took what sessions gave back undelivered");
+        tracing::warn!(
+            messages,
+            "dropped undelivered messages of earlier sessions, because nobody took them"
+        );
         shared.events.push(Event::UndeliveredDropped { messages });
     }
 }

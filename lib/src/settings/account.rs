@@ -21,10 +21,10 @@ static NEXT_SHARE: AtomicU64 = AtomicU64::new(0);
 /// The sum of the bytes that are held for one connection or session. A clone is another handle of the
 /// same account.
 #[derive(Clone, Default)]
-pub(crate) struct Account(Arc<Inner>);
+pub(crate) struct Account(Arc<Sums>);
 
 #[derive(Default)]
-struct Inner {
+struct Sums {
     budget: Option<Budget>,
     /// Bytes that are given back when the connection, or session, ends.
     returnable: AtomicUsize,
@@ -37,9 +37,9 @@ struct Inner {
 impl Account {
     /// An account of this budget. Without a budget no draw is refused.
     pub(crate) fn new(budget: Option<Budget>) -> Account {
-        Account(Arc::new(Inner {
+        Account(Arc::new(Sums {
             budget,
-            ..Inner::default()
+            ..Sums::default()
         }))
     }
 
@@ -65,8 +65,7 @@ impl Account {
         Share::of(self, true)
     }
 
-    /// Makes the owner of this account one that can be told to go. Without a budget that never
-    /// happens.
+    /// Makes the owner of this account one that can be evicted. Without a budget that never happens.
     pub(crate) fn evictable(&self) -> Evictable {
         Evictable::new(self.clone())
     }
@@ -140,8 +139,8 @@ impl Share {
         }
     }
 
-    /// Draws what so many held bytes need. `false`: the budget is used up, and nothing was drawn from
-    /// it. [`poll_refused`](Share::poll_refused) then waits for it.
+    /// Draws what so many held bytes need. `false` means that the budget is used up, and that nothing
+    /// was drawn from it. [`poll_refused`](Share::poll_refused) then waits for it.
     #[inline]
     pub(crate) fn cover(&mut self, bytes: usize) -> bool {
         bytes <= self.drawn || self.draw(bytes, Need::CanWait).is_ok()
@@ -156,7 +155,7 @@ impl Share {
     }
 
     /// Draws what so many held bytes need. While the budget is used up, the account that holds most is
-    /// told to go, which may be this one. The task is woken when bytes are given back.
+    /// evicted, which may be this one. The task is woken when bytes are given back.
     #[inline]
     pub(crate) fn poll_cover_urgently(&mut self, bytes: usize, cx: &Context<'_>) -> Poll<()> {
         if bytes <= self.drawn {
@@ -166,7 +165,7 @@ impl Share {
     }
 
     /// After [`cover`](Share::cover) was refused: ready when what it asked for is drawn. Until then
-    /// an idle session is told to go, and the task is woken when bytes are given back. If nothing was
+    /// an idle session is evicted, and the task is woken when bytes are given back. If nothing was
     /// refused, this stays pending, because the caller does not wait for the budget.
     pub(crate) fn poll_refused(&mut self, cx: &Context<'_>) -> Poll<()> {
         match self.refused {

@@ -23,8 +23,8 @@ use super::eviction::Candidates;
 ///   is kept for messages of which only a part has arrived, because those cannot wait.
 /// - When even that is used up, the connection that holds most of such bytes is ended, one at a
 ///   time, with [`ConnectionError::Evicted`](crate::ConnectionError::Evicted). If there are budgets
-///   within this one, it is the one of the fullest of them: those who hold little do not go for
-///   somebody who has spread much over many connections.
+///   within this one, it is a connection of the fullest of them. So nobody who holds little pays for
+///   somebody who spreads much over many connections.
 /// - The first 64 KiB of each queue are never refused, and an empty queue takes one message of any
 ///   size. Both count. So [`used`](Budget::used) can exceed the bound by that much per queue.
 ///

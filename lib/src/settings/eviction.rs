@@ -14,12 +14,12 @@ use crate::defaults::BUDGET_FLOOR_BYTES;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// The connections and sessions of a budget that can be told to go.
+/// The connections and sessions of a budget that can be evicted: each is told to go, and then ends.
 #[derive(Default)]
-pub(super) struct Candidates(Mutex<Inner>);
+pub(super) struct Candidates(Mutex<Listed>);
 
 #[derive(Default)]
-struct Inner {
+struct Listed {
     all: HashMap<u64, Arc<Candidate>>,
     /// The one that was told to go last. No other is chosen until its bytes are given back.
     leaving: Option<u64>,
@@ -27,7 +27,7 @@ struct Inner {
     idle: usize,
 }
 
-impl Inner {
+impl Listed {
     /// Whether one that was told to go still holds its bytes.
     fn has_leaving(&mut self) -> bool {
         let leaving = self.leaving.and_then(|id| self.all.get(&id));
@@ -40,8 +40,9 @@ impl Inner {
         self.leaving.is_some()
     }
 
-    /// Of those that `may` go, one of the fullest budget within `level`: the one of which the most
-    /// bytes would come back. Nobody goes for a floor that everybody may hold.
+    /// The candidate to evict, of those that `may` go. It is one of the fullest budget within `level`,
+    /// and of these the one that would give back most. Nobody goes for the floor that everybody may
+    /// hold.
     fn holds_most(
         &self,
         level: &Level,
@@ -57,7 +58,7 @@ impl Inner {
 
 struct Candidate {
     account: Account,
-    /// What it held when it was told to go; zero until then.
+    /// How many bytes it held when it was told to go. Zero until then.
     told: AtomicUsize,
     /// It is a session without a connection.
     idle: AtomicBool,
@@ -69,7 +70,7 @@ impl Candidate {
         self.told.load(SeqCst) > 0
     }
 
-    /// How much its holder has of `level`, and how much of that would come back.
+    /// How much its fullest budget has of `level`, and how much the candidate would give back.
     fn weight(&self, level: &Level) -> (usize, usize) {
         let returnable = self.account.returnable();
         let budgets = self.account.levels();
@@ -77,7 +78,7 @@ impl Candidate {
         (fullest.unwrap_or(returnable), returnable)
     }
 
-    /// It was told to go, and has not given its bytes back.
+    /// Whether it was told to go and has not given its bytes back.
     fn is_leaving(&self) -> bool {
         self.is_told() && self.account.returnable() > BUDGET_FLOOR_BYTES
     }
@@ -90,35 +91,35 @@ impl Candidate {
 }
 
 impl Candidates {
-    /// Tells one candidate to go, one at a time: of the fullest budget within `level`, which has
-    /// these candidates, the one of which the most bytes would come back. If nobody holds more than
-    /// everybody may, it is the one that asks for more.
+    /// Tells one candidate of `level` to go, unless another is still leaving. It is one of the fullest
+    /// budget within `level`, and of these the one that would give back most. If nobody holds more
+    /// than everybody may, it is the one that asks for more.
     pub(super) fn make_room(&self, level: &Level, asking: &Account) {
         let chosen = {
-            let mut inner = self.0.lock().unwrap();
-            if inner.has_leaving() {
+            let mut listed = self.0.lock().unwrap();
+            if listed.has_leaving() {
                 return;
             }
             let asks = |it: &&Arc<Candidate>| !it.is_told() && it.account.is(asking);
-            let most = inner.holds_most(level, |_| true).or_else(|| {
-                let asking = inner.all.iter().find(|(_, it)| asks(it));
+            let most = listed.holds_most(level, |_| true).or_else(|| {
+                let asking = listed.all.iter().find(|(_, it)| asks(it));
                 asking.map(|(id, it)| (*id, it.clone()))
             });
-            inner.leaving = most.as_ref().map(|(id, _)| *id);
+            listed.leaving = most.as_ref().map(|(id, _)| *id);
             most
         };
         chosen.into_iter().for_each(|(_, chosen)| chosen.tell());
     }
 
-    /// The same among those that are idle, for something that can wait.
+    /// Does the same among idle candidates only, for a draw that can wait.
     pub(super) fn make_room_of_idle(&self, level: &Level) {
         let chosen = {
-            let mut inner = self.0.lock().unwrap();
-            if inner.idle == 0 || inner.has_leaving() {
+            let mut listed = self.0.lock().unwrap();
+            if listed.idle == 0 || listed.has_leaving() {
                 return;
             }
-            let most = inner.holds_most(level, |it| it.idle.load(SeqCst));
-            inner.leaving = most.as_ref().map(|(id, _)| *id);
+            let most = listed.holds_most(level, |it| it.idle.load(SeqCst));
+            listed.leaving = most.as_ref().map(|(id, _)| *id);
             most
         };
         chosen.into_iter().for_each(|(_, chosen)| chosen.tell());
@@ -147,34 +148,35 @@ impl Evictable {
             registered: None,
         };
         for level in evictable.candidate.account.levels() {
-            let mut inner = level.candidates.0.lock().unwrap();
-            inner.all.insert(evictable.id, evictable.candidate.clone());
+            let mut listed = level.candidates.0.lock().unwrap();
+            listed.all.insert(evictable.id, evictable.candidate.clone());
         }
         evictable
     }
 
-    /// Whether nobody would miss it at once. What is idle goes before others have to wait.
+    /// Says whether it is idle: a session without a connection. Idle ones go before others have to
+    /// wait.
     pub(crate) fn set_idle(&self, idle: bool) {
         if self.candidate.idle.swap(idle, SeqCst) == idle {
             return;
         }
         for level in self.candidate.account.levels() {
             {
-                let mut inner = level.candidates.0.lock().unwrap();
+                let mut listed = level.candidates.0.lock().unwrap();
                 match idle {
-                    true => inner.idle += 1,
-                    false => inner.idle -= 1,
+                    true => listed.idle += 1,
+                    false => listed.idle -= 1,
                 }
             }
-            // Others may have waited before.
+            // Tasks may be waiting already.
             if idle && level.is_awaited() {
                 level.candidates.make_room_of_idle(level);
             }
         }
     }
 
-    /// Ready once it was told to go, with the bytes that its account held then. Until then the task
-    /// is woken for it.
+    /// Ready once it was told to go, with the bytes that its account held then. The task is woken for
+    /// it.
     pub(crate) fn poll_evicted(&mut self, cx: &Context<'_>) -> Poll<usize> {
         let registered = self.registered.as_ref();
         if !registered.is_some_and(|waker| waker.will_wake(cx.waker())) {

@@ -1,4 +1,4 @@
-//! What can be set on a connection.
+//! The options of a connection.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -106,9 +106,10 @@ pub enum SpillFallback {
     Disconnect,
 }
 
-/// Limits, policies and deadlines of a connection.
+/// Limits, policies and timeouts of a connection.
 ///
-/// The reason for each default stands in [`defaults`].
+/// The reason for each default stands in [`defaults`]. A value outside of a range that is given here
+/// counts as the nearest one inside. `Duration::MAX` means forever.
 ///
 /// # Memory
 /// A connection takes at most `inbox_bytes + outbox_bytes`, twice one message of
@@ -227,14 +228,16 @@ impl Options {
         self
     }
 
-    /// How long connecting may take in all: name resolution, TCP, proxy, TLS and upgrade. Default
-    /// 10 s.
+    /// The timeout of each attempt to connect: headers, name resolution, TCP, proxy, TLS and upgrade
+    /// together. Default 10 s. Then the attempt fails with
+    /// [`ConnectError::Timeout`](crate::ConnectError::Timeout), which names the step.
     pub fn connect_timeout(mut self, timeout: Duration) -> Options {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long the `on_connect` hook may take. Default 60 s.
+    /// The timeout of the [`on_connect`](crate::Client::on_connect) hook. Default 60 s. Then the
+    /// connection is closed, and counts as lost.
     pub fn setup_timeout(mut self, timeout: Duration) -> Options {
         self.setup_timeout = timeout;
         self
@@ -279,7 +282,8 @@ impl Options {
         self
     }
 
-    /// After this long a wait is told as an [`Event::Stalled`](crate::Event::Stalled). Default 1 s.
+    /// A wait that lasts this long is reported as an [`Event::Stalled`](crate::Event::Stalled).
+    /// Default 1 s.
     pub fn stall_after(mut self, after: Duration) -> Options {
         self.stall_after = after;
         self
@@ -292,15 +296,15 @@ impl Options {
         self
     }
 
-    /// A bound on the bytes of many connections together. Default: none for a client; a server gives
-    /// its connections one of 768 MiB.
+    /// Bounds the bytes of many connections together: see [`Budget`]. Default: none for a client. A
+    /// server gives its connections one of 768 MiB.
     pub fn budget(mut self, budget: Budget) -> Options {
         self.budget = Some(budget);
         self
     }
 
-    /// How many bytes of sent messages a session keeps until they are delivered. Default 32 MiB. When
-    /// they are full, sending waits.
+    /// How many bytes of sent messages a session keeps until they are acknowledged. Default 32 MiB;
+    /// at least what one message of `max_message_bytes` needs. When they are full, sending waits.
     pub fn replay_bytes(mut self, bytes: usize) -> Options {
         self.replay_bytes = bytes;
         self
@@ -315,8 +319,8 @@ impl Options {
         self
     }
 
-    /// How long a session lives without a connection. Default 2 min. The shorter time of both sides
-    /// counts.
+    /// How long a session lives without a connection. Default 2 minutes. The shorter time of both
+    /// sides counts.
     pub fn session_life(mut self, life: Duration) -> Options {
         self.session_life = life;
         self

@@ -18,7 +18,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Failure, Payload, Received, header::Opcode};
+use super::{CowBytes, Failure, Received, header::Opcode};
 use crate::reports::{Close, CloseCode, ConnectionError};
 use unstall_proto::util::cut_reason;
 
@@ -84,10 +84,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Adopted<S> {
         // messages are slices of that. They are copied where a slice would pin far more.
         self.longest = self.longest.max(size);
         let payload = match size < (self.read_buffer + self.longest) / 2 {
-            true => Payload::Borrowed(&payload).into_bytes(),
+            true => CowBytes::Borrowed(&payload).into_bytes(),
             false => payload,
         };
-        let payload = Payload::Shared(payload);
+        let payload = CowBytes::Shared(payload);
         Ok(Received::Message { text, payload })
     }
 

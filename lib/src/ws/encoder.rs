@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
 use super::{
-    Payload,
+    CowBytes,
     header::{Header, Opcode},
     masking::{Keys, apply_mask},
 };
@@ -79,7 +79,7 @@ impl Encoder {
         &mut self,
         opcode: Opcode,
         is_final: bool,
-        payload: [Payload<'_>; PARTS],
+        payload: [CowBytes<'_>; PARTS],
     ) -> io::Result<()> {
         let mask = self.keys.as_mut().map(Keys::next).transpose()?;
         let length: usize = payload.iter().map(|part| part.len()).sum();
@@ -94,7 +94,7 @@ impl Encoder {
         for part in payload {
             let length = part.len();
             match (part, mask) {
-                (Payload::Shared(part), None) if length >= UNCOPIED_WRITE_BYTES => {
+                (CowBytes::Shared(part), None) if length >= UNCOPIED_WRITE_BYTES => {
                     self.uncopied.push_back((self.bytes.len(), part));
                 }
                 (part, None) => self.bytes.extend_from_slice(&part),

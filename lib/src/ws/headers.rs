@@ -2,9 +2,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// A copy of the headers. A value is a slice of the buffer that the whole head was read into; a copy
-/// of it does not keep that buffer.
-pub(crate) fn headers_apart(headers: &HeaderMap) -> HeaderMap {
+/// A copy of the headers that has its own memory. A received value is a slice of the buffer that the
+/// whole head was read into, and keeps all of it.
+pub(crate) fn copied(headers: &HeaderMap) -> HeaderMap {
     let mut own = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Failure, Payload, Received, Side,
+    CowBytes, Failure, Received, Side,
     control::{close_payload, parse_close},
     decoder::{Decoded, Decoder},
     encoder::Encoder,
@@ -74,11 +74,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
         let decoded = ready!(self.decoder.poll_next(&mut self.io, cx))?;
         Poll::Ready(match decoded {
             Decoded::Lent { text, place } => {
-                let payload = Payload::Borrowed(self.decoder.payload(place));
+                let payload = CowBytes::Borrowed(self.decoder.payload(place));
                 Ok(Received::Message { text, payload })
             }
             Decoded::Owned { text, payload } => {
-                let payload = Payload::Shared(payload);
+                let payload = CowBytes::Shared(payload);
                 Ok(Received::Message { text, payload })
             }
             Decoded::Part(bytes) => Ok(Received::Part(bytes)),
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
         &mut self,
         opcode: Opcode,
         is_final: bool,
-        payload: [Payload<'_>; PARTS],
+        payload: [CowBytes<'_>; PARTS],
     ) -> Result<(), Failure> {
         if self.close_sent {
             return Err(Failure::Closed);
@@ -155,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
     }
 
     fn write_control(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Failure> {
-        self.write(opcode, true, [Payload::Borrowed(payload)])
+        self.write(opcode, true, [CowBytes::Borrowed(payload)])
     }
 
     /// A ping, or a pong that nobody asked for. It is left out behind many pongs that the peer has not

@@ -1,5 +1,5 @@
-//! Against tungstenite's own reading and writing, over sockets that yield and take any number of
-//! bytes.
+//! Compares this library's reading and writing with tungstenite's, over sockets that yield and take any
+//! number of bytes at a time.
 
 use std::{
     collections::VecDeque,
@@ -241,9 +241,9 @@ fn by_unstall(input: Vec<u8>, side: Side, leftover: usize, steps: Vec<usize>) ->
     }
 }
 
-/// Both yield the same and fail at the same place. This library tells a broken rule as soon as it
-/// shows, where tungstenite waits for the whole frame and may meet the limit or the end before.
-/// What comes after the peer's close frame means nothing.
+/// Whether both yield the same and fail at the same place. This library reports a broken rule as soon as
+/// its byte arrives. tungstenite waits for the whole frame, and may meet the limit or the end first. What
+/// comes after the peer's close frame does not matter.
 fn agree(ours: &[String], theirs: &[String]) -> bool {
     let closed = |seen: &String| seen.starts_with("Close {");
     if let Some(at) = ours.iter().position(closed) {
@@ -263,7 +263,7 @@ fn agree(ours: &[String], theirs: &[String]) -> bool {
     ours == theirs
         && (our_end == their_end
             || early.iter().any(|kind| our_end.starts_with(kind)) && their_end.starts_with("Broken")
-            // It answers a code that may not be sent as if the peer had sent 1002.
+            // tungstenite answers a code that may not be sent as if the peer had sent 1002.
             || our_end.starts_with(early[0]) && their_end.contains("Protocol violation"))
 }
 
@@ -334,7 +334,7 @@ proptest! {
         let role = if server { Role::Client } else { Role::Server };
         let mut seen = by_tungstenite(own.into_io().output, role);
         prop_assert!(seen.pop().unwrap().contains("EndOfStream"));
-        // Where data fills the buffer they come later.
+        // Pings are left out, because they come later if data fills the buffer.
         seen.retain(|seen| seen != "ping");
         prop_assert_eq!(seen, expected);
     }

@@ -1,4 +1,4 @@
-//! The hot paths: what allocations and instructions are counted of, with both sides in one process.
+//! The hot paths whose allocations and instructions are counted, with both sides in one process.
 
 use unstall::{Client, Connection, Incoming, IncomingRef, Receiver, Sender, Server};
 

@@ -1,6 +1,6 @@
-//! What a message costs in allocations, on both sides together: on the hot paths it is a fraction of
-//! one, because messages travel in blocks that many of them share. The limits are what was measured
-//! with slack; whoever lowers the cost lowers them.
+//! How many allocations a message costs, on both sides together. On the hot paths it is a fraction of
+//! one, because many messages share a packet. The limits are what was measured, with some slack. Lower
+//! them when you lower the cost.
 
 #[path = "../it/common/mod.rs"]
 #[expect(dead_code, reason = "what is needed of the helpers here is little")]
@@ -21,8 +21,8 @@ const LONG: usize = 4 << 10;
 /// Bytes of payload that each path moves.
 const BYTES: usize = 4 << 20;
 
-/// Allocations for a hundred messages. Everything runs on this thread, which is the one that is
-/// counted; what the first messages make grow is not.
+/// Allocations for a hundred messages. Everything runs on this thread, whose allocations are counted. The
+/// first messages, which make buffers grow, are not counted.
 fn for_a_hundred<S, R>(
     session: bool,
     size: usize,
@@ -44,7 +44,7 @@ where
     };
     let (sender, receiver) = runtime.block_on(limit(transfer(sender, receiver)));
     let counted = allocation_counter::measure(|| {
-        runtime.block_on(limit(transfer(sender, receiver)));
+        let _ = runtime.block_on(limit(transfer(sender, receiver)));
     });
     let allocations = counted.count_total * 100 / count;
     println!("{allocations} allocations for 100 messages of {size} bytes");

@@ -1,10 +1,10 @@
-//! Five thousand sessions on one server process, all cut in the same moment: all of them go on, in a
-//! short time, and the server's memory stays within its limit.
+//! Five thousand sessions on one server process are cut at the same moment. All of them resume in a short
+//! time, and the server's memory stays within its limit.
 //!
-//! Each session takes three descriptors of this process (client, and proxy on both sides) and one of
-//! the server's: where fewer are allowed, there are fewer sessions, and the test says so.
+//! Each session takes three descriptors of this process (client, and both sides of the proxy) and one of
+//! the server's. If fewer are allowed, there are fewer sessions, and the test says so.
 //!
-//! The normal run takes a thousand, `UNSTALL_FULL=1` all of them.
+//! The normal run has a thousand sessions; with `UNSTALL_FULL=1` all of them.
 
 use std::time::Instant;
 
@@ -19,9 +19,9 @@ use crate::{alone, descriptors};
 use unstall::{Client, Connection, Server};
 
 const SESSIONS: usize = 5_000;
-/// What a session may cost the server while it is idle, and at its peak, when all of them come back
-/// at once. Measured: 16 and 24 KiB of a thousand, less of more. A session that kept its read window
-/// or its block of encoded messages would be over it.
+/// What a session may cost the server while it is idle, and at the peak, when all resume at once. Measured
+/// were 16 and 24 KiB with a thousand sessions, and less with more. A session that kept its read window of
+/// 64 KiB, or a block of encoded messages, would exceed it.
 const IDLE: u64 = 28 << 10;
 const PEAK: u64 = 44 << 10;
 
@@ -49,7 +49,7 @@ fn sessions() -> usize {
     allowed.min(wanted)
 }
 
-/// Each session sends a number and gets it back; all at once.
+/// Each session sends a number and gets it back, all at the same time.
 async fn round(sessions: &mut Vec<Connection>, number: u64) {
     let tasks: Vec<_> = sessions
         .drain(..)

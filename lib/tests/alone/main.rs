@@ -1,5 +1,5 @@
-//! Promises that are measured with thousands of sockets, or by the clock: one after the other, while
-//! no other test runs.
+//! Promises that need thousands of sockets or exact times. They run one after the other, while no other
+//! test runs.
 
 #[path = "../it/common/mod.rs"]
 #[expect(
@@ -15,13 +15,13 @@ mod thousand_clients_come_back;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Waits until no other test of this process runs; others wait while it is held.
+/// Waits until no other test of this process runs. Others wait while the guard is held.
 async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     ALONE.lock().await
 }
 
-/// How many files this process may have open; `None` where the system does not say.
+/// How many files this process may have open. `None` where the system does not say.
 fn descriptors() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let files = limits

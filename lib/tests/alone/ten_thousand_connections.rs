@@ -1,4 +1,4 @@
-//! A server that ten thousand come to, and that has room for a hundred.
+//! Ten thousand clients connect to a server that has room for a hundred.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use unstall::{Server, ServerLimits};
 
 /// How many sockets of the clients may be open at once in this process.
 fn sockets_at_once() -> usize {
-    // The server's side and everything else needs some, too.
+    // The server's side and everything else need some too.
     let files = descriptors().unwrap_or(1024);
     files.saturating_sub(1500).clamp(100, 10_000)
 }
@@ -59,7 +59,7 @@ async fn ten_thousand_connections_at_once_over_the_limit_are_refused_and_counted
     assert!(stats.refused.connections > 0, "{:?}", stats.refused);
     assert_eq!(stats.open, LIMIT);
 
-    // The server is alive: places that come free go to new clients.
+    // The server is alive: new clients get the places that come free.
     for _ in 0..LIMIT {
         drop(server.accept().await.unwrap());
     }

@@ -1,4 +1,4 @@
-//! A server that comes back after many clients lost it is not run over.
+//! A server that comes back after many clients lost it is not overrun.
 //!
 //! The bound: a client that lost its connection draws its k-th wait evenly from zero to
 //! `w(k) = min(first * 2^k, max)`, from k = 0, so at no moment do n clients make their k-th attempt
@@ -31,7 +31,7 @@ const FIRST: Duration = Duration::from_nanos(3_000_000_000 / 16);
 enum State {
     /// Connections are upgraded and held.
     Up,
-    /// Connections are lost, and new ones at once.
+    /// Connections are lost, and new ones are closed immediately.
     Down,
 }
 
@@ -52,9 +52,9 @@ async fn serve(mut tcp: TcpStream, mut state: watch::Receiver<State>) {
     }
 }
 
-/// How many clients fit under the limit of file descriptors: each takes two here.
+/// How many clients the limit of file descriptors allows. Each takes two here.
 fn clients() -> usize {
-    // Where nothing is known, what the strictest system allows.
+    // If the limit is not known, this is what the strictest system allows.
     let descriptors = descriptors().unwrap_or(256);
     (descriptors.saturating_sub(100) / 2).min(1000)
 }
@@ -84,15 +84,15 @@ async fn attempts_per_second_stay_under_the_bound_when_a_server_comes_back() {
             .options(Options::default().connect_timeout(Duration::from_secs(30)));
         async move { client.connect().await.unwrap() }
     };
-    // Not all at once: where the listener's queue overflows, its kernel resets connections.
+    // Not all at once, because the kernel resets connections when the listener's queue overflows.
     let connecting = stream::iter((0..count).map(connect)).buffer_unordered(100);
     let clients: Vec<_> = limit(connecting.collect()).await;
 
     attempts.lock().unwrap().clear();
     state.send_replace(State::Down);
     let lost = Instant::now();
-    // The k-th wait ends at the latest after first * 2^(k+1): by now all have reached the longest
-    // (1/16 + 1/8 + 1/4 + 1/2 of it came before), and none has waited it out more than twice.
+    // The length of the outage. The k-th wait ends at the latest after first * 2^(k+1). So by then all
+    // clients draw from the longest wait (1/16 + 1/8 + 1/4 + 1/2 of it came before).
     tokio::time::sleep(MAX + MAX / 2).await;
     state.send_replace(State::Up);
     let back = Instant::now();
@@ -117,13 +117,13 @@ async fn attempts_per_second_stay_under_the_bound_when_a_server_comes_back() {
             .map(|from| within(from, from + window))
             .fold(0.0, f64::max)
     };
-    // The bound is of the average; a count scatters around it by its root. Six are never seen. The
-    // windows are so short that all clients at once would be above it.
+    // The bound is an average, around which a count scatters by its root. Six times that is never seen.
+    // The windows are so short that all clients at once would exceed it.
     let bound = |a_second: f64, window: Duration| {
         let average = a_second * window.as_secs_f64();
         average + 6.0 * average.sqrt()
     };
-    // From the longest wait on, which is when every client has drawn it at least once.
+    // From the longest wait on: by then every client has drawn from it at least once.
     let quarter = Duration::from_millis(250);
     let (most, allowed) = (
         busiest(lost + MAX, back + took, quarter),

@@ -24,7 +24,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Files of `lib/src` without those that hold only tests, as paths without ending.
+/// The files of `lib/src` without those that hold only tests: paths without their extension, and texts.
 fn files() -> Vec<(String, String)> {
     let mut found = Vec::new();
     let source = root().join("src");
@@ -100,7 +100,35 @@ fn arrows_between_rooms_run_one_way() {
     assert!(arrows > 50, "the arrows are still found: {arrows}");
 }
 
-/// The first names behind `crate::`, outside of comments and test modules.
+/// Once the table of dependencies missed two of them.
+#[test]
+fn every_dependency_has_its_line() {
+    let map = fs::read_to_string(root().join("../ARCHITECTURE.md")).unwrap();
+    let (_, table) = map.split_once("## Dependencies").unwrap();
+    let mut seen = 0;
+    for member in ["proto", "lib", "cli", "bench", "fuzz"] {
+        let manifest = root().join("..").join(member).join("Cargo.toml");
+        let mut listed = false;
+        for line in fs::read_to_string(manifest).unwrap().lines() {
+            if line.starts_with('[') {
+                listed = line.ends_with("dependencies]");
+                continue;
+            }
+            let name = line.split(['.', ' ']).next().unwrap();
+            let foreign = !name.is_empty() && !name.starts_with(['#', '"', '}']);
+            if listed && foreign && !name.starts_with("unstall") {
+                seen += 1;
+                assert!(
+                    table.contains(&format!("`{name}`")),
+                    "{member} depends on {name}, which has no line in ARCHITECTURE.md"
+                );
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} dependencies were found");
+}
+
+/// The first names after `crate::`, outside comments and test modules.
 fn used_rooms(text: &str) -> BTreeSet<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let code: String = text

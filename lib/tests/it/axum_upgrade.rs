@@ -22,7 +22,7 @@ async fn feed(upgrade: Upgrade) -> Response {
         .subprotocols(["v1"])
         .on_upgrade(|connection| async move {
             assert_eq!(connection.request().unwrap().uri().path(), "/feed");
-            assert!(connection.peer().is_some());
+            assert!(connection.peer_addr().is_some());
             echo(connection).await;
         })
 }
@@ -53,8 +53,8 @@ async fn a_connection_in_axum_is_a_connection() {
 #[tokio::test]
 async fn frames_sent_together_with_the_request_are_not_lost() {
     let mut tcp = TcpStream::connect(application().await).await.unwrap();
-    // A masked text frame "hi", right behind the head: RFC 6455 lets a client be so hasty only
-    // after the 101, but what arrives early must not vanish either.
+    // A masked text frame "hi", sent together with the request. RFC 6455 allows frames only after the
+    // 101, but one that arrives early must not be lost.
     let mut bytes = upgrade("").replace("GET / ", "GET /feed ").into_bytes();
     bytes.extend_from_slice(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']);
     tcp.write_all(&bytes).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_request_that_is_no_handshake_is_rejected() {
     assert!(page.contains("This is a WebSocket endpoint"), "{page}");
 }
 
-/// Once the extractor let in the pages of every site, and there was no way to ask for less.
+/// Once the extractor accepted the pages of every site, and no option could change that.
 #[tokio::test]
 async fn pages_of_other_sites_do_not_connect_unless_that_is_allowed() {
     let app: Router = Router::new()
@@ -123,7 +123,7 @@ async fn a_trusted_proxy_tells_the_clients_address() {
             upgrade
                 .trusted_proxies(&proxies.x_forwarded_for())
                 .on_upgrade(|connection| async move {
-                    tell.send(connection.peer()).unwrap();
+                    tell.send(connection.peer_addr()).unwrap();
                     echo(connection).await;
                 })
         }
@@ -154,7 +154,7 @@ async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
     echoed(&mut open().await.unwrap(), "new").await;
 }
 
-/// A stream that axum serves and that this library does not know, such as another TLS.
+/// A stream that axum serves and that this library does not know, such as another TLS library's.
 struct Foreign(TcpListener);
 
 impl axum::serve::Listener for Foreign {
@@ -182,7 +182,7 @@ async fn streams_of_a_foreign_kind_work_as_well() {
     let client = client(address, Options::default());
     let mut client = client.connect().await.unwrap();
     echoed(&mut client, "hello").await;
-    client.close(unstall::CloseCode::NORMAL, "").await;
+    let _ = client.close(unstall::CloseCode::NORMAL, "").await;
     let mut mute = TcpStream::connect(address).await.unwrap();
     mute.shutdown().await.unwrap();
     assert_eq!(to_end(&mut mute).await, "");

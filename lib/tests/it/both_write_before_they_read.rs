@@ -1,8 +1,8 @@
 //! Both applications of a session write far more than all queues hold before they read anything.
-//! Each side says at once what it waits for, no memory grows beyond the limits, and all of it
-//! arrives as soon as both begin to read.
+//! Each side reports what it waits for, no memory grows beyond the limits, and everything arrives
+//! as soon as both begin to read.
 //!
-//! The normal run writes 64 MiB each way, `UNSTALL_FULL=1` a GiB.
+//! The normal run writes 64 MiB each way; with `UNSTALL_FULL=1` it is 1 GiB.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use unstall::{
 const MIB: u64 = 1 << 20;
 const MESSAGE: u64 = 64 << 10;
 
-/// Per side: inbox, outbox, replay, window, and one for the buffers of WebSocket and socket.
+/// For each side: inbox, outbox, replay, window, and 1 MiB for the buffers of WebSocket and socket.
 const LIMIT: u64 = (INBOX_BYTES + OUTBOX_BYTES + REPLAY_BYTES + WINDOW_BYTES) as u64 + MIB;
 
 async fn write_then_read(connection: Connection, total: u64, mut commands: Commands) {
@@ -28,7 +28,7 @@ async fn write_then_read(connection: Connection, total: u64, mut commands: Comma
     let writing = tokio::spawn(async move {
         numbered::send(&writer, 0..total / MESSAGE, MESSAGE as usize).await;
     });
-    // Told within a second or so of the wait's beginning.
+    // The event comes about a second after the wait began.
     let mut told = Vec::new();
     while told.len() < 2 {
         if let Some(Event::Stalled { cause, .. }) = events.recv().await {
@@ -38,7 +38,7 @@ async fn write_then_read(connection: Connection, total: u64, mut commands: Comma
     told.sort_by_key(|cause| cause.to_string());
     let stats = sender.stats();
     let mut waits: Vec<_> = stats.stalled_by().collect();
-    // A ping is on its way now and then.
+    // A ping may be on its way.
     waits.retain(|cause| *cause != StallCause::PeerSilent);
     say(format!("stalled {told:?} {waits:?}"));
     commands.recv().await;

@@ -1,5 +1,5 @@
-//! Every public future may be dropped at each of its await points: the connection goes on, and no
-//! message is lost, doubled or out of step.
+//! Every public future can be dropped at each of its await points. The connection goes on, and no
+//! message is lost, duplicated or reordered.
 
 use std::{
     future::poll_fn,
@@ -20,7 +20,7 @@ use unstall::{
     tokio_tungstenite::accept_async,
 };
 
-/// Polls `future` up to `polls` times, each after a wake-up, and drops it then.
+/// Polls `future` up to `polls` times, each time after a wake-up. Then drops it.
 async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -31,7 +31,7 @@ async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
         left -= 1;
         match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            // The last poll was its last: whoever would have woken it finds it gone.
+            // That was the last poll. A wake-up now finds the future dropped.
             Poll::Pending if left == 0 => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
@@ -39,21 +39,21 @@ async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     .await
 }
 
-/// Futures are dropped after 0, 1, 2, 3 polls, over and over.
+/// Futures are dropped after 0, 1, 2, 3 polls, again and again.
 const MOST_POLLS: usize = 4;
 
 fn number(index: u64) -> Message {
     numbered(index, 16 + (index as usize * 37) % 3000)
 }
 
-/// Small enough that every future waits now and then.
+/// Small queues, so that every future has to wait sometimes.
 fn options() -> Options {
     Options::default()
         .outbox_bytes(8 << 10)
         .inbox_bytes(8 << 10)
 }
 
-/// Receives `count` numbered messages in order, then sees that nothing more comes.
+/// Receives `count` numbered messages in order, and checks that no more come.
 async fn receive(mut connection: Connection, count: u64) -> Connection {
     for index in 0..count {
         assert_eq!(plain(limit(connection.recv()).await), number(index));
@@ -72,8 +72,8 @@ async fn ends_cleanly(mut receiving: Connection, sender: &Sender) {
 
 const COUNT: u64 = 2_000;
 
-/// Sends the numbers in order with `attempt`, which drops its future after so many polls and says
-/// whether the message was taken.
+/// Sends the numbers in order with `attempt`, which drops its future after the given number of polls
+/// and returns whether the message was accepted.
 async fn send_all<A>(attempt: A)
 where
     A: AsyncFn(&Sender, Message, usize) -> bool,
@@ -137,7 +137,7 @@ async fn flush_dropped_at_any_poll_changes_nothing() {
 #[tokio::test]
 async fn waiting_for_the_end_dropped_at_any_poll_ends_nothing() {
     send_all(async |sender, message, polls| {
-        // Nothing wakes it before the end.
+        // Only the end of the connection wakes it.
         assert!(drop_after(polls.min(1), sender.ended()).await.is_none());
         drop_after(polls, sender.send(message))
             .await
@@ -195,8 +195,8 @@ async fn next_of_the_stream_dropped_at_any_poll_has_taken_nothing() {
     .await;
 }
 
-/// A sink's flush that was begun before a message was put in said that all was written, and it
-/// was not.
+/// Once a flush of the sink resolved although a message was put into the sink after it had begun, and
+/// that message was not written.
 #[tokio::test]
 async fn sink_dropped_at_any_poll_keeps_what_it_took() {
     let (client, server) = pair(options()).await;
@@ -266,7 +266,7 @@ async fn events_dropped_at_any_poll_are_not_missed() {
             sender.send_within("late", Duration::ZERO).await.unwrap();
             tokio::task::yield_now().await;
         }
-        sender.close(CloseCode::NORMAL, "").await;
+        let _ = sender.close(CloseCode::NORMAL, "").await;
         sender.stats().expired
     });
     let (mut expired, mut rounds) = (0, 0);
@@ -284,7 +284,7 @@ async fn events_dropped_at_any_poll_are_not_missed() {
     assert_eq!(expired, 50);
 }
 
-/// Upgrades whoever comes and counts who came and who went.
+/// Upgrades every client, and counts those that connected and those that left.
 async fn upgrade_everyone(listener: TcpListener, came: Arc<AtomicUsize>, went: Arc<AtomicUsize>) {
     loop {
         let (tcp, _) = listener.accept().await.unwrap();

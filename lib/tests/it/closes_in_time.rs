@@ -1,22 +1,24 @@
-//! Closing ends in time whatever the peer does, loses nothing that was accepted, and tells.
+//! Closing ends in time whatever the peer does. Accepted messages are delivered or come back, and the
+//! report says which.
 
 use crate::common::{
     accept, client,
-    events::stalled,
-    frames::{BINARY, CLOSE, RawPeer, StreamEnd, TEXT, close, frame, listen},
+    events::{event, stalled, waits},
+    frames::{BINARY, CLOSE, Frame, RawPeer, StreamEnd, TEXT, close, frame, listen},
     limit,
     memory::ENGINES,
-    pair, plain, raw,
+    pair, plain, raw, until,
 };
+use futures_util::SinkExt;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::Instant,
 };
 use unstall::{
-    CloseCode, CloseReport, Connection, ConnectionError, Message, Options, SendRefusal, StallCause,
-    TrySendError,
-    defaults::LINGER,
+    CloseCode, CloseReport, Connection, ConnectionError, Event, Message, Options, SendRefusal,
+    StallCause, TrySendError,
+    defaults::LINGER_TIMEOUT,
     rustls,
     tokio_tungstenite::{self, tungstenite::protocol::Role},
 };
@@ -35,14 +37,14 @@ async fn over_tcp(adopted: bool, options: Options) -> (Connection, RawPeer) {
     }
 }
 
-/// Closes; the report, and how long it took.
+/// Closes. Returns the report, and how long it took.
 async fn closed(connection: &Connection) -> (CloseReport, Duration) {
     let started = Instant::now();
     let report = limit(connection.close(CloseCode::NORMAL, "")).await;
     (report, started.elapsed())
 }
 
-/// After the end, sends fail at once with the message and the reason.
+/// After the end, sends fail immediately and return the message and the reason.
 fn refuses(connection: &Connection, expected: fn(&ConnectionError) -> bool) {
     let Err(TrySendError::Refused(error)) = connection.try_send("too late") else {
         panic!("taken after close, or only put off");
@@ -154,12 +156,12 @@ where
     let unsent = report.unsent.iter().map(|message| message.as_bytes()[0]);
     let unsent: Vec<_> = unsent.map(u64::from).collect();
     let sent = connection.stats().messages_sent;
-    // In order, and none is missing between those sent and those that came back.
+    // Messages were sent in order, and none is missing between them and those that came back.
     let first = sent + report.in_flight;
     assert_eq!(unsent, (first..MESSAGES).collect::<Vec<_>>());
     assert!(!unsent.is_empty());
     let mut arrived = Vec::new();
-    // It may end with a reset.
+    // The stream may end with a reset.
     let _ = raw.io.read_to_end(&mut arrived).await;
     assert!(arrived.len() as u64 >= sent * SIZE as u64);
     took
@@ -200,7 +202,7 @@ async fn full_inbox_of_a_stopped_application_does_not_hold_the_close_up() {
     }
 }
 
-/// Once the end waited for the peer's FIN until the deadline, and was then called unclean.
+/// Once the close waited for the peer's FIN until the deadline, and was then reported as unclean.
 async fn leaves_its_stream_open<S>(connection: Connection, mut raw: RawPeer<S>) -> Duration
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -219,7 +221,7 @@ where
 async fn close_is_clean_though_the_peer_leaves_its_connection_open() {
     for engine in ENGINES {
         let (connection, raw) = engine.before_raw(Options::default()).await;
-        assert!(leaves_its_stream_open(connection, raw).await <= LINGER);
+        assert!(leaves_its_stream_open(connection, raw).await <= LINGER_TIMEOUT);
     }
 }
 
@@ -276,26 +278,25 @@ async fn peer_that_resets_is_an_error_of_the_socket() {
     }
 }
 
-/// A peer that closes with our heartbeats unread resets the connection. Once the next heartbeat's
-/// failure ended everything: what the peer had sent before, its close frame included, was lost when
-/// the application was slow to take it.
+/// A peer that closes before it has read our heartbeats resets the connection. Once the next
+/// heartbeat failed and ended everything. What the peer had sent before was lost if the application
+/// was slow to receive it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_peer_sent_before_it_reset_is_still_received() {
-    // What fits into the first receive window: the rest would never leave a peer that resets.
+    // These messages fit into the first receive window. A peer that resets would drop the rest.
     const COUNT: u8 = 12;
-    let options = options()
-        .inbox_bytes(8 << 10)
-        .ping_interval(Duration::from_millis(50));
+    const PING_INTERVAL: Duration = Duration::from_millis(50);
+    let options = options().inbox_bytes(8 << 10).ping_interval(PING_INTERVAL);
     let (mut connection, mut raw) = raw::client(options).await;
     for index in 0..COUNT {
         raw.say(frame(BINARY, vec![index; 4 << 10])).await;
     }
     raw.say(close(4000, "that was all")).await;
-    // With a heartbeat unread.
+    // A heartbeat is unread.
     raw.io.readable().await.unwrap();
     drop(raw);
-    // The application is slow, and meanwhile a heartbeat meets the reset.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The application is slow for ten heartbeats, of which the first meets the reset.
+    tokio::time::sleep(10 * PING_INTERVAL).await;
     let receive = async {
         for index in 0..COUNT {
             assert_eq!(plain(connection.recv().await).as_bytes()[0], index);
@@ -319,7 +320,7 @@ async fn dropped_handles_write_what_was_sent_and_close() {
         connection.send("last words").await.unwrap();
         let (sender, receiver) = connection.split();
         drop(receiver);
-        // A receiver gone is no reason to close as long as someone may send.
+        // Dropping the receiver does not close the connection while a sender is left.
         sender.send("even these").await.unwrap();
         drop(sender);
         let mut received = Vec::new();
@@ -367,6 +368,8 @@ fn tls() -> (Arc<rustls::ClientConfig>, Arc<rustls::ServerConfig>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
     let (client_tls, server_tls) = tls();
+    // The reader takes little before it reads, so that the writer's socket is full.
+    let options = || Options::default().inbox_bytes(64 << 10);
     for client_closes in [true, false] {
         let (listener, address) = listen().await;
         let server_tls = server_tls.clone();
@@ -375,10 +378,11 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
             let acceptor = tokio_rustls::TlsAcceptor::from(server_tls);
             let tls = acceptor.accept(tcp).await.unwrap();
             let stream = tokio_tungstenite::accept_async(tls).await.unwrap();
-            Connection::from_websocket(stream, Options::default())
+            Connection::from_websocket(stream, options())
         };
         let dial = unstall::Client::new(format!("wss://localhost:{}", address.port()))
             .tls(client_tls.clone())
+            .options(options())
             .without_reconnect()
             .connect();
         let (client, server) = limit(async { tokio::join!(dial, serve) }).await;
@@ -386,8 +390,8 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
             true => (client.unwrap(), server),
             false => (server, client.unwrap()),
         };
-        // More than the socket takes at once, so that TLS has to keep some of it.
-        const COUNT: usize = 40;
+        // More than the kernel's buffers take, so that TLS has to keep some of it.
+        const COUNT: usize = 60;
         let send = async {
             for index in 0..COUNT {
                 closer.send(vec![index as u8; 200 << 10]).await.unwrap();
@@ -396,8 +400,10 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
             closer.close(CloseCode::NORMAL, "over TLS").await
         };
         let receive = async {
-            // Until the socket is full.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            until("the socket is full", || {
+                waits(&closer.stats(), StallCause::SocketFull)
+            })
+            .await;
             for index in 0..COUNT {
                 assert_eq!(plain(other.recv().await).as_bytes()[0], index as u8);
             }
@@ -405,5 +411,43 @@ async fn over_tls_the_last_message_and_the_close_leave_the_tls_buffer_too() {
         };
         let (report, ()) = limit(async { tokio::join!(send, receive) }).await;
         assert!(report.clean && report.unsent.is_empty(), "{report:?}");
+    }
+}
+
+/// Once a peer that sent and closed at once hid what was accepted for it after its close frame: it
+/// was never written, the sink's `close` said `Ok`, no report had it, and `flush` blamed this side
+/// for the peer's close.
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_after_the_peers_close_is_told_by_the_sink_and_the_report() {
+    for engine in ENGINES {
+        let (ours, mut raw) = engine.before_raw(Options::default()).await;
+        let mut events = ours.events();
+        let (sender, mut receiver) = ours.split();
+        let mut bytes = Vec::new();
+        for said in [frame(TEXT, "one"), frame(TEXT, "two"), close(1000, "")] {
+            let masked = raw.is_client;
+            bytes.extend(Frame { masked, ..said }.encode());
+        }
+        raw.io.write_all(&bytes).await.unwrap();
+        event(&mut events, |event| matches!(event, Event::PeerClosed(_))).await;
+        let mut sink = sender.sink();
+        for expected in ["one", "two"] {
+            let message = plain(receiver.recv().await);
+            assert_eq!(message.as_text(), Some(expected));
+            sink.feed(message).await.unwrap();
+        }
+        let flushed = limit(sender.flush()).await.unwrap_err();
+        assert!(
+            matches!(*flushed.reason, ConnectionError::ClosedByPeer(_)),
+            "{flushed}, {engine:?}"
+        );
+        let closed = limit(sink.close()).await;
+        assert!(
+            matches!(closed, Err(ConnectionError::Undelivered { messages: 2 })),
+            "{closed:?}, {engine:?}"
+        );
+        let report = limit(sender.ended()).await;
+        assert!(!report.clean, "{engine:?}");
+        assert_eq!(report.unsent, ["one", "two"].map(Message::from));
     }
 }

@@ -1,8 +1,8 @@
-//! Wherever a connection is cut, in the upgrade, in HELLO or WELCOME, in a packet or between two,
-//! in either direction, every message is delivered once and in order after resuming.
+//! Wherever a connection is cut, every message is delivered once and in order after resuming: in the
+//! upgrade, in HELLO or WELCOME, in a packet or between two, in either direction.
 //!
-//! Messages larger than a packet are cut at every 31st byte and around their borders, with
-//! `UNSTALL_FULL=1` at every byte.
+//! Messages larger than a packet are cut at every 31st byte and around their borders. With
+//! `UNSTALL_FULL=1` they are cut at every byte.
 
 use std::{
     net::SocketAddr,
@@ -24,7 +24,7 @@ use unstall::{Client, CloseCode, Message, Options, Reconnect, Server};
 /// Messages each way.
 const COUNT: u32 = 100;
 
-/// One message of a large exchange is of two packets.
+/// The length of a message that takes two packets.
 const LARGE: u32 = 50;
 
 /// How many exchanges run at once.
@@ -41,21 +41,21 @@ fn message(direction: u8, index: u32, large: bool) -> Message {
     Message::binary(payload)
 }
 
-/// Where a connection is cut, and of which exchange.
+/// Where a connection is cut, and in which exchange.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
     /// With messages larger than a packet.
     large: bool,
-    /// The second connection, which resumes after the first was cut at this byte from the server.
+    /// Cuts the second connection, which resumes after the first was cut at this byte from the server.
     second: Option<u64>,
-    /// Of the bytes from the server to the client, not of those from the client to the server.
+    /// Counts the bytes from the server to the client. `false`: those from the client to the server.
     down: bool,
     at: u64,
 }
 
-/// Forwards every connection but one, of which it forwards exactly so many bytes in one direction,
-/// and then resets both its ends, or, at odd offsets, ends them in good order. The bytes forwarded of
-/// the first two connections are counted.
+/// A proxy that cuts one connection: it forwards exactly so many bytes of it in one direction. At even
+/// offsets it then resets both ends; at odd offsets it closes them with FIN. It forwards all other
+/// connections whole, and counts the bytes of the first two.
 struct Cutter {
     address: SocketAddr,
     up: [AtomicU64; 2],
@@ -63,7 +63,7 @@ struct Cutter {
 }
 
 impl Cutter {
-    /// It, and the task that accepts, which the caller ends.
+    /// Returns the proxy, and the task that accepts. The caller ends that task.
     async fn to(target: SocketAddr, cut: Cut) -> (Arc<Cutter>, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let cutter = Arc::new(Cutter {
@@ -76,7 +76,7 @@ impl Cutter {
             let mut number = 0;
             while let Ok((client, _)) = listener.accept().await {
                 let passing = cut.passing(number);
-                // At its end the server goes, and the client may ask once more.
+                // At the end of the test the server is gone, and the client may connect once more.
                 let Ok(server) = TcpStream::connect(target).await else {
                     continue;
                 };
@@ -122,7 +122,7 @@ impl Cutter {
             down,
             self.down.get(number).unwrap_or(&unseen),
         );
-        // The first that is cut, or that an endpoint ends, ends both.
+        // If one direction is cut, or an endpoint ends it, both end.
         tokio::select! {
             _ = upward => {}
             _ = downward => {}
@@ -164,9 +164,7 @@ async fn copy(
         left -= read as u64;
         count.fetch_add(read as u64, Ordering::Relaxed);
     }
-    // The last bytes are with the receiver before the reset destroys what is on its way.
-    let _ = to.flush().await;
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    // Over loopback, written bytes are in the receiver's kernel already. The reset comes after them.
 }
 
 /// One whole exchange through the proxy: the server answers each message.
@@ -208,7 +206,7 @@ async fn exchange(cut: Cut) -> Arc<Cutter> {
     cutter
 }
 
-/// How many bytes go up and down in an exchange without a cut of its own.
+/// How many bytes go up and down in an exchange that is not cut.
 async fn record(large: bool, second: Option<u64>) -> [u64; 2] {
     let whole = Cut {
         large,
@@ -263,12 +261,12 @@ async fn at_every_byte_of_a_first_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_every_byte_of_a_connection_that_resumes() {
-    // After the first answers.
+    // The first connection is cut after the first answers.
     let first = record(false, None).await[1] / 4;
     cut_at("resuming connection", false, Some(first), |_, _| true).await;
 }
 
-/// The insides of a large record are all alike.
+/// All offsets inside a large record are alike, so only some of them are cut.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn within_messages_larger_than_a_packet() {
     let every = if full() { 1 } else { 31 };

@@ -1,22 +1,23 @@
-//! A message counts as delivered when the peer's application has taken it, or says so, and not a
-//! moment before, over any number of connections.
+//! A message counts as delivered when the peer's application has received it or acknowledged it by
+//! hand, and not before. This holds over any number of connections.
 
 use std::time::Duration;
 
 use crate::common::{
     events::{disconnected, event},
     limit,
-    net::bind,
+    net::{bind, bind_again, unused_address},
+    numbered::numbered,
     proxy::{Mode, Proxy},
-    sessions::{client, pair, text, up_to_the_loss},
+    sessions::{client, pair, quick_client, text, up_to_the_loss},
     until,
 };
 use unstall::{
-    CloseCode, Connection, DeliveryError, Event, Events, Message, Options, SendRefusal, Server,
-    SessionLimits,
+    CloseCode, Connection, DeliveryError, Event, Events, Message, Options, Overflow, SendRefusal,
+    Server, SessionLimits,
 };
 
-/// Longer than any acknowledgement is held back.
+/// Longer than the time for which an acknowledgement is delayed.
 const MOMENT: Duration = Duration::from_millis(250);
 
 async fn not_delivered(connection: &Connection) {
@@ -32,7 +33,7 @@ async fn cut(proxy: &Proxy, connection: &Connection, events: &mut Events) {
     until("it resumed", || connection.stats().resumes > before).await;
 }
 
-/// A session whose connection was cut, and whose proxy lets nobody through.
+/// A session whose connection was cut, and whose proxy refuses new connections.
 async fn away() -> (Server, Proxy, Connection, Connection, Events) {
     let server = bind(Server::builder()).await;
     let proxy = Proxy::to(server.local_addr()).await;
@@ -58,7 +59,7 @@ async fn by_taking() {
     not_delivered(&client).await;
     cut(&proxy, &client, &mut events).await;
     assert_eq!(text(&mut session).await, "two");
-    // The application has it, whether or not it ever asks for more.
+    // The application has it, even if it never asks for more.
     limit(client.delivered()).await.unwrap();
     cut(&proxy, &client, &mut events).await;
     limit(client.delivered()).await.unwrap();
@@ -69,7 +70,7 @@ async fn by_hand() {
     let by_hand = Options::default().acknowledge_by_hand(true);
     let server = bind(Server::builder().options(by_hand)).await;
     let proxy = Proxy::to(server.local_addr()).await;
-    // What is never acknowledged is waited for as long as this.
+    // The close waits this long for an acknowledgement that never comes.
     let options = Options::default().close_timeout(Duration::from_millis(500));
     let (client, session) = pair(&server, client(proxy.address).options(options)).await;
     let mut events = client.events();
@@ -93,7 +94,7 @@ async fn by_hand() {
     receiver.acknowledge();
     limit(client.delivered()).await.unwrap();
 
-    // What is never acknowledged comes back, though it was taken.
+    // The unacknowledged message comes back, although the peer received it.
     client.send("unprocessed").await.unwrap();
     limit(receiver.recv()).await.unwrap();
     let report = limit(client.close(CloseCode::NORMAL, "")).await;
@@ -101,8 +102,8 @@ async fn by_hand() {
     assert_eq!(report.maybe_delivered, [Message::from("unprocessed")]);
 }
 
-/// What was discarded because its receiver was gone was acknowledged when something else happened:
-/// a close that waited for it could run into its deadline.
+/// Once messages that were discarded without a receiver were acknowledged only when something else
+/// happened. A close that waited for them could run into its deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_wants_is_acknowledged_as_it_comes() {
     let server = bind(Server::builder()).await;
@@ -117,7 +118,7 @@ async fn what_nobody_wants_is_acknowledged_as_it_comes() {
     }
 }
 
-/// Acknowledgements by hand of an earlier session were counted as those of the next.
+/// Once acknowledgements by hand of an earlier session counted for the next one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_hand_over_a_lost_session() {
     let server = bind(Server::builder()).await;
@@ -138,9 +139,9 @@ async fn by_hand_over_a_lost_session() {
     limit(second.delivered()).await.unwrap();
 }
 
-/// A message that the peer takes none of that size came back, and `flush` waited for it for ever.
+/// Once a message that was too large for the peer came back, and `flush` waited for it for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_peer_takes_none_of_comes_back_and_holds_nothing_up() {
+async fn a_message_too_large_for_the_peer_comes_back_and_blocks_nothing() {
     let small = Options::default().max_message_bytes(64 << 10);
     let server = bind(Server::builder().options(small)).await;
     let connection = client(server.local_addr()).connect_lazy().unwrap();
@@ -151,7 +152,7 @@ async fn what_the_peer_takes_none_of_comes_back_and_holds_nothing_up() {
     limit(connection.flush()).await.unwrap();
     let asking = tokio::spawn(async move { session.recv().await.map(drop) });
     limit(async {
-        // The loss was before the call.
+        // The message was lost before the call.
         while let Err(DeliveryError::Lost { .. }) = connection.delivered().await {}
     })
     .await;
@@ -217,4 +218,66 @@ async fn a_lost_session_ends_the_wait() {
     drop(session);
     proxy.set(Mode::Forward);
     up_to_the_loss(&mut client).await;
+}
+
+/// Once what `DropOldest` had dropped on a plain connection was missing in what was acknowledged by
+/// hand for ever after: the session that followed stayed so many messages short, and the peer's
+/// replay filled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_hand_after_a_policy_dropped_messages_of_a_plain_connection() {
+    const COUNT: u64 = 1_000;
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
+        let address = unused_address();
+        let plain = Server::builder().plain().bind(address).await.unwrap();
+        let options = Options::default()
+            .inbox_bytes(64 << 10)
+            .overflow(overflow)
+            .acknowledge_by_hand(true);
+        let (mut client, first) = pair(&plain, quick_client(address).options(options)).await;
+        for number in 0..COUNT {
+            first.send(numbered(number, 1_000)).await.unwrap();
+        }
+        until("all of it came", || {
+            client.stats().messages_received == COUNT
+        })
+        .await;
+        assert!(client.stats().overflowed > COUNT / 2);
+        drop(first);
+        plain.shutdown(Duration::ZERO).await;
+        drop(plain);
+        let server = bind_again(Server::builder(), address).await;
+        let session = limit(server.accept()).await.unwrap();
+        for number in 0..5 {
+            session.send(format!("{number}")).await.unwrap();
+        }
+        let mut received = 0;
+        while received < 5 {
+            let incoming = limit(client.recv()).await.unwrap().unwrap();
+            let message = incoming.into_message();
+            received += u32::from(message.is_some_and(|it| it.as_text().is_some()));
+        }
+        not_delivered(&session).await;
+        client.acknowledge();
+        limit(session.delivered()).await.unwrap();
+    }
+}
+
+/// The same where the earlier session's last acknowledgement is one that the next could have, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_by_hand_of_an_earlier_session_acknowledge_nothing_of_the_next() {
+    let server = bind(Server::builder()).await;
+    let options = Options::default().acknowledge_by_hand(true);
+    let (mut client, first) = pair(&server, client(server.local_addr()).options(options)).await;
+    first.send("old").await.unwrap();
+    assert_eq!(text(&mut client).await, "old");
+    client.acknowledge();
+    limit(first.delivered()).await.unwrap();
+    drop(first);
+    let second = limit(server.accept()).await.unwrap();
+    second.send("new").await.unwrap();
+    limit(client.recv()).await.unwrap().unwrap();
+    assert_eq!(text(&mut client).await, "new");
+    not_delivered(&second).await;
+    client.acknowledge();
+    limit(second.delivered()).await.unwrap();
 }

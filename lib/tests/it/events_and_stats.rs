@@ -1,6 +1,7 @@
-//! What a connection tells of itself is exact: counts, depths, ages, waits and events.
+//! Statistics and events are exact: counts, depths, ages and waits.
 
 use crate::common::{
+    clock::leap,
     events::{event, moving, rest, wait_for},
     frames::{BINARY, PING, PONG, RawPeer, frame, listen},
     limit, pair, plain,
@@ -16,12 +17,14 @@ use unstall::{
 };
 
 const STALL_AFTER: Duration = Duration::from_millis(100);
+/// By so much messages grow older.
+const AGE: Duration = Duration::from_secs(2);
 
 fn options() -> Options {
     Options::default().stall_after(STALL_AFTER)
 }
 
-/// Waits until a wait is reported, and not too early.
+/// Waits for the event of a wait, and checks that it does not come too early.
 async fn stalled(events: &mut Events, wanted: StallCause) {
     let since = wait_for(events, |event| match event {
         Event::Stalled { cause, since } if *cause == wanted => Some(*since),
@@ -57,7 +60,7 @@ async fn messages_and_bytes_are_counted_exactly_both_ways() {
         client.flush().await.unwrap();
         server.flush().await.unwrap();
         let count = sizes.len() as u64;
-        // What is received is counted a moment after it is handed over.
+        // Messages are counted a moment after they are handed over.
         until("all is counted", || {
             client.stats().messages_received == count
                 && server.stats().messages_received == count * 2
@@ -93,7 +96,7 @@ async fn messages_and_bytes_are_counted_exactly_both_ways() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn inbox_tells_its_depth_its_high_water_mark_and_the_age_of_the_oldest() {
     const COST: usize = 100 + MESSAGE_OVERHEAD_BYTES;
     limit(async {
@@ -103,18 +106,17 @@ async fn inbox_tells_its_depth_its_high_water_mark_and_the_age_of_the_oldest() {
             raw.say(frame(BINARY, [0; 100])).await;
         }
         until("all ten wait", || client.stats().inbox.messages == 10).await;
-        // They grow old.
-        sleep(STALL_AFTER).await;
+        leap(AGE).await;
         let inbox = client.stats().inbox;
         assert_eq!((inbox.bytes, inbox.high_water), (10 * COST, 10 * COST));
-        assert!(inbox.oldest.unwrap() >= STALL_AFTER, "{inbox:?}");
+        assert!(inbox.oldest.unwrap() >= AGE, "{inbox:?}");
         for _ in 0..10 {
             plain(client.recv().await);
         }
         raw.say(frame(BINARY, [0; 100])).await;
         plain(client.recv().await);
         let inbox = client.stats().inbox;
-        // What the application just took counts until it asks for more.
+        // The last message counts until the application asks for more.
         assert!((10 * COST..=11 * COST).contains(&inbox.high_water));
         assert_eq!(inbox.messages, 0);
         assert_eq!(inbox.oldest, None);
@@ -122,7 +124,7 @@ async fn inbox_tells_its_depth_its_high_water_mark_and_the_age_of_the_oldest() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn outbox_tells_its_depth_and_the_age_of_what_waits_for_a_full_socket() {
     limit(async {
         let (client, mut raw) = raw::client(options().outbox_bytes(64 << 20)).await;
@@ -131,8 +133,7 @@ async fn outbox_tells_its_depth_and_the_age_of_what_waits_for_a_full_socket() {
             client.send(vec![1; 512 << 10]).await.unwrap();
         }
         stalled(&mut events, StallCause::SocketFull).await;
-        // They grow older than the last one.
-        sleep(STALL_AFTER).await;
+        leap(AGE).await;
         client.send("young").await.unwrap();
         let stats = client.stats();
         let waiting = 41 - stats.messages_sent as usize;
@@ -143,7 +144,7 @@ async fn outbox_tells_its_depth_and_the_age_of_what_waits_for_a_full_socket() {
             cost + "young".len() + MESSAGE_OVERHEAD_BYTES
         );
         assert!(
-            stats.outbox.oldest.unwrap() >= STALL_AFTER * 3 / 2,
+            stats.outbox.oldest.unwrap() >= STALL_AFTER + AGE,
             "{:?}",
             stats.outbox
         );
@@ -164,8 +165,8 @@ async fn round_trip_is_that_of_the_last_answered_ping() {
         let ping = raw.see().await.unwrap();
         assert_eq!(ping.opcode, PING);
         assert_eq!(client.stats().round_trip, None);
-        // Not the answer, which takes its time.
         raw.say(frame(PONG, "something else")).await;
+        // The peer takes this long to answer, which is what is measured.
         sleep(DELAY).await;
         assert_eq!(client.stats().round_trip, None);
         raw.say(frame(PONG, ping.payload)).await;
@@ -196,7 +197,7 @@ async fn application_that_does_not_read_is_the_cause_until_it_reads() {
         }
         let after = moving(&mut events, StallCause::ApplicationNotReading).await;
         assert!(after >= STALL_AFTER);
-        // So small an inbox fills again for moments, until all is read.
+        // A small inbox is full again and again, until everything is read.
         until("nothing waits", || {
             client.stats().stalled_by().next().is_none()
         })
@@ -250,7 +251,7 @@ async fn silent_peer_is_the_cause_until_it_speaks() {
         let mut events = client.events();
         stalled(&mut events, StallCause::PeerSilent).await;
         assert!(stall(&client.stats(), StallCause::PeerSilent).now.is_some());
-        // Any byte is life.
+        // Any received byte ends the silence.
         raw.say(frame(BINARY, "here")).await;
         let after = moving(&mut events, StallCause::PeerSilent).await;
         assert!(after >= STALL_AFTER);
@@ -281,7 +282,7 @@ async fn connecting_is_the_cause_until_there_is_a_connection() {
         );
         drop(raw);
         proxy.set(Mode::Forward);
-        // Those that were cut come first.
+        // The listener gets the connections that the proxy cut before the next whole one.
         let accepted = tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
@@ -309,7 +310,7 @@ async fn connecting_is_the_cause_until_there_is_a_connection() {
 async fn events_end_after_the_end_and_a_late_listener_gets_them_all() {
     limit(async {
         let (client, _server) = pair(options()).await;
-        client.close(CloseCode::NORMAL, "").await;
+        let _ = client.close(CloseCode::NORMAL, "").await;
         let mut events = client.events();
         let told = rest(&mut events).await;
         assert!(

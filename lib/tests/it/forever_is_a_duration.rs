@@ -1,4 +1,4 @@
-//! `Duration::MAX`, the usual way to say "never", may be given wherever a duration is taken.
+//! `Duration::MAX`, the usual way to say "never", is allowed wherever a duration is.
 
 use crate::common::{events::wait_for, limit, plain, until};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use unstall::{
 
 const FOREVER: Duration = Duration::MAX;
 
-/// Every duration that a connection has.
+/// Options with `Duration::MAX` for every duration.
 fn options() -> Options {
     Options::default()
         .connect_timeout(FOREVER)
@@ -32,7 +32,7 @@ async fn server() -> Server {
     builder.bind("127.0.0.1:0").await.unwrap()
 }
 
-/// Once each of these panicked in the connection's task, by `Instant + Duration::MAX`, and the error
+/// Once each of these panicked in the connection's task, because of `Instant + Duration::MAX`. The error
 /// said that the runtime had shut down.
 #[tokio::test]
 async fn connection_whose_every_duration_is_forever_opens_sends_and_closes() {
@@ -67,7 +67,7 @@ async fn connection_whose_every_duration_is_forever_opens_sends_and_closes() {
     }
 }
 
-/// A client that is to wait forever before its next attempt waits, and can be closed meanwhile.
+/// A client whose wait before the next attempt is "forever" waits, and can be closed during that.
 #[tokio::test]
 async fn client_that_waits_forever_to_reconnect_can_be_closed() {
     limit(async {
@@ -95,7 +95,7 @@ async fn client_that_waits_forever_to_reconnect_can_be_closed() {
             stalls.iter().any(|it| connecting(it) && it.now.is_some())
         })
         .await;
-        client.close(CloseCode::NORMAL, "").await;
+        let _ = client.close(CloseCode::NORMAL, "").await;
     })
     .await;
 }

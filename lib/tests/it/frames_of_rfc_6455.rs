@@ -1,7 +1,7 @@
-//! What a peer made of raw bytes may say, what it may not, and what it gets back.
+//! Which frames a raw peer may send, which it may not, and what it gets back.
 //!
-//! Every case runs on both roles and both engines. Each raw peer asserts of every frame it sees
-//! that a client masked it and a server did not.
+//! Every case runs in both roles and with both engines. A raw peer checks of every frame that a client
+//! masked it and that a server did not.
 
 use crate::common::{
     frames::{
@@ -19,7 +19,7 @@ use unstall::{
     tokio_tungstenite::tungstenite::protocol::Role,
 };
 
-/// Our end of the connection.
+/// This library's end of the connection.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Client,
@@ -49,12 +49,12 @@ async fn connect(end: End, options: Options) -> (Connection, RawPeer) {
     }
 }
 
-/// Runs a case on every end, all at once.
+/// Runs a case on every kind of end, all at the same time.
 async fn on_every_end<F: Future<Output = ()>>(case: impl Fn(End) -> F) {
     limit(join_all(ENDS.map(case))).await;
 }
 
-/// How our end ends. The peer sees a close frame with this code, and then the end of the stream.
+/// Checks how our end closes: the peer gets a close frame with this code, then the end of the stream.
 async fn ends(
     ours: &mut Connection,
     raw: &mut RawPeer,
@@ -70,7 +70,7 @@ async fn ends(
     tokio::join!(ours.recv(), peer).0
 }
 
-/// The server closes the TCP connection first (RFC 6455 section 7.1.1), and then the client.
+/// The server closes the TCP connection first (RFC 6455 section 7.1.1), then the client.
 async fn sees_fin(raw: &mut RawPeer, what: &str) {
     if raw.is_client {
         assert_eq!(raw.see().await, Err(StreamEnd::Fin), "{what}");
@@ -264,7 +264,7 @@ async fn our_close_arrives_with_its_code_and_reason() {
     on_every_end(|end| async move {
         let (ours, mut raw) = connect(end, Options::default()).await;
         ours.send("last words").await.unwrap();
-        // 3 bytes a character: 41 fit into the 123.
+        // A character has 3 bytes, so 41 fit into the 123 bytes of a reason.
         let reason = "€".repeat(60);
         let code = CloseCode::new(4001).unwrap();
         let answer = async {
@@ -290,7 +290,7 @@ async fn our_close_arrives_with_its_code_and_reason() {
     .await;
 }
 
-/// Once an adopted stream was held to its own limit alone, whatever the options said.
+/// Once only an adopted stream's own limit counted, whatever the options said.
 #[tokio::test]
 async fn messages_over_the_limit_end_the_connection_with_1009() {
     const LIMIT: usize = 1000;
@@ -358,7 +358,7 @@ async fn text_that_is_not_utf_8_ends_the_connection_with_1007() {
         join_all(cases.iter().map(move |(what, frames)| async move {
             let what = &format!("{what}, {end:?}");
             let (mut ours, mut raw) = connect(end, Options::default()).await;
-            // The same character, in good order.
+            // The same character in valid fragments.
             raw.say(part(TEXT, [0xe2])).await;
             raw.say(part(CONTINUATION, [0x82])).await;
             raw.say(frame(CONTINUATION, [0xac])).await;
@@ -377,8 +377,7 @@ async fn text_that_is_not_utf_8_ends_the_connection_with_1007() {
     .await;
 }
 
-/// The head of a frame with a length in so many bytes. The mask of zeros leaves payloads as they
-/// are.
+/// The head of a frame whose length takes so many bytes. The mask of zeros leaves payloads unchanged.
 fn head(first: u8, masked: bool, in_bytes: usize, length: u64) -> Vec<u8> {
     let mask_bit = u8::from(masked) << 7;
     let mut head = vec![first];
@@ -397,9 +396,9 @@ fn head(first: u8, masked: bool, in_bytes: usize, length: u64) -> Vec<u8> {
     head
 }
 
-/// Says each of these byte strings on a connection of its own, masked or not, and sees the
-/// connection end with that code. An adopted stream is read by tungstenite, which waits for more or
-/// takes them.
+/// Writes each of these byte strings on a connection of its own, masked or not, and checks that the
+/// connection ends with that code. Adopted streams are left out: tungstenite waits for more bytes, or
+/// accepts these.
 async fn own_ends_refuse(code: u16, cases: impl Fn(bool) -> Vec<(String, Vec<u8>)>) {
     let refused = |end: End, what: String, bytes: Vec<u8>| async move {
         let (mut ours, mut raw) = connect(end, Options::default()).await;
@@ -418,8 +417,8 @@ async fn own_ends_refuse(code: u16, cases: impl Fn(bool) -> Vec<(String, Vec<u8>
     limit(join_all(all)).await;
 }
 
-/// Once a length was taken in any form that has room for it. "In all cases, the minimal number of
-/// bytes MUST be used" (section 5.2).
+/// Once a length was accepted in any form. "In all cases, the minimal number of bytes MUST be used"
+/// (section 5.2).
 #[tokio::test]
 async fn lengths_that_are_not_in_their_shortest_form_end_the_connection_with_1002() {
     own_ends_refuse(1002, |masked| {
@@ -460,7 +459,7 @@ async fn length_with_its_most_significant_bit_set_ends_the_connection_with_1002(
     .await;
 }
 
-/// A broken rule is told when its byte has come, not when the frame is whole.
+/// A broken rule ends the connection when its byte has arrived, not when the frame is whole.
 #[tokio::test]
 async fn what_breaks_a_rule_is_refused_before_the_rest_has_come() {
     own_ends_refuse(1002, |masked| {
@@ -478,7 +477,7 @@ async fn what_breaks_a_rule_is_refused_before_the_rest_has_come() {
     .await;
 }
 
-/// Once a text was checked when its frame was whole: 16 MiB of something else were taken first.
+/// Once a text was checked only when its frame was whole. 16 MiB of invalid bytes were accepted first.
 #[tokio::test]
 async fn text_that_is_not_utf_8_is_refused_before_its_frame_or_message_is_whole() {
     own_ends_refuse(1007, |masked| {
@@ -509,8 +508,8 @@ async fn long_messages_travel_as_fragments_and_pongs_pass_between_them() {
         let (ours, mut raw) = connect(end, Options::default().fragment_bytes(FRAGMENT)).await;
         let payload: Vec<u8> = (0..LEN).map(|index| (index / 7) as u8).collect();
         ours.send(payload.clone()).await.unwrap();
-        // The message has begun when its first fragment is seen; it cannot be over, since it does
-        // not fit into the kernel's buffers.
+        // The first fragment has arrived, so the message has begun. It cannot be complete, because it
+        // does not fit into the kernel's buffers.
         let first = raw.see().await.unwrap();
         assert_eq!(
             (first.fin, first.opcode, first.payload.len()),
@@ -544,7 +543,7 @@ async fn long_messages_travel_as_fragments_and_pongs_pass_between_them() {
     .await;
 }
 
-/// For cases that are many at once.
+/// Options for many connections at the same time.
 trait ThenUnit: Future + Sized {
     fn then_unit(self) -> impl Future<Output = ()> {
         async {

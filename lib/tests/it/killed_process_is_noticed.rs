@@ -1,5 +1,5 @@
-//! A process that is killed in the middle of a stream: the other side knows within the life of the
-//! session, and what its peer had not acknowledged comes back: each message, in order, none twice.
+//! A process is killed in the middle of a stream. The other side notices within the life of the session.
+//! Each message that was not acknowledged comes back, once and in order.
 
 use std::{
     io::Write,
@@ -32,7 +32,7 @@ fn client(url: &str) -> Client {
         .reconnect(Reconnect::default().max(Duration::from_millis(200)))
 }
 
-/// Writes the number of each message to a file before it acknowledges it, until it is killed.
+/// The killed process: it writes the number of each message to a file before it acknowledges it.
 async fn note_and_acknowledge(mut session: Connection) {
     let mut file = std::fs::File::create(setting::<String>("FILE")).unwrap();
     loop {
@@ -67,7 +67,7 @@ fn peer() {
     }
 }
 
-/// Sends numbered messages until sending fails; how many were accepted.
+/// Sends numbered messages until sending fails. Returns how many were accepted.
 async fn send_all(sender: Sender) -> u64 {
     for index in 0_u64.. {
         if sender.send(numbered(index, 100)).await.is_err() {
@@ -77,7 +77,7 @@ async fn send_all(sender: Sender) -> u64 {
     unreachable!()
 }
 
-/// How many messages the killed process noted, which are the first ones.
+/// How many messages the killed process wrote down. They are the first ones.
 fn noted(file: &std::path::Path) -> u64 {
     let bytes = std::fs::read(file).unwrap();
     let numbers: Vec<_> = bytes
@@ -88,7 +88,7 @@ fn noted(file: &std::path::Path) -> u64 {
     numbers.len() as u64
 }
 
-/// What came back, against what was accepted and what the killed process noted.
+/// Compares the messages that came back with those accepted and those that the killed process noted.
 fn check(report: &CloseReport, accepted: u64, noted: u64) {
     let back: Vec<_> = report
         .maybe_delivered
@@ -115,7 +115,7 @@ fn check(report: &CloseReport, accepted: u64, noted: u64) {
     assert!(certain >= noted, "{certain} was noted, so it was sent");
 }
 
-/// The next in the stream is the mark of the lost session.
+/// Checks that the gap of the lost session comes next in the stream.
 async fn marks_the_loss(receiver: &mut Receiver) {
     let gap = limit(receiver.recv()).await;
     assert!(
@@ -124,7 +124,7 @@ async fn marks_the_loss(receiver: &mut Receiver) {
     );
 }
 
-/// Waits until the file holds a good many messages.
+/// Waits until many messages are written down.
 async fn until_noted(file: &std::path::Path) {
     until("the messages flow", || {
         std::fs::metadata(file).is_ok_and(|file| file.len() > 8 * 5000)
@@ -139,7 +139,7 @@ async fn client_of_a_killed_server_gets_back_exactly_what_is_undelivered() {
     let setting = ("FILE", file.display().to_string());
     let mut server = Process::spawn(module_path!(), "server", &[setting]);
     let url = format!("ws://{}/", server.hear("listens").await);
-    // It would otherwise go on trying for a fresh session; here the loss is to be the end.
+    // Without this it would try to begin a fresh session. Here the loss has to be the end.
     let session = client(&url).connect().await.unwrap();
     let mut events = session.events();
     let (sender, mut receiver) = session.split();

@@ -1,7 +1,7 @@
 //! The promises of the library, each in a module of its own, over loopback.
 //!
-//! `cargo test -p unstall --test it never_stalls` runs one of them. Those that need a process of
-//! their own are the other files beside this directory.
+//! `cargo test -p unstall --test it never_stalls` runs one of them. Tests that need a process of their
+//! own are the other programs in `lib/tests`.
 
 mod architecture;
 mod axum_upgrade;
@@ -14,6 +14,7 @@ mod delivery_is_acknowledged;
 mod events_and_stats;
 mod forever_is_a_duration;
 mod frames_of_rfc_6455;
+mod halves_make_a_connection;
 mod killed_process_is_noticed;
 mod message_limits_are_kept;
 mod messages_stay_as_they_were;
@@ -38,3 +39,4 @@ mod sessions_that_cannot_resume;
 mod silence_is_noticed;
 mod stalls_name_their_cause;
 mod stopped_application;
+mod users_code_harms_nobody_else;

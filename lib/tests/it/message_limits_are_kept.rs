@@ -1,17 +1,26 @@
-//! The limit on messages is kept in sessions as on plain connections, and goes with the peer that
-//! has it.
+//! The limit on message sizes holds in sessions as on plain connections. The peer's limit ends with its
+//! session.
 
 use std::time::Duration;
 
 use crate::common::{
+    events::event,
     limit,
-    net::bind,
-    sessions::{client, pair, up_to_the_loss},
+    net::{bind, bind_again, unused_address},
+    sessions::{client, pair, quick_client, text, up_to_the_loss},
     until,
 };
-use unstall::{Message, Options, SendRefusal, Server, SessionLoss};
+use unstall::{Connection, Event, Message, Options, SendRefusal, Server, SessionLoss};
 
-/// A limit below 64 KiB was not kept in sessions, because the peer cannot be told less.
+/// The server has answered HELLO.
+async fn opened(connection: &Connection) {
+    event(&mut connection.events(), |event| {
+        matches!(event, Event::SessionOpened)
+    })
+    .await;
+}
+
+/// Once a limit below 64 KiB did not hold in sessions, because the peer cannot be told less.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_limit_on_messages_is_kept_in_a_session() {
     let small = Options::default().max_message_bytes(1000);
@@ -31,29 +40,33 @@ async fn a_small_limit_on_messages_is_kept_in_a_session() {
     assert_eq!(report.maybe_delivered, [Message::from(vec![7; 1001])]);
 }
 
-/// The first peer's limit stayed for all later ones of the same handle.
+/// Once the first peer's limit stayed for all later peers of the same handle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limit_of_a_peer_goes_with_its_session() {
     let small = Options::default().max_message_bytes(64 << 10);
-    let first = bind(Server::builder().options(small)).await;
-    let address = first.local_addr();
-    let mut connection = client(address).connect().await.unwrap();
+    let address = unused_address();
+    let first = Server::builder()
+        .options(small)
+        .bind(address)
+        .await
+        .unwrap();
+    let connection = client(address).connect().await.unwrap();
     let accepted = limit(first.accept()).await.unwrap();
-    accepted.send("after the answer to HELLO").await.unwrap();
-    limit(connection.recv()).await.unwrap().unwrap();
+    opened(&connection).await;
     let refused = connection.send(vec![7; 100_000]).await.unwrap_err();
     assert!(matches!(refused.reason, SendRefusal::TooLarge { .. }));
     drop(accepted);
     first.shutdown(Duration::ZERO).await;
     drop(first);
-    let second = Server::builder().bind(address).await.unwrap();
+    let second = bind_again(Server::builder(), address).await;
     let mut accepted = limit(second.accept()).await.unwrap();
+    // Attempts that found the first server going count as connections too.
     until("the new session is open", || {
-        connection.stats().connections == 2
+        connection.stats().connections >= 2
     })
     .await;
     limit(async {
-        // The limit comes with the server's answer to HELLO.
+        // The server's answer to HELLO carries the limit.
         while connection.send(vec![7; 100_000]).await.is_err() {
             tokio::task::yield_now().await;
         }
@@ -61,4 +74,61 @@ async fn the_limit_of_a_peer_goes_with_its_session() {
     .await;
     let message = limit(accepted.recv()).await.unwrap().unwrap();
     assert_eq!(message.into_message().unwrap().len(), 100_000);
+}
+
+/// The sibling: it stayed on a plain connection as well, and the error blamed this side's options.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_a_peer_does_not_outlast_its_session_on_a_plain_connection() {
+    let small = Options::default().max_message_bytes(64 << 10);
+    let address = unused_address();
+    let first = Server::builder()
+        .options(small)
+        .bind(address)
+        .await
+        .unwrap();
+    let (mut connection, accepted) = pair(&first, quick_client(address)).await;
+    opened(&connection).await;
+    let refused = connection.send(vec![7; 100_000]).await.unwrap_err();
+    assert!(matches!(refused.reason, SendRefusal::TooLarge { .. }));
+    drop(accepted);
+    first.shutdown(Duration::ZERO).await;
+    drop(first);
+    let second = bind_again(Server::builder().plain(), address).await;
+    let mut accepted = limit(second.accept()).await.unwrap();
+    accepted.send("plainly").await.unwrap();
+    limit(async {
+        while connection
+            .recv()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_message()
+            .is_none()
+        {}
+    })
+    .await;
+    assert!(!connection.is_session());
+    connection.send(vec![7; 100_000]).await.unwrap();
+    let message = limit(accepted.recv()).await.unwrap().unwrap();
+    assert_eq!(message.into_message().unwrap().len(), 100_000);
+}
+
+/// Where there was a hook, the peer's limit reached the hook's queue only: a message over it was
+/// accepted, and came back later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_a_peer_is_known_where_a_hook_ran_too() {
+    let small = Options::default().max_message_bytes(64 << 10);
+    let server = bind(Server::builder().options(small)).await;
+    let client = client(server.local_addr()).on_connect(|setup| async move {
+        setup.send("from the hook").await?;
+        Ok(())
+    });
+    let (connection, mut accepted) = pair(&server, client).await;
+    opened(&connection).await;
+    let refused = connection.send(vec![7; 100_000]).await.unwrap_err();
+    assert!(matches!(
+        refused.reason,
+        SendRefusal::TooLarge { limit: 65_536, .. }
+    ));
+    assert_eq!(text(&mut accepted).await, "from the hook");
 }

@@ -1,5 +1,5 @@
-//! A message that the application keeps stays as it was sent, whatever the buffers that it was read
-//! into are used for afterwards.
+//! A message that the application keeps does not change, even if the buffer that it was read into is
+//! used again.
 
 use crate::common::{
     limit,
@@ -10,10 +10,10 @@ use crate::common::{
 use unstall::{Client, Message, Receiver, Sender, Server};
 
 const MESSAGES: u64 = 3000;
-/// How many the application keeps at a time.
+/// How many messages the application keeps at a time.
 const KEPT: usize = 40;
 
-/// The message of that number: short, long, and longer than any buffer, in turns.
+/// The message of that number: by turns short, long, and longer than any buffer.
 fn message(seed: u64, number: u64) -> Message {
     let mut random = fastrand::Rng::with_seed(seed ^ (number << 8));
     let longest = [200, 5_000, 40_000, 200_000][random.usize(..4)];

@@ -1,8 +1,8 @@
-//! A million messages each way over TLS, through a network that cuts, freezes and refuses, between
-//! applications that stop and go: nothing is lost, doubled or reordered, and the memory of each
-//! process stays under its limit.
+//! A million messages each way over TLS. The network cuts, freezes and refuses connections, and the
+//! applications stop at random. Nothing is lost, duplicated or reordered, and the memory of each process
+//! stays under its limit.
 //!
-//! The normal run is a tenth of it. `UNSTALL_FULL=1` runs all; `UNSTALL_SEED=n` repeats a run.
+//! The normal run is a tenth of that. `UNSTALL_FULL=1` runs everything; `UNSTALL_SEED=n` repeats a run.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::common::{
 };
 use unstall::{Client, CloseCode, Connection, Event, Options, Server};
 
-/// What the network does when there is no fault: 8 MB/s each way, so that much is on its way.
+/// The network without a fault: 8 MB/s each way, so that many messages are on their way.
 const NORMAL: Mode = Mode::Trickle(16 << 10, Duration::from_millis(2));
 const MIB: u64 = 1 << 20;
 const SIZE: usize = 64;
 
-/// Small queues, so that all of them are full now and then.
+/// Small queues, so that all of them are full sometimes.
 fn options() -> Options {
     Options::default()
         .inbox_bytes(MIB as usize)
@@ -33,13 +33,13 @@ fn options() -> Options {
         .silence_timeout(Duration::from_millis(1500))
 }
 
-/// What `options` allow: inbox, outbox, replay and window, one message each way, and half a MiB for
-/// the buffers of WebSocket and TLS.
+/// The memory that `options` allow: inbox, outbox, replay and window, one message each way, and half a
+/// MiB for the buffers of WebSocket and TLS.
 const LIMIT: u64 = MIB + MIB + 4 * MIB + MIB + 2 * MIB + MIB / 2;
-/// What an allocator may keep beside: a third.
+/// The allocator may keep a third more.
 const ALLOCATOR: u64 = LIMIT / 3;
 
-/// The message `index` of one direction: nothing but it looks the same.
+/// Message `index` of one direction. No other message is equal to it.
 fn message(direction: u64, index: u64) -> [u8; SIZE] {
     let mut random = fastrand::Rng::with_seed(direction << 56 | index);
     let mut bytes = [0; SIZE];
@@ -48,7 +48,7 @@ fn message(direction: u64, index: u64) -> [u8; SIZE] {
     bytes
 }
 
-/// Sends all and receives all, with pauses; tells how far it is now and then.
+/// Sends and receives all messages, with pauses, and prints its progress.
 async fn exchange(connection: Connection, sends: u64, receives: u64, count: u64, seed: u64) {
     let mut events = connection.events();
     let (sender, mut receiver) = connection.split();
@@ -78,6 +78,7 @@ async fn exchange(connection: Connection, sends: u64, receives: u64, count: u64,
         if index % (count / 1000) == 0 {
             say(format!("at {index}"));
             if random.u32(0..10) == 0 {
+                // The application stops reading for a moment.
                 tokio::time::sleep(Duration::from_millis(random.u64(0..50))).await;
             }
         }
@@ -85,7 +86,7 @@ async fn exchange(connection: Connection, sends: u64, receives: u64, count: u64,
     let sender = sending.await.unwrap();
     sender.delivered().await.unwrap();
     say("delivered");
-    // The one that was here first closes; the other only looks on.
+    // The client closes; the server waits for that.
     let clean = if sends == 0 {
         let end = tokio::spawn(async move { receiver.recv().await });
         let report = sender.close(CloseCode::NORMAL, "").await;
@@ -132,7 +133,7 @@ fn client() {
     }
 }
 
-/// One fault, from its beginning to its end; says what it was.
+/// One fault, from its beginning to its end. Returns its name. The sleeps are the lengths of faults.
 async fn inject(proxy: &Proxy, random: &mut fastrand::Rng) -> &'static str {
     let millis = |range: std::ops::Range<u64>, random: &mut fastrand::Rng| {
         tokio::time::sleep(Duration::from_millis(random.u64(range)))
@@ -155,7 +156,7 @@ async fn inject(proxy: &Proxy, random: &mut fastrand::Rng) -> &'static str {
             "refusals"
         }
         _ => {
-            // Swallowed until the client gives it up; then all that was swallowed comes late.
+            // Everything is held back until the client gives the connection up. Then it arrives late.
             let before = proxy.arrivals().len();
             proxy.set_existing(Mode::BlackHole);
             while proxy.arrivals().len() == before {
@@ -201,7 +202,7 @@ async fn nothing_is_lost_doubled_or_reordered_and_memory_stays_within_its_limit(
         *injected
             .entry(inject(&proxy, &mut random).await)
             .or_insert(0) += 1;
-        // The next one hits messages on their way again.
+        // Messages flow again, so that the next fault meets some on their way.
         let target = proxy.forwarded() + random.u64(10_000..200_000);
         until("messages go on after a fault", || {
             proxy.forwarded() > target

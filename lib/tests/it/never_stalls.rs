@@ -1,7 +1,16 @@
-//! Both sides may write for as long as they like before they read: nothing hangs in silence.
+//! Both sides can write as much as they like before they read. Nothing hangs in silence.
 
-use crate::common::{client, events::stalled, limit, net::bind, numbered, pair, plain, sessions};
-use std::time::Duration;
+use crate::common::{
+    client,
+    events::{stalled, waits},
+    frames::{BINARY, Frame, frame},
+    limit,
+    memory::ENGINES,
+    net::bind,
+    numbered, pair, plain, sessions, until,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::io::AsyncWriteExt;
 use unstall::{CloseCode, Message, Options, Overflow, Receiver, Sender, Server, Spill, StallCause};
 
 const MESSAGE_BYTES: usize = 64 << 10;
@@ -68,7 +77,7 @@ async fn both_sides_write_before_reading_and_pause_is_reported_then_goes_on() {
     let client_sends = tokio::spawn(send_all(client_sender.clone()));
     let server_sends = tokio::spawn(send_all(server_sender.clone()));
     for events in &mut events {
-        // In whichever order: this side does not read, and neither does the peer.
+        // In either order: this side's application does not read, and neither does the peer's.
         let mut both = events.clone();
         stalled(events, StallCause::ApplicationNotReading).await;
         stalled(&mut both, StallCause::SocketFull).await;
@@ -80,7 +89,7 @@ async fn both_sides_write_before_reading_and_pause_is_reported_then_goes_on() {
     );
     assert!(!client_sends.is_finished() && !server_sends.is_finished());
 
-    // One application reads: the other side's writing goes on and ends.
+    // One application reads, so the other side can write everything.
     let client_reads = tokio::spawn(receive_all(client_receiver));
     limit(client_reads).await.unwrap();
     limit(server_sends).await.unwrap();
@@ -89,8 +98,8 @@ async fn both_sides_write_before_reading_and_pause_is_reported_then_goes_on() {
     limit(client_sends).await.unwrap();
 }
 
-/// What was left of a packet was no message, and the rest of the outbox then waited for the next
-/// ping. Here none is ever sent: whatever misses its wake-up hangs.
+/// Once the rest of a packet had no messages, and the rest of the outbox then waited for the next ping.
+/// Here no ping is ever sent, so a missed wake-up hangs.
 #[tokio::test]
 async fn nothing_waits_for_a_ping_to_go_on() {
     let options = Options::default()
@@ -115,6 +124,38 @@ async fn nothing_waits_for_a_ping_to_go_on() {
             let at_once = async { up.send_many(messages).await.unwrap() };
             let received = numbered::receive(&mut up_receiver, 0..count, size);
             limit(async { tokio::join!(at_once, received) }).await;
+        }
+    }
+}
+
+/// A message that has been read and finds no room must be handed over when there is some, though the
+/// peer says no more, and no ping is due.
+#[tokio::test(start_paused = true)]
+async fn message_that_found_no_room_comes_when_there_is_some() {
+    let conflate = Overflow::Conflate(Arc::new(|_| None));
+    for overflow in [Overflow::Pause, conflate] {
+        for engine in ENGINES {
+            let options = Options::default()
+                .ping_interval(Duration::MAX)
+                .silence_timeout(Duration::MAX)
+                .inbox_bytes(1_000)
+                .overflow(overflow.clone());
+            let (mut ours, mut raw) = engine.before_raw(options).await;
+            let mut frames = Vec::new();
+            for number in 0..3 {
+                let masked = raw.is_client;
+                let said = frame(BINARY, [number; 600]);
+                frames.extend(Frame { masked, ..said }.encode());
+            }
+            raw.io.write_all(&frames).await.unwrap();
+            until("it waits", || {
+                waits(&ours.stats(), StallCause::ApplicationNotReading)
+            })
+            .await;
+            for number in 0..3 {
+                let message = plain(limit(ours.recv()).await);
+                assert_eq!(message.as_bytes(), [number; 600], "{engine:?}");
+            }
         }
     }
 }

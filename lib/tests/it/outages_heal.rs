@@ -1,5 +1,5 @@
-//! Outages of the network and of processes: what is short heals without a reconnect, what is long
-//! costs one, and nothing is lost in either.
+//! Outages of the network and of processes. A short one heals without a reconnect, a long one costs a
+//! reconnect, and nothing is lost in either.
 
 use std::{
     net::SocketAddr,
@@ -20,7 +20,7 @@ use crate::common::{
 use unstall::{Client, Connection, Options, Reconnect, Server, ServerBuilder};
 
 const SILENCE: Duration = Duration::from_secs(2);
-/// What a connect may take beyond, on a machine that others load.
+/// What a connect may take in addition on a loaded machine.
 const CONNECT: Duration = Duration::from_secs(3);
 
 fn options() -> Options {
@@ -73,7 +73,7 @@ async fn outage_shorter_than_the_silence_heals_without_a_reconnect() {
         proxy.set(Mode::BlackHole);
         let rest = round * 1000 + 500..(round + 1) * 1000;
         say_all(&session, rest.clone()).await;
-        // The outage.
+        // The length of the outage.
         tokio::time::sleep(SILENCE / 2).await;
         proxy.set(Mode::Forward);
         hear_all(&mut session, rest).await;
@@ -104,7 +104,7 @@ async fn stopped_process_goes_on_where_it_was() {
         server.signal("STOP");
         let numbers = round * 1000..(round + 1) * 1000;
         say_all(&session, numbers.clone()).await;
-        // So long it stands still.
+        // The process is stopped for this long.
         tokio::time::sleep(stop).await;
         server.signal("CONT");
         hear_all(&mut session, numbers).await;
@@ -116,13 +116,13 @@ async fn stopped_process_goes_on_where_it_was() {
             );
         }
     }
-    // The second time it was taken for gone, and came back.
+    // The second stop was long, so the session was resumed.
     resumed(&mut events).await;
     exchange(&mut session, 3000..4000).await;
 }
 
-/// What a session goes through when everything is swallowed in both directions and nothing closed,
-/// with so many messages of 64 KiB on their way.
+/// The network drops everything in both directions and closes nothing, with so many messages of 64 KiB
+/// on their way.
 async fn half_open(messages: u64) {
     let server = echo_server(builder()).await;
     let proxy = Proxy::to(server.local_addr()).await;
@@ -140,14 +140,14 @@ async fn half_open(messages: u64) {
     let back = began.elapsed();
     println!("back after {back:?} with {messages} messages on their way");
     assert!(back < SILENCE + CONNECT, "{back:?}");
-    // Late bytes of both directions reach ends that are there no more.
+    // The late bytes of both directions find closed sockets.
     proxy.set_existing(Mode::Forward);
     numbered::receive(&mut receiver, messages / 2..messages, 64 << 10).await;
     limit(writing).await.unwrap();
     limit(sender.delivered()).await.unwrap();
     until("the old connection is closed by both", || proxy.open() == 1).await;
     assert_eq!(sender.stats().connections, 2);
-    // Counted after the answer.
+    // It is counted after the answer.
     until("it is counted", || server.stats().sessions_resumed == 1).await;
 }
 
@@ -156,14 +156,14 @@ async fn half_open_connection_is_replaced_within_silence_and_one_connect() {
     half_open(2).await;
 }
 
-/// Once a connection with a full socket was kept for as long as a kernel answered, be it that of a
-/// proxy: right for a peer that may not read, wrong for one that always does.
+/// Once a connection with a full socket was kept as long as a kernel answered, even a proxy's. That is
+/// right for a peer that may not read, and wrong for one that always reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_connection_is_replaced_in_the_middle_of_a_large_write() {
     half_open(4000).await;
 }
 
-/// A reverse proxy of Debian's packages, running on an address of its own.
+/// A running reverse proxy of Debian's packages, with an address of its own.
 struct ReverseProxy {
     child: tokio::process::Child,
     address: SocketAddr,
@@ -205,7 +205,7 @@ impl ReverseProxy {
         })
     }
 
-    /// Messages with pauses in which the reverse proxy cuts the idle connection.
+    /// Sends messages with pauses, in which the reverse proxy cuts the idle connection.
     async fn cuts_idle_connections(&self) {
         let mut session = Client::new(format!("ws://{}/", self.address))
             .options(quiet())
@@ -216,7 +216,7 @@ impl ReverseProxy {
         let mut events = session.events();
         for round in 0..3 {
             exchange(&mut session, round * 100..round * 100 + 100).await;
-            // Nothing is said until it cuts the connection.
+            // Nothing is sent until the proxy cuts the connection.
             resumed(&mut events).await;
         }
         exchange(&mut session, 300..400).await;
@@ -225,7 +225,7 @@ impl ReverseProxy {
 }
 
 impl Drop for ReverseProxy {
-    /// Asked to end, nginx ends its workers too.
+    /// nginx ends its workers when it is asked to end.
     fn drop(&mut self) {
         if let Some(id) = self.child.id() {
             let id = id.to_string();
@@ -236,7 +236,7 @@ impl Drop for ReverseProxy {
     }
 }
 
-/// Neither side speaks by itself: idle connections are idle.
+/// Neither side sends pings, so an idle connection is silent.
 fn quiet() -> Options {
     options()
         .ping_interval(Duration::from_secs(60))

@@ -1,5 +1,5 @@
-//! When the inbox is full its policy acts, and what went missing is marked: at its place in the
-//! stream with exact counts, as events, in the statistics. Delivered and missing make all.
+//! When the inbox is full, its policy acts. What is missing is marked at its place in the stream with
+//! exact counts, reported by events, and counted in the statistics.
 
 mod spill;
 
@@ -22,7 +22,7 @@ fn options(overflow: Overflow) -> Options {
     Options::default().inbox_bytes(INBOX).overflow(overflow)
 }
 
-/// Message number `index`, of 16 to 115 bytes.
+/// Message number `index`, which has 16 to 115 bytes.
 fn payload(index: u64) -> Vec<u8> {
     let mut payload = vec![index as u8; len(index) as usize];
     payload[..8].copy_from_slice(&index.to_be_bytes());
@@ -46,7 +46,7 @@ async fn send_and_finish(mut raw: RawPeer, messages: u64) {
     raw.finish().await;
 }
 
-/// Follows the numbered stream: every message is the next, or a gap accounts for those between.
+/// Follows the numbered stream: every message is the next one, or a gap accounts for those in between.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Walk {
     next: u64,
@@ -93,7 +93,7 @@ async fn read_off_the_socket(connection: &Connection, messages: u64) {
     .await;
 }
 
-/// What the events say was dropped, replaced or spilled, and how often the spill file failed.
+/// How many messages were dropped, replaced or spilled, and how often the spill file failed, by events.
 async fn overflow_events(connection: &Connection) -> (u64, u64) {
     let (mut messages, mut failures) = (0, 0);
     for event in rest(&mut connection.events()).await {
@@ -107,7 +107,7 @@ async fn overflow_events(connection: &Connection) -> (u64, u64) {
     (messages, failures)
 }
 
-/// 20 bursts of 1,000 messages, of which the application takes a few each time.
+/// Sends 20 bursts of 1,000 messages, of which the application receives a few each time.
 async fn burst_and_walk(overflow: Overflow) -> (Walk, Stats, u64) {
     const BURSTS: u64 = 20;
     const BURST: u64 = 1_000;
@@ -178,7 +178,7 @@ async fn conflate_marks_each_replacement_before_the_value_that_replaced() {
     );
     tokio::spawn(raw.finish());
 
-    // Per key the values run on, but for what a gap right before a message accounts for.
+    // The values of each key continue, unless a gap right before a message accounts for the missing ones.
     let mut next: Vec<u64> = (0..10).collect();
     let (mut delivered, mut replaced) = (0, 0);
     let mut gap = None;
@@ -215,8 +215,8 @@ async fn conflate_marks_each_replacement_before_the_value_that_replaced() {
     assert_eq!(overflow_events(&connection).await.0, replaced);
 }
 
-/// The queued value of a key was replaced by whatever came, however large: a hundred keys of 100
-/// bytes grew into a hundred messages of 100 KiB under a limit of 64 KiB.
+/// Once the queued value of a key was replaced by any newer one, however large. A hundred values of 100
+/// bytes grew to 100 KiB each, under a limit of 64 KiB for all.
 #[tokio::test]
 async fn conflate_does_not_grow_beyond_the_limit_with_its_values() {
     let policy = Overflow::Conflate(Arc::new(|message| Some(message.as_bytes()[..8].to_vec())));
@@ -252,8 +252,8 @@ async fn conflate_does_not_grow_beyond_the_limit_with_its_values() {
     writer.await.unwrap();
 }
 
-/// The key function ran under the inbox's lock: asking the connection for its statistics in it
-/// blocked the pump for good, and a panic poisoned the lock for everyone.
+/// Once the key function ran under the inbox's lock. If it asked for the connection's statistics, the
+/// pump blocked for ever. If it panicked, the lock was poisoned.
 #[tokio::test]
 async fn key_function_may_use_the_connection_and_its_panic_ends_that_connection_alone() {
     use std::sync::OnceLock;
@@ -294,19 +294,19 @@ async fn pause_loses_nothing_and_says_that_it_waits() {
     writer.await.unwrap();
 }
 
-/// The end of a connection that its policy cut was never told: what did not fit any more waited
-/// for room without a waker, so that `recv` waited for ever once the rest was read.
+/// Once `recv` waited for ever at the end of a connection that its policy had cut. The messages that did
+/// not fit waited for room without a waker.
 #[tokio::test]
 async fn disconnect_delivers_what_was_read_then_says_why() {
     disconnects(options(Overflow::Disconnect), 20_000).await;
 }
 
-/// Sends more than there is room for; what was read is delivered, and then the reason. How many
-/// messages that were.
+/// Sends more than there is room for. The messages that fit are delivered, then the reason of the end.
+/// Returns how many messages that were.
 async fn disconnects(options: Options, messages: u64) -> u64 {
     let (mut connection, raw) = raw::client(options).await;
     tokio::spawn(send_until_cut(raw, messages));
-    // The application does not read before the end.
+    // The application begins to read after the end of the connection.
     let why = ended(&mut connection.events()).await;
     assert!(
         matches!(why.as_deref(), Some(ConnectionError::InboxFull)),
@@ -322,7 +322,7 @@ async fn disconnects(options: Options, messages: u64) -> u64 {
     walk.delivered
 }
 
-/// Sends to a connection that will be cut in the midst.
+/// Sends to a connection that is cut in the middle.
 async fn send_until_cut(mut raw: RawPeer, messages: u64) {
     for index in 0..messages {
         let mut frame = Vec::new();
@@ -333,8 +333,8 @@ async fn send_until_cut(mut raw: RawPeer, messages: u64) {
     }
 }
 
-/// An application that never reads, while its policy drops all there is, must not be paid for in
-/// marks: they join.
+/// If the application never reads and its policy drops everything, the gaps must not use up memory. They
+/// are joined.
 #[tokio::test]
 async fn marks_of_a_long_overflow_join() {
     for policy in [
@@ -350,4 +350,40 @@ async fn marks_of_a_long_overflow_join() {
         let inbox = connection.stats().inbox;
         assert!(inbox.high_water <= INBOX + 1024, "{inbox:?}");
     }
+}
+
+/// The same while nobody reads: each value of the queue is to be replaced by a longer one.
+#[tokio::test]
+async fn conflate_replaces_a_value_by_a_longer_one_only_while_there_is_room() {
+    const KEYS: u64 = 50;
+    let policy = Overflow::Conflate(Arc::new(|message| Some(message.as_bytes()[..8].to_vec())));
+    let (mut connection, mut raw) = raw::client(options(policy)).await;
+    let mut frames = Vec::new();
+    for size in [500, 10 << 10] {
+        for index in 0..KEYS {
+            let mut payload = vec![0; size];
+            payload[..8].copy_from_slice(&index.to_be_bytes());
+            raw::encode(&mut frames, BINARY, &payload);
+        }
+    }
+    let writer = tokio::spawn(async move {
+        raw.io.write_all(&frames).await.unwrap();
+        raw.finish().await;
+    });
+    until("the inbox full", || {
+        waits(&connection.stats(), StallCause::ApplicationNotReading)
+    })
+    .await;
+    let mut seen = 0;
+    while let Some(incoming) = limit(connection.recv()).await.unwrap() {
+        seen += match incoming {
+            Incoming::Message(_) => 1,
+            Incoming::Gap(Gap::Conflated { messages, .. }) => messages,
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(seen, 2 * KEYS);
+    let high = connection.stats().inbox.high_water;
+    assert!(high <= INBOX, "{high}");
+    writer.await.unwrap();
 }

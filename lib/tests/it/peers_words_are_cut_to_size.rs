@@ -1,4 +1,4 @@
-//! What a peer says is neither believed nor printed beyond a bound: waits, and words.
+//! What a peer announces is bounded: waits are cut, and words are cut and made safe to print.
 
 use crate::common::{
     events::wait_for,
@@ -15,7 +15,7 @@ use unstall_proto::{
 
 const TEN_YEARS: Duration = Duration::from_secs(86_400 * 365 * 10);
 
-/// Escape codes, a forged line, a right-to-left override, and too much of it.
+/// Escape codes, a forged line, a right-to-left override, and too many characters.
 const WORDS: &str = "\x1b]0;title\x07\x1b[2J\u{9b}31m\u{202e}red\r\n2026 WARN forged";
 
 /// A server that agrees to a session, sends `packets`, and answers the end of the session.
@@ -44,7 +44,7 @@ async fn sessions_that_hear(packets: Vec<Packet>) -> SocketAddr {
     address
 }
 
-/// The consent to a client's first HELLO.
+/// The WELCOME for a client's first HELLO.
 fn welcome() -> Packet {
     Packet::Welcome(Welcome {
         token: Token([7; 16]),
@@ -74,7 +74,7 @@ fn client(address: SocketAddr) -> Client {
     Client::new(format!("ws://{address}/")).reconnect(Reconnect::default().first(Duration::ZERO))
 }
 
-/// The wait before the next attempt to connect, once it is longer than a minute.
+/// The first wait before an attempt to connect that is longer than a minute.
 async fn long_wait(connection: &Connection) -> Duration {
     let mut events = connection.events();
     let wait = wait_for(&mut events, |event| match event {
@@ -97,8 +97,8 @@ async fn closing() -> SocketAddr {
     address
 }
 
-/// The error and its causes are one line each, bounded, and without a character that could act on
-/// a terminal.
+/// Checks that the error and its causes are one bounded line each, without characters that act on a
+/// terminal.
 fn is_fit_to_print(error: &dyn Error) {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -111,8 +111,8 @@ fn is_fit_to_print(error: &dyn Error) {
     }
 }
 
-/// Once a session's refusal could send a client away for ten years, while HTTP's Retry-After was
-/// cut at a day.
+/// Once a server that refused a session could make a client wait for ten years. HTTP's Retry-After was
+/// cut to a day already.
 #[tokio::test]
 async fn wait_that_a_server_asks_for_is_granted_up_to_a_day() {
     let full = Rejection::Full {

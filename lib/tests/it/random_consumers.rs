@@ -1,4 +1,4 @@
-//! Consumers and producers that stop and go at random, both ways at once: every message arrives,
+//! Consumers and producers pause at random, in both directions at the same time. Every message arrives
 //! once and in order.
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl Random {
         (z ^ (z >> 31)) % bound
     }
 
-    /// Mostly none, sometimes a yield, seldom a real stop.
+    /// A pause of the application: mostly none, sometimes a yield, seldom some milliseconds.
     async fn pause(&mut self) {
         match self.below(100) {
             0..10 => tokio::task::yield_now().await,
@@ -30,7 +30,7 @@ impl Random {
     }
 }
 
-/// Mostly small, up to 100 KiB; every length up to eight bytes occurs, empty ones too.
+/// Mostly small messages, up to 100 KiB. Every length up to eight bytes occurs, zero too.
 fn message(seed: u64, index: u64) -> Message {
     let mut random = Random(seed ^ index.wrapping_mul(0x2545_f491_4f6c_dd1d));
     let len = match random.below(10) {
@@ -110,7 +110,7 @@ async fn pause_delivers_every_message_once_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spill_delivers_every_message_once_in_order() {
     for seed in seeds() {
-        // A file that takes all, and one that is full again and again.
+        // One file has room for everything, and one is full again and again.
         for file in [1 << 30, 300_000] {
             let options = Options::default()
                 .inbox_bytes(16 << 10)

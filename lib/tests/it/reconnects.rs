@@ -1,4 +1,4 @@
-//! A lost connection is made again, in order, with nothing lost in silence.
+//! A lost connection is made again. Messages stay in order, and nothing is lost in silence.
 
 mod away;
 mod hook;
@@ -34,7 +34,7 @@ use unstall::{
     },
 };
 
-/// Waits of a few milliseconds.
+/// Reconnects after a few milliseconds.
 fn fast() -> Reconnect {
     Reconnect::default()
         .first(Duration::from_millis(5))
@@ -136,7 +136,7 @@ async fn loss_is_marked_in_its_place_and_told_in_order() {
         let mut events = connection.events();
         say(&mut server, "before").await;
         say(&mut server, "also before").await;
-        // The reader is slow: the gap still stands behind what came before it.
+        // The reader is slow. The gap comes after the messages before it.
         drop(server);
         let mut server = upgrade(&listener).await;
         say(&mut server, "after").await;
@@ -149,7 +149,7 @@ async fn loss_is_marked_in_its_place_and_told_in_order() {
         );
         expect(&mut connection, "after").await;
         assert_eq!(connection.stats().connections, 2);
-        tokio::join!(connection.close(CloseCode::NORMAL, ""), closes(server));
+        let _ = tokio::join!(connection.close(CloseCode::NORMAL, ""), closes(server));
         let told = rest(&mut events)
             .await
             .into_iter()
@@ -231,7 +231,7 @@ async fn retry_after_is_honoured() {
         });
         let told = told.await;
         assert!(told >= WAIT, "{told:?}");
-        // A moment before, nobody has come.
+        // A moment before the end of the wait, no client has connected.
         let moment = Duration::from_millis(100);
         leap(told - moment).await;
         let early = tokio::time::timeout(moment / 2, listener.accept()).await;
@@ -348,7 +348,7 @@ async fn attempts_are_limited_and_the_unsent_comes_back() {
         drop(listener);
         drop(server);
         disconnected(&mut events).await;
-        // Either it is queued, or the three attempts were over before.
+        // Either the message is queued, or the three attempts were already over.
         let queued = connection.send("queued").await.is_ok();
         let end = connection.recv().await;
         assert!(matches!(end, Err(ConnectionError::Reconnect(_))), "{end:?}");
@@ -361,10 +361,10 @@ async fn attempts_are_limited_and_the_unsent_comes_back() {
     .await;
 }
 
-/// Once a first message that came in one packet with the upgrade's answer was no proof.
+/// Once a first message did not count as proof if it came in one TCP packet with the upgrade's answer.
 ///
-/// The bound of the wait before the next attempt doubles from loss to loss of a server that accepts
-/// and closes, and starts anew only after a connection that lived and received something.
+/// If a server accepts and closes again and again, the bound of the wait doubles with each loss. It
+/// starts anew only after a connection that lasted and received something.
 #[tokio::test]
 async fn waits_start_anew_only_after_a_connection_that_proved_itself() {
     limit(async {
@@ -382,12 +382,12 @@ async fn waits_start_anew_only_after_a_connection_that_proved_itself() {
             drop(server);
             server = upgrade(&listener).await;
         }
-        // Lived, but said nothing.
+        // It lasted, but nothing was received.
         until("the last one", || connection.stats().connections == 21).await;
         leap(proof).await;
         drop(server);
         server = upgrade(&listener).await;
-        // Said something, and lived.
+        // Something was received, and it lasted.
         say(&mut server, "proof").await;
         until("it came", || connection.stats().messages_received == 1).await;
         leap(proof).await;

@@ -1,4 +1,5 @@
-//! Behind trusted proxies a client is who it is, not who its proxy is; nobody else is believed.
+//! Behind a trusted proxy, a client's address is its own and not the proxy's. Only trusted proxies are
+//! believed.
 
 use std::net::SocketAddr;
 
@@ -24,7 +25,7 @@ async fn behind(proxies: TrustedProxies) -> Server {
     bind(Server::builder().trusted_proxies(proxies)).await
 }
 
-/// The connection that comes of these bytes.
+/// The server's connection for a client that begins with these bytes.
 async fn opened(server: &Server, bytes: &[u8]) -> (TcpStream, Connection) {
     let mut tcp = TcpStream::connect(server.local_addr()).await.unwrap();
     tcp.write_all(bytes).await.unwrap();
@@ -46,10 +47,10 @@ async fn the_proxy_protocol_tells_the_clients_address_in_both_versions() {
         let bytes = [header, upgrade("").as_bytes()].concat();
         let (tcp, accepted) = opened(&server, &bytes).await;
         let client = CLIENT.parse().unwrap();
-        assert_eq!(accepted.peer(), Some(client));
+        assert_eq!(accepted.peer_addr(), Some(client));
         assert_eq!(told(&accepted).client, client);
         assert_eq!(told(&accepted).proxy, Some(tcp.local_addr().unwrap()));
-        // It is a whole connection: heartbeats and the doctor look at its socket.
+        // The connection works as any other.
         accepted.send("hello").await.unwrap();
         limit(accepted.flush()).await.unwrap();
     }
@@ -76,8 +77,8 @@ async fn tls_begins_after_the_header_of_the_proxy() {
         .tls(certificate.client())
         .connect();
     let (client, accepted) = tokio::join!(client, server.accept());
-    client.unwrap();
-    assert_eq!(accepted.unwrap().peer(), Some(CLIENT.parse().unwrap()));
+    let _ = client.unwrap();
+    assert_eq!(accepted.unwrap().peer_addr(), Some(CLIENT.parse().unwrap()));
 }
 
 #[tokio::test]
@@ -95,7 +96,7 @@ async fn the_header_of_a_trusted_proxy_names_the_client() {
         let server = behind(proxies).await;
         let (_tcp, accepted) = opened(&server, upgrade(header).as_bytes()).await;
         assert_eq!(told(&accepted).client.ip().to_string(), "192.0.2.1");
-        assert_eq!(accepted.peer().unwrap().port(), 0, "it was not told");
+        assert_eq!(accepted.peer_addr().unwrap().port(), 0, "it was not told");
     }
 }
 
@@ -111,21 +112,24 @@ async fn who_is_no_trusted_proxy_is_not_believed() {
     ] {
         let server = bind(builder).await;
         let (tcp, accepted) = opened(&server, lies.as_bytes()).await;
-        assert_eq!(accepted.peer(), Some(tcp.local_addr().unwrap()));
+        assert_eq!(accepted.peer_addr(), Some(tcp.local_addr().unwrap()));
         assert_eq!(told(&accepted).proxy, None);
     }
-    // A trusted proxy passes on what somebody says who is not trusted.
+    // A trusted proxy passes on a header of a client that is not trusted.
     let server = behind(loopback().proxy_protocol().forwarded()).await;
     let passed_on = "PROXY TCP4 198.51.100.1 127.0.0.1 5 80\r\n".to_owned() + &lies;
     let (_tcp, accepted) = opened(&server, passed_on.as_bytes()).await;
-    assert_eq!(accepted.peer(), Some("198.51.100.1:5".parse().unwrap()));
-    // Who is not trusted has no header of the PROXY protocol to send.
+    assert_eq!(
+        accepted.peer_addr(),
+        Some("198.51.100.1:5".parse().unwrap())
+    );
+    // A peer that is not trusted may not send a header of the PROXY protocol.
     let server = behind(elsewhere().proxy_protocol()).await;
     let head = answer(server.local_addr(), &(TEXT.to_owned() + &upgrade(""))).await;
     assert_eq!(status(&head), 400);
 }
 
-/// Without it all clients behind a proxy would share the limits of one address.
+/// Otherwise all clients behind a proxy would share the limits of one address.
 #[tokio::test]
 async fn limits_count_by_the_address_that_the_proxy_tells() {
     let limits = ServerLimits::default().connections_per_address(1);
@@ -169,7 +173,7 @@ async fn handshakes_count_by_the_address_that_the_proxy_tells() {
     assert_eq!(server.stats().refused.address, 1);
 }
 
-/// The hook sees who the client is.
+/// The hook sees the client's own address.
 #[tokio::test]
 async fn the_hook_decides_by_the_clients_address() {
     let builder: ServerBuilder = Server::builder()
@@ -195,7 +199,7 @@ async fn the_hook_decides_by_the_clients_address() {
     );
 }
 
-/// A proxy that says nothing has the handshake's time, as everybody has.
+/// A proxy that sends nothing is closed at the handshake's deadline, as every client is.
 #[tokio::test]
 async fn a_header_that_does_not_come_ends_at_the_deadline() {
     let limits = ServerLimits::default().handshake_timeout(std::time::Duration::from_millis(200));

@@ -1,5 +1,5 @@
-//! Whoever has most of a server's places, handshakes or sessions is the one who goes, or waits.
-//! Whoever has few never pays.
+//! The client that holds most of a server's places, handshakes or sessions is the one that is closed, or
+//! waits. A client that holds few never pays for that.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -36,7 +36,7 @@ fn limits() -> ServerLimits {
     ServerLimits::default()
 }
 
-/// Connections of one address whose clients say nothing.
+/// Connections of one address whose clients send nothing.
 async fn silent(from: [u8; 4], to: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut silent = Vec::new();
     for _ in 0..count {
@@ -45,7 +45,7 @@ async fn silent(from: [u8; 4], to: SocketAddr, count: usize) -> Vec<TcpStream> {
     silent
 }
 
-/// Whether the client is let in at its first attempt, and how long that takes.
+/// Checks that the client is accepted at its first attempt. Returns how long that takes.
 async fn let_in(from: [u8; 4], to: SocketAddr) -> Duration {
     let start = Instant::now();
     let mut tcp = connect_from(from.into(), to).await;
@@ -99,7 +99,7 @@ async fn the_address_that_has_most_handshakes_loses_its_oldest_and_others_lose_n
     let mut few = silent([127, 0, 0, 9], address, 2).await;
     until("all places are taken", || server.stats().handshaking == 8).await;
     let_in(HONEST, address).await;
-    // The first to come of the many.
+    // The oldest of the many is closed.
     assert_eq!(to_end(&mut many[0]).await, "");
     assert_eq!(server.stats().handshakes.evicted, 1);
     for tcp in patient.iter_mut().chain(&mut few).chain(&mut many[1..]) {
@@ -108,7 +108,7 @@ async fn the_address_that_has_most_handshakes_loses_its_oldest_and_others_lose_n
     }
 }
 
-/// A handshake that waits for the application is not the client's fault.
+/// A handshake that waits for the application is not closed: that is not the client's fault.
 #[tokio::test]
 async fn a_handshake_that_the_server_works_on_is_not_closed_for_another() {
     let (open, opened) = tokio::sync::watch::channel(false);
@@ -129,7 +129,7 @@ async fn a_handshake_that_the_server_works_on_is_not_closed_for_another() {
     let refused = answer(address, &upgrade("")).await;
     assert_eq!(status(&refused), 503);
     assert!(
-        refused.contains("Too many clients connect at once"),
+        refused.contains("Too many clients are connecting at once"),
         "{refused}"
     );
     open.send(true).unwrap();
@@ -171,7 +171,7 @@ async fn connections_of_one_address_are_limited_and_told_so() {
     let refused = to_end(&mut tcp).await;
     assert_eq!(status(&refused), 429);
     assert!(
-        refused.contains("Your address has as many connections"),
+        refused.contains("Your address has reached its limit of connections"),
         "{refused}"
     );
     assert!(
@@ -217,7 +217,7 @@ async fn connections_of_one_principal_are_limited_wherever_they_come_from() {
     );
 }
 
-/// The sessions of these clients, each opened and left, the first the longest away.
+/// Opens a session for each of these clients and leaves it. The first is the longest without a connection.
 async fn leave(server: &Server, raws: impl IntoIterator<Item = Raw>) -> Vec<(Raw, Connection)> {
     let mut left = Vec::new();
     for mut raw in raws {
@@ -279,7 +279,7 @@ async fn a_full_server_ends_the_longest_away_of_who_has_most() {
     for (raw, _) in few.iter_mut().chain(&mut many[2..]) {
         goes_on(raw).await;
     }
-    // Nobody is without a connection now.
+    // Every session has a connection now.
     let full = raw(5, [127, 0, 0, 9]).attach().await;
     assert!(matches!(full, Packet::Reject(Rejection::Full { .. })));
     assert_eq!(server.stats().refused.sessions, 1);
@@ -331,7 +331,7 @@ async fn only_a_session_that_keeps_much_goes_for_want_of_memory() {
     for _ in 0..8 {
         limit(session.send(vec![7; 50 << 10])).await.unwrap();
     }
-    // Received, and never acknowledged.
+    // The data is received, and never acknowledged.
     for _ in 0..4 {
         raw.read().await.expect("data");
     }
@@ -344,7 +344,7 @@ async fn only_a_session_that_keeps_much_goes_for_want_of_memory() {
     goes_on(&mut empty[0].0).await;
 }
 
-/// The line of waiting clients is bounded as well, and of each address in turn.
+/// The line of waiting clients is bounded too. Each address gets its turn.
 #[tokio::test]
 async fn clients_of_many_addresses_wait_in_turns() {
     let limits = limits().max_handshakes(2).handshakes_per_address(1);
@@ -355,7 +355,7 @@ async fn clients_of_many_addresses_wait_in_turns() {
     until("all wait", || server.stats().waiting == 98).await;
     let start = Instant::now();
     let_in(HONEST, address).await;
-    // After the first second, at the latest: not behind the 98.
+    // It waits a second at most, and not behind the 98.
     assert!(
         start.elapsed() < Duration::from_secs(10),
         "{:?}",
@@ -363,7 +363,7 @@ async fn clients_of_many_addresses_wait_in_turns() {
     );
 }
 
-/// A connection of this address, upgraded, whose client has sent so much of a message of 1 MiB.
+/// An upgraded connection of this address, whose client has sent so many bytes of a message of 1 MiB.
 async fn half_a_message(from: [u8; 4], to: SocketAddr, bytes: usize) -> TcpStream {
     let mut tcp = connect_from(from.into(), to).await;
     assert_eq!(status(&ask(&mut tcp, &upgrade("")).await), 101);
@@ -375,7 +375,7 @@ async fn half_a_message(from: [u8; 4], to: SocketAddr, bytes: usize) -> TcpStrea
     tcp
 }
 
-/// Once messages that were never completed took memory without end, and of whoever came.
+/// Once messages that were never completed took memory without bound.
 #[tokio::test]
 async fn bytes_held_for_one_address_are_limited_and_others_have_theirs() {
     let process = Budget::new(8 << 20);
@@ -411,7 +411,7 @@ async fn bytes_held_for_one_address_are_limited_and_others_have_theirs() {
     for _ in 0..7 {
         more.push(half_a_message(ATTACKER, address, 1 << 19).await);
     }
-    // Of eight halves, three fit and the floors of the others.
+    // Of the eight half messages three fit, and the floors of the others.
     until("the others have gone", || evicted.load(SeqCst) >= 4).await;
     assert!(evicted.load(SeqCst) < 8, "not all of them");
     assert!(
@@ -425,7 +425,7 @@ async fn bytes_held_for_one_address_are_limited_and_others_have_theirs() {
     assert_eq!(&answer, b"\x81\x071048576");
 }
 
-/// Once the heads of requests, which the handler may look at, were in nobody's account.
+/// Once the heads of requests, which are kept for the handler, counted in no account.
 #[tokio::test]
 async fn the_heads_of_requests_count() {
     let process = Budget::new(64 << 20);

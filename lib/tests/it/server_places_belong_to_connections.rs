@@ -25,8 +25,8 @@ fn is_full(answer: &Packet) -> bool {
     matches!(answer, Packet::Reject(Rejection::Full { .. }))
 }
 
-/// Once the handler of a session kept the place of its first connection: the second one needed
-/// another, and got 503 until the session had expired.
+/// Once the handler of a session kept the place of its first connection. The second connection needed
+/// another place, and got 503 until the session had expired.
 #[tokio::test]
 async fn a_session_resumes_at_a_server_that_has_room_for_one_connection() {
     let server = full(1).await;
@@ -43,7 +43,7 @@ async fn a_session_resumes_at_a_server_that_has_room_for_one_connection() {
     assert_eq!((stats.sessions_resumed, stats.sessions), (3, 1));
 }
 
-/// Once above half of the places, sessions that were cut together could not all come back.
+/// Once, above half of the places, sessions that were cut together could not all resume.
 #[tokio::test]
 async fn of_a_full_server_all_sessions_come_back_though_others_took_their_places() {
     const SESSIONS: u8 = 20;
@@ -78,7 +78,7 @@ async fn of_a_full_server_all_sessions_come_back_though_others_took_their_places
     );
 }
 
-/// Once 10,000 sessions that were opened and left locked everybody out, themselves too.
+/// Once 10,000 sessions that were opened and left locked out every client, their own too.
 #[tokio::test]
 async fn sessions_without_a_connection_take_no_place() {
     const SESSIONS: u8 = 100;
@@ -119,7 +119,7 @@ async fn a_new_session_at_a_full_server_is_told_so_after_hello_and_when_to_come_
     assert_eq!(server.stats().refused.connections, 1);
 }
 
-/// A client of the library waits as it was told and then has its session.
+/// A client of the library waits as long as the server says, and then resumes its session.
 #[tokio::test]
 async fn a_client_waits_for_a_place_at_a_full_server() {
     let limits = ServerLimits::default()
@@ -137,8 +137,7 @@ async fn a_client_waits_for_a_place_at_a_full_server() {
     assert_eq!(text(&mut client).await, "welcome");
 }
 
-/// A handler that lives on works for somebody who is gone; a client cannot make more of them than
-/// there are places.
+/// A handler may outlive its connection. A client cannot make more such handlers than there are places.
 #[tokio::test]
 async fn a_plain_connection_keeps_its_place_until_its_handler_has_ended() {
     let server = full(1).await;
@@ -159,16 +158,16 @@ async fn a_plain_connection_keeps_its_place_until_its_handler_has_ended() {
     assert_eq!(server.stats().open, 1);
     ends.send(true).unwrap();
     until("the place is free", || server.stats().open == 0).await;
-    connect_plain(server.local_addr()).await;
+    let _ = connect_plain(server.local_addr()).await;
 }
 
-/// The same for a session, whose handler may live on when it has ended.
+/// The same for a session, whose handler may go on when the session has ended.
 #[tokio::test]
 async fn handlers_that_outlive_their_session_are_no_more_than_twice_the_sessions() {
     let sessions = SessionLimits::default().sessions(3);
     let server = bind(Server::builder().sessions(sessions)).await;
     serve(&server, |connection: Connection| async move {
-        connection.close(CloseCode::NORMAL, "").await;
+        let _ = connection.close(CloseCode::NORMAL, "").await;
         std::future::pending().await
     });
     let mut opened = 0;
@@ -187,7 +186,7 @@ async fn handlers_that_outlive_their_session_are_no_more_than_twice_the_sessions
     assert!((3..=6).contains(&opened), "{opened} handlers");
 }
 
-/// Once `stats().open` and the report of `shutdown` knew only the first connection of a session.
+/// Once `stats().open` and the report of `shutdown` counted only the first connection of a session.
 #[tokio::test]
 async fn a_resumed_session_counts_as_open_and_is_closed_by_the_shutdown() {
     let server = bind(Server::builder()).await;
@@ -205,7 +204,7 @@ async fn a_resumed_session_counts_as_open_and_is_closed_by_the_shutdown() {
         limit(server.accept()).await.unwrap()
     };
     until("it is without a connection", || server.stats().open == 2).await;
-    // One client answers, the raw one and the one that is gone do not.
+    // One client answers. The raw one and the one that has left do not.
     drop((session, resumed, detached));
     let report = limit(server.shutdown(Duration::from_millis(500))).await;
     assert_eq!((report.closed, report.aborted), (1, 2));

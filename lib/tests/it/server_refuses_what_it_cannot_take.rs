@@ -1,4 +1,5 @@
-//! A server stays within its limits whatever arrives, tells those it refuses, and counts them.
+//! A server stays within its limits whatever arrives. It tells the clients that it refuses, and counts
+//! them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,7 +13,7 @@ use crate::common::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use unstall::{ConnectError, Server, ServerLimits};
 
 async fn limited(limits: ServerLimits) -> Server {
@@ -43,7 +44,7 @@ async fn a_connection_over_the_limit_gets_503_and_retry_after() {
         panic!("{error:?}")
     };
     assert_eq!(status, 503);
-    assert!(body.contains("as many connections as it may"), "{body}");
+    assert!(body.contains("reached its limit of connections"), "{body}");
     assert_eq!(server.stats().refused.connections, 1);
 
     // A place that is given back can be taken again.
@@ -74,19 +75,19 @@ async fn over_tls_too_a_connection_over_the_limit_gets_503() {
     );
 }
 
-/// Once a fleet that came back met the limit, and whoever was over it was sent away for seconds.
+/// Once, when a fleet came back, every client over the limit of handshakes was sent away for seconds.
 #[tokio::test]
 async fn clients_beyond_the_limit_of_handshakes_wait_while_places_come_free() {
     let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, peak) = (under_way.clone(), most.clone());
+    let (all_there, gate) = watch::channel(false);
     let builder = Server::builder()
         .limits(limits().max_handshakes(4).handshakes_per_address(4))
         .authenticate(move |request| {
-            let (now, peak) = (now.clone(), peak.clone());
+            let (now, peak, mut gate) = (now.clone(), peak.clone(), gate.clone());
             async move {
                 peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
-                // Long enough that others come meanwhile.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                gate.wait_for(|open| *open).await.unwrap();
                 now.fetch_sub(1, SeqCst);
                 Ok(request)
             }
@@ -97,6 +98,11 @@ async fn clients_beyond_the_limit_of_handshakes_wait_while_places_come_free() {
     for _ in 0..100 {
         clients.spawn(one_of_many(address));
     }
+    until("four are under way, and all others wait", || {
+        under_way.load(SeqCst) == 4 && server.stats().waiting == 96
+    })
+    .await;
+    all_there.send_replace(true);
     while let Some(client) = clients.join_next().await {
         assert_eq!(client.unwrap().0.upgraded, 1);
     }
@@ -115,18 +121,18 @@ async fn whoever_says_nothing_or_too_slowly_is_cut_at_the_handshakes_deadline() 
     let mut mute_tls = TcpStream::connect(tls.local_addr()).await.unwrap();
     let slow = TcpStream::connect(plain.local_addr()).await.unwrap();
     let (mut read, mut write) = slow.into_split();
-    // A header that never ends, byte by byte: always some progress, never a request.
+    // A header that never ends, byte by byte. There is always progress, and never a request.
     let dribble = tokio::spawn(async move {
         let _ = write.write_all(b"GET / HTTP/1.1\r\nx: ").await;
         while write.write_all(b"x").await.is_ok() {
-            // Slowly, on purpose.
+            // The pace of this client.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
     assert_eq!(to_end(&mut mute).await, "");
     assert_eq!(to_end(&mut mute_tls).await, "");
     let mut rest = Vec::new();
-    // Perhaps with a reset.
+    // The stream may end with a reset.
     let _ = limit(read.read_to_end(&mut rest)).await;
     dribble.await.unwrap();
 

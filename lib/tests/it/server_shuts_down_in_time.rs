@@ -1,4 +1,5 @@
-//! A shutdown is polite first and bounded always; a handler's panic is its own.
+//! A shutdown asks every connection to close, and ends in time. A handler's panic ends only its own
+//! connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,7 +68,7 @@ async fn a_peer_that_does_not_close_and_a_handler_that_does_not_end_are_cut_at_t
         let _connection = connection;
         std::future::pending().await
     });
-    // Answers no close frame.
+    // This peer answers no close frame.
     let mut stubborn = TcpStream::connect(server.local_addr()).await.unwrap();
     stubborn.write_all(upgrade("").as_bytes()).await.unwrap();
     let polite = connect_plain(server.local_addr()).await;
@@ -75,15 +76,15 @@ async fn a_peer_that_does_not_close_and_a_handler_that_does_not_end_are_cut_at_t
     let start = Instant::now();
     let report = server.shutdown(Duration::from_millis(300)).await;
     assert_eq!((report.closed, report.aborted), (0, 2));
-    // The deadline, the second of grace, and a loaded machine; the stubborn peer alone would have
-    // taken the 5 s of the close timeout, and the handlers for ever.
+    // The deadline, a second of grace, and a loaded machine. The stubborn peer alone would take the 5 s
+    // of the close timeout, and the handlers would never end.
     assert!(
         start.elapsed() < Duration::from_secs(4),
         "{:?}",
         start.elapsed()
     );
     assert_eq!(server.stats().open, 0);
-    // The close frame, and the end.
+    // The close frame comes, then the end.
     to_end(&mut stubborn).await;
     serve.await.unwrap();
     drop(polite);
@@ -153,7 +154,7 @@ async fn a_shutdown_that_was_dropped_can_be_waited_for_again() {
     let server = bind(Server::builder()).await;
     let _client = connect_plain(server.local_addr()).await;
     let connection = server.accept().await.unwrap();
-    // Polled once: it begins, and is dropped while it waits.
+    // One poll begins the shutdown. Then it is dropped while it waits.
     let begun = server.shutdown(AMPLE);
     tokio::select! {
         biased;
@@ -191,7 +192,7 @@ async fn a_panicking_handler_ends_its_own_connection_and_nothing_else() {
 #[tokio::test]
 async fn several_tasks_may_accept_and_one_that_is_cut_loses_nothing() {
     let server = bind(Server::builder()).await;
-    // Polled, then dropped, over and over: none may swallow a connection.
+    // Each `accept` is polled once and dropped. None may lose a connection.
     for _ in 0..3 {
         let accept = server.accept();
         tokio::select! {
@@ -225,7 +226,7 @@ async fn dropping_the_server_stops_the_listening() {
         std::net::TcpStream::connect(address).is_err()
     })
     .await;
-    // What was handed over lives on.
+    // Connections that were handed over go on.
     accepted.send("still here").await.unwrap();
     assert!(client.recv().await.unwrap().is_some());
 }

@@ -1,4 +1,4 @@
-//! A server whose process ran out of file descriptors pauses, counts, and goes on.
+//! If the process has no file descriptors left, the server pauses, counts the errors, and goes on.
 #![cfg(target_os = "linux")]
 
 use crate::common::{
@@ -9,7 +9,7 @@ use crate::common::{
 use tokio::net::TcpStream;
 use unstall::Server;
 
-/// The test runs itself again under a limit of its own, for the limit is the process's.
+/// The test runs itself again in a process of its own, because the limit is the process's.
 #[test]
 fn a_server_without_file_descriptors_waits_for_some_and_goes_on() {
     let output = again("ulimit -n 64;", module_path!(), "inside").output();
@@ -21,7 +21,7 @@ fn a_server_without_file_descriptors_waits_for_some_and_goes_on() {
 async fn inside() {
     let server = bind(Server::builder()).await;
     let address = server.local_addr();
-    // Every descriptor that is left goes to clients; the server's `accept` gets none.
+    // The clients take every descriptor that is left. The server's `accept` gets none.
     let mut clients = Vec::new();
     while let Ok(client) = TcpStream::connect(address).await {
         clients.push(client);

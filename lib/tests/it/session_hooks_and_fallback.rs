@@ -1,5 +1,5 @@
-//! The hook runs once for each fresh session and leaves no trace of a failed try; a server without
-//! sessions gets a plain connection; and both go through everything that WebSockets go through.
+//! The hook runs once for each fresh session, and a failed run leaves no trace. A server without
+//! sessions gets a plain connection. Sessions and plain connections work through TLS and proxies.
 
 use std::{
     net::SocketAddr,
@@ -23,12 +23,13 @@ use crate::common::{
 use axum::{Router, extract::State, response::Response, routing::any};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::TcpStream,
 };
 use unstall::{
     Client, CloseCode, ConnectError, Connection, ConnectionError, Event, Gap, Incoming, Message,
-    Server, SessionLoss, Sessions, axum::Upgrade,
+    Options, Server, SessionLoss, Sessions, axum::Upgrade,
+    tokio_tungstenite::tungstenite::protocol::CloseFrame,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,9 +77,9 @@ async fn the_hook_runs_once_for_a_session_and_not_when_it_resumes() {
     assert!(closed.clean);
 }
 
-/// What a hook had sent before it failed came back from `take_undelivered`, what still waited for
-/// the session was sent again in the next, and the flushed messages of the hook were counted as the
-/// application's: the statistics of the outbox then fell below zero.
+/// Once, after a hook had failed, its messages came back from `take_undelivered`. Those that still waited
+/// for the session were sent again in the next one. And its flushed messages counted as the
+/// application's, so the statistics of the outbox fell below zero.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hook_that_fails_leaves_nothing_behind() {
     let server = bind(Server::builder()).await;
@@ -90,7 +91,7 @@ async fn a_hook_that_fails_leaves_nothing_behind() {
             setup.send(format!("hook {run}")).await?;
             if run < 3 {
                 setup.flush().await?;
-                // More than the credit: much of it is never sent.
+                // This is more than the credit, so much of it is never sent.
                 for _ in 0..20 {
                     setup.send(vec![7; 100_000]).await?;
                 }
@@ -117,7 +118,7 @@ async fn a_hook_that_fails_leaves_nothing_behind() {
     };
     assert_eq!(text(&mut session).await, "the application's");
     session.send("down").await.unwrap();
-    // The lost sessions stand as one gap where nobody has read.
+    // Nobody has read, so the lost sessions are one gap.
     let gap = limit(client.recv()).await;
     assert!(
         matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))),
@@ -160,7 +161,7 @@ async fn a_connection_that_is_cut_in_the_hook_begins_another_session() {
     proxy.set(Mode::Forward);
     until("both runs", || runs.load(Ordering::SeqCst) == 2).await;
     let mut session = limit(server.accept()).await.unwrap();
-    // The first session may have been opened before the cut.
+    // The first session may have opened before the cut.
     if server.stats().accepted > 1 {
         let second = tokio::time::timeout(Duration::from_secs(2), server.accept()).await;
         session = second.ok().flatten().unwrap_or(session);
@@ -174,7 +175,7 @@ async fn a_connection_that_is_cut_in_the_hook_begins_another_session() {
     }
 }
 
-/// A foreign server that echoes; `agrees`: with whatever subprotocol was offered first.
+/// A foreign server that echoes. `agrees`: it accepts the first subprotocol that is offered.
 async fn foreign_echo(agrees: bool) -> SocketAddr {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
@@ -194,8 +195,8 @@ async fn foreign_echo(agrees: bool) -> SocketAddr {
     address
 }
 
-/// The client took the echo of its HELLO for a broken session and tried for ever. Later it went on
-/// plainly and told nobody.
+/// Once the client took the echo of its HELLO for a broken session, and tried for ever. Later it fell
+/// back to a plain connection and told nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_server_gets_a_plain_connection() {
     for agrees in [false, true] {
@@ -253,7 +254,7 @@ async fn one_port_serves_both() {
     assert!(matches!(required, Err(ConnectError::Subprotocol { .. })));
 }
 
-/// Sends through a cut and expects everything back.
+/// Sends while the connection is cut, and expects everything back.
 async fn survives_a_cut(mut connection: Connection, proxy: &Proxy) {
     let mut events = connection.events();
     assert!(connection.is_session());
@@ -298,7 +299,7 @@ async fn sessions_resume_over_tls() {
     survives_a_cut(connection.connect().await.unwrap(), &proxy).await;
 }
 
-/// A proxy for CONNECT and SOCKS5 that forwards to the address it is asked for.
+/// A proxy for CONNECT and SOCKS5 that forwards to the requested address.
 async fn tunnel(socks: bool) -> SocketAddr {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
@@ -374,4 +375,99 @@ async fn the_last_word_of_a_session_is_plain_too() {
     assert!(matches!(limit(client.recv()).await, Ok(None)));
     let report = limit(closing).await.unwrap();
     assert!(report.clean && report.maybe_delivered.is_empty());
+}
+
+/// What a server does on a client's first connection, which has agreed to a session, after HELLO.
+#[derive(Clone, Copy)]
+enum Beginning {
+    /// It says nothing.
+    Silence,
+    /// It closes with this code.
+    Close(u16),
+}
+
+/// Where the first connection goes like that, and all others go to `server`.
+async fn badly_begun(server: &Server, beginning: Beginning) -> SocketAddr {
+    let (listener, address) = listen().await;
+    let to = server.local_addr();
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut first = foreign(tcp, true).await.unwrap();
+        let _hello = first.next().await;
+        if let Beginning::Close(code) = beginning {
+            let (code, reason) = (code.into(), "".into());
+            first
+                .close(Some(CloseFrame { code, reason }))
+                .await
+                .unwrap();
+        }
+        let first = async { while let Some(Ok(_)) = first.next().await {} };
+        let others = async {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(to).await.unwrap();
+                    // Either may be cut.
+                    let _ = copy_bidirectional(&mut tcp, &mut server).await;
+                });
+            }
+        };
+        tokio::join!(first, others);
+    });
+    address
+}
+
+/// Once a server that left HELLO unanswered for ten seconds made the connection plain for as long
+/// as it lived, and a close with 1008 before WELCOME turned sessions off: an overloaded server cost
+/// the promises of a session, in silence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_slow_or_refuses_by_its_policy_is_asked_for_a_session_again() {
+    for beginning in [Beginning::Silence, Beginning::Close(1008)] {
+        let server = bind(Server::builder()).await;
+        let address = badly_begun(&server, beginning).await;
+        let options = Options::default().connect_timeout(Duration::from_millis(500));
+        let connecting = quick_client(address).options(options).connect();
+        let client = limit(connecting).await.unwrap();
+        let mut events = client.events();
+        client.send("sent meanwhile").await.unwrap();
+        let why = disconnected(&mut events).await;
+        match beginning {
+            Beginning::Silence => {
+                assert!(matches!(*why, ConnectionError::HelloUnanswered(_)), "{why}");
+            }
+            Beginning::Close(_) => {
+                assert!(matches!(*why, ConnectionError::ClosedByPeer(_)), "{why}");
+            }
+        }
+        let mut session = limit(server.accept()).await.unwrap();
+        assert!(session.is_session());
+        assert_eq!(text(&mut session).await, "sent meanwhile");
+        limit(client.flush()).await.unwrap();
+        assert!(client.is_session());
+    }
+}
+
+/// The sibling: where a server does not speak what it agreed to, the next connection is plain, but
+/// not all that follow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_one_plain_connection_a_session_is_asked_for_again() {
+    let server = bind(Server::builder()).await;
+    let address = badly_begun(&server, Beginning::Close(1002)).await;
+    let connecting = quick_client(address).connect();
+    let mut client = limit(connecting).await.unwrap();
+    let plain = limit(server.accept()).await.unwrap();
+    assert!(!plain.is_session());
+    drop(plain);
+    let session = limit(server.accept()).await.unwrap();
+    assert!(session.is_session());
+    session.send("in a session").await.unwrap();
+    let received = async {
+        loop {
+            match client.recv().await.unwrap().unwrap() {
+                Incoming::Message(message) => return message,
+                Incoming::Gap(gap) => assert!(matches!(gap, Gap::Reconnected { .. }), "{gap:?}"),
+            }
+        }
+    };
+    assert_eq!(limit(received).await.as_text(), Some("in a session"));
+    assert!(client.is_session());
 }

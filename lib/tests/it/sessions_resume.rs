@@ -1,4 +1,4 @@
-//! A session outlives its connections: nothing lost, nothing doubled, nothing reordered.
+//! A session outlives its connections: nothing is lost, duplicated or reordered.
 
 use crate::common::{
     events::rest,
@@ -56,7 +56,7 @@ async fn messages_over_cut_connections_arrive_once_and_in_order() {
     });
     let cutting = tokio::spawn(async move {
         for _ in 0..10 {
-            // In the midst of what flows.
+            // Messages are flowing now.
             let forwarded = proxy.forwarded();
             until("more flows", || proxy.forwarded() > forwarded + 200_000).await;
             proxy.cut();

@@ -1,5 +1,5 @@
-//! A session that cannot be resumed says why, on both sides, and gives back what it has not
-//! delivered: nothing is lost in silence, nothing goes to the wrong one, nothing is tried for ever.
+//! A session that cannot be resumed says why, on both sides, and gives undelivered messages back.
+//! Nothing is lost in silence, nothing goes to the wrong client, and nothing is tried for ever.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +15,7 @@ use crate::common::{
     events::disconnected,
     frames::listen,
     limit,
-    net::bind,
+    net::{bind, unused_address},
     numbered::{number, numbered},
     plain,
     sessions::{Raw, client, foreign, pair, quick, quick_client, text, up_to_the_loss},
@@ -29,7 +29,7 @@ use unstall::{
 };
 use unstall_proto::{Hello, Packet, Rejection, Time};
 
-/// A server in a runtime of its own, whose end is that of a process: no last words.
+/// A server in a runtime of its own. Ending it is like killing a process: nothing more is sent.
 struct Process {
     runtime: Option<Runtime>,
     address: SocketAddr,
@@ -37,8 +37,8 @@ struct Process {
 }
 
 impl Process {
-    /// Its application takes `take` messages of each session, and then no more.
-    async fn start(address: &str, take: usize) -> Process {
+    /// Its application receives `take` messages of each session, and then no more.
+    async fn start(address: SocketAddr, take: usize) -> Process {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -46,7 +46,7 @@ impl Process {
             .unwrap();
         let taken = Arc::new(Mutex::new(Vec::new()));
         let options = Options::default().window_bytes(256 << 10).inbox_bytes(1);
-        let binding = Server::builder().options(options).bind(address.to_owned());
+        let binding = Server::builder().options(options).bind(address);
         let server = runtime.spawn(binding).await.unwrap().unwrap();
         let address = server.local_addr();
         let log = taken.clone();
@@ -96,7 +96,7 @@ const SIZE: usize = 4000;
 async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins() {
     const SENT: u64 = 400;
     const TAKEN: u64 = 10;
-    let mut process = Process::start("127.0.0.1:0", 1 + TAKEN as usize).await;
+    let mut process = Process::start(unused_address(), 1 + TAKEN as usize).await;
     let hooks = Arc::new(AtomicU32::new(0));
     let counted = hooks.clone();
     let mut connection = client(process.address)
@@ -118,14 +118,14 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
     let got: Vec<_> = got[1..].iter().map(number).collect();
     assert_eq!(got, (0..TAKEN).collect::<Vec<_>>());
 
-    let again = Process::start(&process.address.to_string(), 2).await;
+    let again = Process::start(process.address, 2).await;
     let (messages, why) = up_to_the_loss(&mut connection).await;
     assert_eq!((messages, why), (Vec::new(), SessionLoss::Unknown));
     let (sender, mut receiver) = connection.split();
     let given_back = sender.take_undelivered();
     let numbers: Vec<_> = given_back.iter().map(|it| number(&it.message)).collect();
-    // In order, whole, and the complement of what the peer's application took but for the few
-    // whose acknowledgement was on its way.
+    // They come back whole and in order, from the first that the peer's application did not receive. Some
+    // that it did receive come back too, because their acknowledgement was on its way.
     let first = numbers[0];
     assert!(first <= TAKEN, "{first} was never delivered");
     assert_eq!(numbers, (first..SENT).collect::<Vec<_>>());
@@ -144,7 +144,7 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
         .take_while(|it| it.maybe_delivered)
         .count();
     assert_eq!(sent + not_sent, given_back.len(), "first the sent ones");
-    // 256 KiB of credit is what was sent at most.
+    // At most 256 KiB were sent, because that was the credit.
     assert!(not_sent > 300, "{not_sent} of {}", given_back.len());
     assert!(sender.take_undelivered().is_empty(), "each comes back once");
 
@@ -159,7 +159,7 @@ async fn restarted_server_everything_is_accounted_for_and_a_fresh_session_begins
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_without_fresh_session_stops_with_the_reason_and_the_messages() {
-    let mut process = Process::start("127.0.0.1:0", 1).await;
+    let mut process = Process::start(unused_address(), 1).await;
     let mut connection = client(process.address)
         .without_fresh_session()
         .connect()
@@ -171,7 +171,7 @@ async fn client_without_fresh_session_stops_with_the_reason_and_the_messages() {
     connection.send("one").await.unwrap();
     connection.flush().await.unwrap();
     process.kill().await;
-    let _again = Process::start(&process.address.to_string(), 1).await;
+    let _again = Process::start(process.address, 1).await;
     let (_, why) = up_to_the_loss(&mut connection).await;
     assert_eq!(why, SessionLoss::Unknown);
     for _ in 0..2 {
@@ -203,7 +203,7 @@ async fn expired_session_is_rejected_as_such() {
     assert_eq!(raw.attach().await, Packet::Reject(Rejection::Expired));
 }
 
-/// On one thread: nothing comes between a session's event and the registry, which hears of it next.
+/// On one thread, so that the registry hears of a session's event before anything else happens.
 #[tokio::test]
 async fn the_session_longest_away_makes_room_and_a_full_server_says_so() {
     let server = bind(Server::builder().sessions(SessionLimits::default().sessions(2))).await;
@@ -303,7 +303,7 @@ async fn wrong_stale_and_replayed_tokens_are_rejected() {
     assert!(matches!(owner.attach().await, Packet::Welcome(_)));
     let session = limit(server.accept()).await.unwrap();
 
-    // Wrong, and nothing else is.
+    // One bit of the token is wrong, and nothing else.
     let mut wrong = owner.thief();
     wrong.connect().await;
     let generation = wrong.session.attach(Time::ORIGIN).unwrap();
@@ -320,7 +320,7 @@ async fn wrong_stale_and_replayed_tokens_are_rejected() {
         assert_eq!(answers, [Packet::Reject(Rejection::NotYours)], "bit {bit}");
     }
 
-    // The owner comes back; until it confirms, the old token opens nothing newer than it.
+    // The owner comes back. Until it confirms the new token, the old one opens no newer generation.
     let mut stale = owner.thief();
     drop(owner.ws.take());
     assert!(matches!(owner.attach().await, Packet::Welcome(_)));
@@ -330,7 +330,7 @@ async fn wrong_stale_and_replayed_tokens_are_rejected() {
     let answers = replayed.read_to_end().await;
     assert_eq!(answers, [Packet::Reject(Rejection::Superseded)]);
 
-    // Confirmed: the old one is worth nothing, whatever the generation.
+    // The new token is confirmed. The old one is refused, whatever the generation.
     owner.session.ping();
     owner.flush().await;
     assert!(matches!(
@@ -344,7 +344,7 @@ async fn wrong_stale_and_replayed_tokens_are_rejected() {
     session.send("still the owner's").await.unwrap();
     let data = Packet::decode(owner.read().await.unwrap()).unwrap();
     assert!(matches!(data, Packet::Data { .. }));
-    // Counted after the answers.
+    // They are counted after the answers.
     until("all are counted", || {
         let stats = server.stats();
         (stats.sessions_resumed, stats.refused.sessions) == (1, 6)
@@ -378,13 +378,13 @@ async fn truncated_hello_opens_nothing() {
     assert!(matches!(answer, Packet::Welcome(_)));
 }
 
-/// SPEC.md section 2: every packet is a binary message. Once HELLO was taken from a text message.
+/// SPEC.md section 2: every packet is a binary message. Once HELLO was accepted as a text message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hello_as_text_opens_nothing() {
     let server = bind(Server::builder()).await;
     let mut raw = Raw::new(server.local_addr(), 1);
     raw.connect().await;
-    // Such bytes can be text, if the numbers in it are small.
+    // The bytes of HELLO can be text, if its numbers are small.
     let mut hello = vec![1];
     hello.extend([b'i'; 16]);
     hello.extend([b't'; 16]);
@@ -429,10 +429,9 @@ async fn of_two_with_the_same_token_at_once_one_is_the_owner() {
     }
 }
 
-/// Two connections of one new session may arrive at once, when the first is cut in the middle of
-/// its HELLO and the client is back within the same moment. Both found no session and both opened
-/// one: the later took the earlier's place in the registry, and the earlier's end took the later
-/// away.
+/// Two connections of one new session may arrive at the same moment: the first is cut in its HELLO, and
+/// the client is back immediately. Once both opened a session. The second replaced the first in the
+/// registry, and the end of the first removed the second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_first_connections_of_one_session_make_one_session() {
     for round in 0..50 {
@@ -460,7 +459,7 @@ async fn rejecting(rejection: Rejection) -> (SocketAddr, mpsc::UnboundedReceiver
     let (attempts, seen) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            // The test, and the client, may be gone.
+            // The test may have ended, and the client with it.
             let _ = attempts.send(Instant::now());
             let mut ws = foreign(tcp, true).await.unwrap();
             let _hello = ws.next().await;
@@ -521,11 +520,11 @@ async fn full_server_is_asked_again_when_it_said() {
     drop(connection);
 }
 
-/// What the application had not yet taken from a lost session was counted as taken from the next
-/// one, whose first messages were so acknowledged before anybody had them.
+/// Once messages of a lost session that the application received late counted as taken from the next
+/// session. So the next session's first messages were acknowledged before anybody received them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
-    // So long it is waited for what the client does not take of the first.
+    // The server waits this long for what the client does not receive of the first session.
     let options = Options::default().close_timeout(Duration::from_millis(300));
     let server = bind(Server::builder().options(options)).await;
     let (mut client, first) = pair(&server, client(server.local_addr())).await;
@@ -534,7 +533,7 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
     }
     first.flush().await.unwrap();
     until("they came", || client.stats().inbox.messages == 5).await;
-    // Its pump vanishes: the client's next resume finds nothing.
+    // The server's pump vanishes, so the client's next resume finds no session.
     drop(first);
     let second = limit(server.accept()).await.unwrap();
     for index in 0..5 {
@@ -550,7 +549,7 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
         matches!(gap, Ok(Some(Incoming::Gap(Gap::SessionLost { .. })))),
         "{gap:?}"
     );
-    // Longer than any acknowledgement is held back.
+    // This is longer than the time for which an acknowledgement is delayed.
     let early = tokio::time::timeout(Duration::from_millis(300), second.delivered()).await;
     assert!(
         early.is_err(),
@@ -568,7 +567,7 @@ async fn what_an_earlier_session_left_acknowledges_nothing_of_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_that_no_longer_offers_sessions_is_gone_on_with_plainly() {
-    let mut process = Process::start("127.0.0.1:0", 1).await;
+    let mut process = Process::start(unused_address(), 1).await;
     let mut connection = quick_client(process.address).connect().await.unwrap();
     assert!(connection.is_session());
     connection.send("one").await.unwrap();
@@ -585,4 +584,73 @@ async fn server_that_no_longer_offers_sessions_is_gone_on_with_plainly() {
     connection.send("plainly").await.unwrap();
     assert_eq!(text(&mut peer).await, "plainly");
     assert!(!connection.is_session());
+}
+
+/// Once a client that sent a text message, or a packet of no known kind, was not told by ABORT and
+/// not closed with 1002, and after a text message its session lived on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_breaks_the_protocol_is_told_so_and_its_session_is_over() {
+    let text = tungstenite::Message::text("hello");
+    let unknown = tungstenite::Message::Binary(vec![5].into());
+    for broken in [text, unknown] {
+        let server = bind(Server::builder()).await;
+        let mut raw = Raw::new(server.local_addr(), 1);
+        assert!(matches!(raw.attach().await, Packet::Welcome(_)));
+        let mut session = limit(server.accept()).await.unwrap();
+        let ws = raw.ws.as_mut().unwrap();
+        ws.send(broken.clone()).await.unwrap();
+        let (mut aborted, mut code) = (false, None);
+        while let Some(Ok(message)) = limit(ws.next()).await {
+            match message {
+                tungstenite::Message::Binary(packet) => {
+                    aborted |= matches!(Packet::decode(packet), Ok(Packet::Abort { .. }));
+                }
+                tungstenite::Message::Close(close) => code = close.map(|it| u16::from(it.code)),
+                _ => {}
+            }
+        }
+        assert!(aborted, "{broken:?}");
+        assert_eq!(code, Some(1002), "{broken:?}");
+        let (messages, loss) = up_to_the_loss(&mut session).await;
+        assert!(messages.is_empty());
+        assert!(matches!(loss, SessionLoss::Refused(_)), "{loss:?}");
+        until("it is forgotten", || server.stats().sessions == 0).await;
+        let again = raw.attach().await;
+        assert!(matches!(again, Packet::Reject(_)), "{again:?}");
+    }
+}
+
+/// What the session that was lost had no room for goes on with the next one; what it had accepted
+/// comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_for_room_in_a_lost_session_goes_on_with_the_next() {
+    const SENT: u64 = 500;
+    let mut process = Process::start(unused_address(), 0).await;
+    // The replay has room for a message of the largest size at least.
+    let options = Options::default()
+        .max_message_bytes(64 << 10)
+        .replay_bytes(512 << 10)
+        .outbox_bytes(8 << 20);
+    let client = client(process.address).options(options);
+    let mut connection = client.connect().await.unwrap();
+    for index in 0..SENT {
+        limit(connection.send(numbered(index, SIZE))).await.unwrap();
+    }
+    assert_eq!(text(&mut connection).await, "enough");
+    process.kill().await;
+    let again = Process::start(process.address, SENT as usize).await;
+    up_to_the_loss(&mut connection).await;
+    let (sender, _receiver) = connection.split();
+    let back = sender.take_undelivered();
+    let back: Vec<_> = back.iter().map(|it| number(&it.message)).collect();
+    assert_eq!(back, (0..back.len() as u64).collect::<Vec<_>>());
+    assert!(back.len() < SENT as usize / 2, "{} came back", back.len());
+    let rest = SENT as usize - back.len();
+    until("the rest arrives", || {
+        again.taken.lock().unwrap().len() == rest
+    })
+    .await;
+    let taken = again.taken.lock().unwrap().clone();
+    let taken: Vec<_> = taken.iter().map(number).collect();
+    assert_eq!(taken, (back.len() as u64..SENT).collect::<Vec<_>>());
 }

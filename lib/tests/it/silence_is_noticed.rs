@@ -1,6 +1,6 @@
-//! A dead link is noticed within the silence time; a live one is never cut for being slow.
+//! A dead link is noticed within the silence time. A live one is never cut for being slow.
 //!
-//! The silence time is short here and the bounds are generous: the machine may be loaded.
+//! The silence time is short here, and the bounds are generous, because the machine may be loaded.
 
 use crate::common::{
     accept, adopt, client,
@@ -26,7 +26,7 @@ use unstall::{
 
 const PING_INTERVAL: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_millis(600);
-/// What a loaded machine adds.
+/// What a loaded machine may need in addition.
 const SLACK: Duration = Duration::from_secs(5);
 
 fn options() -> Options {
@@ -47,13 +47,13 @@ async fn through_proxy(options: Options) -> (Connection, Connection, Proxy) {
     (client.unwrap(), server, proxy)
 }
 
-/// A client of the library's own engine before a raw server. The server's kernel keeps little, so
-/// that a ping does not wait long behind what the server has yet to read.
+/// A client of the library's own engine, and a raw server. The server's kernel buffers little, so that a
+/// ping does not wait long behind bytes that the server has not read.
 async fn before_raw(options: Options) -> (Connection, RawPeer) {
     raw::client_of(&listen_keeping(128 << 10).0, options).await
 }
 
-/// Two adopted ends over a wire of memory.
+/// Two adopted ends over a pipe of memory.
 async fn over_wire(options: Options) -> (Connection, Connection, Wire) {
     let (wire, one, two) = Wire::new();
     let client = adopt(one, Role::Client, options.clone()).await;
@@ -75,7 +75,7 @@ async fn receive_to_the_end(connection: &mut Connection) -> ConnectionError {
     }
 }
 
-/// Opens a black hole while `writer` writes and `reader` reads; both must notice.
+/// Opens a black hole while `writer` writes and `reader` reads. Both must notice.
 async fn black_hole(writer: Connection, mut reader: Connection, proxy: Proxy) {
     let mut events = writer.events();
     let write = send_without_end(&writer);
@@ -90,7 +90,7 @@ async fn black_hole(writer: Connection, mut reader: Connection, proxy: Proxy) {
             matches!(why, ConnectionError::PeerSilent(after) if after == SILENCE),
             "{why}"
         );
-        // The last bytes were received up to a moment before the hole opened.
+        // The last bytes may have been received some time before the hole opened.
         let noticed = opened.elapsed();
         assert!(noticed >= SILENCE / 2, "{noticed:?}: too soon");
         assert!(noticed < SILENCE + SLACK, "{noticed:?}: too late");
@@ -110,7 +110,7 @@ async fn black_hole(writer: Connection, mut reader: Connection, proxy: Proxy) {
     println!("both sides had noticed after {noticed:?}");
 }
 
-/// Once only the newest ping was looked at, which is never old: no peer was ever found silent.
+/// Once only the age of the newest ping counted, which is never old. No peer was ever found silent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn black_hole_in_a_large_write_of_the_server_is_noticed_by_both_sides() {
     let (client, server, proxy) = through_proxy(options()).await;
@@ -138,7 +138,7 @@ async fn black_hole_on_an_idle_link_is_noticed_by_both_sides() {
         );
     }
     assert_eq!(opened.elapsed(), defaults::SILENCE_TIMEOUT);
-    // From the first ping without an answer on.
+    // The peer counts as silent from the first unanswered ping on.
     let silent = client.stats().stalls[StallCause::PeerSilent as usize].total;
     assert_eq!(silent, defaults::SILENCE_TIMEOUT - defaults::PING_INTERVAL);
 }
@@ -152,7 +152,7 @@ async fn outage_shorter_than_the_silence_time_heals() {
     wire.set(Mode::Forward);
     let message = plain(limit(server.recv()).await);
     assert_eq!(message.as_text(), Some("on its way"));
-    // It is not only late, it goes on.
+    // The connection is then quiet for longer than the silence time, on a paused clock.
     sleep(defaults::SILENCE_TIMEOUT * 3).await;
     client.send("and on").await.unwrap();
     let message = plain(limit(server.recv()).await);
@@ -171,11 +171,11 @@ async fn quiet_link_of_three_silence_times_stays_up() {
     let message = plain(limit(server.recv()).await);
     assert_eq!(message.as_text(), Some("still here"));
     assert!(client.stats().round_trip.is_some() && server.stats().round_trip.is_some());
-    client.close(unstall::CloseCode::NORMAL, "").await;
+    let _ = client.close(unstall::CloseCode::NORMAL, "").await;
     assert!(matches!(server.recv().await, Ok(None)));
 }
 
-/// The next message, on the way to which pings are answered.
+/// Reads the next message, and answers the pings before it.
 async fn read_and_answer<S>(raw: &mut RawPeer<S>) -> Frame
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -204,7 +204,7 @@ async fn live_peer_that_does_not_read_is_not_taken_for_dead() {
     };
     let read = async {
         stalled(&mut events, StallCause::SocketFull).await;
-        // The peer is busy with something else.
+        // For this long the peer is busy with something else.
         sleep(SILENCE * 4).await;
         assert!(waits(&client.stats(), StallCause::SocketFull));
         for index in 0..COUNT {
@@ -227,7 +227,7 @@ async fn receiving_one_message_for_longer_than_the_silence_time_is_not_cut() {
     let bytes = message.encode();
     let started = Instant::now();
     let trickle = async {
-        // No ping is answered meanwhile: the message is in the way.
+        // No ping is answered during that, because the peer is in the middle of a message.
         for part in bytes.chunks(bytes.len() / PARTS as usize) {
             raw.io.write_all(part).await.unwrap();
             sleep(defaults::SILENCE_TIMEOUT - Duration::from_millis(1)).await;
@@ -260,8 +260,8 @@ async fn trickled_message_is_cut_on_neither_side_in_either_direction() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sending_one_message_for_longer_than_the_silence_time_is_not_cut() {
-    // The peer says nothing before it has the whole message. It is larger than what its kernel and
-    // ours hold together, so most of the time our kernel has bytes that wait.
+    // The peer sends nothing before it has the whole message. The message is larger than the buffers of
+    // both kernels, so most of the time bytes wait in our kernel.
     const LEN: usize = 12 << 20;
     let (client, mut raw) = before_raw(options().fragment_bytes(LEN)).await;
     client.send(vec![5; LEN]).await.unwrap();
@@ -274,6 +274,7 @@ async fn sending_one_message_for_longer_than_the_silence_time_is_not_cut() {
             let read = read.unwrap() as usize;
             assert!(read > 0, "cut with {left} bytes missing");
             left = left.saturating_sub(read);
+            // The pace of the slow reader.
             sleep(SILENCE / 6).await;
         }
     };
@@ -300,7 +301,7 @@ async fn pause_of_the_application_is_not_silence_and_pongs_keep_the_peer_content
             write
         });
         stalled(&mut events, StallCause::ApplicationNotReading).await;
-        // Pings that were sent before reading paused; then only pongs that ask for nothing.
+        // First come pings that were sent before reading paused, then only unsolicited pongs.
         let (mut pings, mut pongs) = (0, 0);
         let started = Instant::now();
         while started.elapsed() < defaults::SILENCE_TIMEOUT * 3 {
@@ -329,7 +330,8 @@ async fn pause_of_the_application_is_not_silence_and_pongs_keep_the_peer_content
 
 #[cfg(target_os = "linux")]
 mod dropped_packets {
-    //! In network namespaces of their own: two veth pairs over a bridge, cut by taking one off it.
+    //! In network namespaces of their own: two veth pairs over a bridge. Removing one from the bridge cuts
+    //! the link.
 
     use super::*;
     use crate::common::process::test_name;
@@ -337,8 +339,8 @@ mod dropped_packets {
 
     const ROLE: &str = "UNSTALL_TEST_NAMESPACE";
 
-    /// The kernel shows that nobody acknowledges: the writing side is cut, though its socket is
-    /// full and no ping can be sent.
+    /// The kernel shows that nobody acknowledges. So the writing side is cut, although its socket is full
+    /// and no ping can be sent.
     #[test]
     fn peer_behind_dropped_packets_is_cut_in_the_middle_of_a_large_write() {
         if env::var(ROLE).is_ok() {
@@ -442,5 +444,66 @@ mod dropped_packets {
         );
         stalled(&mut events, StallCause::SocketFull).await;
         write.await.unwrap();
+    }
+}
+
+/// Once a plain peer that never reads was not cut by default for as long as it showed that it lived,
+/// however much waited for it.
+#[tokio::test(start_paused = true)]
+async fn live_plain_peer_that_takes_nothing_for_two_minutes_is_cut() {
+    for engine in ENGINES {
+        let (ours, mut raw) = engine.before_raw(Options::default()).await;
+        let (sender, _receiver) = ours.split();
+        let writing = tokio::spawn({
+            let sender = sender.clone();
+            async move { while sender.send(vec![7; 64 << 10]).await.is_ok() {} }
+        });
+        let speaking = async {
+            loop {
+                sleep(Duration::from_secs(7)).await;
+                raw.say(frame(PING, "here")).await;
+            }
+        };
+        let start = Instant::now();
+        let report = tokio::select! {
+            report = sender.ended() => report,
+            () = speaking => unreachable!(),
+            () = sleep(defaults::WRITE_TIMEOUT * 2) => panic!("never: {engine:?}"),
+        };
+        let took = start.elapsed();
+        assert!(
+            matches!(
+                report.error.as_deref(),
+                Some(ConnectionError::WriteStalled(defaults::WRITE_TIMEOUT))
+            ),
+            "{:?}, {engine:?}",
+            report.error
+        );
+        assert!(
+            (defaults::WRITE_TIMEOUT..defaults::WRITE_TIMEOUT + Duration::from_secs(1))
+                .contains(&took),
+            "{took:?}, {engine:?}"
+        );
+        writing.await.unwrap();
+    }
+}
+
+/// The pump may send a ping in the very turn in which the inbox becomes full. Its answer is not read
+/// then, however soon the peer gives it.
+#[tokio::test(start_paused = true)]
+async fn ping_sent_as_a_pause_begins_is_not_held_against_the_peer() {
+    for engine in ENGINES {
+        let options = options().inbox_bytes(1_000);
+        let (mut ours, mut raw) = engine.before_raw(options).await;
+        tokio::task::yield_now().await;
+        // Both are found in one turn: more than the inbox holds, and that a ping is due.
+        raw.say(frame(BINARY, [7; 5_000])).await;
+        raw.say(frame(BINARY, [8; 5_000])).await;
+        tokio::time::advance(PING_INTERVAL).await;
+        sleep(SILENCE * 10).await;
+        for expected in [7, 8] {
+            let message = plain(limit(ours.recv()).await);
+            assert_eq!(message.as_bytes(), [expected; 5_000], "{engine:?}");
+        }
     }
 }

@@ -1,5 +1,4 @@
-//! Whatever a session waits for, `stats()` and the events name it while it lasts, and say when it is
-//! over.
+//! `stats()` and the events name what a session waits for while the wait lasts, and report its end.
 
 use std::time::Duration;
 
@@ -53,7 +52,7 @@ async fn replay_is_full_when_the_peer_takes_and_does_not_acknowledge() {
     let mut events = client.events();
     let (sender, _receiver) = client.split();
     let writing = write(sender.clone(), 4000, 1000);
-    // All of it fits into the peer's credit, which it renews as it takes.
+    // Everything fits into the peer's credit, which the peer renews as its application receives.
     let (stop, mut stopped) = tokio::sync::oneshot::channel();
     let taking = tokio::spawn(async move {
         let mut taken = 0;
@@ -118,7 +117,7 @@ async fn both_sides_say_that_there_is_no_connection() {
     }
 }
 
-/// Grows the window to its bound, so that more is under way than a socket takes.
+/// Lets the window grow to its bound, so that more bytes are on their way than a socket takes.
 async fn warm_up(client: &Connection, server: &mut Connection) {
     let writing = async {
         for _ in 0..2000 {
@@ -138,8 +137,8 @@ async fn warm_up(client: &Connection, server: &mut Connection) {
     .await;
 }
 
-/// The waits of a connection that was replaced while its socket was full once went on forever: the
-/// new connection knew nothing of them and never ended them.
+/// Once the waits of a connection that was replaced while its socket was full went on for ever, because
+/// the new connection never ended them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_socket_and_silence_are_named_and_end_with_their_connection() {
     let server_options = options().silence_timeout(Duration::from_secs(600));
@@ -147,7 +146,7 @@ async fn full_socket_and_silence_are_named_and_end_with_their_connection() {
     let (_listening, proxy, mut client, server) = pair(client_options, server_options).await;
     warm_up(&server, &mut client).await;
     let mut events = server.events();
-    // Those of the warm-up.
+    // The messages of the warm-up.
     while events.recv().now_or_never().is_some() {}
     proxy.set_existing(Mode::BlackHole);
     let (sender, _receiver) = server.split();
@@ -158,7 +157,7 @@ async fn full_socket_and_silence_are_named_and_end_with_their_connection() {
     assert!(!waits(&stats, StallCause::ReplayFull), "{stats:?}");
     assert!(!waits(&stats, StallCause::Connecting), "{stats:?}");
     stalled(&mut events, StallCause::PeerSilent).await;
-    // The client gives the connection up and comes back on another; the server's is fenced.
+    // The client gives the connection up and comes back on another. The server fences the old one.
     for _ in 0..400 {
         plain(limit(client.recv()).await);
     }

@@ -1,5 +1,5 @@
-//! An application that has stopped for good stops nothing else: pings are answered while there is
-//! room, and close ends in time with an exact account, whatever the peer does.
+//! If the application stops for ever, nothing else stops. Pings are answered while there is room, and a
+//! close ends in time with an exact report, whatever the peer does.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ fn message(index: u64) -> Message {
     numbered(index, 10_000)
 }
 
-/// Fills the socket, for the peer does not read, and then the outbox; how many messages were
+/// Fills the socket of a peer that does not read, and then the outbox. Returns how many messages were
 /// accepted.
 async fn fill(connection: &Connection) -> u64 {
     let mut events = connection.events();
@@ -45,8 +45,8 @@ async fn fill(connection: &Connection) -> u64 {
     accepted
 }
 
-/// Closes and checks that it ended in time. The margin is for a loaded machine; that a deadline is
-/// missed altogether shows all the same.
+/// Closes, and checks that it ends in time. The margin is for a loaded machine; a close that misses its
+/// deadline takes longer than that.
 async fn close_in_time(connection: &Connection) -> CloseReport {
     let started = Instant::now();
     let report = limit(connection.close(CloseCode::NORMAL, "done")).await;
@@ -55,7 +55,7 @@ async fn close_in_time(connection: &Connection) -> CloseReport {
     report
 }
 
-/// What was written whole arrived, what is unsent did not, and what was in flight is in between.
+/// Checks that whole messages arrived, unsent ones did not, and the ones in flight are in between.
 fn account(report: &CloseReport, accepted: u64, arrived: u64) {
     let unsent: Vec<_> = report.unsent.iter().map(number).collect();
     let written = accepted - unsent.len() as u64;
@@ -67,7 +67,7 @@ fn account(report: &CloseReport, accepted: u64, arrived: u64) {
     );
 }
 
-/// Reads all that comes, up to so many messages, each the next; how many there were.
+/// Reads up to so many messages, each of which must be the next one. Returns how many there were.
 async fn read_up_to(count: u64, raw: &mut RawPeer) -> u64 {
     let mut next = 0;
     while next < count
@@ -89,7 +89,7 @@ async fn read_to_end(raw: &mut RawPeer) -> u64 {
 async fn pings_are_answered_while_the_inbox_has_room() {
     const PINGS: u8 = 21;
     let (connection, mut raw) = raw::client(options()).await;
-    // This side's application neither reads nor flushes, and its own sends fill the outbox.
+    // This side's application neither reads nor flushes. Its own sends fill the outbox.
     for ping in 0..PINGS {
         raw.send(BINARY, &[0; 1000]).await;
         connection.try_send(message(ping.into())).unwrap();
@@ -131,11 +131,11 @@ async fn close_ends_in_time_with_the_inbox_full() {
         connection.send(message(index)).await.unwrap();
     }
     let report = close_in_time(&connection).await;
-    // The peer's answer stands behind what nobody takes.
+    // The peer's answer comes after messages that nobody receives.
     assert!(!report.clean);
     assert_eq!((report.unsent.len(), report.in_flight), (0, 0));
     let mut bytes = Vec::new();
-    // Perhaps with a reset.
+    // The stream may end with a reset.
     let _ = limit(reads.read_to_end(&mut bytes)).await;
     assert!(bytes.len() > 100_000, "all ten were written");
     flood.await.unwrap();
@@ -159,7 +159,7 @@ async fn close_ends_in_time_when_the_peer_does_not_read_and_tells_what_was_unsen
     account(&report, accepted, arrived);
 }
 
-/// A long message of which some frames were out is neither written nor lost: it comes back.
+/// A long message of which only some frames were written is not lost: it comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn message_cut_between_its_frames_is_unsent() {
     let options = options().fragment_bytes(64 << 10);

@@ -1,8 +1,8 @@
-//! Whoever hangs is cut by one deadline, and named.
+//! One deadline cuts every step that hangs, and the error names the step.
 
 use super::*;
 
-/// Accepts connections and says nothing, for ever.
+/// Accepts connections and never answers.
 async fn mute() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -89,7 +89,7 @@ async fn one_deadline_spans_all_the_steps() {
 }
 
 /// A listener whose queue is full, so that the kernel drops every further SYN: a black hole on
-/// loopback. Holds what keeps it so.
+/// loopback. It holds the connections that fill the queue.
 struct BlackHole(
     SocketAddr,
     #[allow(dead_code)] Socket,

@@ -1,9 +1,9 @@
-//! HTTP and SOCKS5 proxies connect us and resolve the name.
+//! HTTP and SOCKS5 proxies connect to the server and resolve its name.
 
 use super::tls::Authority;
 use super::*;
 
-/// An HTTP proxy for one user that knows where `server.invalid` is.
+/// An HTTP proxy with one user, which knows the address of `server.invalid`.
 async fn http_proxy(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -34,7 +34,7 @@ async fn http_proxy(server: SocketAddr) -> SocketAddr {
     address
 }
 
-/// A SOCKS5 proxy (RFC 1928, RFC 1929) for one user that knows where `server.invalid` is.
+/// A SOCKS5 proxy (RFC 1928, RFC 1929) with one user, which knows the address of `server.invalid`.
 async fn socks_proxy(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -76,7 +76,7 @@ async fn socks_one(mut tcp: TcpStream, server: SocketAddr) -> io::Result<()> {
     tcp.write_all(&[1, 0]).await?;
     let mut request = [0; 4];
     tcp.read_exact(&mut request).await?;
-    // CONNECT to a domain name: the name comes to the proxy unresolved.
+    // CONNECT to a domain name: the proxy gets the name unresolved.
     assert_eq!(request, [5, 1, 0, 3]);
     let mut name = vec![0; tcp.read_u8().await? as usize];
     tcp.read_exact(&mut name).await?;

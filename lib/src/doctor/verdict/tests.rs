@@ -20,7 +20,7 @@ fn there() -> TcpAccount {
     )
 }
 
-/// Judges by a look at the start and one `after` milliseconds later.
+/// Judges by two looks, `after` milliseconds apart.
 fn judge_two(
     after: u64,
     first: (TcpAccount, Option<TcpAccount>),
@@ -38,12 +38,12 @@ fn judge_two(
     )
 }
 
-/// As [`judge_two`] where the far end cannot be seen and nothing changes.
+/// Like [`judge_two`], but the far end cannot be seen, and nothing changes.
 fn judge_still(after: u64, account: TcpAccount) -> (Verdict, u64) {
     judge_two(after, (account.clone(), None), (account, None))
 }
 
-/// Its program leaves bytes unread, and the window is closed by them.
+/// Its program leaves so many bytes unread that the window is closed.
 fn full(account: TcpAccount) -> TcpAccount {
     TcpAccount {
         receive_queue: 125_432,
@@ -90,7 +90,7 @@ fn a_full_receive_queue_that_nobody_takes_from_is_not_reading() {
 
 #[test]
 fn a_little_unread_counts_from_the_first_look_only() {
-    // A window that is open says nothing of what was read before.
+    // An open window says nothing about reads before the first look.
     let account = TcpAccount {
         receive_queue: 10,
         own_window: Some(65_000),
@@ -189,7 +189,7 @@ fn a_far_peer_with_a_closed_window_is_not_reading_once_it_lasted() {
 
 #[test]
 fn a_peer_on_this_machine_is_judged_by_its_own_queue() {
-    // Nothing waits to be sent: all of it lies unread over there.
+    // Nothing waits to be sent: all bytes are unread at the peer.
     let unread = TcpAccount {
         receive_queue: 10,
         own_window: Some(65_000),
@@ -201,7 +201,7 @@ fn a_peer_on_this_machine_is_judged_by_its_own_queue() {
         (Verdict::PeerNotReading, 2000)
     );
 
-    // Its window is closed to us at this moment, yet it takes what comes.
+    // Its window is closed at this moment, but it reads.
     let before = TcpAccount {
         bytes_received: 1_000_000,
         ..full(there())
@@ -230,12 +230,12 @@ fn a_peer_seen_in_some_looks_only_has_no_history() {
 
 #[test]
 fn two_closed_windows_are_a_deadlock() {
-    // From one end alone.
+    // Seen from one end only.
     assert_eq!(
         judge_still(2000, waiting(full(here()))),
         (Verdict::BothNotReading, 4832)
     );
-    // With both ends in sight.
+    // Seen from both ends.
     let look = (waiting(full(here())), Some(waiting(full(there()))));
     assert_eq!(
         judge_two(2000, look.clone(), look),
@@ -273,7 +273,7 @@ fn packets_that_nobody_acknowledges_are_the_network_before_the_timer_says_so() {
         ..here()
     };
     assert_eq!(judge_still(2000, account.clone()), (Verdict::Network, 2000));
-    // A slow link with a long round trip is given its time.
+    // A slow link with a long round trip gets more time.
     let slow = TcpAccount {
         rto: Duration::from_secs(4),
         ..account
@@ -309,14 +309,14 @@ fn bytes_that_move_at_the_pace_of_the_peer_s_window_are_a_slow_reader() {
     after.last_data_sent = millis(52);
     let verdict = judge_two(2000, (before.clone(), None), (after.clone(), None));
     assert_eq!(verdict, (Verdict::SlowReader, 2000));
-    // The same from the reader's end, which sees the sender.
+    // The same, seen from the reader's end together with the sender's.
     let verdict = judge_two(
         2000,
         (there(), Some(before.clone())),
         (there(), Some(after.clone())),
     );
     assert_eq!(verdict.0, Verdict::SlowReader);
-    // Limited for a moment only: everybody is, now and then.
+    // Limited for a moment only, as any connection is at times.
     after.limited_by_peer_window = before.limited_by_peer_window + millis(300);
     assert_eq!(
         judge_two(2000, (before, None), (after, None)).0,

@@ -1,4 +1,4 @@
-//! Where the latest message of each key stands, for `Conflate`.
+//! The index of the `Conflate` policy: where the latest message of each key is in the queue.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,31 +12,33 @@ use crate::{
 
 pub(super) type Key = Arc<[u8]>;
 
-/// What a key and its message's place in the index cost; nothing for other policies.
+/// What a key costs in the index: its bytes and a fixed overhead. Zero without a key.
 pub(super) fn key_cost(key: &Option<Key>) -> usize {
     key.as_ref()
         .map_or(0, |key| key.len() + CONFLATE_OVERHEAD_BYTES)
 }
 
-/// Where in the queue the latest message of each key stands.
+/// Where the latest message of each key is in the queue.
 #[derive(Default)]
 pub(super) struct Conflation {
+    /// The number of the item. Items are numbered from the first that was ever queued.
     pub(super) latest: HashMap<Key, u64>,
-    /// One for each place in the queue.
-    pub(super) places: VecDeque<Place>,
-    /// How many places there were before the queue's front.
+    /// One for each item in the queue.
+    pub(super) slots: VecDeque<Slot>,
+    /// The number of the item at the queue's front.
     pub(super) front: u64,
+    /// What the keys cost.
     pub(super) bytes: usize,
 }
 
-/// The key of a queued message, and what it replaced.
-pub(super) struct Place {
+/// The key of a queued item, and how many messages and bytes it replaced.
+pub(super) struct Slot {
     key: Option<Key>,
     messages: u64,
     bytes: u64,
 }
 
-impl Place {
+impl Slot {
     pub(super) fn replaced(&mut self, bytes: u64) {
         self.messages += 1;
         self.bytes += bytes;
@@ -47,10 +49,10 @@ impl Conflation {
     pub(super) fn appended(&mut self, key: Option<Key>) {
         self.bytes += key_cost(&key);
         if let Some(key) = &key {
-            let place = self.front + self.places.len() as u64;
+            let place = self.front + self.slots.len() as u64;
             self.latest.insert(key.clone(), place);
         }
-        self.places.push_back(Place {
+        self.slots.push_back(Slot {
             key,
             messages: 0,
             bytes: 0,
@@ -63,9 +65,9 @@ impl Conflation {
             .map(|place| (place - self.front) as usize)
     }
 
-    /// The front goes to the receiver; returns the gap that stands before it.
+    /// The front item leaves the queue. Returns the gap for the messages that it replaced.
     pub(super) fn popped(&mut self) -> Option<Gap> {
-        let place = self.places.pop_front()?;
+        let place = self.slots.pop_front()?;
         self.bytes -= key_cost(&place.key);
         if let Some(key) = &place.key
             && self.latest.get(key) == Some(&self.front)
@@ -77,9 +79,9 @@ impl Conflation {
         (messages > 0).then_some(Gap::Conflated { messages, bytes })
     }
 
-    /// Empty, it gives back the memory that it grew by.
+    /// The queue is empty: frees memory that the index grew by.
     pub(super) fn shrink(&mut self) {
-        if self.places.capacity() > IDLE_QUEUE_PLACES {
+        if self.slots.capacity() > IDLE_QUEUE_PLACES {
             *self = Conflation {
                 front: self.front,
                 ..Conflation::default()

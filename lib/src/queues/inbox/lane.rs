@@ -16,15 +16,16 @@ use crate::{
     settings::Share,
 };
 
-/// One queue of received messages, and who waits for them.
+/// One queue of received messages. `limit` in its methods is the bound of the inbox. `keys` are bytes
+/// of the inbox that the queue does not hold itself: the keys of conflation.
 pub(super) struct Lane {
     pub(super) queue: Items,
-    /// Bytes in `queue` and in the receiver's hands.
+    /// Bytes in `queue` and in the receiver's hand.
     pub(super) bytes: usize,
-    /// Those in the receiver's hands, when it last reported.
+    /// Bytes in the receiver's hand, as it last reported them.
     pub(super) in_hand: usize,
     high_water: usize,
-    /// When `queue` last ceased to be empty.
+    /// When the first item came into the empty queue.
     oldest: Option<Instant>,
     share: Share,
     pub(super) end: Option<End>,
@@ -45,7 +46,7 @@ impl Lane {
         }
     }
 
-    /// Moves items into the queue while there is room beside `keys` bytes: how many places they took.
+    /// Moves items into the queue while there is room. Returns how many new items the queue has.
     pub(super) fn push_while_room(
         &mut self,
         items: &mut Items,
@@ -70,7 +71,7 @@ impl Lane {
         places
     }
 
-    /// How many bytes more may come; `keys` bytes are taken otherwise.
+    /// How many more bytes may come. An empty queue always has room.
     pub(super) fn room(&mut self, limit: usize, keys: usize) -> usize {
         let used = self.bytes + keys;
         let room = limit.saturating_sub(used);
@@ -80,7 +81,8 @@ impl Lane {
         }
     }
 
-    /// Whether so much more fits beside `keys` bytes. One message always does.
+    /// Draws the budget for `cost` more bytes, if they fit. An empty queue takes a message of any
+    /// size.
     pub(super) fn make_room(&mut self, cost: usize, keys: usize, limit: usize) -> bool {
         let used = self.bytes + keys + cost;
         if self.bytes == 0 {
@@ -96,7 +98,7 @@ impl Lane {
         self.charge(cost, now);
     }
 
-    /// A gap has its place, however full the queue is. `true`: one of its own.
+    /// Appends a gap, however full the queue is. Returns whether it is an item of its own.
     pub(super) fn append_gap(&mut self, gap: Gap, now: Instant) -> bool {
         let own = push_gap(&mut self.queue, gap);
         if own {
@@ -105,12 +107,12 @@ impl Lane {
         own
     }
 
-    /// A gap goes straight to the receiver.
+    /// Charges a gap that goes straight to the receiver.
     pub(super) fn charge_gap(&mut self) {
         self.bytes += MESSAGE_OVERHEAD_BYTES;
     }
 
-    /// Something took a place at the back.
+    /// Charges an item that was appended.
     fn charge(&mut self, cost: usize, now: Instant) {
         if self.queue.len() == 1 {
             self.oldest = Some(now);
@@ -119,7 +121,8 @@ impl Lane {
         self.high_water = self.high_water.max(self.bytes);
     }
 
-    /// A message takes the place of a shorter or longer one, if it fits.
+    /// Charges a message of `after` bytes in place of one of `before` bytes. `false`: it does not
+    /// fit.
     pub(super) fn recharge(
         &mut self,
         before: usize,
@@ -136,7 +139,7 @@ impl Lane {
         true
     }
 
-    /// Takes back a queue from which something was taken or put in front.
+    /// Sets the queue anew and counts its bytes. The receiver's hand is empty.
     pub(super) fn restore(&mut self, queue: Items) {
         self.queue = queue;
         self.in_hand = 0;
@@ -144,7 +147,7 @@ impl Lane {
         self.share.relax(self.bytes);
     }
 
-    /// `in_hand` bytes are left in the receiver's hands. `true`: that made room.
+    /// `in_hand` bytes are left in the receiver's hand. Returns whether that made room.
     pub(super) fn report(&mut self, in_hand: usize, keys: usize) -> bool {
         let freed = self.in_hand.saturating_sub(in_hand);
         self.in_hand -= freed;
@@ -155,7 +158,7 @@ impl Lane {
         freed > 0
     }
 
-    /// The next message, and where it ends. Gaps are nothing to the hook.
+    /// The next message for the hook, and where it ends. Gaps are skipped.
     pub(super) fn next_message(&mut self) -> Option<(Message, Position)> {
         loop {
             match self.queue.pop_front()? {
@@ -184,14 +187,14 @@ impl Lane {
         self.share.relax(self.bytes);
     }
 
-    /// Wakes the task when the budget has what it last refused.
+    /// Wakes the task when the budget has the bytes that it last refused.
     pub(super) fn wake_on_budget(&mut self, cx: &Context<'_>) {
         if self.share.poll_refused(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
     }
 
-    /// Idle, it gives back what was drawn of the budget.
+    /// Gives the budget back what the queue does not need.
     pub(super) fn settle(&mut self, keys: usize) {
         self.share.settle(self.bytes + keys);
     }
@@ -216,7 +219,7 @@ impl Lane {
         }
     }
 
-    /// Empty, it gives back the memory that it grew by.
+    /// The queue and `hand` are empty: frees memory that they grew by.
     pub(super) fn shrink(&mut self, hand: &mut Items) {
         for queue in [&mut self.queue, hand] {
             if queue.capacity() > IDLE_QUEUE_PLACES {

@@ -1,16 +1,18 @@
-//! What stands for the messages that `DropOldest` dropped.
+//! The gaps that mark what the `DropOldest` policy dropped.
 
 use crate::messages::{Gap, Incoming};
 use crate::queues::items::{Item, Items};
 
-/// What stands at the front of a stream whose oldest messages were dropped: at most three gaps,
-/// however long that goes on.
+/// The gaps at the front of a queue whose oldest messages were dropped. They are at most three,
+/// however many messages are dropped.
 #[derive(Default)]
 pub(super) struct Marks {
-    /// Messages and bytes dropped before the last reconnect, and after it.
+    /// Messages and bytes that were dropped before the last reconnect.
     before: (u64, u64),
-    after: (u64, u64),
+    /// The last reconnect, or the loss of a session.
     reconnected: Option<Gap>,
+    /// Messages and bytes that were dropped after it.
+    after: (u64, u64),
 }
 
 impl Marks {
@@ -23,6 +25,7 @@ impl Marks {
         side.1 += bytes;
     }
 
+    /// Takes in a gap that was at the front of the queue.
     pub(super) fn join(&mut self, gap: Gap) {
         match gap {
             Gap::Dropped { messages, bytes } | Gap::Conflated { messages, bytes } => {

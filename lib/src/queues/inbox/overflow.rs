@@ -1,11 +1,11 @@
-//! What becomes of a message that finds no room, by the policy.
+//! The overflow policies: what happens to a message for which the inbox has no room.
 
 use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
 use super::{
-    Inbox, Reader, State,
+    Inbox, InboxState, Reader,
     conflation::{Key, key_cost},
     marks::Marks,
 };
@@ -19,19 +19,20 @@ use crate::{
 /// What a policy did with messages that did not fit.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pushed {
-    /// Messages dropped or replaced, and their payloads' bytes.
+    /// Messages that were dropped or replaced.
     pub(crate) overflowed: u64,
+    /// The bytes of their payloads.
     pub(crate) overflowed_bytes: u64,
-    /// The `Disconnect` policy asks to end the connection.
+    /// The `Disconnect` policy wants the connection to end.
     pub(crate) disconnect: bool,
 }
 
 impl Inbox {
-    /// Moves as many messages as the policy allows, and wakes the receiver. If something is left,
-    /// the pump is woken when there is room.
+    /// Moves as many messages into the queue as the policy allows, and wakes the receiver. If
+    /// messages are left, the pump is woken when there is room.
     pub(crate) fn push(&self, messages: &mut Unpacked, now: Instant, cx: &Context<'_>) -> Pushed {
         let mut pushed = Pushed::default();
-        // The application's function: outside the lock, for it may use the connection, or panic.
+        // The user's function runs outside the lock, because it may use the connection or panic.
         let mut keys = self.keys(messages).into_iter();
         let receiver = {
             let mut state = self.lock();
@@ -70,7 +71,7 @@ impl Inbox {
         pushed
     }
 
-    /// What conflation goes by; nothing for other policies.
+    /// The key of each message under `Conflate`. Empty for other policies.
     fn keys(&self, messages: &Unpacked) -> Vec<Option<Key>> {
         let Overflow::Conflate(key) = &self.options.overflow else {
             return Vec::new();
@@ -82,7 +83,8 @@ impl Inbox {
         keys.collect()
     }
 
-    /// Under `Conflate` a quarter is left for values that replace shorter ones.
+    /// How full the queue may be for a new message to be appended. Under `Conflate` a quarter is left
+    /// for messages that replace shorter ones.
     pub(super) fn limit_of_appends(&self) -> usize {
         let limit = self.options.inbox_bytes;
         match self.options.overflow {
@@ -91,10 +93,10 @@ impl Inbox {
         }
     }
 
-    /// Applies the policy to a message that does not fit; gives it back if it must wait.
+    /// Applies the policy to a message that does not fit. Returns the message if it must wait.
     fn overflow(
         &self,
-        state: &mut State,
+        state: &mut InboxState,
         message: Message,
         key: Option<Key>,
         pushed: &mut Pushed,
@@ -128,7 +130,7 @@ impl Inbox {
         None
     }
 
-    /// Messages dropped on their way here, by the fallback of a spill file.
+    /// Counts messages that the spill file lost, or that its fallback dropped.
     pub(crate) fn count_overflowed(&self, messages: u64) {
         self.lock().overflowed += messages;
     }
@@ -141,7 +143,7 @@ impl Pushed {
     }
 }
 
-impl State {
+impl InboxState {
     fn append(&mut self, message: Message, key: Option<Key>, now: Instant) {
         let item = Item::One(Incoming::Message(message));
         self.main.append(item, now);
@@ -158,9 +160,8 @@ impl State {
         }
     }
 
-    /// Drops messages from the front until `cost` bytes are free, and marks the place: what was
-    /// dropped before a reconnect, the reconnect, what was dropped after it. Returns how many
-    /// messages and bytes.
+    /// Drops messages from the front until `cost` bytes are free, and marks them by gaps. Returns how
+    /// many messages and bytes were dropped.
     fn drop_oldest(&mut self, cost: usize) -> (u64, u64) {
         let mut marks = Marks::default();
         let (mut messages, mut bytes, mut freed) = (0, 0, 0);
@@ -190,8 +191,8 @@ impl State {
         (messages, bytes)
     }
 
-    /// Puts the message where the queued one with its key stands, if it fits there; returns the
-    /// bytes replaced.
+    /// Replaces the queued message with the same key, if the new one fits. Returns the payload bytes
+    /// that were replaced.
     fn replace(&mut self, key: &Key, message: &Message, limit: usize) -> Option<u64> {
         let keys = self.key_bytes();
         let conflation = self.conflation.as_mut()?;
@@ -204,7 +205,7 @@ impl State {
             return None;
         }
         self.main.queue[index] = Item::One(Incoming::Message(message.clone()));
-        conflation.places[index].replaced(len);
+        conflation.slots[index].replaced(len);
         Some(len)
     }
 }

@@ -1,4 +1,4 @@
-//! What has a place in the outbox, and what of it is done.
+//! The entries of the outbox, and the record of what the pump has done with them.
 
 use std::collections::VecDeque;
 
@@ -10,36 +10,38 @@ use unstall_proto::{
 
 use crate::{defaults::MESSAGE_OVERHEAD_BYTES, messages::Message};
 
-/// What has a place in the outbox.
+/// An entry of the outbox.
 #[derive(Debug)]
 pub(crate) enum Entry {
     One(Queued),
     Packed(Packed),
 }
 
-/// A message with a place of its own, and the moment from which it is no longer worth sending.
+/// A message with an entry of its own: a long one, or one that expires.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) message: Message,
+    /// Its number among all messages ever accepted, from 0.
     pub(super) number: u64,
+    /// When its time to live is over. It is not sent after that.
     pub(crate) expires: Option<Instant>,
 }
 
-/// Short messages in a row, encoded by those who sent them.
+/// Short messages in a row, encoded when they were sent.
 #[derive(Debug)]
 pub(crate) struct Packed {
     pub(crate) records: Records,
-    /// The place of the first among all messages ever accepted, from 0.
+    /// The number of the first one among all messages ever accepted, from 0.
     pub(crate) first: u64,
 }
 
-/// What became of messages that the pump took: they are in the socket, or expired unsent.
+/// Messages that the pump has taken and finished: they are on the socket, or expired unsent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
     pub(super) messages: usize,
-    /// The bytes of the queue that the outbox gets back.
+    /// Bytes of the outbox that come free.
     pub(super) cost: usize,
-    /// Everything before this number is done with.
+    /// Every message with a lower number is finished.
     pub(super) upto: u64,
 }
 
@@ -54,7 +56,7 @@ impl Done {
         self.upto = more.upto;
     }
 
-    /// One message of a packet.
+    /// Adds one message of a packet.
     pub(crate) fn add_cut(&mut self, payload: usize, number: u64) {
         self.messages += 1;
         self.cost += payload + MESSAGE_OVERHEAD_BYTES;
@@ -63,7 +65,7 @@ impl Done {
 }
 
 impl Entry {
-    /// Its share of what is done, once it is.
+    /// What finishing this entry adds.
     pub(crate) fn done(&self) -> Done {
         match self {
             Entry::One(queued) => Done {
@@ -92,7 +94,8 @@ impl Entry {
 }
 
 impl Packed {
-    /// Appends short messages that trickle in, so that they share packets: returns the rest.
+    /// Appends the messages of a packet that is at most a quarter full, so that small packets merge
+    /// into full ones. Returns the messages that did not fit.
     pub(super) fn append(&mut self, more: Records) -> Records {
         if more.cost() > PACKET_FILL as u64 / 4 {
             return more;
@@ -101,18 +104,18 @@ impl Packed {
         let mut more = more.into_batch();
         while let Some(message) = more.next_ref() {
             if !rest.is_empty() || !self.records.push_bytes(message.kind, message.payload) {
-                // They came out of one packet, so they fit into one.
+                // This cannot fail: the messages came out of one packet.
                 rest.push_bytes(message.kind, message.payload);
             }
         }
         rest
     }
 
-    /// What is left of a packet that was being cut.
+    /// Packs the rest of a packet again, of which some messages were written.
     pub(crate) fn again(mut left: proto::Batch, first: u64) -> Packed {
         let mut records = Records::default();
         while let Some(message) = left.next_ref() {
-            // They came out of one packet, so they fit into one.
+            // This cannot fail: the messages came out of one packet.
             records.push_bytes(message.kind, message.payload);
         }
         Packed { records, first }

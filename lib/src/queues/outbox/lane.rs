@@ -20,22 +20,25 @@ use crate::{
     time::later,
 };
 
-/// One queue of sent messages, and how far they have come. Messages are numbered from 0.
+/// One queue of sent messages, and how far they have come. Messages are numbered from 0. `limit` in
+/// the methods is the bound of the outbox.
 pub(super) struct Lane {
     queue: VecDeque<Entry>,
-    /// Bytes in `queue` and in the pump's hands that are not yet on the socket, and reserved ones.
+    /// Bytes in `queue`, bytes that the pump has taken and not finished, and reserved bytes.
     pub(super) bytes: usize,
     high_water: usize,
-    /// When the first message of `queue` came, and the first of those in the pump's hands.
+    /// When the first message came into the empty `queue`.
     oldest: Option<Instant>,
+    /// The same for the messages that the pump took last.
     oldest_taken: Option<Instant>,
     share: Share,
     numbers: Numbers,
-    /// Messages in `queue` and in the pump's hands.
+    /// Messages in `queue`, and messages that the pump has taken and not finished.
     waiting: usize,
     expired: u64,
     /// Whether any message ever had a time to live.
     expiring: bool,
+    /// Why no message is accepted any more.
     pub(super) ended: Option<Arc<ConnectionError>>,
 }
 
@@ -44,11 +47,11 @@ pub(super) struct Lane {
 struct Numbers {
     /// Messages ever accepted.
     accepted: u64,
-    /// Every message with a lower number was handed to the pump, or is done with.
+    /// The pump has taken every message with a lower number.
     taken: u64,
-    /// Every message with a lower number is done with.
+    /// Every message with a lower number is written, or has expired.
     settled: u64,
-    /// `flush` waits for this number; packing must not hold back what is before it.
+    /// `flush` waits for this number. Packing must not hold back messages before it.
     flush_to: u64,
 }
 
@@ -69,7 +72,8 @@ impl Lane {
         }
     }
 
-    /// Whether a message of so many bytes fits: then its bytes are charged. One always does.
+    /// Charges a message of so many payload bytes, if it fits. An empty queue takes a message of any
+    /// size.
     #[inline]
     pub(super) fn make_room(&mut self, payload: usize, limit: usize) -> bool {
         let bytes = self.bytes + payload + MESSAGE_OVERHEAD_BYTES;
@@ -91,7 +95,8 @@ impl Lane {
         }
     }
 
-    /// Reserves room for several messages: how many bytes, at most `most`. Zero: it is full.
+    /// Reserves room for several messages. Returns how many bytes, which is at most `most`, and zero
+    /// if the queue is full.
     pub(super) fn reserve(&mut self, most: usize, limit: usize) -> usize {
         let free = limit.saturating_sub(self.bytes).min(most);
         let under_floor = BUDGET_FLOOR_BYTES.saturating_sub(self.bytes).min(free);
@@ -110,7 +115,7 @@ impl Lane {
         self.share.relax(self.bytes);
     }
 
-    /// Queues messages for which bytes were reserved; `reserved` more are for what follows.
+    /// Queues messages whose bytes were reserved. `reserved` bytes stay reserved for later ones.
     pub(super) fn push_records(&mut self, mut records: Records, reserved: usize) {
         self.high_water = self.high_water.max(self.bytes - reserved);
         let messages = records.messages();
@@ -171,7 +176,7 @@ impl Lane {
         {
             return;
         }
-        // Behind a full packet comes another; a first message may stay alone.
+        // After a full packet, more messages are likely to follow. A first message may stay alone.
         let mut records = spare.pop().unwrap_or_else(|| match self.queue.back() {
             Some(Entry::Packed(_)) => Records::with_capacity(PACKET_FILL),
             _ => Records::with_capacity(payload.len() + 8),
@@ -185,21 +190,22 @@ impl Lane {
         !self.queue.is_empty()
     }
 
-    /// When the queue is old enough not to wait for company any longer.
+    /// Until when a queue of less than `enough` bytes is held back, so that more messages share the
+    /// write. `None`: it is not held back.
     pub(super) fn ripe_at(&self, delay: Duration, enough: usize) -> Option<Instant> {
         let oldest = self.oldest?;
         let small = self.bytes < enough && self.numbers.flush_to <= self.numbers.settled;
         small.then(|| later(oldest, delay))
     }
 
-    /// Moves what is queued into `batch`, which is empty.
+    /// Moves the queue into `batch`, which is empty.
     pub(super) fn take(&mut self, batch: &mut VecDeque<Entry>) {
         std::mem::swap(&mut self.queue, batch);
         self.oldest_taken = self.oldest.take();
         self.numbers.taken = self.numbers.accepted;
     }
 
-    /// Puts back, before everything else, what the pump took and did not begin to write.
+    /// Puts back, before everything else, what the pump took and did not finish.
     pub(super) fn put_back(&mut self, mut batch: VecDeque<Entry>) {
         if let Some(first) = batch.front() {
             self.numbers.taken = first.first();
@@ -210,14 +216,14 @@ impl Lane {
         self.settle(0);
     }
 
-    /// Takes everything, after the end.
+    /// After the end: takes everything.
     pub(super) fn take_all(&mut self) -> VecDeque<Entry> {
         (self.bytes, self.waiting) = (0, 0);
         self.share.settle(0);
         std::mem::take(&mut self.queue)
     }
 
-    /// Takes out the messages whose time has passed.
+    /// Takes the messages out whose time to live is over.
     pub(super) fn take_expired(&mut self, now: Instant) -> VecDeque<Entry> {
         if !self.expiring {
             return VecDeque::new();
@@ -236,7 +242,7 @@ impl Lane {
             .for_each(|entry: &Entry| done.add(entry.done()));
         self.expired += done.messages as u64;
         self.release(&done);
-        // What stands before it in the queue may not be done with.
+        // Not up to the expired messages: earlier ones in the queue may still wait.
         self.settle(0);
         expired
     }
@@ -245,15 +251,15 @@ impl Lane {
         self.expired += messages;
     }
 
-    /// Gives room back.
+    /// Frees the room of finished messages.
     pub(super) fn release(&mut self, done: &Done) {
         self.waiting -= done.messages;
         self.bytes -= done.cost;
         self.share.relax(self.bytes);
     }
 
-    /// Everything before this number is done with; and if that is all the pump has, everything
-    /// before the queue.
+    /// Every message before this number is finished. If the pump has then finished all that it took,
+    /// every message before the queue's front is.
     pub(super) fn settle(&mut self, upto: u64) {
         let numbers = &mut self.numbers;
         numbers.settled = numbers.settled.max(upto);
@@ -265,7 +271,7 @@ impl Lane {
         }
     }
 
-    /// What is queued must not be held back: the number to wait for.
+    /// Stops holding queued messages back. Returns the number to wait for.
     pub(super) fn flush(&mut self) -> u64 {
         self.numbers.flush_to = self.numbers.accepted;
         self.numbers.accepted
@@ -275,17 +281,17 @@ impl Lane {
         self.numbers.settled >= target
     }
 
-    /// Ready when the budget has what it last refused.
+    /// Ready when the budget has the bytes that it last refused.
     pub(super) fn poll_refused(&mut self, cx: &Context<'_>) -> Poll<()> {
         self.share.poll_refused(cx)
     }
 
-    /// Idle, it gives back what was drawn of the budget.
+    /// Gives the budget back what the queue does not need.
     pub(super) fn settle_share(&mut self) {
         self.share.settle(self.bytes);
     }
 
-    /// Empty, it gives back the memory that it grew by.
+    /// The queue and `batch` are empty: frees memory that they grew by.
     pub(super) fn shrink(&mut self, batch: &mut VecDeque<Entry>) {
         for queue in [batch, &mut self.queue] {
             if queue.capacity() > IDLE_QUEUE_PLACES {
@@ -307,7 +313,7 @@ impl Lane {
         (queue, self.expired)
     }
 
-    /// When the message came that waits longest.
+    /// When the message came that has waited longest.
     fn oldest(&self) -> Option<Instant> {
         if self.waiting > self.queue.len() {
             self.oldest_taken

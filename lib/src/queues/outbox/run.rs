@@ -1,4 +1,4 @@
-//! Many short messages at once, encoded outside of the lock.
+//! `send_many`: many short messages at once, encoded outside the lock.
 
 use std::task::Waker;
 
@@ -10,25 +10,25 @@ use crate::{
     messages::{IntoMessage, Message, kind},
 };
 
-/// Messages that are being drawn from the user's iterator, for which there is room. Dropped, it
-/// queues what was drawn, so that a panic of the iterator loses none.
+/// Messages that were drawn from the user's iterator and are not queued yet. Dropping it queues them,
+/// so that a panic of the iterator loses none.
 struct Run<'o> {
     outbox: &'o Outbox,
-    /// What was drawn and is not queued, and what it costs.
     records: Records,
+    /// What `records` cost in the queue.
     cost: usize,
-    /// Bytes reserved in the queue for that, and for what follows.
+    /// Bytes that are reserved in the queue, for `records` and for later messages.
     reserved: usize,
-    /// About how many messages are still to come.
+    /// How many more messages the iterator promises, as a hint for allocations.
     expected: usize,
 }
 
 impl Outbox {
-    /// Queues short messages until one is not short or finds no room: that one. `None`: all that
-    /// `messages` had.
+    /// Queues short messages. Returns the first one that is long or finds no room; `None` after the
+    /// last message.
     ///
     /// # Errors
-    /// What was drawn and not queued, because the connection ended meanwhile.
+    /// The connection has ended. The error has the messages that were drawn and not queued.
     pub(crate) fn push_run<M: IntoMessage>(
         &self,
         messages: &mut impl Iterator<Item = M>,
@@ -54,7 +54,7 @@ impl Outbox {
 }
 
 impl Run<'_> {
-    /// Takes one message in; `false`: there is no room for it.
+    /// Encodes one message. `false`: there is no room for it.
     ///
     /// # Errors
     /// As [`Outbox::push_run`].
@@ -76,8 +76,8 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Makes room for a message, and for some more behind it. `false`: there is none, others wait
-    /// for it, or the connection has ended.
+    /// Reserves room for a message of this cost, and for some more after it. `false`: there is no
+    /// room, senders wait for room, or the connection has ended.
     fn reserve(&mut self, cost: usize) -> bool {
         if self.outbox.has_line() {
             return false;
@@ -90,7 +90,7 @@ impl Run<'_> {
         self.cost + cost <= self.reserved
     }
 
-    /// An empty packet, with room for what is expected.
+    /// An empty packet, with room for the expected messages.
     fn packet(&self, payload: usize) -> Records {
         self.outbox.lock().spare.pop().unwrap_or_else(|| {
             let expected = self.expected.max(1).saturating_mul(payload + 4);
@@ -98,10 +98,10 @@ impl Run<'_> {
         })
     }
 
-    /// Queues what was drawn. At the `end` the room that is left is given back.
+    /// Queues the drawn messages. At the `end`, gives the rest of the reserved room back.
     ///
     /// # Errors
-    /// What was drawn, if the connection has ended.
+    /// The connection has ended. The error has the drawn messages.
     fn queue(&mut self, end: bool) -> Result<(), Vec<Message>> {
         let records = std::mem::take(&mut self.records);
         let cost = std::mem::take(&mut self.cost);
@@ -138,7 +138,8 @@ impl Run<'_> {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         if self.reserved > 0 {
-            // The user's code has panicked. With the connection ended as well, nobody is left to tell.
+            // The iterator has panicked. If the connection has ended too, the drawn messages are lost:
+            // nobody is there to take them back.
             let _ = self.queue(true);
         }
     }

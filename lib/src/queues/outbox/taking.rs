@@ -10,20 +10,22 @@ use std::{
 use tokio::time::Instant;
 use unstall_proto::{Records, limits::PACKET_FILL};
 
-use super::{Done, Entry, Lane, Outbox, State};
+use super::{Done, Entry, Lane, Outbox, OutboxState};
 use crate::defaults::BUDGET_FLOOR_BYTES;
 
-impl State {
-    /// What the pump takes from: while the hook runs, what the hook sends.
+impl OutboxState {
+    /// The queue that the pump takes from: the hook's while it runs, else the main one.
     fn open(&mut self) -> &mut Lane {
         self.setup.as_mut().unwrap_or(&mut self.main)
     }
 }
 
 impl Outbox {
-    /// Moves what is queued into `batch`, which is empty. Nothing: the pump is woken by the next
-    /// message. With a `hold`, a small queue younger than it stays for company until the returned
-    /// moment.
+    /// Moves the queue into `batch`, which is empty. Pending: the queue is empty, and the next message
+    /// wakes the pump.
+    ///
+    /// `hold` is a time and a number of bytes. A queue that is younger and smaller is held back, so
+    /// that more messages share the write. The returned moment is when that ends.
     pub(crate) fn take(
         &self,
         batch: &mut VecDeque<Entry>,
@@ -47,7 +49,7 @@ impl Outbox {
         Poll::Ready(None)
     }
 
-    /// Messages left the pump.
+    /// The pump has finished messages: frees their room and settles `flush`.
     pub(crate) fn done(&self, done: Done) {
         if done.messages > 0 {
             self.release(&done, std::iter::empty());
@@ -55,7 +57,7 @@ impl Outbox {
         }
     }
 
-    /// Gives room back, and memory for what comes next.
+    /// Frees the room of finished messages, and keeps some `spare` packets to use again.
     pub(crate) fn release(&self, done: &Done, spare: impl Iterator<Item = Records>) {
         {
             let mut state = self.lock();
@@ -77,28 +79,28 @@ impl Outbox {
         }
     }
 
-    /// Gives back memory that was kept for what comes next.
+    /// Frees spare packets and unused bytes of the budget. Called when the connection is idle.
     pub(crate) fn shrink(&self) {
         let mut state = self.lock();
         state.spare = Vec::new();
         state.main.settle_share();
     }
 
-    /// Everything before this number counts as flushed.
+    /// Every message before this number counts as flushed.
     pub(crate) fn complete(&self, upto: u64) {
         self.lock().open().settle(upto);
         self.written.notify_waiters();
     }
 
-    /// The peer of this connection takes no larger message; `None`: it has not said.
+    /// Sets the largest message that the peer of this connection allows, if it has told one.
     pub(crate) fn set_peer_limit(&self, limit: Option<usize>) {
         let limit = limit.map_or(self.own_max_message, |it| it.min(self.own_max_message));
         self.max_message.store(limit, Ordering::Relaxed);
     }
 
-    /// Drops queued messages whose time has passed, and makes room.
+    /// Drops queued messages whose time to live is over. Returns how many.
     pub(crate) fn expire(&self, now: Instant) -> u64 {
-        // The messages are the user's: they are dropped outside of the lock.
+        // Dropping a message may run the user's code, so it happens outside the lock.
         let expired = self.lock().main.take_expired(now);
         if !expired.is_empty() {
             self.written.notify_waiters();
@@ -106,12 +108,12 @@ impl Outbox {
         expired.len() as u64
     }
 
-    /// A message in the pump's hands had passed its time: counted here, released with its batch.
+    /// Counts messages that expired after the pump took them. Their room is freed with their batch.
     pub(crate) fn count_expired(&self, messages: u64) {
         self.lock().open().count_expired(messages);
     }
 
-    /// Puts back, before everything else, what the pump took and did not begin to write.
+    /// Puts back, before everything else, what the pump took and did not finish.
     pub(crate) fn put_back(&self, batch: VecDeque<Entry>) {
         self.lock().open().put_back(batch);
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::settings::Budget;
+use crate::{defaults::MESSAGE_OVERHEAD_BYTES, settings::Budget};
 use std::{
     collections::VecDeque,
     future::Future,
@@ -20,7 +20,7 @@ fn message(len: usize) -> Message {
     Message::from(vec![0; len])
 }
 
-/// What the pump does with everything queued.
+/// Takes everything that is queued and finishes it, as the pump does.
 fn write_all(outbox: &Outbox) -> Vec<Message> {
     let mut batch = VecDeque::new();
     let cx = Context::from_waker(Waker::noop());
@@ -52,7 +52,7 @@ fn spare_packets_take_no_more_than_the_queue_may_and_are_used_first() {
     }
 }
 
-/// With a shared budget a later sender overtook one that waited for the budget.
+/// Once, with a shared budget, a later sender overtook one that waited for the budget.
 #[tokio::test]
 async fn waiting_senders_keep_their_order() {
     let budget = Budget::new(0);
@@ -80,6 +80,42 @@ async fn waiting_senders_keep_their_order() {
     }
 }
 
+#[test]
+fn the_limit_is_kept_to_the_byte() {
+    const FIRST: usize = 100;
+    let rest = 1000 - FIRST - 2 * MESSAGE_OVERHEAD_BYTES;
+    let outbox = outbox(1000);
+    outbox.try_send(message(FIRST)).unwrap();
+    let refused = outbox.try_send(message(rest + 1)).unwrap_err();
+    assert!(matches!(refused, TrySendError::Full(_)), "{refused}");
+    assert!(!outbox.push_short(false, &vec![0; rest + 1]));
+    outbox.try_send(message(rest)).unwrap();
+    assert_eq!(outbox.stats(Instant::now()).0.bytes, 1000);
+}
+
+#[test]
+fn what_was_sent_goes_back_to_the_budget() {
+    let budget = Budget::new(64 << 20);
+    let outbox = outbox_of(&budget);
+    outbox.try_send(message(4 << 20)).unwrap();
+    assert!(budget.used() >= 4 << 20);
+    write_all(&outbox);
+    assert!(budget.used() <= 256 << 10, "{}", budget.used());
+}
+
+#[test]
+fn short_messages_do_not_overtake_a_sender_that_waits_for_room() {
+    let outbox = outbox(1000);
+    outbox.try_send(message(300)).unwrap();
+    let mut large = Box::pin(outbox.send(message(500), None));
+    assert!(poll(large.as_mut()).is_pending());
+    assert!(!outbox.push_short(false, b"there would be room"));
+    let mut run = [Message::from("and here")].into_iter();
+    assert!(outbox.push_run(&mut run).unwrap().is_some());
+    drop(large);
+    assert!(outbox.push_short(false, b"there is room"));
+}
+
 #[tokio::test]
 async fn message_larger_than_the_outbox_is_taken_alone() {
     let outbox = outbox(1000);
@@ -94,8 +130,8 @@ async fn message_larger_than_the_outbox_is_taken_alone() {
     assert!(poll(large.as_mut()).is_ready());
 }
 
-/// A flush counted messages that expired behind its place as if they were before it, and said
-/// "written" while nothing was.
+/// Once `flush` counted messages that were sent after it and expired. It resolved although nothing was
+/// written.
 #[tokio::test]
 async fn flush_does_not_count_what_expires_behind_it() {
     let outbox = outbox(1 << 20);
@@ -116,6 +152,21 @@ async fn flush_does_not_count_what_expires_behind_it() {
 async fn flush_is_over_when_all_before_it_expired() {
     let outbox = outbox(1 << 20);
     outbox.send(message(3), Some(Duration::ZERO)).await.unwrap();
+    let mut flush = pin!(outbox.flush());
+    assert!(poll(flush.as_mut()).is_pending());
+    outbox.try_send(message(1)).unwrap();
+    assert_eq!(outbox.expire(Instant::now() + Duration::from_secs(1)), 1);
+    assert!(poll(flush.as_mut()).is_ready());
+}
+
+#[tokio::test]
+async fn flush_is_over_when_what_was_put_back_expired() {
+    let outbox = outbox(1 << 20);
+    outbox.send(message(3), Some(Duration::ZERO)).await.unwrap();
+    let mut batch = VecDeque::new();
+    let cx = Context::from_waker(Waker::noop());
+    let _ = outbox.take(&mut batch, None, Instant::now(), &cx);
+    outbox.put_back(batch);
     let mut flush = pin!(outbox.flush());
     assert!(poll(flush.as_mut()).is_pending());
     outbox.try_send(message(1)).unwrap();
@@ -148,9 +199,9 @@ async fn senders_after_the_end_get_their_message_and_the_reason() {
     assert_eq!(outbox.stats(Instant::now()).0.messages, 0);
 }
 
-/// The age started anew with the first message after the pump had taken a batch.
+/// Once the age of the oldest message started anew after the pump had taken a batch.
 #[tokio::test(start_paused = true)]
-async fn oldest_age_counts_what_is_in_the_pump_s_hands() {
+async fn oldest_age_counts_messages_that_the_pump_has_taken() {
     let outbox = outbox(1 << 20);
     let second = Duration::from_secs(1);
     let age = || outbox.stats(Instant::now()).0.oldest;
@@ -173,8 +224,8 @@ async fn oldest_age_counts_what_is_in_the_pump_s_hands() {
     assert_eq!(age(), None);
 }
 
-/// With the budget used up by others, a sender whose own queue had been written waited for
-/// them all the same: a message over the free floor never went out.
+/// Once a sender waited for a budget that others had used up, although its own queue was empty. A
+/// message above the free floor was never sent.
 #[tokio::test]
 async fn used_up_budget_lets_an_empty_outbox_take_one_message() {
     let budget = Budget::new(1 << 20);
@@ -196,7 +247,7 @@ fn outbox_with(options: Options) -> Outbox {
     Outbox::new(&options, &Account::new(options.budget.clone()))
 }
 
-/// A panic of the user's iterator poisoned the lock, and the process aborted while it unwound.
+/// Once a panic of the user's iterator poisoned the lock, and the process aborted.
 #[test]
 fn a_panic_while_messages_are_drawn_leaves_the_queue_as_it_was_with_what_was_drawn() {
     let outbox = outbox(1 << 20);
@@ -214,7 +265,7 @@ fn a_panic_while_messages_are_drawn_leaves_the_queue_as_it_was_with_what_was_dra
     assert_eq!((stats.messages, stats.bytes), (0, 0));
 }
 
-/// The iterator was drawn under the lock: one that used its own connection waited for itself.
+/// Once the iterator was drawn under the lock. An iterator that used its own connection deadlocked.
 #[test]
 fn the_iterator_may_use_the_connection() {
     let outbox = outbox(1 << 20);
@@ -248,7 +299,7 @@ fn a_run_keeps_the_limit_and_gives_back_the_message_that_found_no_room() {
     }
 }
 
-/// Messages that expired were dropped under the lock, and a payload may be anybody's code.
+/// Once expired messages were dropped under the lock. A payload whose drop sent a message deadlocked.
 #[tokio::test]
 async fn a_payload_whose_drop_sends_does_not_deadlock() {
     struct Sends(Arc<Outbox>);

@@ -1,8 +1,10 @@
+use std::task::{Context, Waker};
+
 use tokio::net::TcpListener;
 
 use super::*;
 
-/// How many clients find a place in line.
+/// The length of the line.
 const LINE: usize = 100;
 
 /// A door, and clients of any address that arrive at it.
@@ -10,7 +12,7 @@ struct World {
     door: Arc<Door>,
     listener: TcpListener,
     start: Instant,
-    entries: Vec<Entry>,
+    slots: Vec<Slot>,
 }
 
 impl World {
@@ -19,7 +21,7 @@ impl World {
             door: Door::new(Limit::new(all, Some(per_address), None), LINE),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             start: Instant::now(),
-            entries: Vec::new(),
+            slots: Vec::new(),
         }
     }
 
@@ -27,7 +29,7 @@ impl World {
         later(self.start, Duration::from_millis(millis))
     }
 
-    /// A client with this last byte of its address arrives; its end of the connection is reset.
+    /// A client arrives whose address ends in this byte. Its end of the connection is reset.
     async fn arrives(&self, ip: u8, millis: u64) -> Option<Arrival> {
         let connect = TcpStream::connect(self.listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(connect, self.listener.accept());
@@ -39,12 +41,12 @@ impl World {
         })
     }
 
-    /// Begins all that may; the last bytes of their addresses.
+    /// Begins all handshakes that may; returns the last bytes of their addresses.
     fn begin(&mut self, millis: u64) -> Vec<u8> {
         let mut begun = Vec::new();
-        while let Some((arrival, entry)) = self.door.next(self.at(millis)) {
+        while let Some((arrival, slot)) = self.door.next(self.at(millis)) {
             begun.push(ip(&arrival));
-            self.entries.push(entry);
+            self.slots.push(slot);
         }
         begun
     }
@@ -66,11 +68,11 @@ async fn addresses_take_turns_and_none_gets_more_than_its_share() {
     assert_eq!(world.begin(0), [1, 2, 3, 1]);
     assert_eq!((world.door.handshaking(), world.door.waiting()), (4, 2));
     // One of address 2 ends: another address may begin, address 1 may not.
-    world.entries.remove(1);
+    world.slots.remove(1);
     assert!(world.begin(0).is_empty());
     world.arrives(3, 0).await;
     assert_eq!(world.begin(0), [3]);
-    world.entries.remove(0);
+    world.slots.remove(0);
     assert_eq!(world.begin(0), [1]);
 }
 
@@ -98,7 +100,7 @@ async fn a_newcomer_of_the_address_that_has_most_takes_its_own_place() {
         world.arrives(client, 0).await;
     }
     world.begin(0);
-    // Both have as many: it is not the other one who pays.
+    // Both have the same number, so the other one loses nothing.
     world.arrives(2, 0).await;
     assert_eq!(world.begin(1000), [2]);
     let state = world.door.state.lock().unwrap();
@@ -110,8 +112,8 @@ async fn who_waits_in_vain_for_a_second_is_turned_away_and_nobody_while_places_c
     let mut world = World::new(1, 1).await;
     world.arrives(1, 0).await;
     world.begin(0);
-    // The server works on it: it does not go.
-    world.entries[0].waits_for_client(false);
+    // It waits for the server, so it is not closed.
+    world.slots[0].waits_for_client(false);
     world.arrives(2, 100).await;
     world.arrives(2, 200).await;
     let longest = Duration::from_secs(10);
@@ -119,9 +121,9 @@ async fn who_waits_in_vain_for_a_second_is_turned_away_and_nobody_while_places_c
     assert!(world.begin(1100).is_empty());
     let overdue = world.door.overdue(world.at(1100), longest);
     assert_eq!(overdue.len(), 1);
-    world.entries.clear();
+    world.slots.clear();
     assert_eq!(world.begin(1150), [2], "the second was in time");
-    world.entries[0].waits_for_client(false);
+    world.slots[0].waits_for_client(false);
     world.arrives(3, 0).await;
     assert!(
         world.door.overdue(world.at(2000), longest).is_empty(),
@@ -139,7 +141,7 @@ async fn nobody_waits_longer_than_a_handshake_may_take() {
     let longest = Duration::from_secs(3);
     let mut begun = 0;
     for second in 0..4 {
-        world.entries.clear();
+        world.slots.clear();
         begun += world.begin(second * 900).len();
         let overdue = world.door.overdue(world.at(second * 900), longest);
         assert_eq!(overdue.len(), 0, "after {second}");
@@ -186,12 +188,35 @@ async fn a_handshake_that_turns_out_to_be_another_addresss_counts_there() {
     }
     assert_eq!(world.begin(0), [1, 1]);
     let client = Network::V4([192, 0, 2, 1].into());
-    assert_eq!(world.entries[0].moved_to(client), Ok(()));
+    assert_eq!(world.slots[0].moved_to(client), Ok(()));
     assert_eq!(world.begin(0), [1], "the proxy has a place free");
-    assert_eq!(world.entries[1].moved_to(client), Ok(()));
-    assert_eq!(world.entries[2].moved_to(client), Err(Over::Address));
-    world.entries.clear();
+    assert_eq!(world.slots[1].moved_to(client), Ok(()));
+    assert_eq!(world.slots[2].moved_to(client), Err(Over::Address));
+    world.slots.clear();
     let state = world.door.state.lock().unwrap();
     assert_eq!(state.crowd.members(&client), 0);
     assert!(state.under_way.is_empty());
+}
+
+#[tokio::test]
+async fn a_place_that_comes_free_is_told_while_somebody_waits_and_only_then() {
+    let mut world = World::new(1, 1).await;
+    world.arrives(1, 0).await;
+    world.begin(0);
+    world.slots.clear();
+    let told = |world: &World| {
+        let freed = std::pin::pin!(world.door.freed());
+        freed
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    };
+    assert!(!told(&world), "nobody waits");
+    world.arrives(1, 0).await;
+    world.begin(0);
+    world.arrives(2, 0).await;
+    assert!(world.begin(0).is_empty());
+    assert!(!told(&world), "no place is free");
+    world.slots.clear();
+    assert!(told(&world));
+    assert_eq!(world.begin(0), [2]);
 }

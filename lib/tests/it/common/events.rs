@@ -1,4 +1,4 @@
-//! Waiting for what a connection tells of itself.
+//! Waiting for the events of a connection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use unstall::{ConnectionError, Event, Events, StallCause, Stats};
 
 use super::limit;
 
-/// Waits for the first event of which `pick` makes something.
+/// Waits for the first event for which `pick` returns something.
 pub(crate) async fn wait_for<T>(events: &mut Events, pick: impl Fn(&Event) -> Option<T>) -> T {
     let mut seen = Vec::new();
     while let Some(event) = limit(events.recv()).await {
@@ -23,7 +23,7 @@ pub(crate) async fn event(events: &mut Events, wanted: impl Fn(&Event) -> bool) 
     wait_for(events, |event| wanted(event).then(|| event.clone())).await
 }
 
-/// Waits for the loss of a connection; why it was lost.
+/// Waits until a connection is lost. Returns why.
 pub(crate) async fn disconnected(events: &mut Events) -> Arc<ConnectionError> {
     wait_for(events, |event| match event {
         Event::Disconnected { why, .. } => Some(why.clone()),
@@ -32,7 +32,7 @@ pub(crate) async fn disconnected(events: &mut Events) -> Arc<ConnectionError> {
     .await
 }
 
-/// Waits until the wait before the next attempt begins; how long it will be.
+/// Waits until the wait before the next attempt begins. Returns its length.
 pub(crate) async fn reconnecting(events: &mut Events) -> Duration {
     wait_for(events, |event| match event {
         Event::Reconnecting { after, .. } => Some(*after),
@@ -41,12 +41,12 @@ pub(crate) async fn reconnecting(events: &mut Events) -> Duration {
     .await
 }
 
-/// Waits until a session goes on, on another connection.
+/// Waits until a session is resumed.
 pub(crate) async fn resumed(events: &mut Events) {
     event(events, |event| matches!(event, Event::Resumed { .. })).await;
 }
 
-/// Waits for the end of the connection; why it ended.
+/// Waits for the end of the connection. Returns why it ended.
 pub(crate) async fn ended(events: &mut Events) -> Option<Arc<ConnectionError>> {
     wait_for(events, |event| match event {
         Event::Ended { why } => Some(why.clone()),
@@ -55,7 +55,7 @@ pub(crate) async fn ended(events: &mut Events) -> Option<Arc<ConnectionError>> {
     .await
 }
 
-/// Waits until a wait is reported; how long it had lasted.
+/// Waits for the event that a wait has lasted long. Returns how long it had lasted.
 pub(crate) async fn stalled(events: &mut Events, wanted: StallCause) -> Duration {
     wait_for(events, |event| match event {
         Event::Stalled { cause, since } if *cause == wanted => Some(*since),
@@ -64,7 +64,7 @@ pub(crate) async fn stalled(events: &mut Events, wanted: StallCause) -> Duration
     .await
 }
 
-/// Waits until the end of a wait is reported; how long it had lasted.
+/// Waits for the event that a wait has ended. Returns how long it had lasted.
 pub(crate) async fn moving(events: &mut Events, wanted: StallCause) -> Duration {
     wait_for(events, |event| match event {
         Event::Moving { cause, after } if *cause == wanted => Some(*after),
@@ -73,7 +73,7 @@ pub(crate) async fn moving(events: &mut Events, wanted: StallCause) -> Duration 
     .await
 }
 
-/// What is told from now on, up to the end.
+/// All events from now on, up to the end of the connection.
 pub(crate) async fn rest(events: &mut Events) -> Vec<Event> {
     let mut rest = Vec::new();
     while let Some(event) = limit(events.recv()).await {
@@ -82,7 +82,7 @@ pub(crate) async fn rest(events: &mut Events) -> Vec<Event> {
     rest
 }
 
-/// Whether a connection waits for this, now.
+/// Whether a connection waits for this cause now.
 pub(crate) fn waits(stats: &Stats, cause: StallCause) -> bool {
     stats.stalled_by().any(|other| other == cause)
 }

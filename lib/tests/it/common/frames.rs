@@ -1,4 +1,4 @@
-//! A peer made of raw bytes: it says and sees exactly the frames of RFC 6455 section 5.2.
+//! A raw peer: it writes and reads frames (RFC 6455 section 5.2) as the test says, also wrong ones.
 
 use std::net::SocketAddr;
 use tokio::{
@@ -14,7 +14,7 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
-/// A frame, as said or as seen.
+/// A frame that was written or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) fin: bool,
@@ -35,7 +35,7 @@ pub(crate) fn frame(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
     }
 }
 
-/// Not the last frame of its message.
+/// A frame that is not the last of its message.
 pub(crate) fn part(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
     Frame {
         fin: false,
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
         RawPeer::client(io)
     }
 
-    /// Masks as this end's role demands.
+    /// Writes a frame, masked if this end is a client.
     pub(crate) async fn say(&mut self, frame: Frame) {
         let masked = self.is_client;
         self.say_as_is(&Frame { masked, ..frame }).await;
@@ -150,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
         self.io.write_all(&frame.encode()).await.unwrap();
     }
 
-    /// The next frame; `Err` with the stream's end.
+    /// The next frame, or how the stream ended.
     pub(crate) async fn see(&mut self) -> Result<Frame, StreamEnd> {
         self.read_frame().await.map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => StreamEnd::Fin,
@@ -158,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
         })
     }
 
-    /// The next frame that is no heartbeat.
+    /// The next frame that is not a heartbeat.
     pub(crate) async fn see_beyond_heartbeats(&mut self) -> Result<Frame, StreamEnd> {
         loop {
             let frame = self.see().await?;
@@ -237,7 +237,7 @@ pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// As [`listen`], with a kernel that keeps about so many received bytes of each connection.
+/// As [`listen`], but the kernel buffers only about so many received bytes of each connection.
 pub(crate) fn listen_keeping(bytes: u32) -> (TcpListener, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(bytes).unwrap();

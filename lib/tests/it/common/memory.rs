@@ -1,8 +1,8 @@
-//! Connections over pipes of memory. No kernel takes part, so that the clock of a test may stand
-//! still and go on by itself to the next timer: `#[tokio::test(start_paused = true)]`.
+//! Connections over pipes of memory. No kernel takes part. So a test can pause the clock, which then
+//! jumps to the next timer by itself: `#[tokio::test(start_paused = true)]`.
 //!
-//! Both engines: an adopted stream, and the library's own on the server's side, which axum hands
-//! any stream to. (A client of the library dials TCP itself.)
+//! There are both engines: an adopted stream, and the library's own one on the server's side, which gets
+//! its stream from axum. (A client of the library dials TCP itself.)
 
 use axum::{Router, extract::State, response::Response, routing::any};
 use tokio::{
@@ -15,7 +15,7 @@ use unstall::{
 
 use super::{adopt, frames::RawPeer, limit};
 
-/// What a pipe holds each way, as a socket does.
+/// How many bytes a pipe buffers each way, as a socket does.
 const PIPE: usize = 64 << 10;
 
 /// Which of the two engines moves the bytes.
@@ -45,14 +45,14 @@ impl Engine {
     }
 }
 
-/// A server that is dialed in memory.
+/// A server whose clients dial over pipes.
 pub(crate) struct MemoryServer {
     dialed: UnboundedSender<DuplexStream>,
     accepted: UnboundedReceiver<Connection>,
 }
 
 impl MemoryServer {
-    /// With sessions, where they are given.
+    /// Starts the server, with sessions if they are given.
     pub(crate) fn start(options: Options, sessions: Option<Sessions>) -> MemoryServer {
         let (dialed, listener) = unbounded_channel();
         let (accept, accepted) = unbounded_channel();
@@ -66,7 +66,7 @@ impl MemoryServer {
         MemoryServer { dialed, accepted }
     }
 
-    /// The client's end of a new connection, on which nothing was said.
+    /// The client's end of a new connection, before the upgrade.
     pub(crate) fn dial(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(PIPE);
         self.dialed.send(server).unwrap();
@@ -92,7 +92,7 @@ async fn upgrade(State(settings): State<Settings>, mut upgrade: Upgrade) -> Resp
     upgrade
         .options(settings.options)
         .on_upgrade(async move |connection| {
-            // The test may have no more use for it.
+            // The test may have ended already.
             let _ = settings.accept.send(connection);
         })
 }

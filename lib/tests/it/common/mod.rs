@@ -1,4 +1,4 @@
-//! What the tests share: peers of every kind, and waiting for what must come.
+//! Helpers of the tests: peers of every kind, and waiting for conditions.
 
 pub(crate) mod clock;
 pub(crate) mod events;
@@ -38,7 +38,7 @@ pub(crate) fn limit<T>(work: impl Future<Output = T>) -> impl Future<Output = T>
     }
 }
 
-/// Waits until `done`. Every look is a new one: the time between them decides nothing.
+/// Waits until `done` returns true. It is asked every 2 ms; that interval does not affect the result.
 #[track_caller]
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let caller = Location::caller();
@@ -54,7 +54,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) -> impl Future<O
     }
 }
 
-/// The message, where nothing else may come.
+/// The received message. Anything else fails the test.
 #[track_caller]
 pub(crate) fn plain(received: Result<Option<Incoming>, ConnectionError>) -> Message {
     match received {
@@ -63,7 +63,7 @@ pub(crate) fn plain(received: Result<Option<Incoming>, ConnectionError>) -> Mess
     }
 }
 
-/// That of `UNSTALL_SEED`, or another each time; printed, so that a run can be repeated.
+/// The seed in `UNSTALL_SEED`, or a random one. It is printed, so that a run can be repeated.
 pub(crate) fn seed() -> u64 {
     let seed = match std::env::var("UNSTALL_SEED") {
         Ok(seed) => seed.parse().expect("UNSTALL_SEED is a number"),
@@ -106,7 +106,7 @@ pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     (client.unwrap(), server.unwrap().0)
 }
 
-/// A stream whose handshake is done, adopted from the foreign engine.
+/// A connection over an adopted stream of tungstenite, whose handshake is done.
 pub(crate) async fn adopt<S>(stream: S, role: Role, options: Options) -> Connection
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -125,14 +125,14 @@ pub(crate) async fn pair(options: Options) -> (Connection, Connection) {
     )
 }
 
-/// A client of the library's own dialing, which does not reconnect.
+/// A client that the library dials, without reconnects.
 pub(crate) fn client(address: std::net::SocketAddr, options: Options) -> Client {
     Client::new(format!("ws://{address}"))
         .options(options)
         .without_reconnect()
 }
 
-/// The next connection of `listener`, upgraded by a foreign engine and then adopted.
+/// The next connection of `listener`, upgraded by tungstenite and then adopted.
 pub(crate) async fn accept(listener: &TcpListener, options: Options) -> Connection {
     let (tcp, _) = listener.accept().await.unwrap();
     tcp.set_nodelay(true).unwrap();

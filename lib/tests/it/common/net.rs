@@ -19,6 +19,20 @@ pub(crate) async fn bind(builder: ServerBuilder) -> Server {
     builder.bind("127.0.0.1:0").await.unwrap()
 }
 
+/// A server at the address of one that has just ended, whose listener may take a moment to be closed.
+pub(crate) async fn bind_again(builder: ServerBuilder, address: SocketAddr) -> Server {
+    let binding = async {
+        loop {
+            match builder.clone().bind(address).await {
+                Ok(server) => return server,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    limit(binding).await
+}
+
 /// Serves every connection of this server in a task.
 pub(crate) fn serve<H, F>(server: &Server, handler: H) -> JoinHandle<()>
 where
@@ -41,7 +55,7 @@ pub(crate) async fn connect(address: SocketAddr) -> Connection {
     client(address, Options::default()).connect().await.unwrap()
 }
 
-/// The same without a session: the WebSocket's own close is all there is.
+/// A client without a session, so that only the close of the WebSocket counts.
 pub(crate) async fn connect_plain(address: SocketAddr) -> Connection {
     let client = client(address, Options::default());
     client.plain().connect().await.unwrap()
@@ -57,7 +71,7 @@ pub(crate) async fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     socket.connect(to).await.unwrap()
 }
 
-/// The head of the answer to `request`, after which the connection stays open if that is 101.
+/// The head of the answer to `request`. After a 101 the connection stays open.
 pub(crate) async fn ask(tcp: &mut TcpStream, request: &str) -> String {
     tcp.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -81,7 +95,7 @@ pub(crate) async fn answer(address: SocketAddr, request: &str) -> String {
 pub(crate) async fn to_end(tcp: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let end = tcp.read_to_end(&mut text);
-    // A reset is an end as well.
+    // A reset is an end too.
     let _ = limit(end).await;
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -118,7 +132,7 @@ impl Certificate {
         }
     }
 
-    /// One that another process made.
+    /// A certificate that another process made.
     pub(crate) fn in_directory(directory: impl Into<PathBuf>) -> Certificate {
         Certificate {
             directory: directory.into(),
@@ -142,7 +156,7 @@ impl Certificate {
     }
 }
 
-/// The server still takes a new client.
+/// Checks that the server still accepts a new client.
 pub(crate) async fn is_alive(server: &Server) {
     let client = connect(server.local_addr());
     let (client, accepted) = tokio::join!(client, server.accept());
@@ -152,7 +166,7 @@ pub(crate) async fn is_alive(server: &Server) {
     assert_eq!(message.as_text(), Some("alive"));
 }
 
-/// What comes up to the end of an HTTP head, or of the stream.
+/// Reads up to the end of an HTTP head, or of the stream.
 async fn to_blank_line(tcp: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n")
@@ -163,7 +177,7 @@ async fn to_blank_line(tcp: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// What became of clients, or of one.
+/// How many clients were upgraded, refused with a status, and closed without one.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(crate) struct Outcomes {
     pub(crate) upgraded: usize,
@@ -171,7 +185,7 @@ pub(crate) struct Outcomes {
     pub(crate) closed: usize,
 }
 
-/// One of many clients: what becomes of its request. The connection is kept where it was upgraded.
+/// One of many clients. Returns what became of its request, and its connection if it was upgraded.
 pub(crate) async fn one_of_many(address: SocketAddr) -> (Outcomes, Option<TcpStream>) {
     let mut outcome = Outcomes::default();
     let mut tcp = TcpStream::connect(address).await.unwrap();

@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc,
 };
 
-/// Marks what the child says among what the test harness prints.
+/// Marks the child's lines among the output of the test harness.
 const MARK: &str = "child: ";
 /// Set in a child process only.
 const ROLE: &str = "UNSTALL_TEST_ROLE";
@@ -24,13 +24,13 @@ pub(crate) fn setting<T: FromStr>(name: &str) -> T {
     parsed.unwrap_or_else(|| panic!("{name}={value} is not valid"))
 }
 
-/// Tells the parent.
+/// Prints a line for the parent.
 pub(crate) fn say(line: impl std::fmt::Display) {
     // One write: other threads print too.
     println!("\n{MARK}{line}");
 }
 
-/// What the parent tells, line by line.
+/// The lines of the parent.
 pub(crate) type Commands = mpsc::UnboundedReceiver<String>;
 
 /// In a child: a runtime of two threads for `work`. The process ends when the parent closes its
@@ -58,7 +58,7 @@ pub(crate) fn play<F: Future<Output = ()>>(work: impl FnOnce(Commands) -> F) {
             () = listen => {}
         }
     });
-    // Tasks of the library need not be waited for.
+    // Does not wait for tasks of the library.
     std::process::exit(0);
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn again(shell: &str, module: &str, name: &str) -> std::process::Comm
     command
 }
 
-/// Fails with what it said, unless it ran its one test, and well.
+/// Fails with the program's output, unless it ran its one test and that passed.
 pub(crate) fn passed(output: &std::process::Output) {
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -127,7 +127,7 @@ impl Process {
         }
     }
 
-    /// What the child says next that begins with `word`: the rest of the line.
+    /// The rest of the child's next line that begins with `word`.
     pub(crate) async fn hear(&mut self, word: &str) -> String {
         let heard = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {

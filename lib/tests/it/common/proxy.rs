@@ -20,7 +20,7 @@ use super::frames::listen_keeping;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Forward,
-    /// Nothing is read and nothing forwarded, in either direction; nothing is closed.
+    /// Reads nothing and forwards nothing, in either direction. Closes nothing.
     BlackHole,
     /// So many bytes at a time, with a pause after each, in each direction.
     Trickle(usize, Duration),
@@ -35,11 +35,11 @@ pub(crate) struct Proxy {
 
 struct State {
     target: SocketAddr,
-    /// Of connections to come.
+    /// The mode of new connections.
     mode: Mutex<Mode>,
-    /// Of those that are there.
+    /// The mode of existing connections.
     connections: Mutex<Vec<watch::Sender<Mode>>>,
-    /// When each connection came.
+    /// When each connection arrived.
     arrivals: Mutex<Vec<Instant>>,
     forwarded: AtomicU64,
 }
@@ -60,13 +60,13 @@ impl Proxy {
         Proxy { address, state }
     }
 
-    /// For the connections that there are and for those to come.
+    /// Sets the mode of existing and of new connections.
     pub(crate) fn set(&self, mode: Mode) {
         *self.state.mode.lock().unwrap() = mode;
         self.set_existing(mode);
     }
 
-    /// For the connections that there are; those to come are not touched.
+    /// Sets the mode of existing connections only.
     pub(crate) fn set_existing(&self, mode: Mode) {
         let connections = self.state.connections.lock().unwrap();
         for connection in connections.iter() {
@@ -74,7 +74,7 @@ impl Proxy {
         }
     }
 
-    /// Resets the connections that there are.
+    /// Resets the existing connections.
     pub(crate) fn cut(&self) {
         self.set_existing(Mode::Cut);
     }
@@ -84,7 +84,7 @@ impl Proxy {
         self.state.forwarded.load(Ordering::Relaxed)
     }
 
-    /// When each connection came, from the first.
+    /// When each connection arrived, from the first on.
     pub(crate) fn arrivals(&self) -> Vec<Instant> {
         self.state.arrivals.lock().unwrap().clone()
     }
@@ -121,7 +121,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
         state.arrivals.lock().unwrap().push(Instant::now());
         let mode = {
             let mut connections = state.connections.lock().unwrap();
-            // Those that ended are looked through now and then.
+            // Connections that have ended are removed now and then.
             if connections.len().is_power_of_two() {
                 connections.retain(|it| !it.is_closed());
             }
@@ -206,6 +206,7 @@ async fn forward(
             }
         }
         if !pause.is_zero() {
+            // The pace of the trickle.
             tokio::time::sleep(pause).await;
         }
     }

@@ -1,4 +1,4 @@
-//! A library's client that is connected to a peer of raw bytes, and such a peer's bulk traffic.
+//! A client of the library that is connected to a raw peer, and the bulk traffic of raw peers.
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -17,7 +17,7 @@ pub(crate) async fn client(options: Options) -> (Connection, RawPeer) {
     client_of(&listen().await.0, options).await
 }
 
-/// The same, with a listener that is there.
+/// The same, with a given listener.
 pub(crate) async fn client_of(listener: &TcpListener, options: Options) -> (Connection, RawPeer) {
     let client = super::client(listener.local_addr().unwrap(), options);
     let (connection, raw) = tokio::join!(client.connect(), RawPeer::accept(listener));
@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
         Some((frame.opcode, frame.payload))
     }
 
-    /// Says goodbye and half-closes; what the other side still sends is read and forgotten.
+    /// Sends a close frame and FIN, and reads up to the end of the stream.
     pub(crate) async fn finish(mut self) {
         self.send(CLOSE, &1000u16.to_be_bytes()).await;
         // The other side may have ended first.

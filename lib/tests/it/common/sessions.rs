@@ -23,17 +23,17 @@ use unstall_proto::{Config, Packet, SUBPROTOCOL, Session, SessionId, Time, Token
 
 use super::{limit, net::connect_from, plain};
 
-/// Comes back at once.
+/// Reconnects within milliseconds.
 pub(crate) fn quick() -> Reconnect {
     Reconnect::default().first(Duration::from_millis(5))
 }
 
-/// A client that comes back at once, and makes no sessions if it need not.
+/// A client that reconnects within milliseconds.
 pub(crate) fn quick_client(address: SocketAddr) -> Client {
     Client::new(format!("ws://{address}/")).reconnect(quick())
 }
 
-/// A client that wants a session and comes back at once.
+/// A client that requires a session and reconnects within milliseconds.
 pub(crate) fn client(address: SocketAddr) -> Client {
     quick_client(address).require_session()
 }
@@ -50,7 +50,7 @@ pub(crate) async fn text(connection: &mut Connection) -> String {
     message.as_text().expect("a text message").to_owned()
 }
 
-/// Everything up to the end of a session: its messages, and why it was lost.
+/// Receives up to the end of a session. Returns its messages, and why it was lost.
 pub(crate) async fn up_to_the_loss(connection: &mut Connection) -> (Vec<Message>, SessionLoss) {
     let mut messages = Vec::new();
     loop {
@@ -83,8 +83,7 @@ pub(crate) async fn foreign(
     accept_hdr_async(tcp, answer).await
 }
 
-/// A client whose every packet the test decides on: the protocol's own session over a raw
-/// WebSocket.
+/// A client of which the test sends every packet: a session of the protocol crate over a raw WebSocket.
 pub(crate) struct Raw {
     pub(crate) session: Session,
     pub(crate) ws: Option<WebSocketStream<MaybeTlsStream<TcpStream>>>,
@@ -109,19 +108,19 @@ impl Raw {
         self
     }
 
-    /// It connects from this address of the loopback network from now on.
+    /// From now on it connects from this address of the loopback network.
     pub(crate) fn from(mut self, ip: [u8; 4]) -> Raw {
         self.from = ip.into();
         self
     }
 
-    /// It connects to this server from now on.
+    /// From now on it connects to this server.
     pub(crate) fn to(mut self, address: SocketAddr) -> Raw {
         self.address = address;
         self
     }
 
-    /// The same session, as a thief of its memory has it.
+    /// A copy of the session, as someone has it who stole its memory.
     pub(crate) fn thief(&self) -> Raw {
         Raw {
             session: self.session.clone(),
@@ -132,12 +131,12 @@ impl Raw {
         }
     }
 
-    /// Connects and says HELLO; what the server answers.
+    /// Connects and sends HELLO. Returns the server's answer.
     pub(crate) async fn attach(&mut self) -> Packet {
         self.try_attach().await.expect("an answer to HELLO")
     }
 
-    /// The same; `None` when the connection ends without one.
+    /// The same. `None` if the connection ends without an answer.
     pub(crate) async fn try_attach(&mut self) -> Option<Packet> {
         self.connect().await;
         let generation = self.session.attach(Time::ORIGIN).expect("it wants one");
@@ -149,7 +148,7 @@ impl Raw {
         Some(packet)
     }
 
-    /// A WebSocket on which nothing was said.
+    /// Connects a WebSocket and sends nothing on it.
     pub(crate) async fn connect(&mut self) {
         let mut request = format!("ws://{}/", self.address)
             .into_client_request()
@@ -193,7 +192,7 @@ impl Raw {
         }
     }
 
-    /// Reads until the connection ends: the packets.
+    /// Reads until the connection ends. Returns the packets.
     pub(crate) async fn read_to_end(&mut self) -> Vec<Packet> {
         let mut packets = Vec::new();
         while let Some(packet) = self.read().await {

@@ -1,9 +1,12 @@
-//! [`Overflow::Spill`]: what does not fit waits in a file, and where that cannot be, the fallback acts.
+//! [`Overflow::Spill`]: messages that do not fit wait in a file. If the file is full or fails, the
+//! fallback acts.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use tempfile::TempDir;
-use unstall::{Connection, Event, Overflow, Spill, SpillFallback, StallCause};
+use unstall::{
+    Connection, Event, Gap, Incoming, Overflow, Server, Spill, SpillFallback, StallCause,
+};
 
 use super::{
     Walk, burst_and_walk, disconnects, options, overflow_events, read_off_the_socket, send,
@@ -12,7 +15,12 @@ use super::{
 use crate::common::{
     events::{wait_for, waits},
     frames::RawPeer,
-    limit, raw, until,
+    limit,
+    net::{bind_again, unused_address},
+    numbered::numbered,
+    plain, raw,
+    sessions::{pair, quick_client, text},
+    until,
 };
 
 fn spill(directory: &Path, max_bytes: u64, then: SpillFallback) -> Overflow {
@@ -20,12 +28,12 @@ fn spill(directory: &Path, max_bytes: u64, then: SpillFallback) -> Overflow {
     Overflow::Spill(spill.max_bytes(max_bytes).then(then))
 }
 
-/// A file where there can be none.
+/// A directory in which no file can be made.
 pub(super) fn nowhere(then: SpillFallback) -> Overflow {
     spill(Path::new("/nonexistent/unstall"), 1 << 20, then)
 }
 
-/// A connection with a spill file of so many bytes in a directory of its own.
+/// A connection with a spill file of at most so many bytes, in a directory of its own.
 async fn spilling(max_bytes: u64, then: SpillFallback) -> (TempDir, Connection, RawPeer) {
     let directory = tempfile::tempdir().unwrap();
     let policy = spill(directory.path(), max_bytes, then);
@@ -42,7 +50,7 @@ async fn spill_failed(connection: &Connection) -> String {
     .await
 }
 
-/// Waits until reading is paused; then reads all, of which nothing is missing.
+/// Waits until reading is paused. Then reads everything, of which nothing is missing.
 async fn pauses_and_loses_nothing(mut connection: Connection, messages: u64) -> Connection {
     until("a pause", || {
         waits(&connection.stats(), StallCause::ApplicationNotReading)
@@ -83,8 +91,8 @@ async fn spill_keeps_every_message_in_order() {
     assert!(overflow_events(&connection).await.0 > 100_000);
 }
 
-/// This test once read as soon as 900,000 bytes were in the file and reading paused. A slow disk
-/// was then still at its last write: the file had room again before it was ever full.
+/// Once this test began to read when 900,000 bytes were in the file and reading had paused. On a slow
+/// disk the last write was not done, so the file had room again before it was full.
 #[tokio::test]
 async fn full_spill_file_then_pause_loses_nothing() {
     const COUNT: u64 = 200_000;
@@ -93,7 +101,7 @@ async fn full_spill_file_then_pause_loses_nothing() {
     let why = spill_failed(&connection).await;
     assert!(why.contains("full"), "{why}");
     assert!(connection.stats().spilled.1 > 900_000);
-    pauses_and_loses_nothing(connection, COUNT).await;
+    let _ = pauses_and_loses_nothing(connection, COUNT).await;
     writer.await.unwrap();
 }
 
@@ -113,7 +121,7 @@ async fn full_spill_file_then_drop_newest_marks_what_it_dropped() {
     walk.follow(&mut connection).await.unwrap();
     assert_eq!(walk.next, COUNT, "{walk:?}");
     assert!(walk.missing > 20_000, "{walk:?}");
-    // The file takes messages again as soon as it has room, behind the gap.
+    // As soon as the file has room it takes messages again, after the gap.
     assert!(walk.delivered > 40_000, "{walk:?}");
     assert_eq!(connection.stats().overflowed, walk.missing);
     assert!(
@@ -130,7 +138,7 @@ async fn full_spill_file_then_disconnect_delivers_what_was_read_then_says_why() 
     assert!(delivered > 10_000, "{delivered}");
 }
 
-/// A file of fewer bytes than one read was never used at all.
+/// Once a file that was smaller than one read was never used.
 #[tokio::test]
 async fn small_spill_file_is_used_as_far_as_it_goes() {
     let (_directory, mut connection, mut raw) = spilling(20_000, SpillFallback::DropNewest).await;
@@ -179,7 +187,7 @@ mod in_a_process_of_its_own {
     #[test]
     fn disk_full_in_the_midst_of_spilling_loses_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        // Files end at 2 MiB, with an error instead of a signal.
+        // Files can have at most 2 MiB. Beyond that a write fails, instead of a signal.
         let limit = "trap '' XFSZ; ulimit -f 4096;";
         let mut child = again(limit, module_path!(), "disk_full_child");
         let output = child.env(DIRECTORY, directory.path()).output();
@@ -245,4 +253,43 @@ mod in_a_process_of_its_own {
         println!("spilling");
         std::future::pending().await
     }
+}
+
+/// Once what a plain connection had spilled was lost, unmarked, where the next connection was a
+/// session: only what was in memory was handed on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_spilled_comes_before_the_messages_of_a_session() {
+    const COUNT: u64 = 2_000;
+    let address = unused_address();
+    let old = Server::builder().plain().bind(address).await.unwrap();
+    let policy = Overflow::Spill(Spill::default());
+    let client = quick_client(address).options(options(policy));
+    let (mut client, first) = pair(&old, client).await;
+    for number in 0..COUNT {
+        first.send(numbered(number, 1_000)).await.unwrap();
+    }
+    read_off_the_socket(&client, COUNT).await;
+    until("much is in the file", || {
+        client.stats().spilled.1 > COUNT * 1_000 / 2
+    })
+    .await;
+    drop(first);
+    old.shutdown(Duration::ZERO).await;
+    drop(old);
+    let new = bind_again(Server::builder(), address).await;
+    let second = limit(new.accept()).await.unwrap();
+    assert!(second.is_session());
+    second.send("new").await.unwrap();
+    limit(second.flush()).await.unwrap();
+    for number in 0..COUNT {
+        let message = plain(limit(client.recv()).await);
+        assert!(message == numbered(number, 1_000), "{number} was due");
+    }
+    let gap = limit(client.recv()).await;
+    assert!(
+        matches!(gap, Ok(Some(Incoming::Gap(Gap::Reconnected { .. })))),
+        "{gap:?}"
+    );
+    assert_eq!(text(&mut client).await, "new");
+    assert_eq!(client.stats().spilled, (0, 0));
 }

@@ -1,8 +1,8 @@
-//! While there is no connection: what is sent waits, and a close is in time.
+//! While there is no connection, sent messages wait, and a close ends in time.
 
 use super::*;
 
-/// A client that lost its connection and waits, for long, before the next attempt.
+/// A client that has lost its connection and waits for a long time before the next attempt.
 async fn away(options: Options) -> (Connection, Events) {
     let (listener, address) = listen().await;
     let client = client(address).options(options).reconnect(far());
@@ -38,7 +38,7 @@ async fn messages_queued_while_away_wait_for_the_next_connection_in_order() {
     .await;
 }
 
-/// Once they held their room in the outbox until the next attempt, which may be far away.
+/// Once expired messages kept their room in the outbox until the next attempt to connect.
 #[tokio::test]
 async fn messages_expire_while_away_and_make_room() {
     limit(async {
@@ -53,7 +53,7 @@ async fn messages_expire_while_away_and_make_room() {
                 .await
                 .unwrap();
         }
-        // No room until they expire.
+        // There is no room until they expire.
         connection.send("stays").await.unwrap();
         let later = leap(Duration::from_secs(1));
         tokio::join!(connection.send(payload), later).0.unwrap();
@@ -91,12 +91,12 @@ async fn lazy_connection_accepts_before_there_is_a_server() {
     assert!(Client::new("ftp://nowhere").connect_lazy().is_err());
 }
 
-/// A close that waited for its timeout would not be in time.
+/// A long close timeout: a close that waits for it does not end in time.
 fn patient() -> Options {
     Options::default().close_timeout(Duration::from_secs(30))
 }
 
-/// In each state of being away, `close` returns in time with what was not sent.
+/// In each state without a connection, `close` returns in time with the unsent messages.
 async fn closes_while_away(connection: Connection, queued: usize) {
     for index in 0..queued {
         connection.send(format!("{index}")).await.unwrap();
@@ -133,14 +133,14 @@ async fn close_during_the_dial_returns_at_once_with_the_unsent() {
         let (listener, address) = listen().await;
         let client = client(address).options(patient());
         let connection = client.connect_lazy().unwrap();
-        // Never answers the request.
+        // The server never answers the request.
         let _silent = listener.accept().await.unwrap();
         closes_while_away(connection, 3).await;
     })
     .await;
 }
 
-/// Once the peer got the hook's code instead of the application's.
+/// Once the peer received the close code of the hook instead of the application's.
 #[tokio::test]
 async fn close_during_the_hook_returns_in_time_with_the_unsent() {
     limit(async {

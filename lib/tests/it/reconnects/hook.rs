@@ -1,4 +1,4 @@
-//! The hook runs at each connection, before everything else.
+//! The hook runs on each connection, before everything else.
 
 use super::*;
 
@@ -21,14 +21,14 @@ async fn queued_messages_are_kept_and_sent_after_the_hook_at_every_connect() {
             for wanted in ["subscribe", "backfill"] {
                 assert_eq!(text(&mut server).await, wanted);
             }
-            // What was queued waits for the hook, which waits for its answer.
+            // Queued messages wait for the hook, and the hook waits for its answer.
             say(&mut server, "for the hook").await;
             say(&mut server, &format!("for the stream {round}")).await;
             assert_eq!(text(&mut server).await, "thanks");
             assert_eq!(text(&mut server).await, format!("queued {}", round - 1));
             expect(&mut connection, &format!("for the stream {round}")).await;
             drop(server);
-            // What is sent before the loss is noticed may go down with the old connection.
+            // Messages that are sent before the loss is noticed may be lost with the old connection.
             disconnected(&mut events).await;
             connection.send(format!("queued {round}")).await.unwrap();
             server = upgrade(&listener).await;
@@ -58,7 +58,7 @@ async fn hook_that_fails_counts_as_a_loss_and_runs_again() {
         connection.send("queued").await.unwrap();
         for run in 0..2 {
             assert_eq!(text(&mut server).await, format!("run {run}"));
-            // Nothing queued was sent on a connection that was not set up.
+            // No queued message was sent on a connection whose hook had not returned.
             assert_eq!(u16::from(closes(server).await.code), 1001);
             server = upgrade(&listener).await;
         }
@@ -102,7 +102,7 @@ async fn hook_that_hangs_is_cut_after_the_setup_timeout() {
     .await;
 }
 
-/// Once what the outliving `Setup` sent was accepted and went nowhere.
+/// Once messages were accepted and lost that a `Setup` sent after its hook had returned.
 #[tokio::test]
 async fn setup_that_outlives_its_hook_refuses_and_the_connection_goes_on() {
     limit(async {
