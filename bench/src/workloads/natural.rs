@@ -81,7 +81,7 @@ impl Workload for Natural {
         let count = ((rate * seconds) as u64).max(4);
         match plan {
             Plan::Push(plan) => Plan::Push(push::Plan { count, ..plan }),
-            Plan::Echo(plan) => Plan::Echo(echo::Plan { count, ..plan }),
+            Plan::Echo(plan) => Plan::Echo(plan.counting(count)),
             // Its load is given.
             Plan::Room(plan) => Plan::Room(plan),
         }

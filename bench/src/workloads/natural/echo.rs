@@ -24,8 +24,8 @@ const WARM_UP: u64 = 50;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    pub(super) count: u64,
-    pub(super) in_flight: u64,
+    count: u64,
+    in_flight: u64,
 }
 
 impl Plan {
@@ -34,6 +34,14 @@ impl Plan {
         let by = if self.in_flight > 1 { 4 } else { 1 };
         Plan {
             count: (self.count / by).max(4),
+            ..self
+        }
+    }
+
+    /// So many round trips, but enough for a percentile.
+    pub(super) fn counting(self, count: u64) -> Plan {
+        Plan {
+            count: count.max(5_000),
             ..self
         }
     }

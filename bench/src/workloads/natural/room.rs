@@ -185,11 +185,12 @@ pub(super) async fn client<L: Link>(links: Vec<L>, plan: Plan) -> Result<Report>
         saying.spawn(speak(tx, place as u32, start, plan.clone()));
         receiving.spawn(receive(rx, plan.clone()));
     }
-    let said = many::all(saying).await?;
+    // Kept to the end: to some engines a dropped sender is the end of the connection.
+    let mut said = many::all(saying).await?;
     let received = many::all(receiving).await?;
     let report = meter.stop(plan.deliveries());
-    for mut tx in said {
-        say(&mut tx).await?;
+    for tx in &mut said {
+        say(tx).await?;
     }
     let mut latencies = Latencies::new()?;
     let order = received[0].1.order;
