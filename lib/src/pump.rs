@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         let mut report = Report::of(&shared.meter);
         report.counters.connections += 1;
         let now = Instant::now();
-        shared.meter.publish(&report, now);
+        shared.meter.publish(&mut report, now);
         shared.events.push(Event::Connected {
             generation: report.counters.connections,
         });
@@ -334,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             Phase::Lingering => None,
             _ => self.traffic.wake_at(),
         };
-        let stalls = self.shared.meter.publish(&self.report, now);
+        let stalls = self.shared.meter.publish(&mut self.report, now);
         let next = [closing, liveness, turn_at, stalls];
         let next = next.into_iter().flatten().min();
         // A deadline that is already over is acted on in the next turn.
@@ -348,7 +348,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         for cause in [StallCause::SocketFull, StallCause::PeerSilent] {
             self.report.wait(cause, false);
         }
-        self.shared.meter.publish(&self.report, now);
+        self.shared.meter.publish(&mut self.report, now);
         Ended {
             why: self.closing.take_why(),
             clean: self.closing.clean,

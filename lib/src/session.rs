@@ -204,7 +204,7 @@ impl Session {
                 let now = Instant::now();
                 let mut report = Report::of(&shared.meter);
                 self.turn_detached(reading, &mut TurnContext::new(shared, &mut report, cx, now));
-                let stalls = shared.meter.publish(&report, now);
+                let stalls = shared.meter.publish(&mut report, now);
                 if self.is_over() {
                     return Poll::Ready(());
                 }
@@ -249,7 +249,7 @@ impl Session {
         let mut report = Report::of(&shared.meter);
         self.exchange(reading, &mut TurnContext::new(shared, &mut report, cx, now));
         report.wait(StallCause::ApplicationNotReading, reading.holds_any());
-        shared.meter.publish(&report, now);
+        shared.meter.publish(&mut report, now);
         match reading.holds_any() {
             true => Poll::Pending,
             false => Poll::Ready(()),

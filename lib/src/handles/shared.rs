@@ -228,7 +228,7 @@ impl Shared {
         self.outbox
             .refuse(end.clone().unwrap_or_else(|| Arc::new(closed())));
         let now = Instant::now();
-        self.meter.publish(&Report::idle(&self.meter), now);
+        self.meter.publish(&mut Report::idle(&self.meter), now);
         {
             let mut control = self.control.lock().unwrap();
             if control.report.is_none() {

@@ -353,7 +353,7 @@ impl Reading {
             if !self.holds_any() {
                 self.set_paused(false, turn.report);
             }
-            shared.meter.publish(&report, now);
+            shared.meter.publish(&mut report, now);
             match self.holds_any() {
                 true => Poll::Pending,
                 false => Poll::Ready(()),

@@ -160,13 +160,17 @@ impl Meter {
 
     /// Stores the report of a turn. Sends events for stalls that last too long, and for reported
     /// stalls that end. Returns when the next stall will have lasted too long.
-    pub(crate) fn publish(&self, report: &Report, now: Instant) -> Option<Instant> {
+    pub(crate) fn publish(&self, report: &mut Report, now: Instant) -> Option<Instant> {
         let mut events = Vec::new();
         let next = {
             let mut state = self.state.lock().unwrap();
             state.counters = report.counters;
-            for (cause, waiting) in StallCause::ALL.into_iter().zip(report.waits) {
-                state.wait(cause, waiting, now, &mut events);
+            let ended = std::mem::take(&mut report.ended);
+            for (cause, ended) in StallCause::ALL.into_iter().zip(ended) {
+                if ended {
+                    state.wait(cause, false, now, &mut events);
+                }
+                state.wait(cause, report.waits[cause as usize], now, &mut events);
             }
             state.tell_stalls(self.stall_after, now, &mut events)
         };
@@ -230,6 +234,8 @@ impl MeterState {
 pub(crate) struct Report {
     pub(crate) counters: Counters,
     waits: [bool; StallCause::ALL.len()],
+    /// Waits that have ended since the last report. The same cause may wait again.
+    ended: [bool; StallCause::ALL.len()],
 }
 
 impl Report {
@@ -239,6 +245,7 @@ impl Report {
         Report {
             counters: state.counters,
             waits: state.waits.map(|wait| wait.since.is_some()),
+            ended: Default::default(),
         }
     }
 
@@ -252,6 +259,7 @@ impl Report {
 
     /// Records whether something waits for `cause`.
     pub(crate) fn wait(&mut self, cause: StallCause, waiting: bool) {
-        self.waits[cause as usize] = waiting;
+        let before = std::mem::replace(&mut self.waits[cause as usize], waiting);
+        self.ended[cause as usize] |= before && !waiting;
     }
 }

@@ -101,7 +101,7 @@ impl Session {
         for cause in [StallCause::SocketFull, StallCause::PeerSilent] {
             report.wait(cause, false);
         }
-        shared.meter.publish(&report, now);
+        shared.meter.publish(&mut report, now);
         self.attached(generation);
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Session {
         shared.outbox.shrink();
         let mut report = Report::of(&shared.meter);
         report.wait(StallCause::Connecting, !self.is_over());
-        shared.meter.publish(&report, now);
+        shared.meter.publish(&mut report, now);
     }
 
     /// Why this client leaves the connection now. Returned once.

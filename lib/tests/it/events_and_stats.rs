@@ -4,7 +4,9 @@ use crate::common::{
     clock::leap,
     events::{event, moving, rest, wait_for},
     frames::{BINARY, PING, PONG, RawPeer, frame, listen},
-    limit, pair, plain,
+    limit,
+    memory::ENGINES,
+    pair, plain,
     proxy::{Mode, Proxy},
     raw, until,
 };
@@ -331,4 +333,24 @@ async fn queues_of_an_unread_adopted_stream_are_told_too() {
     let (connection, mut raw) = raw::adopted(Role::Server, options()).await;
     raw.say(frame(BINARY, [0; 100])).await;
     until("it waits", || connection.stats().inbox.messages == 1).await;
+}
+
+/// Once the end of a wait was not told when the same turn began the next: a peer that spoke at the
+/// moment of a ping counted as silent from the first ping on.
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_ends_and_begins_in_one_turn_is_told_to_have_ended() {
+    const PING: Duration = Duration::from_millis(50);
+    for engine in ENGINES {
+        let (server, mut raw) = engine.before_raw(options().ping_interval(PING)).await;
+        let mut events = server.events();
+        stalled(&mut events, StallCause::PeerSilent).await;
+        // It speaks, and before that is read the next ping is due.
+        raw.say(frame(BINARY, "here")).await;
+        tokio::time::advance(PING * 2).await;
+        let after = moving(&mut events, StallCause::PeerSilent).await;
+        assert!(
+            (STALL_AFTER..PING * 5).contains(&after),
+            "{after:?}, {engine:?}"
+        );
+    }
 }
