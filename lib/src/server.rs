@@ -124,6 +124,8 @@ struct ServerState {
 enum Stage {
     Accepting,
     Draining,
+    /// The listener is closed.
+    Closed,
     Stopped,
 }
 
@@ -291,7 +293,8 @@ impl Server {
     }
 
     /// Shuts down. Stops listening, closes every connection and session with code 1001, and waits
-    /// until all of them and their handlers have ended. After `timeout` it cuts the rest.
+    /// until all of them and their handlers have ended. After `timeout` it cuts the rest. When it
+    /// returns, another server can listen on the address.
     ///
     /// Handshakes under way are cut at once. The call takes at most `timeout`, plus one second in
     /// which cut tasks end.
@@ -310,6 +313,7 @@ impl Server {
             aborted = state.open.abort_all();
             let _ = within(defaults::SHUTDOWN_ABORT_TIMEOUT, state.open.emptied()).await;
         }
+        state.reached(Stage::Closed).await;
         state.advance(Stage::Stopped);
         ShutdownReport {
             closed: state.open.asked().saturating_sub(aborted),

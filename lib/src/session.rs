@@ -86,6 +86,8 @@ impl Session {
         if self.protocol.poll_timeout().is_some_and(|at| at <= time) {
             self.protocol.handle_timeout(time);
         }
+        // The limit of the peer is known before its first message is.
+        self.tell_events(turn.shared, turn.report, turn.now);
         // This cannot fail: in a session no overflow policy ends the connection.
         let _ = reading.hand_over(WhenFull::Wait, turn);
         while !reading.holds_any()
@@ -97,6 +99,7 @@ impl Session {
         }
         self.report_taken(turn);
         self.tell_events(turn.shared, turn.report, turn.now);
+        self.settle(turn.shared);
     }
 
     /// Tells the protocol what the application has taken, acknowledged by hand, and asked for.
@@ -160,6 +163,10 @@ impl Session {
                 _ => {}
             }
         }
+    }
+
+    /// Tells the handles what was delivered, and charges what the protocol keeps.
+    fn settle(&mut self, shared: &Shared) {
         self.settle_deliveries(shared);
         let stats = self.protocol.stats();
         let held = stats.send_memory + stats.receive_memory;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use unstall::{
     Client, Connection, Gap, Incoming, IncomingRef, Receiver, Reconnect, Sender, Server,
-    ServerBuilder,
+    ServerBuilder, ServerLimits,
 };
 
 use crate::{
@@ -45,7 +45,9 @@ macro_rules! unstall {
             type Link = Unstall<$rx>;
 
             async fn bind(listener: TcpListener) -> Result<Server> {
-                Ok($server(Server::builder()).listener(listener)?)
+                // All clients of the suite have the same address.
+                let limits = ServerLimits::default().connections_per_address(usize::MAX);
+                Ok($server(Server::builder().limits(limits)).listener(listener)?)
             }
 
             async fn accept(server: &mut Server) -> Result<Self::Link> {

@@ -11,8 +11,20 @@ use tokio::{
 use super::{ServerState, Stage, admit, door::Arrival, places::Over};
 use crate::{defaults, time::later};
 
+/// Says when it is dropped that the listener is closed.
+struct Closed(Arc<ServerState>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.advance(Stage::Closed);
+    }
+}
+
 /// Runs until the server stops. Handshakes under way are dropped with it.
 pub(super) async fn run(listener: TcpListener, state: Arc<ServerState>) {
+    // Dropped after the listener, which was declared later.
+    let _closed = Closed(state.clone());
+    let listener = listener;
     let mut handshakes = JoinSet::new();
     let mut pause = Duration::ZERO;
     let mut resume = Instant::now();

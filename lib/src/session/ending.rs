@@ -180,6 +180,7 @@ impl Session {
         let now = Instant::now();
         let mut report = Report::of(&shared.meter);
         self.tell_events(shared, &mut report, now);
+        self.settle(shared);
         shared.meter.publish(&mut report, now);
         self.give_up_sending(shared, in_setup);
     }

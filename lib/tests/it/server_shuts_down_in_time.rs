@@ -9,7 +9,7 @@ use crate::common::{
     AMPLE, echo, echoed,
     frames::upgrade,
     limit,
-    net::{bind, connect_plain, serve, to_end},
+    net::{bind, connect_plain, serve, to_end, unused_address},
     sessions::Raw,
     until,
 };
@@ -229,4 +229,15 @@ async fn dropping_the_server_stops_the_listening() {
     // Connections that were handed over go on.
     accepted.send("still here").await.unwrap();
     assert!(client.recv().await.unwrap().is_some());
+}
+
+/// Once `shutdown` returned while its listener was still open, and a server that took over the address
+/// at once failed with `AddrInUse`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_shutdown_returns_another_server_can_listen_on_the_address() {
+    let address = unused_address();
+    for _ in 0..100 {
+        let server = Server::builder().bind(address).await.unwrap();
+        limit(server.shutdown(AMPLE)).await;
+    }
 }
