@@ -3,5 +3,4 @@
 pub(crate) mod inbox;
 pub(crate) mod items;
 pub(crate) mod outbox;
-pub(crate) mod queue;
 pub(crate) mod spill;

@@ -13,7 +13,6 @@ use crate::{
     messages::{Gap, Incoming, Message, SessionNumber, kind},
     queues::{
         items::{Item, Items, Packet, unpacked},
-        queue,
         spill::{SpillFile, SpillProgress},
     },
     reports::{ConnectionError, Event, Report, StallCause},
@@ -21,7 +20,7 @@ use crate::{
     time::later,
     ws::CowBytes,
 };
-use unstall_proto::{self as proto, Records, limits::PACKET_FILL};
+use unstall_proto::{self as proto, Records, limits::PACKET_FILL, util::push_back};
 
 /// Overflowed messages that no event has reported yet.
 #[derive(Default)]
@@ -108,7 +107,7 @@ impl Reading {
     /// Takes a packet of a session.
     pub(crate) fn receive_packet(&mut self, batch: proto::Batch, session: SessionNumber) {
         let packet = Item::Packet(Packet::new(batch, session));
-        queue::push(self.newest(), packet);
+        push_back(self.newest(), packet);
     }
 
     /// Queues the messages that are being packed.

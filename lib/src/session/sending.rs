@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use unstall_proto::{Fate, Kind, SendError, Seq};
+use unstall_proto::{Fate, Kind, SendError, Seq, util::push_back};
 
 use super::Session;
 use crate::{
@@ -10,10 +10,7 @@ use crate::{
     handles::{Sent, Shared},
     messages::{Message, Undelivered},
     pump::TurnContext,
-    queues::{
-        outbox::{Done, Entry},
-        queue,
-    },
+    queues::outbox::{Done, Entry},
     reports::Event,
 };
 
@@ -74,7 +71,7 @@ impl Session {
                 .outbox
                 .release(&accepted.done, std::iter::from_fn(spare));
             let flush = (self.protocol.accepted(), accepted.done.upto());
-            queue::push(&mut self.sending.flushes, flush);
+            push_back(&mut self.sending.flushes, flush);
             self.settle_deliveries(shared);
             give_back(shared, accepted.too_large);
         }

@@ -3,15 +3,13 @@
 use std::task::{Context, Waker};
 
 use tokio::time::Instant;
+use unstall_proto::util::push_back;
 
 use super::End;
 use crate::{
     defaults::{IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES},
     messages::{Gap, Incoming, Message, Position},
-    queues::{
-        items::{Item, Items, count_messages, push_gap, total_cost},
-        queue,
-    },
+    queues::items::{Item, Items, count_messages, push_gap, total_cost},
     reports::QueueStats,
     settings::Share,
 };
@@ -94,7 +92,7 @@ impl Lane {
 
     pub(super) fn append(&mut self, item: Item, now: Instant) {
         let cost = item.cost();
-        queue::push(&mut self.queue, item);
+        push_back(&mut self.queue, item);
         self.charge(cost, now);
     }
 

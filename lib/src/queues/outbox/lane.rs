@@ -8,13 +8,12 @@ use std::{
 };
 
 use tokio::time::Instant;
-use unstall_proto::{Kind, Records, limits::PACKET_FILL};
+use unstall_proto::{Kind, Records, limits::PACKET_FILL, util::push_back};
 
 use super::{Done, Entry, Packed, Queued, refused};
 use crate::{
     defaults::{BUDGET_FLOOR_BYTES, IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES},
     messages::{Message, TrySendError},
-    queues::queue,
     reports::{ConnectionError, QueueStats},
     settings::Share,
     time::later,
@@ -130,7 +129,7 @@ impl Lane {
         let first = self.numbers.accepted - records.messages();
         if !records.is_empty() {
             let packed = Packed { records, first };
-            queue::push(&mut self.queue, Entry::Packed(packed));
+            push_back(&mut self.queue, Entry::Packed(packed));
         }
     }
 
@@ -183,7 +182,7 @@ impl Lane {
         });
         records.push_bytes(kind, payload);
         let packed = Packed { records, first };
-        queue::push(&mut self.queue, Entry::Packed(packed));
+        push_back(&mut self.queue, Entry::Packed(packed));
     }
 
     pub(super) fn has_queued(&self) -> bool {
