@@ -74,6 +74,11 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Messages a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.messages as f64 / self.seconds
+    }
+
     /// Nanoseconds on the processor per message.
     pub(crate) fn cpu_ns_per_message(&self) -> f64 {
         (self.user_ns + self.system_ns) as f64 / self.messages as f64

@@ -65,7 +65,7 @@ impl Workload for Echo {
     }
 
     fn calibrated(plan: Plan, reference: &Outcome, seconds: f64) -> Plan {
-        let rate = reference.client.messages as f64 / reference.client.seconds;
+        let rate = reference.client.rate();
         Plan {
             count: (rate * seconds) as u64 + 1_000,
             ..plan

@@ -36,11 +36,9 @@ impl Workload for FanOut {
     const NOT_SHOWN: &'static str = "consumers that are slow (see slow); clients on machines of \
         their own: here one process reads all of them";
     const COLUMNS: &'static [Column] = &[
-        Column::new("k deliveries/s", 1, |run: &Outcome| {
-            run.client.messages as f64 / run.client.seconds / 1e3
-        })
-        .with_ratio()
-        .with_pairs(),
+        Column::new("k deliveries/s", 1, |run: &Outcome| run.client.rate() / 1e3)
+            .with_ratio()
+            .with_pairs(),
         Column::new("server ns", 0, |run| run.server.cpu_ns_per_message()).with_ratio(),
         Column::new("client ns", 0, |run| run.client.cpu_ns_per_message()),
         Column::new("server MiB", 1, |run| run.server.peak_mib()),
@@ -64,7 +62,7 @@ impl Workload for FanOut {
     }
 
     fn calibrated(plan: Plan, reference: &Outcome, seconds: f64) -> Plan {
-        let rate = reference.client.messages as f64 / reference.client.seconds;
+        let rate = reference.client.rate();
         let messages = (rate * seconds) as u64 / plan.connections;
         Plan {
             messages: messages.max(10),

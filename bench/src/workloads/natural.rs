@@ -19,6 +19,16 @@ use crate::{
     table::Column,
 };
 
+// The columns that all cases have alike. All of them are per message.
+const CLIENT_SWITCHES: Column = Column::new("client switches", 3, |run| {
+    run.client.switches_per_message()
+});
+const CLIENT_WAKE_UPS: Column = Column::new("wake-ups", 3, |run| run.client.wake_ups_per_message());
+const SERVER_SWITCHES: Column = Column::new("server switches", 3, |run| {
+    run.server.switches_per_message()
+});
+const SERVER_WAKE_UPS: Column = Column::new("wake-ups", 3, |run| run.server.wake_ups_per_message());
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Plan {
@@ -77,7 +87,7 @@ impl Workload for Natural {
     }
 
     fn calibrated(plan: Plan, reference: &Outcome, seconds: f64) -> Plan {
-        let rate = reference.client.messages as f64 / reference.client.seconds;
+        let rate = reference.client.rate();
         let count = ((rate * seconds) as u64).max(4);
         match plan {
             Plan::Push(plan) => Plan::Push(push::Plan { count, ..plan }),

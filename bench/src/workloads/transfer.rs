@@ -16,11 +16,9 @@ pub(crate) struct Transfer {
 }
 
 pub(crate) const COLUMNS: &[Column] = &[
-    Column::new("k msg/s", 1, |run| {
-        run.client.messages as f64 / run.client.seconds / 1e3
-    })
-    .with_ratio()
-    .with_pairs(),
+    Column::new("k msg/s", 1, |run| run.client.rate() / 1e3)
+        .with_ratio()
+        .with_pairs(),
     Column::new("server ns/msg", 0, |run| run.server.cpu_ns_per_message()),
     Column::new("client ns/msg", 0, |run| run.client.cpu_ns_per_message()),
     Column::new("both ns/msg", 0, |run| {
@@ -45,7 +43,7 @@ pub(crate) fn cases(args: &Measure) -> Vec<(String, Transfer)> {
 }
 
 pub(crate) fn calibrated(plan: Transfer, reference: &Outcome, seconds: f64) -> Transfer {
-    let rate = reference.client.messages as f64 / reference.client.seconds;
+    let rate = reference.client.rate();
     Transfer {
         count: ((rate * seconds) as u64).max(4),
         ..plan

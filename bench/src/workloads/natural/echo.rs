@@ -5,7 +5,10 @@ use std::{collections::VecDeque, time::Instant};
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 
-use super::super::words::{hear, let_go, say};
+use super::{
+    super::words::{hear, let_go, say},
+    CLIENT_SWITCHES, CLIENT_WAKE_UPS, SERVER_SWITCHES, SERVER_WAKE_UPS,
+};
 use crate::{
     Result,
     args::Measure,
@@ -58,21 +61,15 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::new("p99 µs", 1, |run| run.client.figure("p99_us"))
         .with_ratio()
         .with_pairs(),
-    Column::new("k a second", 1, |run: &Outcome| {
-        run.client.messages as f64 / run.client.seconds / 1e3
-    })
-    .with_ratio()
-    .with_pairs(),
+    Column::new("k a second", 1, |run: &Outcome| run.client.rate() / 1e3)
+        .with_ratio()
+        .with_pairs(),
     Column::new("client ns", 0, |run| run.client.cpu_ns_per_message()),
     Column::new("server ns", 0, |run| run.server.cpu_ns_per_message()),
-    Column::new("client switches", 3, |run| {
-        run.client.switches_per_message()
-    }),
-    Column::new("wake-ups", 3, |run| run.client.wake_ups_per_message()),
-    Column::new("server switches", 3, |run| {
-        run.server.switches_per_message()
-    }),
-    Column::new("wake-ups", 3, |run| run.server.wake_ups_per_message()),
+    CLIENT_SWITCHES,
+    CLIENT_WAKE_UPS,
+    SERVER_SWITCHES,
+    SERVER_WAKE_UPS,
 ];
 
 pub(super) fn cases(args: &Measure) -> Vec<(String, Plan)> {

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::words::{hear, let_go, say};
+use super::{
+    super::words::{hear, let_go, say},
+    CLIENT_SWITCHES, CLIENT_WAKE_UPS, SERVER_SWITCHES, SERVER_WAKE_UPS,
+};
 use crate::{
     Result,
     args::Measure,
@@ -38,21 +41,15 @@ impl Plan {
 }
 
 pub(super) const COLUMNS: &[Column] = &[
-    Column::new("k msg/s", 1, |run: &Outcome| {
-        run.client.messages as f64 / run.client.seconds / 1e3
-    })
-    .with_ratio()
-    .with_pairs(),
+    Column::new("k msg/s", 1, |run: &Outcome| run.client.rate() / 1e3)
+        .with_ratio()
+        .with_pairs(),
     Column::new("client ns/msg", 0, |run| run.client.cpu_ns_per_message()).with_ratio(),
     Column::new("server ns/msg", 0, |run| run.server.cpu_ns_per_message()),
-    Column::new("client switches", 3, |run| {
-        run.client.switches_per_message()
-    }),
-    Column::new("wake-ups", 3, |run| run.client.wake_ups_per_message()),
-    Column::new("server switches", 3, |run| {
-        run.server.switches_per_message()
-    }),
-    Column::new("wake-ups", 3, |run| run.server.wake_ups_per_message()),
+    CLIENT_SWITCHES,
+    CLIENT_WAKE_UPS,
+    SERVER_SWITCHES,
+    SERVER_WAKE_UPS,
     Column::new("client MiB", 1, |run| run.client.peak_mib()),
     Column::new("server MiB", 1, |run| run.server.peak_mib()),
 ];

@@ -10,10 +10,13 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::super::{
-    many,
-    stamps::{look_at, now, stamped},
-    words::{hear, say},
+use super::{
+    super::{
+        many,
+        stamps::{look_at, now, stamped},
+        words::{hear, say},
+    },
+    CLIENT_SWITCHES, CLIENT_WAKE_UPS, SERVER_SWITCHES, SERVER_WAKE_UPS,
 };
 use crate::{
     Result,
@@ -60,14 +63,10 @@ pub(super) const COLUMNS: &[Column] = &[
         .with_pairs(),
     Column::new("server ns", 0, |run| run.server.cpu_ns_per_message()).with_ratio(),
     Column::new("client ns", 0, |run| run.client.cpu_ns_per_message()).with_ratio(),
-    Column::new("client switches", 3, |run| {
-        run.client.switches_per_message()
-    }),
-    Column::new("wake-ups", 3, |run| run.client.wake_ups_per_message()),
-    Column::new("server switches", 3, |run| {
-        run.server.switches_per_message()
-    }),
-    Column::new("wake-ups", 3, |run| run.server.wake_ups_per_message()),
+    CLIENT_SWITCHES,
+    CLIENT_WAKE_UPS,
+    SERVER_SWITCHES,
+    SERVER_WAKE_UPS,
     Column::new("client MiB", 1, |run| run.client.peak_mib()),
     Column::new("server MiB", 1, |run| run.server.peak_mib()),
 ];
