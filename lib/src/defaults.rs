@@ -126,6 +126,13 @@ pub const FRAGMENT_BYTES: usize = 256 << 10;
 pub(crate) const READ_TURN_BYTES: usize = 64 << 10;
 pub(crate) const READ_TURN_FRAMES: usize = 1024;
 
+/// How long work is left to an application that drives its connection and stops in the middle. Then
+/// the connection's task goes on. It is the shortest time of Tokio's timer.
+pub(crate) const DRIVE_WATCH: Duration = Duration::from_millis(1);
+
+/// How many bytes a sender queues before it writes them itself.
+pub(crate) const DRIVE_BYTES: usize = 64 << 10;
+
 /// How many bytes of the outbox `send_many` reserves at once, at most. A full packet of messages of
 /// 64 bytes needs as much.
 pub(crate) const RUN_BYTES: usize = 128 << 10;

@@ -2,6 +2,7 @@
 
 mod connection;
 mod delivery;
+mod driver;
 mod facts;
 mod receiver;
 pub(crate) mod register;
@@ -13,6 +14,7 @@ mod sink;
 pub use connection::Connection;
 pub(crate) use connection::{TaskGuard, span};
 pub(crate) use delivery::{Board, Sent};
+pub(crate) use driver::Driver;
 pub use receiver::{Batch, Receiver};
 pub use reunite::ReuniteError;
 pub use sender::Sender;

@@ -17,8 +17,6 @@ mod traffic;
 mod writing;
 
 use std::{
-    future::Future,
-    pin::pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -53,6 +51,8 @@ pub(crate) struct Pump<S, T> {
     report: Report,
     alarm: Alarm,
     closing: Closing,
+    /// How it ended, while the application drives.
+    ended: Option<Box<Ended>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
@@ -74,11 +74,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             flushing: Flushing::default(),
             report,
             alarm: Alarm::default(),
+            ended: None,
         }
     }
 
     /// Runs until the connection has ended. The future can be dropped, and `run` called again.
+    /// Meanwhile the application may drive the connection too.
     pub(crate) async fn run(&mut self) -> Ended {
+        let shared = self.shared.clone();
+        let _steady = shared.driver.steady();
+        std::future::poll_fn(|cx| {
+            let ended = match self.ended.take() {
+                Some(ended) => ended,
+                None => Box::new(ready!(self.poll(cx))),
+            };
+            // What follows is not for the application's poll.
+            if shared.driver.poll_in_task(cx).is_pending() {
+                self.ended = Some(ended);
+                return Poll::Pending;
+            }
+            Poll::Ready(*ended)
+        })
+        .await
+    }
+
+    /// As [`run`](Self::run), in a future that also runs the user's code: only the task drives it.
+    pub(crate) async fn run_beside(&mut self) -> Ended {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
@@ -108,9 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         let now = Instant::now();
         match self.turn(cx, now) {
             Ok(false) => {}
-            // Yields to every task that is ready, so that the application receives the messages of
-            // this turn while they are in the processor's cache.
-            Ok(true) => _ = pin!(tokio::task::yield_now()).poll(cx),
+            Ok(true) => self.shared.driver.go_on(cx),
             Err(failure) => {
                 if self.stop(failure, now).is_ready() {
                     return Poll::Ready(self.ended(now));

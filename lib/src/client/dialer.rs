@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     dial::{DialOptions, Target, Wanted, dial, proxy::Proxy},
-    handles::{CloseRequest, Connection, Identity, Shared, TaskGuard, span},
+    handles::{CloseRequest, Connection, Driver, Identity, Shared, TaskGuard, span},
     messages::Gap,
     pump::{Ended, Plain, Pump, Reading},
     reports::{CloseCode, ConnectError, ConnectionError, Event, StallCause},
@@ -87,7 +87,8 @@ impl Dialer {
         let shared = Shared::new(self.options.clone(), identity);
         let (connection, guard) = Connection::over(shared.clone());
         let span = span(&shared);
-        tokio::spawn(Box::new(self).run(shared, upgraded, guard).instrument(span));
+        let run = Box::new(self).run(shared.clone(), upgraded, guard);
+        Driver::spawn(&shared, run.instrument(span));
         connection
     }
 

@@ -131,7 +131,7 @@ where
             Ok(Err(why)) => return failed(why),
             Err(_) => return too_long(),
         },
-        ended = pump.run() => return SetUp::Ended(ended),
+        ended = pump.run_beside() => return SetUp::Ended(ended),
     }
     // A `Setup` that outlives the hook must not send into a queue that is never emptied. Messages
     // sent until now are still written.

@@ -196,10 +196,9 @@ impl Receiver {
             return Poll::Ready(Ok(true));
         }
         if self.end.is_none() {
-            let hand = &mut self.hand;
-            match ready!(self.shared.inbox.take(&mut hand.items, hand.reached, cx)) {
+            match ready!(self.poll_take(cx)) {
                 Ok(cost) => {
-                    (hand.cost, hand.reported) = (cost, cost);
+                    (self.hand.cost, self.hand.reported) = (cost, cost);
                     return Poll::Ready(Ok(true));
                 }
                 Err(end) => self.end = Some(end),
@@ -209,6 +208,19 @@ impl Receiver {
             Some(error) => Err((**error).clone()),
             None => Ok(false),
         })
+    }
+
+    /// Takes what is in the inbox. While it is empty, this reads from the socket.
+    fn poll_take(&mut self, cx: &Context<'_>) -> Poll<Result<usize, End>> {
+        let Hand { items, reached, .. } = &mut self.hand;
+        let (inbox, driver) = (&self.shared.inbox, &self.shared.driver);
+        if driver.is_due() {
+            if let Some(cost) = inbox.take_now(items, *reached) {
+                return Poll::Ready(Ok(cost));
+            }
+            driver.drive();
+        }
+        inbox.take(items, *reached, cx)
     }
 
     /// The next message or gap in the hand.

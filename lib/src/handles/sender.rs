@@ -49,9 +49,10 @@ impl Sender {
         std::future::poll_fn(move |cx| {
             if let Some(message) = message.take() {
                 if outbox.push_short(message.is_text(), message.payload()) {
+                    self.write_if_filled();
                     return Poll::Ready(Ok(()));
                 }
-                match outbox.try_send(message.into()) {
+                match self.try_send_twice(message.into()) {
                     Ok(()) => return Poll::Ready(Ok(())),
                     Err(TrySendError::Full(message)) => {
                         waiting = Some(Box::pin(outbox.send(message, None)));
@@ -64,6 +65,28 @@ impl Sender {
                 None => Poll::Pending,
             }
         })
+    }
+
+    /// Writes a batch, if one is queued: its bytes are still in this processor's cache.
+    #[inline]
+    fn write_if_filled(&self) {
+        if self.shared.outbox.take_filled() {
+            self.shared.driver.drive();
+        }
+    }
+
+    /// If the outbox is full, writes, and tries again.
+    fn try_send_twice(&self, message: Message) -> Result<(), TrySendError> {
+        let Shared { outbox, driver, .. } = &*self.shared;
+        let sent = match outbox.try_send(message) {
+            Err(TrySendError::Full(message)) if driver.is_due() => {
+                driver.drive();
+                outbox.try_send(message)
+            }
+            sent => sent,
+        };
+        self.write_if_filled();
+        sent
     }
 
     /// Queues one message after the other, as [`send`](Self::send) does, at a fraction of the cost

@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     defaults::FOREVER,
     defaults::HEADER_OVERHEAD_BYTES,
-    handles::{Board, register},
+    handles::{Board, Driver, register},
     messages::CloseReport,
     queues::{
         inbox::{End, Inbox},
@@ -118,6 +118,7 @@ pub(crate) struct Shared {
     pub(crate) events: Arc<EventLog>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) board: Arc<Board>,
+    pub(crate) driver: Driver,
     known: Mutex<KnownIdentity>,
     control: Mutex<Control>,
     /// A close was requested, or the connection has ended.
@@ -140,6 +141,7 @@ impl Shared {
             events,
             meter,
             board: Arc::default(),
+            driver: Driver::default(),
             control: Mutex::default(),
             changed: Notify::new(),
         })

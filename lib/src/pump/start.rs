@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::{Plain, Pump, Reading};
 use crate::{
-    handles::{Connection, Identity, Shared, span},
+    handles::{Connection, Driver, Identity, Shared, span},
     settings::Options,
     ws::{self, WebSocket},
 };
@@ -47,19 +47,15 @@ impl Connection {
         let shared = Shared::new(options, identity);
         let (connection, guard) = Connection::over(shared.clone());
         let span = span(&shared);
+        let held = shared.clone();
         let run = async move {
-            let mut reading = Reading::new(&shared.options);
-            let ended = Pump::new(
-                ws,
-                shared.clone(),
-                Plain::new(&mut reading, &shared.account),
-            )
-            .run()
-            .await;
-            ended.finish(&shared, &mut reading).await;
+            let mut reading = Reading::new(&held.options);
+            let plain = Plain::new(&mut reading, &held.account);
+            let ended = Pump::new(ws, held.clone(), plain).run().await;
+            ended.finish(&held, &mut reading).await;
             drop(guard);
         };
-        let pump = tokio::spawn(run.instrument(span));
+        let pump = Driver::spawn(&shared, run.instrument(span));
         (connection, pump.abort_handle())
     }
 }

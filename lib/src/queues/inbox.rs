@@ -214,6 +214,23 @@ impl Inbox {
         result
     }
 
+    /// As [`take`](Self::take), if something is queued. Nobody waits for more until the next call.
+    pub(crate) fn take_now(&self, hand: &mut Items, taken: Position) -> Option<usize> {
+        let (cost, pump, receiver) = {
+            let mut state = self.lock();
+            let pump = state.report(0, taken);
+            let receiver = state.main.receiver.take();
+            let there = !state.main.queue.is_empty();
+            let one_by_one = matches!(self.options.overflow, Overflow::DropOldest);
+            let cost = there.then(|| state.hand_over(hand, one_by_one));
+            (cost, pump, receiver)
+        };
+        // Dropping a waker may run the user's code, so it happens outside the lock.
+        drop(receiver);
+        pump.into_iter().for_each(Waker::wake);
+        cost
+    }
+
     /// Reports between two calls of [`take`](Self::take): `in_hand` bytes are left in the receiver's
     /// hand, and the application has taken everything up to `taken`. So reading can go on before
     /// the hand is empty.

@@ -11,7 +11,7 @@ use std::{
     future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    defaults::PACKED_BYTES,
+    defaults::{DRIVE_BYTES, PACKED_BYTES},
     messages::{Message, SendError, SendRefusal, TrySendError, kind},
     reports::{ConnectionError, FlushError, QueueStats},
     settings::{Account, Options},
@@ -55,6 +55,8 @@ pub(crate) struct Outbox {
     /// A budget bounds this queue together with others.
     bounded: bool,
     limit: usize,
+    /// So much is queued that the sender should write it.
+    filled: AtomicBool,
     /// The largest message that both this side and the peer of the present connection allow.
     max_message: AtomicUsize,
     /// The largest message that this side allows.
@@ -76,6 +78,7 @@ impl Outbox {
             account: account.clone(),
             bounded: options.budget.is_some(),
             limit: options.outbox_bytes.max(1),
+            filled: AtomicBool::new(false),
             max_message: AtomicUsize::new(options.max_message_bytes),
             own_max_message: options.max_message_bytes,
         }
@@ -117,11 +120,26 @@ impl Outbox {
             if main.ended.is_some() || !main.make_room(payload.len(), self.limit) {
                 return false;
             }
-            main.append_short(kind(text), payload, spare);
+            if main.append_short(kind(text), payload, spare) {
+                self.note_filled(main);
+            }
             state.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);
         true
+    }
+
+    /// Notes whether the sender should write what is queued.
+    fn note_filled(&self, lane: &Lane) {
+        if lane.bytes >= DRIVE_BYTES {
+            self.filled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether so much was queued since the last call that the sender should write it.
+    #[inline]
+    pub(crate) fn take_filled(&self) -> bool {
+        self.filled.load(Ordering::Relaxed) && self.filled.swap(false, Ordering::Relaxed)
     }
 
     /// Waits for room and queues the message. If the future is dropped before it resolves, the
@@ -190,6 +208,7 @@ impl Outbox {
             let mut state = self.lock();
             let OutboxState { main, spare, .. } = &mut *state;
             main.push(message, expires, self.limit, spare)?;
+            self.note_filled(main);
             state.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);

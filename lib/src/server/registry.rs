@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     defaults,
-    handles::{Connection, Identity, Shared, span},
+    handles::{Connection, Driver, Identity, Shared, span},
     pump::Reading,
     reports::CloseCode,
     session::{Session, SessionGuard, random},
@@ -121,8 +121,10 @@ impl Registry {
             };
             match refused {
                 Ok((connection, keeper, tenancy)) => {
-                    let span = span(&keeper.guarded.shared);
-                    let task = tokio::spawn(keeper.run(Box::new(ws)).instrument(span));
+                    let shared = keeper.guarded.shared.clone();
+                    let span = span(&shared);
+                    let run = keeper.run(Box::new(ws)).instrument(span);
+                    let task = Driver::spawn(&shared, run);
                     return Attached::New(Box::new(Opened {
                         connection,
                         task: task.abort_handle(),

@@ -166,14 +166,20 @@ impl Lane {
         }));
     }
 
+    /// Returns whether the message began a packet.
     #[inline]
-    pub(super) fn append_short(&mut self, kind: Kind, payload: &[u8], spare: &mut Vec<Records>) {
+    pub(super) fn append_short(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        spare: &mut Vec<Records>,
+    ) -> bool {
         let first = self.numbers.accepted;
         self.numbers.accepted += 1;
         if let Some(Entry::Packed(packed)) = self.queue.back_mut()
             && packed.records.push_bytes(kind, payload)
         {
-            return;
+            return false;
         }
         // After a full packet, more messages are likely to follow. A first message may stay alone.
         let mut records = spare.pop().unwrap_or_else(|| match self.queue.back() {
@@ -183,6 +189,7 @@ impl Lane {
         records.push_bytes(kind, payload);
         let packed = Packed { records, first };
         push_back(&mut self.queue, Entry::Packed(packed));
+        true
     }
 
     pub(super) fn has_queued(&self) -> bool {
