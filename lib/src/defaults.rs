@@ -96,7 +96,7 @@ pub(crate) const LENT_BYTES: usize = 8 << 10;
 
 /// How many buffers of long messages are kept to be used again, and the size of the largest. That is
 /// enough for the packets of two turns, and an allocator would keep them anyway.
-pub(crate) const SPARE_BUFFERS: usize = 4;
+pub(crate) const SPARE_BUFFERS: usize = 16;
 pub(crate) const SPARE_BUFFER_BYTES: usize = 128 << 10;
 
 /// Encoded bytes gathered before a write to the socket: one system call for many messages.

@@ -249,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         let open = self.closing.is_open();
         if open {
             let writable = self.flushing.blocked_since().is_none();
-            let (ws, traffic) = (&mut self.ws, &self.traffic);
+            let (ws, traffic) = (&mut self.ws, &mut self.traffic);
             self.liveness.heartbeat(
                 ws,
                 writable,

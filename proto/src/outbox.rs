@@ -381,9 +381,16 @@ impl Outbox {
         let settled = end.since(self.released);
         self.released = end;
         // With little traffic, an idle session holds no block.
+        if settled < BLOCK as u64 / 4 {
+            self.shrink();
+        }
+    }
+
+    /// Frees the blocks for the next packets, if nothing waits for an acknowledgement.
+    pub(crate) fn shrink(&mut self) {
         if self.sealed.is_empty() {
             self.spare = Vec::new();
-            if self.open.is_empty() && settled < BLOCK as u64 / 4 {
+            if self.open.is_empty() {
                 self.open = Records::default();
             }
         }
@@ -391,8 +398,10 @@ impl Outbox {
 
     /// Keeps a block to be used again, if it has room for a packet.
     fn keep(&mut self, mut block: BytesMut) {
-        if self.spare.len() < SPARE_BLOCKS && block.capacity() >= DATA_HEADER + PACKET_FILL {
-            block.clear();
+        block.clear();
+        // This packet may be the second of its block: the room of the first one is had again.
+        let whole = block.try_reclaim(BLOCK) || block.capacity() >= DATA_HEADER + PACKET_FILL;
+        if whole && self.spare.len() < SPARE_BLOCKS {
             self.spare.push(block);
         }
     }

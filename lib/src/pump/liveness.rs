@@ -131,7 +131,7 @@ impl Liveness {
         &mut self,
         ws: &mut WebSocket<S>,
         writable: bool,
-        traffic: &impl Traffic,
+        traffic: &mut impl Traffic,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), Failure> {
         let now = turn.now;
@@ -140,8 +140,7 @@ impl Liveness {
         }
         self.ping_at = later(now, self.ping_interval);
         ws.shrink();
-        turn.shared.outbox.shrink();
-        turn.shared.inbox.shrink();
+        traffic.shrink(turn.shared);
         if !writable && !traffic.peer_always_reads() {
             return Ok(());
         }

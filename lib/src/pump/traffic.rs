@@ -66,6 +66,9 @@ pub(crate) trait Traffic {
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<usize, Failure>;
 
+    /// Frees memory that only traffic needs. Called with each ping.
+    fn shrink(&mut self, shared: &Shared);
+
     /// Whether reading waits for the application.
     fn is_paused(&self) -> bool;
 

@@ -118,6 +118,12 @@ impl Traffic for Packets<'_> {
         Ok(bytes)
     }
 
+    fn shrink(&mut self, shared: &Shared) {
+        self.session.protocol.shrink();
+        shared.outbox.shrink();
+        shared.inbox.shrink();
+    }
+
     fn is_paused(&self) -> bool {
         false
     }

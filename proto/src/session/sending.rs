@@ -123,6 +123,13 @@ impl Session {
         self.sending.outbox.spare_records()
     }
 
+    /// Frees the memory that acknowledged packets have left for the next ones. A session that sends
+    /// again allocates it again. Call it now and then, for example with each ping: a session that
+    /// stops in the middle of much traffic keeps up to 1 MiB until then.
+    pub fn shrink(&mut self) {
+        self.sending.outbox.shrink();
+    }
+
     /// Checks all that can forbid a message of that size, except room for it.
     #[inline]
     fn check_sending(&mut self, size: u64) -> Result<(), SendError> {
