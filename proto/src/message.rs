@@ -79,6 +79,11 @@ enum Content {
 }
 
 impl Batch {
+    /// Its memory.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// Checked records after `start` and up to `end`, each a whole message.
     pub(crate) fn records(bytes: Bytes, start: Position, end: Position) -> Batch {
         Batch {

@@ -31,6 +31,15 @@ impl Records {
         Records::over(BytesMut::with_capacity(DATA_HEADER + bytes))
     }
 
+    /// No records, over the memory of a packet that is done with. `None` if that is small, or if
+    /// messages of the packet share it.
+    pub fn reuse(packet: Batch) -> Option<Records> {
+        let mut block = packet.into_bytes().try_into_mut().ok()?;
+        block.clear();
+        let room = DATA_HEADER + PACKET_FILL;
+        block.try_reclaim(room).then(|| Records::over(block))
+    }
+
     /// No records, over a block that is used again.
     pub(crate) fn over(mut block: BytesMut) -> Records {
         block.clear();

@@ -47,6 +47,8 @@ pub(crate) struct Driver {
     turns: AtomicU64,
     /// The application's last turn reached its bound. The application comes back to go on.
     undone: AtomicBool,
+    /// The application waits in `recv`.
+    waits: AtomicBool,
     /// Work was left to the application, and the task has to begin to watch it.
     watch: AtomicBool,
     /// The task watches whether the application comes back.
@@ -120,15 +122,24 @@ impl Driver {
     /// ready, so that the application receives the messages of this turn while they are in the
     /// processor's cache. The application comes back by itself.
     pub(crate) fn go_on(&self, cx: &mut Context<'_>) {
-        if !self.by_application.load(Ordering::Acquire) {
+        let by_application = self.by_application.load(Ordering::Acquire);
+        if !by_application && !self.waits.swap(false, Ordering::AcqRel) {
             _ = pin!(tokio::task::yield_now()).poll(cx);
             return;
         }
         self.undone.store(true, Ordering::Release);
         if !self.watched.swap(true, Ordering::AcqRel) {
             self.watch.store(true, Ordering::Release);
-            self.signal.wake_task();
+            if by_application {
+                self.signal.wake_task();
+            }
         }
+    }
+
+    /// The application begins or ends to wait in `recv`.
+    #[inline]
+    pub(crate) fn set_waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Release);
     }
 
     /// Whether [`drive`](Self::drive) may find something to do.
@@ -227,6 +238,13 @@ struct Task {
 }
 
 impl Task {
+    /// Begins to watch, if this turn left work to the application.
+    fn watch_if_left(&mut self, cx: &mut Context<'_>) {
+        if self.shared.driver.watch.load(Ordering::Acquire) {
+            self.watch(cx);
+        }
+    }
+
     /// Looks whether the application still drives. If it has stopped, what it left undone is due.
     fn watch(&mut self, cx: &mut Context<'_>) {
         let driver = &self.shared.driver;
@@ -248,7 +266,9 @@ impl Task {
             }
         }
         self.seen = turns;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(DRIVE_WATCH)));
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(sleep(DRIVE_WATCH)));
         alarm.as_mut().reset(later(Instant::now(), DRIVE_WATCH));
         let _ = alarm.as_mut().poll(cx);
     }
@@ -282,6 +302,7 @@ impl Future for Task {
         };
         drop(work);
         drop(ended);
+        self.watch_if_left(cx);
         polled
     }
 }

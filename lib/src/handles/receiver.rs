@@ -214,13 +214,16 @@ impl Receiver {
     fn poll_take(&mut self, cx: &Context<'_>) -> Poll<Result<usize, End>> {
         let Hand { items, reached, .. } = &mut self.hand;
         let (inbox, driver) = (&self.shared.inbox, &self.shared.driver);
+        driver.set_waits(false);
         if driver.is_due() {
             if let Some(cost) = inbox.take_now(items, *reached) {
                 return Poll::Ready(Ok(cost));
             }
             driver.drive();
         }
-        inbox.take(items, *reached, cx)
+        let taken = inbox.take(items, *reached, cx);
+        driver.set_waits(taken.is_pending());
+        taken
     }
 
     /// The next message or gap in the hand.

@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use super::TurnContext;
-use unstall_proto::{self as proto, Kind};
+use unstall_proto::{self as proto, Kind, Records};
 
 use crate::{
     defaults::WRITE_BATCH_BYTES,
@@ -41,6 +41,8 @@ pub(super) struct Writing {
     /// How many bytes of the batch's first message are written as fragments.
     offset: usize,
     encoded: Encoded,
+    /// The memory of packets whose messages are written, for the outbox.
+    spare: Vec<Records>,
     /// Until when the outbox holds a small batch back, so that more messages share the write.
     held_until: Option<Instant>,
 }
@@ -101,7 +103,11 @@ impl Writing {
             if let Some(cutting) = &mut self.cutting {
                 match cutting.write_one(ws, &mut self.encoded)? {
                     Some(written) => bytes += written,
-                    None => self.cutting = None,
+                    None => {
+                        let cut = self.cutting.take();
+                        self.spare
+                            .extend(cut.and_then(|it| Records::reuse(it.packet)));
+                    }
                 }
                 continue;
             }
@@ -149,7 +155,8 @@ impl Writing {
             // Before `flush` resolves, because its caller may look at the counters.
             turn.shared.meter.publish(turn.report, turn.now);
         }
-        turn.shared.outbox.done(encoded.done);
+        let spare = self.spare.drain(..);
+        turn.shared.outbox.done(encoded.done, spare);
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
@@ -165,7 +172,7 @@ impl Writing {
     /// Returns how many messages of the write buffer may or may not have been sent.
     pub(super) fn abandon(&mut self, shared: &Shared) -> u64 {
         let encoded = std::mem::take(&mut self.encoded);
-        shared.outbox.done(encoded.done);
+        shared.outbox.done(encoded.done, std::iter::empty());
         if let Some(cutting) = self
             .cutting
             .take()

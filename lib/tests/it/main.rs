@@ -11,6 +11,7 @@ mod closes_in_time;
 mod common;
 mod cut_at_every_byte;
 mod delivery_is_acknowledged;
+mod driven_by_anybody;
 mod events_and_stats;
 mod forever_is_a_duration;
 mod frames_of_rfc_6455;

@@ -49,10 +49,11 @@ impl Outbox {
         Poll::Ready(None)
     }
 
-    /// The pump has finished messages: frees their room and settles `flush`.
-    pub(crate) fn done(&self, done: Done) {
+    /// The pump has finished messages: frees their room, settles `flush`, and keeps some `spare` packets
+    /// to use again.
+    pub(crate) fn done(&self, done: Done, spare: impl Iterator<Item = Records>) {
         if done.messages > 0 {
-            self.release(&done, std::iter::empty());
+            self.release(&done, spare);
             self.complete(done.upto);
         }
     }
