@@ -163,9 +163,9 @@ impl Default for Config {
             max_message: 8 << 20,
             // Two of the largest messages: one is acknowledged while the next is accepted.
             replay: 16 << 20,
-            // Half of the first window: an ACK goes with the renewal of credit, and costs no packet
-            // and no system call of its own.
-            ack_bytes: 512 * 1024,
+            // An eighth of the first window: the sender's replay buffer is freed in small steps,
+            // and there is one ACK for about four DATA packets.
+            ack_bytes: 128 * 1024,
             // Tiny messages reach this number before they reach the bytes.
             ack_records: 1024,
             // Long enough to gather messages, and much shorter than what a person notices.
@@ -232,7 +232,7 @@ impl Config {
         self
     }
 
-    /// Acknowledge once the taken messages cost this much, in bytes of credit. Default 512 KiB; at
+    /// Acknowledge once the taken messages cost this much, in bytes of credit. Default 128 KiB; at
     /// least 1.
     #[must_use]
     pub fn ack_bytes(mut self, bytes: u64) -> Config {

@@ -346,6 +346,7 @@ impl Options {
             .max_window(window)
             .max_message(self.max_message_bytes as u64)
             .replay(self.replay_bytes as u64)
+            .ack_bytes(defaults::ACKNOWLEDGE_BYTES)
             .handshake_timeout(self.connect_timeout)
             .session_life(self.session_life)
             .acknowledge(acknowledge)
