@@ -130,6 +130,9 @@ pub(crate) const READ_TURN_FRAMES: usize = 1024;
 /// the connection's task goes on. It is the shortest time of Tokio's timer.
 pub(crate) const DRIVE_WATCH: Duration = Duration::from_millis(1);
 
+/// How many turns one call of `recv` drives, at most: enough for a message of 1 MiB.
+pub(crate) const DRIVE_TURNS: usize = 32;
+
 /// How many bytes a sender queues before it writes them itself.
 pub(crate) const DRIVE_BYTES: usize = 64 << 10;
 

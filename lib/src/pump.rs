@@ -129,7 +129,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         let now = Instant::now();
         match self.turn(cx, now) {
             Ok(false) => {}
-            Ok(true) => self.shared.driver.go_on(cx),
+            Ok(true) => {
+                let woken = !self.shared.inbox.is_awaited();
+                self.shared.driver.go_on(woken, cx);
+            }
             Err(failure) => {
                 if self.stop(failure, now).is_ready() {
                     return Poll::Ready(self.ended(now));

@@ -118,21 +118,35 @@ impl Driver {
         Poll::Pending
     }
 
-    /// The turn's bound is reached, and there is more to do. The task yields to every task that is
-    /// ready, so that the application receives the messages of this turn while they are in the
-    /// processor's cache. The application comes back by itself.
-    pub(crate) fn go_on(&self, cx: &mut Context<'_>) {
+    /// The turn's bound is reached, and there is more to do. `woken`: the application was told that it
+    /// has something to receive.
+    ///
+    /// An application that waited for that goes on by itself. Else the task yields to every task that
+    /// is ready, so that messages are received while they are in the processor's cache.
+    pub(crate) fn go_on(&self, woken: bool, cx: &mut Context<'_>) {
         let by_application = self.by_application.load(Ordering::Acquire);
-        if !by_application && !self.waits.swap(false, Ordering::AcqRel) {
+        if by_application || (self.waits.swap(false, Ordering::AcqRel) && woken) {
+            self.undone.store(true, Ordering::Release);
+            let begins = !by_application && !self.watched.swap(true, Ordering::AcqRel);
+            self.watch.fetch_or(begins, Ordering::AcqRel);
+        } else {
             _ = pin!(tokio::task::yield_now()).poll(cx);
-            return;
         }
-        self.undone.store(true, Ordering::Release);
-        if !self.watched.swap(true, Ordering::AcqRel) {
+    }
+
+    /// The application has something to receive, and comes back for more.
+    pub(crate) fn come_back(&self) {
+        if self.undone.load(Ordering::Acquire) && !self.watched.swap(true, Ordering::AcqRel) {
             self.watch.store(true, Ordering::Release);
-            if by_application {
-                self.signal.wake_task();
-            }
+            self.signal.wake_task();
+        }
+    }
+
+    /// The application does not come back for what its turns left undone.
+    pub(crate) fn leave_to_task(&self) {
+        if self.undone.load(Ordering::Acquire) {
+            self.signal.due.store(true, Ordering::Release);
+            self.signal.wake_task();
         }
     }
 
@@ -149,12 +163,13 @@ impl Driver {
     }
 
     /// Runs one turn in the application's poll, if there is something to do and nobody else does it.
-    pub(crate) fn drive(&self) {
+    /// Returns whether it did.
+    pub(crate) fn drive(&self) -> bool {
         if !self.is_due() || !self.steady.load(Ordering::Acquire) {
-            return;
+            return false;
         }
         let Ok(mut work) = self.work.try_lock() else {
-            return;
+            return false;
         };
         let ended = match self.steady.load(Ordering::Acquire) {
             true => self.turn(&mut work),
@@ -163,6 +178,7 @@ impl Driver {
         drop(work);
         drop(ended);
         self.let_go();
+        true
     }
 
     /// Returns the future if it has ended or panicked. A panic ends the connection, as it does in the

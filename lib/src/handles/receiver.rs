@@ -10,7 +10,7 @@ use std::{
 use futures_core::Stream;
 
 use crate::{
-    defaults::RECEIVE_YIELD_EVERY,
+    defaults::{DRIVE_TURNS, RECEIVE_YIELD_EVERY},
     handles::{Shared, facts::tells_of_its_connection},
     messages::{Incoming, IncomingRef, Message, Position},
     queues::{
@@ -216,13 +216,24 @@ impl Receiver {
         let (inbox, driver) = (&self.shared.inbox, &self.shared.driver);
         driver.set_waits(false);
         if driver.is_due() {
-            if let Some(cost) = inbox.take_now(items, *reached) {
-                return Poll::Ready(Ok(cost));
+            for _ in 0..DRIVE_TURNS {
+                if let Some(cost) = inbox.take_now(items, *reached) {
+                    driver.come_back();
+                    return Poll::Ready(Ok(cost));
+                }
+                if !driver.drive() {
+                    break;
+                }
             }
-            driver.drive();
         }
         let taken = inbox.take(items, *reached, cx);
-        driver.set_waits(taken.is_pending());
+        match &taken {
+            Poll::Pending => {
+                driver.set_waits(true);
+                driver.leave_to_task();
+            }
+            Poll::Ready(_) => driver.come_back(),
+        }
         taken
     }
 

@@ -72,6 +72,7 @@ impl Sender {
     fn write_if_filled(&self) {
         if self.shared.outbox.take_filled() {
             self.shared.driver.drive();
+            self.shared.driver.leave_to_task();
         }
     }
 

@@ -214,6 +214,11 @@ impl Inbox {
         result
     }
 
+    /// Whether the receiver waits and was not woken since.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.lock().main.receiver.is_some()
+    }
+
     /// As [`take`](Self::take), if something is queued. Nobody waits for more until the next call.
     pub(crate) fn take_now(&self, hand: &mut Items, taken: Position) -> Option<usize> {
         let (cost, pump, receiver) = {
