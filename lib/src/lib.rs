@@ -185,3 +185,4 @@ pub use server::{
 pub use settings::{Budget, KeyFn, Options, Overflow, Spill, SpillFallback};
 pub use tokio_rustls::rustls;
 pub use tokio_tungstenite;
+pub use ws::ControlMessage;

@@ -6,6 +6,7 @@
 
 mod adopted;
 mod control;
+mod convert;
 mod decoder;
 mod encoder;
 mod header;
@@ -37,6 +38,7 @@ use crate::{
     settings::{Account, Options},
 };
 use adopted::Adopted;
+pub use convert::ControlMessage;
 use header::Opcode;
 use own::Own;
 use unstall_proto::{Transmit, util::copied};

@@ -40,3 +40,4 @@ mod silence_is_noticed;
 mod stalls_name_their_cause;
 mod stopped_application;
 mod users_code_harms_nobody_else;
+mod what_people_send;
