@@ -156,6 +156,7 @@ mod tests {
         for len in [0, 1, SHORT_BYTES, SHORT_BYTES + 1, 5000] {
             let bytes = vec![b'x'; len];
             let expected = Message::binary(bytes.clone());
+            let shared = Bytes::from(bytes.clone());
             let all = [
                 made(bytes.as_slice()),
                 made(&bytes),
@@ -164,8 +165,8 @@ mod tests {
                 made(Cow::Borrowed(bytes.as_slice())),
                 made(Cow::<[u8]>::Owned(bytes.clone())),
                 made(Arc::<[u8]>::from(bytes.as_slice())),
-                made(Bytes::from(bytes.clone())),
-                made(&Bytes::from(bytes.clone())),
+                made(&shared),
+                made(shared),
                 made(BytesMut::from(bytes.as_slice())),
             ];
             for message in all {
@@ -174,7 +175,8 @@ mod tests {
                 assert_eq!(message.into_text(), Err(expected.clone()));
             }
         }
-        assert_eq!(made([1u8, 2]), made(&[1u8, 2]));
+        let array = [1u8, 2];
+        assert_eq!(Message::from(&array), made(array));
     }
 
     #[test]
