@@ -78,8 +78,11 @@ async fn greet(connection: Connection) {
     let user = request
         .as_ref()
         .and_then(|request| request.extensions().get::<Principal>());
-    if let Some(user) = user {
-        let _ = connection.send(format!("hello, {user}")).await;
+    let greeting = user.map(|user| format!("hello, {user}"));
+    // Nothing is received here. Without a receiver, what comes is discarded.
+    let (sender, _) = connection.split();
+    if let Some(greeting) = greeting {
+        let _ = sender.send(greeting).await;
     }
-    let _ = connection.ended().await;
+    let _ = sender.ended().await;
 }

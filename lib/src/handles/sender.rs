@@ -233,6 +233,10 @@ impl Sender {
 
     /// Waits until the connection has ended for good, and reports as [`close`](Self::close) does.
     ///
+    /// What the peer sent before the end is received first. So it does not resolve while the inbox is
+    /// full and nobody receives. A program that wants to receive nothing drops the
+    /// [`Receiver`](crate::Receiver).
+    ///
     /// Cancel safety: it can be dropped and called again.
     pub async fn ended(&self) -> CloseReport {
         self.shared.wait_ended().await;
