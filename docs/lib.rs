@@ -39,12 +39,13 @@ pub async fn stalls<T>(work: impl Future<Output = T>) -> bool {
         .is_err()
 }
 
-/// A network between client and server that can be made to swallow everything in silence.
+/// A network between client and server that can be made to swallow connections in silence.
 #[derive(Debug)]
 pub struct Network {
     /// Where clients connect to.
     pub address: SocketAddr,
-    swallows: watch::Sender<bool>,
+    /// How many connections there were so far, and how many of them are swallowed.
+    connections: watch::Sender<(u64, u64)>,
 }
 
 impl Network {
@@ -55,33 +56,41 @@ impl Network {
     pub async fn to(server: SocketAddr) -> Network {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let swallows = watch::Sender::new(false);
-        let switch = swallows.clone();
+        let connections = watch::Sender::new((0, 0));
+        let made = connections.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(server).await.unwrap();
                 let ((a, b), (c, d)) = (client.into_split(), server.into_split());
-                tokio::spawn(relay(a, d, switch.subscribe()));
-                tokio::spawn(relay(c, b, switch.subscribe()));
+                made.send_modify(|(count, _)| *count += 1);
+                let number = made.borrow().0;
+                tokio::spawn(relay(a, d, number, made.subscribe()));
+                tokio::spawn(relay(c, b, number, made.subscribe()));
             }
         });
-        Network { address, swallows }
+        Network {
+            address,
+            connections,
+        }
     }
 
-    /// From now on nothing arrives, and nobody is told.
+    /// From now on nothing arrives over the connections so far, and nobody is told.
     pub fn swallow(&self) {
-        self.swallows.send_replace(true);
+        self.connections
+            .send_modify(|(count, swallowed)| *swallowed = *count);
     }
 }
 
 async fn relay(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    swallows: watch::Receiver<bool>,
+    number: u64,
+    connections: watch::Receiver<(u64, u64)>,
 ) {
     let mut buffer = [0; 4096];
     while let Ok(len @ 1..) = from.read(&mut buffer).await {
-        if !*swallows.borrow() && to.write_all(&buffer[..len]).await.is_err() {
+        let swallowed = number <= connections.borrow().1;
+        if !swallowed && to.write_all(&buffer[..len]).await.is_err() {
             return;
         }
     }
