@@ -56,6 +56,18 @@ impl Short {
 /// assert_eq!(message.as_text(), Some("subscribe"));
 /// assert!(Message::from(vec![1u8, 2]).as_text().is_none());
 /// ```
+///
+/// It is made from [every usual type](crate::IntoMessage) of text and bytes, and converts from and to
+/// tungstenite's messages:
+/// ```
+/// # use unstall::{Message, tokio_tungstenite::tungstenite};
+/// # fn main() -> Result<(), unstall::ControlMessage> {
+/// let theirs = tungstenite::Message::from(Message::from("subscribe"));
+/// let ours = Message::try_from(theirs)?; // a control message comes back in the error
+/// assert_eq!(ours.into_text().as_deref(), Ok("subscribe"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Message(Repr);
 
