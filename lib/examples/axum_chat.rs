@@ -1,7 +1,7 @@
 //! cargo run -p unstall --features axum --example axum_chat
 //!
 //! Chat rooms in an axum application. A member that reads too slowly is removed from its room, and
-//! nobody else waits for it longer than a second. Three members run in this process too: Bob talks,
+//! nobody else waits for it longer than three seconds. Three members run in this process too: Bob talks,
 //! Alice listens, and Carol stops reading.
 
 use std::{
@@ -23,7 +23,7 @@ use unstall::{
 };
 
 /// How long a room waits for a member whose outbox is full.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The members of each room, by the number of their connection.
 #[derive(Clone, Default)]
