@@ -25,7 +25,7 @@ use unstall::{
 /// How long a room waits for a member whose outbox is full.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The members of each room, by the number of their connection.
+/// The members of each room, by its name.
 #[derive(Clone, Default)]
 struct Rooms(Arc<Mutex<HashMap<String, Vec<Sender>>>>);
 

@@ -1,7 +1,7 @@
 //! cargo run -p unstall --example rpc
 //!
 //! Calls and answers over one connection. Each call has a number, so that answers may come in any
-//! order. Over a session a call is carried out once, also if the connection is cut. If the session
+//! order. Over a session a call is carried out once, even if the connection is cut. If the session
 //! is lost, every call that waits fails.
 
 use std::{

@@ -136,7 +136,9 @@
 //! async fn echo(upgrade: Upgrade) -> Response {
 //!     upgrade.on_upgrade(|mut connection| async move {
 //!         while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
-//!             let _ = connection.send(message).await;
+//!             if connection.send(message).await.is_err() {
+//!                 return;
+//!             }
 //!         }
 //!     })
 //! }

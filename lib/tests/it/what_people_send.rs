@@ -81,9 +81,7 @@ async fn every_kind_of_text_and_bytes_arrives() {
 #[tokio::test]
 async fn clones_of_a_client_connect_each_as_often_as_they_are_asked() {
     let server = echo_server().await;
-    let client = client(&server).subprotocol("none").plain();
-    assert!(limit(client.connect()).await.is_err(), "nobody speaks it");
-    let client = Client::new(format!("ws://{}", server.local_addr()));
+    let client = client(&server);
     let clone = client.clone();
     for client in [&client, &clone, &client] {
         let mut connection = limit(client.connect()).await.unwrap();
