@@ -34,7 +34,7 @@ pub const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The connection is lost if no byte is received for this long. By then three pings were not
-/// answered.
+/// answered. A broken connection waits as long for an application that does not receive.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The write timeout where the kernel cannot say whether a peer that takes no bytes is alive: see

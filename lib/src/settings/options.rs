@@ -257,6 +257,11 @@ impl Options {
     /// Every byte counts, so a long message is not silence. A peer that sends no messages answers
     /// pings. Time in which this side does not read does not count.
     ///
+    /// It also bounds how long a broken connection waits for the application. If the inbox is full when
+    /// the connection breaks, what the peer had sent before is read as the application makes room. If
+    /// it receives nothing for this long, the rest is lost, and the connection ends with
+    /// [`ConnectionError::NotReceived`](crate::ConnectionError::NotReceived).
+    ///
     /// An adopted `WebSocketStream` shows whole messages only. Set a time above the longest transfer
     /// of one message there.
     pub fn silence_timeout(mut self, timeout: Duration) -> Options {
