@@ -54,6 +54,15 @@ pub struct Attempt {
     pub last_error: Option<Arc<ConnectError>>,
 }
 
+/// The proxy that a client goes through.
+#[derive(Clone, Debug)]
+enum ProxyChoice {
+    /// The one that the environment names for the URL, if any.
+    Environment,
+    Never,
+    Always(RedactedUrl),
+}
+
 type HeaderFuture = Pin<Box<dyn Future<Output = Result<HeaderMap, BoxError>> + Send>>;
 type HeaderFn = Arc<dyn Fn(Attempt) -> HeaderFuture + Send + Sync>;
 type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
@@ -95,7 +104,7 @@ pub struct Client {
     header_fn: Option<HeaderFn>,
     subprotocols: Vec<String>,
     tls: Option<Arc<ClientConfig>>,
-    proxy: Option<RedactedUrl>,
+    proxy: ProxyChoice,
     session: Wanted,
     fresh_sessions: bool,
     options: Options,
@@ -130,7 +139,7 @@ impl Client {
             header_fn: None,
             subprotocols: Vec::new(),
             tls: None,
-            proxy: None,
+            proxy: ProxyChoice::Environment,
             session: Wanted::Offered,
             fresh_sessions: true,
             options: Options::default(),
@@ -189,10 +198,29 @@ impl Client {
         self
     }
 
-    /// Connects through a proxy: `http://` (CONNECT) or `socks5://`, with `user:password@` if the
-    /// proxy needs credentials. The proxy resolves the server's name.
+    /// Connects through this proxy, whatever the environment says. `http://` and `https://` use
+    /// CONNECT, the latter over TLS to the proxy. `socks5://`, `socks4a://` and `socks4://` are
+    /// known too. Put `user:password@` in front of the host if the proxy needs credentials.
+    ///
+    /// The proxy resolves the server's name, except with `socks4://`. TLS to the proxy uses the
+    /// configuration of [`tls`](Client::tls) too.
+    ///
+    /// By default a client obeys the environment, as curl does. `HTTP_PROXY` names the proxy for
+    /// `ws://`, `HTTPS_PROXY` the one for `wss://`, and `ALL_PROXY` one for both. `NO_PROXY` lists
+    /// hosts, domains and networks that are dialed directly. Each name may be in lower case; the
+    /// upper case one wins. Hosts on the loopback interface are dialed directly. So is every host in
+    /// a CGI program, where clients can set `HTTP_PROXY`. A variable that names no usable proxy is
+    /// an error. The variables are read when [`connect`](Client::connect) or
+    /// [`connect_lazy`](Client::connect_lazy) is called.
     pub fn proxy(mut self, url: impl AsRef<str>) -> Client {
-        self.proxy = Some(RedactedUrl::new(url.as_ref()));
+        self.proxy = ProxyChoice::Always(RedactedUrl::new(url.as_ref()));
+        self
+    }
+
+    /// Connects directly, and ignores the environment variables that name proxies.
+    #[doc(alias = "no_proxy")]
+    pub fn without_proxy(mut self) -> Client {
+        self.proxy = ProxyChoice::Never;
         self
     }
 
@@ -278,7 +306,7 @@ impl Client {
     /// loss. Messages sent in the meantime wait in the outbox.
     ///
     /// # Errors
-    /// The URL, a header or the proxy's URL is not valid.
+    /// The URL, a header or the proxy's URL is not valid. The proxy may come from the environment.
     ///
     /// # Panics
     /// Outside a Tokio runtime.

@@ -247,6 +247,9 @@ pub(crate) const KEEPALIVE_RETRIES: u32 = 4;
 /// Head start of the preferred address family over the other (RFC 8305 section 8 allows 10 ms to
 /// 2 s and recommends 250 ms; 300 ms is what RFC 6555 measured and what curl once chose).
 pub(crate) const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(300);
+/// The longest user name for a SOCKS4 proxy, whose protocol has no limit. With a host's name of 255
+/// bytes it has to fit into the 513 bytes in which `tokio-socks` writes the request.
+pub(crate) const SOCKS4_USER_BYTES: usize = 200;
 /// The largest head of an HTTP response that a dialing client takes. Common servers stop at 8 to
 /// 16 KiB themselves; twice that leaves room for many cookies.
 pub(crate) const RESPONSE_HEAD_BYTES: usize = 32 * 1024;

@@ -172,8 +172,8 @@ pub use messages::{
 };
 pub use reports::{
     BoxError, Close, CloseCode, ConnectError, ConnectPhase, ConnectionError, DeliveryError, Event,
-    Events, FlushError, Printable, QueueStats, RedactedUrl, SessionLoss, StallCause, StallStats,
-    Stats, printable,
+    Events, FlushError, Printable, ProxyError, QueueStats, RedactedUrl, SessionLoss, StallCause,
+    StallStats, Stats, printable,
 };
 #[cfg(feature = "axum")]
 pub use server::axum;

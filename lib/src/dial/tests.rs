@@ -4,6 +4,7 @@ mod deadlines;
 mod proxies;
 mod tls;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::reports::RedactedUrl;
-use crate::ws;
+use crate::{defaults, ws};
 
 /// Long enough for any handshake on a loaded machine.
 const AMPLE: Duration = Duration::from_secs(30);

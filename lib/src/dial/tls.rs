@@ -4,7 +4,6 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use tokio::net::TcpStream;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -24,11 +23,11 @@ fn provider() -> Arc<CryptoProvider> {
         .clone()
 }
 
-/// Does the client's side of the TLS handshake with `host` over `tcp`.
+/// Does the client's side of the TLS handshake with `host` over `below`.
 pub(crate) async fn connect(
     config: Option<&Arc<ClientConfig>>,
     host: &str,
-    tcp: TcpStream,
+    below: Transport,
 ) -> io::Result<Transport> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let config = match config {
@@ -36,16 +35,15 @@ pub(crate) async fn connect(
         None => default_client_config().await?,
     };
     let tls = TlsConnector::from(with_alpn(config))
-        .connect(name, tcp)
+        .connect(name, below)
         .await?;
     Ok(Transport::tls_client(tls))
 }
 
-/// Does the server's side of the TLS handshake over `tcp`.
-pub(crate) async fn accept(config: Arc<ServerConfig>, tcp: TcpStream) -> io::Result<Transport> {
-    Ok(Transport::tls_server(
-        TlsAcceptor::from(config).accept(tcp).await?,
-    ))
+/// Does the server's side of the TLS handshake over `below`.
+pub(crate) async fn accept(config: Arc<ServerConfig>, below: Transport) -> io::Result<Transport> {
+    let tls = TlsAcceptor::from(config).accept(below).await?;
+    Ok(Transport::tls_server(tls))
 }
 
 fn with_alpn(config: Arc<ClientConfig>) -> Arc<ClientConfig> {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::{Brief, RedactedUrl};
+use super::{Brief, ProxyError, RedactedUrl};
 use crate::time::granted;
 
 /// Why a connection could not be made.
@@ -62,7 +62,7 @@ pub enum ConnectError {
         source: io::Error,
     },
 
-    /// No TCP connection to the host, or to the proxy, could be made.
+    /// No TCP connection to the host could be made.
     #[error("no TCP connection to {to} (check that a server listens there and can be reached)")]
     Tcp {
         /// Host and port.
@@ -71,18 +71,17 @@ pub enum ConnectError {
         source: io::Error,
     },
 
-    /// The proxy refused or failed.
-    #[error("the proxy {proxy} did not connect to {to}: {why}")]
+    /// The proxy refused or failed, or could not be reached.
+    #[error("the proxy {proxy}{} did not connect to {to}: {why}", from_variable(.variable))]
     Proxy {
         /// The proxy's URL.
         proxy: RedactedUrl,
+        /// The environment variable that names the proxy; `None` if the application does.
+        variable: Option<&'static str>,
         /// The host and port of the server.
         to: String,
-        /// The proxy's answer, or what failed.
-        why: String,
-        /// Whether a later attempt may succeed. False, for example, if the proxy requires other
-        /// credentials, or its rules forbid this host.
-        retryable: bool,
+        /// The proxy's answer, or what failed. It says whether a later attempt may succeed.
+        why: ProxyError,
     },
 
     /// The TLS handshake failed.
@@ -153,11 +152,11 @@ pub enum ConnectError {
 pub enum ConnectPhase {
     /// Calling the application's function for the request headers.
     Headers,
-    /// Resolving the name of the host or of the proxy.
+    /// Resolving the name of the host.
     Dns,
-    /// Connecting by TCP to the host or to the proxy.
+    /// Connecting by TCP to the host.
     Tcp,
-    /// Waiting for the proxy's answer.
+    /// Reaching the proxy, and waiting for its answer.
     Proxy,
     /// The TLS handshake.
     Tls,
@@ -175,7 +174,9 @@ impl ConnectPhase {
             ConnectPhase::Tcp => {
                 "no TCP connection was made; check the address, the routes and the firewalls"
             }
-            ConnectPhase::Proxy => "the proxy did not answer; check the proxy",
+            ConnectPhase::Proxy => {
+                "the proxy did not answer; check the proxy, and HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+            }
             ConnectPhase::Tls => {
                 "the TLS handshake was not completed; check that the port speaks TLS"
             }
@@ -190,7 +191,7 @@ impl ConnectError {
     /// Whether a later attempt may succeed with the same configuration.
     ///
     /// Yes: timeouts, name resolution, TCP, lost connections, the status codes 408, 425, 429 and
-    /// 5xx, a proxy that cannot reach the host. No: an invalid URL or header, a certificate that is
+    /// 5xx, a proxy that cannot reach the host ([`ProxyError`]). No: an invalid URL or header, a certificate that is
     /// not accepted, any other status (401, 403, 404, …), a wrong subprotocol, a server that does
     /// not speak WebSocket.
     pub fn is_retryable(&self) -> bool {
@@ -204,9 +205,8 @@ impl ConnectError {
             | ConnectError::Dns { .. }
             | ConnectError::Tcp { .. }
             | ConnectError::Interrupted { .. } => true,
-            ConnectError::Proxy { retryable, .. } => *retryable,
-            // An error of TLS itself will occur again. One of the socket may not.
-            ConnectError::Tls { source, .. } => rustls_error(source).is_none(),
+            ConnectError::Proxy { why, .. } => why.is_retryable(),
+            ConnectError::Tls { source, .. } => is_retryable_tls(source),
             ConnectError::Refused { status, .. } => is_retryable_status(*status),
         }
     }
@@ -245,7 +245,12 @@ fn rustls_error(error: &io::Error) -> Option<&tokio_rustls::rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-fn tls_advice(error: &io::Error) -> &'static str {
+/// An error of TLS itself will occur again. One of the socket may not.
+pub(crate) fn is_retryable_tls(error: &io::Error) -> bool {
+    rustls_error(error).is_none()
+}
+
+pub(crate) fn tls_advice(error: &io::Error) -> &'static str {
     use tokio_rustls::rustls::Error;
     match rustls_error(error) {
         Some(Error::InvalidCertificate(_)) => {
@@ -258,6 +263,13 @@ fn tls_advice(error: &io::Error) -> &'static str {
         Some(Error::AlertReceived(_)) => "the server refused it: see the server's log",
         Some(_) => "check the TLS configuration of both sides",
         None => "the connection was lost: try again",
+    }
+}
+
+fn from_variable(variable: &Option<&'static str>) -> String {
+    match variable {
+        Some(name) => format!(" (from the environment variable {name})"),
+        None => String::new(),
     }
 }
 

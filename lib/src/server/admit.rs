@@ -101,12 +101,10 @@ async fn secure(
         Some(proxies) => proxies.read_preface(&mut tcp, peer).await?,
         None => peer,
     };
+    let tcp = Transport::tcp_stream(tcp);
     let transport = match &config.tls {
-        None => Transport::tcp_stream(tcp),
-        Some(tls) => {
-            crate::ws::transport::set_options(&tcp);
-            tls::accept(tls.clone(), tcp).await?
-        }
+        None => tcp,
+        Some(tls) => tls::accept(tls.clone(), tcp).await?,
     };
     Ok((transport, peer))
 }

@@ -1,4 +1,4 @@
-//! The byte stream below a WebSocket: TCP, or TLS over TCP.
+//! The byte stream below a WebSocket: TCP, TLS, or a stream of another kind.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -35,8 +35,9 @@ impl std::fmt::Debug for Held {
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
-    TlsClient(Box<client::TlsStream<TcpStream>>),
-    TlsServer(Box<server::TlsStream<TcpStream>>),
+    /// Over TCP, or over the TLS of a proxy.
+    TlsClient(Box<client::TlsStream<Transport>>),
+    TlsServer(Box<server::TlsStream<Transport>>),
     /// The stream of another HTTP server, after the upgrade.
     #[cfg(feature = "axum")]
     Foreign(hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>),
@@ -73,11 +74,11 @@ impl Transport {
         Transport::new(Stream::Tcp(tcp))
     }
 
-    pub(crate) fn tls_client(tls: client::TlsStream<TcpStream>) -> Transport {
+    pub(crate) fn tls_client(tls: client::TlsStream<Transport>) -> Transport {
         Transport::new(Stream::TlsClient(Box::new(tls)))
     }
 
-    pub(crate) fn tls_server(tls: server::TlsStream<TcpStream>) -> Transport {
+    pub(crate) fn tls_server(tls: server::TlsStream<Transport>) -> Transport {
         Transport::new(Stream::TlsServer(Box::new(tls)))
     }
 
@@ -105,8 +106,8 @@ impl Transport {
     pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {
             Stream::Tcp(tcp) => Some(tcp),
-            Stream::TlsClient(tls) => Some(tls.get_ref().0),
-            Stream::TlsServer(tls) => Some(tls.get_ref().0),
+            Stream::TlsClient(tls) => tls.get_ref().0.tcp(),
+            Stream::TlsServer(tls) => tls.get_ref().0.tcp(),
             #[cfg(feature = "axum")]
             Stream::Foreign(_) => None,
         }
@@ -126,7 +127,7 @@ impl Transport {
 /// Sets the options of a socket. A connection also works without them, so an error is only logged.
 ///
 /// `TCP_USER_TIMEOUT` is not set, because it ends connections to live peers that do not read.
-pub(crate) fn set_options(tcp: &TcpStream) {
+fn set_options(tcp: &TcpStream) {
     // Messages leave when they are written. The writer packs them, not Nagle's algorithm.
     let nodelay = tcp.set_nodelay(true);
     let keepalive = TcpKeepalive::new()

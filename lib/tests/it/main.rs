@@ -12,6 +12,7 @@ mod common;
 mod cut_at_every_byte;
 mod delivery_is_acknowledged;
 mod events_and_stats;
+mod foreign_proxies_are_passed;
 mod forever_is_a_duration;
 mod frames_of_rfc_6455;
 mod halves_make_a_connection;
