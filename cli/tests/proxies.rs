@@ -166,3 +166,29 @@ fn proxy_that_fails_is_named_with_its_variable_and_without_its_password() {
         assert!(!stderr.contains("hunter2"), "{stderr}");
     }
 }
+
+/// Once clap repeated an argument too many, with the password of its URL.
+#[test]
+fn arguments_that_are_wrong_are_told_without_their_secrets() {
+    for (arguments, told) in [
+        (["cat", "ws://a/", "ws://user:hunter2@b/?t=hunter2"], "b/"),
+        (
+            ["cat", "ws://a/", "Authorization: Bearer hunter2"],
+            "Authorization: …",
+        ),
+        (["cat", "ws://a/", "user:hunter2@b"], "…"),
+        (
+            ["cat", "--connect-timeout", "ws://user:hunter2@b/"],
+            "ws://…@b/",
+        ),
+    ] {
+        let ended = support::run(&arguments);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(told), "{ended:?}");
+        assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
+        assert!(
+            ended.stderr.contains("Usage") || ended.stderr.contains("--help"),
+            "{ended:?}"
+        );
+    }
+}

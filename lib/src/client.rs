@@ -14,7 +14,7 @@ use tokio_rustls::rustls::ClientConfig;
 use crate::{
     dial::Wanted,
     handles::Connection,
-    reports::{BoxError, ConnectError, RedactedUrl},
+    reports::{BoxError, ConnectError, RedactedUrl, connect_error::cut_name},
     settings::Options,
 };
 
@@ -114,10 +114,11 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let subprotocols = self.subprotocols.iter().map(|name| cut_name(name));
         f.debug_struct("Client")
             .field("url", &self.url)
             .field("proxy", &self.proxy)
-            .field("subprotocols", &self.subprotocols)
+            .field("subprotocols", &subprotocols.collect::<Vec<_>>())
             .field("session", &self.session)
             .field("options", &self.options)
             .field("reconnect", &self.reconnect)

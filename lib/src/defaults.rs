@@ -247,6 +247,12 @@ pub(crate) const KEEPALIVE_RETRIES: u32 = 4;
 /// Head start of the preferred address family over the other (RFC 8305 section 8 allows 10 ms to
 /// 2 s and recommends 250 ms; 300 ms is what RFC 6555 measured and what curl once chose).
 pub(crate) const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(300);
+/// The shortest text that is hidden in a server's refusal because the request has it as a secret. The
+/// values of shorter ones, such as `room=1`, occur in any sentence.
+pub(crate) const SHORTEST_SECRET: usize = 4;
+/// How many characters of a subprotocol's name are told in an error. Registered names are shorter.
+/// Some clients put a token into the list, which is longer.
+pub(crate) const SUBPROTOCOL_CHARS: usize = 32;
 /// The longest user name for a SOCKS4 proxy, whose protocol has no limit. With a host's name of 255
 /// bytes it has to fit into the 513 bytes in which `tokio-socks` writes the request.
 pub(crate) const SOCKS4_USER_BYTES: usize = 200;

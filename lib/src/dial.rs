@@ -3,6 +3,7 @@
 pub(crate) mod environment;
 mod exchange;
 pub(crate) mod proxy;
+mod secrets;
 mod target;
 mod tcp;
 pub(crate) mod tls;

@@ -12,6 +12,7 @@ use tokio_socks::IntoTargetAddr;
 use tokio_socks::tcp::{Socks4Stream, Socks5Stream};
 
 use super::exchange::{Answer, exchange};
+use super::secrets::Secrets;
 use super::target::{Authority, Target, basic};
 use super::{Deadline, tcp, tls};
 use crate::defaults::SOCKS4_USER_BYTES;
@@ -182,10 +183,18 @@ impl Proxy {
             Ok(Answer::Switched(..)) => {
                 Err(ProxyError::protocol("it sent data before this client did"))
             }
-            Ok(Answer::Refused(head, body)) => Err(ProxyError::Refused {
-                status: head.status(),
-                body,
-            }),
+            Ok(Answer::Refused(head, body)) => {
+                let encoded = |value: &HeaderValue| {
+                    value.to_str().ok()?.rsplit(' ').next().map(str::to_owned)
+                };
+                let ours = self.credentials.iter().flat_map(|(user, password)| {
+                    [Some(password.clone()), encoded(&basic(user, password))]
+                });
+                Err(ProxyError::Refused {
+                    status: head.status(),
+                    body: Secrets::new(ours.flatten()).hidden(body),
+                })
+            }
         }
     }
 

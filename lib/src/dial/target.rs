@@ -23,6 +23,8 @@ pub(crate) struct Target {
     pub(crate) path: Uri,
     /// `Authorization: Basic`, from the URL's user information.
     pub(crate) authorization: Option<HeaderValue>,
+    /// The password of the user information.
+    pub(crate) password: Option<String>,
 }
 
 /// Scheme, user information, host and port of a URL, for servers and proxies alike.
@@ -83,7 +85,8 @@ impl Target {
             port,
             host_header: HeaderValue::try_from(host_header).map_err(|e| bad(e.to_string()))?,
             path: Uri::try_from(path).map_err(|e| bad(e.to_string()))?,
-            authorization: credentials.map(|(user, password)| basic(&user, &password)),
+            authorization: credentials.as_ref().map(|(user, pw)| basic(user, pw)),
+            password: credentials.map(|(_, password)| password),
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode, header};
 
 use super::{Brief, ProxyError, RedactedUrl};
+use crate::defaults::SUBPROTOCOL_CHARS;
 use crate::time::granted;
 
 /// Why a connection could not be made.
@@ -120,7 +121,7 @@ pub enum ConnectError {
         /// The status.
         status: StatusCode,
         /// The beginning of the body as the server sent it, at most 1 KiB. Bytes that are not UTF-8
-        /// are replaced.
+        /// are replaced. So is a query, a password or the value of a header that the server repeats.
         body: String,
         /// How long the server asks to wait, from `Retry-After`. At most
         /// [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
@@ -139,9 +140,10 @@ pub enum ConnectError {
         }
     )]
     Subprotocol {
-        /// What was offered, the preferred one first.
+        /// What was offered, the preferred one first. Names are cut to 32 characters, because some
+        /// clients put a token into this list.
         offered: Vec<String>,
-        /// What the server chose, if anything.
+        /// What the server chose, if anything. It is cut as well.
         chosen: Option<String>,
     },
 }
@@ -187,7 +189,22 @@ impl ConnectPhase {
     }
 }
 
+/// A subprotocol's name, cut so that a token in its place is not told.
+pub(crate) fn cut_name(name: &str) -> String {
+    match name.char_indices().nth(SUBPROTOCOL_CHARS) {
+        None => name.to_owned(),
+        Some((end, _)) => format!("{}…", &name[..end]),
+    }
+}
+
 impl ConnectError {
+    pub(crate) fn subprotocol(offered: &[String], chosen: Option<&str>) -> ConnectError {
+        ConnectError::Subprotocol {
+            offered: offered.iter().map(|name| cut_name(name)).collect(),
+            chosen: chosen.map(cut_name),
+        }
+    }
+
     /// Whether a later attempt may succeed with the same configuration.
     ///
     /// Yes: timeouts, name resolution, TCP, lost connections, the status codes 408, 425, 429 and
