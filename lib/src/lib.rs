@@ -141,6 +141,7 @@
 //! | `native-roots` | yes | TLS clients trust the certificate store of the operating system |
 //! | `webpki-roots` | no | TLS clients trust the roots of Mozilla's programme, which are compiled in |
 //! | `axum` | no | the extractor `unstall::axum::Upgrade` |
+//! | `http2` | no | WebSockets over HTTP/2 (RFC 8441), in the extractor and by `ServerBuilder::http2` |
 //!
 //! Without a feature for roots, [`Client::tls`] has to be given a configuration for `wss://` URLs.
 

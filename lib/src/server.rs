@@ -10,6 +10,8 @@ mod door;
 mod handshake;
 mod hello;
 mod holder;
+#[cfg(feature = "http2")]
+mod http2;
 mod keeper;
 mod limits;
 mod line;

@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 
 use super::Target;
-use crate::defaults::SHORTEST_SECRET;
+use crate::defaults::{SHORTEST_SECRET, SHORTEST_TOKEN};
 
 /// Texts that must not be printed, the longest first.
 pub(super) struct Secrets(Vec<String>);
@@ -14,11 +14,8 @@ pub(super) struct Secrets(Vec<String>);
 impl Secrets {
     /// The password and the query of the URL, and the values of the headers.
     pub(super) fn of(target: &Target, headers: &HeaderMap) -> Secrets {
-        let mut all: Vec<String> = target.password.iter().cloned().collect();
-        if let Some(query) = target.path.query() {
-            all.push(query.to_owned());
-            all.extend(query.split('&').flat_map(parameter));
-        }
+        let query = target.path.query().unwrap_or_default();
+        let mut tokens: Vec<String> = query.split('&').flat_map(parameter).collect();
         for (name, value) in headers.iter().chain(
             target
                 .authorization
@@ -32,12 +29,15 @@ impl Secrets {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
             // `Bearer TOKEN`, `name=value`: the secret may be repeated alone.
             for part in value.split([' ', ';', ',']) {
-                all.extend(parameter(part));
-                all.push(part.to_owned());
+                tokens.extend(parameter(part));
+                tokens.push(part.to_owned());
             }
-            all.push(value);
+            tokens.push(value);
         }
-        Secrets::new(all)
+        tokens.retain(|token| token.len() >= SHORTEST_TOKEN);
+        tokens.extend(target.password.clone());
+        tokens.push(query.to_owned());
+        Secrets::new(tokens)
     }
 
     pub(super) fn new(all: impl IntoIterator<Item = String>) -> Secrets {
@@ -90,8 +90,11 @@ mod tests {
         let url = "ws://user:hunter22@h/feed?token=s3cr3t%2Fs&room=1".into();
         let target = Target::parse(&url).unwrap();
         let mut headers = HeaderMap::new();
-        headers.insert("x-key", HeaderValue::from_static("k3yk3y"));
-        headers.insert("cookie", HeaderValue::from_static("id=c00kie; theme=dark"));
+        headers.insert("x-key", HeaderValue::from_static("k3yk3yk3y"));
+        headers.insert(
+            "cookie",
+            HeaderValue::from_static("id=c00kiec00kie; theme=dark"),
+        );
         headers.insert("origin", HeaderValue::from_static("https://app.example"));
         let secrets = Secrets::of(&target, &headers);
         for (said, shown) in [
@@ -101,13 +104,15 @@ mod tests {
             ),
             ("bad token s3cr3t/s", "bad token …"),
             ("user:hunter22 is locked", "user:… is locked"),
-            ("no such key: k3yk3y", "no such key: …"),
-            ("session c00kie has ended", "session … has ended"),
+            ("no such key: k3yk3yk3y", "no such key: …"),
+            ("session c00kiec00kie has ended", "session … has ended"),
             ("dXNlcjpodW50ZXIyMg== is not valid", "… is not valid"),
             (
                 "https://app.example is not allowed",
                 "https://app.example is not allowed",
             ),
+            ("the room 1 is full", "the room 1 is full"),
+            ("no theme dark", "no theme dark"),
             ("a body that is cut: s3cr3t", "a body that is cut: …"),
         ] {
             assert_eq!(secrets.hidden(said.to_owned()), shown);

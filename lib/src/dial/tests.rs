@@ -477,13 +477,13 @@ async fn no_error_repeats_a_secret_that_the_server_repeats() {
         let text = head.replace("\r\n", " ");
         let length = text.len();
         format!(
-            "HTTP/1.1 404 Not Found\r\nlocation: /a?{length}&t=s3cr3t\r\n\
+            "HTTP/1.1 404 Not Found\r\nlocation: /a?{length}&t=s3cr3t-query\r\n\
              content-length: {length}\r\n\r\n{text}"
         )
         .into_bytes()
     };
     let (address, _heads) = server(repeating).await;
-    let target = target(&format!("ws://user:s3cr3tpw@{address}/a?t=s3cr3t"));
+    let target = target(&format!("ws://user:s3cr3tpw@{address}/a?t=s3cr3t-query"));
     let mut headers = HeaderMap::new();
     headers.insert("x-token", HeaderValue::from_static("s3cr3t-header"));
     headers.insert("cookie", HeaderValue::from_static("id=s3cr3t-cookie"));

@@ -46,6 +46,20 @@ pub(crate) async fn accept(config: Arc<ServerConfig>, below: Transport) -> io::R
     Ok(Transport::tls_server(tls))
 }
 
+/// The same configuration, with HTTP/2 before HTTP/1.1 in its list of protocols.
+#[cfg(feature = "http2")]
+pub(crate) fn offering_http2(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
+    let mut config = (*config).clone();
+    let others = std::mem::take(&mut config.alpn_protocols);
+    config.alpn_protocols = vec![b"h2".to_vec(), ALPN.to_vec()];
+    for other in others {
+        if !config.alpn_protocols.contains(&other) {
+            config.alpn_protocols.push(other);
+        }
+    }
+    Arc::new(config)
+}
+
 fn with_alpn(config: Arc<ClientConfig>) -> Arc<ClientConfig> {
     if config.alpn_protocols == [ALPN] {
         return config;

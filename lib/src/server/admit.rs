@@ -1,7 +1,8 @@
 //! The handshake of one connection: from TCP to WebSocket, or to its refusal.
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
 use http::{Request, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::{
@@ -10,6 +11,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+#[cfg(feature = "http2")]
+use super::http2;
 use super::{
     ServerState,
     builder::Config,
@@ -32,17 +35,25 @@ use crate::{
 };
 
 /// A handshake under way.
-struct Handshake {
-    state: Arc<ServerState>,
-    slot: Slot,
-    peer: PeerAddr,
-    deadline: Instant,
+pub(super) struct Handshake {
+    pub(super) state: Arc<ServerState>,
+    pub(super) slot: Slot,
+    pub(super) peer: PeerAddr,
+    pub(super) ends: Ends,
+    pub(super) deadline: Instant,
     /// The limit that was reached, once the client's real address was known.
-    over: Option<Over>,
+    pub(super) over: Option<Over>,
 }
 
-/// A request that is accepted with 101.
-struct Agreed {
+/// The addresses of the TCP connection.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ends {
+    pub(super) local: Option<SocketAddr>,
+    pub(super) peer: Option<SocketAddr>,
+}
+
+/// A request that is accepted.
+pub(super) struct Agreed {
     request: Request<()>,
     subprotocol: Option<String>,
     peer: PeerAddr,
@@ -55,6 +66,7 @@ pub(super) async fn open(arrival: Arrival, slot: Slot, state: Arc<ServerState>) 
     let handshake = Handshake {
         deadline: later(Instant::now(), state.config.limits.handshake_timeout),
         peer: PeerAddr::direct(arrival.peer),
+        ends: Ends::default(),
         state: state.clone(),
         slot,
         over: None,
@@ -82,10 +94,16 @@ pub(super) async fn refuse(
     let config = &state.config;
     let limits = &config.limits;
     let within = defaults::SERVER_REFUSAL_TIMEOUT.min(limits.handshake_timeout);
-    let decide = |_| async { Decision::<()>::Err(over.rejection(limits.retry_after)) };
+    let rejection = || over.rejection(limits.retry_after);
+    let decide = |_| async { Decision::<()>::Err(rejection()) };
     let talk = async {
         let (transport, _) = secure(arrival.tcp, PeerAddr::direct(arrival.peer), config).await?;
-        converse(transport, limits.header_bytes, decide).await
+        #[cfg(feature = "http2")]
+        if config.http2 {
+            return http2::refuse(transport, limits.header_bytes, rejection()).await;
+        }
+        let talk = converse(transport, limits.header_bytes, decide).await;
+        talk.map(|_| ())
     };
     // The refusal is already counted, so a failure to send it does not matter.
     let _ = timeout_at(later(Instant::now(), within), talk).await;
@@ -115,31 +133,38 @@ impl Handshake {
         let (transport, peer) = secure(tcp, self.peer, &state.config).await?;
         self.peer = peer;
         self.over = self.moved_to(peer);
+        self.ends = Ends {
+            local: transport.local(),
+            peer: transport.peer(),
+        };
+        #[cfg(feature = "http2")]
+        if state.config.http2 {
+            return http2::serve(self, transport).await;
+        }
         let header_bytes = state.config.limits.header_bytes;
         let decide = |parts| self.decide(parts);
         let agreed = converse(transport, header_bytes, decide).await?;
-        let Some((agreed, transport, leftover)) = agreed else {
-            return Ok(());
-        };
-        state.counters.accepted.add();
+        if let Some((agreed, transport, leftover)) = agreed {
+            self.upgraded(agreed, transport, leftover).await;
+        }
+        Ok(())
+    }
+
+    /// Starts the connection, or its session, after the request was accepted.
+    pub(super) async fn upgraded(&self, agreed: Agreed, transport: Transport, leftover: Bytes) {
+        self.state.counters.accepted.add();
         let upgraded = Upgraded {
-            local: transport.local(),
-            peer: transport.peer(),
+            local: self.ends.local,
+            peer: self.ends.peer,
             transport,
             leftover,
             subprotocol: agreed.subprotocol.clone(),
             response: None,
         };
-        let sessions = state.config.sessions.as_ref();
+        let sessions = self.state.config.sessions.as_ref();
         match sessions.filter(|_| upgraded.is_session()) {
-            None => {
-                self.start(upgraded, agreed);
-                Ok(())
-            }
-            Some(sessions) => {
-                self.attach(&sessions.0, upgraded, agreed).await;
-                Ok(())
-            }
+            None => self.start(upgraded, agreed),
+            Some(sessions) => self.attach(&sessions.0, upgraded, agreed).await,
         }
     }
 
@@ -221,7 +246,7 @@ impl Handshake {
 
     /// Runs the checks in order: RFC 6455, Origin, limits of the address, the authentication hook,
     /// limits of the principal.
-    async fn decide(&self, mut parts: Parts) -> Decision<Agreed> {
+    pub(super) async fn decide(&self, mut parts: Parts) -> Decision<Agreed> {
         let ServerState {
             config,
             counters,
@@ -229,6 +254,7 @@ impl Handshake {
             ..
         } = &*self.state;
         let refused = &counters.refused;
+        handshake::normalise(&mut parts);
         let agreement = handshake::check(&parts, &config.subprotocols)
             .inspect_err(|_| refused.requests.add())?;
         config

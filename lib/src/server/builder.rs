@@ -22,6 +22,9 @@ pub(super) struct Config {
     pub(super) options: Options,
     pub(super) limits: ServerLimits,
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Whether clients may speak HTTP/2.
+    #[cfg(feature = "http2")]
+    pub(super) http2: bool,
     /// `None`: the TCP connection's address is the client's.
     pub(super) proxies: Option<TrustedProxies>,
     pub(super) origins: Origins,
@@ -37,6 +40,8 @@ impl Default for Config {
             options: Options::default(),
             limits: ServerLimits::default(),
             tls: None,
+            #[cfg(feature = "http2")]
+            http2: false,
             proxies: None,
             origins: Origins::default(),
             subprotocols: vec![SUBPROTOCOL.to_owned()],
@@ -90,6 +95,22 @@ impl ServerBuilder {
     /// certificates that are renewed while the server runs.
     pub fn tls(mut self, config: Arc<ServerConfig>) -> ServerBuilder {
         self.config.tls = Some(config);
+        self
+    }
+
+    /// Takes WebSockets over HTTP/2 too (RFC 8441), up to 128 on one TCP connection. Without TLS the
+    /// client has to know that the server speaks it. With TLS it is offered by ALPN.
+    ///
+    /// Each WebSocket counts in the limits as over HTTP/1.1. An HTTP/2 connection without one is
+    /// closed after 5 seconds.
+    ///
+    /// It is off by default, because two guarantees are weaker. Up to 64 KiB of each WebSocket wait
+    /// in each direction outside the budgets, where HTTP/1.1 has only the kernel's buffers. And the
+    /// kernel cannot say whether a peer that takes no bytes is alive, so
+    /// [`Options::write_timeout`](crate::Options::write_timeout) decides.
+    #[cfg(feature = "http2")]
+    pub fn http2(mut self) -> ServerBuilder {
+        self.config.http2 = true;
         self
     }
 
@@ -209,6 +230,10 @@ impl ServerBuilder {
     pub fn listener(mut self, listener: TcpListener) -> io::Result<Server> {
         if let Some((certificate, key)) = &self.pem {
             self.config.tls = Some(tls::server_config_from_pem(certificate, key)?);
+        }
+        #[cfg(feature = "http2")]
+        if self.config.http2 {
+            self.config.tls = self.config.tls.map(tls::offering_http2);
         }
         Server::start(self.config, listener)
     }

@@ -91,6 +91,18 @@ impl Door {
         Some((arrival, Slot { door, id }))
     }
 
+    /// A slot for one more handshake over a connection that is open already, if there is one.
+    #[cfg(feature = "http2")]
+    pub(super) fn enter(self: &Arc<Self>, network: Network, now: Instant) -> Option<Slot> {
+        let state = &mut *self.state.lock().unwrap();
+        let full = state.crowd.members(&network) >= self.limit.per_address
+            || state.under_way.len() >= self.limit.all;
+        (!full).then(|| Slot {
+            door: self.clone(),
+            id: state.begin(network, now),
+        })
+    }
+
     /// Records the task that runs this handshake.
     pub(super) fn started(&self, id: u64, task: AbortHandle) {
         if let Some(handshake) = self.state.lock().unwrap().under_way.get_mut(&id) {

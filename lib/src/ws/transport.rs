@@ -39,7 +39,7 @@ enum Stream {
     TlsClient(Box<client::TlsStream<Transport>>),
     TlsServer(Box<server::TlsStream<Transport>>),
     /// The stream of another HTTP server, after the upgrade.
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "axum", feature = "http2"))]
     Foreign(hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>),
 }
 
@@ -82,7 +82,7 @@ impl Transport {
         Transport::new(Stream::TlsServer(Box::new(tls)))
     }
 
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "axum", feature = "http2"))]
     pub(crate) fn foreign(upgraded: hyper::upgrade::Upgraded) -> Transport {
         Transport::new(Stream::Foreign(hyper_util::rt::TokioIo::new(upgraded)))
     }
@@ -94,11 +94,15 @@ impl Transport {
         }
     }
 
-    /// The same stream. It drops `held` when it is dropped itself.
+    /// The same stream. It drops `held` when it is dropped itself, with what it held before.
     pub(crate) fn holding(self, held: Held) -> Transport {
+        let held = match self._held {
+            Some(before) => Held(Arc::new((before, held))),
+            None => held,
+        };
         Transport {
+            stream: self.stream,
             _held: Some(held),
-            ..self
         }
     }
 
@@ -108,7 +112,7 @@ impl Transport {
             Stream::Tcp(tcp) => Some(tcp),
             Stream::TlsClient(tls) => tls.get_ref().0.tcp(),
             Stream::TlsServer(tls) => tls.get_ref().0.tcp(),
-            #[cfg(feature = "axum")]
+            #[cfg(any(feature = "axum", feature = "http2"))]
             Stream::Foreign(_) => None,
         }
     }
@@ -150,7 +154,7 @@ macro_rules! each {
             Stream::Tcp($io) => $body,
             Stream::TlsClient($io) => $body,
             Stream::TlsServer($io) => $body,
-            #[cfg(feature = "axum")]
+            #[cfg(any(feature = "axum", feature = "http2"))]
             Stream::Foreign($io) => $body,
         }
     };
@@ -188,7 +192,7 @@ impl AsyncWrite for Transport {
             Stream::Tcp(io) => io.is_write_vectored(),
             Stream::TlsClient(io) => io.is_write_vectored(),
             Stream::TlsServer(io) => io.is_write_vectored(),
-            #[cfg(feature = "axum")]
+            #[cfg(any(feature = "axum", feature = "http2"))]
             Stream::Foreign(io) => io.is_write_vectored(),
         }
     }

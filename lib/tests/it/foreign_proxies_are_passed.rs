@@ -4,121 +4,69 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 
-use tokio::process::{Child, Command};
 use unstall::{Client, ConnectError, ProxyError, Server};
 
 use crate::common::{
-    echoed, limit,
-    net::{Certificate, echo_server, unused_address},
+    echoed,
+    foreign::Foreign,
+    limit,
+    net::{Certificate, echo_server},
     proxy::Proxy,
-    until,
 };
 
-/// A running proxy. It is killed with its children when it is dropped.
-struct Foreign {
-    child: Child,
-    address: SocketAddr,
-    _directory: tempfile::TempDir,
+/// CONNECT, for the user `user` with the password `pw`, to these ports only.
+async fn tinyproxy(ports: &[u16]) -> Option<Foreign> {
+    let ports: String = ports
+        .iter()
+        .map(|port| format!("ConnectPort {port}\n"))
+        .collect();
+    let configuration = |address: SocketAddr, directory: &Path| {
+        format!(
+            "Listen {}\nPort {}\nTimeout 60\nBasicAuth user pw\nLogLevel Critical\n\
+             LogFile \"{}/log\"\n{ports}",
+            address.ip(),
+            address.port(),
+            directory.display(),
+        )
+    };
+    Foreign::start("tinyproxy", &["-d", "-c"], configuration).await
 }
 
-impl Foreign {
-    /// `None` where it is not installed.
-    async fn start(
-        program: &str,
-        arguments: &[&str],
-        configuration: impl Fn(SocketAddr, &Path) -> String,
-    ) -> Option<Foreign> {
-        let directory = tempfile::tempdir().unwrap();
-        let address = unused_address();
-        let file = directory.path().join("configuration");
-        std::fs::write(&file, configuration(address, directory.path())).unwrap();
-        let child = Command::new(program)
-            .args(arguments)
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(child) = child else {
-            println!("skipped: {program} is not installed");
-            return None;
-        };
-        until("the proxy listens", || {
-            std::net::TcpStream::connect(address).is_ok()
-        })
-        .await;
-        Some(Foreign {
-            child,
-            address,
-            _directory: directory,
-        })
-    }
-
-    /// CONNECT, for the user `user` with the password `pw`, to these ports only.
-    async fn tinyproxy(ports: &[u16]) -> Option<Foreign> {
-        let ports: String = ports
-            .iter()
-            .map(|port| format!("ConnectPort {port}\n"))
-            .collect();
-        let configuration = |address: SocketAddr, directory: &Path| {
-            format!(
-                "Listen {}\nPort {}\nTimeout 60\nBasicAuth user pw\nLogLevel Critical\n\
-                 LogFile \"{}/log\"\n{ports}",
-                address.ip(),
-                address.port(),
-                directory.display(),
-            )
-        };
-        Foreign::start("tinyproxy", &["-d", "-c"], configuration).await
-    }
-
-    /// SOCKS4 and SOCKS5, without credentials, to this port only.
-    async fn danted(port: u16) -> Option<Foreign> {
-        let configuration = |address: SocketAddr, directory: &Path| {
-            format!(
-                "logoutput: {}/log\n\
-                 internal: {} port = {}\nexternal: 127.0.0.1\n\
-                 clientmethod: none\nsocksmethod: none\n\
-                 client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}\n\
-                 socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 port = {port} }}\n",
-                directory.display(),
-                address.ip(),
-                address.port(),
-            )
-        };
-        Foreign::start("danted", &["-f"], configuration).await
-    }
-
-    /// TLS in front of another proxy.
-    async fn haproxy(certificate: &Certificate, to: SocketAddr) -> Option<Foreign> {
-        let of = |name: &str| std::fs::read_to_string(certificate.directory().join(name)).unwrap();
-        let both = of("cert.pem") + &of("key.pem");
-        let configuration = |address: SocketAddr, directory: &Path| {
-            let pem = directory.join("both.pem");
-            std::fs::write(&pem, &both).unwrap();
-            format!(
-                "global\n  maxconn 100\n\
-                 defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  \
-                 timeout server 60s\n\
-                 frontend in\n  bind {address} ssl crt {}\n  default_backend out\n\
-                 backend out\n  server one {to}\n",
-                pem.display(),
-            )
-        };
-        Foreign::start("haproxy", &["-db", "-q", "-f"], configuration).await
-    }
+/// SOCKS4 and SOCKS5, without credentials, to this port only.
+async fn danted(port: u16) -> Option<Foreign> {
+    let configuration = |address: SocketAddr, directory: &Path| {
+        format!(
+            "logoutput: {}/log\n\
+             internal: {} port = {}\nexternal: 127.0.0.1\n\
+             clientmethod: none\nsocksmethod: none\n\
+             client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}\n\
+             socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 port = {port} }}\n",
+            directory.display(),
+            address.ip(),
+            address.port(),
+        )
+    };
+    Foreign::start("danted", &["-f"], configuration).await
 }
 
-impl Drop for Foreign {
-    /// These programs end their children when they are asked to end.
-    fn drop(&mut self) {
-        if let Some(id) = self.child.id() {
-            let _ = std::process::Command::new("kill")
-                .args(["-TERM", &id.to_string()])
-                .status();
-        }
-    }
+/// TLS in front of another proxy.
+async fn haproxy(certificate: &Certificate, to: SocketAddr) -> Option<Foreign> {
+    let of = |name: &str| std::fs::read_to_string(certificate.directory().join(name)).unwrap();
+    let both = of("cert.pem") + &of("key.pem");
+    let configuration = |address: SocketAddr, directory: &Path| {
+        let pem = directory.join("both.pem");
+        std::fs::write(&pem, &both).unwrap();
+        format!(
+            "global\n  maxconn 100\n\
+             defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  \
+             timeout server 60s\n\
+             frontend in\n  bind {address} ssl crt {}\n  default_backend out\n\
+             backend out\n  server one {to}\n",
+            pem.display(),
+        )
+    };
+    Foreign::start("haproxy", &["-db", "-q", "-f"], configuration).await
 }
 
 /// A client of `server` by a name, so that the proxy has to resolve it.
@@ -148,7 +96,7 @@ async fn tinyproxy_connects_with_and_without_tls_to_the_server() {
     let plain = echo_server(Server::builder()).await;
     let secure = echo_server(certificate.serve(Server::builder())).await;
     let ports = [&plain, &secure].map(|server| server.local_addr().port());
-    let Some(proxy) = Foreign::tinyproxy(&ports).await else {
+    let Some(proxy) = tinyproxy(&ports).await else {
         return;
     };
     let url = format!("http://user:pw@{}", proxy.address);
@@ -160,7 +108,7 @@ async fn tinyproxy_connects_with_and_without_tls_to_the_server() {
 #[tokio::test]
 async fn tinyproxy_says_why_it_refuses_and_whether_to_try_again() {
     let server = echo_server(Server::builder()).await;
-    let Some(proxy) = Foreign::tinyproxy(&[server.local_addr().port()]).await else {
+    let Some(proxy) = tinyproxy(&[server.local_addr().port()]).await else {
         return;
     };
     let proxied =
@@ -191,7 +139,7 @@ async fn dante_connects_by_socks4_and_socks5_with_and_without_tls_to_the_server(
             true => certificate.serve(Server::builder()),
         };
         let server = echo_server(builder).await;
-        let Some(proxy) = Foreign::danted(server.local_addr().port()).await else {
+        let Some(proxy) = danted(server.local_addr().port()).await else {
             return;
         };
         for scheme in ["socks4", "socks5", "socks5h"] {
@@ -216,10 +164,10 @@ async fn tls_leads_to_a_proxy_behind_haproxy_and_through_it_to_the_server() {
     let plain = echo_server(Server::builder()).await;
     let secure = echo_server(certificate.serve(Server::builder())).await;
     let ports = [&plain, &secure].map(|server| server.local_addr().port());
-    let Some(proxy) = Foreign::tinyproxy(&ports).await else {
+    let Some(proxy) = tinyproxy(&ports).await else {
         return;
     };
-    let Some(front) = Foreign::haproxy(&certificate, proxy.address).await else {
+    let Some(front) = haproxy(&certificate, proxy.address).await else {
         return;
     };
     // haproxy listens on an address of its own; the certificate is for `localhost`.

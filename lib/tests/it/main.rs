@@ -22,6 +22,7 @@ mod messages_stay_as_they_were;
 mod million_messages_with_faults;
 mod never_stalls;
 mod outages_heal;
+mod over_http2;
 mod overflow_is_marked;
 mod peers_words_are_cut_to_size;
 mod random_consumers;
