@@ -35,6 +35,12 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "URL", value_parser = url, help_heading = "Connection")]
     proxy: Option<RedactedUrl>,
 
+    /// Connect to this Unix socket; the URL says what to ask for
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["proxy", "no_proxy"],
+          help_heading = "Connection")]
+    unix_socket: Option<PathBuf>,
+
     /// Connect directly, whatever HTTP_PROXY, HTTPS_PROXY and ALL_PROXY say
     #[arg(long, conflicts_with = "proxy", help_heading = "Connection")]
     no_proxy: bool,
@@ -73,6 +79,10 @@ impl Connect {
         }
         if self.no_proxy {
             client = client.without_proxy();
+        }
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            client = client.unix_socket(path);
         }
         Ok(client)
     }

@@ -6,16 +6,20 @@ mod dialer;
 mod session;
 mod setup;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+#[cfg(unix)]
+use std::path::PathBuf;
+use std::{future::Future, io, pin::Pin, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::ClientConfig;
 
 use crate::{
-    dial::Wanted,
+    dial::{Connector, Endpoint, Wanted},
     handles::Connection,
     reports::{BoxError, ConnectError, RedactedUrl, connect_error::cut_name},
     settings::Options,
+    ws::transport::Transport,
 };
 
 pub use backoff::Reconnect;
@@ -54,13 +58,14 @@ pub struct Attempt {
     pub last_error: Option<Arc<ConnectError>>,
 }
 
-/// The proxy that a client goes through.
+/// How a client reaches the server.
 #[derive(Clone, Debug)]
-enum ProxyChoice {
-    /// The one that the environment names for the URL, if any.
+enum Way {
+    /// Through the proxy that the environment names for the URL, if any.
     Environment,
-    Never,
-    Always(RedactedUrl),
+    Direct,
+    Proxy(RedactedUrl),
+    Own(Connector),
 }
 
 type HeaderFuture = Pin<Box<dyn Future<Output = Result<HeaderMap, BoxError>> + Send>>;
@@ -104,7 +109,7 @@ pub struct Client {
     header_fn: Option<HeaderFn>,
     subprotocols: Vec<String>,
     tls: Option<Arc<ClientConfig>>,
-    proxy: ProxyChoice,
+    way: Way,
     session: Wanted,
     fresh_sessions: bool,
     options: Options,
@@ -117,7 +122,7 @@ impl std::fmt::Debug for Client {
         let subprotocols = self.subprotocols.iter().map(|name| cut_name(name));
         f.debug_struct("Client")
             .field("url", &self.url)
-            .field("proxy", &self.proxy)
+            .field("way", &self.way)
             .field("subprotocols", &subprotocols.collect::<Vec<_>>())
             .field("session", &self.session)
             .field("options", &self.options)
@@ -140,7 +145,7 @@ impl Client {
             header_fn: None,
             subprotocols: Vec::new(),
             tls: None,
-            proxy: ProxyChoice::Environment,
+            way: Way::Environment,
             session: Wanted::Offered,
             fresh_sessions: true,
             options: Options::default(),
@@ -214,15 +219,57 @@ impl Client {
     /// an error. The variables are read when [`connect`](Client::connect) or
     /// [`connect_lazy`](Client::connect_lazy) is called.
     pub fn proxy(mut self, url: impl AsRef<str>) -> Client {
-        self.proxy = ProxyChoice::Always(RedactedUrl::new(url.as_ref()));
+        self.way = Way::Proxy(RedactedUrl::new(url.as_ref()));
         self
     }
 
     /// Connects directly, and ignores the environment variables that name proxies.
     #[doc(alias = "no_proxy")]
     pub fn without_proxy(mut self) -> Client {
-        self.proxy = ProxyChoice::Never;
+        self.way = Way::Direct;
         self
+    }
+
+    /// Connects by a function of your own, in place of TCP and proxies. It is called for each
+    /// attempt, and returns any byte stream. TLS, if the URL is `wss://`, and the WebSocket handshake
+    /// then run over that stream.
+    ///
+    /// [`Options::connect_timeout`] covers the function too: it must be possible to drop its future.
+    /// On a stream that is not a `TcpStream`, the kernel cannot say whether a peer that takes no
+    /// bytes is alive, so [`Options::write_timeout`] decides.
+    ///
+    /// ```
+    /// use tokio::net::TcpStream;
+    /// let client = unstall::Client::new("ws://feed.example/").connector(|to| async move {
+    ///     // For example from an address of your choice, or through a tunnel.
+    ///     TcpStream::connect((to.host, to.port)).await
+    /// });
+    /// # let _ = client;
+    /// ```
+    pub fn connector<F, R, S>(mut self, connect: F) -> Client
+    where
+        F: Fn(Endpoint) -> R + Send + Sync + 'static,
+        R: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.way = Way::Own(Connector::new(move |to| {
+            let stream = connect(to);
+            Box::pin(async move { stream.await.map(Transport::of) })
+        }));
+        self
+    }
+
+    /// Connects to the Unix socket at this path. The URL still says what to ask for: its host is
+    /// sent as `Host`, its path is requested, and `wss://` means TLS over the socket.
+    ///
+    /// ```
+    /// let client = unstall::Client::new("ws://localhost/feed").unix_socket("/run/feed.sock");
+    /// # let _ = client;
+    /// ```
+    #[cfg(unix)]
+    pub fn unix_socket(self, path: impl Into<PathBuf>) -> Client {
+        let path = path.into();
+        self.connector(move |_| tokio::net::UnixStream::connect(path.clone()))
     }
 
     /// Requires a session (`unstall.v1`). If the server does not agree to one, connecting fails

@@ -1,5 +1,6 @@
 //! Dialing: from a URL to an upgraded connection, under one deadline.
 
+mod connector;
 pub(crate) mod environment;
 mod exchange;
 pub(crate) mod proxy;
@@ -17,6 +18,8 @@ use http::HeaderMap;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 use tokio_rustls::rustls::ClientConfig;
 
+pub(crate) use self::connector::Connector;
+pub use self::connector::Endpoint;
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::target::Target;
 use crate::reports::{ConnectError, ConnectPhase};
@@ -41,6 +44,8 @@ pub(crate) struct DialOptions {
     /// `None`: trust the roots that the crate's features name.
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) proxy: Option<Proxy>,
+    /// Connects in place of this library, and of the proxy.
+    pub(crate) connector: Option<Connector>,
     /// Offered in this order.
     pub(crate) subprotocols: Vec<String>,
     pub(crate) session: Wanted,
@@ -66,12 +71,16 @@ pub(crate) async fn dial(
     let headers = deadline.cover(ConnectPhase::Headers, headers).await?;
     upgrade::check_headers(&headers)?;
 
-    let mut transport = match &options.proxy {
-        Some(proxy) => {
+    let mut transport = match (&options.connector, &options.proxy) {
+        (Some(connector), _) => {
+            let own = connect_own(connector, target);
+            deadline.cover(ConnectPhase::Connector, own).await?
+        }
+        (None, Some(proxy)) => {
             let tunnel = proxy.tunnel(target, options.tls.as_ref(), &deadline);
             deadline.cover(ConnectPhase::Proxy, tunnel).await?
         }
-        None => connect_tcp(target, &deadline).await?,
+        (None, None) => connect_tcp(target, &deadline).await?,
     };
     if target.secure {
         let tls = connect_tls(transport, target, options);
@@ -132,6 +141,19 @@ async fn connect_tcp(target: &Target, deadline: &Deadline) -> Result<Transport, 
             source,
         }),
     }
+}
+
+async fn connect_own(connector: &Connector, target: &Target) -> Result<Transport, ConnectError> {
+    let endpoint = Endpoint {
+        host: target.host.clone(),
+        port: target.port,
+        tls: target.secure,
+    };
+    let connected = connector.connect(endpoint).await;
+    connected.map_err(|source| ConnectError::Connector {
+        to: target.host_and_port(),
+        source,
+    })
 }
 
 async fn connect_tls(

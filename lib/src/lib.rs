@@ -164,7 +164,7 @@ mod time;
 mod ws;
 
 pub use client::{Attempt, Client, Reconnect, Setup, connect};
-pub use dial::tls::client_config_from_pem;
+pub use dial::{Endpoint, tls::client_config_from_pem};
 pub use doctor::doctor;
 pub use handles::{Batch, Connection, MessageSink, Receiver, ReuniteError, Sender};
 pub use messages::{
@@ -179,7 +179,7 @@ pub use reports::{
 #[cfg(feature = "axum")]
 pub use server::axum;
 pub use server::{
-    HandshakeStats, InvalidNetwork, PeerAddr, Principal, RefusalStats, Rejection, Server,
+    HandshakeStats, InvalidNetwork, Listener, PeerAddr, Principal, RefusalStats, Rejection, Server,
     ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions, ShutdownReport,
     TrustedProxies,
 };

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::{
-    Attempt, Client, HeaderFn, Hook, ProxyChoice,
+    Attempt, Client, HeaderFn, Hook, Way,
     away::Away,
     backoff::{Backoff, Life},
     session::Next,
@@ -58,19 +58,24 @@ impl Dialer {
             return Err(ConnectError::Header { name, why });
         }
         let target = Target::parse(&client.url)?;
-        let proxy = match &client.proxy {
-            ProxyChoice::Environment => {
+        let proxy = match &client.way {
+            Way::Environment => {
                 let value = |name: &str| env::var_os(name).map(|it| it.to_string_lossy().into());
                 environment::proxy(&target, value)?
             }
-            ProxyChoice::Never => None,
-            ProxyChoice::Always(url) => Some(Proxy::parse(url)?),
+            Way::Direct | Way::Own(_) => None,
+            Way::Proxy(url) => Some(Proxy::parse(url)?),
+        };
+        let connector = match &client.way {
+            Way::Own(connector) => Some(connector.clone()),
+            _ => None,
         };
         Ok(Dialer {
             target,
             dial_options: DialOptions {
                 tls: client.tls.clone(),
                 proxy,
+                connector,
                 subprotocols: client.subprotocols.clone(),
                 session: client.session,
                 connect_timeout: client.options.connect_timeout,

@@ -29,6 +29,7 @@ fn options() -> DialOptions {
     DialOptions {
         tls: None,
         proxy: None,
+        connector: None,
         subprotocols: Vec::new(),
         session: Wanted::Never,
         connect_timeout: AMPLE,

@@ -72,6 +72,15 @@ pub enum ConnectError {
         source: io::Error,
     },
 
+    /// The application's [connector](crate::Client::connector) failed. Retryable.
+    #[error("the connector made no connection to {to}")]
+    Connector {
+        /// Host and port.
+        to: String,
+        /// The error of the connector.
+        source: io::Error,
+    },
+
     /// The proxy refused or failed, or could not be reached.
     #[error("the proxy {proxy}{} did not connect to {to}: {why}", from_variable(.variable))]
     Proxy {
@@ -158,6 +167,8 @@ pub enum ConnectPhase {
     Dns,
     /// Connecting by TCP to the host.
     Tcp,
+    /// Waiting for the application's [connector](crate::Client::connector).
+    Connector,
     /// Reaching the proxy, and waiting for its answer.
     Proxy,
     /// The TLS handshake.
@@ -176,6 +187,7 @@ impl ConnectPhase {
             ConnectPhase::Tcp => {
                 "no TCP connection was made; check the address, the routes and the firewalls"
             }
+            ConnectPhase::Connector => "the application's connector did not return",
             ConnectPhase::Proxy => {
                 "the proxy did not answer; check the proxy, and HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
             }
@@ -207,7 +219,7 @@ impl ConnectError {
 
     /// Whether a later attempt may succeed with the same configuration.
     ///
-    /// Yes: timeouts, name resolution, TCP, lost connections, the status codes 408, 425, 429 and
+    /// Yes: timeouts, name resolution, TCP, connectors, lost connections, the status codes 408, 425, 429 and
     /// 5xx, a proxy that cannot reach the host ([`ProxyError`]). No: an invalid URL or header, a certificate that is
     /// not accepted, any other status (401, 403, 404, …), a wrong subprotocol, a server that does
     /// not speak WebSocket.
@@ -221,6 +233,7 @@ impl ConnectError {
             | ConnectError::Timeout { .. }
             | ConnectError::Dns { .. }
             | ConnectError::Tcp { .. }
+            | ConnectError::Connector { .. }
             | ConnectError::Interrupted { .. } => true,
             ConnectError::Proxy { why, .. } => why.is_retryable(),
             ConnectError::Tls { source, .. } => is_retryable_tls(source),

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{Request, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::{
-    net::TcpStream,
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout_at},
 };
@@ -19,7 +18,7 @@ use super::{
     door::{Arrival, Slot},
     handshake::{self, Rejection},
     hello::{self, Greeting},
-    holder::{Holders, Network, Principal},
+    holder::{Holders, Principal},
     open::Member,
     places::{Over, Seat},
     proxies::PeerAddr,
@@ -65,18 +64,18 @@ pub(super) struct Agreed {
 pub(super) async fn open(arrival: Arrival, slot: Slot, state: Arc<ServerState>) {
     let handshake = Handshake {
         deadline: later(Instant::now(), state.config.limits.handshake_timeout),
-        peer: PeerAddr::direct(arrival.peer),
+        peer: arrival.peer,
         ends: Ends::default(),
         state: state.clone(),
         slot,
         over: None,
     };
     let deadline = handshake.deadline;
-    match timeout_at(deadline, handshake.run(arrival.tcp)).await {
+    match timeout_at(deadline, handshake.run(arrival.stream)).await {
         Err(_) => state.counters.handshakes_timed_out.add(),
         Ok(Err(error)) => {
             state.counters.handshakes_failed.add();
-            tracing::debug!(peer = %arrival.peer, ?error, "a handshake failed");
+            tracing::debug!(peer = %arrival.peer.client, ?error, "a handshake failed");
         }
         // Done, or refused. A refusal is counted where it is decided.
         Ok(Ok(())) => {}
@@ -97,7 +96,7 @@ pub(super) async fn refuse(
     let rejection = || over.rejection(limits.retry_after);
     let decide = |_| async { Decision::<()>::Err(rejection()) };
     let talk = async {
-        let (transport, _) = secure(arrival.tcp, PeerAddr::direct(arrival.peer), config).await?;
+        let (transport, _) = secure(arrival.stream, arrival.peer, config).await?;
         #[cfg(feature = "http2")]
         if config.http2 {
             return http2::refuse(transport, limits.header_bytes, rejection()).await;
@@ -111,26 +110,25 @@ pub(super) async fn refuse(
 
 /// Reads what comes before HTTP: the PROXY header, and TLS.
 async fn secure(
-    mut tcp: TcpStream,
+    mut stream: Transport,
     peer: PeerAddr,
     config: &Config,
 ) -> io::Result<(Transport, PeerAddr)> {
-    let peer = match &config.proxies {
-        Some(proxies) => proxies.read_preface(&mut tcp, peer).await?,
-        None => peer,
+    let peer = match (&config.proxies, stream.tcp_mut()) {
+        (Some(proxies), Some(tcp)) => proxies.read_preface(tcp, peer).await?,
+        _ => peer,
     };
-    let tcp = Transport::tcp_stream(tcp);
     let transport = match &config.tls {
-        None => tcp,
-        Some(tls) => tls::accept(tls.clone(), tcp).await?,
+        None => stream,
+        Some(tls) => tls::accept(tls.clone(), stream).await?,
     };
     Ok((transport, peer))
 }
 
 impl Handshake {
-    async fn run(mut self, tcp: TcpStream) -> io::Result<()> {
+    async fn run(mut self, stream: Transport) -> io::Result<()> {
         let state = self.state.clone();
-        let (transport, peer) = secure(tcp, self.peer, &state.config).await?;
+        let (transport, peer) = secure(stream, self.peer, &state.config).await?;
         self.peer = peer;
         self.over = self.moved_to(peer);
         self.ends = Ends {
@@ -170,7 +168,7 @@ impl Handshake {
 
     /// Counts the handshake for the address that a proxy reported.
     fn moved_to(&self, peer: PeerAddr) -> Option<Over> {
-        let network = Network::of(Some(peer.client));
+        let network = peer.network();
         self.slot.moved_to(network).err()
     }
 
@@ -182,7 +180,7 @@ impl Handshake {
         upgraded.transport = upgraded.transport.holding(held);
         let options = self.state.options(&agreed.client);
         let (connection, pump) =
-            super::start_plain(upgraded, agreed.request, Some(agreed.peer), options);
+            super::start_plain(upgraded, agreed.request, agreed.peer.known(), options);
         member.started(&connection, pump);
         self.state.queue.push(Accepted {
             connection,
@@ -196,7 +194,7 @@ impl Handshake {
         let (counters, config) = (&self.state.counters, &self.state.config);
         let options = self.state.options(&agreed.client);
         upgraded.transport = upgraded.transport.holding(Held(agreed.seat.clone()));
-        let identity = hello::identity(&upgraded, agreed.request, Some(agreed.peer));
+        let identity = hello::identity(&upgraded, agreed.request, agreed.peer.known());
         let greeting = match Greeting::hear(upgraded, identity, &options).await {
             Ok(greeting) => greeting,
             Err(unheard) => {
@@ -275,7 +273,7 @@ impl Handshake {
             over = over.or(self.moved_to(peer));
         }
         let is_session = config.sessions.is_some() && agreement.is_session();
-        let network = Network::of(Some(peer.client));
+        let network = peer.network();
         let full = |over: Over| {
             over.counter(counters).add();
             over.rejection(config.limits.retry_after)
@@ -286,7 +284,8 @@ impl Handshake {
             places.look(&Holders::new(network, None)).map_err(full)?;
         }
         let mut request = Request::from_parts(parts, ());
-        request.extensions_mut().insert(peer);
+        peer.known()
+            .map(|peer| request.extensions_mut().insert(peer));
         let request = self.authenticated(request).await?;
         let principal = request.extensions().get::<Principal>();
         let client = Holders::new(network, principal);

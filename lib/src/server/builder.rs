@@ -4,12 +4,14 @@ use std::{future::Future, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Ar
 
 use http::Request;
 use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
+#[cfg(unix)]
+use tokio::net::{UnixListener, UnixStream};
 use tokio_rustls::rustls::ServerConfig;
 use unstall_proto::SUBPROTOCOL;
 
 use super::{
-    Server, handshake::Rejection, limits::ServerLimits, origin::Origins, proxies::TrustedProxies,
-    sessions::Sessions,
+    Server, handshake::Rejection, limits::ServerLimits, listener::Listener, origin::Origins,
+    proxies::TrustedProxies, sessions::Sessions,
 };
 use crate::{defaults, dial::tls, settings::Options};
 
@@ -220,14 +222,49 @@ impl ServerBuilder {
         Err(last)
     }
 
-    /// Uses a listener that is already bound, such as one passed by systemd.
+    /// Listens on a Unix socket at this path. A socket that was left there by a server that has ended
+    /// is replaced. Who may connect is up to the permissions of the folder.
+    ///
+    /// Its clients have no address, so the limits per address do not apply. Behind a reverse proxy,
+    /// [trust `unix:`](TrustedProxies::new), so that the proxy can report addresses.
     ///
     /// # Errors
-    /// The listener has no address, or a PEM file cannot be used.
+    /// The path cannot be bound, or another server listens on it; or a PEM file cannot be used.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
-    pub fn listener(mut self, listener: TcpListener) -> io::Result<Server> {
+    #[cfg(unix)]
+    pub async fn bind_unix(self, path: impl AsRef<std::path::Path>) -> io::Result<Server> {
+        let path = path.as_ref();
+        let failed = |error: io::Error| {
+            let text = format!("cannot listen on {}: {error}", path.display());
+            io::Error::new(error.kind(), text)
+        };
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket(path) => {
+                // A socket without a listener refuses connections.
+                match UnixStream::connect(path).await {
+                    Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                        std::fs::remove_file(path).map_err(failed)?;
+                        UnixListener::bind(path)
+                    }
+                    _ => Err(error),
+                }
+            }
+            bound => bound,
+        };
+        self.listener(listener.map_err(failed)?)
+    }
+
+    /// Uses a listener that is already bound, such as one passed by systemd, or one of your own
+    /// ([`Listener`]).
+    ///
+    /// # Errors
+    /// The listener's address is not known, or a PEM file cannot be used.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn listener(mut self, listener: impl Listener) -> io::Result<Server> {
         if let Some((certificate, key)) = &self.pem {
             self.config.tls = Some(tls::server_config_from_pem(certificate, key)?);
         }
@@ -237,6 +274,13 @@ impl ServerBuilder {
         }
         Server::start(self.config, listener)
     }
+}
+
+/// Other files refuse connections too, and are not ours to remove.
+#[cfg(unix)]
+fn is_socket(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

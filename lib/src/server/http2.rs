@@ -31,7 +31,6 @@ use super::{
     admit::{Agreed, Ends, Handshake},
     door::Slot,
     handshake::Rejection,
-    holder::Network,
     places::Over,
     proxies::PeerAddr,
     talk::Decision,
@@ -203,7 +202,7 @@ impl Shared {
     fn handshake(&self) -> Option<Handshake> {
         let now = Instant::now();
         let own = self.slot.lock().unwrap().take();
-        let network = Network::of(Some(self.peer.client));
+        let network = self.peer.network();
         Some(Handshake {
             slot: own.or_else(|| self.state.door.enter(network, now))?,
             state: self.state.clone(),

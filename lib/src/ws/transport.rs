@@ -1,5 +1,6 @@
 //! The byte stream below a WebSocket: TCP, TLS, or a stream of another kind.
 
+use std::any::Any;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -32,16 +33,35 @@ impl std::fmt::Debug for Held {
     }
 }
 
-#[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
     /// Over TCP, or over the TLS of a proxy.
     TlsClient(Box<client::TlsStream<Transport>>),
     TlsServer(Box<server::TlsStream<Transport>>),
+    /// A stream of the application's own, or a Unix socket.
+    Other(Box<dyn ByteStream>),
     /// The stream of another HTTP server, after the upgrade.
     #[cfg(any(feature = "axum", feature = "http2"))]
     Foreign(hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>),
 }
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stream::Tcp(_) => "Tcp",
+            Stream::TlsClient(_) => "TlsClient",
+            Stream::TlsServer(_) => "TlsServer",
+            Stream::Other(_) => "Other",
+            #[cfg(any(feature = "axum", feature = "http2"))]
+            Stream::Foreign(_) => "Foreign",
+        })
+    }
+}
+
+/// A byte stream of any kind.
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
 
 /// A stream after the WebSocket handshake, on either side.
 #[derive(Debug)]
@@ -72,6 +92,25 @@ impl Transport {
     pub(crate) fn tcp_stream(tcp: TcpStream) -> Transport {
         set_options(&tcp);
         Transport::new(Stream::Tcp(tcp))
+    }
+
+    /// A stream of any kind. TCP is known as such.
+    pub(crate) fn of<S>(stream: S) -> Transport
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut stream = Some(stream);
+        let any: &mut dyn Any = &mut stream;
+        if let Some(tcp) = any
+            .downcast_mut::<Option<TcpStream>>()
+            .and_then(Option::take)
+        {
+            return Transport::tcp_stream(tcp);
+        }
+        match stream {
+            Some(other) => Transport::new(Stream::Other(Box::new(other))),
+            None => unreachable!("only a TcpStream is taken out"),
+        }
     }
 
     pub(crate) fn tls_client(tls: client::TlsStream<Transport>) -> Transport {
@@ -106,14 +145,23 @@ impl Transport {
         }
     }
 
-    /// The TCP socket below; `None` for the stream of another HTTP server.
+    /// The TCP socket below; `None` for a stream of another kind.
     pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {
             Stream::Tcp(tcp) => Some(tcp),
             Stream::TlsClient(tls) => tls.get_ref().0.tcp(),
             Stream::TlsServer(tls) => tls.get_ref().0.tcp(),
+            Stream::Other(_) => None,
             #[cfg(any(feature = "axum", feature = "http2"))]
             Stream::Foreign(_) => None,
+        }
+    }
+
+    /// The socket itself, if the stream is plain TCP.
+    pub(crate) fn tcp_mut(&mut self) -> Option<&mut TcpStream> {
+        match &mut self.stream {
+            Stream::Tcp(tcp) => Some(tcp),
+            _ => None,
         }
     }
 
@@ -152,6 +200,7 @@ macro_rules! each {
     ($self:ident, $io:ident => $body:expr) => {
         match &mut $self.get_mut().stream {
             Stream::Tcp($io) => $body,
+            Stream::Other($io) => $body,
             Stream::TlsClient($io) => $body,
             Stream::TlsServer($io) => $body,
             #[cfg(any(feature = "axum", feature = "http2"))]
@@ -190,6 +239,7 @@ impl AsyncWrite for Transport {
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
             Stream::Tcp(io) => io.is_write_vectored(),
+            Stream::Other(io) => io.is_write_vectored(),
             Stream::TlsClient(io) => io.is_write_vectored(),
             Stream::TlsServer(io) => io.is_write_vectored(),
             #[cfg(any(feature = "axum", feature = "http2"))]

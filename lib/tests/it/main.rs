@@ -41,4 +41,5 @@ mod sessions_that_cannot_resume;
 mod silence_is_noticed;
 mod stalls_name_their_cause;
 mod stopped_application;
+mod streams_of_any_kind;
 mod users_code_harms_nobody_else;
