@@ -12,10 +12,9 @@ use std::{future::Future, io, pin::Pin, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::rustls::ClientConfig;
 
 use crate::{
-    dial::{Connector, Endpoint, Wanted},
+    dial::{Connector, Endpoint, Wanted, tls::ClientConfig},
     handles::Connection,
     reports::{BoxError, ConnectError, RedactedUrl, connect_error::cut_name},
     settings::Options,
@@ -197,8 +196,9 @@ impl Client {
         self
     }
 
-    /// Sets the TLS configuration. The default trusts the roots of the operating system, or those
+    /// Sets the TLS configuration, which may have a certificate of the client. The default trusts the roots of the operating system, or those
     /// compiled in, depending on the crate's features.
+    #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<ClientConfig>) -> Client {
         self.tls = Some(config);
         self

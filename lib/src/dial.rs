@@ -7,6 +7,10 @@ pub(crate) mod proxy;
 mod secrets;
 mod target;
 mod tcp;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "dial/without_tls.rs"]
 pub(crate) mod tls;
 mod upgrade;
 
@@ -16,12 +20,12 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
-use tokio_rustls::rustls::ClientConfig;
 
 pub(crate) use self::connector::Connector;
 pub use self::connector::Endpoint;
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::target::Target;
+use self::tls::ClientConfig;
 use crate::reports::{ConnectError, ConnectPhase};
 use crate::time::later;
 use crate::ws::transport::{Transport, Upgraded};

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::Empty;
-use tokio_rustls::rustls::ClientConfig;
 use tokio_socks::IntoTargetAddr;
 use tokio_socks::tcp::{Socks4Stream, Socks5Stream};
 
 use super::exchange::{Answer, exchange};
 use super::secrets::Secrets;
 use super::target::{Authority, Target, basic};
-use super::{Deadline, tcp, tls};
+use super::{Deadline, tcp, tls, tls::ClientConfig};
 use crate::defaults::SOCKS4_USER_BYTES;
-use crate::reports::{ConnectError, ConnectPhase, ProxyError, RedactedUrl};
+use crate::reports::{
+    ConnectError, ConnectPhase, ProxyError, RedactedUrl, connect_error::tls_failure,
+};
 use crate::ws::transport::Transport;
 
 /// A proxy between this client and the server. Every kind but SOCKS4 resolves the server's name
@@ -68,6 +69,11 @@ impl Proxy {
         } = Authority::parse(url.reveal(), "http://, https:// or socks5://").map_err(bad)?;
         let (kind, own_port) = match scheme.as_str() {
             "http" => (Kind::Http, 80),
+            "https" if !cfg!(feature = "tls") => {
+                return Err(bad(
+                    "it needs TLS: enable the feature `tls` of unstall".into()
+                ));
+            }
             "https" => (Kind::Https, 443),
             "socks4" => (Kind::Socks4, 1080),
             "socks4a" => (Kind::Socks4a, 1080),
@@ -177,7 +183,10 @@ impl Proxy {
         }
         match exchange(transport, request).await {
             Err(error) if error.is_parse() => Err(ProxyError::protocol(error)),
-            Err(error) => Err(ProxyError::Lost(error.into())),
+            Err(error) => Err(match tls_failure(&error) {
+                Some(error) => ProxyError::Tls(error),
+                None => ProxyError::Lost(error.into()),
+            }),
             Ok(Answer::Switched(_, tunnel, early)) if early.is_empty() => Ok(tunnel),
             // TLS and HTTP both let the client speak first.
             Ok(Answer::Switched(..)) => {

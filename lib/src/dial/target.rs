@@ -66,6 +66,11 @@ impl Target {
             "wss" | "https" => true,
             _ => return Err(bad("its scheme is neither ws nor wss".into())),
         };
+        if secure && !cfg!(feature = "tls") {
+            return Err(bad(
+                "it needs TLS: enable the feature `tls` of unstall".into()
+            ));
+        }
         let own_port = if secure { 443 } else { 80 };
         let port = port.unwrap_or(own_port);
         let host_header = if port == own_port {

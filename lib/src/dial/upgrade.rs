@@ -85,9 +85,15 @@ pub(super) async fn upgrade(
             host,
             why: format!("its answer is not HTTP/1.1 ({error})"),
         }),
-        Err(error) => Err(ConnectError::Interrupted {
-            host,
-            source: error.into(),
+        Err(error) => Err(match connect_error::tls_failure(&error) {
+            Some(source) => ConnectError::Tls {
+                host: target.host.clone(),
+                source,
+            },
+            None => ConnectError::Interrupted {
+                host,
+                source: error.into(),
+            },
         }),
         Ok(Answer::Refused(head, body)) => Err(ConnectError::Refused {
             status: head.status(),

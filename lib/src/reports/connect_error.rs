@@ -94,13 +94,12 @@ pub enum ConnectError {
         why: ProxyError,
     },
 
-    /// The TLS handshake failed.
+    /// The TLS handshake failed, or the server refused it afterwards, such as a client's certificate.
     #[error("the TLS handshake with {host} failed ({})", tls_advice(.source))]
     Tls {
         /// The server's name, which the certificate must match.
         host: String,
-        /// It contains a [`rustls::Error`](tokio_rustls::rustls::Error), or it is an error of the
-        /// socket.
+        /// It contains a `rustls::Error`, or it is an error of the socket.
         source: io::Error,
     },
 
@@ -271,15 +270,42 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The rustls error inside an I/O error, if there is one.
+#[cfg(feature = "tls")]
 fn rustls_error(error: &io::Error) -> Option<&tokio_rustls::rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
+/// The error of TLS below an error of HTTP, if that is the cause. In TLS 1.3 a server refuses a client's
+/// certificate only after the client's handshake is done.
+#[cfg(feature = "tls")]
+pub(crate) fn tls_failure(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut errors = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.find_map(|error| Some(io::Error::new(error.kind(), rustls_error(error)?.clone())))
+}
+
+#[cfg(not(feature = "tls"))]
+pub(crate) fn tls_failure(_: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    None
+}
+
 /// An error of TLS itself will occur again. One of the socket may not.
+#[cfg(feature = "tls")]
 pub(crate) fn is_retryable_tls(error: &io::Error) -> bool {
     rustls_error(error).is_none()
 }
 
+#[cfg(not(feature = "tls"))]
+pub(crate) fn is_retryable_tls(_: &io::Error) -> bool {
+    false
+}
+
+#[cfg(not(feature = "tls"))]
+pub(crate) fn tls_advice(_: &io::Error) -> &'static str {
+    "enable the feature `tls` of unstall"
+}
+
+#[cfg(feature = "tls")]
 pub(crate) fn tls_advice(error: &io::Error) -> &'static str {
     use tokio_rustls::rustls::Error;
     match rustls_error(error) {

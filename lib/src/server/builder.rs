@@ -6,14 +6,17 @@ use http::Request;
 use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
-use tokio_rustls::rustls::ServerConfig;
 use unstall_proto::SUBPROTOCOL;
 
 use super::{
     Server, handshake::Rejection, limits::ServerLimits, listener::Listener, origin::Origins,
     proxies::TrustedProxies, sessions::Sessions,
 };
-use crate::{defaults, dial::tls, settings::Options};
+use crate::{
+    defaults,
+    dial::tls::{self, ServerConfig},
+    settings::Options,
+};
 
 type Checked = Result<Request<()>, Rejection>;
 type Hook = dyn Fn(Request<()>) -> Pin<Box<dyn Future<Output = Checked> + Send>> + Send + Sync;
@@ -66,6 +69,7 @@ impl std::fmt::Debug for Config {
 #[must_use = "a builder does nothing until `bind` or `listener`"]
 pub struct ServerBuilder {
     config: Config,
+    #[cfg(feature = "tls")]
     pem: Option<(PathBuf, PathBuf)>,
 }
 
@@ -84,6 +88,7 @@ impl ServerBuilder {
 
     /// Serves TLS with the certificate chain and the private key of these PEM files, which are
     /// read when the server is bound.
+    #[cfg(feature = "tls")]
     pub fn tls_pem(
         mut self,
         certificate: impl Into<PathBuf>,
@@ -95,6 +100,7 @@ impl ServerBuilder {
 
     /// Serves TLS with your own rustls configuration, for example with client certificates, or with
     /// certificates that are renewed while the server runs.
+    #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<ServerConfig>) -> ServerBuilder {
         self.config.tls = Some(config);
         self
@@ -264,7 +270,14 @@ impl ServerBuilder {
     ///
     /// # Panics
     /// Outside a Tokio runtime.
-    pub fn listener(mut self, listener: impl Listener) -> io::Result<Server> {
+    pub fn listener(self, listener: impl Listener) -> io::Result<Server> {
+        Server::start(self.finished()?, listener)
+    }
+
+    /// The configuration, with its files read.
+    #[allow(unused_mut, reason = "without TLS there are no files")]
+    fn finished(mut self) -> io::Result<Config> {
+        #[cfg(feature = "tls")]
         if let Some((certificate, key)) = &self.pem {
             self.config.tls = Some(tls::server_config_from_pem(certificate, key)?);
         }
@@ -272,7 +285,7 @@ impl ServerBuilder {
         if self.config.http2 {
             self.config.tls = self.config.tls.map(tls::offering_http2);
         }
-        Server::start(self.config, listener)
+        Ok(self.config)
     }
 }
 

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{client, server};
+#[cfg(feature = "tls")]
+use tokio_rustls::client;
+#[cfg(all(feature = "tls", feature = "server"))]
+use tokio_rustls::server;
 
 use crate::defaults;
 
@@ -36,7 +39,9 @@ impl std::fmt::Debug for Held {
 enum Stream {
     Tcp(TcpStream),
     /// Over TCP, or over the TLS of a proxy.
+    #[cfg(feature = "tls")]
     TlsClient(Box<client::TlsStream<Transport>>),
+    #[cfg(all(feature = "tls", feature = "server"))]
     TlsServer(Box<server::TlsStream<Transport>>),
     /// A stream of the application's own, or a Unix socket.
     Other(Box<dyn ByteStream>),
@@ -49,7 +54,9 @@ impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Stream::Tcp(_) => "Tcp",
+            #[cfg(feature = "tls")]
             Stream::TlsClient(_) => "TlsClient",
+            #[cfg(all(feature = "tls", feature = "server"))]
             Stream::TlsServer(_) => "TlsServer",
             Stream::Other(_) => "Other",
             #[cfg(any(feature = "axum", feature = "http2"))]
@@ -113,10 +120,12 @@ impl Transport {
         }
     }
 
+    #[cfg(feature = "tls")]
     pub(crate) fn tls_client(tls: client::TlsStream<Transport>) -> Transport {
         Transport::new(Stream::TlsClient(Box::new(tls)))
     }
 
+    #[cfg(all(feature = "tls", feature = "server"))]
     pub(crate) fn tls_server(tls: server::TlsStream<Transport>) -> Transport {
         Transport::new(Stream::TlsServer(Box::new(tls)))
     }
@@ -149,7 +158,9 @@ impl Transport {
     pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {
             Stream::Tcp(tcp) => Some(tcp),
+            #[cfg(feature = "tls")]
             Stream::TlsClient(tls) => tls.get_ref().0.tcp(),
+            #[cfg(all(feature = "tls", feature = "server"))]
             Stream::TlsServer(tls) => tls.get_ref().0.tcp(),
             Stream::Other(_) => None,
             #[cfg(any(feature = "axum", feature = "http2"))]
@@ -201,7 +212,9 @@ macro_rules! each {
         match &mut $self.get_mut().stream {
             Stream::Tcp($io) => $body,
             Stream::Other($io) => $body,
+            #[cfg(feature = "tls")]
             Stream::TlsClient($io) => $body,
+            #[cfg(all(feature = "tls", feature = "server"))]
             Stream::TlsServer($io) => $body,
             #[cfg(any(feature = "axum", feature = "http2"))]
             Stream::Foreign($io) => $body,
@@ -240,7 +253,9 @@ impl AsyncWrite for Transport {
         match &self.stream {
             Stream::Tcp(io) => io.is_write_vectored(),
             Stream::Other(io) => io.is_write_vectored(),
+            #[cfg(feature = "tls")]
             Stream::TlsClient(io) => io.is_write_vectored(),
+            #[cfg(all(feature = "tls", feature = "server"))]
             Stream::TlsServer(io) => io.is_write_vectored(),
             #[cfg(any(feature = "axum", feature = "http2"))]
             Stream::Foreign(io) => io.is_write_vectored(),

@@ -7,6 +7,7 @@ mod architecture;
 mod axum_upgrade;
 mod both_write_before_they_read;
 mod cancellation;
+mod client_certificates_are_checked;
 mod closes_in_time;
 mod common;
 mod cut_at_every_byte;
