@@ -30,9 +30,20 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     tls_roots: Option<PathBuf>,
 
-    /// Connect through this proxy: http://USER:PASSWORD@HOST:PORT or socks5://…
+    /// Connect through this proxy, and not the one of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY:
+    /// http://USER:PASSWORD@HOST:PORT, https://…, socks5://… or socks4a://…
     #[arg(long, value_name = "URL", value_parser = url, help_heading = "Connection")]
     proxy: Option<RedactedUrl>,
+
+    /// Connect to this Unix socket; the URL says what to ask for
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["proxy", "no_proxy"],
+          help_heading = "Connection")]
+    unix_socket: Option<PathBuf>,
+
+    /// Connect directly, whatever HTTP_PROXY, HTTPS_PROXY and ALL_PROXY say
+    #[arg(long, conflicts_with = "proxy", help_heading = "Connection")]
+    no_proxy: bool,
 
     /// Give up an attempt to connect after this many seconds, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10",
@@ -65,6 +76,13 @@ impl Connect {
         }
         if let Some(proxy) = &self.proxy {
             client = client.proxy(proxy.reveal());
+        }
+        if self.no_proxy {
+            client = client.without_proxy();
+        }
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            client = client.unix_socket(path);
         }
         Ok(client)
     }

@@ -4,8 +4,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod args;
 mod cat;
 mod completions;
@@ -27,7 +25,7 @@ mod time;
 mod verify;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = args::parse();
     logging::start(args.verbose);
     args.command.run()
 }

@@ -49,6 +49,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
     listen: SocketAddr,
 
+    /// Listen on a Unix socket at this path instead
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
+    unix_socket: Option<PathBuf>,
+
     /// Serve wss:// with the certificate chain of this PEM file
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -99,7 +104,7 @@ impl Serve {
             let end_asked = signals::end_asked().map_err(Failure::work)?;
             let server = self.bind().await?;
             let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
-            stdout::print(&format!("listening on {scheme}://{}", server.local_addr()))?;
+            stdout::print(&format!("listening on {}", self.address(scheme, &server)))?;
             tokio::select! {
                 () = server.serve(route) => {}
                 () = end_asked => tracing::info!("received a signal: shutting down"),
@@ -132,7 +137,20 @@ impl Serve {
         if self.plain {
             builder = builder.plain();
         }
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            return builder.bind_unix(path).await.map_err(Failure::work);
+        }
         builder.bind(self.listen).await.map_err(Failure::work)
+    }
+
+    /// The address to print.
+    fn address(&self, scheme: &str, server: &Server) -> String {
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            return path.display().to_string();
+        }
+        format!("{scheme}://{}", server.local_addr())
     }
 }
 

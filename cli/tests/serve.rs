@@ -180,3 +180,23 @@ fn wrong_usage_exits_with_2_and_a_taken_port_with_1() {
     assert_eq!(taken.code, Some(1));
     assert!(taken.stderr.contains("cannot listen on"), "{taken:?}");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_carries_serve_and_cat() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let path = path.to_str().unwrap();
+    let mut serve = support::Running::start(&["serve", "--unix-socket", path]);
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(serve.child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    assert_eq!(line.trim_end(), format!("listening on {path}"));
+    let arguments = ["cat", "--unix-socket", path, "ws://localhost/echo"];
+    let ended = support::run_with(&arguments, "hello\n");
+    assert_eq!(
+        (ended.code, &*ended.stdout),
+        (Some(0), "hello\n"),
+        "{ended:?}"
+    );
+}

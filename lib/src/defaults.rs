@@ -247,6 +247,17 @@ pub(crate) const KEEPALIVE_RETRIES: u32 = 4;
 /// Head start of the preferred address family over the other (RFC 8305 section 8 allows 10 ms to
 /// 2 s and recommends 250 ms; 300 ms is what RFC 6555 measured and what curl once chose).
 pub(crate) const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(300);
+/// The shortest password or query that is hidden in a server's refusal. Any sentence has shorter ones.
+pub(crate) const SHORTEST_SECRET: usize = 4;
+/// The shortest value of a header or of a query's parameter that is hidden in a server's refusal.
+/// Tokens are longer. Shorter values are words such as `room=lobby`, which the refusal may be about.
+pub(crate) const SHORTEST_TOKEN: usize = 8;
+/// How many characters of a subprotocol's name are told in an error. Registered names are shorter.
+/// Some clients put a token into the list, which is longer.
+pub(crate) const SUBPROTOCOL_CHARS: usize = 32;
+/// The longest user name for a SOCKS4 proxy, whose protocol has no limit. With a host's name of 255
+/// bytes it has to fit into the 513 bytes in which `tokio-socks` writes the request.
+pub(crate) const SOCKS4_USER_BYTES: usize = 200;
 /// The largest head of an HTTP response that a dialing client takes. Common servers stop at 8 to
 /// 16 KiB themselves; twice that leaves room for many cookies.
 pub(crate) const RESPONSE_HEAD_BYTES: usize = 32 * 1024;
@@ -319,6 +330,25 @@ pub(crate) const SERVER_RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(crate) const ACCEPT_BACKOFF_FIRST: Duration = Duration::from_millis(5);
 /// Longest such pause: descriptors come back within a second when connections close.
 pub(crate) const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How many WebSockets one HTTP/2 connection of a server may carry. RFC 9113 section 6.5.2 recommends
+/// at least 100, because a reverse proxy sends many clients through one connection.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_STREAMS: u32 = 128;
+/// How many bytes of one HTTP/2 stream may wait for its connection, in each direction. As much as a
+/// window of reads; more would not make a stream faster that crosses a continent in 100 ms at 5 Mbit/s.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_STREAM_BYTES: u32 = 64 * 1024;
+/// The same for all streams of a connection together: each has its whole window, so that streams that
+/// are not read never hold up another one.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_CONNECTION_BYTES: u32 = HTTP2_STREAMS * HTTP2_STREAM_BYTES;
+/// How long an HTTP/2 connection without a WebSocket stays open. A page that is loaded again comes back
+/// within it.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an HTTP/2 connection whose last stream has ended may take to send what it holds.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a shutdown waits, after its own timeout, until aborted tasks have ended. Only a handler
 /// that blocks its thread takes longer, and nothing can stop that one.
 pub(crate) const SHUTDOWN_ABORT_TIMEOUT: Duration = Duration::from_secs(1);

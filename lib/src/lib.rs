@@ -193,17 +193,36 @@
 //! # Features
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
+//! | `tls` | yes | `wss://`, TLS to proxies, and TLS in [`Server`] |
+//! | `ring` | yes | ring as the provider of cryptography, unless the process [installs another](rustls::crypto::CryptoProvider::install_default) |
+//! | `aws-lc-rs` | no | AWS-LC as the provider; it goes before ring |
 //! | `native-roots` | yes | TLS clients trust the certificate store of the operating system |
 //! | `webpki-roots` | no | TLS clients trust the roots of Mozilla's programme, which are compiled in |
+//! | `platform-verifier` | no | the operating system verifies certificates, in place of the roots above |
+//! | `server` | yes | [`Server`] |
 //! | `axum` | no | the extractor `unstall::axum::Upgrade` |
+//! | `http2` | no | WebSockets over HTTP/2 (RFC 8441), in the extractor and by `ServerBuilder::http2` |
+//! | `doctor` | yes | [`doctor()`] |
+//! | `spill` | yes | the overflow policy `Overflow::Spill` |
 //!
 //! Without a feature for roots, [`Client::tls`] has to be given a configuration for `wss://` URLs.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+// Much of what clients and servers share is used by one of the parts that can be left out.
+#![cfg_attr(
+    not(all(
+        feature = "doctor",
+        feature = "server",
+        feature = "spill",
+        feature = "tls"
+    )),
+    allow(dead_code, unreachable_pub, unused_imports)
+)]
 
 mod client;
 pub mod defaults;
 mod dial;
+#[cfg(feature = "doctor")]
 pub mod doctor;
 mod handles;
 mod kernel;
@@ -211,6 +230,7 @@ mod messages;
 mod pump;
 mod queues;
 mod reports;
+#[cfg(feature = "server")]
 mod server;
 mod session;
 mod settings;
@@ -218,7 +238,10 @@ mod time;
 mod ws;
 
 pub use client::{Attempt, Client, Reconnect, Setup, connect};
+pub use dial::Endpoint;
+#[cfg(feature = "tls")]
 pub use dial::tls::client_config_from_pem;
+#[cfg(feature = "doctor")]
 pub use doctor::doctor;
 pub use handles::{Batch, Connection, MessageSink, Receiver, ReuniteError, Sender};
 pub use messages::{
@@ -227,17 +250,21 @@ pub use messages::{
 };
 pub use reports::{
     BoxError, Close, CloseCode, ConnectError, ConnectPhase, ConnectionError, DeliveryError, Event,
-    Events, FlushError, Printable, QueueStats, RedactedUrl, SessionLoss, StallCause, StallStats,
-    Stats, printable,
+    Events, FlushError, Printable, ProxyError, QueueStats, RedactedUrl, SessionLoss, StallCause,
+    StallStats, Stats, printable,
 };
 #[cfg(feature = "axum")]
 pub use server::axum;
+#[cfg(feature = "server")]
 pub use server::{
-    HandshakeStats, InvalidNetwork, PeerAddr, Principal, RefusalStats, Rejection, Server,
+    HandshakeStats, InvalidNetwork, Listener, PeerAddr, Principal, RefusalStats, Rejection, Server,
     ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions, ShutdownReport,
     TrustedProxies,
 };
-pub use settings::{Budget, KeyFn, Options, Overflow, Spill, SpillFallback};
+pub use settings::{Budget, KeyFn, Options, Overflow};
+#[cfg(feature = "spill")]
+pub use settings::{Spill, SpillFallback};
+#[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
 pub use tokio_tungstenite;
 pub use ws::ControlMessage;

@@ -61,6 +61,11 @@ pub(crate) fn tcp_below(stream: &dyn Any) -> Option<&TcpStream> {
     if let Some(MaybeTlsStream::Plain(tcp)) = stream.downcast_ref() {
         return Some(tcp);
     }
+    tcp_below_tls(stream)
+}
+
+#[cfg(feature = "tls")]
+fn tcp_below_tls(stream: &dyn Any) -> Option<&TcpStream> {
     if let Some(tls) = stream.downcast_ref::<tokio_rustls::TlsStream<TcpStream>>() {
         return Some(tls.get_ref().0);
     }
@@ -69,6 +74,11 @@ pub(crate) fn tcp_below(stream: &dyn Any) -> Option<&TcpStream> {
     }
     let tls = stream.downcast_ref::<tokio_rustls::server::TlsStream<TcpStream>>()?;
     Some(tls.get_ref().0)
+}
+
+#[cfg(not(feature = "tls"))]
+fn tcp_below_tls(_: &dyn Any) -> Option<&TcpStream> {
+    None
 }
 
 /// What a read yields.

@@ -6,6 +6,7 @@ use http_body_util::Empty;
 
 use super::DialOptions;
 use super::exchange::{Answer, exchange};
+use super::secrets::Secrets;
 use super::target::Target;
 use crate::dial::Wanted;
 use crate::reports::{ConnectError, RedactedUrl, connect_error};
@@ -76,6 +77,7 @@ pub(super) async fn upgrade(
 ) -> Result<Upgraded, ConnectError> {
     let key = ws::new_key();
     let offer = Offer::new(options);
+    let secrets = Secrets::of(target, &headers);
     let request = request(target, &offer.names, headers, &key)?;
     let host = target.host_and_port();
     match exchange(transport, request).await {
@@ -83,13 +85,19 @@ pub(super) async fn upgrade(
             host,
             why: format!("its answer is not HTTP/1.1 ({error})"),
         }),
-        Err(error) => Err(ConnectError::Interrupted {
-            host,
-            source: error.into(),
+        Err(error) => Err(match connect_error::tls_failure(&error) {
+            Some(source) => ConnectError::Tls {
+                host: target.host.clone(),
+                source,
+            },
+            None => ConnectError::Interrupted {
+                host,
+                source: error.into(),
+            },
         }),
         Ok(Answer::Refused(head, body)) => Err(ConnectError::Refused {
             status: head.status(),
-            body,
+            body: secrets.hidden(body),
             retry_after: connect_error::retry_after(head.headers()),
             location: text(head.headers(), header::LOCATION).map(RedactedUrl::new),
         }),
@@ -183,18 +191,12 @@ fn check(
         // As in browsers: an application that offers subprotocols goes on to speak one of them.
         return match offer.required {
             false => Ok(None),
-            true => Err(ConnectError::Subprotocol {
-                offered: offer.names.clone(),
-                chosen: None,
-            }),
+            true => Err(ConnectError::subprotocol(&offer.names, None)),
         };
     };
     let name = String::from_utf8_lossy(first.as_bytes()).trim().to_owned();
     if second.is_some() || !offer.names.contains(&name) {
-        return Err(ConnectError::Subprotocol {
-            offered: offer.names.clone(),
-            chosen: Some(name),
-        });
+        return Err(ConnectError::subprotocol(&offer.names, Some(&name)));
     }
     Ok(Some(name))
 }

@@ -30,6 +30,7 @@ pub enum Overflow {
     /// replace. A message that replaces none, or is too large for its place, waits as under `Pause`.
     Conflate(KeyFn),
     /// Writes messages to a temporary file of bounded size, and reads them back in order.
+    #[cfg(feature = "spill")]
     Spill(Spill),
     /// Ends the connection with [`ConnectionError::InboxFull`](crate::ConnectionError::InboxFull).
     Disconnect,
@@ -42,6 +43,7 @@ impl fmt::Debug for Overflow {
             Overflow::DropOldest => f.write_str("DropOldest"),
             Overflow::DropNewest => f.write_str("DropNewest"),
             Overflow::Conflate(_) => f.write_str("Conflate(…)"),
+            #[cfg(feature = "spill")]
             Overflow::Spill(spill) => spill.fmt(f),
             Overflow::Disconnect => f.write_str("Disconnect"),
         }
