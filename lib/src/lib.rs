@@ -182,6 +182,6 @@ pub use server::{
     ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions, ShutdownReport,
     TrustedProxies,
 };
-pub use settings::{Budget, KeyFn, Options, Overflow, Spill, SpillFallback};
+pub use settings::{Budget, Compression, KeyFn, Options, Overflow, Spill, SpillFallback};
 pub use tokio_rustls::rustls;
 pub use tokio_tungstenite;

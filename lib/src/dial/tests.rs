@@ -29,6 +29,7 @@ fn options() -> DialOptions {
         tls: None,
         proxy: None,
         subprotocols: Vec::new(),
+        compression: None,
         session: Wanted::Never,
         connect_timeout: AMPLE,
     }

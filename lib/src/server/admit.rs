@@ -28,7 +28,10 @@ use crate::{
     defaults,
     dial::tls,
     time::{earlier, later},
-    ws::transport::{Held, Transport, Upgraded},
+    ws::{
+        extension::CompressionAgreed,
+        transport::{Held, Transport, Upgraded},
+    },
 };
 
 /// A handshake under way.
@@ -45,6 +48,7 @@ struct Handshake {
 struct Agreed {
     request: Request<()>,
     subprotocol: Option<String>,
+    compression: Option<CompressionAgreed>,
     peer: PeerAddr,
     client: Holders,
     seat: Arc<Seat>,
@@ -130,6 +134,7 @@ impl Handshake {
             transport,
             leftover,
             subprotocol: agreed.subprotocol.clone(),
+            compression: agreed.compression.clone(),
             response: None,
         };
         let sessions = state.config.sessions.as_ref();
@@ -231,8 +236,9 @@ impl Handshake {
             ..
         } = &*self.state;
         let refused = &counters.refused;
-        let agreement = handshake::check(&parts, &config.subprotocols)
+        let mut agreement = handshake::check(&parts, &config.subprotocols)
             .inspect_err(|_| refused.requests.add())?;
+        agreement.compress(config.options.compression.as_ref(), &parts.headers);
         config
             .origins
             .check(&parts.headers)
@@ -273,6 +279,7 @@ impl Handshake {
         let agreed = Agreed {
             request,
             subprotocol: agreement.subprotocol.clone(),
+            compression: agreement.compression(),
             peer,
             client,
             seat,
