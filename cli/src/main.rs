@@ -9,6 +9,7 @@ use clap::Parser;
 mod args;
 mod cat;
 mod completions;
+mod compress;
 mod connect;
 mod demo;
 mod doctor;
