@@ -45,28 +45,25 @@ struct Parameters {
 
 /// What a client offers, the offer that it prefers first.
 ///
-/// The second is for servers that cannot bound their window. Then no message of theirs may refer to
-/// another, so that nothing has to be kept.
-fn offers(compression: &Compression) -> Vec<Parameters> {
+/// In the second no message refers to another. It is for servers that cannot bound their window, so
+/// that this side would have to keep more than it wants, and for servers that want to keep nothing.
+fn offers(compression: &Compression) -> [Parameters; 2] {
     let bits = compression.window_bits;
-    let bounded = (bits < LARGEST).then_some(bits);
     let no_takeover = !compression.context_takeover;
     let first = Parameters {
         server_no_takeover: no_takeover,
         client_no_takeover: no_takeover,
-        server_bits: bounded,
+        server_bits: (bits < LARGEST).then_some(bits),
         // Without a value, as browsers do: then no answer can go beyond the offer.
         client_bits: Some(None),
     };
     let second = Parameters {
         server_no_takeover: true,
+        client_no_takeover: true,
         server_bits: None,
         ..first
     };
-    match first.server_bits {
-        Some(_) => vec![first, second],
-        None => vec![first],
-    }
+    [first, second]
 }
 
 /// The value of a client's `Sec-WebSocket-Extensions`.
@@ -106,10 +103,12 @@ pub(crate) fn check_answer(
     }
     let own = compression.window_bits;
     let asked = answer.client_bits.flatten().unwrap_or(LARGEST);
+    // A server that agreed to the second offer need not repeat what that says of the client.
+    let no_takeover = answer.client_no_takeover || answer.server_no_takeover;
     Ok(Some(CompressionAgreed {
         outgoing: Direction {
             window_bits: own.min(asked),
-            takeover: compression.context_takeover && !answer.client_no_takeover,
+            takeover: compression.context_takeover && !no_takeover,
         },
         incoming: Direction {
             window_bits: answer.server_bits.unwrap_or(LARGEST),
@@ -522,9 +521,14 @@ mod tests {
             check("permessage-deflate; server_max_window_bits=12; client_no_context_takeover"),
             (direction(12, false), direction(12, true))
         );
-        // Servers that know no windows, such as those of Go, agree to the second offer.
+        // Servers that know no windows, such as those of Go, agree to the second offer. They need not
+        // repeat that the client keeps no context.
         assert_eq!(
             check("permessage-deflate; server_no_context_takeover; client_no_context_takeover"),
+            (direction(12, false), direction(15, false))
+        );
+        assert_eq!(
+            check("permessage-deflate; server_no_context_takeover"),
             (direction(12, false), direction(15, false))
         );
     }
