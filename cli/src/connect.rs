@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use unstall::{Client, ConnectError, Event, Events, Options, RedactedUrl, StallCause};
+use unstall::{Client, ConnectError, Connection, Event, Events, Options, RedactedUrl, StallCause};
 
+use crate::compress::Compress;
 use crate::failure::{Failure, chain};
 use crate::time::FOREVER;
 
@@ -53,14 +54,19 @@ pub(crate) struct Connect {
     /// Offer no session: the connection is a plain WebSocket
     #[arg(long, help_heading = "Connection")]
     plain: bool,
+
+    #[command(flatten)]
+    compress: Compress,
 }
 
 impl Connect {
     /// The client that these flags describe.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         check_url(&self.url)?;
-        let mut client = Client::new(self.url.reveal())
-            .options(Options::default().connect_timeout(self.connect_timeout));
+        let options = Options::default()
+            .connect_timeout(self.connect_timeout)
+            .compression(self.compress.option());
+        let mut client = Client::new(self.url.reveal()).options(options);
         if self.plain {
             client = client.plain();
         }
@@ -142,8 +148,15 @@ pub(crate) fn connect_failure(error: ConnectError) -> Failure {
     }
 }
 
-/// Logs the events of a connection until it ends.
-pub(crate) async fn log_events(mut events: Events) {
+/// Logs the events of a connection until it ends, and first whether it is compressed.
+pub(crate) fn log_events(connection: &Connection) -> impl Future<Output = ()> + Send + 'static {
+    if connection.is_compressed() {
+        tracing::info!("messages are compressed");
+    }
+    follow(connection.events())
+}
+
+async fn follow(mut events: Events) {
     while let Some(event) = events.recv().await {
         log(event);
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 mod args;
 mod cat;
 mod completions;
+mod compress;
 mod connect;
 mod demo;
 mod doctor;

@@ -121,6 +121,40 @@ pub(crate) const CONTROL_BACKLOG_BYTES: usize = 4 << 10;
 /// message, and the write buffer stays small.
 pub const FRAGMENT_BYTES: usize = 256 << 10;
 
+/// How hard messages are compressed, from 1 to 9. The fastest level makes a fifth of JSON ticks of
+/// 300 bytes at a third of the time of level 6, which makes a sixth.
+pub const COMPRESSION_LEVEL: u32 = 1;
+
+/// The window of compression, as a power of two: 4 KiB. It holds a dozen ticks of 300 bytes. A
+/// window of 32 KiB makes them a tenth smaller, and costs eight times the memory.
+pub const COMPRESSION_WINDOW_BITS: u8 = 12;
+
+/// Shorter messages are not compressed. They fit in a packet with the headers below them, so fewer
+/// bytes would save nothing.
+pub const COMPRESSION_SMALLEST_BYTES: usize = 128;
+
+/// Shorter packets of a session are not compressed. Every packet but DATA is shorter: they carry
+/// tokens, whose bytes the length of a compressed packet could give away.
+pub(crate) const SMALLEST_COMPRESSED_PACKET: usize = 143;
+
+/// How many compressors the process keeps, or as many as it has processors, if those are more. So a
+/// program with a few connections never changes the state of one.
+pub(crate) const CONTEXTS_KEPT: usize = 4;
+
+/// How large the output buffer of a compressor stays: room for a full packet of a session.
+pub(crate) const COMPRESSED_SCRATCH_BYTES: usize = 64 << 10;
+
+/// The memory of one decompressor: its largest window and its tables.
+pub(crate) const DECOMPRESSOR_BYTES: usize = 48 << 10;
+
+/// How many bytes are inflated, or taken, before the pump looks at its turn's bound again. A few
+/// bytes can inflate to a thousand times as many.
+pub(crate) const INFLATE_STEP_BYTES: usize = READ_TURN_BYTES;
+
+/// What it costs to begin a new stream within a message, in bytes of that work. A peer can ask for it
+/// with two bytes.
+pub(crate) const INFLATE_RESTART_COST: usize = 4 << 10;
+
 /// How much one turn reads before it writes, in bytes and in frames. Frames count because empty ones
 /// cost time too.
 pub(crate) const READ_TURN_BYTES: usize = 64 << 10;

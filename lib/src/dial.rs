@@ -27,6 +27,7 @@ pub(crate) use self::proxy::Proxy;
 pub(crate) use self::target::Target;
 use self::tls::ClientConfig;
 use crate::reports::{ConnectError, ConnectPhase};
+use crate::settings::Compression;
 use crate::time::later;
 use crate::ws::transport::{Transport, Upgraded};
 
@@ -53,6 +54,8 @@ pub(crate) struct DialOptions {
     /// Offered in this order.
     pub(crate) subprotocols: Vec<String>,
     pub(crate) session: Wanted,
+    /// Offered to the server.
+    pub(crate) compression: Option<Compression>,
     /// One timeout over all steps.
     pub(crate) connect_timeout: Duration,
 }

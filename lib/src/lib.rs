@@ -261,7 +261,7 @@ pub use server::{
     ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions, ShutdownReport,
     TrustedProxies,
 };
-pub use settings::{Budget, KeyFn, Options, Overflow};
+pub use settings::{Budget, Compression, KeyFn, Options, Overflow};
 #[cfg(feature = "spill")]
 pub use settings::{Spill, SpillFallback};
 #[cfg(feature = "tls")]

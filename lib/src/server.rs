@@ -349,11 +349,6 @@ fn start_plain(
     options: Options,
 ) -> (Connection, AbortHandle) {
     let identity = hello::identity(&upgraded, request, peer);
-    let ws = WebSocket::new(
-        upgraded.transport,
-        upgraded.leftover,
-        Side::Server,
-        &options,
-    );
+    let ws = WebSocket::upgraded(upgraded, Side::Server, &options);
     Connection::start(ws, options, identity)
 }

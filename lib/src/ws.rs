@@ -5,12 +5,19 @@
 //! `pump/start`, this is the one room that names tungstenite.
 
 mod adopted;
+mod contexts;
 mod control;
 mod convert;
 mod decoder;
+mod deflate;
+#[cfg(test)]
+mod deflate_tests;
 mod encoder;
+pub(crate) mod extension;
 mod header;
 pub(crate) mod headers;
+mod history;
+mod inflate;
 mod masking;
 mod own;
 mod spare;
@@ -39,8 +46,10 @@ use crate::{
 };
 use adopted::Adopted;
 pub use convert::ControlMessage;
+use extension::CompressionAgreed;
 use header::Opcode;
 use own::Own;
+use transport::{Transport, Upgraded};
 use unstall_proto::{Transmit, util::copied};
 
 /// A fresh `Sec-WebSocket-Key` (RFC 6455 section 4.1, item 7).
@@ -150,6 +159,14 @@ pub(crate) struct WebSocket<S> {
     fragment_bytes: usize,
 }
 
+impl WebSocket<Transport> {
+    /// A WebSocket after the handshake of this library.
+    pub(crate) fn upgraded(upgraded: Upgraded, side: Side, options: &Options) -> Self {
+        let agreed = upgraded.compression.as_ref();
+        WebSocket::new(upgraded.transport, upgraded.leftover, side, options).compressed(agreed)
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// A WebSocket after the upgrade. `leftover` is what was read behind it.
     pub(crate) fn new(io: S, leftover: Bytes, side: Side, options: &Options) -> WebSocket<S> {
@@ -158,6 +175,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             engine: Engine::Own(Box::new(own)),
             fragment_bytes: options.fragment_bytes,
         }
+    }
+
+    /// From now on messages are compressed, as both sides agreed.
+    pub(crate) fn compressed(mut self, agreed: Option<&CompressionAgreed>) -> WebSocket<S> {
+        if let (Engine::Own(own), Some(agreed)) = (&mut self.engine, agreed) {
+            own.compress(agreed);
+        }
+        self
     }
 
     pub(crate) fn adopt(stream: WebSocketStream<S>, options: &Options) -> WebSocket<S> {

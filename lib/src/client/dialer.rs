@@ -78,6 +78,7 @@ impl Dialer {
                 connector,
                 subprotocols: client.subprotocols.clone(),
                 session: client.session,
+                compression: client.options.compression.clone(),
                 connect_timeout: client.options.connect_timeout,
             },
             headers: client.headers.clone(),
@@ -296,7 +297,7 @@ impl Dialer {
         shared: &Arc<Shared>,
         reading: &mut Reading,
     ) -> Ended {
-        let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
+        let ws = WebSocket::upgraded(*open, Side::Client, &shared.options);
         let mut pump = Pump::new(ws, shared.clone(), Plain::new(reading, &shared.account));
         let Some(hook) = &self.hook else {
             return pump.run().await;
@@ -328,6 +329,7 @@ pub(super) fn identity(upgraded: &Upgraded) -> Identity {
         peer: upgraded.peer,
         client: None,
         subprotocol: upgraded.subprotocol.clone(),
+        compressed: upgraded.compression.is_some(),
         request: None,
         response: upgraded.response.clone().map(Arc::new),
     }

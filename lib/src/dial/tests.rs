@@ -31,6 +31,7 @@ fn options() -> DialOptions {
         proxy: None,
         connector: None,
         subprotocols: Vec::new(),
+        compression: None,
         session: Wanted::Never,
         connect_timeout: AMPLE,
     }

@@ -30,7 +30,10 @@ use crate::{
     defaults,
     dial::tls,
     time::{earlier, later},
-    ws::transport::{Held, Transport, Upgraded},
+    ws::{
+        extension::CompressionAgreed,
+        transport::{Held, Transport, Upgraded},
+    },
 };
 
 /// A handshake under way.
@@ -55,6 +58,7 @@ pub(super) struct Ends {
 pub(super) struct Agreed {
     request: Request<()>,
     subprotocol: Option<String>,
+    compression: Option<CompressionAgreed>,
     peer: PeerAddr,
     client: Holders,
     seat: Arc<Seat>,
@@ -157,6 +161,7 @@ impl Handshake {
             transport,
             leftover,
             subprotocol: agreed.subprotocol.clone(),
+            compression: agreed.compression.clone(),
             response: None,
         };
         let sessions = self.state.config.sessions.as_ref();
@@ -253,8 +258,9 @@ impl Handshake {
         } = &*self.state;
         let refused = &counters.refused;
         handshake::normalise(&mut parts);
-        let agreement = handshake::check(&parts, &config.subprotocols)
+        let mut agreement = handshake::check(&parts, &config.subprotocols)
             .inspect_err(|_| refused.requests.add())?;
+        agreement.compress(config.options.compression.as_ref(), &parts.headers);
         config
             .origins
             .check(&parts.headers)
@@ -296,6 +302,7 @@ impl Handshake {
         let agreed = Agreed {
             request,
             subprotocol: agreement.subprotocol.clone(),
+            compression: agreement.compression(),
             peer,
             client,
             seat,

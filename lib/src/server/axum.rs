@@ -149,11 +149,13 @@ impl Upgrade {
             spoken.insert(0, SUBPROTOCOL.to_owned());
         }
         let checked = self.origins.check(&self.request.headers);
-        let agreement = match checked.and_then(|()| handshake::check(&self.request, &spoken)) {
+        let mut agreement = match checked.and_then(|()| handshake::check(&self.request, &spoken)) {
             Ok(agreement) => agreement,
             Err(rejection) => return IntoResponse::into_response(rejection),
         };
+        agreement.compress(self.options.compression.as_ref(), &self.request.headers);
         let response = agreement.response();
+        let compression = agreement.compression();
         let (upgrade, subprotocol, options) = (self.upgrade, agreement.subprotocol, self.options);
         let mut request = Request::from_parts(self.request, ());
         let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
@@ -179,6 +181,7 @@ impl Upgrade {
                 transport,
                 leftover,
                 subprotocol,
+                compression,
                 response: None,
             };
             match sessions.filter(|_| upgraded.is_session()) {

@@ -8,8 +8,10 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 
+use crate::settings::Compression;
 use crate::ws::{
     self,
+    extension::{self, CompressionAgreed},
     headers::{self, has_token, tokens},
 };
 
@@ -125,9 +127,21 @@ pub(crate) struct Agreement {
     accept: Option<HeaderValue>,
     /// The first of the client's offers that the server speaks.
     pub(crate) subprotocol: Option<String>,
+    /// The agreement to compress messages, and how the client is told.
+    compression: Option<(CompressionAgreed, HeaderValue)>,
 }
 
 impl Agreement {
+    /// Agrees to compress messages if the client offers it.
+    pub(crate) fn compress(&mut self, compression: Option<&Compression>, headers: &HeaderMap) {
+        self.compression = compression.and_then(|it| extension::answer(it, headers));
+    }
+
+    pub(crate) fn compression(&self) -> Option<CompressionAgreed> {
+        let agreed = self.compression.as_ref();
+        agreed.map(|(agreed, _)| agreed.clone())
+    }
+
     /// Whether both sides speak sessions.
     pub(crate) fn is_session(&self) -> bool {
         self.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
@@ -144,6 +158,9 @@ impl Agreement {
             headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.clone());
         }
         let headers = response.headers_mut();
+        if let Some((_, answer)) = &self.compression {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer.clone());
+        }
         if let Some(name) = &self.subprotocol {
             let name = HeaderValue::try_from(name.as_str());
             headers.insert(
@@ -208,6 +225,7 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
         subprotocol: tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
             .find(|offered| subprotocols.iter().any(|known| known == offered))
             .map(str::to_owned),
+        compression: None,
     })
 }
 

@@ -2,7 +2,8 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::{defaults, messages::Message, settings::Budget};
+use super::{Budget, Compression};
+use crate::{defaults, messages::Message};
 
 /// Returns the key of a message for [`Overflow::Conflate`], or `None` for a message that must not be
 /// replaced.
@@ -139,6 +140,7 @@ pub struct Options {
     pub(crate) outbox_bytes: usize,
     pub(crate) max_message_bytes: usize,
     pub(crate) fragment_bytes: usize,
+    pub(crate) compression: Option<Compression>,
     pub(crate) overflow: Overflow,
     pub(crate) connect_timeout: Duration,
     pub(crate) setup_timeout: Duration,
@@ -162,6 +164,7 @@ impl Default for Options {
             outbox_bytes: defaults::OUTBOX_BYTES,
             max_message_bytes: defaults::MAX_MESSAGE_BYTES,
             fragment_bytes: defaults::FRAGMENT_BYTES,
+            compression: None,
             overflow: Overflow::Pause,
             connect_timeout: defaults::CONNECT_TIMEOUT,
             setup_timeout: defaults::SETUP_TIMEOUT,
@@ -221,6 +224,20 @@ impl Options {
     /// 256 KiB; at least 1 KiB.
     pub fn fragment_bytes(mut self, bytes: usize) -> Options {
         self.fragment_bytes = bytes.max(1024);
+        self
+    }
+
+    /// Compresses messages (permessage-deflate, RFC 7692) if the peer agrees. Default off; `None`
+    /// turns it off again.
+    ///
+    /// All limits and counters go on counting the bytes of messages as the application sees them. A
+    /// compressed message that is longer than [`max_message_bytes`](Options::max_message_bytes) is
+    /// refused as soon as so many bytes were inflated.
+    ///
+    /// It has no effect on [`Connection::from_websocket`](crate::Connection::from_websocket):
+    /// tungstenite, which goes on reading such a stream, refuses compressed frames.
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Options {
+        self.compression = compression.into();
         self
     }
 

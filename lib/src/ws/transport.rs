@@ -16,6 +16,7 @@ use tokio_rustls::client;
 #[cfg(all(feature = "tls", feature = "server"))]
 use tokio_rustls::server;
 
+use super::extension::CompressionAgreed;
 use crate::defaults;
 
 /// A connected byte stream.
@@ -79,6 +80,8 @@ pub(crate) struct Upgraded {
     pub(crate) leftover: Bytes,
     /// The agreed subprotocol.
     pub(crate) subprotocol: Option<String>,
+    /// The agreement to compress messages.
+    pub(crate) compression: Option<CompressionAgreed>,
     /// The head of the server's answer; on a client only.
     pub(crate) response: Option<http::Response<()>>,
     /// The other end of the TCP connection. Behind a proxy, the proxy's address.

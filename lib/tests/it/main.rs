@@ -19,6 +19,7 @@ mod frames_of_rfc_6455;
 mod halves_make_a_connection;
 mod killed_process_is_noticed;
 mod message_limits_are_kept;
+mod messages_are_compressed;
 mod messages_stay_as_they_were;
 mod million_messages_with_faults;
 mod never_stalls;
