@@ -101,9 +101,38 @@
 //! A client is a value: it can be cloned, and each call of [`connect`](Client::connect) makes one more
 //! connection.
 //!
+//! # Proxies, TLS and other ways
+//! A client obeys `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, as curl does.
+//! [`Client::proxy`] names another proxy, and [`Client::without_proxy`] connects directly.
+//! `Client::tls` sets the roots to trust and a certificate of the client. [`Client::connector`] connects
+//! by a function of your own, and `Client::unix_socket` to a Unix socket.
+//! ```no_run
+//! # async fn example() -> Result<(), unstall::ConnectError> {
+//! let client = unstall::Client::new("wss://feed.example/stream")
+//!     .proxy("socks5://user:password@proxy.example:1080");
+//! let connection = client.connect().await?;
+//! # let _ = connection;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Compression
+//! With [`Options::compression`] messages are compressed if the peer agrees (permessage-deflate,
+//! RFC 7692). That works with browsers and any other WebSocket program, in sessions too. It is off by
+//! default: it takes time and memory, and can betray secrets ([`Compression`] says when).
+//! ```
+//! use unstall::{Client, Compression, Options};
+//!
+//! let options = Options::default().compression(Compression::default());
+//! let client = Client::new("wss://feed.example/stream").options(options);
+//! # let _ = client;
+//! ```
+//!
 //! # Servers
 //! A [`Server`] accepts plain connections and sessions on the same port. [`ServerBuilder`] sets TLS,
 //! authentication, allowed origins and trusted proxies. [`Server::serve_until`] shuts down gracefully.
+//! `ServerBuilder::http2` takes WebSockets over HTTP/2 too (RFC 8441). [`ServerBuilder::listener`]
+//! takes connections from a [`Listener`] of your own, and `ServerBuilder::bind_unix` from a Unix socket.
 //! ```no_run
 //! # async fn handler(_: unstall::Connection) {}
 //! # async fn example() -> std::io::Result<()> {
@@ -146,7 +175,8 @@
 //! let app: Router = Router::new().route("/echo", any(echo));
 //! # let _ = app;
 //! ```
-//! `Upgrade::sessions` offers sessions there too.
+//! `Upgrade::sessions` offers sessions there too. With the feature `http2`, WebSockets over HTTP/2 reach
+//! the same handler.
 //!
 //! # Acknowledgement
 //! In a session a message counts as delivered once the peer's application has received it. With

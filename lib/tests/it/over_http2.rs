@@ -17,13 +17,15 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use unstall::axum::Upgrade;
 use unstall::tokio_tungstenite::tungstenite::{handshake::derive_accept_key, protocol::Role};
-use unstall::{Client, Connection, Options, Principal, Rejection, Server, ServerLimits, Sessions};
+use unstall::{
+    Client, Compression, Connection, Options, Principal, Rejection, Server, ServerLimits, Sessions,
+};
 
 use crate::common::{
     adopt, echo, echoed,
     events::resumed,
     foreign::Foreign,
-    frames::read_head,
+    frames::{Frame, RawPeer, TEXT, frame, read_head},
     limit,
     net::{Certificate, bind, echo_server, serve},
     plain, until,
@@ -168,6 +170,36 @@ async fn server_carries_many_websockets_over_one_connection_of_http2() {
     assert_eq!(server.stats().accepted, 100);
     drop(all);
     until("every place is free", || server.stats().open == 0).await;
+}
+
+/// The 200 carries the agreement, as the 101 of HTTP/1.1 does.
+#[tokio::test]
+async fn messages_are_compressed_over_http2_too() {
+    /// "Hello", as RFC 7692 section 7.2.3.1 has it.
+    const HELLO: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    let options = Options::default().compression(Compression::default());
+    let server = bind(builder().options(options)).await;
+    serve(&server, echo);
+    let mut requests = http2_to(server.local_addr()).await;
+    let offer = [("sec-websocket-extensions", "permessage-deflate")];
+    let (headers, io) = stream(&mut requests, connect("/", &offer)).await.unwrap();
+    let agreed = headers["sec-websocket-extensions"].to_str().unwrap();
+    assert!(agreed.starts_with("permessage-deflate"), "{agreed}");
+    let mut raw = RawPeer::client(io);
+    raw.say(Frame {
+        reserved: 4,
+        ..frame(TEXT, HELLO)
+    })
+    .await;
+    let short = limit(raw.see_beyond_heartbeats()).await.unwrap();
+    assert_eq!(
+        (short.reserved, short.payload.as_slice()),
+        (0, &b"Hello"[..])
+    );
+    raw.say(frame(TEXT, "x".repeat(1000))).await;
+    let long = limit(raw.see_beyond_heartbeats()).await.unwrap();
+    assert_eq!(long.reserved, 4, "RSV1: it is compressed");
+    assert!(long.payload.len() < 100, "{} bytes", long.payload.len());
 }
 
 #[tokio::test]
