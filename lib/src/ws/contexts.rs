@@ -94,16 +94,22 @@ impl Compressor {
     /// Compresses the parts, and ends at a whole byte behind an empty block (RFC 7692 section
     /// 7.2.1). `false`: the compressor has failed.
     #[must_use]
-    pub(super) fn compress<'p>(
-        &mut self,
-        size: usize,
-        parts: impl Iterator<Item = &'p [u8]>,
-    ) -> bool {
+    pub(super) fn compress<const PARTS: usize>(&mut self, parts: [&[u8]; PARTS]) -> bool {
+        let size: usize = parts.iter().map(|part| part.len()).sum();
         // The fastest level can make an eighth more of what cannot be compressed.
         self.output.reserve(size + size / 8 + 64);
-        let mut parts = parts;
-        parts.all(|part| self.step(part, FlushCompress::None))
-            && self.step(&[], FlushCompress::Sync)
+        let last = parts.iter().rposition(|part| !part.is_empty());
+        let mut parts = parts[..=last.unwrap_or(0)].iter().peekable();
+        while let Some(part) = parts.next() {
+            let flush = match parts.peek() {
+                Some(_) => FlushCompress::None,
+                None => FlushCompress::Sync,
+            };
+            if !self.step(part, flush) {
+                return false;
+            }
+        }
+        true
     }
 
     fn step(&mut self, mut input: &[u8], flush: FlushCompress) -> bool {
@@ -171,9 +177,8 @@ pub(super) fn give_back_decompressor(decompress: Decompress) {
 pub(super) fn packed(parts: [&[u8]; 2]) -> Vec<u8> {
     let (level, bits) = (COMPRESSION_LEVEL, COMPRESSION_WINDOW_BITS);
     let mut compressor = Compressor::take(&StreamId(0), level, bits, None);
-    let size = parts.iter().map(|part| part.len()).sum();
     let mut packed = Vec::new();
-    if compressor.compress(size, parts.into_iter()) {
+    if compressor.compress(parts) {
         packed.extend_from_slice(&compressor.output);
         compressor.give_back(None);
     }

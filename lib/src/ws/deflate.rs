@@ -66,7 +66,7 @@ impl Deflater {
         self.used = true;
         let history = self.history.as_ref();
         let mut compressor = Compressor::take(&self.stream, self.level, self.window_bits, history);
-        if !compressor.compress(size, payload.iter().map(|part| &**part)) {
+        if !compressor.compress(payload.each_ref().map(|part| &**part)) {
             let failed = io::Error::other("the compressor has failed");
             return (!first).then_some(Err(failed));
         }
