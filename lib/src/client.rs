@@ -196,8 +196,8 @@ impl Client {
         self
     }
 
-    /// Sets the TLS configuration, which may have a certificate of the client. The default trusts the roots of the operating system, or those
-    /// compiled in, depending on the crate's features.
+    /// Sets the TLS configuration, which may have a certificate of the client. The default trusts the
+    /// roots of the operating system, or those compiled in, depending on the crate's features.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<ClientConfig>) -> Client {
         self.tls = Some(config);
