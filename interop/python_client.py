@@ -11,6 +11,7 @@ import tempfile
 import trustme
 import websockets
 from websockets.asyncio.client import connect
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from harness import is_packet, packet, serve
 
@@ -150,6 +151,56 @@ async def a_signal_closes_with_1001():
         assert await process.wait() == 0
 
 
+def deflate(**parameters):
+    return [ClientPerMessageDeflateFactory(**parameters)]
+
+
+OFFERS = [
+    {},
+    {"client_max_window_bits": True},
+    {"client_max_window_bits": 9, "server_max_window_bits": 10},
+    {"server_no_context_takeover": True},
+    {"client_no_context_takeover": True, "client_max_window_bits": True},
+    {"server_max_window_bits": 9, "server_no_context_takeover": True},
+]
+
+
+async def compressed_messages_of_every_offer_come_back():
+    tick = json.dumps({"stream": "btcusdt@trade", "price": "43210.17", "maker": True})
+    messages = ["", "short", tick * 4, b"", tick.encode() * 60, "grüße " * 20000, tick * 4]
+    async with serve("--compress=smallest=0") as (url, _):
+        for offer in OFFERS:
+            async with connect(
+                url + "/echo", compression=None, extensions=deflate(**offer), **ANY_SIZE
+            ) as ws:
+                assert [type(it).__name__ for it in ws.protocol.extensions] == [
+                    "PerMessageDeflate"
+                ], offer
+                for message in messages * 3:
+                    await ws.send(message)
+                    assert await ws.recv() == message, offer
+                await ws.send(["in ", "", tick, "pieces"])
+                assert await ws.recv() == "in " + tick + "pieces"
+
+
+async def nothing_is_compressed_unless_the_server_is_told_to():
+    async with serve() as (url, _), connect(url + "/echo") as ws:
+        assert not ws.protocol.extensions
+        await ws.send("plain " * 100)
+        assert await ws.recv() == "plain " * 100
+
+
+async def a_bomb_is_closed_with_1009():
+    async with serve("--compress") as (url, _), connect(url, **ANY_SIZE) as ws:
+        await ws.send(bytes(64 << 20))
+        try:
+            await ws.recv()
+        except websockets.ConnectionClosedError as closed:
+            assert closed.rcvd and closed.rcvd.code == 1009, closed
+        else:
+            raise AssertionError("it was echoed")
+
+
 async def an_unknown_path_is_404():
     async with serve() as (url, _):
         try:
@@ -190,6 +241,9 @@ def checks():
         a_close_is_answered_with_its_code,
         text_that_is_not_utf8_is_closed_with_1007,
         a_message_over_the_limit_is_closed_with_1009,
+        compressed_messages_of_every_offer_come_back,
+        nothing_is_compressed_unless_the_server_is_told_to,
+        a_bomb_is_closed_with_1009,
         a_signal_closes_with_1001,
         an_unknown_path_is_404,
         wss_with_a_certificate_of_ones_own,

@@ -9,6 +9,7 @@ import tempfile
 
 import trustme
 from websockets.asyncio.server import serve
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
 from harness import packet, run, start
 
@@ -70,6 +71,37 @@ async def pull_goes_on_where_compression_is_offered():
     # The server supports permessage-deflate, but the client does not offer it.
     async with server(packets(range(1000)), compression="deflate") as url:
         assert (await pull(url, 1000)).code == 0
+
+
+AGREEMENTS = [
+    {},
+    {"server_max_window_bits": 9, "client_max_window_bits": 9},
+    {"server_no_context_takeover": True, "client_no_context_takeover": True},
+]
+
+
+async def cat_compresses_both_ways_whatever_is_agreed():
+    lines = [f'{{"s":"BTCUSDT","p":"43210.{n:02}","q":"0.0122","m":true}}' * 4 for n in range(300)]
+
+    async def handler(ws, _):
+        assert len(ws.protocol.extensions) == 1
+        async for message in ws:
+            await ws.send(message)
+
+    for agreement in AGREEMENTS:
+        factory = ServerPerMessageDeflateFactory(**agreement)
+        async with server(handler, compression=None, extensions=[factory]) as url:
+            ended = await run(
+                "cat", "--compress=smallest=0", url, stdin="\n".join(lines).encode()
+            )
+            assert ended.code == 0, ended
+            assert ended.stdout.decode().splitlines() == lines, agreement
+
+
+async def pull_inflates_what_the_server_compresses():
+    async with server(packets(range(5000), 4096), compression="deflate") as url:
+        ended = await pull(url, 5000, "--compress=level=6,window=15", size=4096)
+        assert ended.code == 0, ended
 
 
 async def pull_slows_the_server_down_rather_than_its_memory():
@@ -243,6 +275,8 @@ def checks():
         pull_finds_every_packet_intact,
         pull_joins_fragments,
         pull_goes_on_where_compression_is_offered,
+        cat_compresses_both_ways_whatever_is_agreed,
+        pull_inflates_what_the_server_compresses,
         pull_slows_the_server_down_rather_than_its_memory,
         pull_counts_each_fault,
         pull_tells_that_the_connection_broke,

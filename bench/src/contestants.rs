@@ -1,6 +1,7 @@
 //! The contestants: one file for each kind.
 
 mod axum;
+mod compressed;
 pub(crate) mod ezsockets;
 mod fastwebsockets;
 mod framed;
@@ -86,7 +87,17 @@ contestants![NATURAL, with_natural:
     Natural<unstall::Session>,
 ];
 
-/// The reference among those.
+// With permessage-deflate.
+contestants![COMPRESSED, with_compressed:
+    compressed::Yawc,
+    compressed::Sockudo,
+    compressed::Plain,
+    compressed::Session,
+];
+
+pub(crate) use compressed::tick;
+
+/// The reference among the natural ones.
 pub(crate) const NATURAL_REFERENCE: &str = tungstenite::Each64::NAME;
 
 /// Those that take part where all would take too long: tokio-tungstenite, unstall, and the limit.
@@ -110,6 +121,6 @@ pub(crate) async fn with_tls<V: Visit>(name: &str, visit: V) -> Result<V::Done> 
 
 /// Of all that take part anywhere.
 pub(crate) fn names() -> BTreeSet<&'static str> {
-    let all = ALL.iter().chain(NATURAL);
+    let all = ALL.iter().chain(NATURAL).chain(COMPRESSED);
     all.map(|contestant| contestant.name).collect()
 }

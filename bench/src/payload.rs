@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::Result;
+use crate::{Result, contestants::tick};
 
 /// A message of this length is a word between the workers. Payloads are longer.
 const WORD_BYTES: usize = 4;
@@ -21,6 +21,15 @@ impl Payloads {
         let payload = |place: usize| (0..size).map(|at| (place * 7 + at * 31) as u8).collect();
         Payloads {
             ring: (0..places).map(payload).collect(),
+            next: 0,
+        }
+    }
+
+    /// Ticks of JSON, each of this size.
+    pub(crate) fn ticks(size: usize) -> Payloads {
+        let places = ((256 << 10) / size).clamp(2, 61);
+        Payloads {
+            ring: (0..places).map(|place| tick(place, size)).collect(),
             next: 0,
         }
     }
@@ -84,7 +93,11 @@ impl Tally {
 
     /// Fails unless exactly the first `count` payloads of `size` bytes arrived, in order.
     pub(crate) fn verify(&self, size: usize, count: u64) -> Result<()> {
-        let mut payloads = Payloads::new(size);
+        self.verify_as(Payloads::new(size), count)
+    }
+
+    /// The same, of these payloads.
+    pub(crate) fn verify_as(&self, mut payloads: Payloads, count: u64) -> Result<()> {
         let mut sent = Tally::default();
         for _ in 0..count {
             sent.take(payloads.next());

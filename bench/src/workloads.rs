@@ -2,6 +2,7 @@
 
 mod accepting;
 mod catch_up;
+mod compressed;
 mod duplex;
 mod echo;
 mod fanout;
@@ -125,6 +126,8 @@ workloads![
     natural::Natural,
     stream::Stream,
     up::Up,
+    compressed::Compressed,
+    compressed::CompressedHeld,
     duplex::Duplex,
     echo::Echo,
     loaded::Loaded,

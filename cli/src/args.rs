@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
+use unstall::RedactedUrl;
 
 use crate::failure::Failure;
 use crate::{cat, completions, demo, doctor, man, pull, serve, verify};
@@ -44,6 +45,40 @@ pub(crate) enum Command {
     Doctor(doctor::Arguments),
     Completions(completions::Completions),
     Man(man::Man),
+}
+
+/// Parses the command line. If it is wrong, prints why and ends the process.
+pub(crate) fn parse() -> Args {
+    Args::try_parse().unwrap_or_else(|error| {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        match hidden(error.to_string(), &arguments) {
+            Some(text) if error.use_stderr() => {
+                eprint!("{text}");
+                std::process::exit(error.exit_code())
+            }
+            _ => error.exit(),
+        }
+    })
+}
+
+/// clap repeats an argument that it does not expect. The text without the secrets of URLs and
+/// headers, if there are any.
+fn hidden(text: String, arguments: &[String]) -> Option<String> {
+    let shown = |argument: &String| match argument.split_once(": ") {
+        _ if argument.contains("://") || argument.contains('@') => {
+            Some(RedactedUrl::new(argument).to_string())
+        }
+        Some((name, _)) => Some(format!("{name}: …")),
+        None => None,
+    };
+    let mut secrets: Vec<_> = arguments
+        .iter()
+        .filter_map(|argument| Some((argument, shown(argument)?)))
+        .filter(|(argument, _)| text.contains(*argument))
+        .collect();
+    secrets.sort_by_key(|(argument, _)| std::cmp::Reverse(argument.len()));
+    let hide = |text: String, (argument, shown): &(&String, String)| text.replace(*argument, shown);
+    (!secrets.is_empty()).then(|| secrets.iter().fold(text, hide))
 }
 
 impl Command {

@@ -74,7 +74,7 @@ impl Cat {
                 client = client.without_reconnect();
             }
             let connection = client.connect().await.map_err(connect_failure)?;
-            let logging = tokio::spawn(log_events(connection.events()));
+            let logging = tokio::spawn(log_events(&connection));
             let (sender, receiver) = connection.split();
             let result = self.exchange(&sender, receiver).await;
             logging.abort();

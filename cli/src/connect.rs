@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use unstall::{Client, ConnectError, Event, Events, Options, RedactedUrl, StallCause};
+use unstall::{Client, ConnectError, Connection, Event, Events, Options, RedactedUrl, StallCause};
 
+use crate::compress::Compress;
 use crate::failure::{Failure, chain};
 use crate::time::FOREVER;
 
@@ -30,9 +31,20 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     tls_roots: Option<PathBuf>,
 
-    /// Connect through this proxy: http://USER:PASSWORD@HOST:PORT or socks5://…
+    /// Connect through this proxy, and not the one of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY:
+    /// http://USER:PASSWORD@HOST:PORT, https://…, socks5://… or socks4a://…
     #[arg(long, value_name = "URL", value_parser = url, help_heading = "Connection")]
     proxy: Option<RedactedUrl>,
+
+    /// Connect to this Unix socket; the URL says what to ask for
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["proxy", "no_proxy"],
+          help_heading = "Connection")]
+    unix_socket: Option<PathBuf>,
+
+    /// Connect directly, whatever HTTP_PROXY, HTTPS_PROXY and ALL_PROXY say
+    #[arg(long, conflicts_with = "proxy", help_heading = "Connection")]
+    no_proxy: bool,
 
     /// Give up an attempt to connect after this many seconds, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10",
@@ -42,14 +54,19 @@ pub(crate) struct Connect {
     /// Offer no session: the connection is a plain WebSocket
     #[arg(long, help_heading = "Connection")]
     plain: bool,
+
+    #[command(flatten)]
+    compress: Compress,
 }
 
 impl Connect {
     /// The client that these flags describe.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         check_url(&self.url)?;
-        let mut client = Client::new(self.url.reveal())
-            .options(Options::default().connect_timeout(self.connect_timeout));
+        let options = Options::default()
+            .connect_timeout(self.connect_timeout)
+            .compression(self.compress.option());
+        let mut client = Client::new(self.url.reveal()).options(options);
         if self.plain {
             client = client.plain();
         }
@@ -65,6 +82,13 @@ impl Connect {
         }
         if let Some(proxy) = &self.proxy {
             client = client.proxy(proxy.reveal());
+        }
+        if self.no_proxy {
+            client = client.without_proxy();
+        }
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            client = client.unix_socket(path);
         }
         Ok(client)
     }
@@ -124,8 +148,15 @@ pub(crate) fn connect_failure(error: ConnectError) -> Failure {
     }
 }
 
-/// Logs the events of a connection until it ends.
-pub(crate) async fn log_events(mut events: Events) {
+/// Logs the events of a connection until it ends, and first whether it is compressed.
+pub(crate) fn log_events(connection: &Connection) -> impl Future<Output = ()> + Send + 'static {
+    if connection.is_compressed() {
+        tracing::info!("messages are compressed");
+    }
+    follow(connection.events())
+}
+
+async fn follow(mut events: Events) {
     while let Some(event) = events.recv().await {
         log(event);
     }

@@ -4,11 +4,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod args;
 mod cat;
 mod completions;
+mod compress;
 mod connect;
 mod demo;
 mod doctor;
@@ -27,7 +26,7 @@ mod time;
 mod verify;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = args::parse();
     logging::start(args.verbose);
     args.command.run()
 }

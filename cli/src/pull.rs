@@ -130,7 +130,7 @@ impl Pull {
                 usage => return Err(usage),
             },
         };
-        let logging = tokio::spawn(log_events(connection.events()));
+        let logging = tokio::spawn(log_events(&connection));
         let bar = packets_bar("pull", self.count);
         let started = Instant::now();
         let run = tokio::select! {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tracing::Instrument;
 use unstall::{Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
 
+use crate::compress::Compress;
 use crate::connect::{log_events, parse_seconds};
 use crate::failure::Failure;
 use crate::{runtime, stdout};
@@ -36,9 +37,13 @@ The first line on standard output is `listening on ws://ADDRESS`, with the
 actual port. SIGINT and SIGTERM close every connection with code 1001
 and end the server.
 
+With --compress a client that offers permessage-deflate gets it. The packets are
+noise, which does not become smaller and is sent as it is.
+
 Examples:
   unstall serve
   unstall serve --listen 127.0.0.1:0 --json
+  unstall serve --compress=level=6
   unstall serve --tls-cert server.pem --tls-key server.key";
 
 /// Serve echoes, checked packets and a packet sink
@@ -48,6 +53,11 @@ pub(crate) struct Serve {
     /// The address to listen on; port 0 takes a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
     listen: SocketAddr,
+
+    /// Listen on a Unix socket at this path instead
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
+    unix_socket: Option<PathBuf>,
 
     /// Serve wss:// with the certificate chain of this PEM file
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -60,6 +70,9 @@ pub(crate) struct Serve {
     /// Accept no sessions: every connection is plain
     #[arg(long)]
     plain: bool,
+
+    #[command(flatten)]
+    compress: Compress,
 
     /// End a session that was without a connection for this many seconds, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
@@ -99,7 +112,7 @@ impl Serve {
             let end_asked = signals::end_asked().map_err(Failure::work)?;
             let server = self.bind().await?;
             let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
-            stdout::print(&format!("listening on {scheme}://{}", server.local_addr()))?;
+            stdout::print(&format!("listening on {}", self.address(scheme, &server)))?;
             tokio::select! {
                 () = server.serve(route) => {}
                 () = end_asked => tracing::info!("received a signal: shutting down"),
@@ -116,7 +129,9 @@ impl Serve {
     }
 
     async fn bind(&self) -> Result<Server, Failure> {
-        let options = Options::default().session_life(self.session_life);
+        let options = Options::default()
+            .session_life(self.session_life)
+            .compression(self.compress.option());
         let builder = Server::builder().options(options);
         let mut builder = builder.authenticate(|request| async {
             match handler_of(request.uri().path()) {
@@ -132,7 +147,20 @@ impl Serve {
         if self.plain {
             builder = builder.plain();
         }
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            return builder.bind_unix(path).await.map_err(Failure::work);
+        }
         builder.bind(self.listen).await.map_err(Failure::work)
+    }
+
+    /// The address to print.
+    fn address(&self, scheme: &str, server: &Server) -> String {
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            return path.display().to_string();
+        }
+        format!("{scheme}://{}", server.local_addr())
     }
 }
 
@@ -158,7 +186,7 @@ async fn route(connection: Connection) {
     let path = request.as_ref().map_or("", |request| request.uri().path());
     // An error span, because a span below the level of the log is not shown.
     let span = tracing::error_span!("connection", peer = ?connection.peer_addr(), path);
-    let logging = log_events(connection.events()).instrument(span);
+    let logging = log_events(&connection).instrument(span);
     let handling = async {
         match handler_of(path) {
             Some(Handler::Echo) => echo::run(connection).await,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use unstall::{RedactedUrl, defaults};
 
+use crate::compress::{Compress, How};
 use crate::connect::{Header, check_url, header, url};
 use crate::failure::Failure;
 use crate::faults::Kind;
@@ -98,6 +99,9 @@ pub(crate) struct Verify {
     #[arg(long)]
     plain: bool,
 
+    #[command(flatten)]
+    compress: Compress,
+
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
@@ -127,6 +131,7 @@ struct Aim {
     rate: Option<f64>,
     seed: u64,
     plain: bool,
+    compress: Option<How>,
 }
 
 impl Verify {
@@ -172,6 +177,7 @@ impl Verify {
             rate: rate.is_finite().then_some(rate),
             seed,
             plain: self.plain,
+            compress: self.compress.how(),
         })
     }
 }

@@ -212,6 +212,26 @@ fn it_speaks_a_session_where_the_server_does_and_plain_on_demand() {
     assert!(!log(&["--plain"]).contains("session opened"));
 }
 
+#[test]
+fn it_compresses_where_the_server_agrees() {
+    let compressing = Serve::start(&["--compress"]);
+    let not = Serve::start(&[]);
+    let line = "the same again, ".repeat(20) + "\n";
+    let is_compressed = |serve: &Serve, args: &[&str]| {
+        let url = serve.at("/echo");
+        let ended = run_with(&[&["cat", "-v", &url], args].concat(), line.repeat(3));
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(ended.stdout, line.repeat(3));
+        ended.stderr.contains("messages are compressed")
+    };
+    assert!(is_compressed(&compressing, &["--compress"]));
+    assert!(is_compressed(&compressing, &["--compress", "--plain"]));
+    let how = "--compress=level=9,window=8,takeover=off,smallest=0";
+    assert!(is_compressed(&compressing, &[how, "--plain"]));
+    assert!(!is_compressed(&compressing, &[]));
+    assert!(!is_compressed(&not, &["--compress"]));
+}
+
 /// Once a password was printed where it held a `#`, `/` or `?`, where the URL had no scheme, and
 /// where clap refused the argument; so was a header's value.
 #[test]

@@ -68,6 +68,28 @@ fn every_packet_comes_intact_and_the_json_has_the_promised_fields() {
 }
 
 #[test]
+fn compressed_connections_bring_every_packet_too() {
+    let serve = Serve::start(&["--compress=smallest=0"]);
+    let url = serve.at("/packets");
+    for more in [&[][..], &["--plain"]] {
+        // The packets themselves are noise, which goes out as it is.
+        let args = [
+            "pull",
+            &url,
+            "--count",
+            "5000",
+            "--size",
+            "1000",
+            "--compress",
+            "--json",
+        ];
+        let ended = run(&[&args, more].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(ended.json()["received"], 5000);
+    }
+}
+
+#[test]
 fn a_slow_consumer_gets_every_packet_too() {
     let serve = Serve::start(&[]);
     let url = serve.at("/packets");

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
@@ -168,9 +169,36 @@ async fn a_signal_closes_every_connection_with_1001_and_ends_with_0() {
 }
 
 #[test]
+fn it_agrees_to_compress_only_if_it_is_told_to() {
+    let answer = |args: &[&str], offer: &str| {
+        let serve = Serve::start(args);
+        let mut tcp = TcpStream::connect(serve.url.strip_prefix("ws://").unwrap()).unwrap();
+        let request = format!(
+            "GET /echo HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Extensions: {offer}\r\n\r\n"
+        );
+        tcp.write_all(request.as_bytes()).unwrap();
+        let lines = BufReader::new(tcp).lines().map(Result::unwrap);
+        let mut head = lines.take_while(|line| !line.is_empty());
+        let name = "sec-websocket-extensions: ";
+        head.find_map(|line| line.to_lowercase().strip_prefix(name).map(str::to_owned))
+    };
+    let offer = "permessage-deflate; client_max_window_bits; server_max_window_bits=14";
+    assert_eq!(answer(&[], offer), None);
+    let chosen = answer(&["--compress=window=10,takeover=off"], offer).unwrap();
+    assert_eq!(
+        chosen,
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover; \
+         server_max_window_bits=10; client_max_window_bits=10"
+    );
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_a_taken_port_with_1() {
     assert_eq!(run(&["serve", "--listen", "nowhere"]).code, Some(2));
     assert_eq!(run(&["serve", "--tls-cert", "server.pem"]).code, Some(2));
+    assert_eq!(run(&["serve", "--compress=level=10"]).code, Some(2));
     let serve = Serve::start(&[]);
     let taken = run(&[
         "serve",
@@ -179,4 +207,24 @@ fn wrong_usage_exits_with_2_and_a_taken_port_with_1() {
     ]);
     assert_eq!(taken.code, Some(1));
     assert!(taken.stderr.contains("cannot listen on"), "{taken:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_carries_serve_and_cat() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let path = path.to_str().unwrap();
+    let mut serve = support::Running::start(&["serve", "--unix-socket", path]);
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(serve.child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    assert_eq!(line.trim_end(), format!("listening on {path}"));
+    let arguments = ["cat", "--unix-socket", path, "ws://localhost/echo"];
+    let ended = support::run_with(&arguments, "hello\n");
+    assert_eq!(
+        (ended.code, &*ended.stdout),
+        (Some(0), "hello\n"),
+        "{ended:?}"
+    );
 }

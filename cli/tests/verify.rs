@@ -95,6 +95,32 @@ fn a_session_goes_on_over_every_cut() {
 }
 
 #[test]
+fn a_compressed_session_goes_on_over_every_cut() {
+    let (ended, json) = verify(&[
+        "--compress",
+        "--faults",
+        "cut",
+        "--seed",
+        "18",
+        "--count",
+        "4000",
+        "--rate",
+        "max",
+        "--times",
+        "6",
+        "--size",
+        "64..8192",
+    ]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(
+        (&json["ok"], &json["lost"]),
+        (&json!(true), &json!(0)),
+        "{json}"
+    );
+    assert!(json["reconnects"].as_u64().unwrap() >= 1, "{json}");
+}
+
+#[test]
 fn refused_connections_cost_nothing_but_time() {
     let json = all_delivered("refuse", "12");
     assert!(json["resumes"].as_u64().unwrap() >= 1, "{json}");

@@ -6,16 +6,19 @@ mod dialer;
 mod session;
 mod setup;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+#[cfg(unix)]
+use std::path::PathBuf;
+use std::{future::Future, io, pin::Pin, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio_rustls::rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    dial::Wanted,
+    dial::{Connector, Endpoint, Wanted, tls::ClientConfig},
     handles::Connection,
-    reports::{BoxError, ConnectError, RedactedUrl},
+    reports::{BoxError, ConnectError, RedactedUrl, connect_error::cut_name},
     settings::Options,
+    ws::transport::Transport,
 };
 
 pub use backoff::Reconnect;
@@ -52,6 +55,16 @@ pub struct Attempt {
     pub number: u32,
     /// Why the attempt before failed, if there was one.
     pub last_error: Option<Arc<ConnectError>>,
+}
+
+/// How a client reaches the server.
+#[derive(Clone, Debug)]
+enum Way {
+    /// Through the proxy that the environment names for the URL, if any.
+    Environment,
+    Direct,
+    Proxy(RedactedUrl),
+    Own(Connector),
 }
 
 type HeaderFuture = Pin<Box<dyn Future<Output = Result<HeaderMap, BoxError>> + Send>>;
@@ -95,7 +108,7 @@ pub struct Client {
     header_fn: Option<HeaderFn>,
     subprotocols: Vec<String>,
     tls: Option<Arc<ClientConfig>>,
-    proxy: Option<RedactedUrl>,
+    way: Way,
     session: Wanted,
     fresh_sessions: bool,
     options: Options,
@@ -105,10 +118,11 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let subprotocols = self.subprotocols.iter().map(|name| cut_name(name));
         f.debug_struct("Client")
             .field("url", &self.url)
-            .field("proxy", &self.proxy)
-            .field("subprotocols", &self.subprotocols)
+            .field("way", &self.way)
+            .field("subprotocols", &subprotocols.collect::<Vec<_>>())
             .field("session", &self.session)
             .field("options", &self.options)
             .field("reconnect", &self.reconnect)
@@ -130,7 +144,7 @@ impl Client {
             header_fn: None,
             subprotocols: Vec::new(),
             tls: None,
-            proxy: None,
+            way: Way::Environment,
             session: Wanted::Offered,
             fresh_sessions: true,
             options: Options::default(),
@@ -182,18 +196,80 @@ impl Client {
         self
     }
 
-    /// Sets the TLS configuration. The default trusts the roots of the operating system, or those
-    /// compiled in, depending on the crate's features.
+    /// Sets the TLS configuration, which may have a certificate of the client. The default trusts the
+    /// roots of the operating system, or those compiled in, depending on the crate's features.
+    #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<ClientConfig>) -> Client {
         self.tls = Some(config);
         self
     }
 
-    /// Connects through a proxy: `http://` (CONNECT) or `socks5://`, with `user:password@` if the
-    /// proxy needs credentials. The proxy resolves the server's name.
+    /// Connects through this proxy, whatever the environment says. `http://` and `https://` use
+    /// CONNECT, the latter over TLS to the proxy. `socks5://`, `socks4a://` and `socks4://` are
+    /// known too. Put `user:password@` in front of the host if the proxy needs credentials.
+    ///
+    /// The proxy resolves the server's name, except with `socks4://`. TLS to the proxy uses the
+    /// configuration of [`tls`](Client::tls) too.
+    ///
+    /// By default a client obeys the environment, as curl does. `HTTP_PROXY` names the proxy for
+    /// `ws://`, `HTTPS_PROXY` the one for `wss://`, and `ALL_PROXY` one for both. `NO_PROXY` lists
+    /// hosts, domains and networks that are dialed directly. Each name may be in lower case; the
+    /// upper case one wins. Hosts on the loopback interface are dialed directly. So is every host in
+    /// a CGI program, where clients can set `HTTP_PROXY`. A variable that names no usable proxy is
+    /// an error. The variables are read when [`connect`](Client::connect) or
+    /// [`connect_lazy`](Client::connect_lazy) is called.
     pub fn proxy(mut self, url: impl AsRef<str>) -> Client {
-        self.proxy = Some(RedactedUrl::new(url.as_ref()));
+        self.way = Way::Proxy(RedactedUrl::new(url.as_ref()));
         self
+    }
+
+    /// Connects directly, and ignores the environment variables that name proxies.
+    #[doc(alias = "no_proxy")]
+    pub fn without_proxy(mut self) -> Client {
+        self.way = Way::Direct;
+        self
+    }
+
+    /// Connects by a function of your own, in place of TCP and proxies. It is called for each
+    /// attempt, and returns any byte stream. TLS, if the URL is `wss://`, and the WebSocket handshake
+    /// then run over that stream.
+    ///
+    /// [`Options::connect_timeout`] covers the function too: it must be possible to drop its future.
+    /// On a stream that is not a `TcpStream`, the kernel cannot say whether a peer that takes no
+    /// bytes is alive, so [`Options::write_timeout`] decides.
+    ///
+    /// ```
+    /// use tokio::net::TcpStream;
+    /// let client = unstall::Client::new("ws://feed.example/").connector(|to| async move {
+    ///     // For example from an address of your choice, or through a tunnel.
+    ///     TcpStream::connect((to.host, to.port)).await
+    /// });
+    /// # let _ = client;
+    /// ```
+    pub fn connector<F, R, S>(mut self, connect: F) -> Client
+    where
+        F: Fn(Endpoint) -> R + Send + Sync + 'static,
+        R: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.way = Way::Own(Connector::new(move |to| {
+            let stream = connect(to);
+            Box::pin(async move { stream.await.map(Transport::of) })
+        }));
+        self
+    }
+
+    /// Connects to the Unix socket at this path. The URL still says what to ask for: its host is
+    /// sent as `Host`, its path is requested, and `wss://` means TLS over the socket.
+    ///
+    /// ```
+    /// let client = unstall::Client::new("ws://localhost/feed").unix_socket("/run/feed.sock");
+    /// # let _ = client;
+    /// ```
+    #[cfg(unix)]
+    pub fn unix_socket(self, path: impl Into<PathBuf>) -> Client {
+        let path = path.into();
+        self.connector(move |_| tokio::net::UnixStream::connect(path.clone()))
     }
 
     /// Requires a session (`unstall.v1`). If the server does not agree to one, connecting fails
@@ -278,7 +354,7 @@ impl Client {
     /// loss. Messages sent in the meantime wait in the outbox.
     ///
     /// # Errors
-    /// The URL, a header or the proxy's URL is not valid.
+    /// The URL, a header or the proxy's URL is not valid. The proxy may come from the environment.
     ///
     /// # Panics
     /// Outside a Tokio runtime.

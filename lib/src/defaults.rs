@@ -34,7 +34,7 @@ pub const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The connection is lost if no byte is received for this long. By then three pings were not
-/// answered.
+/// answered. A broken connection waits as long for an application that does not receive.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The write timeout where the kernel cannot say whether a peer that takes no bytes is alive: see
@@ -120,6 +120,40 @@ pub(crate) const CONTROL_BACKLOG_BYTES: usize = 4 << 10;
 /// Longer messages, in bytes, are sent as several frames. So a pong never waits for a whole long
 /// message, and the write buffer stays small.
 pub const FRAGMENT_BYTES: usize = 256 << 10;
+
+/// How hard messages are compressed, from 1 to 9. The fastest level makes a fifth of JSON ticks of
+/// 300 bytes at a third of the time of level 6, which makes a sixth.
+pub const COMPRESSION_LEVEL: u32 = 1;
+
+/// The window of compression, as a power of two: 4 KiB. It holds a dozen ticks of 300 bytes. A
+/// window of 32 KiB makes them a tenth smaller, and costs eight times the memory.
+pub const COMPRESSION_WINDOW_BITS: u8 = 12;
+
+/// Shorter messages are not compressed. They fit in a packet with the headers below them, so fewer
+/// bytes would save nothing.
+pub const COMPRESSION_SMALLEST_BYTES: usize = 128;
+
+/// Shorter packets of a session are not compressed. Every packet but DATA is shorter: they carry
+/// tokens, whose bytes the length of a compressed packet could give away.
+pub(crate) const SMALLEST_COMPRESSED_PACKET: usize = 143;
+
+/// How many compressors the process keeps, or as many as it has processors, if those are more. So a
+/// program with a few connections never changes the state of one.
+pub(crate) const CONTEXTS_KEPT: usize = 4;
+
+/// How large the output buffer of a compressor stays: room for a full packet of a session.
+pub(crate) const COMPRESSED_SCRATCH_BYTES: usize = 64 << 10;
+
+/// The memory of one decompressor: its largest window and its tables.
+pub(crate) const DECOMPRESSOR_BYTES: usize = 48 << 10;
+
+/// How many bytes are inflated, or taken, before the pump looks at its turn's bound again. A few
+/// bytes can inflate to a thousand times as many.
+pub(crate) const INFLATE_STEP_BYTES: usize = READ_TURN_BYTES;
+
+/// What it costs to begin a new stream within a message, in bytes of that work. A peer can ask for it
+/// with two bytes.
+pub(crate) const INFLATE_RESTART_COST: usize = 4 << 10;
 
 /// How much one turn reads before it writes, in bytes and in frames. Frames count because empty ones
 /// cost time too.
@@ -261,6 +295,17 @@ pub(crate) const KEEPALIVE_RETRIES: u32 = 4;
 /// Head start of the preferred address family over the other (RFC 8305 section 8 allows 10 ms to
 /// 2 s and recommends 250 ms; 300 ms is what RFC 6555 measured and what curl once chose).
 pub(crate) const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(300);
+/// The shortest password or query that is hidden in a server's refusal. Any sentence has shorter ones.
+pub(crate) const SHORTEST_SECRET: usize = 4;
+/// The shortest value of a header or of a query's parameter that is hidden in a server's refusal.
+/// Tokens are longer. Shorter values are words such as `room=lobby`, which the refusal may be about.
+pub(crate) const SHORTEST_TOKEN: usize = 8;
+/// How many characters of a subprotocol's name are told in an error. Registered names are shorter.
+/// Some clients put a token into the list, which is longer.
+pub(crate) const SUBPROTOCOL_CHARS: usize = 32;
+/// The longest user name for a SOCKS4 proxy, whose protocol has no limit. With a host's name of 255
+/// bytes it has to fit into the 513 bytes in which `tokio-socks` writes the request.
+pub(crate) const SOCKS4_USER_BYTES: usize = 200;
 /// The largest head of an HTTP response that a dialing client takes. Common servers stop at 8 to
 /// 16 KiB themselves; twice that leaves room for many cookies.
 pub(crate) const RESPONSE_HEAD_BYTES: usize = 32 * 1024;
@@ -333,6 +378,25 @@ pub(crate) const SERVER_RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(crate) const ACCEPT_BACKOFF_FIRST: Duration = Duration::from_millis(5);
 /// Longest such pause: descriptors come back within a second when connections close.
 pub(crate) const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How many WebSockets one HTTP/2 connection of a server may carry. RFC 9113 section 6.5.2 recommends
+/// at least 100, because a reverse proxy sends many clients through one connection.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_STREAMS: u32 = 128;
+/// How many bytes of one HTTP/2 stream may wait for its connection, in each direction. As much as a
+/// window of reads; more would not make a stream faster that crosses a continent in 100 ms at 5 Mbit/s.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_STREAM_BYTES: u32 = 64 * 1024;
+/// The same for all streams of a connection together: each has its whole window, so that streams that
+/// are not read never hold up another one.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_CONNECTION_BYTES: u32 = HTTP2_STREAMS * HTTP2_STREAM_BYTES;
+/// How long an HTTP/2 connection without a WebSocket stays open. A page that is loaded again comes back
+/// within it.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an HTTP/2 connection whose last stream has ended may take to send what it holds.
+#[cfg(feature = "http2")]
+pub(crate) const HTTP2_GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a shutdown waits, after its own timeout, until aborted tasks have ended. Only a handler
 /// that blocks its thread takes longer, and nothing can stop that one.
 pub(crate) const SHUTDOWN_ABORT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
         });
         Pump {
             liveness: Liveness::new(&shared, now),
-            closing: Closing::new(shared.options.close_timeout),
+            closing: Closing::new(&shared.options),
             ws,
             shared,
             traffic,
@@ -204,6 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
             now,
         ));
         let paused = self.traffic.is_paused();
+        self.closing.look_at_pause(paused, now);
         self.liveness.read(&self.ws, paused, &mut self.report, now);
         let again = read?;
         delivered?;
@@ -337,10 +338,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     /// Acts on deadlines that are over, publishes the turn's report, and sets the alarm for the next
     /// deadline. `Err`: the connection is over.
     fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), ()> {
-        let closing = self.closing.deadline;
-        if closing.is_some_and(|deadline| deadline <= now) {
+        if self.closing.is_over(now) {
             return Err(());
         }
+        let closing = self.closing.deadline;
         let mut liveness = None;
         if self.closing.is_open() {
             let peer_reads = self.traffic.peer_always_reads();

@@ -10,10 +10,13 @@ mod door;
 mod handshake;
 mod hello;
 mod holder;
+#[cfg(feature = "http2")]
+mod http2;
 mod keeper;
 mod limits;
 mod line;
 mod listen;
+mod listener;
 mod open;
 mod origin;
 mod places;
@@ -31,7 +34,7 @@ use std::{
 
 use futures_util::FutureExt;
 use tokio::{
-    net::{TcpListener, ToSocketAddrs},
+    net::ToSocketAddrs,
     sync::{Semaphore, watch},
     task::AbortHandle,
     time::timeout as within,
@@ -49,6 +52,7 @@ pub use builder::ServerBuilder;
 pub use handshake::Rejection;
 pub use holder::Principal;
 pub use limits::ServerLimits;
+pub use listener::Listener;
 pub use proxies::{InvalidNetwork, PeerAddr, TrustedProxies};
 pub use sessions::{SessionLimits, Sessions};
 pub use stats::{HandshakeStats, RefusalStats, ServerStats};
@@ -176,8 +180,9 @@ impl Server {
         ServerBuilder::default()
     }
 
-    fn start(config: Config, listener: TcpListener) -> io::Result<Server> {
+    fn start(config: Config, listener: impl Listener) -> io::Result<Server> {
         let address = listener.local_addr()?;
+        let address = address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
         let process = config.options.budget.clone();
         let process = process.unwrap_or_else(|| Budget::new(config.limits.process_bytes));
         let bytes = config.limits.bytes(process.limit());
@@ -202,7 +207,8 @@ impl Server {
         &self.handle.state
     }
 
-    /// The address that the server listens on.
+    /// The address that the server listens on. It is `0.0.0.0:0` for a Unix socket, and for a
+    /// [`Listener`] without an address.
     pub fn local_addr(&self) -> SocketAddr {
         self.handle.address
     }
@@ -343,11 +349,6 @@ fn start_plain(
     options: Options,
 ) -> (Connection, AbortHandle) {
     let identity = hello::identity(&upgraded, request, peer);
-    let ws = WebSocket::new(
-        upgraded.transport,
-        upgraded.leftover,
-        Side::Server,
-        &options,
-    );
+    let ws = WebSocket::upgraded(upgraded, Side::Server, &options);
     Connection::start(ws, options, identity)
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod budget;
+mod compression;
 mod eviction;
 mod options;
 #[cfg(test)]
@@ -10,5 +11,6 @@ mod tests;
 pub(crate) use account::{Account, Share};
 pub use budget::Budget;
 pub(crate) use budget::WeakBudget;
+pub use compression::Compression;
 pub(crate) use eviction::Evictable;
 pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};

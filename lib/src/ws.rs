@@ -5,11 +5,19 @@
 //! `pump/start`, this is the one room that names tungstenite.
 
 mod adopted;
+mod contexts;
 mod control;
+mod convert;
 mod decoder;
+mod deflate;
+#[cfg(test)]
+mod deflate_tests;
 mod encoder;
+pub(crate) mod extension;
 mod header;
 pub(crate) mod headers;
+mod history;
+mod inflate;
 mod masking;
 mod own;
 mod spare;
@@ -37,8 +45,11 @@ use crate::{
     settings::{Account, Options},
 };
 use adopted::Adopted;
+pub use convert::ControlMessage;
+use extension::CompressionAgreed;
 use header::Opcode;
 use own::Own;
+use transport::{Transport, Upgraded};
 use unstall_proto::{Transmit, util::copied};
 
 /// A fresh `Sec-WebSocket-Key` (RFC 6455 section 4.1, item 7).
@@ -59,6 +70,11 @@ pub(crate) fn tcp_below(stream: &dyn Any) -> Option<&TcpStream> {
     if let Some(MaybeTlsStream::Plain(tcp)) = stream.downcast_ref() {
         return Some(tcp);
     }
+    tcp_below_tls(stream)
+}
+
+#[cfg(feature = "tls")]
+fn tcp_below_tls(stream: &dyn Any) -> Option<&TcpStream> {
     if let Some(tls) = stream.downcast_ref::<tokio_rustls::TlsStream<TcpStream>>() {
         return Some(tls.get_ref().0);
     }
@@ -67,6 +83,11 @@ pub(crate) fn tcp_below(stream: &dyn Any) -> Option<&TcpStream> {
     }
     let tls = stream.downcast_ref::<tokio_rustls::server::TlsStream<TcpStream>>()?;
     Some(tls.get_ref().0)
+}
+
+#[cfg(not(feature = "tls"))]
+fn tcp_below_tls(_: &dyn Any) -> Option<&TcpStream> {
+    None
 }
 
 /// What a read yields.
@@ -138,6 +159,14 @@ pub(crate) struct WebSocket<S> {
     fragment_bytes: usize,
 }
 
+impl WebSocket<Transport> {
+    /// A WebSocket after the handshake of this library.
+    pub(crate) fn upgraded(upgraded: Upgraded, side: Side, options: &Options) -> Self {
+        let agreed = upgraded.compression.as_ref();
+        WebSocket::new(upgraded.transport, upgraded.leftover, side, options).compressed(agreed)
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// A WebSocket after the upgrade. `leftover` is what was read behind it.
     pub(crate) fn new(io: S, leftover: Bytes, side: Side, options: &Options) -> WebSocket<S> {
@@ -146,6 +175,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             engine: Engine::Own(Box::new(own)),
             fragment_bytes: options.fragment_bytes,
         }
+    }
+
+    /// From now on messages are compressed, as both sides agreed.
+    pub(crate) fn compressed(mut self, agreed: Option<&CompressionAgreed>) -> WebSocket<S> {
+        if let (Engine::Own(own), Some(agreed)) = (&mut self.engine, agreed) {
+            own.compress(agreed);
+        }
+        self
     }
 
     pub(crate) fn adopt(stream: WebSocketStream<S>, options: &Options) -> WebSocket<S> {

@@ -17,11 +17,11 @@ use crate::{
     tls::{self, Secure},
 };
 
-async fn accept(server: &Server) -> Result<Connection> {
+pub(super) async fn accept(server: &Server) -> Result<Connection> {
     server.accept().await.ok_or_else(ended)
 }
 
-async fn connect(
+pub(super) async fn connect(
     scheme: &str,
     client: impl FnOnce(Client) -> Client,
     address: SocketAddr,
@@ -105,7 +105,7 @@ unstall!(
     |client| session(client).tls(tls::client())
 );
 
-fn session(client: Client) -> Client {
+pub(super) fn session(client: Client) -> Client {
     client
         .require_session()
         .without_fresh_session()
@@ -127,7 +127,7 @@ impl From<Receiver> for Batches {
 }
 
 impl<R: From<Receiver>> Unstall<R> {
-    fn new(connection: Connection) -> Unstall<R> {
+    pub(super) fn new(connection: Connection) -> Unstall<R> {
         let (sender, receiver) = connection.split();
         let receiver = receiver.into();
         Unstall { sender, receiver }

@@ -105,7 +105,7 @@ impl Workload for Idle {
             });
         }
         hear(&mut link, &mut tally, 2).await?;
-        let report = settled(meter, before, &plan).await;
+        let report = settled(meter, before, plan.connections).await;
         say(&mut link).await?;
         let_go(&mut link).await;
         Ok(report)
@@ -132,7 +132,7 @@ impl Workload for Idle {
             spawn_local(wait(link));
         }
         // Measured before the server hears that it may leave.
-        let report = settled(meter, before, &plan).await;
+        let report = settled(meter, before, plan.connections).await;
         say(&mut link).await?;
         hear(&mut link, &mut tally, 2).await?;
         Ok(report)
@@ -147,7 +147,7 @@ async fn wait(mut link: impl Rx) -> Result<()> {
 }
 
 /// Measures once the memory no longer changes.
-async fn settled(meter: Meter, before: u64, plan: &Plan) -> Report {
+pub(super) async fn settled(meter: Meter, before: u64, connections: u64) -> Report {
     let mut bytes = rss_bytes();
     loop {
         sleep(SETTLED).await;
@@ -157,7 +157,7 @@ async fn settled(meter: Meter, before: u64, plan: &Plan) -> Report {
         }
         bytes = now;
     }
-    let others = plan.connections - 1;
+    let others = connections - 1;
     let kib = (bytes as f64 - before as f64) / 1024.0 / others as f64;
     Report {
         figures: [("kib".to_owned(), kib)].into(),

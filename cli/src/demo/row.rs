@@ -97,6 +97,7 @@ impl Row {
             (outcome, Some(buffers))
         };
         let seconds = started.elapsed().as_secs_f64();
+        bar.set_position(progress.consumed.get());
         bar.abandon();
         let quiet = match outcome.watched {
             Watched::Finished(result) => result.map(|()| None)?,

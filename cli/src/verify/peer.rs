@@ -13,6 +13,7 @@ use unstall::{
 use super::plan::Sizes;
 use super::stream::{Halt, Over, Stream};
 use super::talk::{Order, Part, Report, Side, report, runs};
+use crate::compress::How;
 use crate::failure::{Failure, chain};
 use crate::runtime;
 
@@ -109,6 +110,7 @@ fn options(part: &Part) -> Options {
         // Every message must be at least as long as the text that ends the run.
         .max_message_bytes(part.sizes.largest().max(128))
         .acknowledge_by_hand(true)
+        .compression(part.compress.as_ref().map(How::compression))
         .connect_timeout(CONNECT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
         .silence_timeout(SILENCE)

@@ -168,6 +168,7 @@ impl Run {
         Part {
             side,
             plain: self.aim.plain,
+            compress: self.aim.compress.clone(),
             first,
             count: self.aim.count,
             sizes: self.aim.sizes,

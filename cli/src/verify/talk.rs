@@ -10,12 +10,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Sizes;
+use crate::compress::How;
 
 /// The first line that a process reads: its part in the run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Part {
     pub(super) side: Side,
     pub(super) plain: bool,
+    /// Compress messages.
+    pub(super) compress: Option<How>,
     /// Messages to send, `first` and up, below `count`.
     pub(super) first: u64,
     pub(super) count: u64,

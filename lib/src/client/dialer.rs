@@ -1,20 +1,20 @@
 //! The task of a client: dials, runs the hook, runs the connection, and dials again.
 
-use std::{sync::Arc, time::Duration};
+use std::{env, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::{
-    Attempt, Client, HeaderFn, Hook,
+    Attempt, Client, HeaderFn, Hook, Way,
     away::Away,
     backoff::{Backoff, Life},
     session::Next,
     setup::{SetUp, leave, set_up},
 };
 use crate::{
-    dial::{DialOptions, Target, Wanted, dial, proxy::Proxy},
+    dial::{DialOptions, Proxy, Target, Wanted, dial, environment},
     handles::{CloseRequest, Connection, Driver, Identity, Shared, TaskGuard, span},
     messages::Gap,
     pump::{Ended, Plain, Pump, Reading},
@@ -57,13 +57,28 @@ impl Dialer {
         if let Some((name, why)) = client.invalid_header.clone() {
             return Err(ConnectError::Header { name, why });
         }
+        let target = Target::parse(&client.url)?;
+        let proxy = match &client.way {
+            Way::Environment => {
+                let value = |name: &str| env::var_os(name).map(|it| it.to_string_lossy().into());
+                environment::proxy(&target, value)?
+            }
+            Way::Direct | Way::Own(_) => None,
+            Way::Proxy(url) => Some(Proxy::parse(url)?),
+        };
+        let connector = match &client.way {
+            Way::Own(connector) => Some(connector.clone()),
+            _ => None,
+        };
         Ok(Dialer {
-            target: Target::parse(&client.url)?,
+            target,
             dial_options: DialOptions {
                 tls: client.tls.clone(),
-                proxy: client.proxy.as_ref().map(Proxy::parse).transpose()?,
+                proxy,
+                connector,
                 subprotocols: client.subprotocols.clone(),
                 session: client.session,
+                compression: client.options.compression.clone(),
                 connect_timeout: client.options.connect_timeout,
             },
             headers: client.headers.clone(),
@@ -283,7 +298,7 @@ impl Dialer {
         shared: &Arc<Shared>,
         reading: &mut Reading,
     ) -> Ended {
-        let ws = WebSocket::new(open.transport, open.leftover, Side::Client, &shared.options);
+        let ws = WebSocket::upgraded(*open, Side::Client, &shared.options);
         let mut pump = Pump::new(ws, shared.clone(), Plain::new(reading, &shared.account));
         let Some(hook) = &self.hook else {
             return pump.run().await;
@@ -315,6 +330,7 @@ pub(super) fn identity(upgraded: &Upgraded) -> Identity {
         peer: upgraded.peer,
         client: None,
         subprotocol: upgraded.subprotocol.clone(),
+        compressed: upgraded.compression.is_some(),
         request: None,
         response: upgraded.response.clone().map(Arc::new),
     }

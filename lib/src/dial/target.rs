@@ -23,6 +23,8 @@ pub(crate) struct Target {
     pub(crate) path: Uri,
     /// `Authorization: Basic`, from the URL's user information.
     pub(crate) authorization: Option<HeaderValue>,
+    /// The password of the user information.
+    pub(crate) password: Option<String>,
 }
 
 /// Scheme, user information, host and port of a URL, for servers and proxies alike.
@@ -64,6 +66,11 @@ impl Target {
             "wss" | "https" => true,
             _ => return Err(bad("its scheme is neither ws nor wss".into())),
         };
+        if secure && !cfg!(feature = "tls") {
+            return Err(bad(
+                "it needs TLS: enable the feature `tls` of unstall".into()
+            ));
+        }
         let own_port = if secure { 443 } else { 80 };
         let port = port.unwrap_or(own_port);
         let host_header = if port == own_port {
@@ -83,7 +90,8 @@ impl Target {
             port,
             host_header: HeaderValue::try_from(host_header).map_err(|e| bad(e.to_string()))?,
             path: Uri::try_from(path).map_err(|e| bad(e.to_string()))?,
-            authorization: credentials.map(|(user, password)| basic(&user, &password)),
+            authorization: credentials.as_ref().map(|(user, pw)| basic(user, pw)),
+            password: credentials.map(|(_, password)| password),
         })
     }
 

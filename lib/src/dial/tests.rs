@@ -4,6 +4,7 @@ mod deadlines;
 mod proxies;
 mod tls;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::reports::RedactedUrl;
-use crate::ws;
+use crate::{defaults, ws};
 
 /// Long enough for any handshake on a loaded machine.
 const AMPLE: Duration = Duration::from_secs(30);
@@ -28,7 +29,9 @@ fn options() -> DialOptions {
     DialOptions {
         tls: None,
         proxy: None,
+        connector: None,
         subprotocols: Vec::new(),
+        compression: None,
         session: Wanted::Never,
         connect_timeout: AMPLE,
     }
@@ -466,4 +469,54 @@ async fn a_name_that_does_not_resolve_is_named() {
         panic!("{error:?}")
     };
     assert_eq!(host, "nowhere.invalid");
+}
+
+/// Once a server that repeated the request's query or token in its refusal put it into the error,
+/// and from there into logs.
+#[tokio::test]
+async fn no_error_repeats_a_secret_that_the_server_repeats() {
+    let repeating = |head: &str| {
+        let text = head.replace("\r\n", " ");
+        let length = text.len();
+        format!(
+            "HTTP/1.1 404 Not Found\r\nlocation: /a?{length}&t=s3cr3t-query\r\n\
+             content-length: {length}\r\n\r\n{text}"
+        )
+        .into_bytes()
+    };
+    let (address, _heads) = server(repeating).await;
+    let target = target(&format!("ws://user:s3cr3tpw@{address}/a?t=s3cr3t-query"));
+    let mut headers = HeaderMap::new();
+    headers.insert("x-token", HeaderValue::from_static("s3cr3t-header"));
+    headers.insert("cookie", HeaderValue::from_static("id=s3cr3t-cookie"));
+    let error = dial(&target, &options(), async { Ok(headers) })
+        .await
+        .unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("GET /a?…"), "{text}");
+    assert!(!text.contains("s3cr3t"), "{text}");
+    let basic = "dXNlcjpzM2NyM3Rwdw==";
+    assert!(!text.contains(basic), "{text}");
+}
+
+/// Once a token among the offered subprotocols, where browsers' clients have to put it, was printed.
+#[tokio::test]
+async fn a_token_among_the_subprotocols_is_not_printed() {
+    let token = "bearer.".to_owned() + &"s3cr3t".repeat(20);
+    let chosen = token.clone();
+    let (address, _heads) = server(move |head| {
+        switching(head, &format!("sec-websocket-protocol: x{chosen}\r\n")).into_bytes()
+    })
+    .await;
+    let options = DialOptions {
+        subprotocols: vec!["v1".into(), token.clone()],
+        ..options()
+    };
+    let error = dial_to(&format!("ws://{address}/"), &options)
+        .await
+        .unwrap_err();
+    let client = crate::Client::new("ws://h/").subprotocol(&token);
+    let text = format!("{error} {error:?} {client:?}");
+    assert!(text.contains("v1") && text.contains("bearer"), "{text}");
+    assert!(!text.contains(&token), "{text}");
 }

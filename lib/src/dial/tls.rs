@@ -4,12 +4,19 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use tokio::net::TcpStream;
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, version};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+#[cfg(feature = "server")]
+use tokio_rustls::{TlsAcceptor, rustls::pki_types::PrivateKeyDer};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{RootCertStore, version},
+};
+
+pub(crate) use tokio_rustls::rustls::ClientConfig;
+#[cfg(feature = "server")]
+pub(crate) use tokio_rustls::rustls::ServerConfig;
 
 use crate::ws::transport::Transport;
 
@@ -17,18 +24,43 @@ use crate::ws::transport::Transport;
 /// replaces the list of a given configuration, which may name HTTP/2 first.
 const ALPN: &[u8] = b"http/1.1";
 
-fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER
-        .get_or_init(|| Arc::new(ring::default_provider()))
-        .clone()
+/// The provider of cryptography that the process has installed, or the one that a feature names.
+fn provider() -> io::Result<Arc<CryptoProvider>> {
+    static BUILT_IN: OnceLock<Option<Arc<CryptoProvider>>> = OnceLock::new();
+    if let Some(installed) = CryptoProvider::get_default() {
+        return Ok(installed.clone());
+    }
+    let built_in = BUILT_IN.get_or_init(built_in).clone();
+    built_in.ok_or_else(|| {
+        io::Error::other(
+            "there is no provider of cryptography: enable the feature `ring` or `aws-lc-rs`, or \
+             install one with rustls::crypto::CryptoProvider::install_default",
+        )
+    })
 }
 
-/// Does the client's side of the TLS handshake with `host` over `tcp`.
+#[cfg(feature = "aws-lc-rs")]
+fn built_in() -> Option<Arc<CryptoProvider>> {
+    let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
+    Some(Arc::new(provider))
+}
+
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+fn built_in() -> Option<Arc<CryptoProvider>> {
+    let provider = tokio_rustls::rustls::crypto::ring::default_provider();
+    Some(Arc::new(provider))
+}
+
+#[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+fn built_in() -> Option<Arc<CryptoProvider>> {
+    None
+}
+
+/// Does the client's side of the TLS handshake with `host` over `below`.
 pub(crate) async fn connect(
     config: Option<&Arc<ClientConfig>>,
     host: &str,
-    tcp: TcpStream,
+    below: Transport,
 ) -> io::Result<Transport> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let config = match config {
@@ -36,16 +68,30 @@ pub(crate) async fn connect(
         None => default_client_config().await?,
     };
     let tls = TlsConnector::from(with_alpn(config))
-        .connect(name, tcp)
+        .connect(name, below)
         .await?;
     Ok(Transport::tls_client(tls))
 }
 
-/// Does the server's side of the TLS handshake over `tcp`.
-pub(crate) async fn accept(config: Arc<ServerConfig>, tcp: TcpStream) -> io::Result<Transport> {
-    Ok(Transport::tls_server(
-        TlsAcceptor::from(config).accept(tcp).await?,
-    ))
+#[cfg(feature = "server")]
+/// Does the server's side of the TLS handshake over `below`.
+pub(crate) async fn accept(config: Arc<ServerConfig>, below: Transport) -> io::Result<Transport> {
+    let tls = TlsAcceptor::from(config).accept(below).await?;
+    Ok(Transport::tls_server(tls))
+}
+
+/// The same configuration, with HTTP/2 before HTTP/1.1 in its list of protocols.
+#[cfg(feature = "http2")]
+pub(crate) fn offering_http2(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
+    let mut config = (*config).clone();
+    let others = std::mem::take(&mut config.alpn_protocols);
+    config.alpn_protocols = vec![b"h2".to_vec(), ALPN.to_vec()];
+    for other in others {
+        if !config.alpn_protocols.contains(&other) {
+            config.alpn_protocols.push(other);
+        }
+    }
+    Arc::new(config)
 }
 
 fn with_alpn(config: Arc<ClientConfig>) -> Arc<ClientConfig> {
@@ -57,31 +103,47 @@ fn with_alpn(config: Arc<ClientConfig>) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// The configuration of clients that set none. It trusts the roots that the crate's features name.
-/// It is made once per process, on a blocking thread, because reading the system's store blocks.
+/// The configuration of clients that set none. It trusts what the crate's features name. It is made
+/// once per process, on a blocking thread, because reading the system's store blocks.
 async fn default_client_config() -> io::Result<Arc<ClientConfig>> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(config) = CONFIG.get() {
         return Ok(config.clone());
     }
-    let roots = tokio::task::spawn_blocking(roots)
-        .await
-        .map_err(io::Error::other)?;
+    let made = tokio::task::spawn_blocking(|| trusting_by_default(provider()?));
+    let mut config = made.await.map_err(io::Error::other)??;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
+}
+
+/// The operating system verifies certificates.
+#[cfg(feature = "platform-verifier")]
+fn trusting_by_default(provider: Arc<CryptoProvider>) -> io::Result<ClientConfig> {
+    let verifier = rustls_platform_verifier::Verifier::new(provider.clone());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier.map_err(io::Error::other)?));
+    Ok(config.with_no_client_auth())
+}
+
+#[cfg(not(feature = "platform-verifier"))]
+fn trusting_by_default(provider: Arc<CryptoProvider>) -> io::Result<ClientConfig> {
+    let roots = roots();
     if roots.is_empty() {
         return Err(io::Error::other(
             "there are no trusted roots: install the system's certificates, enable the feature \
              `webpki-roots`, or give the client a rustls::ClientConfig",
         ));
     }
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
+        .map_err(io::Error::other)?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
+#[cfg(not(feature = "platform-verifier"))]
 #[allow(unused_mut)]
 fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
@@ -113,7 +175,7 @@ pub fn client_config_from_pem(path: impl AsRef<Path>) -> io::Result<Arc<ClientCo
             .add(certificate)
             .map_err(|error| unusable(path, &error))?;
     }
-    let config = ClientConfig::builder_with_provider(provider())
+    let config = ClientConfig::builder_with_provider(provider()?)
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(io::Error::other)?
         .with_root_certificates(roots)
@@ -121,6 +183,7 @@ pub fn client_config_from_pem(path: impl AsRef<Path>) -> io::Result<Arc<ClientCo
     Ok(with_alpn(Arc::new(config)))
 }
 
+#[cfg(feature = "server")]
 /// A server's configuration from two PEM files: the certificate chain, the server's own certificate
 /// first, and the private key (PKCS#8, PKCS#1 or SEC1).
 pub(crate) fn server_config_from_pem(
@@ -129,7 +192,7 @@ pub(crate) fn server_config_from_pem(
 ) -> io::Result<Arc<ServerConfig>> {
     let chain = certificates(certificate)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider()?)
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(io::Error::other)?
         .with_no_client_auth()

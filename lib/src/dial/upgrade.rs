@@ -6,10 +6,13 @@ use http_body_util::Empty;
 
 use super::DialOptions;
 use super::exchange::{Answer, exchange};
+use super::secrets::Secrets;
 use super::target::Target;
 use crate::dial::Wanted;
 use crate::reports::{ConnectError, RedactedUrl, connect_error};
+use crate::settings::Compression;
 use crate::ws;
+use crate::ws::extension::{self, CompressionAgreed};
 use crate::ws::headers::has_token;
 use crate::ws::transport::{Transport, Upgraded};
 use unstall_proto::SUBPROTOCOL;
@@ -33,7 +36,8 @@ pub(super) fn check_headers(headers: &HeaderMap) -> Result<(), ConnectError> {
         None => Ok(()),
         Some(name) => Err(ConnectError::Header {
             name: name.to_string(),
-            why: "the handshake sets it; for subprotocols there is Client::subprotocol".into(),
+            why: "the handshake sets it; there are Client::subprotocol and Options::compression"
+                .into(),
         }),
     }
 }
@@ -76,31 +80,45 @@ pub(super) async fn upgrade(
 ) -> Result<Upgraded, ConnectError> {
     let key = ws::new_key();
     let offer = Offer::new(options);
-    let request = request(target, &offer.names, headers, &key)?;
+    let secrets = Secrets::of(target, &headers);
+    let compression = options.compression.as_ref();
+    let mut request = request(target, &offer.names, headers, &key)?;
+    if let Some(compression) = compression {
+        let extensions = extension::offer(compression);
+        let headers = request.headers_mut();
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
+    }
     let host = target.host_and_port();
     match exchange(transport, request).await {
         Err(error) if error.is_parse() => Err(ConnectError::NotWebSocket {
             host,
             why: format!("its answer is not HTTP/1.1 ({error})"),
         }),
-        Err(error) => Err(ConnectError::Interrupted {
-            host,
-            source: error.into(),
+        Err(error) => Err(match connect_error::tls_failure(&error) {
+            Some(source) => ConnectError::Tls {
+                host: target.host.clone(),
+                source,
+            },
+            None => ConnectError::Interrupted {
+                host,
+                source: error.into(),
+            },
         }),
         Ok(Answer::Refused(head, body)) => Err(ConnectError::Refused {
             status: head.status(),
-            body,
+            body: secrets.hidden(body),
             retry_after: connect_error::retry_after(head.headers()),
             location: text(head.headers(), header::LOCATION).map(RedactedUrl::new),
         }),
         Ok(Answer::Switched(mut head, transport, leftover)) => {
             *head.headers_mut() = ws::headers::copied(head.headers());
-            let subprotocol = check(&head, &offer, &key, host)?;
+            let agreed = check(&head, &offer, &key, compression, host)?;
             let (peer, local) = (transport.peer(), transport.local());
             Ok(Upgraded {
                 transport,
                 leftover,
-                subprotocol,
+                subprotocol: agreed.0,
+                compression: agreed.1,
                 response: Some(head),
                 peer,
                 local,
@@ -149,13 +167,14 @@ fn request(
     Ok(request)
 }
 
-/// Checks the server's 101, and returns the subprotocol that it chose.
+/// Checks the server's 101, and returns the subprotocol and the extension that it chose.
 fn check(
     head: &Response<()>,
     offer: &Offer,
     key: &str,
+    compression: Option<&Compression>,
     host: String,
-) -> Result<Option<String>, ConnectError> {
+) -> Result<(Option<String>, Option<CompressionAgreed>), ConnectError> {
     let headers = head.headers();
     let wrong = |why: &str| ConnectError::NotWebSocket {
         host,
@@ -174,27 +193,30 @@ fn check(
             "its Sec-WebSocket-Accept does not fit the key of the request",
         ));
     }
-    if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
-        return Err(wrong("it chose an extension, and none was offered"));
-    }
+    let agreed = match compression {
+        None if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) => {
+            return Err(wrong("it chose an extension, and none was offered"));
+        }
+        None => None,
+        Some(offered) => extension::check_answer(offered, headers).map_err(|why| wrong(&why))?,
+    };
+    Ok((chosen_subprotocol(headers, offer)?, agreed))
+}
+
+/// The subprotocol that the server chose.
+fn chosen_subprotocol(headers: &HeaderMap, offer: &Offer) -> Result<Option<String>, ConnectError> {
     let mut chosen = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let (first, second) = (chosen.next(), chosen.next());
     let Some(first) = first else {
         // As in browsers: an application that offers subprotocols goes on to speak one of them.
         return match offer.required {
             false => Ok(None),
-            true => Err(ConnectError::Subprotocol {
-                offered: offer.names.clone(),
-                chosen: None,
-            }),
+            true => Err(ConnectError::subprotocol(&offer.names, None)),
         };
     };
     let name = String::from_utf8_lossy(first.as_bytes()).trim().to_owned();
     if second.is_some() || !offer.names.contains(&name) {
-        return Err(ConnectError::Subprotocol {
-            offered: offer.names.clone(),
-            chosen: Some(name),
-        });
+        return Err(ConnectError::subprotocol(&offer.names, Some(&name)));
     }
     Ok(Some(name))
 }

@@ -34,6 +34,12 @@ macro_rules! tells_of_its_connection {
                 self.$($shared).+.identity().subprotocol
             }
 
+            /// Whether both sides agreed, on the latest connection, to compress messages
+            /// ([`Options::compression`](crate::Options::compression)).
+            pub fn is_compressed(&self) -> bool {
+                self.$($shared).+.identity().compressed
+            }
+
             /// On a server, the head of the latest upgrade request: path, headers, and the
             /// extensions that the [authentication hook](crate::ServerBuilder::authenticate) left.
             /// On a client it is `None`.

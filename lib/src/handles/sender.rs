@@ -257,6 +257,11 @@ impl Sender {
 
     /// Waits until the connection has ended for good, and reports as [`close`](Self::close) does.
     ///
+    /// It resolves even if nobody receives. If the connection breaks while the inbox is full, that takes
+    /// two ping intervals and the [silence timeout](crate::Options::silence_timeout). What is in the
+    /// inbox then can still be received; what did not fit is lost. A program that wants to receive
+    /// nothing drops the [`Receiver`](crate::Receiver).
+    ///
     /// Cancel safety: it can be dropped and called again.
     pub async fn ended(&self) -> CloseReport {
         self.shared.wait_ended().await;

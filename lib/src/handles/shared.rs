@@ -36,6 +36,8 @@ pub(crate) struct Identity {
     /// The client's own address, if a trusted proxy told it.
     pub(crate) client: Option<SocketAddr>,
     pub(crate) subprotocol: Option<String>,
+    /// Both sides agreed to compress messages.
+    pub(crate) compressed: bool,
     /// On a server, the upgrade request.
     pub(crate) request: Option<Arc<http::Request<()>>>,
     /// On a client, the server's answer to it.

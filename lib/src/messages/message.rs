@@ -56,6 +56,18 @@ impl Short {
 /// assert_eq!(message.as_text(), Some("subscribe"));
 /// assert!(Message::from(vec![1u8, 2]).as_text().is_none());
 /// ```
+///
+/// It is made from [every usual type](crate::IntoMessage) of text and bytes, and converts from and to
+/// tungstenite's messages:
+/// ```
+/// # use unstall::{Message, tokio_tungstenite::tungstenite};
+/// # fn main() -> Result<(), unstall::ControlMessage> {
+/// let theirs = tungstenite::Message::from(Message::from("subscribe"));
+/// let ours = Message::try_from(theirs)?; // a control message comes back in the error
+/// assert_eq!(ours.into_text().as_deref(), Ok("subscribe"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Message(Repr);
 
@@ -150,6 +162,17 @@ impl Message {
         }
     }
 
+    /// The text, as a `String`. A received text is copied, because its memory is shared.
+    ///
+    /// # Errors
+    /// The message is binary. It comes back.
+    pub fn into_text(self) -> Result<String, Message> {
+        match self.as_text() {
+            Some(text) => Ok(text.to_owned()),
+            None => Err(self),
+        }
+    }
+
     /// The payload of a text or binary message. It is not copied if it is longer than 64 bytes.
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
@@ -211,6 +234,12 @@ impl fmt::Debug for Message {
     }
 }
 
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
 impl PartialEq for Message {
     fn eq(&self, other: &Message) -> bool {
         self.is_text() == other.is_text() && self.as_bytes() == other.as_bytes()
@@ -218,100 +247,6 @@ impl PartialEq for Message {
 }
 
 impl Eq for Message {}
-
-impl From<&str> for Message {
-    fn from(text: &str) -> Message {
-        Message::copied(true, text.as_bytes())
-    }
-}
-
-impl From<String> for Message {
-    fn from(text: String) -> Message {
-        Message::text(text)
-    }
-}
-
-impl From<&[u8]> for Message {
-    fn from(payload: &[u8]) -> Message {
-        Message::copied(false, payload)
-    }
-}
-
-impl<const N: usize> From<&[u8; N]> for Message {
-    fn from(payload: &[u8; N]) -> Message {
-        Message::from(payload.as_slice())
-    }
-}
-
-impl From<Vec<u8>> for Message {
-    fn from(payload: Vec<u8>) -> Message {
-        Message::binary(payload)
-    }
-}
-
-impl From<Bytes> for Message {
-    fn from(payload: Bytes) -> Message {
-        Message::binary(payload)
-    }
-}
-
-/// Everything that can be sent as a message.
-///
-/// - [`Message`] and `&Message`.
-/// - `&str` and `String`, as text.
-/// - `&[u8]`, `&[u8; N]`, `Vec<u8>` and `Bytes`, as binary.
-///
-/// Short payloads are written into the outbox without a copy in between. The trait cannot be
-/// implemented outside of this crate: implement `From<T> for Message` and send the message.
-pub trait IntoMessage: Into<Message> + Borrowed {}
-
-impl<T: Into<Message> + Borrowed> IntoMessage for T {}
-
-pub(crate) use borrowed::Borrowed;
-
-mod borrowed {
-    use super::Message;
-    use bytes::Bytes;
-
-    /// A payload, borrowed from its owner. Text is UTF-8.
-    pub trait Borrowed {
-        fn is_text(&self) -> bool;
-        fn payload(&self) -> &[u8];
-    }
-
-    macro_rules! borrowed {
-        ($([$($generics:tt)*] $kind:ty, $text:expr, $payload:expr;)*) => {$(
-            impl<$($generics)*> Borrowed for $kind {
-                #[inline]
-                fn is_text(&self) -> bool {
-                    let text: fn(&Self) -> bool = $text;
-                    text(self)
-                }
-                #[inline]
-                fn payload(&self) -> &[u8] {
-                    let payload: fn(&Self) -> &[u8] = $payload;
-                    payload(self)
-                }
-            }
-        )*};
-    }
-    borrowed! {
-        [] Message, |it| Message::is_text(it), |it| Message::as_bytes(it);
-        [] &Message, |it| Message::is_text(it), |it| Message::as_bytes(it);
-        [] &str, |_| true, |it| str::as_bytes(it);
-        [] String, |_| true, |it| str::as_bytes(it);
-        [] &[u8], |_| false, |it| it;
-        [const N: usize] &[u8; N], |_| false, |it| it.as_slice();
-        [] Vec<u8>, |_| false, |it| it;
-        [] Bytes, |_| false, |it| it;
-    }
-}
-
-impl From<&Message> for Message {
-    fn from(message: &Message) -> Message {
-        message.clone()
-    }
-}
 
 pub(crate) fn kind(text: bool) -> Kind {
     match text {
@@ -349,6 +284,12 @@ impl<'a> MessageRef<'a> {
     /// A copy of the message, to keep.
     pub fn to_message(&self) -> Message {
         Message::copied(self.text, self.payload)
+    }
+}
+
+impl AsRef<[u8]> for MessageRef<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.payload
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     defaults::LINGER_TIMEOUT,
     handles::CloseRequest,
     reports::{Close, CloseCode, ConnectionError},
+    settings::Options,
     time::later,
 };
 
@@ -17,9 +18,13 @@ pub(super) enum Phase {
     Open,
     /// The application asked for the close. The accepted messages are written first.
     Draining,
-    /// A close frame was sent or received, or the socket can no longer be written. This side still
-    /// reads.
+    /// A close frame was sent or received. This side still reads.
     Closing,
+    /// The socket can no longer be written. What the peer sent before is still read, unless that is
+    /// `paused` until the application has made room.
+    Listening {
+        paused: bool,
+    },
     /// Nothing more is read or said. The last bytes are flushed, and the peer's FIN is awaited.
     Lingering,
 }
@@ -27,8 +32,7 @@ pub(super) enum Phase {
 /// The closing of a connection.
 pub(super) struct Closing {
     pub(super) phase: Phase,
-    /// When the connection ends, however far the closing has come. `None` in the phase `Open`, and
-    /// while the application may take its time to receive.
+    /// When the connection ends, however far the closing has come. `None` in the phase `Open`.
     pub(super) deadline: Option<Instant>,
     /// The application's request.
     pub(super) request: Option<CloseRequest>,
@@ -40,10 +44,12 @@ pub(super) struct Closing {
     pub(super) clean: bool,
     /// How long the peer may take to answer with its close frame.
     timeout: Duration,
+    /// How long the application may receive nothing once the connection is broken.
+    patience: Duration,
 }
 
 impl Closing {
-    pub(super) fn new(timeout: Duration) -> Closing {
+    pub(super) fn new(options: &Options) -> Closing {
         Closing {
             phase: Phase::Open,
             deadline: None,
@@ -51,7 +57,8 @@ impl Closing {
             peer: None,
             why: None,
             clean: false,
-            timeout,
+            timeout: options.close_timeout,
+            patience: options.silence_timeout,
         }
     }
 
@@ -105,14 +112,36 @@ impl Closing {
         }
     }
 
-    /// The socket can no longer be written. What the peer sent before is still read. While reading is
-    /// `paused`, the application may take as long as it needs for that.
+    /// The socket can no longer be written. From now on this side only listens.
     pub(super) fn only_listen(&mut self, why: ConnectionError, paused: bool, now: Instant) {
-        self.phase = Phase::Closing;
         self.because(why);
-        let patience = (!paused).then(|| later(now, self.timeout));
+        if !matches!(self.phase, Phase::Listening { .. }) {
+            self.listen(paused, now);
+        }
+    }
+
+    /// Called in each turn. Whenever the application has made room, it gets its time anew.
+    pub(super) fn look_at_pause(&mut self, paused: bool, now: Instant) {
+        if matches!(self.phase, Phase::Listening { paused: before } if before != paused) {
+            self.listen(paused, now);
+        }
+    }
+
+    fn listen(&mut self, paused: bool, now: Instant) {
+        self.phase = Phase::Listening { paused };
+        let patience = if paused { self.patience } else { self.timeout };
         let requested = self.request.as_ref().map(|request| request.deadline);
-        self.deadline = requested.or(patience);
+        self.deadline = requested.or(Some(later(now, patience)));
+    }
+
+    /// Whether the deadline is over. If it was the application that took too long, that is why the
+    /// connection ends.
+    pub(super) fn is_over(&mut self, now: Instant) -> bool {
+        let over = self.deadline.is_some_and(|deadline| deadline <= now);
+        if over && self.phase == (Phase::Listening { paused: true }) && self.request.is_none() {
+            self.why = Some(ConnectionError::NotReceived(self.patience));
+        }
+        over
     }
 
     /// Nothing more is read or said.

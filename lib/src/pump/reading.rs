@@ -60,6 +60,7 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn new(options: &Options) -> Reading {
         let (spill, fallback) = match &options.overflow {
+            #[cfg(feature = "spill")]
             Overflow::Spill(spill) => (Some(SpillFile::new(spill.clone())), spill.then),
             _ => (None, SpillFallback::Pause),
         };

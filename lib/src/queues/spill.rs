@@ -39,14 +39,24 @@ struct Disk {
     tail: u64,
 }
 
+#[cfg(feature = "spill")]
+fn nameless_file(directory: Option<PathBuf>) -> io::Result<File> {
+    match directory {
+        Some(directory) => tempfile::tempfile_in(directory),
+        None => tempfile::tempfile(),
+    }
+}
+
+/// Without the feature no application can ask for a file.
+#[cfg(not(feature = "spill"))]
+fn nameless_file(_: Option<PathBuf>) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 impl Disk {
     fn open(directory: Option<PathBuf>, capacity: u64) -> io::Result<Disk> {
-        let file = match directory {
-            Some(directory) => tempfile::tempfile_in(directory)?,
-            None => tempfile::tempfile()?,
-        };
         Ok(Disk {
-            file,
+            file: nameless_file(directory)?,
             capacity,
             head: 0,
             tail: 0,

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::{Brief, RedactedUrl};
+use super::{Brief, ProxyError, RedactedUrl};
+use crate::defaults::SUBPROTOCOL_CHARS;
 use crate::time::granted;
 
 /// Why a connection could not be made.
@@ -62,7 +63,7 @@ pub enum ConnectError {
         source: io::Error,
     },
 
-    /// No TCP connection to the host, or to the proxy, could be made.
+    /// No TCP connection to the host could be made.
     #[error("no TCP connection to {to} (check that a server listens there and can be reached)")]
     Tcp {
         /// Host and port.
@@ -71,27 +72,34 @@ pub enum ConnectError {
         source: io::Error,
     },
 
-    /// The proxy refused or failed.
-    #[error("the proxy {proxy} did not connect to {to}: {why}")]
+    /// The application's [connector](crate::Client::connector) failed. Retryable.
+    #[error("the connector made no connection to {to}")]
+    Connector {
+        /// Host and port.
+        to: String,
+        /// The error of the connector.
+        source: io::Error,
+    },
+
+    /// The proxy refused or failed, or could not be reached.
+    #[error("the proxy {proxy}{} did not connect to {to}: {why}", from_variable(.variable))]
     Proxy {
         /// The proxy's URL.
         proxy: RedactedUrl,
+        /// The environment variable that names the proxy; `None` if the application does.
+        variable: Option<&'static str>,
         /// The host and port of the server.
         to: String,
-        /// The proxy's answer, or what failed.
-        why: String,
-        /// Whether a later attempt may succeed. False, for example, if the proxy requires other
-        /// credentials, or its rules forbid this host.
-        retryable: bool,
+        /// The proxy's answer, or what failed. It says whether a later attempt may succeed.
+        why: ProxyError,
     },
 
-    /// The TLS handshake failed.
+    /// The TLS handshake failed, or the server refused it afterwards, such as a client's certificate.
     #[error("the TLS handshake with {host} failed ({})", tls_advice(.source))]
     Tls {
         /// The server's name, which the certificate must match.
         host: String,
-        /// It contains a [`rustls::Error`](tokio_rustls::rustls::Error), or it is an error of the
-        /// socket.
+        /// It contains a `rustls::Error`, or it is an error of the socket.
         source: io::Error,
     },
 
@@ -121,7 +129,7 @@ pub enum ConnectError {
         /// The status.
         status: StatusCode,
         /// The beginning of the body as the server sent it, at most 1 KiB. Bytes that are not UTF-8
-        /// are replaced.
+        /// are replaced. So is a query, a password or the value of a header that the server repeats.
         body: String,
         /// How long the server asks to wait, from `Retry-After`. At most
         /// [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
@@ -140,9 +148,10 @@ pub enum ConnectError {
         }
     )]
     Subprotocol {
-        /// What was offered, the preferred one first.
+        /// What was offered, the preferred one first. Names are cut to 32 characters, because some
+        /// clients put a token into this list.
         offered: Vec<String>,
-        /// What the server chose, if anything.
+        /// What the server chose, if anything. It is cut as well.
         chosen: Option<String>,
     },
 }
@@ -153,11 +162,13 @@ pub enum ConnectError {
 pub enum ConnectPhase {
     /// Calling the application's function for the request headers.
     Headers,
-    /// Resolving the name of the host or of the proxy.
+    /// Resolving the name of the host.
     Dns,
-    /// Connecting by TCP to the host or to the proxy.
+    /// Connecting by TCP to the host.
     Tcp,
-    /// Waiting for the proxy's answer.
+    /// Waiting for the application's [connector](crate::Client::connector).
+    Connector,
+    /// Reaching the proxy, and waiting for its answer.
     Proxy,
     /// The TLS handshake.
     Tls,
@@ -175,7 +186,10 @@ impl ConnectPhase {
             ConnectPhase::Tcp => {
                 "no TCP connection was made; check the address, the routes and the firewalls"
             }
-            ConnectPhase::Proxy => "the proxy did not answer; check the proxy",
+            ConnectPhase::Connector => "the application's connector did not return",
+            ConnectPhase::Proxy => {
+                "the proxy did not answer; check the proxy, and HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+            }
             ConnectPhase::Tls => {
                 "the TLS handshake was not completed; check that the port speaks TLS"
             }
@@ -186,11 +200,26 @@ impl ConnectPhase {
     }
 }
 
+/// A subprotocol's name, cut so that a token in its place is not told.
+pub(crate) fn cut_name(name: &str) -> String {
+    match name.char_indices().nth(SUBPROTOCOL_CHARS) {
+        None => name.to_owned(),
+        Some((end, _)) => format!("{}…", &name[..end]),
+    }
+}
+
 impl ConnectError {
+    pub(crate) fn subprotocol(offered: &[String], chosen: Option<&str>) -> ConnectError {
+        ConnectError::Subprotocol {
+            offered: offered.iter().map(|name| cut_name(name)).collect(),
+            chosen: chosen.map(cut_name),
+        }
+    }
+
     /// Whether a later attempt may succeed with the same configuration.
     ///
-    /// Yes: timeouts, name resolution, TCP, lost connections, the status codes 408, 425, 429 and
-    /// 5xx, a proxy that cannot reach the host. No: an invalid URL or header, a certificate that is
+    /// Yes: timeouts, name resolution, TCP, connectors, lost connections, the status codes 408, 425, 429 and
+    /// 5xx, a proxy that cannot reach the host ([`ProxyError`]). No: an invalid URL or header, a certificate that is
     /// not accepted, any other status (401, 403, 404, …), a wrong subprotocol, a server that does
     /// not speak WebSocket.
     pub fn is_retryable(&self) -> bool {
@@ -203,10 +232,10 @@ impl ConnectError {
             | ConnectError::Timeout { .. }
             | ConnectError::Dns { .. }
             | ConnectError::Tcp { .. }
+            | ConnectError::Connector { .. }
             | ConnectError::Interrupted { .. } => true,
-            ConnectError::Proxy { retryable, .. } => *retryable,
-            // An error of TLS itself will occur again. One of the socket may not.
-            ConnectError::Tls { source, .. } => rustls_error(source).is_none(),
+            ConnectError::Proxy { why, .. } => why.is_retryable(),
+            ConnectError::Tls { source, .. } => is_retryable_tls(source),
             ConnectError::Refused { status, .. } => is_retryable_status(*status),
         }
     }
@@ -241,11 +270,43 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The rustls error inside an I/O error, if there is one.
+#[cfg(feature = "tls")]
 fn rustls_error(error: &io::Error) -> Option<&tokio_rustls::rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-fn tls_advice(error: &io::Error) -> &'static str {
+/// The error of TLS below an error of HTTP, if that is the cause. In TLS 1.3 a server refuses a client's
+/// certificate only after the client's handshake is done.
+#[cfg(feature = "tls")]
+pub(crate) fn tls_failure(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut errors = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.find_map(|error| Some(io::Error::new(error.kind(), rustls_error(error)?.clone())))
+}
+
+#[cfg(not(feature = "tls"))]
+pub(crate) fn tls_failure(_: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    None
+}
+
+/// An error of TLS itself will occur again. One of the socket may not.
+#[cfg(feature = "tls")]
+pub(crate) fn is_retryable_tls(error: &io::Error) -> bool {
+    rustls_error(error).is_none()
+}
+
+#[cfg(not(feature = "tls"))]
+pub(crate) fn is_retryable_tls(_: &io::Error) -> bool {
+    false
+}
+
+#[cfg(not(feature = "tls"))]
+pub(crate) fn tls_advice(_: &io::Error) -> &'static str {
+    "enable the feature `tls` of unstall"
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn tls_advice(error: &io::Error) -> &'static str {
     use tokio_rustls::rustls::Error;
     match rustls_error(error) {
         Some(Error::InvalidCertificate(_)) => {
@@ -258,6 +319,13 @@ fn tls_advice(error: &io::Error) -> &'static str {
         Some(Error::AlertReceived(_)) => "the server refused it: see the server's log",
         Some(_) => "check the TLS configuration of both sides",
         None => "the connection was lost: try again",
+    }
+}
+
+fn from_variable(variable: &Option<&'static str>) -> String {
+    match variable {
+        Some(name) => format!(" (from the environment variable {name})"),
+        None => String::new(),
     }
 }
 

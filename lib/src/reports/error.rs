@@ -24,6 +24,9 @@ pub enum ConnectionError {
     PeerSilent(Duration),
     /// The peer read nothing for the write timeout.
     WriteStalled(Duration),
+    /// The connection broke while the inbox was full, and the application received nothing for the
+    /// silence timeout after that. What the peer had sent beyond the inbox is lost.
+    NotReceived(Duration),
     /// The peer ended the TCP connection without a close frame.
     EndOfStream,
     /// The operating system reported an error of the socket.
@@ -91,6 +94,11 @@ impl fmt::Display for ConnectionError {
             WriteStalled(time) => {
                 write!(f, "the peer read nothing for {time:?} while data waited for it")
             }
+            NotReceived(time) => write!(
+                f,
+                "the connection broke, and the application received nothing for {time:?} while the inbox was full: \
+                 the peer's last messages may be lost; receive in time, or raise the silence timeout"
+            ),
             EndOfStream => {
                 f.write_str("the peer ended the TCP connection without closing the WebSocket")
             }
@@ -170,6 +178,7 @@ impl ConnectionError {
             ConnectionError::Setup(_) | ConnectionError::InboxFull => true,
             ConnectionError::PeerSilent(_)
             | ConnectionError::WriteStalled(_)
+            | ConnectionError::NotReceived(_)
             | ConnectionError::EndOfStream
             | ConnectionError::Io(_)
             | ConnectionError::Protocol(_)

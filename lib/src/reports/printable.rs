@@ -70,7 +70,25 @@ impl fmt::Display for Brief<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Of any text, also with escape codes and marks that turn the direction of writing.
+        #[test]
+        fn nothing_that_acts_on_a_terminal_is_printed(
+            text in "(\\PC|\\p{C}|\\p{Z}|\\x1b\\[[0-9]m|[\u{202a}-\u{202e}\u{2066}-\u{2069}\u{feff}]){0,40}",
+        ) {
+            for shown in [printable(&text).to_string(), Brief(&text).to_string()] {
+                let acts = |c: char| {
+                    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+                        | '\u{2066}'..='\u{2069}' | '\u{feff}')
+                };
+                prop_assert!(!shown.chars().any(acts), "{shown:?}");
+            }
+        }
+    }
 
     #[test]
     fn what_could_act_on_a_terminal_or_forge_a_line_is_escaped() {

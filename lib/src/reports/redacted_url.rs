@@ -6,8 +6,8 @@ use http::Uri;
 
 /// A URL that may hold a password or a token.
 ///
-/// `Display` and `Debug` show its scheme, host, port and path, without user information, query and
-/// fragment. If the URL is not well-formed, they show only what cannot be part of a password:
+/// `Display` and `Debug` show its scheme, host, port and path, without user information, query,
+/// fragment and path parameters (`;…`). If the URL is not well-formed, they show only what cannot be part of a password:
 /// scheme and host, the scheme alone, or nothing. [`reveal`](Self::reveal) returns the whole URL.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedactedUrl(String);
@@ -69,9 +69,13 @@ fn shown(url: &str) -> String {
     }
 }
 
-/// A path, up to the query or the fragment.
+/// A path, up to its parameters, the query or the fragment. Their marks may be percent-encoded, by
+/// mistake or twice.
 fn cut(path: &str) -> String {
-    let end = path.find(['?', '#']).unwrap_or(path.len());
+    const ENCODED: [&str; 6] = ["%3F", "%3f", "%23", "%3B", "%3b", "%25"];
+    let plain = path.find(['?', '#', ';']);
+    let encoded = ENCODED.iter().filter_map(|mark| path.find(mark)).min();
+    let end = plain.into_iter().chain(encoded).min().unwrap_or(path.len());
     match path[..end].chars().all(|c| c.is_ascii_graphic()) {
         true if end == path.len() => path.to_owned(),
         true => format!("{}…", &path[..end]),
@@ -105,6 +109,8 @@ fn is_host_and_port(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -117,6 +123,9 @@ mod tests {
             ("ws://secret@h?secret", "ws://…@h…"),
             ("ws://se@cret@h/", "ws://…@h/"),
             ("/login?next=secret", "/login…"),
+            ("ws://h/a;session=secret", "ws://h/a…"),
+            ("ws://h/a%3Ftoken=secret", "ws://h/a…"),
+            ("ws://h/a%253Ftoken=secret", "ws://h/a…"),
         ] {
             let url = RedactedUrl::new(url);
             assert_eq!(url.to_string(), expected);
@@ -145,6 +154,37 @@ mod tests {
             ("", "…"),
         ] {
             assert_eq!(RedactedUrl::new(url).to_string(), expected, "{url}");
+        }
+    }
+
+    proptest! {
+        /// The secret is where a URL may hold one, and any of its characters may be left
+        /// unencoded. Only digits alone could be taken for a port.
+        #[test]
+        fn no_url_shows_its_password_query_or_fragment(
+            scheme in "wss?|https?|socks5h?|x",
+            before in r"(u|u%40x|[a-z]{0,3}|)",
+            secret in r"[ -~]{0,6}KEY[ -~é＠]{0,6}",
+            host in r"h\.example|\[::1\]|10\.0\.0\.1",
+            port in "|:1|:65535",
+            path in "(/[a-z]{0,4}){0,2}",
+            mark in "\\?|#|/;|\\?a=|/\\?t=|#a=",
+        ) {
+            for url in [
+                format!("{scheme}://{before}:{secret}@{host}{port}{path}"),
+                format!("{scheme}://{secret}@{host}{port}{path}"),
+                format!("{before}:{secret}@{host}{port}{path}"),
+                format!("{scheme}:{before}:{secret}@{host}{path}"),
+                format!("{scheme}://{host}{port}{path}{mark}{secret}"),
+                format!("{scheme}://{before}:pw@{host}{port}{path}{mark}{secret}"),
+                format!("{path}{mark}{secret}"),
+            ] {
+                let url = RedactedUrl::new(url);
+                for shown in [url.to_string(), format!("{url:?}")] {
+                    prop_assert!(!shown.contains("KEY"), "{:?} is shown as {}", url.reveal(), shown);
+                    prop_assert!(shown.chars().all(|c| c.is_ascii_graphic() || c == '…'));
+                }
+            }
         }
     }
 

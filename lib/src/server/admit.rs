@@ -1,22 +1,24 @@
 //! The handshake of one connection: from TCP to WebSocket, or to its refusal.
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
 use http::{Request, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::{
-    net::TcpStream,
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout_at},
 };
 
+#[cfg(feature = "http2")]
+use super::http2;
 use super::{
     ServerState,
     builder::Config,
     door::{Arrival, Slot},
     handshake::{self, Rejection},
     hello::{self, Greeting},
-    holder::{Holders, Network, Principal},
+    holder::{Holders, Principal},
     open::Member,
     places::{Over, Seat},
     proxies::PeerAddr,
@@ -28,23 +30,35 @@ use crate::{
     defaults,
     dial::tls,
     time::{earlier, later},
-    ws::transport::{Held, Transport, Upgraded},
+    ws::{
+        extension::CompressionAgreed,
+        transport::{Held, Transport, Upgraded},
+    },
 };
 
 /// A handshake under way.
-struct Handshake {
-    state: Arc<ServerState>,
-    slot: Slot,
-    peer: PeerAddr,
-    deadline: Instant,
+pub(super) struct Handshake {
+    pub(super) state: Arc<ServerState>,
+    pub(super) slot: Slot,
+    pub(super) peer: PeerAddr,
+    pub(super) ends: Ends,
+    pub(super) deadline: Instant,
     /// The limit that was reached, once the client's real address was known.
-    over: Option<Over>,
+    pub(super) over: Option<Over>,
 }
 
-/// A request that is accepted with 101.
-struct Agreed {
+/// The addresses of the TCP connection.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ends {
+    pub(super) local: Option<SocketAddr>,
+    pub(super) peer: Option<SocketAddr>,
+}
+
+/// A request that is accepted.
+pub(super) struct Agreed {
     request: Request<()>,
     subprotocol: Option<String>,
+    compression: Option<CompressionAgreed>,
     peer: PeerAddr,
     client: Holders,
     seat: Arc<Seat>,
@@ -54,17 +68,18 @@ struct Agreed {
 pub(super) async fn open(arrival: Arrival, slot: Slot, state: Arc<ServerState>) {
     let handshake = Handshake {
         deadline: later(Instant::now(), state.config.limits.handshake_timeout),
-        peer: PeerAddr::direct(arrival.peer),
+        peer: arrival.peer,
+        ends: Ends::default(),
         state: state.clone(),
         slot,
         over: None,
     };
     let deadline = handshake.deadline;
-    match timeout_at(deadline, handshake.run(arrival.tcp)).await {
+    match timeout_at(deadline, handshake.run(arrival.stream)).await {
         Err(_) => state.counters.handshakes_timed_out.add(),
         Ok(Err(error)) => {
             state.counters.handshakes_failed.add();
-            tracing::debug!(peer = %arrival.peer, ?error, "a handshake failed");
+            tracing::debug!(peer = %arrival.peer.client, ?error, "a handshake failed");
         }
         // Done, or refused. A refusal is counted where it is decided.
         Ok(Ok(())) => {}
@@ -82,10 +97,16 @@ pub(super) async fn refuse(
     let config = &state.config;
     let limits = &config.limits;
     let within = defaults::SERVER_REFUSAL_TIMEOUT.min(limits.handshake_timeout);
-    let decide = |_| async { Decision::<()>::Err(over.rejection(limits.retry_after)) };
+    let rejection = || over.rejection(limits.retry_after);
+    let decide = |_| async { Decision::<()>::Err(rejection()) };
     let talk = async {
-        let (transport, _) = secure(arrival.tcp, PeerAddr::direct(arrival.peer), config).await?;
-        converse(transport, limits.header_bytes, decide).await
+        let (transport, _) = secure(arrival.stream, arrival.peer, config).await?;
+        #[cfg(feature = "http2")]
+        if config.http2 {
+            return http2::refuse(transport, limits.header_bytes, rejection()).await;
+        }
+        let talk = converse(transport, limits.header_bytes, decide).await;
+        talk.map(|_| ())
     };
     // The refusal is already counted, so a failure to send it does not matter.
     let _ = timeout_at(later(Instant::now(), within), talk).await;
@@ -93,61 +114,66 @@ pub(super) async fn refuse(
 
 /// Reads what comes before HTTP: the PROXY header, and TLS.
 async fn secure(
-    mut tcp: TcpStream,
+    mut stream: Transport,
     peer: PeerAddr,
     config: &Config,
 ) -> io::Result<(Transport, PeerAddr)> {
-    let peer = match &config.proxies {
-        Some(proxies) => proxies.read_preface(&mut tcp, peer).await?,
-        None => peer,
+    let peer = match (&config.proxies, stream.tcp_mut()) {
+        (Some(proxies), Some(tcp)) => proxies.read_preface(tcp, peer).await?,
+        _ => peer,
     };
     let transport = match &config.tls {
-        None => Transport::tcp_stream(tcp),
-        Some(tls) => {
-            crate::ws::transport::set_options(&tcp);
-            tls::accept(tls.clone(), tcp).await?
-        }
+        None => stream,
+        Some(tls) => tls::accept(tls.clone(), stream).await?,
     };
     Ok((transport, peer))
 }
 
 impl Handshake {
-    async fn run(mut self, tcp: TcpStream) -> io::Result<()> {
+    async fn run(mut self, stream: Transport) -> io::Result<()> {
         let state = self.state.clone();
-        let (transport, peer) = secure(tcp, self.peer, &state.config).await?;
+        let (transport, peer) = secure(stream, self.peer, &state.config).await?;
         self.peer = peer;
         self.over = self.moved_to(peer);
+        self.ends = Ends {
+            local: transport.local(),
+            peer: transport.peer(),
+        };
+        #[cfg(feature = "http2")]
+        if state.config.http2 {
+            return http2::serve(self, transport).await;
+        }
         let header_bytes = state.config.limits.header_bytes;
         let decide = |parts| self.decide(parts);
         let agreed = converse(transport, header_bytes, decide).await?;
-        let Some((agreed, transport, leftover)) = agreed else {
-            return Ok(());
-        };
-        state.counters.accepted.add();
+        if let Some((agreed, transport, leftover)) = agreed {
+            self.upgraded(agreed, transport, leftover).await;
+        }
+        Ok(())
+    }
+
+    /// Starts the connection, or its session, after the request was accepted.
+    pub(super) async fn upgraded(&self, agreed: Agreed, transport: Transport, leftover: Bytes) {
+        self.state.counters.accepted.add();
         let upgraded = Upgraded {
-            local: transport.local(),
-            peer: transport.peer(),
+            local: self.ends.local,
+            peer: self.ends.peer,
             transport,
             leftover,
             subprotocol: agreed.subprotocol.clone(),
+            compression: agreed.compression.clone(),
             response: None,
         };
-        let sessions = state.config.sessions.as_ref();
+        let sessions = self.state.config.sessions.as_ref();
         match sessions.filter(|_| upgraded.is_session()) {
-            None => {
-                self.start(upgraded, agreed);
-                Ok(())
-            }
-            Some(sessions) => {
-                self.attach(&sessions.0, upgraded, agreed).await;
-                Ok(())
-            }
+            None => self.start(upgraded, agreed),
+            Some(sessions) => self.attach(&sessions.0, upgraded, agreed).await,
         }
     }
 
     /// Counts the handshake for the address that a proxy reported.
     fn moved_to(&self, peer: PeerAddr) -> Option<Over> {
-        let network = Network::of(Some(peer.client));
+        let network = peer.network();
         self.slot.moved_to(network).err()
     }
 
@@ -159,7 +185,7 @@ impl Handshake {
         upgraded.transport = upgraded.transport.holding(held);
         let options = self.state.options(&agreed.client);
         let (connection, pump) =
-            super::start_plain(upgraded, agreed.request, Some(agreed.peer), options);
+            super::start_plain(upgraded, agreed.request, agreed.peer.known(), options);
         member.started(&connection, pump);
         self.state.queue.push(Accepted {
             connection,
@@ -173,7 +199,7 @@ impl Handshake {
         let (counters, config) = (&self.state.counters, &self.state.config);
         let options = self.state.options(&agreed.client);
         upgraded.transport = upgraded.transport.holding(Held(agreed.seat.clone()));
-        let identity = hello::identity(&upgraded, agreed.request, Some(agreed.peer));
+        let identity = hello::identity(&upgraded, agreed.request, agreed.peer.known());
         let greeting = match Greeting::hear(upgraded, identity, &options).await {
             Ok(greeting) => greeting,
             Err(unheard) => {
@@ -223,7 +249,7 @@ impl Handshake {
 
     /// Runs the checks in order: RFC 6455, Origin, limits of the address, the authentication hook,
     /// limits of the principal.
-    async fn decide(&self, mut parts: Parts) -> Decision<Agreed> {
+    pub(super) async fn decide(&self, mut parts: Parts) -> Decision<Agreed> {
         let ServerState {
             config,
             counters,
@@ -231,8 +257,10 @@ impl Handshake {
             ..
         } = &*self.state;
         let refused = &counters.refused;
-        let agreement = handshake::check(&parts, &config.subprotocols)
+        handshake::normalise(&mut parts);
+        let mut agreement = handshake::check(&parts, &config.subprotocols)
             .inspect_err(|_| refused.requests.add())?;
+        agreement.compress(config.options.compression.as_ref(), &parts.headers);
         config
             .origins
             .check(&parts.headers)
@@ -251,7 +279,7 @@ impl Handshake {
             over = over.or(self.moved_to(peer));
         }
         let is_session = config.sessions.is_some() && agreement.is_session();
-        let network = Network::of(Some(peer.client));
+        let network = peer.network();
         let full = |over: Over| {
             over.counter(counters).add();
             over.rejection(config.limits.retry_after)
@@ -262,7 +290,8 @@ impl Handshake {
             places.look(&Holders::new(network, None)).map_err(full)?;
         }
         let mut request = Request::from_parts(parts, ());
-        request.extensions_mut().insert(peer);
+        peer.known()
+            .map(|peer| request.extensions_mut().insert(peer));
         let request = self.authenticated(request).await?;
         let principal = request.extensions().get::<Principal>();
         let client = Holders::new(network, principal);
@@ -273,6 +302,7 @@ impl Handshake {
         let agreed = Agreed {
             request,
             subprotocol: agreement.subprotocol.clone(),
+            compression: agreement.compression(),
             peer,
             client,
             seat,

@@ -35,6 +35,10 @@ use crate::{
 /// A request that is not a valid WebSocket handshake (RFC 6455 section 4.2.1) is rejected, with the
 /// right status and a text that says why.
 ///
+/// With the feature `http2` it takes handshakes over HTTP/2 too (RFC 8441). Such a request has the
+/// method CONNECT, so route it by `any`. It reaches handlers in the form of HTTP/1.1, with a `Host`
+/// header.
+///
 /// ```
 /// use axum::{Router, response::Response, routing::any};
 /// use unstall::axum::Upgrade;
@@ -66,6 +70,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Upgrade, Rejection> {
+        handshake::normalise(parts);
         handshake::check(parts, &[])?;
         let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
             let why = "The HTTP server cannot hand its connection over.\n";
@@ -130,7 +135,7 @@ impl Upgrade {
         self
     }
 
-    /// Answers with 101 and runs `handler` with the connection in a task of its own.
+    /// Accepts the handshake, and runs `handler` with the connection in a task of its own.
     ///
     /// If the handler panics, only its own connection ends. If the client disconnects before it has
     /// the answer, the handler does not run.
@@ -144,11 +149,13 @@ impl Upgrade {
             spoken.insert(0, SUBPROTOCOL.to_owned());
         }
         let checked = self.origins.check(&self.request.headers);
-        let agreement = match checked.and_then(|()| handshake::check(&self.request, &spoken)) {
+        let mut agreement = match checked.and_then(|()| handshake::check(&self.request, &spoken)) {
             Ok(agreement) => agreement,
             Err(rejection) => return IntoResponse::into_response(rejection),
         };
+        agreement.compress(self.options.compression.as_ref(), &self.request.headers);
         let response = agreement.response();
+        let compression = agreement.compression();
         let (upgrade, subprotocol, options) = (self.upgrade, agreement.subprotocol, self.options);
         let mut request = Request::from_parts(self.request, ());
         let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
@@ -174,6 +181,7 @@ impl Upgrade {
                 transport,
                 leftover,
                 subprotocol,
+                compression,
                 response: None,
             };
             match sessions.filter(|_| upgraded.is_session()) {

@@ -4,14 +4,19 @@ use std::{future::Future, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Ar
 
 use http::Request;
 use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
-use tokio_rustls::rustls::ServerConfig;
+#[cfg(unix)]
+use tokio::net::{UnixListener, UnixStream};
 use unstall_proto::SUBPROTOCOL;
 
 use super::{
-    Server, handshake::Rejection, limits::ServerLimits, origin::Origins, proxies::TrustedProxies,
-    sessions::Sessions,
+    Server, handshake::Rejection, limits::ServerLimits, listener::Listener, origin::Origins,
+    proxies::TrustedProxies, sessions::Sessions,
 };
-use crate::{defaults, dial::tls, settings::Options};
+use crate::{
+    defaults,
+    dial::tls::{self, ServerConfig},
+    settings::Options,
+};
 
 type Checked = Result<Request<()>, Rejection>;
 type Hook = dyn Fn(Request<()>) -> Pin<Box<dyn Future<Output = Checked> + Send>> + Send + Sync;
@@ -22,6 +27,9 @@ pub(super) struct Config {
     pub(super) options: Options,
     pub(super) limits: ServerLimits,
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Whether clients may speak HTTP/2.
+    #[cfg(feature = "http2")]
+    pub(super) http2: bool,
     /// `None`: the TCP connection's address is the client's.
     pub(super) proxies: Option<TrustedProxies>,
     pub(super) origins: Origins,
@@ -37,6 +45,8 @@ impl Default for Config {
             options: Options::default(),
             limits: ServerLimits::default(),
             tls: None,
+            #[cfg(feature = "http2")]
+            http2: false,
             proxies: None,
             origins: Origins::default(),
             subprotocols: vec![SUBPROTOCOL.to_owned()],
@@ -59,6 +69,7 @@ impl std::fmt::Debug for Config {
 #[must_use = "a builder does nothing until `bind` or `listener`"]
 pub struct ServerBuilder {
     config: Config,
+    #[cfg(feature = "tls")]
     pem: Option<(PathBuf, PathBuf)>,
 }
 
@@ -77,6 +88,7 @@ impl ServerBuilder {
 
     /// Serves TLS with the certificate chain and the private key of these PEM files, which are
     /// read when the server is bound.
+    #[cfg(feature = "tls")]
     pub fn tls_pem(
         mut self,
         certificate: impl Into<PathBuf>,
@@ -88,8 +100,25 @@ impl ServerBuilder {
 
     /// Serves TLS with your own rustls configuration, for example with client certificates, or with
     /// certificates that are renewed while the server runs.
+    #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<ServerConfig>) -> ServerBuilder {
         self.config.tls = Some(config);
+        self
+    }
+
+    /// Takes WebSockets over HTTP/2 too (RFC 8441), up to 128 on one TCP connection. Without TLS the
+    /// client has to know that the server speaks it. With TLS it is offered by ALPN.
+    ///
+    /// Each WebSocket counts in the limits as over HTTP/1.1. An HTTP/2 connection without one is
+    /// closed after 5 seconds.
+    ///
+    /// It is off by default, because two guarantees are weaker. Up to 64 KiB of each WebSocket wait
+    /// in each direction outside the budgets, where HTTP/1.1 has only the kernel's buffers. And the
+    /// kernel cannot say whether a peer that takes no bytes is alive, so
+    /// [`Options::write_timeout`](crate::Options::write_timeout) decides.
+    #[cfg(feature = "http2")]
+    pub fn http2(mut self) -> ServerBuilder {
+        self.config.http2 = true;
         self
     }
 
@@ -199,19 +228,72 @@ impl ServerBuilder {
         Err(last)
     }
 
-    /// Uses a listener that is already bound, such as one passed by systemd.
+    /// Listens on a Unix socket at this path. A socket that was left there by a server that has ended
+    /// is replaced. Who may connect is up to the permissions of the folder.
+    ///
+    /// Its clients have no address, so the limits per address do not apply. Behind a reverse proxy,
+    /// [trust `unix:`](TrustedProxies::new), so that the proxy can report addresses.
     ///
     /// # Errors
-    /// The listener has no address, or a PEM file cannot be used.
+    /// The path cannot be bound, or another server listens on it; or a PEM file cannot be used.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
-    pub fn listener(mut self, listener: TcpListener) -> io::Result<Server> {
+    #[cfg(unix)]
+    pub async fn bind_unix(self, path: impl AsRef<std::path::Path>) -> io::Result<Server> {
+        let path = path.as_ref();
+        let failed = |error: io::Error| {
+            let text = format!("cannot listen on {}: {error}", path.display());
+            io::Error::new(error.kind(), text)
+        };
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket(path) => {
+                // A socket without a listener refuses connections.
+                match UnixStream::connect(path).await {
+                    Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                        std::fs::remove_file(path).map_err(failed)?;
+                        UnixListener::bind(path)
+                    }
+                    _ => Err(error),
+                }
+            }
+            bound => bound,
+        };
+        self.listener(listener.map_err(failed)?)
+    }
+
+    /// Uses a listener that is already bound, such as one passed by systemd, or one of your own
+    /// ([`Listener`]).
+    ///
+    /// # Errors
+    /// The listener's address is not known, or a PEM file cannot be used.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn listener(self, listener: impl Listener) -> io::Result<Server> {
+        Server::start(self.finished()?, listener)
+    }
+
+    /// The configuration, with its files read.
+    #[allow(unused_mut, reason = "without TLS there are no files")]
+    fn finished(mut self) -> io::Result<Config> {
+        #[cfg(feature = "tls")]
         if let Some((certificate, key)) = &self.pem {
             self.config.tls = Some(tls::server_config_from_pem(certificate, key)?);
         }
-        Server::start(self.config, listener)
+        #[cfg(feature = "http2")]
+        if self.config.http2 {
+            self.config.tls = self.config.tls.map(tls::offering_http2);
+        }
+        Ok(self.config)
     }
+}
+
+/// Other files refuse connections too, and are not ours to remove.
+#[cfg(unix)]
+fn is_socket(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

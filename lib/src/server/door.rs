@@ -7,29 +7,29 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tokio::{net::TcpStream, sync::Notify, task::AbortHandle, time::Instant};
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
 use super::{
-    crowd::Crowd, holder::Network, limits::Limit, line::Line, places::Over, stats::Counter,
+    crowd::Crowd, holder::Network, limits::Limit, line::Line, places::Over, proxies::PeerAddr,
+    stats::Counter,
 };
-use crate::{defaults::SERVER_HANDSHAKE_PATIENCE, time::later};
+use crate::{defaults::SERVER_HANDSHAKE_PATIENCE, time::later, ws::transport::Transport};
 
-/// A TCP connection that arrived.
+/// A connection that arrived.
 #[derive(Debug)]
 pub(super) struct Arrival {
-    pub(super) tcp: TcpStream,
-    pub(super) peer: SocketAddr,
+    pub(super) stream: Transport,
+    pub(super) peer: PeerAddr,
     pub(super) since: Instant,
 }
 
 impl Arrival {
     pub(super) fn network(&self) -> Network {
-        Network::of(Some(self.peer))
+        self.peer.network()
     }
 }
 
@@ -89,6 +89,18 @@ impl Door {
         let (arrival, id) = next?;
         let door = self.clone();
         Some((arrival, Slot { door, id }))
+    }
+
+    /// A slot for one more handshake over a connection that is open already, if there is one.
+    #[cfg(feature = "http2")]
+    pub(super) fn enter(self: &Arc<Self>, network: Network, now: Instant) -> Option<Slot> {
+        let state = &mut *self.state.lock().unwrap();
+        let full = state.crowd.members(&network) >= self.limit.of_network(&network)
+            || state.under_way.len() >= self.limit.all;
+        (!full).then(|| Slot {
+            door: self.clone(),
+            id: state.begin(network, now),
+        })
     }
 
     /// Records the task that runs this handshake.
@@ -165,7 +177,7 @@ impl Handshakes {
     fn next(&mut self, limit: &Limit, now: Instant) -> (Option<(Arrival, u64)>, Option<UnderWay>) {
         while let Some(network) = self.line.next_turn() {
             let mut goes = None;
-            if self.crowd.members(&network) >= limit.per_address {
+            if self.crowd.members(&network) >= limit.of_network(&network) {
                 goes = self.due(self.crowd.oldest_of(&network), now);
                 if goes.is_none() {
                     // It waits until a handshake of its own address ends or can be closed.
@@ -259,7 +271,7 @@ impl Slot {
             return Ok(());
         }
         let before = std::mem::replace(&mut handshake.network, network);
-        let full = state.crowd.members(&network) >= self.door.limit.per_address;
+        let full = state.crowd.members(&network) >= self.door.limit.of_network(&network);
         state.crowd.hold(&before, self.id);
         state.crowd.leave(&before);
         state.crowd.join(&network);

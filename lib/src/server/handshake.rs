@@ -5,11 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 
+use crate::settings::Compression;
 use crate::ws::{
     self,
+    extension::{self, CompressionAgreed},
     headers::{self, has_token, tokens},
 };
 
@@ -121,25 +123,44 @@ impl Rejection {
 /// The outcome of a valid request.
 #[derive(Debug)]
 pub(crate) struct Agreement {
-    accept: HeaderValue,
+    /// `None` over HTTP/2, where a request has no key.
+    accept: Option<HeaderValue>,
     /// The first of the client's offers that the server speaks.
     pub(crate) subprotocol: Option<String>,
+    /// The agreement to compress messages, and how the client is told.
+    compression: Option<(CompressionAgreed, HeaderValue)>,
 }
 
 impl Agreement {
+    /// Agrees to compress messages if the client offers it.
+    pub(crate) fn compress(&mut self, compression: Option<&Compression>, headers: &HeaderMap) {
+        self.compression = compression.and_then(|it| extension::answer(it, headers));
+    }
+
+    pub(crate) fn compression(&self) -> Option<CompressionAgreed> {
+        let agreed = self.compression.as_ref();
+        agreed.map(|(agreed, _)| agreed.clone())
+    }
+
     /// Whether both sides speak sessions.
     pub(crate) fn is_session(&self) -> bool {
         self.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
     }
 
-    /// The 101 (RFC 6455 section 4.2.2, item 5).
+    /// The 101 (RFC 6455 section 4.2.2, item 5), or the 200 of HTTP/2 (RFC 8441 section 5).
     pub(crate) fn response<B: Default>(&self) -> Response<B> {
         let mut response = Response::new(B::default());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(accept) = &self.accept {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.clone());
+        }
         let headers = response.headers_mut();
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        if let Some((_, answer)) = &self.compression {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer.clone());
+        }
         if let Some(name) = &self.subprotocol {
             let name = HeaderValue::try_from(name.as_str());
             headers.insert(
@@ -151,8 +172,64 @@ impl Agreement {
     }
 }
 
-/// Checks a request against RFC 6455 section 4.2.1 and picks the subprotocol.
+/// Gives a request of HTTP/2 the form that one of HTTP/1.1 has: the host as a header, and the path
+/// alone as the URI. The hooks and checks then need not tell the two apart.
+pub(crate) fn normalise(request: &mut Parts) {
+    if request.version != Version::HTTP_2 {
+        return;
+    }
+    // RFC 9113 section 8.3.1: `:authority` says the host, whatever a Host header says.
+    if let Some(authority) = request.uri.authority()
+        && let Ok(host) = HeaderValue::try_from(authority.as_str())
+    {
+        request.headers.insert(header::HOST, host);
+    }
+    let path = request.uri.path_and_query().cloned();
+    request.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+}
+
+/// Checks a request against RFC 6455 section 4.2.1, or RFC 8441 section 5, and picks the subprotocol.
+/// A request of HTTP/2 is [normalised](normalise) before.
 pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreement, Rejection> {
+    let headers = &request.headers;
+    let over_http2 = request.version == Version::HTTP_2;
+    match over_http2 {
+        true => check_http2(request)?,
+        false => check_http1(request)?,
+    }
+    // Section 4.2.1, item 2. With two of them, this server and a proxy could read different hosts.
+    if headers.get_all(header::HOST).iter().count() != 1 {
+        return Err(bad("A request must have exactly one Host header.\n"));
+    }
+    // A body would be read as the first frames.
+    let length = headers.get(header::CONTENT_LENGTH);
+    if length.is_some_and(|l| l != "0") || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(bad("A WebSocket handshake has no body.\n"));
+    }
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
+    if version.is_none_or(|version| version != "13") {
+        let why = "The WebSocket version must be 13 (RFC 6455).\n";
+        let rejection = match over_http2 {
+            true => bad(why),
+            false => upgrade_required(why),
+        };
+        // Section 4.2.2, item 4: with the versions that the server is able to use.
+        let spoken = HeaderValue::from_static("13");
+        return Err(rejection.header(header::SEC_WEBSOCKET_VERSION, spoken));
+    }
+    Ok(Agreement {
+        accept: match over_http2 {
+            true => None,
+            false => Some(answer_to_key(headers)?),
+        },
+        subprotocol: tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
+            .find(|offered| subprotocols.iter().any(|known| known == offered))
+            .map(str::to_owned),
+        compression: None,
+    })
+}
+
+fn check_http1(request: &Parts) -> Result<(), Rejection> {
     let headers = &request.headers;
     if !has_token(headers, header::UPGRADE, "websocket") {
         return Err(upgrade_required(
@@ -171,38 +248,32 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
             "A WebSocket handshake needs HTTP/1.1; is a proxy speaking HTTP/1.0?\n",
         ));
     }
-    // Section 4.2.1, item 2. With two of them, this server and a proxy could read different hosts.
-    if headers.get_all(header::HOST).iter().count() != 1 {
-        return Err(bad("A request must have exactly one Host header.\n"));
-    }
-    if !has_token(headers, header::CONNECTION, "upgrade") {
-        return Err(bad(
+    match has_token(headers, header::CONNECTION, "upgrade") {
+        true => Ok(()),
+        false => Err(bad(
             "The header `Connection: Upgrade` is missing; does a proxy in between drop it?\n",
-        ));
+        )),
     }
-    // A body would be read as the first frames.
-    let length = headers.get(header::CONTENT_LENGTH);
-    if length.is_some_and(|l| l != "0") || headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(bad("A WebSocket handshake has no body.\n"));
+}
+
+/// RFC 8441 section 4: the method CONNECT, and `:protocol` with the value `websocket`.
+#[cfg(feature = "http2")]
+fn check_http2(request: &Parts) -> Result<(), Rejection> {
+    let protocol = request.extensions.get::<hyper::ext::Protocol>();
+    let asked = protocol.is_some_and(|it| it.as_str().eq_ignore_ascii_case("websocket"));
+    match asked && request.method == Method::CONNECT {
+        true => Ok(()),
+        false => Err(bad(
+            "This is a WebSocket endpoint: over HTTP/2 it takes Extended CONNECT (RFC 8441).\n",
+        )),
     }
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|version| version != "13")
-    {
-        // Section 4.2.2, item 4: with the versions that the server is able to use.
-        return Err(
-            upgrade_required("The WebSocket version must be 13 (RFC 6455).\n").header(
-                header::SEC_WEBSOCKET_VERSION,
-                HeaderValue::from_static("13"),
-            ),
-        );
-    }
-    Ok(Agreement {
-        accept: answer_to_key(headers)?,
-        subprotocol: tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
-            .find(|offered| subprotocols.iter().any(|known| known == offered))
-            .map(str::to_owned),
-    })
+}
+
+#[cfg(not(feature = "http2"))]
+fn check_http2(_: &Parts) -> Result<(), Rejection> {
+    Err(bad(
+        "This WebSocket endpoint takes HTTP/1.1 only: unstall was built without its feature http2.\n",
+    ))
 }
 
 /// The `Sec-WebSocket-Accept` for the request's `Sec-WebSocket-Key`.

@@ -77,6 +77,7 @@ pub(super) fn identity(
         peer: upgraded.peer,
         client: peer.map(|peer| peer.client),
         subprotocol: upgraded.subprotocol.clone(),
+        compressed: upgraded.compression.is_some(),
         request: Some(Arc::new(handshake::copied(request))),
         response: None,
     }

@@ -181,9 +181,15 @@ impl Limit {
 
     pub(super) fn of(&self, holder: &Holder) -> usize {
         match holder {
-            Holder::Address(Network::Unknown) => usize::MAX,
-            Holder::Address(_) => self.per_address,
+            Holder::Address(network) => self.of_network(network),
             Holder::Principal(_) => self.per_principal,
+        }
+    }
+
+    pub(super) fn of_network(&self, network: &Network) -> usize {
+        match network {
+            Network::Unknown => usize::MAX,
+            _ => self.per_address,
         }
     }
 }

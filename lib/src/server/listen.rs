@@ -1,15 +1,16 @@
-//! The listening task: accepts TCP connections until the server stops.
+//! The listening task: accepts connections until the server stops.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
     task::{JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{ServerState, Stage, admit, door::Arrival, places::Over};
-use crate::{defaults, time::later};
+use super::{
+    ServerState, Stage, admit, door::Arrival, listener::Listener, places::Over, proxies::PeerAddr,
+};
+use crate::{defaults, time::later, ws::transport::Transport};
 
 /// Says when it is dropped that the listener is closed.
 struct Closed(Arc<ServerState>);
@@ -21,10 +22,10 @@ impl Drop for Closed {
 }
 
 /// Runs until the server stops. Handshakes under way are dropped with it.
-pub(super) async fn run(listener: TcpListener, state: Arc<ServerState>) {
+pub(super) async fn run<L: Listener>(listener: L, state: Arc<ServerState>) {
     // Dropped after the listener, which was declared later.
     let _closed = Closed(state.clone());
-    let listener = listener;
+    let mut listener = listener;
     let mut handshakes = JoinSet::new();
     let mut pause = Duration::ZERO;
     let mut resume = Instant::now();
@@ -42,12 +43,11 @@ pub(super) async fn run(listener: TcpListener, state: Arc<ServerState>) {
             }
             () = state.door.freed() => {}
             _ = tick.tick(), if somebody_waits => look_around(&state, &mut handshakes),
-            accepted = accept_from(&listener, resume) => match accepted {
-                Ok((tcp, peer)) => {
+            accepted = accept_from(&mut listener, resume) => match accepted {
+                Ok(arrival) => {
                     pause = Duration::ZERO;
                     state.counters.arrived.add();
-                    let since = Instant::now();
-                    let leaves = state.door.arrived(Arrival { tcp, peer, since });
+                    let leaves = state.door.arrived(arrival);
                     leaves.into_iter().for_each(|it| refuse(&state, &mut handshakes, it));
                 }
                 Err(error) => {
@@ -61,14 +61,16 @@ pub(super) async fn run(listener: TcpListener, state: Arc<ServerState>) {
 }
 
 /// Accepts the next connection, not before `resume`: a failing accept must not spin.
-async fn accept_from(
-    listener: &TcpListener,
-    resume: Instant,
-) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept_from(listener: &mut impl Listener, resume: Instant) -> io::Result<Arrival> {
     if resume > Instant::now() {
         sleep_until(resume).await;
     }
-    listener.accept().await
+    let (stream, peer) = listener.accept().await?;
+    Ok(Arrival {
+        stream: Transport::of(stream),
+        peer: PeerAddr::of(peer),
+        since: Instant::now(),
+    })
 }
 
 /// Begins handshakes as long as there are slots.

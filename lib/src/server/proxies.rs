@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -11,10 +11,12 @@ use ipnet::IpNet;
 use proxy_header::{Error, ParseConfig, ProxyHeader};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
+use super::holder::Network;
 use crate::defaults::PROXY_HEADER_BYTES;
 
 /// The addresses that a request came from. It is an extension of the request, in the authentication
-/// hook and in [`Connection::request`](crate::Connection::request).
+/// hook and in [`Connection::request`](crate::Connection::request). A request over a Unix socket has
+/// none, unless a trusted proxy reports one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerAddr {
@@ -24,14 +26,31 @@ pub struct PeerAddr {
     pub proxy: Option<SocketAddr>,
 }
 
+/// Stands for a client without an address, such as that of a Unix socket. No connection comes from it.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 impl PeerAddr {
     pub(crate) fn direct(client: SocketAddr) -> PeerAddr {
         let proxy = None;
         PeerAddr { client, proxy }
     }
 
+    pub(crate) fn of(client: Option<SocketAddr>) -> PeerAddr {
+        PeerAddr::direct(client.unwrap_or(NOWHERE))
+    }
+
+    /// The same, if the client's address is known.
+    pub(crate) fn known(self) -> Option<PeerAddr> {
+        (self.client != NOWHERE).then_some(self)
+    }
+
+    pub(crate) fn network(self) -> Network {
+        Network::of(self.known().map(|known| known.client))
+    }
+
     fn told(self, client: SocketAddr) -> PeerAddr {
-        let proxy = self.proxy.or(Some(self.client));
+        let own = self.known().map(|known| known.client);
+        let proxy = self.proxy.or(own);
         PeerAddr { client, proxy }
     }
 }
@@ -54,6 +73,8 @@ impl PeerAddr {
 #[must_use]
 pub struct TrustedProxies {
     networks: Arc<[IpNet]>,
+    /// Whether a client without an address is a proxy.
+    unix: bool,
     proxy_protocol: bool,
     header: Option<Header>,
 }
@@ -73,8 +94,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub struct InvalidNetwork(String);
 
 impl TrustedProxies {
-    /// The proxies at these addresses: IP addresses, or networks such as `10.0.0.0/8`. Set next how
-    /// they report a client's address.
+    /// The proxies at these addresses: IP addresses, or networks such as `10.0.0.0/8`. `unix:` means
+    /// every client of a Unix socket, as in nginx. Set next how they report a client's address.
     ///
     /// # Errors
     /// One of them is neither.
@@ -87,11 +108,17 @@ impl TrustedProxies {
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             network.map_err(|_| InvalidNetwork(text.to_owned()))
         };
-        let networks = addresses
-            .into_iter()
-            .map(|address| network(address.as_ref()));
+        let mut unix = false;
+        let mut networks = Vec::new();
+        for address in addresses {
+            match address.as_ref() {
+                "unix:" => unix = true,
+                address => networks.push(network(address)?),
+            }
+        }
         Ok(TrustedProxies {
-            networks: networks.collect::<Result<_, _>>()?,
+            networks: networks.into(),
+            unix,
             proxy_protocol: false,
             header: None,
         })
@@ -100,7 +127,8 @@ impl TrustedProxies {
     /// Each TCP connection from them begins with a header of the PROXY protocol, version 1 or 2
     /// (HAProxy's `send-proxy`, the load balancers of clouds). A connection without one is closed.
     ///
-    /// It has no effect with axum, where the listener has to read the header.
+    /// It has no effect with axum, where the listener has to read the header, and none on streams
+    /// other than TCP.
     pub fn proxy_protocol(mut self) -> TrustedProxies {
         self.proxy_protocol = true;
         self
@@ -121,6 +149,9 @@ impl TrustedProxies {
     }
 
     fn trusts(&self, address: SocketAddr) -> bool {
+        if address == NOWHERE {
+            return self.unix;
+        }
         let ip = address.ip().to_canonical();
         self.networks.iter().any(|network| network.contains(&ip))
     }
@@ -221,7 +252,10 @@ fn address(text: &str) -> Option<SocketAddr> {
     let address = ip
         .map(|ip| SocketAddr::new(ip, 0))
         .or_else(|_| text.parse());
-    address.ok()
+    // Nobody has this address, and `NOWHERE` means something else.
+    address
+        .ok()
+        .filter(|address| !address.ip().is_unspecified())
 }
 
 #[cfg(test)]

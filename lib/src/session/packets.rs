@@ -10,7 +10,7 @@ use unstall_proto::{HandleError, limits::MAX_PACKET};
 
 use super::{Session, ending::session_loss};
 use crate::{
-    defaults::{READ_TURN_BYTES, WRITE_BATCH_BYTES},
+    defaults::{READ_TURN_BYTES, SMALLEST_COMPRESSED_PACKET, WRITE_BATCH_BYTES},
     handles::{CloseRequest, Shared},
     pump::{Reading, Traffic, TurnContext},
     reports::{CloseCode, ConnectionError},
@@ -172,7 +172,7 @@ impl Traffic for Packets<'_> {
 
 /// A WebSocket for the packets of a session. The protocol bounds them, and each is one frame.
 pub(crate) fn over_packets(
-    upgraded: Upgraded,
+    mut upgraded: Upgraded,
     side: Side,
     options: &Options,
 ) -> WebSocket<Transport> {
@@ -180,5 +180,7 @@ pub(crate) fn over_packets(
         .clone()
         .max_message_bytes(MAX_PACKET)
         .fragment_bytes(MAX_PACKET);
-    WebSocket::new(upgraded.transport, upgraded.leftover, side, &packets)
+    let agreed = upgraded.compression.take();
+    upgraded.compression = agreed.map(|it| it.not_below(SMALLEST_COMPRESSED_PACKET));
+    WebSocket::upgraded(upgraded, side, &packets)
 }

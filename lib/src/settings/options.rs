@@ -2,7 +2,8 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::{defaults, messages::Message, settings::Budget};
+use super::{Budget, Compression};
+use crate::{defaults, messages::Message};
 
 /// Returns the key of a message for [`Overflow::Conflate`], or `None` for a message that must not be
 /// replaced.
@@ -30,6 +31,7 @@ pub enum Overflow {
     /// replace. A message that replaces none, or is too large for its place, waits as under `Pause`.
     Conflate(KeyFn),
     /// Writes messages to a temporary file of bounded size, and reads them back in order.
+    #[cfg(feature = "spill")]
     Spill(Spill),
     /// Ends the connection with [`ConnectionError::InboxFull`](crate::ConnectionError::InboxFull).
     Disconnect,
@@ -42,6 +44,7 @@ impl fmt::Debug for Overflow {
             Overflow::DropOldest => f.write_str("DropOldest"),
             Overflow::DropNewest => f.write_str("DropNewest"),
             Overflow::Conflate(_) => f.write_str("Conflate(…)"),
+            #[cfg(feature = "spill")]
             Overflow::Spill(spill) => spill.fmt(f),
             Overflow::Disconnect => f.write_str("Disconnect"),
         }
@@ -137,6 +140,7 @@ pub struct Options {
     pub(crate) outbox_bytes: usize,
     pub(crate) max_message_bytes: usize,
     pub(crate) fragment_bytes: usize,
+    pub(crate) compression: Option<Compression>,
     pub(crate) overflow: Overflow,
     pub(crate) connect_timeout: Duration,
     pub(crate) setup_timeout: Duration,
@@ -160,6 +164,7 @@ impl Default for Options {
             outbox_bytes: defaults::OUTBOX_BYTES,
             max_message_bytes: defaults::MAX_MESSAGE_BYTES,
             fragment_bytes: defaults::FRAGMENT_BYTES,
+            compression: None,
             overflow: Overflow::Pause,
             connect_timeout: defaults::CONNECT_TIMEOUT,
             setup_timeout: defaults::SETUP_TIMEOUT,
@@ -222,6 +227,20 @@ impl Options {
         self
     }
 
+    /// Compresses messages (permessage-deflate, RFC 7692) if the peer agrees. Default off; `None`
+    /// turns it off again.
+    ///
+    /// All limits and counters go on counting the bytes of messages as the application sees them. A
+    /// compressed message that is longer than [`max_message_bytes`](Options::max_message_bytes) is
+    /// refused as soon as so many bytes were inflated.
+    ///
+    /// It has no effect on [`Connection::from_websocket`](crate::Connection::from_websocket):
+    /// tungstenite, which goes on reading such a stream, refuses compressed frames.
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Options {
+        self.compression = compression.into();
+        self
+    }
+
     /// What happens when the inbox is full. Default [`Overflow::Pause`].
     pub fn overflow(mut self, overflow: Overflow) -> Options {
         self.overflow = overflow;
@@ -256,6 +275,11 @@ impl Options {
     ///
     /// Every byte counts, so a long message is not silence. A peer that sends no messages answers
     /// pings. Time in which this side does not read does not count.
+    ///
+    /// It also bounds how long a broken connection waits for the application. If the inbox is full when
+    /// the connection breaks, what the peer had sent before is read as the application makes room. If
+    /// it receives nothing for this long, the rest is lost, and the connection ends with
+    /// [`ConnectionError::NotReceived`](crate::ConnectionError::NotReceived).
     ///
     /// An adopted `WebSocketStream` shows whole messages only. Set a time above the longest transfer
     /// of one message there.

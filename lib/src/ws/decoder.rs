@@ -12,12 +12,13 @@ use tokio::io::AsyncRead;
 use super::{
     Failure,
     header::{Header, Opcode},
+    inflate::{Inflated, Inflater},
     masking::apply_mask,
     utf8::Utf8,
     window::Window,
 };
 use crate::{
-    defaults::{LENT_BYTES, SPARE_BUFFER_BYTES},
+    defaults::{LENT_BYTES, READ_BUFFER_BYTES, SPARE_BUFFER_BYTES},
     reports::ConnectionError,
     settings::{Account, Share},
 };
@@ -26,6 +27,8 @@ use crate::{
 pub(super) enum Decoded {
     /// A message whose payload [`Decoder::payload`] lends until more is asked for.
     Lent { text: bool, place: Range<usize> },
+    /// A compressed message whose payload [`Decoder::inflated`] lends until more is asked for.
+    LentInflated { text: bool, size: usize },
     /// A message with a buffer of its own.
     Owned { text: bool, payload: Bytes },
     /// So many bytes of a message that is not whole yet.
@@ -48,9 +51,30 @@ pub(super) struct Decoder {
     utf8: Utf8,
     /// The message of which fragments have come.
     fragments: Option<Fragments>,
-    /// Covers the window and the fragments. The bytes of a long message are passed on with it.
+    /// Inflates compressed messages, if compression was agreed.
+    inflater: Option<Box<Inflater>>,
+    /// Covers the window, the fragments and the inflater. The bytes of a long message are passed on with it.
     share: Share,
     passed_on: bool,
+}
+
+/// What [`Decoder::poll_compressed`] found.
+enum Compressed {
+    Decoded(Decoded),
+    /// So many bytes have to arrive first.
+    Needs(usize),
+    /// The next frame is none of a compressed message.
+    No,
+}
+
+const WITHIN_ANOTHER: &str = "a message begins within another message";
+
+fn protocol(why: &str) -> ConnectionError {
+    ConnectionError::Protocol(why.to_owned())
+}
+
+fn broken(why: &str) -> Failure {
+    Failure::Broken(protocol(why))
 }
 
 /// The fragments of a message that is not whole yet.
@@ -69,9 +93,15 @@ impl Decoder {
             done: 0,
             utf8: Utf8::default(),
             fragments: None,
+            inflater: None,
             share: Account::default().share(),
             passed_on: false,
         }
+    }
+
+    /// From now on messages may be compressed.
+    pub(super) fn inflate(&mut self, inflater: Inflater) {
+        self.inflater = Some(Box::new(inflater));
     }
 
     /// From now on what it holds counts in this account.
@@ -80,9 +110,15 @@ impl Decoder {
         self.share.cover_anyway(self.held());
     }
 
-    fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
+        self.window.held() + self.besides()
+    }
+
+    /// What it holds besides the window.
+    fn besides(&self) -> usize {
         let fragments = self.fragments.as_ref();
-        self.window.held() + fragments.map_or(0, |it| it.payload.capacity())
+        let inflater = self.inflater.as_ref();
+        fragments.map_or(0, |it| it.payload.capacity()) + inflater.map_or(0, |it| it.held())
     }
 
     /// Bytes ever read from the socket.
@@ -94,6 +130,12 @@ impl Decoder {
     #[inline]
     pub(super) fn payload(&self, place: Range<usize>) -> &[u8] {
         self.window.get(place)
+    }
+
+    /// The beginning of the last compressed message, until more is decoded.
+    #[inline]
+    pub(super) fn inflated(&self, size: usize) -> &[u8] {
+        self.inflater.as_ref().map_or(&[], |it| it.lent(size))
     }
 
     /// The next message or control frame, or a part of a message. Each frame and each read is
@@ -110,33 +152,109 @@ impl Decoder {
         }
         let mut read = 0;
         loop {
-            let rest = self.window.rest();
-            let header = Header::parse(rest, self.masked).map_err(|why| {
-                let why = why.to_owned();
-                Failure::Broken(ConnectionError::Protocol(why))
-            })?;
             let mut needed = 1;
-            if let Some((header, head)) = header {
-                let there = rest.len() - head;
-                let length = self.check(&header).map_err(Failure::Broken)?;
-                self.prepare(&header, head, length.min(there))
-                    .map_err(Failure::Broken)?;
-                if length <= there {
-                    return self.frame(&header, head, length, cx);
+            let compressed = match self.inflater {
+                None => Compressed::No,
+                Some(_) => ready!(self.poll_compressed(cx)).map_err(Failure::Broken)?,
+            };
+            match compressed {
+                Compressed::Decoded(decoded) => return Poll::Ready(Ok(decoded)),
+                Compressed::Needs(_) if read > 0 => return Poll::Ready(Ok(Decoded::Part(read))),
+                Compressed::Needs(bytes) => needed = bytes,
+                Compressed::No => {
+                    let rest = self.window.rest();
+                    let header = Header::parse(rest, self.masked).map_err(broken)?;
+                    if let Some((header, head)) = header {
+                        let there = rest.len() - head;
+                        let length = self.check(&header).map_err(Failure::Broken)?;
+                        self.prepare(&header, head, length.min(there))
+                            .map_err(Failure::Broken)?;
+                        if length <= there {
+                            return self.frame(&header, head, length, cx);
+                        }
+                        if read > 0 {
+                            return Poll::Ready(Ok(Decoded::Part(read)));
+                        }
+                        needed = length.saturating_add(head);
+                    }
                 }
-                if read > 0 {
-                    return Poll::Ready(Ok(Decoded::Part(read)));
-                }
-                needed = length.saturating_add(head);
             }
-            let fragments = self.fragments.as_ref();
-            let besides = fragments.map_or(0, |it| it.payload.capacity());
+            let besides = self.besides();
             let (window, share) = (&mut self.window, &mut self.share);
             let filled: io::Result<_> = ready!(window.poll_fill(io, cx, needed, share, besides));
             read = filled.map_err(|error| Failure::Broken(error.into()))?;
             if read == 0 {
                 return Poll::Ready(Ok(Decoded::End));
             }
+        }
+    }
+
+    /// The next frame, if its message is compressed: inflates some of what has come of it.
+    #[inline(never)]
+    fn poll_compressed(&mut self, cx: &Context<'_>) -> Poll<Result<Compressed, ConnectionError>> {
+        let Some(inflater) = &mut self.inflater else {
+            return Poll::Ready(Ok(Compressed::No));
+        };
+        if inflater.frame().is_none() {
+            let header =
+                Header::parse_extended(self.window.rest(), self.masked).map_err(protocol)?;
+            let Some((header, head)) = header else {
+                return Poll::Ready(Ok(Compressed::Needs(1)));
+            };
+            let continues = inflater.has_begun() && !header.opcode.is_control();
+            if !header.is_compressed && !continues {
+                return Poll::Ready(Ok(Compressed::No));
+            }
+            let begins = header.opcode != Opcode::Continuation;
+            if begins && (continues || self.fragments.is_some()) {
+                return Poll::Ready(Err(protocol(WITHIN_ANOTHER)));
+            }
+            inflater.begin_frame(&header, self.limit)?;
+            self.window.advance(head);
+            self.done = 0;
+        }
+        let window = self.window.held();
+        ready!(inflater.poll_room(self.limit, &mut self.share, window, cx));
+        let Some(frame) = inflater.frame() else {
+            return Poll::Ready(Ok(Compressed::No));
+        };
+        let (mask, left) = (frame.mask, frame.left);
+        let there = self.window.rest().len().min(left);
+        if let Some(mut key) = mask {
+            key.rotate_left(self.done % 4);
+            apply_mask(&mut self.window.rest_mut()[self.done..there], key);
+        }
+        let step = inflater.step(&self.window.rest()[..there], self.limit)?;
+        self.done = there - step.taken;
+        self.window.advance(step.taken);
+        if inflater.is_text() {
+            self.utf8.push(inflater.fresh(&step))?;
+        }
+        if step.is_whole {
+            self.utf8.end()?;
+            let decoded = self.inflated_message();
+            return Poll::Ready(Ok(Compressed::Decoded(decoded)));
+        }
+        let goes_on = step.work > 0 || left == step.taken;
+        Poll::Ready(Ok(match goes_on {
+            true => Compressed::Decoded(Decoded::Part(step.work)),
+            false => Compressed::Needs(left.min(READ_BUFFER_BYTES)),
+        }))
+    }
+
+    /// A compressed message is whole.
+    fn inflated_message(&mut self) -> Decoded {
+        match self.inflater.as_mut().map(|it| it.finish()) {
+            Some(Inflated::Owned {
+                text,
+                payload,
+                capacity,
+            }) => {
+                self.pass_on(capacity);
+                Decoded::Owned { text, payload }
+            }
+            Some(Inflated::Lent { text, size }) => Decoded::LentInflated { text, size },
+            None => Decoded::Part(0),
         }
     }
 
@@ -148,12 +266,10 @@ impl Decoder {
             (Opcode::Continuation, Some(begun)) => begun.payload.len(),
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => return Ok(header.length as usize),
             (Opcode::Text | Opcode::Binary, Some(_)) => {
-                let why = "a message begins within another message".to_owned();
-                return Err(ConnectionError::Protocol(why));
+                return Err(protocol(WITHIN_ANOTHER));
             }
             (Opcode::Continuation, None) => {
-                let why = "a fragment continues no message".to_owned();
-                return Err(ConnectionError::Protocol(why));
+                return Err(protocol("a fragment continues no message"));
             }
         };
         let limit = self.limit;
@@ -229,7 +345,8 @@ impl Decoder {
         let size = payload.len() + length;
         if size > payload.capacity() {
             let capacity = payload.capacity().saturating_mul(2).clamp(size, self.limit);
-            let held = self.window.held() + capacity;
+            let inflater = self.inflater.as_ref();
+            let held = self.window.held() + capacity + inflater.map_or(0, |it| it.held());
             ready!(self.share.poll_cover_urgently(held, cx));
             payload.reserve_exact(capacity - payload.len());
         }
@@ -277,6 +394,9 @@ impl Decoder {
 
     /// Frees memory that recent traffic did not need.
     pub(super) fn shrink(&mut self) {
+        if let Some(inflater) = &mut self.inflater {
+            inflater.shrink();
+        }
         self.window.shrink();
         self.share.settle(self.held());
     }
@@ -285,6 +405,9 @@ impl Decoder {
     pub(super) fn discard(&mut self) {
         self.window.clear();
         self.fragments = None;
+        if let Some(inflater) = &mut self.inflater {
+            inflater.discard();
+        }
         self.share.settle(0);
         self.share.end_passing();
     }

@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 
 use super::{
     CowBytes,
+    deflate::Deflater,
     header::{Header, Opcode},
     masking::{Keys, apply_mask},
 };
@@ -33,7 +34,10 @@ pub(super) struct Encoder {
     written: usize,
     /// A client's masking keys.
     keys: Option<Keys>,
-    /// Covers `bytes`. Payloads that were not copied count in their queue.
+    /// Compresses messages, if that was agreed.
+    deflater: Option<Box<Deflater>>,
+    /// Covers `bytes` and the compressor's history. Payloads that were not copied count in their
+    /// queue.
     share: Share,
     /// Bytes ever written to the socket.
     count: u64,
@@ -47,6 +51,7 @@ impl Encoder {
             uncopied: VecDeque::new(),
             written: 0,
             keys: masking.then(Keys::default),
+            deflater: None,
             share: Account::default().share(),
             count: 0,
         }
@@ -55,7 +60,11 @@ impl Encoder {
     /// From now on what it holds counts in this account.
     pub(super) fn charge(&mut self, account: &Account) {
         self.share = account.share();
-        self.share.cover_anyway(self.bytes.capacity());
+        self.share.cover_anyway(self.held());
+    }
+
+    fn held(&self) -> usize {
+        self.bytes.capacity() + self.deflater.as_ref().map_or(0, |it| it.held())
     }
 
     /// Bytes ever written to the socket.
@@ -73,6 +82,11 @@ impl Encoder {
         self.bytes.len() - self.written <= WRITE_BATCH_BYTES + CONTROL_BACKLOG_BYTES
     }
 
+    /// From now on it compresses messages.
+    pub(super) fn compress(&mut self, deflater: Deflater) {
+        self.deflater = Some(Box::new(deflater));
+    }
+
     /// Appends a frame, whose payload is the parts one after the other.
     #[inline]
     pub(super) fn frame<const PARTS: usize>(
@@ -81,10 +95,43 @@ impl Encoder {
         is_final: bool,
         payload: [CowBytes<'_>; PARTS],
     ) -> io::Result<()> {
+        if self.deflater.is_some() && !opcode.is_control() {
+            return self.compressed(opcode, is_final, payload);
+        }
+        self.append(opcode, is_final, false, payload)
+    }
+
+    #[inline(never)]
+    fn compressed<const PARTS: usize>(
+        &mut self,
+        opcode: Opcode,
+        is_final: bool,
+        payload: [CowBytes<'_>; PARTS],
+    ) -> io::Result<()> {
+        let mut deflater = self.deflater.take();
+        let written = deflater.as_mut().and_then(|deflater| {
+            deflater.frame(opcode, is_final, &payload, |compressed| {
+                let begins = opcode != Opcode::Continuation;
+                self.append(opcode, is_final, begins, [CowBytes::Borrowed(compressed)])
+            })
+        });
+        self.deflater = deflater;
+        written.unwrap_or_else(|| self.append(opcode, is_final, false, payload))
+    }
+
+    #[inline]
+    fn append<const PARTS: usize>(
+        &mut self,
+        opcode: Opcode,
+        is_final: bool,
+        is_compressed: bool,
+        payload: [CowBytes<'_>; PARTS],
+    ) -> io::Result<()> {
         let mask = self.keys.as_mut().map(Keys::next).transpose()?;
         let length: usize = payload.iter().map(|part| part.len()).sum();
         let header = Header {
             is_final,
+            is_compressed,
             opcode,
             mask,
             length: length as u64,
@@ -125,7 +172,7 @@ impl Encoder {
         io: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        self.share.cover_anyway(self.bytes.capacity());
+        self.share.cover_anyway(self.held());
         while !self.is_empty() {
             let taken = match self.uncopied.is_empty() {
                 true => Pin::new(&mut *io).poll_write(cx, &self.bytes[self.written..]),
@@ -147,7 +194,7 @@ impl Encoder {
         // A batch and one fragment are usual. Memory beyond that is freed.
         if self.bytes.capacity() > WRITE_BATCH_BYTES + 2 * FRAGMENT_BYTES {
             self.bytes.shrink_to(WRITE_BATCH_BYTES);
-            self.share.relax(self.bytes.capacity());
+            self.share.relax(self.held());
         }
         Poll::Ready(Ok(()))
     }
@@ -194,11 +241,14 @@ impl Encoder {
 
     /// Frees the memory of the last batch.
     pub(super) fn shrink(&mut self) {
+        if let Some(deflater) = &mut self.deflater {
+            deflater.shrink();
+        }
         if self.is_empty() {
             self.bytes = Vec::new();
             self.written = 0;
             self.uncopied = VecDeque::new();
-            self.share.settle(0);
+            self.share.settle(self.held());
         }
     }
 }

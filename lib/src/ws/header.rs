@@ -1,6 +1,6 @@
 //! Frame headers (RFC 6455 section 5.2): what a header alone can say, and what it must not.
 
-/// What a frame carries. Other opcodes are reserved for extensions, and no extension is ever agreed.
+/// What a frame carries. Other opcodes are reserved for extensions that are never agreed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opcode {
     Continuation = 0,
@@ -41,6 +41,8 @@ impl Opcode {
 pub(super) struct Header {
     /// The last frame of its message.
     pub(super) is_final: bool,
+    /// The first frame of a compressed message (RFC 7692 section 6).
+    pub(super) is_compressed: bool,
     pub(super) opcode: Opcode,
     pub(super) mask: Option<[u8; 4]>,
     /// The length of the payload, as the peer announces it.
@@ -52,6 +54,7 @@ pub(super) const MAX_CONTROL: usize = 125;
 
 const FINAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+const COMPRESSED: u8 = 0x40;
 const MASKED: u8 = 0x80;
 /// In place of a length: the length follows in two bytes, or in eight.
 const IN_TWO: u8 = 126;
@@ -66,13 +69,29 @@ impl Header {
         bytes: &[u8],
         masked: bool,
     ) -> Result<Option<(Header, usize)>, &'static str> {
+        if bytes.first().is_some_and(|first| first & RESERVED != 0) {
+            return Err("a frame has reserved bits set, but no extension was agreed");
+        }
+        Header::parse_extended(bytes, masked)
+    }
+
+    /// The same where compression was agreed.
+    #[inline]
+    pub(super) fn parse_extended(
+        bytes: &[u8],
+        masked: bool,
+    ) -> Result<Option<(Header, usize)>, &'static str> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
-        if first & RESERVED != 0 {
-            return Err("a frame has reserved bits set, but no extension was agreed");
+        if first & RESERVED & !COMPRESSED != 0 {
+            return Err("a frame has reserved bits set that no extension uses");
         }
         let opcode = Opcode::from_bits(first & 0x0f).ok_or("a frame has a reserved opcode")?;
+        let is_compressed = first & COMPRESSED != 0;
+        if is_compressed && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err("a frame that begins no message is marked as compressed");
+        }
         let is_final = first & FINAL != 0;
         if opcode.is_control() && !is_final {
             return Err("a control frame is fragmented");
@@ -106,6 +125,7 @@ impl Header {
         };
         let header = Header {
             is_final,
+            is_compressed,
             opcode,
             mask,
             length,
@@ -118,6 +138,9 @@ impl Header {
     pub(super) fn write(&self, to: &mut Vec<u8>) {
         let first = match self.is_final {
             true => FINAL,
+            false => 0,
+        } | match self.is_compressed {
+            true => COMPRESSED,
             false => 0,
         } | self.opcode as u8;
         let masked = match self.mask {
@@ -203,17 +226,21 @@ mod tests {
             length in lengths(),
             opcode in prop::sample::select(&OPCODES),
             is_final: bool,
+            compressed: bool,
             mask in prop::option::of(any::<[u8; 4]>()),
         ) {
-            let header = Header { is_final, opcode, mask, length };
+            let is_compressed = compressed && opcode != Opcode::Continuation;
+            let header = Header { is_final, is_compressed, opcode, mask, length };
             let mut bytes = Vec::new();
             header.write(&mut bytes);
             for end in 0..bytes.len() {
-                prop_assert_eq!(Header::parse(&bytes[..end], mask.is_some()), Ok(None));
+                prop_assert_eq!(Header::parse_extended(&bytes[..end], mask.is_some()), Ok(None));
             }
             let read = Ok(Some((header, bytes.len())));
-            prop_assert_eq!(Header::parse(&bytes, mask.is_some()), read);
-            prop_assert!(Header::parse(&bytes, mask.is_none()).is_err());
+            prop_assert_eq!(Header::parse_extended(&bytes, mask.is_some()), read);
+            prop_assert!(Header::parse_extended(&bytes, mask.is_none()).is_err());
+            let known = Header::parse(&bytes, mask.is_some());
+            prop_assert_eq!(known.is_err(), is_compressed);
         }
 
         /// Once lengths were taken in any form that has room for them.

@@ -12,8 +12,11 @@ use super::{
     CowBytes, Failure, Received, Side,
     control::{close_payload, parse_close},
     decoder::{Decoded, Decoder},
+    deflate::Deflater,
     encoder::Encoder,
+    extension::CompressionAgreed,
     header::Opcode,
+    inflate::Inflater,
     poll_forget,
 };
 use crate::{
@@ -54,6 +57,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
         }
     }
 
+    /// From now on messages are compressed, as both sides agreed.
+    pub(super) fn compress(&mut self, agreed: &CompressionAgreed) {
+        let deflater = Deflater::new(&agreed.compression, agreed.outgoing);
+        self.encoder.compress(deflater);
+        self.decoder.inflate(Inflater::new(agreed.incoming));
+    }
+
     pub(super) fn charge(&mut self, account: &Account) {
         self.decoder.charge(account);
         self.encoder.charge(account);
@@ -75,6 +85,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
         Poll::Ready(match decoded {
             Decoded::Lent { text, place } => {
                 let payload = CowBytes::Borrowed(self.decoder.payload(place));
+                Ok(Received::Message { text, payload })
+            }
+            Decoded::LentInflated { text, size } => {
+                let payload = CowBytes::Borrowed(self.decoder.inflated(size));
                 Ok(Received::Message { text, payload })
             }
             Decoded::Owned { text, payload } => {
@@ -230,6 +244,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
 
     pub(super) fn bytes_written(&self) -> u64 {
         self.encoder.count()
+    }
+
+    /// How much memory reading holds.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.decoder.held()
     }
 
     #[cfg(test)]

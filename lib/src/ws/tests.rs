@@ -23,11 +23,11 @@ const LIMIT: usize = 100_000;
 
 /// Yields its input and takes its output in the given steps, over and over.
 #[derive(Default)]
-struct Steps {
-    input: VecDeque<u8>,
-    output: Vec<u8>,
-    steps: Vec<usize>,
-    at: usize,
+pub(super) struct Steps {
+    pub(super) input: VecDeque<u8>,
+    pub(super) output: Vec<u8>,
+    pub(super) steps: Vec<usize>,
+    pub(super) at: usize,
 }
 
 impl Steps {
@@ -108,9 +108,9 @@ impl Write for Whole {
 }
 
 #[derive(Clone, Debug)]
-struct FrameParts {
-    first: u8,
-    payload: Vec<u8>,
+pub(super) struct FrameParts {
+    pub(super) first: u8,
+    pub(super) payload: Vec<u8>,
 }
 
 /// What a peer may send: mostly as it should be.
@@ -153,7 +153,7 @@ fn frames() -> impl Strategy<Value = Vec<FrameParts>> {
         })
 }
 
-fn encode(frames: &[FrameParts], masked: bool) -> Vec<u8> {
+pub(super) fn encode(frames: &[FrameParts], masked: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     for frame in frames {
         let mask = if masked { 0x80 } else { 0 };
@@ -267,7 +267,7 @@ fn agree(ours: &[String], theirs: &[String]) -> bool {
             || our_end.starts_with(early[0]) && their_end.contains("Protocol violation"))
 }
 
-fn steps() -> impl Strategy<Value = Vec<usize>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(
         prop_oneof![1..20usize, 4_000..5_000usize, Just(1 << 20)],
         1..6,

@@ -1,5 +1,6 @@
-//! The byte stream below a WebSocket: TCP, or TLS over TCP.
+//! The byte stream below a WebSocket: TCP, TLS, or a stream of another kind.
 
+use std::any::Any;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -10,8 +11,12 @@ use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{client, server};
+#[cfg(feature = "tls")]
+use tokio_rustls::client;
+#[cfg(all(feature = "tls", feature = "server"))]
+use tokio_rustls::server;
 
+use super::extension::CompressionAgreed;
 use crate::defaults;
 
 /// A connected byte stream.
@@ -32,15 +37,39 @@ impl std::fmt::Debug for Held {
     }
 }
 
-#[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
-    TlsClient(Box<client::TlsStream<TcpStream>>),
-    TlsServer(Box<server::TlsStream<TcpStream>>),
+    /// Over TCP, or over the TLS of a proxy.
+    #[cfg(feature = "tls")]
+    TlsClient(Box<client::TlsStream<Transport>>),
+    #[cfg(all(feature = "tls", feature = "server"))]
+    TlsServer(Box<server::TlsStream<Transport>>),
+    /// A stream of the application's own, or a Unix socket.
+    Other(Box<dyn ByteStream>),
     /// The stream of another HTTP server, after the upgrade.
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "axum", feature = "http2"))]
     Foreign(hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>),
 }
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stream::Tcp(_) => "Tcp",
+            #[cfg(feature = "tls")]
+            Stream::TlsClient(_) => "TlsClient",
+            #[cfg(all(feature = "tls", feature = "server"))]
+            Stream::TlsServer(_) => "TlsServer",
+            Stream::Other(_) => "Other",
+            #[cfg(any(feature = "axum", feature = "http2"))]
+            Stream::Foreign(_) => "Foreign",
+        })
+    }
+}
+
+/// A byte stream of any kind.
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
 
 /// A stream after the WebSocket handshake, on either side.
 #[derive(Debug)]
@@ -51,6 +80,8 @@ pub(crate) struct Upgraded {
     pub(crate) leftover: Bytes,
     /// The agreed subprotocol.
     pub(crate) subprotocol: Option<String>,
+    /// The agreement to compress messages.
+    pub(crate) compression: Option<CompressionAgreed>,
     /// The head of the server's answer; on a client only.
     pub(crate) response: Option<http::Response<()>>,
     /// The other end of the TCP connection. Behind a proxy, the proxy's address.
@@ -73,15 +104,36 @@ impl Transport {
         Transport::new(Stream::Tcp(tcp))
     }
 
-    pub(crate) fn tls_client(tls: client::TlsStream<TcpStream>) -> Transport {
+    /// A stream of any kind. TCP is known as such.
+    pub(crate) fn of<S>(stream: S) -> Transport
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut stream = Some(stream);
+        let any: &mut dyn Any = &mut stream;
+        if let Some(tcp) = any
+            .downcast_mut::<Option<TcpStream>>()
+            .and_then(Option::take)
+        {
+            return Transport::tcp_stream(tcp);
+        }
+        match stream {
+            Some(other) => Transport::new(Stream::Other(Box::new(other))),
+            None => unreachable!("only a TcpStream is taken out"),
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_client(tls: client::TlsStream<Transport>) -> Transport {
         Transport::new(Stream::TlsClient(Box::new(tls)))
     }
 
-    pub(crate) fn tls_server(tls: server::TlsStream<TcpStream>) -> Transport {
+    #[cfg(all(feature = "tls", feature = "server"))]
+    pub(crate) fn tls_server(tls: server::TlsStream<Transport>) -> Transport {
         Transport::new(Stream::TlsServer(Box::new(tls)))
     }
 
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "axum", feature = "http2"))]
     pub(crate) fn foreign(upgraded: hyper::upgrade::Upgraded) -> Transport {
         Transport::new(Stream::Foreign(hyper_util::rt::TokioIo::new(upgraded)))
     }
@@ -93,22 +145,37 @@ impl Transport {
         }
     }
 
-    /// The same stream. It drops `held` when it is dropped itself.
+    /// The same stream. It drops `held` when it is dropped itself, with what it held before.
     pub(crate) fn holding(self, held: Held) -> Transport {
+        let held = match self._held {
+            Some(before) => Held(Arc::new((before, held))),
+            None => held,
+        };
         Transport {
+            stream: self.stream,
             _held: Some(held),
-            ..self
         }
     }
 
-    /// The TCP socket below; `None` for the stream of another HTTP server.
+    /// The TCP socket below; `None` for a stream of another kind.
     pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {
             Stream::Tcp(tcp) => Some(tcp),
-            Stream::TlsClient(tls) => Some(tls.get_ref().0),
-            Stream::TlsServer(tls) => Some(tls.get_ref().0),
-            #[cfg(feature = "axum")]
+            #[cfg(feature = "tls")]
+            Stream::TlsClient(tls) => tls.get_ref().0.tcp(),
+            #[cfg(all(feature = "tls", feature = "server"))]
+            Stream::TlsServer(tls) => tls.get_ref().0.tcp(),
+            Stream::Other(_) => None,
+            #[cfg(any(feature = "axum", feature = "http2"))]
             Stream::Foreign(_) => None,
+        }
+    }
+
+    /// The socket itself, if the stream is plain TCP.
+    pub(crate) fn tcp_mut(&mut self) -> Option<&mut TcpStream> {
+        match &mut self.stream {
+            Stream::Tcp(tcp) => Some(tcp),
+            _ => None,
         }
     }
 
@@ -126,7 +193,7 @@ impl Transport {
 /// Sets the options of a socket. A connection also works without them, so an error is only logged.
 ///
 /// `TCP_USER_TIMEOUT` is not set, because it ends connections to live peers that do not read.
-pub(crate) fn set_options(tcp: &TcpStream) {
+fn set_options(tcp: &TcpStream) {
     // Messages leave when they are written. The writer packs them, not Nagle's algorithm.
     let nodelay = tcp.set_nodelay(true);
     let keepalive = TcpKeepalive::new()
@@ -147,9 +214,12 @@ macro_rules! each {
     ($self:ident, $io:ident => $body:expr) => {
         match &mut $self.get_mut().stream {
             Stream::Tcp($io) => $body,
+            Stream::Other($io) => $body,
+            #[cfg(feature = "tls")]
             Stream::TlsClient($io) => $body,
+            #[cfg(all(feature = "tls", feature = "server"))]
             Stream::TlsServer($io) => $body,
-            #[cfg(feature = "axum")]
+            #[cfg(any(feature = "axum", feature = "http2"))]
             Stream::Foreign($io) => $body,
         }
     };
@@ -185,9 +255,12 @@ impl AsyncWrite for Transport {
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
             Stream::Tcp(io) => io.is_write_vectored(),
+            Stream::Other(io) => io.is_write_vectored(),
+            #[cfg(feature = "tls")]
             Stream::TlsClient(io) => io.is_write_vectored(),
+            #[cfg(all(feature = "tls", feature = "server"))]
             Stream::TlsServer(io) => io.is_write_vectored(),
-            #[cfg(feature = "axum")]
+            #[cfg(any(feature = "axum", feature = "http2"))]
             Stream::Foreign(io) => io.is_write_vectored(),
         }
     }

@@ -106,7 +106,7 @@ fn every_dependency_has_its_line() {
     let map = fs::read_to_string(root().join("../ARCHITECTURE.md")).unwrap();
     let (_, table) = map.split_once("## Dependencies").unwrap();
     let mut seen = 0;
-    for member in ["proto", "lib", "cli", "bench", "fuzz"] {
+    for member in ["proto", "lib", "cli", "bench", "docs", "fuzz"] {
         let manifest = root().join("..").join(member).join("Cargo.toml");
         let mut listed = false;
         for line in fs::read_to_string(manifest).unwrap().lines() {

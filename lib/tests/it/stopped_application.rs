@@ -7,11 +7,18 @@ use crate::common::{
     events::{stalled, waits},
     frames::{BINARY, PING, PONG, RawPeer},
     limit,
+    memory::{ENGINES, Engine},
     numbered::{number, numbered},
-    raw, until,
+    plain, raw, until,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use unstall::{CloseCode, CloseReport, Connection, Message, Options, StallCause};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
+use unstall::{
+    CloseCode, CloseReport, Connection, ConnectionError, Incoming, Message, Options, Server,
+    StallCause, Stats, defaults, tokio_tungstenite::tungstenite::protocol::Role,
+};
 
 const CLOSE: Duration = Duration::from_millis(300);
 
@@ -204,4 +211,139 @@ async fn close_ends_in_time_when_the_peer_never_answers_it() {
     let (report, late) = tokio::join!(close_in_time(&connection), read_to_end(&mut raw));
     assert!(!report.clean);
     assert_eq!((report.unsent.len(), report.in_flight, late), (0, 0, 0));
+}
+
+/// Notices soon that a peer has left: by the second heartbeat that it does not take.
+fn watchful() -> Options {
+    options()
+        .inbox_bytes(64 << 10)
+        .ping_interval(Duration::from_millis(50))
+        .silence_timeout(Duration::from_millis(300))
+}
+
+/// Sends more than the inbox holds until the connection does not read any more, and leaves.
+async fn fill_and_leave(mut raw: RawPeer, stats: impl Fn() -> Stats) {
+    let flood = async {
+        for index in 0.. {
+            raw.send(BINARY, message(index).as_bytes()).await;
+        }
+    };
+    tokio::select! {
+        () = flood => {}
+        () = until("a full inbox", || waits(&stats(), StallCause::ApplicationNotReading)) => {}
+    }
+}
+
+/// The error of a connection that broke while nobody received.
+fn not_received(end: Option<&ConnectionError>) {
+    assert!(
+        matches!(end, Some(ConnectionError::NotReceived(_))),
+        "{end:?}"
+    );
+}
+
+/// Once a handler that only waited in `ended()` was never told that its client had filled the inbox and
+/// left. It kept its place and its memory for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handler_that_receives_nothing_is_told_that_its_client_has_left() {
+    let builder = Server::builder().plain().options(watchful());
+    let server = builder.bind("127.0.0.1:0").await.unwrap();
+    let (handlers, mut begun) = mpsc::channel(1);
+    let (reports, mut ended) = mpsc::channel(1);
+    let serving = server.clone();
+    tokio::spawn(async move {
+        let wait = move |connection: Connection| {
+            let (handlers, reports) = (handlers.clone(), reports.clone());
+            async move {
+                let (sender, _receiver) = connection.split();
+                handlers.send(sender.clone()).await.unwrap();
+                reports.send(sender.ended().await).await.unwrap();
+            }
+        };
+        serving.serve(wait).await;
+    });
+    let raw = RawPeer::connect(server.local_addr()).await;
+    let handler = limit(begun.recv()).await.unwrap();
+    fill_and_leave(raw, || handler.stats()).await;
+    let report = limit(ended.recv()).await.unwrap();
+    not_received(report.error.as_deref());
+    until("its place is free", || server.stats().open == 0).await;
+}
+
+/// The same from the other side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_that_receives_nothing_is_told_that_its_server_has_left() {
+    for adopted in [false, true] {
+        let (connection, raw) = match adopted {
+            true => raw::adopted(Role::Client, watchful()).await,
+            false => raw::client(watchful()).await,
+        };
+        fill_and_leave(raw, || connection.stats()).await;
+        let report = limit(connection.ended()).await;
+        not_received(report.error.as_deref());
+    }
+}
+
+/// A peer that sends messages of 8 KiB, and leaves as soon as all are sent.
+async fn sends_and_leaves(count: u64, options: Options, engine: Engine) -> Connection {
+    let (connection, mut raw) = engine.before_raw(options).await;
+    let mut events = connection.events();
+    tokio::spawn(async move {
+        for index in 0..count {
+            raw.send(BINARY, numbered(index, 8 << 10).as_bytes()).await;
+        }
+    });
+    stalled(&mut events, StallCause::ApplicationNotReading).await;
+    connection
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_connection_of_a_stopped_application_ends_in_time_and_its_inbox_can_be_received() {
+    // As many as the inbox, the connection and the pipe hold.
+    const COUNT: u64 = 20;
+    for engine in ENGINES {
+        let options = Options::default().inbox_bytes(64 << 10);
+        let mut connection = sends_and_leaves(COUNT, options, engine).await;
+        let started = tokio::time::Instant::now();
+        let report = limit(connection.ended()).await;
+        let took = started.elapsed();
+        let bound = 2 * defaults::PING_INTERVAL + defaults::SILENCE_TIMEOUT;
+        assert!(took <= bound, "{engine:?}: {took:?}");
+        not_received(report.error.as_deref());
+        let mut next = 0;
+        let end = loop {
+            match connection.recv().await {
+                Ok(Some(Incoming::Message(received))) => {
+                    assert_eq!(received, numbered(next, 8 << 10), "{engine:?}");
+                    next += 1;
+                }
+                end => break end,
+            }
+        };
+        not_received(end.as_ref().err());
+        assert!((5..COUNT).contains(&next), "{engine:?}: {next}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_application_receives_all_that_came_before_the_connection_broke() {
+    const COUNT: u64 = 40;
+    for engine in ENGINES {
+        let options = Options::default().inbox_bytes(64 << 10);
+        let mut connection = sends_and_leaves(COUNT, options, engine).await;
+        for index in 0..COUNT {
+            // A message takes the application almost as long as it may.
+            tokio::time::sleep(defaults::SILENCE_TIMEOUT - Duration::from_secs(1)).await;
+            let received = plain(connection.recv().await);
+            assert_eq!(received, numbered(index, 8 << 10), "{engine:?}");
+        }
+        let end = limit(connection.recv()).await;
+        assert!(
+            matches!(
+                end,
+                Err(ConnectionError::Io(_) | ConnectionError::EndOfStream)
+            ),
+            "{engine:?}: {end:?}"
+        );
+    }
 }

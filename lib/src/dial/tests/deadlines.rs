@@ -131,14 +131,10 @@ async fn a_dead_address_family_does_not_hold_up_the_other() {
     let alive = listener.local_addr().unwrap();
     let dead = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), alive.port());
     let hole = BlackHole::at(dead).await;
-    let tcp = connect_tcp(
-        "h",
-        alive.port(),
-        vec![hole.0, alive],
-        &Deadline::new(AMPLE),
-    )
-    .await
-    .unwrap();
+    let deadline = Deadline::new(AMPLE);
+    let tcp = tcp::connect_to(alive.port(), vec![hole.0, alive], &deadline)
+        .await
+        .unwrap();
     assert_eq!(tcp.peer_addr().unwrap(), alive);
 }
 
@@ -150,7 +146,7 @@ async fn a_dead_address_leaves_time_for_the_next_of_its_family() {
     let dead = SocketAddr::new(std::net::Ipv4Addr::new(127, 0, 0, 2).into(), alive.port());
     let hole = BlackHole::at(dead).await;
     let deadline = Deadline::new(Duration::from_secs(4));
-    let tcp = connect_tcp("h", alive.port(), vec![hole.0, alive], &deadline)
+    let tcp = tcp::connect_to(alive.port(), vec![hole.0, alive], &deadline)
         .await
         .unwrap();
     assert_eq!(tcp.peer_addr().unwrap(), alive);

@@ -1,5 +1,7 @@
 //! Certificates are checked, and TLS errors say what to do.
 
+use tokio_rustls::rustls::ServerConfig;
+
 use super::*;
 
 pub(super) struct Authority {
@@ -24,16 +26,20 @@ impl Authority {
         crate::dial::tls::client_config_from_pem(self.directory.path().join("cert.pem")).unwrap()
     }
 
-    pub(super) async fn server(&self) -> SocketAddr {
+    pub(super) fn server_config(&self) -> Arc<ServerConfig> {
         let path = self.directory.path();
-        let config =
-            crate::dial::tls::server_config_from_pem(&path.join("cert.pem"), &path.join("key.pem"))
-                .unwrap();
+        crate::dial::tls::server_config_from_pem(&path.join("cert.pem"), &path.join("key.pem"))
+            .unwrap()
+    }
+
+    pub(super) async fn server(&self) -> SocketAddr {
+        let config = self.server_config();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let answer = Arc::new(|head: &str| switching(head, "").into_bytes());
             while let Ok((tcp, _)) = listener.accept().await {
+                let tcp = Transport::tcp_stream(tcp);
                 let Ok(transport) = crate::dial::tls::accept(config.clone(), tcp).await else {
                     continue;
                 };

@@ -103,7 +103,9 @@ impl Inbox {
         now: Instant,
     ) -> Option<Message> {
         match &self.options.overflow {
-            Overflow::Pause | Overflow::Spill(_) => return Some(message),
+            Overflow::Pause => return Some(message),
+            #[cfg(feature = "spill")]
+            Overflow::Spill(_) => return Some(message),
             Overflow::Disconnect => {
                 pushed.disconnect = true;
                 return Some(message);

@@ -1,6 +1,8 @@
 use std::task::{Context, Waker};
 
-use tokio::net::TcpListener;
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
@@ -35,8 +37,8 @@ impl World {
         let (client, accepted) = tokio::join!(connect, self.listener.accept());
         client.unwrap().set_zero_linger().unwrap();
         self.door.arrived(Arrival {
-            tcp: accepted.unwrap().0,
-            peer: SocketAddr::from(([10, 0, 0, ip], 1)),
+            stream: Transport::of(accepted.unwrap().0),
+            peer: PeerAddr::direct(SocketAddr::from(([10, 0, 0, ip], 1))),
             since: self.at(millis),
         })
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod events;
+pub(crate) mod foreign;
 pub(crate) mod frames;
 pub(crate) mod memory;
 pub(crate) mod net;

@@ -1,0 +1,150 @@
+//! Each program in `lib/examples` runs by the command in its first line, ends by itself, and prints
+//! what it promises.
+
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
+
+/// The examples, in the order of the tests below.
+const TESTED: [&str; 8] = [
+    "adopt",
+    "agent_tokens",
+    "axum_chat",
+    "file_transfer",
+    "market_data",
+    "metrics",
+    "rpc",
+    "tls_auth",
+];
+
+/// Runs the command in the first line of the example. Returns the lines that it prints.
+fn run(name: &str) -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let source = fs::read_to_string(folder.join(name).with_extension("rs")).unwrap();
+    let first = source.lines().next().unwrap();
+    let command = first.strip_prefix("//! ").expect(first);
+    let words: Vec<_> = command.split(' ').collect();
+    assert_eq!((words[0], words[1]), ("cargo", "run"), "{command}");
+    assert_eq!(words.last(), Some(&name), "{command}");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["run", "--quiet"])
+        .args(&words[2..])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    println!("{command}\n{printed}{errors}");
+    assert!(output.status.success(), "{name}: {}", output.status);
+    printed.lines().map(str::to_owned).collect()
+}
+
+/// The number in front of `text` in one of the lines.
+#[track_caller]
+fn number(lines: &[String], text: &str) -> u64 {
+    let found = lines.iter().find_map(|line| {
+        let (before, _) = line.split_once(text)?;
+        before.rsplit(' ').next()?.parse().ok()
+    });
+    found.unwrap_or_else(|| panic!("no line has a number before {text:?}"))
+}
+
+#[test]
+fn every_example_is_tested() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let found: BTreeSet<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(found, TESTED.map(str::to_owned).into());
+}
+
+#[test]
+fn adopted_streams_both_send_before_they_receive() {
+    let lines = run("adopt");
+    for end in ["server", "client"] {
+        let expected = format!("{end}: 512 messages, closed cleanly: true");
+        assert!(lines.contains(&expected), "{end}");
+    }
+}
+
+#[test]
+fn answer_of_an_agent_is_whole_after_a_cut_and_can_be_stopped() {
+    assert_eq!(
+        run("agent_tokens"),
+        [
+            "an answer of 500 tokens, whole and in order",
+            "the connection was resumed 1 time",
+            "stopped: true",
+        ]
+    );
+}
+
+#[test]
+fn slow_member_of_a_chat_is_removed_and_nobody_else_misses_a_line() {
+    assert_eq!(
+        run("axum_chat"),
+        [
+            "alice: 1000 lines, in order",
+            "carol: code 1008 (too slow)",
+            "the room \"rust\" has 2 members",
+            "the room \"tea\" heard 0 messages",
+        ]
+    );
+}
+
+#[test]
+fn file_is_on_the_disk_once_it_is_delivered() {
+    assert_eq!(
+        run("file_transfer"),
+        [
+            "8000000 bytes are on the receiver's disk",
+            "the copy is the same: true",
+        ]
+    );
+}
+
+#[test]
+fn trades_are_complete_and_prices_conflate() {
+    let lines = run("market_data");
+    assert!(number(&lines, " trades, each once and in order") >= 300);
+    assert!(number(&lines, " reconnects") > 0);
+    assert!(number(&lines, " trades backfilled") > 0);
+    assert!(number(&lines, " prices replaced") > 0);
+}
+
+#[test]
+fn figures_of_the_connections_are_a_page_for_prometheus() {
+    let lines = run("metrics");
+    for (name, value) in [
+        ("messages_sent", 3),
+        ("messages_received", 3),
+        ("bytes_received", 11),
+    ] {
+        let kind = format!("# TYPE unstall_{name}_total counter");
+        let at = lines.iter().position(|line| *line == kind).expect(name);
+        assert_eq!(lines[at + 1], format!("unstall_{name}_total {value}"));
+    }
+    assert!(lines.contains(&"unstall_stalled_connections 0".to_owned()));
+}
+
+#[test]
+fn each_call_gets_its_answer_and_calls_of_a_lost_session_fail() {
+    assert_eq!(
+        run("rpc"),
+        [
+            "100 calls at once, each with its own answer",
+            "the call that waited failed: the session was lost: the call may have been carried out",
+            "the next one too: the connection has ended",
+        ]
+    );
+}
+
+#[test]
+fn user_with_a_valid_token_is_greeted_and_the_other_is_refused() {
+    let lines = run("tls_auth");
+    assert_eq!(lines[0], "alices token: hello, alice");
+    assert!(lines[1].starts_with("an old token: "), "{}", lines[1]);
+    assert!(lines[1].contains("401 Unauthorized: a valid token is needed"));
+    assert_eq!(lines[2], "worth another attempt: false");
+}
