@@ -14,7 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     task::{Context, Poll, Wake, Waker},
@@ -126,8 +126,8 @@ impl Driver {
     pub(crate) fn go_on(&self, woken: bool, cx: &mut Context<'_>) {
         let by_application = self.by_application.load(Ordering::Acquire);
         if by_application || (self.waits.swap(false, Ordering::AcqRel) && woken) {
-            self.undone.store(true, Ordering::Release);
-            let begins = !by_application && !self.watched.swap(true, Ordering::AcqRel);
+            self.undone.store(true, Ordering::SeqCst);
+            let begins = !by_application && !self.watched.swap(true, Ordering::SeqCst);
             self.watch.fetch_or(begins, Ordering::AcqRel);
         } else {
             _ = pin!(tokio::task::yield_now()).poll(cx);
@@ -136,7 +136,7 @@ impl Driver {
 
     /// The application has something to receive, and comes back for more.
     pub(crate) fn come_back(&self) {
-        if self.undone.load(Ordering::Acquire) && !self.watched.swap(true, Ordering::AcqRel) {
+        if self.undone.load(Ordering::Acquire) && !self.watched.swap(true, Ordering::SeqCst) {
             self.watch.store(true, Ordering::Release);
             self.signal.wake_task();
         }
@@ -168,7 +168,7 @@ impl Driver {
         if !self.is_due() || !self.steady.load(Ordering::Acquire) {
             return false;
         }
-        let Ok(mut work) = self.work.try_lock() else {
+        let Some(mut work) = self.try_work() else {
             return false;
         };
         let ended = match self.steady.load(Ordering::Acquire) {
@@ -219,19 +219,28 @@ impl Driver {
 
     /// Drops the future, unless the application polls it now. Then the application does that next.
     fn end(&self) {
-        let work = self.work.try_lock().ok().and_then(|mut work| work.take());
+        let work = self.try_work().and_then(|mut work| work.take());
         drop(work);
+    }
+
+    /// The future, unless somebody polls it now. After a panic of the task it is there to be dropped.
+    fn try_work(&self) -> Option<MutexGuard<'_, Option<Work>>> {
+        match self.work.try_lock() {
+            Ok(work) => Some(work),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The future for the task. `None`: the application polls it now, and wakes the task afterwards.
     fn take_turn(&self) -> Option<MutexGuard<'_, Option<Work>>> {
-        if let Ok(work) = self.work.try_lock() {
+        if let Some(work) = self.try_work() {
             return Some(work);
         }
         self.missed.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         // The application may have let it go just before.
-        self.work.try_lock().ok()
+        self.try_work()
     }
 }
 
@@ -274,8 +283,9 @@ impl Task {
             }
             if turns == self.seen {
                 self.alarm = None;
-                driver.watched.store(false, Ordering::Release);
-                if driver.undone.load(Ordering::Acquire) {
+                // The application marks what it leaves, and then looks whether it is watched.
+                driver.watched.swap(false, Ordering::SeqCst);
+                if driver.undone.load(Ordering::SeqCst) {
                     driver.signal.due.store(true, Ordering::Release);
                 }
                 return;

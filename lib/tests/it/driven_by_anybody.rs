@@ -188,19 +188,25 @@ fn the_end_of_its_runtime_ends_a_connection_that_another_runtime_uses() {
     drop(peer);
 }
 
+/// A connection whose key function panics, after the peer has sent two messages.
+async fn connected_to_a_panic() -> (Connection, RawPeer) {
+    let (listener, address) = listen().await;
+    let panics = |_: &Message| -> Option<Vec<u8>> { panic!("no key") };
+    let options = Options::default().overflow(Overflow::Conflate(Arc::new(panics)));
+    let dialed = client(address, options).plain();
+    let (connection, peer) = tokio::join!(dialed.connect(), RawPeer::accept(&listener));
+    let (connection, mut peer) = (connection.unwrap(), peer);
+    for _ in 0..2 {
+        peer.say(frame(BINARY, b"a price")).await;
+    }
+    (connection, peer)
+}
+
 /// The application's own poll may be what runs into a panic of its key function.
 #[test]
 fn a_panic_of_the_users_function_ends_the_connection_and_not_the_caller() {
     on_every_runtime(|| async {
-        let (listener, address) = listen().await;
-        let panics = |_: &Message| -> Option<Vec<u8>> { panic!("no key") };
-        let options = Options::default().overflow(Overflow::Conflate(Arc::new(panics)));
-        let dialed = client(address, options).plain();
-        let (connection, peer) = tokio::join!(dialed.connect(), RawPeer::accept(&listener));
-        let (mut connection, mut peer) = (connection.unwrap(), peer);
-        for _ in 0..2 {
-            peer.say(frame(BINARY, b"a price")).await;
-        }
+        let (mut connection, _peer) = connected_to_a_panic().await;
         let ended = loop {
             match limit(connection.recv()).await {
                 Ok(Some(_)) => {}
@@ -208,5 +214,17 @@ fn a_panic_of_the_users_function_ends_the_connection_and_not_the_caller() {
             }
         };
         assert!(matches!(ended, Err(ConnectionError::Aborted)), "{ended:?}");
+    });
+}
+
+#[test]
+fn a_panic_in_the_task_ends_the_connection() {
+    on_every_runtime(|| async {
+        let (connection, _peer) = connected_to_a_panic().await;
+        let report = limit(connection.ended()).await;
+        assert!(
+            matches!(report.error.as_deref(), Some(ConnectionError::Aborted)),
+            "{report:?}"
+        );
     });
 }
