@@ -318,7 +318,9 @@ impl Future for Task {
         let Some(future) = work.as_mut() else {
             return Poll::Ready(());
         };
-        if !driver.signal.due.load(Ordering::Acquire) {
+        // What was left undone is due as well, unless the task watches whether the application comes.
+        let left = driver.undone.load(Ordering::SeqCst) && !driver.watched.load(Ordering::SeqCst);
+        if !left && !driver.signal.due.load(Ordering::Acquire) {
             return Poll::Pending;
         }
         let polled = driver.poll_work(future);

@@ -82,7 +82,9 @@ impl Sender {
         let sent = match outbox.try_send(message) {
             Err(TrySendError::Full(message)) if driver.is_due() => {
                 driver.drive();
-                outbox.try_send(message)
+                let sent = outbox.try_send(message);
+                driver.leave_to_task();
+                sent
             }
             sent => sent,
         };

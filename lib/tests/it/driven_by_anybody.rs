@@ -120,6 +120,35 @@ fn an_application_that_stops_after_one_message_stops_nothing() {
     });
 }
 
+/// Once the turn of a sender that found the outbox full left work undone, and nobody went on. The sender
+/// waited for room until the next ping, which the peer here does not expect.
+#[test]
+fn a_sender_that_waits_for_room_leaves_its_turn_to_the_task() {
+    on_every_runtime(|| async {
+        let (connection, mut peer) = connected().await;
+        let reading = tokio::spawn(async move {
+            for expected in 0..50 {
+                let mut message = limit(peer.see()).await.unwrap();
+                let mut last = message.fin;
+                while !last {
+                    let part = limit(peer.see()).await.unwrap();
+                    last = part.fin;
+                    message.payload.extend(part.payload);
+                }
+                assert_eq!(number(&Message::from(message.payload)), expected);
+            }
+            peer
+        });
+        for number in 0..50 {
+            limit(connection.send(numbered(number, 1 << 20)))
+                .await
+                .unwrap();
+        }
+        limit(connection.flush()).await.unwrap();
+        let _peer = limit(reading).await.unwrap();
+    });
+}
+
 /// Wakes a thread.
 struct Unpark(Thread);
 
