@@ -106,6 +106,15 @@ async def both_ways_at_once_fill_no_pipe():
         await sending
 
 
+async def is_closed_with(ws, code):
+    try:
+        await ws.recv()
+    except websockets.ConnectionClosedError as closed:
+        assert closed.rcvd and closed.rcvd.code == code, closed
+    else:
+        raise AssertionError("it was echoed")
+
+
 async def a_close_is_answered_with_its_code():
     async with serve() as (url, _):
         for code, reason in [(1000, ""), (1001, "bye"), (4321, "grüße")]:
@@ -119,24 +128,14 @@ async def text_that_is_not_utf8_is_closed_with_1007():
     async with serve() as (url, _), connect(url) as ws:
         ws.protocol.send_text(b"\xff\xfe", fin=True)
         ws.send_data()
-        try:
-            await ws.recv()
-        except websockets.ConnectionClosedError as closed:
-            assert closed.rcvd.code == 1007, closed
-        else:
-            raise AssertionError("it was echoed")
+        await is_closed_with(ws, 1007)
 
 
 async def a_message_over_the_limit_is_closed_with_1009():
     async with serve() as (url, _), connect(url) as ws:
         # The head of a frame is enough: its length is checked before the payload.
         ws.transport.write(struct.pack(">BBQ4s", 0x82, 0x80 | 127, (16 << 20) + 1, b"mask"))
-        try:
-            await ws.recv()
-        except websockets.ConnectionClosedError as closed:
-            assert closed.rcvd and closed.rcvd.code == 1009, closed
-        else:
-            raise AssertionError("it was echoed")
+        await is_closed_with(ws, 1009)
 
 
 async def a_signal_closes_with_1001():
@@ -193,12 +192,7 @@ async def nothing_is_compressed_unless_the_server_is_told_to():
 async def a_bomb_is_closed_with_1009():
     async with serve("--compress") as (url, _), connect(url, **ANY_SIZE) as ws:
         await ws.send(bytes(64 << 20))
-        try:
-            await ws.recv()
-        except websockets.ConnectionClosedError as closed:
-            assert closed.rcvd and closed.rcvd.code == 1009, closed
-        else:
-            raise AssertionError("it was echoed")
+        await is_closed_with(ws, 1009)
 
 
 async def an_unknown_path_is_404():

@@ -98,9 +98,17 @@ impl Tally {
 
     /// The same, of these payloads.
     pub(crate) fn verify_as(&self, mut payloads: Payloads, count: u64) -> Result<()> {
+        self.verify_messages((0..count).map(|_| payloads.next().clone()))
+    }
+
+    /// The same, of these messages.
+    pub(crate) fn verify_messages(
+        &self,
+        messages: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    ) -> Result<()> {
         let mut sent = Tally::default();
-        for _ in 0..count {
-            sent.take(payloads.next());
+        for message in messages {
+            sent.take(message.as_ref());
         }
         sent.words = self.words;
         if *self == sent {

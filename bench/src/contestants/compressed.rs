@@ -4,18 +4,19 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::Map};
+use futures_util::StreamExt;
 use sockudo_ws::{
     CompressedWebSocketStream, Config, DeflateWindowBits, Message, deflate::DeflateConfig,
 };
 use tokio::net::{TcpListener, TcpStream};
 use unstall::{Client, Compression, Options, Receiver, Server, ServerBuilder, ServerLimits};
-use yawc::{CompressionLevel, Role, WebSocket, WebSocketError};
+use yawc::{CompressionLevel, Role, WebSocket};
 
 use super::{
     framed::Framed,
     tungstenite::{accept_upgraded, connect_upgraded},
     unstall as ours,
+    yawc::Frames,
 };
 use crate::{
     Result,
@@ -26,8 +27,6 @@ const WINDOW_BITS: u8 = 12;
 const LEVEL: u32 = 1;
 
 pub(crate) struct Yawc;
-
-type Frames = Map<WebSocket<TcpStream>, fn(yawc::Frame) -> Result<yawc::Frame, WebSocketError>>;
 
 fn yawc(stream: TcpStream, role: Role) -> Result<Framed<Frames, yawc::Frame>> {
     let options = yawc::Options::default()

@@ -27,7 +27,8 @@ impl framed::Frame for yawc::Frame {
 }
 
 /// The stream of yawc yields no errors: it ends.
-type Frames = Map<WebSocket<TcpStream>, fn(yawc::Frame) -> Result<yawc::Frame, WebSocketError>>;
+pub(super) type Frames =
+    Map<WebSocket<TcpStream>, fn(yawc::Frame) -> Result<yawc::Frame, WebSocketError>>;
 
 /// The buffers of its authors' benchmarks. The default limit is smaller than the largest payloads here.
 fn link(stream: TcpStream, role: Role) -> Result<Framed<Frames, yawc::Frame>> {

@@ -1,26 +1,23 @@
 //! Compressed messages: how fast they go, and what their connections hold.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::net::SocketAddr;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_local;
 
 use super::{
     Workload,
-    idle::settled,
+    idle::{Exchange, hold_accepted, hold_dialed},
+    stream::{receive_down, send_down},
     transfer::{self, Transfer},
-    words::{hear, let_go, say},
 };
 use crate::{
     Result,
     args::Measure,
     contestants::{self, Contestant, Visit},
-    engine::{Engine, Rx, Tx, send_all},
+    engine::Engine,
     job::{Outcome, Report},
     limits,
-    meter::{Meter, rss_bytes},
-    payload::{Payloads, Tally},
+    payload::Payloads,
     table::Column,
 };
 
@@ -59,34 +56,12 @@ impl Workload for Compressed {
         transfer::calibrated(plan, reference, seconds)
     }
 
-    async fn server<E: Engine>(plan: Transfer, mut server: E::Server) -> Result<Report> {
-        let mut link = E::accept(&mut server).await?;
-        let mut payloads = Payloads::ticks(plan.size);
-        let mut tally = Tally::default();
-        let open = Meter::prepare();
-        hear(&mut link, &mut tally, 1).await?;
-        let meter = open.start();
-        send_all(&mut link, E::BATCHING, &mut payloads, plan.count).await?;
-        hear(&mut link, &mut tally, 2).await?;
-        let report = meter.stop(plan.count);
-        say(&mut link).await?;
-        let_go(&mut link).await;
-        Ok(report)
+    async fn server<E: Engine>(plan: Transfer, server: E::Server) -> Result<Report> {
+        send_down::<E>(server, Payloads::ticks(plan.size), plan.count).await
     }
 
     async fn client<E: Engine>(plan: Transfer, server: SocketAddr) -> Result<Report> {
-        let mut link = E::connect(server).await?;
-        let mut tally = Tally::default();
-        let mut meter = Meter::prepare().start();
-        say(&mut link).await?;
-        link.receive_until(&mut tally, |tally| tally.messages >= plan.count)
-            .await?;
-        meter.stop_clock();
-        let report = meter.stop(plan.count);
-        say(&mut link).await?;
-        hear(&mut link, &mut tally, 1).await?;
-        tally.verify_as(Payloads::ticks(plan.size), plan.count)?;
-        Ok(report)
+        receive_down::<E>(server, Payloads::ticks(plan.size), plan.count).await
     }
 }
 
@@ -139,73 +114,18 @@ impl Workload for CompressedHeld {
         contestants::with_compressed(contestant, visit).await
     }
 
-    async fn server<E: Engine>(plan: Held, mut server: E::Server) -> Result<Report> {
-        limits::connections();
-        let mut link = E::accept(&mut server).await?;
-        let mut tally = Tally::default();
-        let open = Meter::prepare();
-        hear(&mut link, &mut tally, 1).await?;
-        let before = rss_bytes();
-        let meter = open.start();
-        say(&mut link).await?;
-        let ticks = ticks(plan.size);
-        for _ in 1..plan.connections {
-            let mut link = E::accept(&mut server).await?;
-            let ticks = ticks.clone();
-            spawn_local(async move {
-                for tick in &ticks[..] {
-                    let mut tally = Tally::default();
-                    link.receive_until(&mut tally, |tally| tally.messages >= 1)
-                        .await?;
-                    link.send(tick).await?;
-                }
-                wait(link).await
-            });
-        }
-        hear(&mut link, &mut tally, 2).await?;
-        let report = settled(meter, before, plan.connections).await;
-        say(&mut link).await?;
-        let_go(&mut link).await;
-        Ok(report)
+    async fn server<E: Engine>(plan: Held, server: E::Server) -> Result<Report> {
+        hold_accepted::<E>(server, plan.connections, plan.exchange()).await
     }
 
     async fn client<E: Engine>(plan: Held, server: SocketAddr) -> Result<Report> {
-        limits::connections();
-        let mut link = E::connect(server).await?;
-        let mut tally = Tally::default();
-        let open = Meter::prepare();
-        say(&mut link).await?;
-        hear(&mut link, &mut tally, 1).await?;
-        let before = rss_bytes();
-        let meter = open.start();
-        let ticks = ticks(plan.size);
-        for _ in 1..plan.connections {
-            let mut link = E::connect(server).await?;
-            let mut tally = Tally::default();
-            for (tick, number) in ticks.iter().zip(1..) {
-                link.send(tick).await?;
-                link.receive_until(&mut tally, |tally| tally.messages >= number)
-                    .await?;
-            }
-            tally.verify_as(Payloads::ticks(plan.size), TICKS)?;
-            spawn_local(wait(link));
-        }
-        let report = settled(meter, before, plan.connections).await;
-        say(&mut link).await?;
-        hear(&mut link, &mut tally, 2).await?;
-        Ok(report)
+        hold_dialed::<E>(server, plan.connections, plan.exchange()).await
     }
 }
 
-/// What each connection carries each way.
-fn ticks(size: usize) -> Rc<[Bytes]> {
-    let mut payloads = Payloads::ticks(size);
-    (0..TICKS).map(|_| payloads.next().clone()).collect()
-}
-
-/// Waits until the peer ends the connection.
-async fn wait(mut link: impl Rx) -> Result<()> {
-    loop {
-        link.receive(&mut |_| {}).await?;
+impl Held {
+    fn exchange(&self) -> Exchange {
+        let size = self.size;
+        Exchange::new(Payloads::ticks(size), TICKS)
     }
 }

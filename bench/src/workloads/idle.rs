@@ -1,7 +1,8 @@
 //! What an idle connection costs.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{task::spawn_local, time::sleep};
 
@@ -82,61 +83,101 @@ impl Workload for Idle {
         plan.tls
     }
 
-    async fn server<E: Engine>(plan: Plan, mut server: E::Server) -> Result<Report> {
-        limits::connections();
-        let mut link = E::accept(&mut server).await?;
-        let mut tally = Tally::default();
-        let open = Meter::prepare();
-        hear(&mut link, &mut tally, 1).await?;
-        let before = rss_bytes();
-        let meter = open.start();
-        say(&mut link).await?;
-        let mut payloads = Payloads::new(SIZE);
-        let payload = payloads.next();
-        for _ in 1..plan.connections {
-            let mut link = E::accept(&mut server).await?;
-            let answer = payload.clone();
-            spawn_local(async move {
-                let mut tally = Tally::default();
-                link.receive_until(&mut tally, |tally| tally.messages >= 1)
-                    .await?;
-                link.send(&answer).await?;
-                wait(link).await
-            });
-        }
-        hear(&mut link, &mut tally, 2).await?;
-        let report = settled(meter, before, plan.connections).await;
-        say(&mut link).await?;
-        let_go(&mut link).await;
-        Ok(report)
+    async fn server<E: Engine>(plan: Plan, server: E::Server) -> Result<Report> {
+        hold_accepted::<E>(
+            server,
+            plan.connections,
+            Exchange::new(Payloads::new(SIZE), 1),
+        )
+        .await
     }
 
     async fn client<E: Engine>(plan: Plan, server: SocketAddr) -> Result<Report> {
-        limits::connections();
+        hold_dialed::<E>(
+            server,
+            plan.connections,
+            Exchange::new(Payloads::new(SIZE), 1),
+        )
+        .await
+    }
+}
+
+/// What each connection carries each way before it waits: one message after the other.
+pub(super) struct Exchange {
+    messages: Rc<[Bytes]>,
+}
+
+impl Exchange {
+    pub(super) fn new(mut payloads: Payloads, count: u64) -> Exchange {
+        let messages = (0..count).map(|_| payloads.next().clone()).collect();
+        Exchange { messages }
+    }
+}
+
+/// The server's part. The first connection of `connections` is the one over which the workers talk.
+pub(super) async fn hold_accepted<E: Engine>(
+    mut server: E::Server,
+    connections: u64,
+    exchange: Exchange,
+) -> Result<Report> {
+    limits::connections();
+    let mut link = E::accept(&mut server).await?;
+    let mut tally = Tally::default();
+    let open = Meter::prepare();
+    hear(&mut link, &mut tally, 1).await?;
+    let before = rss_bytes();
+    let meter = open.start();
+    say(&mut link).await?;
+    for _ in 1..connections {
+        let mut link = E::accept(&mut server).await?;
+        let answers = exchange.messages.clone();
+        spawn_local(async move {
+            for answer in &answers[..] {
+                let mut tally = Tally::default();
+                link.receive_until(&mut tally, |tally| tally.messages >= 1)
+                    .await?;
+                link.send(answer).await?;
+            }
+            wait(link).await
+        });
+    }
+    hear(&mut link, &mut tally, 2).await?;
+    let report = settled(meter, before, connections).await;
+    say(&mut link).await?;
+    let_go(&mut link).await;
+    Ok(report)
+}
+
+/// The client's part.
+pub(super) async fn hold_dialed<E: Engine>(
+    server: SocketAddr,
+    connections: u64,
+    exchange: Exchange,
+) -> Result<Report> {
+    limits::connections();
+    let mut link = E::connect(server).await?;
+    let mut tally = Tally::default();
+    let open = Meter::prepare();
+    say(&mut link).await?;
+    hear(&mut link, &mut tally, 1).await?;
+    let before = rss_bytes();
+    let meter = open.start();
+    for _ in 1..connections {
         let mut link = E::connect(server).await?;
         let mut tally = Tally::default();
-        let open = Meter::prepare();
-        say(&mut link).await?;
-        hear(&mut link, &mut tally, 1).await?;
-        let before = rss_bytes();
-        let meter = open.start();
-        let mut payloads = Payloads::new(SIZE);
-        let payload = payloads.next();
-        for _ in 1..plan.connections {
-            let mut link = E::connect(server).await?;
-            let mut tally = Tally::default();
-            link.send(payload).await?;
-            link.receive_until(&mut tally, |tally| tally.messages >= 1)
+        for (message, number) in exchange.messages.iter().zip(1..) {
+            link.send(message).await?;
+            link.receive_until(&mut tally, |tally| tally.messages >= number)
                 .await?;
-            tally.verify(SIZE, 1)?;
-            spawn_local(wait(link));
         }
-        // Measured before the server hears that it may leave.
-        let report = settled(meter, before, plan.connections).await;
-        say(&mut link).await?;
-        hear(&mut link, &mut tally, 2).await?;
-        Ok(report)
+        tally.verify_messages(&exchange.messages[..])?;
+        spawn_local(wait(link));
     }
+    // Measured before the server hears that it may leave.
+    let report = settled(meter, before, connections).await;
+    say(&mut link).await?;
+    hear(&mut link, &mut tally, 2).await?;
+    Ok(report)
 }
 
 /// Waits until the peer ends the connection.
@@ -147,7 +188,7 @@ async fn wait(mut link: impl Rx) -> Result<()> {
 }
 
 /// Measures once the memory no longer changes.
-pub(super) async fn settled(meter: Meter, before: u64, connections: u64) -> Report {
+async fn settled(meter: Meter, before: u64, connections: u64) -> Report {
     let mut bytes = rss_bytes();
     loop {
         sleep(SETTLED).await;

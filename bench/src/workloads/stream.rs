@@ -43,33 +43,50 @@ impl Workload for Stream {
         transfer::plan_for(plan, contestant)
     }
 
-    async fn server<E: Engine>(plan: Transfer, mut server: E::Server) -> Result<Report> {
-        let mut link = E::accept(&mut server).await?;
-        let mut payloads = Payloads::new(plan.size);
-        let mut tally = Tally::default();
-        let open = Meter::prepare();
-        hear(&mut link, &mut tally, 1).await?;
-        let meter = open.start();
-        send_all(&mut link, E::BATCHING, &mut payloads, plan.count).await?;
-        hear(&mut link, &mut tally, 2).await?;
-        let report = meter.stop(plan.count);
-        say(&mut link).await?;
-        let_go(&mut link).await;
-        Ok(report)
+    async fn server<E: Engine>(plan: Transfer, server: E::Server) -> Result<Report> {
+        send_down::<E>(server, Payloads::new(plan.size), plan.count).await
     }
 
     async fn client<E: Engine>(plan: Transfer, server: SocketAddr) -> Result<Report> {
-        let mut link = E::connect(server).await?;
-        let mut tally = Tally::default();
-        let mut meter = Meter::prepare().start();
-        say(&mut link).await?;
-        link.receive_until(&mut tally, |tally| tally.messages >= plan.count)
-            .await?;
-        meter.stop_clock();
-        let report = meter.stop(plan.count);
-        say(&mut link).await?;
-        hear(&mut link, &mut tally, 1).await?;
-        tally.verify(plan.size, plan.count)?;
-        Ok(report)
+        receive_down::<E>(server, Payloads::new(plan.size), plan.count).await
     }
+}
+
+/// The server's part: waits for the request, and sends so many messages.
+pub(super) async fn send_down<E: Engine>(
+    mut server: E::Server,
+    mut payloads: Payloads,
+    count: u64,
+) -> Result<Report> {
+    let mut link = E::accept(&mut server).await?;
+    let mut tally = Tally::default();
+    let open = Meter::prepare();
+    hear(&mut link, &mut tally, 1).await?;
+    let meter = open.start();
+    send_all(&mut link, E::BATCHING, &mut payloads, count).await?;
+    hear(&mut link, &mut tally, 2).await?;
+    let report = meter.stop(count);
+    say(&mut link).await?;
+    let_go(&mut link).await;
+    Ok(report)
+}
+
+/// The client's part: asks, and receives them all.
+pub(super) async fn receive_down<E: Engine>(
+    server: SocketAddr,
+    payloads: Payloads,
+    count: u64,
+) -> Result<Report> {
+    let mut link = E::connect(server).await?;
+    let mut tally = Tally::default();
+    let mut meter = Meter::prepare().start();
+    say(&mut link).await?;
+    link.receive_until(&mut tally, |tally| tally.messages >= count)
+        .await?;
+    meter.stop_clock();
+    let report = meter.stop(count);
+    say(&mut link).await?;
+    hear(&mut link, &mut tally, 1).await?;
+    tally.verify_as(payloads, count)?;
+    Ok(report)
 }

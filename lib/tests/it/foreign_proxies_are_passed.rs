@@ -75,6 +75,15 @@ fn client(server: &Server, scheme: &str) -> Client {
     Client::new(format!("{scheme}://localhost:{port}/"))
 }
 
+/// A server without TLS, and one with it.
+async fn servers(certificate: &Certificate) -> (Server, Server) {
+    let plain = echo_server(Server::builder()).await;
+    (
+        plain,
+        echo_server(certificate.serve(Server::builder())).await,
+    )
+}
+
 async fn passes(client: Client) {
     let mut session = limit(client.require_session().connect()).await.unwrap();
     echoed(&mut session, "through the proxy").await;
@@ -93,8 +102,7 @@ async fn failure(client: Client) -> (ProxyError, bool) {
 #[tokio::test]
 async fn tinyproxy_connects_with_and_without_tls_to_the_server() {
     let certificate = Certificate::new();
-    let plain = echo_server(Server::builder()).await;
-    let secure = echo_server(certificate.serve(Server::builder())).await;
+    let (plain, secure) = servers(&certificate).await;
     let ports = [&plain, &secure].map(|server| server.local_addr().port());
     let Some(proxy) = tinyproxy(&ports).await else {
         return;
@@ -161,8 +169,7 @@ async fn dante_connects_by_socks4_and_socks5_with_and_without_tls_to_the_server(
 #[tokio::test]
 async fn tls_leads_to_a_proxy_behind_haproxy_and_through_it_to_the_server() {
     let certificate = Certificate::new();
-    let plain = echo_server(Server::builder()).await;
-    let secure = echo_server(certificate.serve(Server::builder())).await;
+    let (plain, secure) = servers(&certificate).await;
     let ports = [&plain, &secure].map(|server| server.local_addr().port());
     let Some(proxy) = tinyproxy(&ports).await else {
         return;

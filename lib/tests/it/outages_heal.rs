@@ -10,8 +10,9 @@ use std::{
 use crate::common::{
     AMPLE,
     events::resumed,
+    foreign::Foreign,
     limit,
-    net::{echo_server, unused_address},
+    net::echo_server,
     numbered, plain,
     process::{Process, is, play, say},
     proxy::{Mode, Proxy},
@@ -163,77 +164,22 @@ async fn half_open_connection_is_replaced_in_the_middle_of_a_large_write() {
     half_open(4000).await;
 }
 
-/// A running reverse proxy of Debian's packages, with an address of its own.
-struct ReverseProxy {
-    child: tokio::process::Child,
-    address: SocketAddr,
-    /// Its configuration.
-    _directory: tempfile::TempDir,
-}
-
-impl ReverseProxy {
-    /// `None` where it is not installed.
-    ///
-    /// Once it had a free port of 127.0.0.1, which another test took before the proxy did: each of the
-    /// two tests then talked to the other's server.
-    async fn start(
-        program: &str,
-        arguments: &[&str],
-        configuration: impl Fn(SocketAddr, &Path) -> String,
-    ) -> Option<ReverseProxy> {
-        let directory = tempfile::tempdir().unwrap();
-        let address = unused_address();
-        let file = directory.path().join("configuration");
-        std::fs::write(&file, configuration(address, directory.path())).unwrap();
-        let child = tokio::process::Command::new(program)
-            .args(arguments)
-            .arg(&file)
-            .stdout(std::process::Stdio::null())
-            .spawn();
-        let Ok(child) = child else {
-            println!("skipped: {program} is not installed");
-            return None;
-        };
-        until("the reverse proxy listens", || {
-            std::net::TcpStream::connect(address).is_ok()
-        })
-        .await;
-        Some(ReverseProxy {
-            child,
-            address,
-            _directory: directory,
-        })
+/// Sends messages with pauses, in which the reverse proxy cuts the idle connection.
+async fn idle_connections_are_cut_by(proxy: &Foreign) {
+    let mut session = Client::new(format!("ws://{}/", proxy.address))
+        .options(quiet())
+        .require_session()
+        .connect()
+        .await
+        .unwrap();
+    let mut events = session.events();
+    for round in 0..3 {
+        exchange(&mut session, round * 100..round * 100 + 100).await;
+        // Nothing is sent until the proxy cuts the connection.
+        resumed(&mut events).await;
     }
-
-    /// Sends messages with pauses, in which the reverse proxy cuts the idle connection.
-    async fn cuts_idle_connections(&self) {
-        let mut session = Client::new(format!("ws://{}/", self.address))
-            .options(quiet())
-            .require_session()
-            .connect()
-            .await
-            .unwrap();
-        let mut events = session.events();
-        for round in 0..3 {
-            exchange(&mut session, round * 100..round * 100 + 100).await;
-            // Nothing is sent until the proxy cuts the connection.
-            resumed(&mut events).await;
-        }
-        exchange(&mut session, 300..400).await;
-        assert!(session.stats().resumes >= 3);
-    }
-}
-
-impl Drop for ReverseProxy {
-    /// nginx ends its workers when it is asked to end.
-    fn drop(&mut self) {
-        if let Some(id) = self.child.id() {
-            let id = id.to_string();
-            let _ = std::process::Command::new("kill")
-                .args(["-TERM", &id])
-                .status();
-        }
-    }
+    exchange(&mut session, 300..400).await;
+    assert!(session.stats().resumes >= 3);
 }
 
 /// Neither side sends pings, so an idle connection is silent.
@@ -243,7 +189,7 @@ fn quiet() -> Options {
         .silence_timeout(Duration::from_secs(180))
 }
 
-async fn nginx(server: &Server) -> Option<ReverseProxy> {
+async fn nginx(server: &Server) -> Option<Foreign> {
     let target = server.local_addr();
     let configuration = |address: SocketAddr, directory: &Path| {
         let directory = directory.display();
@@ -269,14 +215,14 @@ async fn nginx(server: &Server) -> Option<ReverseProxy> {
              }}\n"
         )
     };
-    ReverseProxy::start("nginx", &["-e", "stderr", "-c"], configuration).await
+    Foreign::start("nginx", &["-e", "stderr", "-c"], configuration).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_that_cuts_idle_connections_costs_a_reconnect() {
     let server = echo_server(Server::builder().options(quiet())).await;
     if let Some(nginx) = nginx(&server).await {
-        nginx.cuts_idle_connections().await;
+        idle_connections_are_cut_by(&nginx).await;
     }
 }
 
@@ -289,11 +235,7 @@ async fn nginx_that_cuts_long_connections_at_a_reload_costs_a_reconnect() {
     let mut session = connect(nginx.address).await;
     let mut next = 0;
     for reload in 1..=2 {
-        let id = nginx.child.id().unwrap().to_string();
-        let told = std::process::Command::new("kill")
-            .args(["-HUP", &id])
-            .status();
-        assert!(told.unwrap().success());
+        nginx.tell("-HUP");
         // Messages flow all the time.
         let began = Instant::now();
         while session.stats().resumes < reload {
@@ -318,8 +260,8 @@ async fn haproxy_that_cuts_idle_connections_costs_a_reconnect() {
              backend out\n  server one {target}\n"
         )
     };
-    let haproxy = ReverseProxy::start("haproxy", &["-db", "-q", "-f"], configuration).await;
+    let haproxy = Foreign::start("haproxy", &["-db", "-q", "-f"], configuration).await;
     if let Some(haproxy) = haproxy {
-        haproxy.cuts_idle_connections().await;
+        idle_connections_are_cut_by(&haproxy).await;
     }
 }

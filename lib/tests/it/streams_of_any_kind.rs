@@ -8,7 +8,7 @@ use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use unstall::{
-    Client, ConnectError, ConnectPhase, Incoming, Listener, Options, PeerAddr, Server,
+    Client, ConnectError, ConnectPhase, Connection, Incoming, Listener, Options, PeerAddr, Server,
     ServerBuilder, ServerLimits, TrustedProxies,
 };
 
@@ -55,19 +55,23 @@ fn over(pipes: mpsc::Sender<DuplexStream>, url: &str) -> Client {
     })
 }
 
+/// A session and a plain connection, over which messages came back.
+async fn both_kinds(client: Client) -> (Connection, Connection) {
+    let session = limit(client.clone().require_session().connect()).await;
+    let plain = limit(client.plain().connect()).await;
+    let (mut session, mut plain) = (session.unwrap(), plain.unwrap());
+    for text in ["one", "two"] {
+        echoed(&mut session, text).await;
+        echoed(&mut plain, text).await;
+    }
+    (session, plain)
+}
+
 #[tokio::test]
 async fn client_and_server_talk_over_streams_of_their_own() {
     let (server, pipes) = piped(Server::builder());
     assert_eq!(server.local_addr(), "0.0.0.0:0".parse().unwrap());
-    let client = over(pipes, "ws://anywhere/");
-    let mut session = limit(client.clone().require_session().connect())
-        .await
-        .unwrap();
-    let mut connection = limit(client.plain().connect()).await.unwrap();
-    for text in ["one", "two"] {
-        echoed(&mut session, text).await;
-        echoed(&mut connection, text).await;
-    }
+    let (_session, connection) = both_kinds(over(pipes, "ws://anywhere/")).await;
     assert_eq!(connection.peer_addr(), None);
     assert_eq!(server.stats().open, 2);
 }
@@ -193,15 +197,7 @@ mod unix_sockets {
                 false => Client::new("ws://localhost/any"),
                 true => Client::new("wss://localhost/any").tls(certificate.client()),
             };
-            let client = client.unix_socket(&path);
-            let mut session = limit(client.clone().require_session().connect())
-                .await
-                .unwrap();
-            let mut connection = limit(client.plain().connect()).await.unwrap();
-            for text in ["one", "two"] {
-                echoed(&mut session, text).await;
-                echoed(&mut connection, text).await;
-            }
+            let _open = both_kinds(client.unix_socket(&path)).await;
             assert_eq!(server.stats().open, 2);
         }
     }

@@ -16,6 +16,9 @@ pub(crate) struct Foreign {
 
 impl Foreign {
     /// `None` where it is not installed.
+    ///
+    /// Once it had a free port of 127.0.0.1, which another test took before the program did: each of the
+    /// two tests then talked to the other's server.
     pub(crate) async fn start(
         program: &str,
         arguments: &[&str],
@@ -45,15 +48,26 @@ impl Foreign {
             _directory: directory,
         })
     }
+
+    /// Sends it a signal, such as `-HUP`. It must still run.
+    pub(crate) fn tell(&self, signal: &str) {
+        assert!(self.signal(signal), "the program does not run");
+    }
+
+    fn signal(&self, signal: &str) -> bool {
+        let Some(id) = self.child.id() else {
+            return false;
+        };
+        let told = std::process::Command::new("kill")
+            .args([signal, &id.to_string()])
+            .status();
+        told.is_ok_and(|status| status.success())
+    }
 }
 
 impl Drop for Foreign {
     /// These programs end their children when they are asked to end.
     fn drop(&mut self) {
-        if let Some(id) = self.child.id() {
-            let _ = std::process::Command::new("kill")
-                .args(["-TERM", &id.to_string()])
-                .status();
-        }
+        self.signal("-TERM");
     }
 }
