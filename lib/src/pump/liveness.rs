@@ -140,7 +140,9 @@ impl Liveness {
         }
         self.ping_at = later(now, self.ping_interval);
         ws.shrink();
-        traffic.shrink(turn.shared);
+        turn.shared.outbox.shrink();
+        turn.shared.inbox.shrink();
+        traffic.shrink();
         if !writable && !traffic.peer_always_reads() {
             return Ok(());
         }

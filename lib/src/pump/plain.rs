@@ -74,11 +74,6 @@ impl Traffic for Plain<'_> {
         self.writing.fill(ws, turn)
     }
 
-    fn shrink(&mut self, shared: &Shared) {
-        shared.outbox.shrink();
-        shared.inbox.shrink();
-    }
-
     fn is_paused(&self) -> bool {
         self.reading.is_paused()
     }

@@ -66,8 +66,8 @@ pub(crate) trait Traffic {
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<usize, Failure>;
 
-    /// Frees memory that only traffic needs. Called with each ping.
-    fn shrink(&mut self, shared: &Shared);
+    /// Frees memory of its own that recent traffic did not need. Called with each ping.
+    fn shrink(&mut self) {}
 
     /// Whether reading waits for the application.
     fn is_paused(&self) -> bool;

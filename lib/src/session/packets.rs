@@ -118,10 +118,8 @@ impl Traffic for Packets<'_> {
         Ok(bytes)
     }
 
-    fn shrink(&mut self, shared: &Shared) {
+    fn shrink(&mut self) {
         self.session.protocol.shrink();
-        shared.outbox.shrink();
-        shared.inbox.shrink();
     }
 
     fn is_paused(&self) -> bool {
