@@ -197,8 +197,7 @@ impl Inbox {
             let pump = state.report(0, taken);
             let mut replaced = None;
             let result = if !state.main.queue.is_empty() {
-                let one_by_one = matches!(self.options.overflow, Overflow::DropOldest);
-                Poll::Ready(Ok(state.hand_over(hand, one_by_one)))
+                Poll::Ready(Ok(state.hand_over(hand, self.is_one_by_one())))
             } else if let Some(end) = &state.main.end {
                 Poll::Ready(Err(end.clone()))
             } else {
@@ -214,6 +213,11 @@ impl Inbox {
         result
     }
 
+    /// Whether the receiver takes one item at a time, because the others may still be dropped.
+    fn is_one_by_one(&self) -> bool {
+        matches!(self.options.overflow, Overflow::DropOldest)
+    }
+
     /// Whether the receiver waits and was not woken since.
     pub(crate) fn is_awaited(&self) -> bool {
         self.lock().main.receiver.is_some()
@@ -226,8 +230,7 @@ impl Inbox {
             let pump = state.report(0, taken);
             let receiver = state.main.receiver.take();
             let there = !state.main.queue.is_empty();
-            let one_by_one = matches!(self.options.overflow, Overflow::DropOldest);
-            let cost = there.then(|| state.hand_over(hand, one_by_one));
+            let cost = there.then(|| state.hand_over(hand, self.is_one_by_one()));
             (cost, pump, receiver)
         };
         // Dropping a waker may run the user's code, so it happens outside the lock.

@@ -4,17 +4,20 @@
 use std::{
     future::Future,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
 };
 
-use tokio::runtime::{Builder, Runtime};
-use unstall::{Connection, ConnectionError, Message, Options, Overflow};
+use tokio::{
+    io::AsyncWriteExt,
+    runtime::{Builder, Runtime},
+};
+use unstall::{Client, Connection, ConnectionError, Message, Options, Overflow};
 
 use crate::common::{
     client,
-    frames::{BINARY, PING, PONG, RawPeer, frame, listen},
+    frames::{BINARY, CONTINUATION, PING, PONG, RawPeer, frame, listen, read_head, switching},
     limit,
     numbered::{number, numbered, receive},
     plain, until,
@@ -120,32 +123,54 @@ fn an_application_that_stops_after_one_message_stops_nothing() {
     });
 }
 
-/// Once the turn of a sender that found the outbox full left work undone, and nobody went on. The sender
-/// waited for room until the next ping, which the peer here does not expect.
+/// Once the turn of a sender that found the outbox full left work undone, and nobody went on. The socket
+/// had room, so nothing woke the task. The sender waited until the next ping.
 #[test]
 fn a_sender_that_waits_for_room_leaves_its_turn_to_the_task() {
+    const LONG: usize = 1 << 20;
     on_every_runtime(|| async {
-        let (connection, mut peer) = connected().await;
-        let reading = tokio::spawn(async move {
-            for expected in 0..50 {
-                let mut message = limit(peer.see()).await.unwrap();
-                let mut last = message.fin;
-                while !last {
-                    let part = limit(peer.see()).await.unwrap();
-                    last = part.fin;
-                    message.payload.extend(part.payload);
-                }
-                assert_eq!(number(&Message::from(message.payload)), expected);
-            }
-            peer
-        });
-        for number in 0..50 {
-            limit(connection.send(numbered(number, 1 << 20)))
+        let (near, mut far) = tokio::io::duplex(8 * LONG);
+        let near = Mutex::new(Some(near));
+        let dialed = Client::new("ws://a.pipe/")
+            .without_reconnect()
+            .plain()
+            .connector(move |_| {
+                let near = near.lock().unwrap().take();
+                async move { Ok(near.expect("one connection")) }
+            });
+        let peer = async {
+            let head = read_head(&mut far).await;
+            far.write_all(switching(&head, "").as_bytes())
+                .await
+                .unwrap();
+            RawPeer::server(far)
+        };
+        let (connection, mut peer) = tokio::join!(dialed.connect(), peer);
+        let connection = connection.unwrap();
+        until("it runs", || connection.stats().connections == 1).await;
+        for number in 0..4 {
+            limit(connection.send(numbered(number, LONG)))
                 .await
                 .unwrap();
         }
         limit(connection.flush()).await.unwrap();
-        let _peer = limit(reading).await.unwrap();
+        // A ping would stand between the messages.
+        for expected in 0..4 {
+            let mut payload = Vec::new();
+            loop {
+                let frame = limit(peer.see()).await.unwrap();
+                assert!(
+                    matches!(frame.opcode, BINARY | CONTINUATION),
+                    "{}",
+                    frame.opcode
+                );
+                payload.extend(frame.payload);
+                if frame.fin {
+                    break;
+                }
+            }
+            assert_eq!(number(&Message::from(payload)), expected);
+        }
     });
 }
 

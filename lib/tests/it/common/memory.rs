@@ -2,7 +2,7 @@
 //! jumps to the next timer by itself: `#[tokio::test(start_paused = true)]`.
 //!
 //! There are both engines: an adopted stream, and the library's own one on the server's side, which gets
-//! its stream from axum. (A client of the library dials TCP itself.)
+//! its stream from axum.
 
 use axum::{Router, extract::State, response::Response, routing::any};
 use tokio::{
