@@ -15,7 +15,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, TryLockError,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, Ordering, fence},
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -43,18 +43,14 @@ pub(crate) struct Driver {
     steady: AtomicBool,
     /// The application polls the future now.
     by_application: AtomicBool,
-    /// How often the application has driven.
-    turns: AtomicU64,
+    /// The application has driven since the task last looked.
+    turned: AtomicBool,
     /// The application's last turn reached its bound. The application comes back to go on.
     undone: AtomicBool,
     /// The application waits in `recv`.
     waits: AtomicBool,
-    /// Work was left to the application, and the task has to begin to watch it.
-    watch: AtomicBool,
-    /// The task watches whether the application comes back.
+    /// Work was left to the application, and the task watches whether it comes back.
     watched: AtomicBool,
-    /// The task found the future in use. It is woken when the future is free.
-    missed: AtomicBool,
     /// The task was dropped.
     abandoned: AtomicBool,
 }
@@ -98,7 +94,6 @@ impl Driver {
         let _ = driver.runtime.set(Handle::current());
         tokio::spawn(Task {
             shared: shared.clone(),
-            seen: 0,
             alarm: None,
         })
     }
@@ -127,8 +122,7 @@ impl Driver {
         let by_application = self.by_application.load(Ordering::Acquire);
         if by_application || (self.waits.swap(false, Ordering::AcqRel) && woken) {
             self.undone.store(true, Ordering::SeqCst);
-            let begins = !by_application && !self.watched.swap(true, Ordering::SeqCst);
-            self.watch.fetch_or(begins, Ordering::AcqRel);
+            self.watched.fetch_or(!by_application, Ordering::SeqCst);
         } else {
             _ = pin!(tokio::task::yield_now()).poll(cx);
         }
@@ -137,7 +131,6 @@ impl Driver {
     /// The application has something to receive, and comes back for more.
     pub(crate) fn come_back(&self) {
         if self.undone.load(Ordering::Acquire) && !self.watched.swap(true, Ordering::SeqCst) {
-            self.watch.store(true, Ordering::Release);
             self.signal.wake_task();
         }
     }
@@ -145,8 +138,7 @@ impl Driver {
     /// The application does not come back for what its turns left undone.
     pub(crate) fn leave_to_task(&self) {
         if self.undone.load(Ordering::Acquire) {
-            self.signal.due.store(true, Ordering::Release);
-            self.signal.wake_task();
+            self.signal.wake_by_ref();
         }
     }
 
@@ -181,6 +173,12 @@ impl Driver {
         true
     }
 
+    /// As [`drive`](Self::drive), by who sends and does not come back.
+    pub(crate) fn drive_once(&self) {
+        self.drive();
+        self.leave_to_task();
+    }
+
     /// Returns the future if it has ended or panicked. A panic ends the connection, as it does in the
     /// task, and not the application.
     fn turn(&self, work: &mut MutexGuard<'_, Option<Work>>) -> Option<Work> {
@@ -189,11 +187,12 @@ impl Driver {
         self.by_application.store(true, Ordering::Release);
         let polled = catch_unwind(AssertUnwindSafe(|| self.poll_work(future)));
         self.by_application.store(false, Ordering::Release);
-        self.turns.fetch_add(1, Ordering::Relaxed);
+        self.turned.store(true, Ordering::Relaxed);
         match polled {
             Ok(Poll::Pending) => None,
             Ok(Poll::Ready(())) | Err(_) => {
-                self.signal.wake_task();
+                // The task has to end too.
+                self.signal.due.store(true, Ordering::Release);
                 work.take()
             }
         }
@@ -206,10 +205,11 @@ impl Driver {
         work.as_mut().poll(&mut Context::from_waker(&waker))
     }
 
-    /// After the application's turn: tells the task if it came meanwhile.
+    /// After the application's turn. What came due meanwhile is the task's, which may have found the
+    /// future in use.
     fn let_go(&self) {
         fence(Ordering::SeqCst);
-        if self.missed.swap(false, Ordering::AcqRel) {
+        if self.signal.due.load(Ordering::Acquire) {
             self.signal.wake_task();
         }
         if self.abandoned.load(Ordering::Acquire) {
@@ -231,17 +231,6 @@ impl Driver {
             Err(TryLockError::WouldBlock) => None,
         }
     }
-
-    /// The future for the task. `None`: the application polls it now, and wakes the task afterwards.
-    fn take_turn(&self) -> Option<MutexGuard<'_, Option<Work>>> {
-        if let Some(work) = self.try_work() {
-            return Some(work);
-        }
-        self.missed.store(true, Ordering::Release);
-        fence(Ordering::SeqCst);
-        // The application may have let it go just before.
-        self.try_work()
-    }
 }
 
 /// Allows the application to drive.
@@ -256,32 +245,22 @@ impl Drop for Steady<'_> {
 /// The task of a connection.
 struct Task {
     shared: Arc<Shared>,
-    /// How often the application had driven when it was last looked at.
-    seen: u64,
-    /// The next look.
+    /// While the application is watched: the next look.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Task {
-    /// Begins to watch, if this turn left work to the application.
-    fn watch_if_left(&mut self, cx: &mut Context<'_>) {
-        if self.shared.driver.watch.load(Ordering::Acquire) {
-            self.watch(cx);
-        }
-    }
-
     /// Looks whether the application still drives. If it has stopped, what it left undone is due.
     fn watch(&mut self, cx: &mut Context<'_>) {
         let driver = &self.shared.driver;
-        let turns = driver.turns.load(Ordering::Relaxed);
-        if !driver.watch.swap(false, Ordering::AcqRel) {
-            let Some(alarm) = &mut self.alarm else {
-                return;
-            };
+        if !driver.watched.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(alarm) = &mut self.alarm {
             if alarm.as_mut().poll(cx).is_pending() {
                 return;
             }
-            if turns == self.seen {
+            if !driver.turned.load(Ordering::Relaxed) {
                 self.alarm = None;
                 // The application marks what it leaves, and then looks whether it is watched.
                 driver.watched.swap(false, Ordering::SeqCst);
@@ -291,7 +270,7 @@ impl Task {
                 return;
             }
         }
-        self.seen = turns;
+        driver.turned.store(false, Ordering::Relaxed);
         let alarm = self
             .alarm
             .get_or_insert_with(|| Box::pin(sleep(DRIVE_WATCH)));
@@ -304,23 +283,19 @@ impl Future for Task {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.shared
-            .driver
-            .signal
-            .task
-            .get_or_init(|| cx.waker().clone());
+        let task = &self.shared.driver.signal.task;
+        task.get_or_init(|| cx.waker().clone());
         self.watch(cx);
         let driver = &self.shared.driver;
-        let Some(mut work) = driver.take_turn() else {
+        // What came due is seen by the application when it lets the future go.
+        fence(Ordering::SeqCst);
+        let Some(mut work) = driver.try_work() else {
             return Poll::Pending;
         };
-        driver.missed.store(false, Ordering::Release);
         let Some(future) = work.as_mut() else {
             return Poll::Ready(());
         };
-        // What was left undone is due as well, unless the task watches whether the application comes.
-        let left = driver.undone.load(Ordering::SeqCst) && !driver.watched.load(Ordering::SeqCst);
-        if !left && !driver.signal.due.load(Ordering::Acquire) {
+        if !driver.signal.due.load(Ordering::Acquire) {
             return Poll::Pending;
         }
         let polled = driver.poll_work(future);
@@ -330,7 +305,10 @@ impl Future for Task {
         };
         drop(work);
         drop(ended);
-        self.watch_if_left(cx);
+        if self.alarm.is_none() {
+            // This turn may have left work to the application.
+            self.watch(cx);
+        }
         polled
     }
 }

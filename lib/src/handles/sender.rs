@@ -71,8 +71,7 @@ impl Sender {
     #[inline]
     fn write_if_filled(&self) {
         if self.shared.outbox.take_filled() {
-            self.shared.driver.drive();
-            self.shared.driver.leave_to_task();
+            self.shared.driver.drive_once();
         }
     }
 
@@ -81,10 +80,8 @@ impl Sender {
         let Shared { outbox, driver, .. } = &*self.shared;
         let sent = match outbox.try_send(message) {
             Err(TrySendError::Full(message)) if driver.is_due() => {
-                driver.drive();
-                let sent = outbox.try_send(message);
-                driver.leave_to_task();
-                sent
+                driver.drive_once();
+                outbox.try_send(message)
             }
             sent => sent,
         };
