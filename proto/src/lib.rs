@@ -108,6 +108,7 @@ mod state;
 mod stats;
 mod time;
 mod timer;
+pub mod topics;
 mod transmit;
 mod undelivered;
 #[doc(hidden)]

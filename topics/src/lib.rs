@@ -1,0 +1,3 @@
+//! Topics: logs with names and positions, over WebSocket.
+
+pub mod store;
