@@ -172,8 +172,31 @@ class Subscription:
             raise Refused("INCONSISTENT", f"{after} to {through} after {self.position[1]}")
         else:
             self.position = (self.position[0], through, 0)
-        self.items.append(({"gap": reason, "certain": packet["certain"], "after": after,
-                            "through": through}, 0, True))
+        self.keep_gap({"gap": reason, "certain": packet["certain"], "after": after,
+                       "through": through})
+
+    def since_message(self):
+        """The items behind the last message that the application has not taken."""
+        count = 0
+        while count < len(self.items) and "offset" not in self.items[-1 - count][0]:
+            count += 1
+        return [item for item, _, _ in self.items[len(self.items) - count:]]
+
+    def keep_gap(self, gap):
+        """Section 8: between two messages one GAP for each reason is kept."""
+        for known in self.since_message():
+            if known.get("gap") == gap["gap"]:
+                known["through"] = gap["through"]
+                known["certain"] |= gap["certain"]
+                return
+        self.items.append((gap, 0, True))
+
+    def keep_caught_up(self, mark):
+        """And the last CAUGHT_UP."""
+        for known in self.since_message():
+            if "caught_up" in known:
+                self.items = [item for item in self.items if item[0] is not known]
+        self.items.append((mark, 0, True))
 
     def handle_caught_up(self, packet):
         offset = packet["offset"]
@@ -181,7 +204,7 @@ class Subscription:
             raise Refused("INCONSISTENT", f"caught up with {offset} after {self.position[1]}")
         self.position = (self.position[0], offset, packet["time"])
         self.is_caught_up = True
-        self.items.append(({"caught_up": offset, "time": packet["time"]}, 0, True))
+        self.keep_caught_up({"caught_up": offset, "time": packet["time"]})
 
 
 class Publisher:
