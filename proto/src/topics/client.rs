@@ -32,6 +32,13 @@ use transmitting::Signals;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(u32);
 
+impl SubscriptionId {
+    /// Its number on the wire.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// What a subscription wants besides its filter and its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -66,14 +66,19 @@ struct Open {
     cost: u64,
     /// When it was first sent to its end.
     sent: Option<Time>,
+    /// It was sent to its end on an earlier connection.
+    again: bool,
     /// It can no longer be sent, but its number has to be: a record without a topic goes in its
     /// place, which every server refuses.
     void: bool,
 }
 
-/// What became of a message that was answered.
+/// What became of a message that was refused.
 pub(super) enum Verdict {
-    Refused(Refusal),
+    Refused {
+        reason: Refusal,
+        may_be_stored: bool,
+    },
     Unknown,
 }
 
@@ -119,6 +124,7 @@ impl Publishing {
                 payload,
                 cost,
                 sent: None,
+                again: false,
                 void: false,
             },
         );
@@ -156,6 +162,9 @@ impl Publishing {
     pub(super) fn detach(&mut self) -> u64 {
         self.line = Line::new(self.line.window);
         if self.repeats {
+            for open in &mut self.open {
+                open.again = open.sent.is_some();
+            }
             return 0;
         }
         let sent = self.open.iter().take_while(|open| open.sent.is_some());
@@ -232,8 +241,17 @@ impl Publishing {
         };
         let verdict = match open.void {
             true if open.sent.is_some() => Verdict::Unknown,
-            true => Verdict::Refused(Refusal::TooLarge),
-            false => Verdict::Refused(reason),
+            true => Verdict::Refused {
+                reason: Refusal::TooLarge,
+                may_be_stored: false,
+            },
+            // What an earlier connection brought may be stored, now or later. Only a topic is as
+            // invalid there as here.
+            false => Verdict::Refused {
+                reason,
+                may_be_stored: reason == Refusal::Unknown
+                    || (open.again && reason != Refusal::InvalidTopic),
+            },
         };
         self.answered(1);
         Ok(verdict)
@@ -287,7 +305,7 @@ impl Publishing {
             }
             util::copy_in_pieces(&piece, |part| packet.extend_from_slice(part));
             let next = self.open.get(self.line.sent);
-            let size = next.map_or(0, |open| open.payload.len() + MAX_HEAD);
+            let size = next.map_or(0, |open| open.sent_payload().len() + MAX_HEAD);
             let goes_on = self.line.piece == 0 && self.next_fits();
             if !goes_on || packet.len() + size > PACKET_FILL {
                 return Some(packet.freeze().into());

@@ -240,15 +240,18 @@ impl Subscription {
             Start::Latest(None) => ((log, after), Offset::START),
             _ => ((log, after), after),
         };
-        if self.place.is_none() {
-            let (log, offset) = named;
-            let time = if named == (log, after) {
-                time
-            } else {
-                StoredAt::UNKNOWN
-            };
-            self.place = Some(Position { log, offset, time });
-        }
+        self.place = self.place.or(Some(match start {
+            Start::After(place) => place,
+            _ => Position {
+                log: named.0,
+                offset: named.1,
+                time: if named == (log, after) {
+                    time
+                } else {
+                    StoredAt::UNKNOWN
+                },
+            },
+        }));
         self.expects = match () {
             () if named.0 != log => Expects::Gap {
                 reason: GapReason::AnotherLog,
@@ -511,44 +514,59 @@ impl Subscription {
         util::push_back(&mut self.queue, delivery);
     }
 
+    /// The marks behind the last message: gaps and CAUGHT_UPs.
+    fn marks(&self) -> usize {
+        let is_mark = |delivery: &&Delivery| {
+            !matches!(delivery, Delivery::Messages(_) | Delivery::Ended { .. })
+        };
+        self.queue.len() - self.queue.iter().rev().take_while(is_mark).count()
+    }
+
     /// CAUGHT_UP. Of those between two messages the last one counts.
-    fn push_mark(&mut self, caught_up: bool, position: Position) {
-        let before = self.take_mark(|mark| match mark {
-            Delivery::CaughtUp { .. } => Some(true),
-            Delivery::Progress { .. } => Some(false),
-            _ => None,
-        });
-        match caught_up || before == Some(true) {
-            true => self.push(Delivery::CaughtUp { position }),
-            false => self.push(Delivery::Progress { position }),
+    fn push_mark(&mut self, mut caught_up: bool, position: Position) {
+        let mut marks = self.queue.iter().skip(self.marks());
+        let before = marks.position(|mark| !matches!(mark, Delivery::Gap { .. }));
+        if let Some(before) = before {
+            let before = self.queue.remove(self.marks() + before);
+            caught_up |= matches!(before, Some(Delivery::CaughtUp { .. }));
         }
+        self.push(match caught_up {
+            true => Delivery::CaughtUp { position },
+            false => Delivery::Progress { position },
+        });
     }
 
     /// GAP. Those between two messages are one for each reason, so a server cannot make them many.
-    fn push_gap(&mut self, mut gap: Gap, position: Position) {
-        let before = self.take_mark(|mark| match mark {
-            Delivery::Gap { gap: before, .. } if before.reason == gap.reason => Some(*before),
-            _ => None,
-        });
-        if let Some(before) = before {
-            gap.after = before.after;
-            gap.certain |= before.certain;
-        }
-        self.push(Delivery::Gap { gap, position });
-    }
-
-    /// Takes out what came behind the last message and is wanted.
-    fn take_mark<T>(&mut self, wanted: impl Fn(&Delivery) -> Option<T>) -> Option<T> {
-        for index in (0..self.queue.len()).rev() {
-            if let Delivery::Messages(_) | Delivery::Ended { .. } = self.queue[index] {
-                return None;
+    /// It stands where the first one came, because what is behind it says that nothing else is
+    /// missing.
+    fn push_gap(&mut self, gap: Gap, place: Position) {
+        let mut found = false;
+        let marks = self.marks();
+        for mark in self.queue.iter_mut().skip(marks) {
+            match mark {
+                Delivery::Gap {
+                    gap: before,
+                    position,
+                } if found || before.reason == gap.reason => {
+                    if !found {
+                        before.through = gap.through;
+                        before.certain |= gap.certain;
+                    }
+                    found = true;
+                    *position = place;
+                }
+                Delivery::CaughtUp { position } | Delivery::Progress { position } if found => {
+                    *position = place;
+                }
+                _ => {}
             }
-            if let Some(found) = wanted(&self.queue[index]) {
-                self.queue.remove(index);
-                return Some(found);
-            }
         }
-        None
+        if !found {
+            self.push(Delivery::Gap {
+                gap,
+                position: place,
+            });
+        }
     }
 }
 
