@@ -60,7 +60,11 @@ fn offsets_that_do_not_grow_and_places_that_turn_back_are_refused() {
 fn what_was_not_asked_for_is_refused() {
     let unexpected = Err(ErrorCode::UNEXPECTED);
     let one = messages(&[message(1, "a", b"x")]);
-    assert_eq!(answer(&[one.clone()]), unexpected, "before SUBSCRIBED");
+    assert_eq!(
+        answer(std::slice::from_ref(&one)),
+        unexpected,
+        "before SUBSCRIBED"
+    );
     assert_eq!(answer(&of(open())), unexpected, "a second SUBSCRIBED");
     assert_eq!(
         answer(&of(subscribed(2, 0, StoredAt::UNKNOWN, 9))),
