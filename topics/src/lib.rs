@@ -1,3 +1,11 @@
 //! Topics: logs with names and positions, over WebSocket.
 
+mod clock;
+pub mod defaults;
+mod limits;
+mod memory;
+mod publishers;
 pub mod store;
+
+pub use limits::Limits;
+pub use memory::Memory;
