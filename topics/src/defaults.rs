@@ -46,3 +46,31 @@ pub(crate) const DENSE: u64 = 8;
 /// How many messages a read looks at when it reads the log through. It takes about 1 ms, for which
 /// an append may have to wait.
 pub(crate) const SCANNED_MESSAGES: usize = 8 * 1024;
+
+/// What may wait to be appended, in bytes: payloads, topics, and 64 a message. Publishers wait when
+/// it is used up. Sixteen commits.
+pub const APPEND_QUEUE_BYTES: u64 = 16 << 20;
+
+/// The most bytes of one commit. A disk writes this in about a millisecond, so a commit that syncs
+/// costs hardly more than a smaller one.
+pub const COMMIT_BYTES: u64 = 1 << 20;
+
+/// The most messages of one commit: 4,096 of 200 bytes are about a commit of bytes.
+pub const COMMIT_MESSAGES: usize = 4_096;
+
+/// The packets that may wait between a log and a subscription in the same process. Credit bounds
+/// their bytes.
+pub const LOCAL_LINK_PACKETS: usize = 16;
+
+/// What was published last and is kept in memory, encoded, for the subscribers of a node: a second
+/// of 80,000 messages of 200 bytes. Who lags further behind reads from the store.
+pub const TAIL_BYTES: usize = 16 << 20;
+
+/// How much is encoded together, at most, unless it is one message. A block fills a packet.
+pub(crate) const BLOCK_BYTES: usize = 48 << 10;
+
+/// How much of a store is read at a time.
+pub(crate) const READ_BYTES: usize = 256 << 10;
+
+/// How long a log waits before it asks a store again that others append to, and that failed.
+pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
