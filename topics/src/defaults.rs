@@ -74,3 +74,17 @@ pub(crate) const READ_BYTES: usize = 256 << 10;
 
 /// How long a log waits before it asks a store again that others append to, and that failed.
 pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
+
+/// How many reads of the store a node has under way. With [`READ_BYTES`] each, that is 16 MiB.
+pub(crate) const NODE_READS: usize = 64;
+
+/// How many packets a connection sends before others have their turn: about 1 MiB.
+pub(crate) const PACKETS_A_TURN: usize = 16;
+
+/// How long a hook may take to decide who may enter. Clients wait as long for a handshake
+/// (`unstall::defaults::CONNECT_TIMEOUT`).
+pub(crate) const ENTER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a subscription waits before it is told that the store cannot be read, so that clients
+/// that come back at once do not make it worse.
+pub(crate) const READ_LATER: Duration = Duration::from_millis(500);

@@ -182,7 +182,7 @@ impl Shared {
         if messages.is_empty() {
             return;
         }
-        self.tail.push(blocks(&messages));
+        self.tail.push(blocks(&messages, &Filter::all()));
         let mut topics: Vec<&Topic> = messages.iter().map(|it| &it.topic).collect();
         topics.sort_unstable();
         topics.dedup();
@@ -212,17 +212,18 @@ impl Shared {
 }
 
 /// Messages in blocks of about a packet each.
-pub(crate) fn blocks(messages: &[Stored]) -> impl Iterator<Item = Block> {
+/// All match the filter.
+pub(crate) fn blocks(messages: &[Stored], filter: &Filter) -> impl Iterator<Item = Block> {
     let mut rest = messages;
     std::iter::from_fn(move || {
-        let (block, taken) = first_block(rest)?;
+        let (block, taken) = first_block(rest, filter)?;
         rest = &rest[taken..];
         Some(block)
     })
 }
 
 /// The first messages as a block, and how many they are.
-fn first_block(messages: &[Stored]) -> Option<(Block, usize)> {
+fn first_block(messages: &[Stored], filter: &Filter) -> Option<(Block, usize)> {
     let mut bytes = 0;
     let more = |message: &&Stored| {
         let begins = bytes == 0;
@@ -230,7 +231,7 @@ fn first_block(messages: &[Stored]) -> Option<(Block, usize)> {
         begins || bytes <= BLOCK_BYTES
     };
     let taken = messages.iter().take_while(more).count();
-    let mut builder = BlockBuilder::with_capacity(taken, bytes.min(2 * BLOCK_BYTES));
+    let mut builder = BlockBuilder::with_capacity(taken, bytes.min(2 * BLOCK_BYTES)).matching(filter.clone());
     let pushed = messages[..taken].iter().take_while(|it| builder.push(borrowed(it))).count();
     // An empty builder takes every message that a log may have. Whatever it does not take would be
     // asked for again without end.

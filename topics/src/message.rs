@@ -9,7 +9,7 @@ use unstall_proto::{
     topics::{Gap, LogId, NameError, Offset, Position, StoredAt, Topic},
 };
 
-use crate::store::Publication;
+use crate::{defaults::COPIED_BYTES, store::Publication};
 
 /// What a subscription delivers, in the order of the log.
 #[derive(Clone, Debug)]
@@ -119,4 +119,13 @@ pub(crate) fn publication(
     let mut publication = Publication::new(topic, kind, message.into_bytes());
     publication.is_final = is_final;
     Ok(publication)
+}
+
+/// A payload that does not keep much more memory than itself: a short one is copied out of the packet
+/// that it came in.
+pub(crate) fn copied(payload: Bytes) -> Bytes {
+    match payload.len() < COPIED_BYTES {
+        true => Bytes::copy_from_slice(&payload),
+        false => payload,
+    }
 }
