@@ -171,6 +171,11 @@ impl fmt::Debug for Filter {
     }
 }
 
+/// Whether text is UTF-8.
+pub(super) fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || std::str::from_utf8(text).is_ok()
+}
+
 fn check(
     name: &str,
     mut token_is_valid: impl FnMut(&str, bool) -> Result<(), NameError>,
