@@ -27,8 +27,7 @@ pub trait Access: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Denied`] rejects a connection, or ends what an open one may do.
-    fn enter<'a>(&'a self, visitor: Visitor<'a>)
-    -> BoxFuture<'a, Result<Arc<dyn Permit>, Denied>>;
+    fn enter<'a>(&'a self, visitor: Visitor<'a>) -> BoxFuture<'a, Result<Arc<dyn Permit>, Denied>>;
 }
 
 /// What one visitor may do. It is asked at each subscription, and for each published message, so it

@@ -52,7 +52,11 @@ impl Appender {
         let expected = batch.len();
         // Neither the semaphore nor the queue closes while an appender lives.
         if let Ok(room) = self.room.clone().acquire_many_owned(units as u32).await {
-            let job = Job { batch, answer, _room: room };
+            let job = Job {
+                batch,
+                answer,
+                _room: room,
+            };
             let _ = self.jobs.send(job);
         }
         Answer(answered, expected)

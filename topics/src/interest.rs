@@ -60,7 +60,10 @@ impl Interests {
         let state = self.lock();
         for topic in topics {
             let waiting = state.topics.get(*topic);
-            waiting.into_iter().flatten().for_each(|(_, it)| it.notify_one());
+            waiting
+                .into_iter()
+                .flatten()
+                .for_each(|(_, it)| it.notify_one());
         }
         for (filter, notify) in state.patterns.values() {
             if topics.iter().any(|topic| filter.matches(topic.as_str())) {

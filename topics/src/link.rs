@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TrySendError as QueueError};
 use unstall::{CloseCode, Incoming, Message, TrySendError};
-use unstall_proto::topics::SUBPROTOCOL;
+use unstall_proto::topics::limits::SUBPROTOCOL;
 
 use crate::defaults::LOCAL_LINK_PACKETS;
 
@@ -106,7 +106,9 @@ impl LinkReceiver {
             LinkReceiver::Socket(receiver) => loop {
                 return match receiver.recv().await {
                     Ok(Some(Incoming::Message(message))) if message.is_text() => Ok(Received::Text),
-                    Ok(Some(Incoming::Message(message))) => Ok(Received::Packet(message.into_bytes())),
+                    Ok(Some(Incoming::Message(message))) => {
+                        Ok(Received::Packet(message.into_bytes()))
+                    }
                     // A plain connection that does not reconnect has no gaps.
                     Ok(Some(_)) => continue,
                     Ok(None) => Err(Lost(None)),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use unstall::IntoMessage;
-use unstall_proto::{
-    topics::{Block, BlockBuilder, Durability, Filter, LogId, Offset, Refusal, StoredMessage, Topic},
+use unstall_proto::topics::{
+    Block, BlockBuilder, Durability, Filter, LogId, Offset, Refusal, StoredMessage, Topic,
 };
 
 use crate::{
@@ -173,7 +173,14 @@ impl Shared {
                 return None;
             };
             let (topic, payload) = (it.topic.clone(), it.payload.clone());
-            Some(Stored::new(offset, time, topic, it.kind, it.is_final, payload))
+            Some(Stored::new(
+                offset,
+                time,
+                topic,
+                it.kind,
+                it.is_final,
+                payload,
+            ))
         });
         self.extend_tail(stored.collect());
     }
@@ -182,7 +189,7 @@ impl Shared {
         if messages.is_empty() {
             return;
         }
-        self.tail.push(blocks(&messages, &Filter::all()));
+        self.tail.push(blocks(&messages));
         let mut topics: Vec<&Topic> = messages.iter().map(|it| &it.topic).collect();
         topics.sort_unstable();
         topics.dedup();
@@ -212,30 +219,36 @@ impl Shared {
 }
 
 /// Messages in blocks of about a packet each.
-/// All match the filter.
-pub(crate) fn blocks(messages: &[Stored], filter: &Filter) -> impl Iterator<Item = Block> {
+fn blocks(messages: &[Stored]) -> impl Iterator<Item = Block> {
     let mut rest = messages;
     std::iter::from_fn(move || {
-        let (block, taken) = first_block(rest, filter)?;
+        let (block, taken) = block(rest, &Filter::all(), BLOCK_BYTES)?;
         rest = &rest[taken..];
         Some(block)
     })
 }
 
-/// The first messages as a block, and how many they are.
-fn first_block(messages: &[Stored], filter: &Filter) -> Option<(Block, usize)> {
-    let mut bytes = 0;
+/// The first messages as a block of about so many bytes, and how many they are. All match the filter.
+pub(crate) fn block(
+    messages: &[Stored],
+    filter: &Filter,
+    max_bytes: usize,
+) -> Option<(Block, usize)> {
+    let mut bytes: usize = 0;
     let more = |message: &&Stored| {
         let begins = bytes == 0;
         bytes += message.cost() as usize;
-        begins || bytes <= BLOCK_BYTES
+        begins || bytes <= max_bytes
     };
-    let taken = messages.iter().take_while(more).count();
-    let mut builder = BlockBuilder::with_capacity(taken, bytes.min(2 * BLOCK_BYTES)).matching(filter.clone());
-    let pushed = messages[..taken].iter().take_while(|it| builder.push(borrowed(it))).count();
+    let count = messages.iter().take_while(more).count();
+    let mut builder = BlockBuilder::with_capacity(count, bytes).matching(filter.clone());
+    let taken = messages[..count]
+        .iter()
+        .take_while(|it| builder.push(borrowed(it)))
+        .count();
     // An empty builder takes every message that a log may have. Whatever it does not take would be
     // asked for again without end.
-    (pushed > 0).then(|| (builder.finish(), pushed))
+    (taken > 0).then(|| (builder.finish(), taken))
 }
 
 fn borrowed(message: &Stored) -> StoredMessage<'_> {

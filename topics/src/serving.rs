@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::Future,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,17 +14,18 @@ use tokio::{
 };
 use unstall::CloseCode;
 use unstall_proto::topics::{
-    AccessToken, Block, ClientHello, LogInfo, Offset, Opening, Outcome, PublishRequest,
+    AccessToken, Block, ClientHello, LogInfo, Offset, Opening, Outcome, PublishRequest, Publisher,
     ReadRequest, Refusal, RejectReason, Server, ServerEvent, ServerReject, SubscribeRequest,
     SubscriptionEnd, SubscriptionKey,
 };
 
 use crate::{
     access::{Denied, Permit, Visitor},
+    clock::now,
     defaults::{ENTER_TIMEOUT, PACKETS_A_TURN, READ_LATER},
     interest::Interest,
     link::{LinkReceiver, LinkSender, Lost, NotSent, Received},
-    log::{Log, Shared, blocks},
+    log::{Log, Shared, block},
     message::copied,
     node::Node,
     place,
@@ -40,6 +40,8 @@ pub(crate) struct Serving {
     request: Option<Arc<http::Request<()>>>,
     server: Server,
     permit: Option<Arc<dyn Permit>>,
+    publisher: Option<Publisher>,
+    broke_protocol: bool,
     /// A packet that found no room in the link.
     stuck: Option<Bytes>,
     /// What was asked of the log and of the hook.
@@ -68,6 +70,8 @@ impl Serving {
             request,
             server: Server::new(node.config.clone()),
             permit: None,
+            publisher: None,
+            broke_protocol: false,
             stuck: None,
             asked: FuturesUnordered::new(),
             batches: VecDeque::new(),
@@ -135,7 +139,7 @@ impl Serving {
                 idle = false;
             }
             while self.stuck.is_none() && packets < PACKETS_A_TURN {
-                let Some(packet) = self.server.poll_transmit() else {
+                let Some(packet) = self.server.poll_transmit(now()) else {
                     break;
                 };
                 packets += 1;
@@ -162,14 +166,19 @@ impl Serving {
         };
         if let Err(error) = handled {
             tracing::debug!(%error, "a client of topics broke the protocol");
+            self.broke_protocol = true;
         }
     }
 
     fn handle(&mut self, event: ServerEvent) {
         match event {
-            ServerEvent::Hello(ClientHello { token, .. }) | ServerEvent::Token(token) => {
+            ServerEvent::Hello(ClientHello {
+                token, publisher, ..
+            }) => {
+                self.publisher = publisher;
                 self.enter(token);
             }
+            ServerEvent::Token(token) => self.enter(token),
             ServerEvent::Subscribe(request) => self.subscribe(request),
             ServerEvent::Ended { key, .. } => {
                 self.interests.remove(&key);
@@ -268,13 +277,14 @@ impl Serving {
                 Found::Block(block) => {
                     let through = block.offsets().map_or(request.after, |(_, last)| last);
                     // What is in the tail is whole, whatever retention did to the store.
-                    let first = request.after;
-                    return self.server.read(request.key, block, through, first);
+                    return self.server.read(request.key, block, through, Offset::START);
                 }
                 Found::End => {
                     let nothing = Arc::new(Block::new([]));
                     let through = self.log().tail.bounds().last;
-                    return self.server.read(request.key, nothing, through, request.after);
+                    return self
+                        .server
+                        .read(request.key, nothing, through, Offset::START);
                 }
                 Found::Behind => {}
             }
@@ -283,13 +293,21 @@ impl Serving {
         self.asked.push(Box::pin(async move {
             // It is never closed.
             let _turn = reads.acquire_owned().await;
-            let ReadRequest { after, through, max_bytes, .. } = request;
+            let ReadRequest {
+                after,
+                through,
+                max_bytes,
+                ..
+            } = request;
             let read = Read::new(after, through, request.filter.clone(), max_bytes);
             let chunk = match request.latest {
                 true => log.store.read_latest(read).await,
                 false => log.store.read(read).await,
             };
-            if matches!(chunk, Err(StoreError::Unavailable(_) | StoreError::Unknown(_))) {
+            if matches!(
+                chunk,
+                Err(StoreError::Unavailable(_) | StoreError::Unknown(_))
+            ) {
                 tokio::time::sleep(READ_LATER).await;
             }
             Answer::Read(request, chunk)
@@ -299,7 +317,7 @@ impl Serving {
     fn publish(&mut self, messages: Vec<PublishRequest>) {
         let mut numbers = Vec::with_capacity(messages.len());
         let mut batch = Vec::with_capacity(messages.len());
-        let publisher = self.server.publisher();
+        let publisher = self.publisher;
         for message in messages {
             let permit = self.permit.as_ref();
             if !permit.is_some_and(|permit| permit.may_publish(&message.topic)) {
@@ -361,31 +379,33 @@ impl Serving {
     }
 
     fn read_from_store(&mut self, request: &ReadRequest, chunk: &Chunk) {
-        let mut blocks = blocks(&chunk.messages, &request.filter).peekable();
-        let (key, first) = (request.key, chunk.first);
-        if blocks.peek().is_none() {
+        let key = request.key;
+        let Some((block, taken)) = block(&chunk.messages, &request.filter, usize::MAX) else {
             let nothing = Arc::new(Block::new([]));
-            return self.server.read(key, nothing, chunk.through, first);
-        }
-        while let Some(block) = blocks.next() {
-            let through = match blocks.peek() {
-                None => chunk.through,
-                Some(_) => block.offsets().map_or(Offset::START, |(_, last)| last),
-            };
-            self.server.read(key, Arc::new(block), through, first);
-        }
+            return self.server.read(key, nothing, chunk.through, chunk.first);
+        };
+        let through = match block.offsets() {
+            Some((_, last)) if taken < chunk.messages.len() => last,
+            _ => chunk.through,
+        };
+        self.server.read(key, Arc::new(block), through, chunk.first);
     }
 
     fn read_failed(&mut self, request: &ReadRequest, error: &StoreError) {
         tracing::warn!(%error, filter = %request.filter, "a subscription could not read");
         match error {
-            StoreError::Damaged { through, .. } => self.server.read_damaged(request.key, *through),
-            _ => self.end(request.key, SubscriptionEnd::Unavailable, &error.to_string()),
+            StoreError::Damaged { through, .. } => {
+                self.server.read_damaged(request.key, *through, false);
+            }
+            _ => {
+                self.interests.remove(&request.key);
+                self.server.read_failed(request.key, &error.to_string());
+            }
         }
     }
 
     fn close_code(&self) -> CloseCode {
-        match self.server.broke_protocol() {
+        match self.broke_protocol {
             true => CloseCode::PROTOCOL_ERROR,
             false => CloseCode::NORMAL,
         }
