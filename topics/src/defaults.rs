@@ -88,3 +88,13 @@ pub(crate) const ENTER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a subscription waits before it is told that the store cannot be read, so that clients
 /// that come back at once do not make it worse.
 pub(crate) const READ_LATER: Duration = Duration::from_millis(500);
+
+/// How many packets a client sends before it looks at what has arrived: about 1 MiB.
+pub(crate) const CLIENT_PACKETS_A_TURN: usize = 32;
+
+/// How many events of a client wait for who reads them.
+pub(crate) const EVENT_BACKLOG: usize = 64;
+
+/// How much of a subscription the application takes before the node is told, at most. It is told
+/// earlier when nothing more is there.
+pub(crate) const TAKEN_STEP: u64 = 64 << 10;

@@ -1,6 +1,9 @@
 //! How a client gets to a node: over WebSocket, from one address to the next, or within the process.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use unstall::{Backoff, Client, ConnectError, Reconnect};
 use unstall_proto::topics::{AccessToken, SUBPROTOCOL};
@@ -83,13 +86,39 @@ impl Dialer {
         let token = match &self.token {
             None => AccessToken::NONE,
             Some(token) => {
-                let text = token().await.map_err(|error| DialError::Token(error.to_string().into()))?;
-                AccessToken::new(&text).map_err(|error| DialError::Token(error.to_string().into()))?
+                let text = token()
+                    .await
+                    .map_err(|error| DialError::Token(error.to_string().into()))?;
+                AccessToken::new(&text)
+                    .map_err(|error| DialError::Token(error.to_string().into()))?
             }
         };
         let (sender, receiver) = self.way.link().await?;
         self.connected = Some(Instant::now());
-        Ok(Dialed { sender, receiver, token })
+        Ok(Dialed {
+            sender,
+            receiver,
+            token,
+        })
+    }
+
+    /// Whether each connection has a token of its own.
+    pub(crate) fn has_tokens(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Whether it makes no sense to try again. With several addresses, another one may do better.
+    pub(crate) fn is_final(&self, error: &DialError) -> bool {
+        let only = match &self.way {
+            Way::Nodes { clients, .. } => clients.len() <= 1,
+            Way::Here(_) => true,
+        };
+        match error {
+            DialError::Connect(error) => only && !error.is_retryable(),
+            DialError::OtherProtocol => only,
+            DialError::NoAddress => true,
+            DialError::Token(_) => false,
+        }
     }
 
     /// The connection ended, or none was made. How long to wait before the next attempt; `None` if
@@ -105,7 +134,6 @@ impl Dialer {
         if !self.backoff.allows(self.failures) {
             return None;
         }
-        // With several nodes, the next one is tried at once after the first loss.
         Some(self.backoff.next(asked))
     }
 }

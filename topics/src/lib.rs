@@ -4,7 +4,10 @@ mod access;
 mod appender;
 mod clock;
 pub mod defaults;
+mod dialer;
+mod events;
 mod interest;
+mod keeper;
 mod limits;
 mod link;
 mod log;
@@ -14,18 +17,24 @@ mod node;
 mod place;
 mod publisher;
 mod publishers;
+mod random;
 mod serving;
 pub mod store;
+mod subscription;
 mod tail;
+mod topics;
 
 pub use access::{Access, Denied, Grants, Permit, Visitor};
+pub use events::{TopicsEvent, TopicsEvents};
 pub use limits::Limits;
 pub use log::Log;
 pub use memory::Memory;
 pub use message::{Delivery, Message};
 pub use node::Node;
 pub use publisher::PublishError;
+pub use subscription::{Subscription, SubscriptionError};
+pub use topics::{Topics, TopicsBuilder};
 pub use unstall_proto::topics::{
     Durability, Filter, Gap, GapReason, LogId, NameError, Offset, Position, Publisher, Refusal,
-    Start, StoredAt, Topic, limits::SUBPROTOCOL,
+    Start, StoredAt, SubscribeOptions, Topic, limits::SUBPROTOCOL,
 };

@@ -92,7 +92,7 @@ impl LinkSender {
     /// Closes the link, and waits until that is done.
     pub(crate) async fn close(self, code: CloseCode, reason: &str) {
         if let LinkSender::Socket(sender) = self {
-            sender.close(code, reason).await;
+            let _ = sender.close(code, reason).await;
         }
     }
 }

@@ -5,16 +5,23 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use unstall::IntoMessage;
 use unstall_proto::topics::{
-    Block, BlockBuilder, Durability, Filter, LogId, Offset, Refusal, StoredMessage, Topic,
+    Block, BlockBuilder, ClientConfig, Durability, Filter, LogId, NameError, Offset, Refusal,
+    Start, StoredMessage, SubscribeOptions, Topic,
 };
 
 use crate::{
     appender::{Answer, Appender},
     defaults::{BLOCK_BYTES, FOLLOW_AGAIN, READ_BYTES, TAIL_BYTES},
+    dialer::Dialer,
     interest::Interests,
+    keeper::Handle,
+    limits::Limits,
+    memory::Memory,
     message::publication,
+    node::Node,
     publisher::PublishError,
     store::{Appended, Bounds, Publication, Read, Store, StoreError, Stored},
+    subscription::Subscription,
     tail::Tail,
 };
 
@@ -25,11 +32,11 @@ use crate::{
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use unstall_topics::{Delivery, Log, Start};
+/// use unstall_topics::{Delivery, Limits, Log, Start};
 ///
-/// let log = Log::memory(Default::default()).await?;
+/// let log = Log::memory(Limits::default()).await?;
 /// let offset = log.publish("prices.EURUSD", "1.0842").await?;
-/// let mut feed = log.subscribe("prices.>", Start::Beginning).await?;
+/// let mut feed = log.subscribe("prices.>", Start::Beginning)?;
 /// while let Some(delivery) = feed.recv().await? {
 ///     if let Delivery::Message(message) = delivery {
 ///         assert_eq!(message.offset(), offset);
@@ -54,6 +61,17 @@ pub(crate) struct Shared {
 }
 
 impl Log {
+    /// A log in memory. It ends with the process.
+    ///
+    /// # Errors
+    /// None: a log in memory can always be made.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub async fn memory(limits: Limits) -> Result<Log, StoreError> {
+        Log::with_store(Memory::new(limits)).await
+    }
+
     /// A log over a store of the application's own.
     ///
     /// It starts a task on the current Tokio runtime, which ends when the last handle is dropped.
@@ -147,6 +165,41 @@ impl Log {
             .map(offset)
             .next()
             .unwrap_or(Err(PublishError::Refused(Refusal::Unknown)))
+    }
+
+    /// Subscribes to a filter.
+    ///
+    /// # Errors
+    /// [`NameError`] when the filter is not a valid one.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn subscribe(
+        &self,
+        filter: impl AsRef<str>,
+        start: Start,
+    ) -> Result<Subscription, NameError> {
+        self.subscribe_with(filter, start, SubscribeOptions::default())
+    }
+
+    /// Subscribes to a filter, with options.
+    ///
+    /// # Errors
+    /// [`NameError`] when the filter is not a valid one.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn subscribe_with(
+        &self,
+        filter: impl AsRef<str>,
+        start: Start,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, NameError> {
+        // The same way as over WebSocket, so that the same holds.
+        let max_message = self.shared.store.max_message_bytes() as u64;
+        let config = ClientConfig::new().max_message(max_message);
+        let handle = Handle::start(config, Dialer::here(Node::new(self)));
+        Subscription::new(&handle, filter.as_ref(), start, options)
     }
 
     /// Queues a batch behind those before it.

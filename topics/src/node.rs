@@ -92,7 +92,7 @@ impl Node {
     pub async fn serve(&self, connection: Connection) {
         if !link::speaks_topics(&connection) {
             let why = "offer the subprotocol unstall.topics.v1";
-            connection.close(CloseCode::PROTOCOL_ERROR, why).await;
+            let _ = connection.close(CloseCode::PROTOCOL_ERROR, why).await;
             return;
         }
         let request = connection.request();

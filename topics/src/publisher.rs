@@ -3,7 +3,12 @@
 use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
-use unstall_proto::topics::{NameError, Offset, Refusal};
+use unstall_proto::topics::{NameError, Offset, PublishError as NotTaken, Refusal};
+
+use crate::{
+    keeper::{Handle, State},
+    store::Publication,
+};
 
 /// A message was not published, or it is not known whether it was.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -79,4 +84,92 @@ impl Answers {
             let _ = done.to.send(done.results);
         }
     }
+}
+
+/// Results of messages with consecutive numbers: known already, or still to come.
+enum Part {
+    Known(Result<Offset, PublishError>),
+    Coming(usize, oneshot::Receiver<Vec<Result<Offset, PublishError>>>),
+}
+
+impl Handle {
+    /// Publishes messages in order, waits for room where there is none, and then for the answers.
+    pub(crate) async fn publish(
+        &self,
+        batch: Vec<Publication>,
+    ) -> Vec<Result<Offset, PublishError>> {
+        let total = batch.len();
+        let mut parts = Vec::new();
+        let mut rest = batch.into_iter().peekable();
+        // Who waits for room keeps its place, and its messages stay together.
+        let turn = self.shared.line.acquire().await;
+        while rest.peek().is_some() && turn.is_ok() {
+            let full = self.shared.with(|state, _| {
+                if state.ended.is_some() {
+                    rest.by_ref().for_each(drop);
+                    return false;
+                }
+                publish_some(state, &mut rest, &mut parts)
+            });
+            if full {
+                self.shared.room.notified().await;
+            }
+        }
+        drop(turn);
+        let mut results = Vec::with_capacity(total);
+        for part in parts {
+            match part {
+                Part::Known(result) => results.push(result),
+                Part::Coming(count, answers) => match answers.await {
+                    Ok(answers) => results.extend(answers),
+                    Err(_) => results.extend((0..count).map(|_| Err(PublishError::Unknown))),
+                },
+            }
+        }
+        // The client has ended before these were sent.
+        results.resize_with(total, || Err(PublishError::NotSent));
+        results
+    }
+}
+
+/// Publishes as many messages as there is room for. `true`: there is no more room.
+fn publish_some(
+    state: &mut State,
+    rest: &mut std::iter::Peekable<std::vec::IntoIter<Publication>>,
+    parts: &mut Vec<Part>,
+) -> bool {
+    let mut taken = 0;
+    let mut full = false;
+    while let Some(message) = rest.peek() {
+        let Publication {
+            topic,
+            kind,
+            is_final,
+            payload,
+            ..
+        } = message;
+        let topic = topic.clone();
+        match state
+            .client
+            .publish(topic, *kind, *is_final, payload.clone())
+        {
+            Ok(_) => taken += 1,
+            Err(NotTaken::Full) => {
+                full = true;
+                break;
+            }
+            Err(_) => {
+                if taken > 0 {
+                    parts.push(Part::Coming(taken, state.answers.expect(taken)));
+                    taken = 0;
+                }
+                parts.push(Part::Known(Err(PublishError::Refused(Refusal::TooLarge))));
+            }
+        }
+        rest.next();
+    }
+    if taken > 0 {
+        parts.push(Part::Coming(taken, state.answers.expect(taken)));
+    }
+    full
 }

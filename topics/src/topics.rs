@@ -1,18 +1,16 @@
 //! A log on other machines: the same calls as on a [`Log`](crate::Log), over WebSocket.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use unstall::{BoxError, Client, IntoMessage, Reconnect};
-use unstall_proto::topics::{ClientConfig, NameError, Offset, Publisher, Refusal, Start};
+use unstall_proto::topics::{
+    ClientConfig, NameError, Offset, Publisher, Refusal, Start, SubscribeOptions,
+};
 
 use crate::{
-    dialer::Dialer,
-    keeper::{Handle, SubscribeOptions},
-    message::publication,
-    publisher::PublishError,
-    store::Publication,
-    subscription::Subscription,
+    dialer::Dialer, events::TopicsEvents, keeper::Handle, message::publication,
+    publisher::PublishError, store::Publication, subscription::Subscription,
 };
 
 /// Gives the token for each connection.
@@ -33,7 +31,7 @@ pub(crate) type TokenFn =
 /// let topics = Topics::connect(["wss://a.example/topics", "wss://b.example/topics"]);
 /// let offset = topics.publish("orders", r#"{"id":7}"#).await?;
 /// println!("stored at {offset}");
-/// let mut feed = topics.subscribe("prices.>", Start::Latest(None)).await?;
+/// let mut feed = topics.subscribe("prices.>", Start::Latest(None))?;
 /// while let Some(delivery) = feed.recv().await? {
 ///     match delivery {
 ///         Delivery::Message(message) => println!("{} {:?}", message.topic(), message.as_text()),
@@ -127,6 +125,11 @@ impl Topics {
         self.handle.publish(batch).await
     }
 
+    /// What happens to the connection, from now on.
+    pub fn events(&self) -> TopicsEvents {
+        TopicsEvents(self.handle.shared.events.0.subscribe())
+    }
+
     async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {
         let results = self.handle.publish(vec![publication]).await;
         let unknown = Err(PublishError::Refused(Refusal::Unknown));
@@ -195,7 +198,7 @@ impl TopicsBuilder {
     }
 
     /// The messages that may be published and without an answer, in bytes: each costs its payload,
-    /// its topic, and 64. Publishing waits when they are used up. A node may allow less. Default 1
+    /// its topic, and 64. Publishing waits when they are used up. A node may allow less at a time. Default 4
     /// MiB.
     pub fn publish_window(mut self, bytes: u64) -> TopicsBuilder {
         self.publish_window = Some(bytes);
@@ -216,9 +219,9 @@ impl TopicsBuilder {
     pub fn start(self) -> Topics {
         let mut config = ClientConfig::new();
         let publisher = self.publisher.unwrap_or_else(crate::random::publisher);
-        config = config.publisher(Some(publisher));
+        config = config.publisher(publisher);
         if let Some(bytes) = self.publish_window {
-            config = config.publish_window(bytes);
+            config = config.unanswered(bytes);
         }
         if let Some(bytes) = self.max_message {
             config = config.max_message(bytes);
