@@ -51,6 +51,11 @@ impl Topic {
         Ok(Topic(name.into()))
     }
 
+    /// Whether a name is a topic.
+    pub(super) fn is_valid(name: &str) -> bool {
+        check(name, |token, _| literal(token)).is_ok()
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
