@@ -6,7 +6,7 @@ use std::{
 };
 
 use unstall::{Backoff, Client, ConnectError, Reconnect};
-use unstall_proto::topics::{AccessToken, SUBPROTOCOL};
+use unstall_proto::topics::{AccessToken, limits::SUBPROTOCOL};
 
 use crate::{
     link::{self, LinkReceiver, LinkSender},
@@ -31,7 +31,7 @@ enum Way {
 }
 
 /// Why no connection was made.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     #[error("{0}")]
     Connect(#[from] ConnectError),

@@ -18,7 +18,7 @@ use crate::{
     defaults::CLIENT_PACKETS_A_TURN,
     dialer::{DialError, Dialed, Dialer},
     events::{EventsSender, TopicsEvent},
-    link::{LinkReceiver, LinkSender, Lost, NotSent, Received},
+    link::{LinkSender, Lost, NotSent, Received},
     publisher::{Answers, PublishError},
 };
 
@@ -158,7 +158,7 @@ impl Shared {
                     "the node rejects the client: {} ({})",
                     reject.reason, reject.text
                 );
-                (why.into(), Some(reject.retry_after()), is_final)
+                (why.into(), reject.retry_after(), is_final)
             }
             None => (why, None, false),
         }
@@ -219,7 +219,7 @@ impl Shared {
         state.received_any = true;
         let handled = match received {
             Ok(Received::Packet(packet)) => state.client.handle_packet(now, packet),
-            Ok(Received::Text) => state.client.handle_text(),
+            Ok(Received::Text) => state.client.handle_text(now),
             Err(Lost(why)) => {
                 state.received_any = false;
                 return Err(lost(why));

@@ -40,6 +40,8 @@ pub(crate) struct Serving {
     request: Option<Arc<http::Request<()>>>,
     server: Server,
     permit: Option<Arc<dyn Permit>>,
+    /// The hook was asked. What the client sends meanwhile waits for its answer.
+    is_entering: bool,
     publisher: Option<Publisher>,
     broke_protocol: bool,
     /// A packet that found no room in the link.
@@ -70,6 +72,7 @@ impl Serving {
             request,
             server: Server::new(node.config.clone()),
             permit: None,
+            is_entering: false,
             publisher: None,
             broke_protocol: false,
             stuck: None,
@@ -107,7 +110,7 @@ impl Serving {
         let expires = self.permit.as_ref().and_then(|permit| permit.expires());
         let stuck = self.stuck.clone();
         tokio::select! {
-            received = receiver.recv(), if self.server.wants_input() => {
+            received = receiver.recv(), if self.server.wants_input() && !self.is_entering => {
                 self.received(received?);
             }
             Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.answered(answer),
@@ -129,31 +132,30 @@ impl Serving {
         loop {
             let bounds = self.log().tail.bounds();
             self.server.set_end(bounds.last, bounds.last_time);
-            let mut idle = true;
             while let Some(event) = self.server.poll_event() {
                 self.handle(event);
-                idle = false;
             }
-            while let Some(read) = self.server.poll_read() {
-                self.read(read);
-                idle = false;
-            }
-            while self.stuck.is_none() && packets < PACKETS_A_TURN {
+            while self.stuck.is_none() {
+                if packets == PACKETS_A_TURN {
+                    return Ok(true);
+                }
                 let Some(packet) = self.server.poll_transmit(now()) else {
                     break;
                 };
                 packets += 1;
-                idle = false;
                 match sender.try_send(packet.into_bytes()) {
                     Ok(()) => {}
                     Err(NotSent::Full(packet)) => self.stuck = Some(packet),
                     Err(NotSent::Lost) => return Err(Lost(None)),
                 }
             }
-            if packets >= PACKETS_A_TURN {
-                return Ok(true);
+            // What was sent has made room to read.
+            let mut reads = 0;
+            while let Some(read) = self.server.poll_read() {
+                self.read(read);
+                reads += 1;
             }
-            if idle || self.stuck.is_some() {
+            if reads == 0 || self.stuck.is_some() {
                 return Ok(false);
             }
         }
@@ -190,6 +192,7 @@ impl Serving {
 
     /// Asks the hook.
     fn enter(&mut self, token: AccessToken) {
+        self.is_entering = true;
         let (access, request) = (self.node.access.clone(), self.request.clone());
         self.asked.push(Box::pin(async move {
             let visitor = Visitor::new(token.as_str(), request.as_deref());
@@ -200,6 +203,7 @@ impl Serving {
     }
 
     fn entered(&mut self, permit: Result<Arc<dyn Permit>, Denied>) {
+        self.is_entering = false;
         let is_new = self.permit.is_none();
         match permit {
             Ok(permit) => {
