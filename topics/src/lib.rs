@@ -1,6 +1,8 @@
 //! Topics: logs with names and positions, over WebSocket.
 
 mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod defaults;
 mod limits;
 mod memory;
