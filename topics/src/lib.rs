@@ -3,11 +3,15 @@
 mod access;
 mod appender;
 mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod defaults;
 mod dialer;
 mod events;
 mod interest;
 mod keeper;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod limits;
 mod link;
 mod log;
@@ -26,6 +30,8 @@ mod topics;
 
 pub use access::{Access, Denied, Grants, Permit, Visitor};
 pub use events::{TopicsEvent, TopicsEvents};
+#[cfg(feature = "embedded")]
+pub use embedded::{Embedded, OpenError};
 pub use limits::Limits;
 pub use log::Log;
 pub use memory::Memory;

@@ -12,6 +12,21 @@ use unstall_proto::{
 
 use super::*;
 
+mod conformance {
+    use super::*;
+    use crate::conformance::Stores;
+
+    struct InMemory;
+
+    impl Stores for InMemory {
+        fn empty(&self, limits: Limits) -> BoxFuture<'_, Arc<dyn Store>> {
+            async move { Arc::new(Memory::new(limits)) as Arc<dyn Store> }.boxed()
+        }
+    }
+
+    crate::conformance_tests!(InMemory);
+}
+
 fn publication(topic: &str, bytes: usize) -> Publication {
     Publication::new(Topic::new(topic).unwrap(), Kind::Binary, vec![b'x'; bytes])
 }
