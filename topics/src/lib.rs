@@ -1,3 +1,5 @@
 //! Topics: logs with names and positions, over WebSocket.
 
+#[cfg(feature = "jetstream")]
+pub mod jetstream;
 pub mod store;
