@@ -362,7 +362,9 @@ impl Builder {
         let link = api.link.clone();
         let shared = Arc::new(Shared::new(api, subjects.clone(), info));
         let (batches, queue) = mpsc::unbounded_channel();
-        let publishing = Publishing::new(subjects, format!("{:032x}", fastrand::u128(..)));
+        let max_message_bytes = largest.saturating_sub(HEADER_BYTES);
+        let own_id = format!("{:032x}", fastrand::u128(..));
+        let publishing = Publishing::new(subjects, own_id, max_message_bytes);
         let tasks = vec![
             tokio::spawn(publishing.run(queue, link)),
             tokio::spawn(following::follow(shared.clone())),
@@ -372,7 +374,7 @@ impl Builder {
             id: log_id,
             durability: durability(info, self.servers_sync),
             once: window.saturating_sub(ONCE_MARGIN),
-            max_message_bytes: largest.saturating_sub(HEADER_BYTES),
+            max_message_bytes,
             shared,
             batches,
             tasks,

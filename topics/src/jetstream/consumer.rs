@@ -12,7 +12,10 @@ use unstall_proto::topics::Offset;
 
 use super::{
     api::{Api, Failure},
-    limits::CONSUMER_IDLE,
+    limits::{
+        CONSUMER_IDLE, FOLLOW_EXPIRES, FOLLOW_MESSAGES, HEARTBEAT, READ_MESSAGES, READ_SILENCE,
+        READ_SLACK,
+    },
     message::{Place, Received, delivered},
     subjects::Subjects,
 };
@@ -27,18 +30,9 @@ pub(super) enum Deliver {
     Latest,
 }
 
-/// How much one request asks for.
+/// What the server does when it has nothing more for a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pull {
-    pub(super) messages: u64,
-    /// As the server counts: with subjects and headers. 0 means any.
-    pub(super) bytes: u64,
-    pub(super) wait: Wait,
-}
-
-/// What the server does when there is nothing more.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Wait {
+enum Wait {
     /// It says so at once.
     No,
     /// It waits for this long, and says this often that it lives.
@@ -54,8 +48,10 @@ pub(super) enum Delivery {
     Message(Received),
     /// The server lives, and has nothing.
     Heartbeat,
-    /// The request is over: nothing more matches, or the next message is beyond its bytes.
-    Over,
+    /// The request is over. Nothing more matches, or the next message is beyond its bytes.
+    Over {
+        is_full: bool,
+    },
 }
 
 /// Why a consumer cannot be used any more.
@@ -83,6 +79,12 @@ pub(super) struct Consumer {
     delivery: u64,
     /// How many messages matched when it was made.
     pub(super) pending: u64,
+    /// Deliveries that were asked for and have not come.
+    asked: u64,
+    /// A delivery that was given back.
+    given_back: Option<Received>,
+    /// What a delivery takes, about.
+    typical_bytes: u64,
     subjects: Subjects,
 }
 
@@ -151,17 +153,20 @@ impl Consumer {
             delete_subject: format!("{}.CONSUMER.DELETE.{stream}.{name}", api.prefix),
             delivery: 1,
             pending: created.num_pending,
+            asked: 0,
+            given_back: None,
+            typical_bytes: 512,
             subjects: subjects.clone(),
         })
     }
 
-    /// Asks for messages.
-    pub(super) async fn pull(&self, pull: Pull) -> Result<(), Broken> {
-        let mut request = json!({ "batch": pull.messages });
-        if pull.bytes > 0 {
-            request["max_bytes"] = json!(pull.bytes);
+    /// Asks for messages. `bytes` is as the server counts, with subjects and headers; 0 means any.
+    async fn pull(&mut self, messages: u64, bytes: u64, wait: Wait) -> Result<(), Broken> {
+        let mut request = json!({ "batch": messages });
+        if bytes > 0 {
+            request["max_bytes"] = json!(bytes);
         }
-        match pull.wait {
+        match wait {
             Wait::No => request["no_wait"] = json!(true),
             Wait::For { expires, heartbeat } => {
                 request["expires"] = json!(expires.as_nanos() as u64);
@@ -175,7 +180,61 @@ impl Consumer {
                 Value::to_string(&request).into(),
             )
             .await
-            .map_err(|_| Broken::Lost)
+            .map_err(|_| Broken::Lost)?;
+        self.asked += messages;
+        Ok(())
+    }
+
+    /// Asks for more, so that messages come as they are published.
+    pub(super) async fn keep_asking(&mut self) -> Result<(), Broken> {
+        if self.asked >= FOLLOW_MESSAGES / 2 {
+            return Ok(());
+        }
+        let wait = Wait::For {
+            expires: FOLLOW_EXPIRES,
+            heartbeat: HEARTBEAT,
+        };
+        self.pull(FOLLOW_MESSAGES - self.asked, 0, wait).await
+    }
+
+    /// The next message that is there, of at most `most` that are of use, and about `bytes`. `None` if
+    /// there is none.
+    pub(super) async fn bring(
+        &mut self,
+        most: u64,
+        bytes: usize,
+    ) -> Result<Option<Received>, Broken> {
+        let mut is_too_large = false;
+        loop {
+            if let Some(received) = self.given_back.take() {
+                return Ok(Some(received));
+            }
+            if self.asked == 0 {
+                let bytes = bytes as u64;
+                let guess = (bytes / self.typical_bytes).clamp(1, READ_MESSAGES);
+                match is_too_large {
+                    true => self.pull(1, 0, Wait::No).await?,
+                    false => {
+                        self.pull(guess.min(most.max(1)), 2 * bytes + READ_SLACK, Wait::No)
+                            .await?
+                    }
+                }
+            }
+            match self.next(READ_SILENCE).await? {
+                Delivery::Message(received) => {
+                    self.typical_bytes = (7 * self.typical_bytes + received.cost()) / 8;
+                    return Ok(Some(received));
+                }
+                Delivery::Over { is_full: false } => return Ok(None),
+                Delivery::Over { is_full: true } => is_too_large = true,
+                Delivery::Heartbeat => {}
+            }
+        }
+    }
+
+    /// The next [`bring`](Self::bring) gives it again.
+    pub(super) fn give_back(&mut self, received: Received) {
+        self.given_back = Some(received);
     }
 
     /// The next delivery. It can be dropped and called again.
@@ -197,13 +256,18 @@ impl Consumer {
 
     fn delivery(&mut self, message: async_nats::Message) -> Result<Delivery, Broken> {
         if let Some(status) = message.status {
-            return over(status, message.description.as_deref().unwrap_or(""));
+            let delivery = over(status, message.description.as_deref().unwrap_or(""))?;
+            if matches!(delivery, Delivery::Over { .. }) {
+                self.asked = 0;
+            }
+            return Ok(delivery);
         }
         let place = message.reply.as_deref().and_then(Place::of);
         let Some(place) = place.filter(|place| place.delivery == self.delivery) else {
             return Err(Broken::Missing);
         };
         self.delivery += 1;
+        self.asked = self.asked.saturating_sub(1);
         Ok(Delivery::Message(delivered(&self.subjects, place, message)))
     }
 }
@@ -212,10 +276,10 @@ fn over(status: StatusCode, text: &str) -> Result<Delivery, Broken> {
     match status {
         StatusCode::IDLE_HEARTBEAT => Ok(Delivery::Heartbeat),
         // Nothing matches, or the request has expired.
-        StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(Delivery::Over),
+        StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(Delivery::Over { is_full: false }),
         // The next message is beyond the bytes of the request, or all of them are used up.
         StatusCode::REQUEST_TERMINATED if text.contains("MaxBytes") || text.contains("Batch") => {
-            Ok(Delivery::Over)
+            Ok(Delivery::Over { is_full: true })
         }
         StatusCode::NO_RESPONDERS => Err(Broken::Ended("it is gone".into())),
         other => Err(Broken::Ended(format!("{other} {text}").into())),

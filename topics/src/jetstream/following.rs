@@ -15,10 +15,8 @@ use unstall_proto::topics::{Offset, StoredAt};
 
 use super::{
     api::{Failure, Info, NO_STREAM},
-    consumer::{Broken, Consumer, Deliver, Delivery, Pull, Wait},
-    limits::{
-        FOLLOW_EXPIRES, FOLLOW_MESSAGES, HEARTBEAT, LOOK_INTERVAL, LOST_END_AFTER, RECONNECT_DELAY,
-    },
+    consumer::{Broken, Consumer, Deliver, Delivery},
+    limits::{HEARTBEAT, LOOK_INTERVAL, LOST_END_AFTER, RECONNECT_DELAY},
     message::Received,
     settings,
     shared::Shared,
@@ -68,24 +66,10 @@ async fn read(shared: &Shared) -> Result<(), Interrupted> {
     let mut known = Some((last, time)).filter(|_| last > Offset::START);
     let deliver = Deliver::From(last);
     let mut consumer = Consumer::create(&shared.api, &shared.subjects, None, deliver).await?;
-    let mut asked = 0;
     let mut heard = Instant::now();
     let mut received = Vec::with_capacity(DELIVERIES_A_TURN);
     loop {
-        if asked < FOLLOW_MESSAGES / 2 {
-            let wait = Wait::For {
-                expires: FOLLOW_EXPIRES,
-                heartbeat: HEARTBEAT,
-            };
-            let messages = FOLLOW_MESSAGES - asked;
-            let pull = Pull {
-                messages,
-                bytes: 0,
-                wait,
-            };
-            consumer.pull(pull).await?;
-            asked = FOLLOW_MESSAGES;
-        }
+        consumer.keep_asking().await?;
         let patience = PATIENCE.saturating_sub(heard.elapsed());
         let delivery = tokio::select! {
             delivery = consumer.next(patience) => delivery?,
@@ -95,15 +79,11 @@ async fn read(shared: &Shared) -> Result<(), Interrupted> {
         let mut next = Some(delivery);
         while let Some(delivery) = next.take() {
             match delivery {
-                Delivery::Heartbeat => {}
-                Delivery::Over => asked = 0,
-                Delivery::Message(message) => {
-                    asked = asked.saturating_sub(1);
-                    match known.take() {
-                        Some(known) => check(shared, known, message, &mut received).await?,
-                        None => received.push(message),
-                    }
-                }
+                Delivery::Heartbeat | Delivery::Over { .. } => {}
+                Delivery::Message(message) => match known.take() {
+                    Some(known) => check(shared, known, message, &mut received).await?,
+                    None => received.push(message),
+                },
             }
             if received.len() < DELIVERIES_A_TURN {
                 next = consumer.try_next().transpose()?;

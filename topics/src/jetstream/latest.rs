@@ -16,7 +16,7 @@ use unstall_proto::topics::{Filter, Offset, Topic};
 use super::{
     consumer::{Consumer, Deliver},
     limits::{CONSUMER_IDLE, KEPT_CONSUMERS},
-    reading::{End, Pulled, What},
+    reading::{Brought, End, What},
     shared::{Shared, Trouble},
     tail::unreadable,
 };
@@ -179,16 +179,16 @@ impl Shared {
             mut older,
             ..
         } = snapshot;
-        let Pulled { messages, odd, end } = self.pull_some(read, What::Latest, consumer).await?;
+        let Brought { messages, odd, end } = self.bring(read, What::Latest, consumer).await?;
         let last = messages.last().map(|stored| stored.offset);
         let (mut chunk, consumer) = match (last, odd, end) {
             (None, Some(odd), _) => return Err(Trouble::Lasting(unreadable(&odd))),
-            (Some(last), _, End::Full(consumer) | End::Over(consumer)) => {
+            (Some(last), None, End::Full(consumer) | End::Over(consumer)) => {
                 (Chunk::new(messages, last, last), Some(consumer))
             }
-            (Some(last), _, End::Cut) => (Chunk::new(messages, last, last), None),
-            (_, None, End::Beyond) => (Chunk::new(messages, read.through, read.through), None),
-            (Some(last), Some(_), End::Beyond) => (Chunk::new(messages, last, last), None),
+            // What is beyond is behind all that is asked for.
+            (_, None, End::Beyond(_)) => (Chunk::new(messages, read.through, read.through), None),
+            (Some(last), _, _) => (Chunk::new(messages, last, last), None),
             // The last message that matches is the latest of its topic. So if the leader knows of
             // another one, this server lags.
             (None, None, End::Over(_)) => (self.nothing(read).await?, None),

@@ -89,8 +89,15 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// leader that was just elected may take a moment to know all that it has.
 pub(super) const LOST_END_AFTER: Duration = Duration::from_secs(4);
 
-/// Messages that one read asks the server for.
+/// Messages that one request of a read asks the server for.
 pub(super) const READ_MESSAGES: u64 = 8_192;
+
+/// Bytes of one read, if it asks for more.
+pub(super) const READ_BYTES: usize = 4 << 20;
+
+/// What such a request may bring beyond twice the bytes that are wanted: the server counts subjects
+/// and headers too. What comes and is not read stays for the next read.
+pub(super) const READ_SLACK: u64 = 64 << 10;
 
 /// If nothing comes for this long within a read, its consumer is given up.
 pub(super) const READ_SILENCE: Duration = Duration::from_millis(1_500);

@@ -65,10 +65,11 @@ pub(super) struct Publishing {
     /// For messages without a publisher: sending them again must not store them twice either.
     own_id: String,
     own_number: u64,
+    max_message_bytes: usize,
 }
 
 impl Publishing {
-    pub(super) fn new(subjects: Subjects, own_id: String) -> Publishing {
+    pub(super) fn new(subjects: Subjects, own_id: String, max_message_bytes: usize) -> Publishing {
         Publishing {
             subjects,
             window: Window::new(ANSWER_TIMEOUT, Instant::now()),
@@ -76,6 +77,7 @@ impl Publishing {
             inbox: None,
             own_id,
             own_number: 0,
+            max_message_bytes,
         }
     }
 
@@ -126,7 +128,9 @@ impl Publishing {
                 headers: headers(&publication, &id),
                 payload: publication.payload,
             };
-            self.window.push(outgoing, bytes, now);
+            let is_too_large = outgoing.payload.len() > self.max_message_bytes;
+            let answer = is_too_large.then_some(Answer::Refused(Refusal::TooLarge));
+            self.window.push(outgoing, bytes, answer, now);
         }
     }
 

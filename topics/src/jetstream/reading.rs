@@ -7,9 +7,9 @@ use unstall_proto::topics::{Filter, Offset};
 
 use super::{
     api::Get,
-    consumer::{Broken, Consumer, Deliver, Delivery, Pull, Wait},
+    consumer::{Consumer, Deliver},
     kept::Next,
-    limits::{READ_MESSAGES, READ_SILENCE},
+    limits::{READ_BYTES, READ_MESSAGES},
     message::{Received, found},
     shared::{Shared, Trouble},
     tail::unreadable,
@@ -30,9 +30,9 @@ impl What {
     }
 }
 
-/// What a pull brought, and how it ended.
+/// What a consumer brought, and how it ended.
 #[derive(Debug)]
-pub(super) struct Pulled {
+pub(super) struct Brought {
     pub(super) messages: Vec<Stored>,
     /// A message that cannot be given to anybody, behind these.
     pub(super) odd: Option<Received>,
@@ -43,10 +43,10 @@ pub(super) struct Pulled {
 pub(super) enum End {
     /// As much as was asked for. The consumer can go on.
     Full(Consumer),
-    /// The consumer has nothing more, or the next message is too large for the rest of this read.
+    /// The consumer has nothing more.
     Over(Consumer),
-    /// A message beyond what was asked for: up to there, everything is read.
-    Beyond,
+    /// The consumer has come to a message beyond what was asked for, which it delivers again.
+    Beyond(Consumer),
     /// Retention has cut in the middle, or the consumer broke. What came before counts.
     Cut,
 }
@@ -78,8 +78,8 @@ impl Shared {
             Some(consumer) => consumer,
             None => self.consumer_behind(read).await?,
         };
-        let pulled = self.pull_some(read, What::Every, consumer).await?;
-        self.finish(read, pulled).await
+        let brought = self.bring(read, What::Every, consumer).await?;
+        self.finish(read, brought).await
     }
 
     async fn consumer_behind(&self, read: &Read) -> Result<Consumer, Trouble> {
@@ -88,62 +88,38 @@ impl Shared {
         Ok(Consumer::create(&self.api, &self.subjects, filter, Deliver::From(from)).await?)
     }
 
-    /// As many messages as the read's bytes allow, and at least one if there is one.
-    pub(super) async fn pull_some(
-        &self,
-        read: &Read,
-        what: What,
-        consumer: Consumer,
-    ) -> Result<Pulled, Trouble> {
-        let bytes = read.max_bytes.max(1) as u64;
-        let mut pulled = self.pull(read, what, consumer, bytes).await?;
-        loop {
-            let is_empty = pulled.messages.is_empty() && pulled.odd.is_none();
-            pulled = match pulled.end {
-                // Not even one message fits, or there is none.
-                End::Over(consumer) if is_empty => return self.pull(read, what, consumer, 0).await,
-                // They were all before the reader's place.
-                End::Full(consumer) if is_empty => self.pull(read, what, consumer, bytes).await?,
-                end => return Ok(Pulled { end, ..pulled }),
-            };
-        }
-    }
-
-    /// One request. `bytes` of 0 asks for one message of any length.
-    pub(super) async fn pull(
+    /// Takes as many messages from a consumer as the read's bytes allow, and at least one if there is
+    /// one.
+    pub(super) async fn bring(
         &self,
         read: &Read,
         what: What,
         mut consumer: Consumer,
-        bytes: u64,
-    ) -> Result<Pulled, Trouble> {
-        let count = match (bytes, what) {
-            (0, _) => 1,
+    ) -> Result<Brought, Trouble> {
+        let mut messages: Vec<Stored> = Vec::new();
+        let enough = read.max_bytes.clamp(1, READ_BYTES);
+        let (mut bytes, mut place) = (0, read.after);
+        let brought = |messages, end| {
+            Ok(Brought {
+                messages,
+                odd: None,
+                end,
+            })
+        };
+        loop {
+            if bytes >= enough && !messages.is_empty() {
+                return brought(messages, End::Full(consumer));
+            }
             // Offsets have no holes, so no more than these can be meant.
-            (_, What::Every) => (read.through.get() - read.after.get()).min(READ_MESSAGES),
-            (_, What::Latest) => READ_MESSAGES,
-        };
-        let pull = Pull {
-            messages: count,
-            bytes,
-            wait: Wait::No,
-        };
-        consumer.pull(pull).await?;
-        let mut pulled = Pulled {
-            messages: Vec::new(),
-            odd: None,
-            end: End::Cut,
-        };
-        let mut place = read.after;
-        for _ in 0..count {
-            let received = match delivery(&mut consumer).await {
+            let most = match what {
+                What::Every => read.through.get() - place.get(),
+                What::Latest => READ_MESSAGES,
+            };
+            let received = match consumer.bring(most, enough - bytes.min(enough)).await {
                 Ok(Some(received)) => received,
-                Ok(None) => {
-                    pulled.end = End::Over(consumer);
-                    return Ok(pulled);
-                }
-                Err(broken) if pulled.messages.is_empty() => return Err(broken.into()),
-                Err(_) => return Ok(pulled),
+                Ok(None) => return brought(messages, End::Over(consumer)),
+                Err(broken) if messages.is_empty() => return Err(broken.into()),
+                Err(_) => return brought(messages, End::Cut),
             };
             let at = received.offset();
             if at <= place {
@@ -158,57 +134,64 @@ impl Shared {
                 }
             }
             if at > read.through {
-                pulled.end = End::Beyond;
-                return Ok(pulled);
+                consumer.give_back(received);
+                return brought(messages, End::Beyond(consumer));
             }
             let has_holes = at.get() > place.get() + 1;
-            if what.is_whole(read) && has_holes && !pulled.messages.is_empty() {
-                return Ok(pulled);
+            if what.is_whole(read) && has_holes && !messages.is_empty() {
+                return brought(messages, End::Cut);
             }
             place = at;
             match received {
-                Received::Message(stored) => pulled.messages.push(stored),
+                Received::Message(stored) => {
+                    bytes += stored.payload.len() + stored.topic.as_str().len();
+                    messages.push(stored);
+                }
                 odd => {
-                    pulled.odd = Some(odd);
-                    return Ok(pulled);
+                    return Ok(Brought {
+                        messages,
+                        odd: Some(odd),
+                        end: End::Cut,
+                    });
                 }
             }
+            if at == read.through {
+                return brought(messages, End::Full(consumer));
+            }
         }
-        pulled.end = End::Full(consumer);
-        Ok(pulled)
     }
 
-    async fn finish(&self, read: &Read, pulled: Pulled) -> Result<Chunk, Trouble> {
-        let Pulled { messages, odd, end } = pulled;
-        let Some(last) = messages.last().map(|stored| stored.offset) else {
-            return match (odd, end) {
-                (Some(odd), _) => Err(Trouble::Lasting(unreadable(&odd))),
-                (None, End::Over(_)) => self.nothing(read).await,
-                (None, End::Beyond) => {
-                    let first = self.ask_bounds().await?.first;
-                    Ok(Chunk::new(messages, read.through, first))
+    async fn finish(&self, read: &Read, brought: Brought) -> Result<Chunk, Trouble> {
+        let Brought { messages, odd, end } = brought;
+        let last = messages.last().map(|stored| stored.offset);
+        let through = match (last, odd, end) {
+            (None, Some(odd), _) => return Err(Trouble::Lasting(unreadable(&odd))),
+            (None, None, End::Over(consumer)) => {
+                let chunk = self.nothing(read).await?;
+                if chunk.messages.is_empty() && chunk.through > read.after {
+                    self.kept.keep(next(read, chunk.through), consumer);
                 }
-                (None, End::Full(_) | End::Cut) => {
-                    Err(Trouble::Passing("a consumer brought nothing".into()))
-                }
-            };
-        };
-        let through = match end {
-            End::Beyond => read.through,
-            End::Full(consumer) | End::Over(consumer) => {
+                return Ok(chunk);
+            }
+            (None, None, End::Full(_) | End::Cut) => {
+                return Err(Trouble::Passing("a consumer brought nothing".into()));
+            }
+            (_, None, End::Beyond(consumer)) => {
+                self.kept.keep(next(read, read.through), consumer);
+                read.through
+            }
+            (Some(last), None, End::Full(consumer) | End::Over(consumer)) => {
                 self.kept.keep(next(read, last), consumer);
                 last
             }
-            End::Cut => last,
+            (Some(last), _, _) => last,
         };
-        let first = messages[0].offset;
+        let behind = read.after.checked_add(1).unwrap_or(Offset::MAX);
         // Without a filter a hole would show. With one it has to be asked for.
-        let first = match read.filter.is_all() {
-            true if first == read.after.checked_add(1).unwrap_or(Offset::MAX) => {
-                self.bounds.borrow().first.min(first)
-            }
-            true => first,
-            false => self.ask_bounds().await?.first,
+        let first = match messages.first().filter(|_| read.filter.is_all()) {
+            Some(first) if first.offset == behind => self.bounds.borrow().first.min(behind),
+            Some(first) => first.offset,
+            None => self.ask_bounds().await?.first,
         };
         Ok(Chunk::new(messages, through, first))
     }
@@ -255,16 +238,5 @@ fn next(read: &Read, after: Offset) -> Next {
     Next {
         after,
         filter: read.filter.clone(),
-    }
-}
-
-/// The next message. `None` if there is none.
-async fn delivery(consumer: &mut Consumer) -> Result<Option<Received>, Broken> {
-    loop {
-        match consumer.next(READ_SILENCE).await? {
-            Delivery::Message(received) => return Ok(Some(received)),
-            Delivery::Over => return Ok(None),
-            Delivery::Heartbeat => {}
-        }
     }
 }

@@ -101,8 +101,8 @@ impl<T> Window<T> {
         }
     }
 
-    /// A message is to be published.
-    pub(super) fn push(&mut self, message: T, bytes: usize, now: Instant) {
+    /// A message is to be published, unless its answer is known already.
+    pub(super) fn push(&mut self, message: T, bytes: usize, answer: Option<Answer>, now: Instant) {
         self.flights.push_back(Flight {
             message,
             bytes,
@@ -110,7 +110,7 @@ impl<T> Window<T> {
             sent_at: None,
             sendings: 0,
             unsettled: 0,
-            answer: None,
+            answer,
         });
     }
 
@@ -297,7 +297,7 @@ mod tests {
     fn window(count: u32) -> (Window<u32>, Instant) {
         let now = Instant::now();
         let mut window = Window::new(GIVE_UP, now);
-        (0..count).for_each(|message| window.push(message, 100, now));
+        (0..count).for_each(|message| window.push(message, 100, None, now));
         (window, now)
     }
 
@@ -348,8 +348,8 @@ mod tests {
     fn a_message_larger_than_the_window_goes_alone() {
         let now = Instant::now();
         let mut window = Window::new(GIVE_UP, now);
-        window.push(0, 2 * WINDOW_BYTES, now);
-        window.push(1, 1, now);
+        window.push(0, 2 * WINDOW_BYTES, None, now);
+        window.push(1, 1, None, now);
         let sent = send(&mut window, now);
         assert_eq!(messages(&sent), [0]);
         window.heard(sent[0].0, stored(0), now);
@@ -366,7 +366,7 @@ mod tests {
         let later = now + PROBE_INTERVAL;
         let probe = send(&mut window, later);
         assert_eq!(messages(&probe), [0]);
-        window.push(4, 100, later);
+        window.push(4, 100, None, later);
         window.heard(probe[0].0, stored(5), later);
         // 1 is stored; what is new comes behind what was lost.
         assert_eq!(messages(&send(&mut window, later)), [2, 3, 4]);
@@ -451,7 +451,7 @@ mod tests {
         let again = send(&mut window, now);
         assert_eq!(messages(&again), [1, 2]);
         window.heard(sent[1].0, Said::NotTaken, now);
-        window.push(3, 100, now);
+        window.push(3, 100, None, now);
         assert_eq!(messages(&send(&mut window, now)), [3]);
         // An answer counts whichever sending it is about.
         window.heard(sent[2].0, stored(2), now);
@@ -474,7 +474,7 @@ mod tests {
             let mut on_the_wire = Vec::new();
             while popped < 500 {
                 if pushed < 500 {
-                    window.push(pushed, 100, now);
+                    window.push(pushed, 100, None, now);
                     pushed += 1;
                 }
                 on_the_wire.extend(
