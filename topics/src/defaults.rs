@@ -50,7 +50,6 @@ pub(crate) const DENSE: u64 = 8;
 /// an append may have to wait.
 pub(crate) const SCANNED_MESSAGES: usize = 8 * 1024;
 
-<<<<<<< HEAD
 /// What may wait to be appended, in bytes: payloads, topics, and 64 a message. Publishers wait when
 /// it is used up. Sixteen commits.
 pub const APPEND_QUEUE_BYTES: u64 = 16 << 20;
@@ -102,8 +101,6 @@ pub(crate) const EVENT_BACKLOG: usize = 64;
 /// How much of a subscription the application takes before the node is told, at most. It is told
 /// earlier when nothing more is there.
 pub(crate) const TAKEN_STEP: u64 = 64 << 10;
-=======
 /// What the messages of a log on a disk may cost, in bytes. It fits on any server, and holds a day
 /// of 45 messages of 200 bytes a second.
 pub const EMBEDDED_BYTES: u64 = 1 << 30;
->>>>>>> tstore

@@ -7,11 +7,13 @@ mod clock;
 pub mod conformance;
 pub mod defaults;
 mod dialer;
-mod events;
-mod interest;
-mod keeper;
 #[cfg(feature = "embedded")]
 mod embedded;
+mod events;
+mod interest;
+#[cfg(feature = "jetstream")]
+pub mod jetstream;
+mod keeper;
 mod limits;
 mod link;
 mod log;
@@ -29,9 +31,9 @@ mod tail;
 mod topics;
 
 pub use access::{Access, Denied, Grants, Permit, Visitor};
-pub use events::{TopicsEvent, TopicsEvents};
 #[cfg(feature = "embedded")]
 pub use embedded::{Embedded, OpenError};
+pub use events::{TopicsEvent, TopicsEvents};
 pub use limits::Limits;
 pub use log::Log;
 pub use memory::Memory;
