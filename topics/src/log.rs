@@ -9,6 +9,8 @@ use unstall_proto::topics::{
     Start, StoredMessage, SubscribeOptions, Topic,
 };
 
+#[cfg(feature = "embedded")]
+use crate::embedded::{Embedded, OpenError};
 use crate::{
     appender::{Answer, Appender},
     defaults::{BLOCK_BYTES, FOLLOW_AGAIN, READ_BYTES, TAIL_BYTES},
@@ -70,6 +72,28 @@ impl Log {
     /// Outside of a Tokio runtime.
     pub async fn memory(limits: Limits) -> Result<Log, StoreError> {
         Log::with_store(Memory::new(limits)).await
+    }
+
+    /// A log in a directory of this machine's disk, which is made if it is not there. See
+    /// [`Embedded`] for what it promises.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[cfg(feature = "embedded")]
+    pub async fn open(
+        directory: impl AsRef<std::path::Path>,
+        limits: Limits,
+    ) -> Result<Log, OpenError> {
+        let directory = directory.as_ref();
+        let store = Embedded::open(directory, limits).await?;
+        let log = Log::with_store(store).await;
+        log.map_err(|error| OpenError::Damaged {
+            directory: directory.to_owned(),
+            why: error.to_string().into(),
+        })
     }
 
     /// A log over a store of the application's own.
