@@ -298,6 +298,9 @@ pub use settings::{Spill, SpillFallback};
 pub use tokio_rustls::rustls;
 pub use tokio_tungstenite;
 pub use ws::ControlMessage;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use ws::fuzzed as inflate;
 
 /// The program of the package's page is tested too.
 #[cfg(doctest)]
