@@ -51,8 +51,8 @@
 //!
 //! More whole programs are in
 //! [`examples`](https://github.com/unstall/unstall/tree/main/lib/examples): market data, a chat in
-//! axum, an agent's tokens, calls and answers, a file, TLS and authentication, an adopted stream,
-//! metrics.
+//! axum, an agent's tokens, calls and answers, a file, TLS and authentication, client certificates, an
+//! adopted stream, metrics.
 //!
 //! # Plain peers
 //! The other end may be any WebSocket program (RFC 6455). The connection then never deadlocks, is
