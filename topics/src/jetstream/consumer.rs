@@ -13,8 +13,8 @@ use unstall_proto::topics::Offset;
 use super::{
     api::{Api, Failure},
     limits::{
-        CONSUMER_IDLE, FOLLOW_EXPIRES, FOLLOW_MESSAGES, HEARTBEAT, READ_MESSAGES, READ_SILENCE,
-        READ_SLACK,
+        CONSUMER_IDLE, FOLLOW_EXPIRES, FOLLOW_MESSAGES, HEARTBEAT, READ_AHEAD, READ_AHEAD_BYTES,
+        READ_MESSAGES, READ_SILENCE,
     },
     message::{Place, Received, delivered},
     subjects::Subjects,
@@ -224,8 +224,10 @@ impl Consumer {
             return Ok(Some(received));
         }
         let bytes = bytes as u64;
-        let guess = (bytes / self.typical_bytes).clamp(1, READ_MESSAGES);
-        let (mut messages, mut limit) = (guess.min(most.max(1)), 2 * bytes + READ_SLACK);
+        // More than this read needs, so that the server sends while the reader works.
+        let guess = READ_AHEAD * (bytes / self.typical_bytes + 1);
+        let mut messages = guess.min(READ_MESSAGES).min(most.max(1));
+        let mut limit = (2 * bytes).max(READ_AHEAD_BYTES);
         loop {
             if self.asked == 0 {
                 self.pull(messages, limit, Wait::No).await?;
