@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
-"""Holds the wire vectors against a second implementation of SPEC.md, which is packet.py, stream.py
-and session.py. Every packet is decoded and encoded; every session is gone through step by step, both
-sides of it. Prints N of N; fails when one differs. Needs nothing but Python 3."""
+"""Holds the wire vectors against a second implementation: of SPEC.md, which is packet.py, stream.py
+and session.py, and of SPEC-TOPICS.md, which is topics_*.py. Every packet is decoded and encoded;
+every session and exchange is gone through step by step, both sides of it. Prints N of N; fails when
+one differs. With --write it writes what is expected of topics anew. Needs nothing but Python 3."""
 
 import json
 import pathlib
 import sys
 
+from forms import message_as_json, packet_as_json, payload_of, without_words
 from packet import Refused, decode, encode, malformed
 from session import MIN_WINDOW, REJECTIONS, Session
+from topics_forms import (check_match, check_names, check_topics_malformed, check_topics_valid,
+                          differ)
+from topics_walk import check_answers, check_exchange, check_publications, written
 
 HERE = pathlib.Path(__file__).resolve().parent
 SESSION_ID, FIRST_TOKEN = b"\x01" * 16, b"\x02" * 16
@@ -16,11 +21,6 @@ SESSION_ID, FIRST_TOKEN = b"\x01" * 16, b"\x02" * 16
 
 def read(name):
     return json.loads((HERE / name).read_text())
-
-
-def differ(what, got, expected):
-    if got != expected:
-        raise AssertionError(f"{what}\n  is       {got}\n  expected {expected}")
 
 
 # Packets.
@@ -60,35 +60,6 @@ def check_malformed(vector):
 
 
 # Sessions.
-
-
-def payload_of(step):
-    """The message of a step: whether it is text, and its bytes."""
-    if "text" in step:
-        return True, step["text"].encode()
-    if "hex" in step:
-        return False, bytes.fromhex(step["hex"])
-    return False, bytes([step["repeat"]["byte"]]) * step["repeat"]["length"]
-
-
-def message_as_json(text, payload):
-    if len(payload) > 64:
-        return {"repeat": {"byte": payload[0], "length": len(payload)}}
-    return {"text": payload.decode()} if text else {"hex": payload.hex()}
-
-
-def packet_as_json(data):
-    if len(data) <= 256:
-        return data.hex()
-    fnv1a = 0xCBF29CE484222325
-    for byte in data:
-        fnv1a = (fnv1a ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-    return {"begins": data[:64].hex(), "length": len(data), "fnv1a": f"{fnv1a:016x}"}
-
-
-def without_words(packet):
-    """The words of ABORT are free."""
-    return packet[:6] if isinstance(packet, str) and packet.startswith("1a") else packet
 
 
 class Walk:
@@ -259,11 +230,24 @@ def check_session(vector):
 
 
 def main():
-    packets = read("packets.json")
+    if sys.argv[1:] == ["--write"]:
+        for name in ("packets", "exchanges", "answers"):
+            values = written(name, read(f"topics-{name}.json"))
+            text = json.dumps(values, indent=2, ensure_ascii=False)
+            (HERE / f"topics-{name}.json").write_text(text + "\n")
+    packets, topics = read("packets.json"), read("topics-packets.json")
+    answers = read("topics-answers.json")
     groups = [
         ("packets", check_valid, packets["valid"]),
         ("malformed packets", check_malformed, packets["malformed"]),
         ("sessions", check_session, read("sessions.json")),
+        ("packets of topics", check_topics_valid, topics["valid"]),
+        ("malformed packets of topics", check_topics_malformed, topics["malformed"]),
+        ("lists of names", check_names, list(topics["names"].items())),
+        ("filters and topics", check_match, topics["matches"]),
+        ("exchanges of topics", check_exchange, read("topics-exchanges.json")),
+        ("answers of a log", check_answers, answers["subscriptions"]),
+        ("publications to a log", check_publications, answers["publications"]),
     ]
     failed = 0
     for name, check, vectors in groups:

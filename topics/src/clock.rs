@@ -15,13 +15,7 @@ pub(crate) struct Clock(Arc<dyn Fn() -> StoredAt + Send + Sync>);
 impl Clock {
     /// The clock of the system.
     pub(crate) fn system() -> Clock {
-        Clock(Arc::new(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            let millis = since.map_or(0, |since| since.as_millis());
-            // 0 means that a time is not known.
-            let millis = u64::try_from(millis).unwrap_or(u64::MAX).max(1);
-            StoredAt::new(millis).unwrap_or(StoredAt::MAX)
-        }))
+        Clock(Arc::new(now))
     }
 
     /// The time, and at least `last`: the times of a log never go back, even if the system's clock
@@ -37,6 +31,15 @@ impl Clock {
             StoredAt::new(millis.load(Relaxed)).unwrap()
         }))
     }
+}
+
+/// The time by the clock of the system.
+pub(crate) fn now() -> StoredAt {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = since.map_or(0, |since| since.as_millis());
+    // 0 means that a time is not known.
+    let millis = u64::try_from(millis).unwrap_or(u64::MAX).max(1);
+    StoredAt::new(millis).unwrap_or(StoredAt::MAX)
 }
 
 impl fmt::Debug for Clock {

@@ -13,31 +13,37 @@ use crate::{defaults, store::Publication};
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until a store is made with it"]
 pub struct Limits {
-    pub(crate) max_bytes: u64,
+    /// `None`: the default of the store.
+    max_bytes: Option<u64>,
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_message_bytes: usize,
     pub(crate) once: Duration,
     pub(crate) max_publishers: usize,
+    /// What a generation of the embedded store costs, if it is not its part of `max_bytes`.
+    #[cfg(all(test, feature = "embedded"))]
+    pub(crate) step: Option<u64>,
 }
 
 impl Default for Limits {
-    /// [`defaults::MEMORY_BYTES`], and no limit by age.
+    /// As many bytes as the store has by default, and no limit by age.
     fn default() -> Limits {
         Limits {
-            max_bytes: defaults::MEMORY_BYTES,
+            max_bytes: None,
             max_age: None,
             max_message_bytes: defaults::MAX_MESSAGE_BYTES,
             once: defaults::ONCE,
             max_publishers: defaults::MAX_PUBLISHERS,
+            #[cfg(all(test, feature = "embedded"))]
+            step: None,
         }
     }
 }
 
 impl Limits {
-    /// The most that the messages cost together, in bytes. At least 1. Default: 64 MiB in memory, and
-    /// 1 GiB on a disk.
+    /// The most that the messages cost together, in bytes. Default: 64 MiB in memory, and 1 GiB on a
+    /// disk. At least 1 in memory, and 16 MiB on a disk.
     pub fn max_bytes(mut self, bytes: u64) -> Limits {
-        self.max_bytes = bytes.max(1);
+        self.max_bytes = Some(bytes);
         self
     }
 
@@ -65,9 +71,20 @@ impl Limits {
         self
     }
 
+    /// The limits with a value for the bytes: the one that was set, within a range, or the default.
+    pub(crate) fn resolved(mut self, default: u64, least: u64) -> Limits {
+        let bytes = self.max_bytes.unwrap_or(default).max(least);
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.max_bytes.unwrap_or(u64::MAX)
+    }
+
     /// Whether a message is small enough.
     pub(crate) fn takes(&self, publication: &Publication) -> bool {
-        publication.payload.len() <= self.max_message_bytes && publication.cost() <= self.max_bytes
+        publication.payload.len() <= self.max_message_bytes && publication.cost() <= self.bytes()
     }
 
     /// How many publishers are remembered. At least 1. Default 100,000.

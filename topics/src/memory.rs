@@ -17,6 +17,7 @@ use unstall_proto::topics::{Durability, Filter, LogId, Offset};
 
 use crate::{
     clock::Clock,
+    defaults,
     limits::Limits,
     store::{Appended, Bounds, Chunk, Publication, Read, Seek, Store, StoreError},
 };
@@ -53,6 +54,7 @@ impl Memory {
     fn with_clock(limits: Limits, clock: Clock) -> Memory {
         let mut id = [0; 16];
         getrandom::fill(&mut id).expect("the operating system has random numbers");
+        let limits = limits.resolved(defaults::MEMORY_BYTES, 1);
         let state = State::new(&limits);
         Memory {
             id: LogId(id),

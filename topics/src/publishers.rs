@@ -89,6 +89,11 @@ impl Publishers {
         }
     }
 
+    #[cfg(feature = "embedded")]
+    pub(crate) fn get(&self, id: &Id) -> Option<&Known> {
+        self.known.get(id)
+    }
+
     /// What to do with a message, when `changes` came before it in its batch.
     pub(crate) fn judge(&self, changes: &Changes, publisher: Publisher, number: u64) -> Verdict {
         let known = changes.changed.get(&publisher.id);

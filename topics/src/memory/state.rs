@@ -125,7 +125,7 @@ impl State {
 
     /// Removes what is beyond the limit in bytes, and some of what is too old.
     pub(super) fn expire(&mut self, now: StoredAt) {
-        while self.cost > self.limits.max_bytes {
+        while self.cost > self.limits.bytes() {
             self.pop();
         }
         for _ in 0..SCANNED_MESSAGES {
