@@ -87,6 +87,7 @@ impl World {
         let batch: Vec<_> = (0..size).map(|_| self.publication()).collect();
         let answers = self.store.append(batch.clone()).await.unwrap();
         assert_eq!(answers.len(), size);
+        let known = self.written.len();
         for (publication, answer) in batch.into_iter().zip(answers) {
             let numbers = publication.publisher.map(|(publisher, number)| {
                 (self.publishers.entry(publisher.id).or_default(), number)
@@ -107,6 +108,7 @@ impl World {
                 }
             }
         }
+        learn_times(&*self.store, &mut self.written[known..]).await;
     }
 
     /// A message, perhaps one that was published before.
