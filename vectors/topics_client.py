@@ -4,8 +4,8 @@ and to check the vectors, not to be fast."""
 
 from packet import MIN_LARGEST_MESSAGE, Refused
 from topics_packet import (ENDINGS, GAPS, IGNORED, MIN_CREDIT, REFUSALS, REJECTIONS, cost, is_topic,
-                           split)
-from topics_server import Endpoint, pack
+                           pack, split)
+from topics_server import Endpoint
 
 RESETS = ("another log", "diverged")
 
@@ -107,10 +107,10 @@ class Subscription:
         if kind == "MESSAGES":
             for record in packet["records"]:
                 self.handle_record(record)
-        elif self.parts:
-            raise Refused("UNEXPECTED", f"{kind} within a message")
         elif kind == "GAP":
             self.handle_gap(packet)
+        elif self.parts:
+            raise Refused("UNEXPECTED", f"{kind} within a message")
         else:
             self.handle_caught_up(packet)
         return None
@@ -168,12 +168,20 @@ class Subscription:
             if after != self.position[1] or through != self.new_place[1]:
                 raise Refused("INCONSISTENT", "a GAP between other places")
             self.position, self.owes_gap = self.new_place, None
-        elif not self.position[1] <= after <= through:
+        elif not self.position[1] <= after <= through or not self.drop_parts(through):
             raise Refused("INCONSISTENT", f"{after} to {through} after {self.position[1]}")
         else:
             self.position = (self.position[0], through, 0)
         self.keep_gap({"gap": reason, "certain": packet["certain"], "after": after,
                        "through": through})
+
+    def drop_parts(self, through):
+        """A GAP within a message: the rest of it does not come. Whether the GAP reaches over it."""
+        if self.parts and through < self.parts[0].offset:
+            return False
+        self.taken += self.incomplete
+        self.parts, self.incomplete = [], 0
+        return True
 
     def since_message(self):
         """The items behind the last message that the application has not taken."""
@@ -256,15 +264,16 @@ class Publisher:
         return count and {"kind": "PUBLISH", "first": owners[0]["number"],
                           "records": records[:count]}
 
-    def answer(self, number):
-        """The answer to a message: it has to be the oldest, and all of it was sent."""
-        if not self.open or not self.open[0]["sent"] or self.open[0]["number"] != number:
-            raise Refused("INCONSISTENT", f"an answer to {number}")
-        self.open.pop(0)
+    def check(self, number, count):
+        """Answers are to the oldest messages, and to such as were sent to their end."""
+        answered = self.open[:count]
+        fits = len(answered) == count and answered[0]["number"] == number
+        if not fits or not all(message["sent"] for message in answered):
+            raise Refused("INCONSISTENT", f"answers to {count} from {number} on")
 
 
 class Client(Endpoint):
-    side = "server"
+    sender = "server"
 
     def __init__(self, options):
         super().__init__()
@@ -353,7 +362,8 @@ class Client(Endpoint):
         elif kind == "PUBLISHED":
             self.handle_published(packet)
         elif kind == "REFUSED":
-            self.publisher.answer(packet["number"])
+            self.publisher.check(packet["number"], 1)
+            self.publisher.open.pop(0)
             self.events.append({"refused": packet["number"], "reason": REFUSALS[packet["reason"]],
                                 "text": packet["text"]})
         else:
@@ -369,9 +379,10 @@ class Client(Endpoint):
 
     def handle_published(self, packet):
         number = packet["first"]
+        self.publisher.check(number, sum(count for count, _ in packet["runs"]))
         for count, offset in packet["runs"]:
             for at in range(count):
-                self.publisher.answer(number)
+                self.publisher.open.pop(0)
                 self.events.append({"published": number, "offset": offset and offset + at,
                                     "durability": packet["durability"]})
                 number += 1
