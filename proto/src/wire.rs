@@ -28,7 +28,7 @@ pub(crate) const DATA_HEADER: usize = 9;
 /// The fields of a control packet that are not read yet.
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
         let Some((field, rest)) = self.0.split_first_chunk::<N>() else {
             return Err(ProtocolError::Malformed("cut short"));
@@ -45,6 +45,10 @@ impl Fields<'_> {
         self.array().map(u16::from_be_bytes)
     }
 
+    pub(crate) fn u32(&mut self) -> Result<u32, ProtocolError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
     pub(crate) fn u64(&mut self) -> Result<u64, ProtocolError> {
         self.array().map(u64::from_be_bytes)
     }
@@ -57,9 +61,14 @@ impl Fields<'_> {
         }
     }
 
+    /// The rest of the packet.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
     /// The rest of the packet as text.
     pub(crate) fn reason(&mut self) -> Result<String, ProtocolError> {
-        let bytes = std::mem::take(&mut self.0);
+        let bytes = self.rest();
         if bytes.len() > MAX_REASON {
             return Err(ProtocolError::Malformed("a reason of more than 123 bytes"));
         }

@@ -51,6 +51,11 @@ impl Topic {
         Ok(Topic(name.into()))
     }
 
+    /// Whether a name is a topic.
+    pub(super) fn is_valid(name: &str) -> bool {
+        check(name, |token, _| literal(token)).is_ok()
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -162,6 +167,11 @@ impl fmt::Debug for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Filter({:?})", &*self.0)
     }
+}
+
+/// Whether text is UTF-8.
+pub(super) fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || std::str::from_utf8(text).is_ok()
 }
 
 fn check(

@@ -2,6 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::error::ProtocolError;
+use crate::wire::Fields;
+
 /// The id of a log: 128 random bits, drawn when the log is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "it is a number of the wire")]
@@ -67,6 +70,11 @@ impl Offset {
         }
     }
 
+    pub(super) fn decode(fields: &mut Fields<'_>) -> Result<Offset, ProtocolError> {
+        let offset = Offset::new(fields.u64()?);
+        offset.ok_or(ProtocolError::Malformed("an offset beyond the largest"))
+    }
+
     /// The offset right before this one, and at least [`Offset::START`].
     #[must_use]
     pub const fn before(self) -> Offset {
@@ -88,6 +96,11 @@ impl StoredAt {
         } else {
             None
         }
+    }
+
+    pub(super) fn decode(fields: &mut Fields<'_>) -> Result<StoredAt, ProtocolError> {
+        let time = StoredAt::new(fields.u64()?);
+        time.ok_or(ProtocolError::Malformed("a time beyond the last one"))
     }
 
     /// Milliseconds since 1970.

@@ -100,6 +100,18 @@ pub struct Gap {
     pub through: Offset,
 }
 
+impl Gap {
+    /// A gap.
+    pub fn new(reason: GapReason, certain: bool, after: Offset, through: Offset) -> Gap {
+        Gap {
+            reason,
+            certain,
+            after,
+            through,
+        }
+    }
+}
+
 /// Why a subscription is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -1,0 +1,605 @@
+//! One subscription of a client: its place, its credit, and what the application has not taken.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::super::assembly::Assembly;
+use super::super::limits::MIN_CREDIT;
+use super::super::name::{Filter, Topic, is_utf8};
+use super::super::position::{LogId, Offset, Position, StoredAt};
+use super::super::record::{FirstRecord, TopicRecord};
+use super::super::terms::{Gap, GapReason, Start, SubscriptionEnd};
+use super::delivery::{Delivery, MessageBatch, TopicMessage};
+use crate::error::ProtocolError;
+use crate::number::Offset as Cost;
+use crate::payload::Kind;
+use crate::util;
+
+/// Batches of small records are joined up to this many bytes, so that packets with few messages do
+/// not take much more memory than their cost.
+const JOIN_BELOW: usize = 1024;
+
+/// A subscription, over all connections.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) filter: Filter,
+    /// Where it began, before a server has said where that is.
+    start: Start,
+    pub(super) max_lag_millis: u64,
+    pub(super) stage: Stage,
+    /// Everything up to here has come, or is in a gap.
+    place: Option<Position>,
+    /// What is coming is the latest message of each topic.
+    snapshot: bool,
+    /// The end that the log had, until CAUGHT_UP has come for it.
+    target: Option<Offset>,
+    expects: Expects,
+    credit: Credit,
+    /// The message that is not whole yet.
+    partial: Option<Box<Partial>>,
+    queue: VecDeque<Delivery>,
+    /// [`Readable`](super::ClientEvent::Readable) was told.
+    pub(super) told: bool,
+    /// It stands in the line of those that want to send.
+    pub(super) in_line: bool,
+}
+
+/// How far a subscription is on this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// SUBSCRIBE is not sent.
+    Idle,
+    /// SUBSCRIBE is sent.
+    Asked,
+    /// SUBSCRIBED has come.
+    Open,
+    /// The application wants no more. `true`: UNSUBSCRIBE is sent.
+    Leaving(bool),
+    /// ENDED has come.
+    Over,
+}
+
+/// The gap that may or must come first, because the log is not what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expects {
+    Nothing,
+    /// The message at the place may be another one than it was.
+    Diverged {
+        after: Offset,
+        time: StoredAt,
+    },
+    /// The server did not begin at the place that was named.
+    Gap {
+        reason: GapReason,
+        after: Offset,
+        time: StoredAt,
+    },
+}
+
+/// Credit of one connection, and what the application has not taken.
+#[derive(Clone, Copy, Debug)]
+struct Credit {
+    window: u64,
+    granted: u64,
+    received: u64,
+    /// What was delivered, and is not taken. Also of older connections.
+    held: u64,
+}
+
+#[derive(Debug)]
+struct Partial {
+    assembly: Assembly,
+    offset: Offset,
+    time: StoredAt,
+    topic: Topic,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        filter: Filter,
+        start: Start,
+        max_lag_millis: u64,
+        window: u64,
+    ) -> Subscription {
+        Subscription {
+            filter,
+            start,
+            max_lag_millis,
+            stage: Stage::Idle,
+            place: None,
+            snapshot: matches!(start, Start::Latest(_)),
+            target: None,
+            expects: Expects::Nothing,
+            credit: Credit {
+                window,
+                granted: 0,
+                received: 0,
+                held: 0,
+            },
+            partial: None,
+            queue: VecDeque::new(),
+            told: false,
+            in_line: false,
+        }
+    }
+
+    /// Where to begin on the next connection.
+    pub(super) fn start(&self) -> Start {
+        match self.place {
+            None => self.start,
+            Some(place) if self.snapshot => Start::Latest(Some((place.log, place.offset))),
+            Some(place) => Start::After(place),
+        }
+    }
+
+    /// The place up to which everything has come.
+    pub(super) fn place(&self) -> Option<Position> {
+        self.place
+    }
+
+    /// The first credit of a connection. `None` if the application has to take more first.
+    pub(super) fn first_credit(&self) -> Option<u64> {
+        let free = self.credit.window.saturating_sub(self.credit.held);
+        (free >= MIN_CREDIT).then_some(free)
+    }
+
+    /// SUBSCRIBE is sent.
+    pub(super) fn asked(&mut self, credit: u64) {
+        self.stage = Stage::Asked;
+        self.credit.granted = credit;
+        self.credit.received = 0;
+    }
+
+    /// The connection is lost. What is there of a message comes again.
+    pub(super) fn detach(&mut self) {
+        self.partial = None;
+        self.expects = Expects::Nothing;
+        self.target = None;
+        if matches!(self.stage, Stage::Asked | Stage::Open) {
+            self.stage = Stage::Idle;
+        }
+    }
+
+    /// The application wants no more.
+    pub(super) fn leave(&mut self) {
+        self.stage = Stage::Leaving(false);
+        self.queue = VecDeque::new();
+        self.partial = None;
+        self.credit.held = 0;
+    }
+
+    /// The memory of the message that is not whole, in bytes.
+    pub(super) fn partial_memory(&self) -> u64 {
+        let partial = self.partial.as_ref();
+        partial.map_or(0, |partial| partial.assembly.memory())
+    }
+
+    /// The cost of what is delivered and not taken.
+    pub(super) fn held(&self) -> u64 {
+        self.credit.held
+    }
+
+    /// The application has taken so much.
+    pub(super) fn taken(&mut self, cost: u64) {
+        self.credit.held = self.credit.held.saturating_sub(cost);
+    }
+
+    /// Whether CREDIT is to be sent.
+    pub(super) fn owes_credit(&self) -> bool {
+        self.stage == Stage::Open && self.credit.is_due()
+    }
+
+    /// The offset of credit to send.
+    pub(super) fn renew_credit(&mut self) -> u64 {
+        self.credit.granted = self.credit.granted.max(self.credit.limit());
+        self.credit.granted
+    }
+
+    pub(super) fn next_delivery(&mut self) -> Option<Delivery> {
+        let next = self.queue.pop_front();
+        util::trim(&mut self.queue);
+        next
+    }
+
+    pub(super) fn has_delivery(&self) -> bool {
+        !self.queue.is_empty()
+    }
+}
+
+/// What the server sends.
+impl Subscription {
+    /// SUBSCRIBED.
+    pub(super) fn handle_subscribed(
+        &mut self,
+        log: LogId,
+        (after, time): (Offset, StoredAt),
+        end: Offset,
+    ) -> Result<(), ProtocolError> {
+        if self.stage != Stage::Asked {
+            return Err(ProtocolError::Unexpected("SUBSCRIBED without SUBSCRIBE"));
+        }
+        if after > end {
+            return Err(ProtocolError::Inconsistent("a beginning behind the end"));
+        }
+        let start = self.start();
+        self.stage = Stage::Open;
+        self.target = Some(end);
+        let (named, begins) = match start {
+            Start::After(place) => ((place.log, place.offset), place.offset),
+            Start::Latest(Some(named)) => (named, Offset::START),
+            Start::Latest(None) => ((log, after), Offset::START),
+            _ => ((log, after), after),
+        };
+        if self.place.is_none() {
+            let (log, offset) = named;
+            let time = if named == (log, after) {
+                time
+            } else {
+                StoredAt::UNKNOWN
+            };
+            self.place = Some(Position { log, offset, time });
+        }
+        self.expects = match () {
+            () if named.0 != log => Expects::Gap {
+                reason: GapReason::AnotherLog,
+                after,
+                time,
+            },
+            () if begins != after => Expects::Gap {
+                reason: GapReason::Diverged,
+                after,
+                time,
+            },
+            () => Expects::Diverged { after, time },
+        };
+        Ok(())
+    }
+
+    /// Everything but the gap that has to come first.
+    fn check_expected(&mut self) -> Result<Position, ProtocolError> {
+        if self.stage != Stage::Open {
+            return Err(ProtocolError::Unexpected("a packet before SUBSCRIBED"));
+        }
+        if let Expects::Gap { .. } = self.expects {
+            return Err(ProtocolError::Inconsistent(
+                "another place than was named, without a gap",
+            ));
+        }
+        self.expects = Expects::Nothing;
+        self.place.ok_or(ProtocolError::Unexpected("no place"))
+    }
+
+    /// GAP.
+    pub(super) fn handle_gap(&mut self, log: LogId, gap: Gap) -> Result<(), ProtocolError> {
+        let anew = starts_anew(gap.reason);
+        let position = match self.expects {
+            Expects::Gap {
+                reason,
+                after,
+                time,
+            } if self.stage == Stage::Open && reason == gap.reason && gap.through == after => {
+                Position {
+                    log,
+                    offset: after,
+                    time,
+                }
+            }
+            Expects::Diverged { after, time }
+                if self.stage == Stage::Open
+                    && gap.reason == GapReason::Diverged
+                    && gap.through == after =>
+            {
+                Position {
+                    log,
+                    offset: after,
+                    time,
+                }
+            }
+            _ => {
+                let place = self.check_expected()?;
+                if anew || gap.after < place.offset || gap.through < gap.after {
+                    return Err(ProtocolError::Inconsistent("a gap in another place"));
+                }
+                let same = gap.through == place.offset;
+                Position {
+                    log: place.log,
+                    offset: gap.through,
+                    time: if same { place.time } else { StoredAt::UNKNOWN },
+                }
+            }
+        };
+        self.expects = Expects::Nothing;
+        // What was there of a message is in the gap.
+        self.partial = None;
+        self.place = Some(position);
+        self.push_gap(gap, position);
+        Ok(())
+    }
+
+    /// CAUGHT_UP.
+    pub(super) fn handle_caught_up(
+        &mut self,
+        offset: Offset,
+        time: StoredAt,
+    ) -> Result<(), ProtocolError> {
+        let place = self.check_expected()?;
+        if offset < place.offset || self.partial.is_some() {
+            return Err(ProtocolError::Inconsistent("caught up with another place"));
+        }
+        let same = offset == place.offset && time == StoredAt::UNKNOWN;
+        let position = Position {
+            log: place.log,
+            offset,
+            time: if same { place.time } else { time },
+        };
+        let reached = self.target.filter(|target| *target <= offset);
+        if reached.is_some() {
+            self.target = None;
+            self.snapshot = false;
+            self.push_mark(true, position);
+        } else if self.snapshot {
+            return Err(ProtocolError::Inconsistent(
+                "caught up in the midst of a snapshot",
+            ));
+        } else {
+            self.push_mark(false, position);
+        }
+        self.place = Some(position);
+        Ok(())
+    }
+
+    /// ENDED.
+    pub(super) fn handle_ended(&mut self, reason: SubscriptionEnd, text: String) {
+        self.detach();
+        self.stage = Stage::Over;
+        self.push(Delivery::Ended { reason, text });
+    }
+
+    /// MESSAGES.
+    pub(super) fn handle_messages(
+        &mut self,
+        records: &Bytes,
+        max_message: u64,
+    ) -> Result<(), ProtocolError> {
+        let mut place = self.check_expected()?;
+        let mut run = Run::default();
+        let mut at = 0;
+        while at < records.len() {
+            let record = TopicRecord::read_stored(&records[at..], self.partial.is_none())?;
+            let begin = at;
+            at += record.size;
+            self.credit.spend(record.cost())?;
+            if let Some(first) = record.first {
+                self.check_place(place.offset, first.stored.0)?;
+                self.check_topic(records, &mut run, first)?;
+            }
+            let single = record.first.is_some() && !record.continues;
+            if !single {
+                self.deliver_run(records, &mut run, place);
+                if let Some((offset, time)) = self.piece(&record, max_message, place.log)? {
+                    (place.offset, place.time) = (offset, time);
+                }
+                continue;
+            }
+            if record.kind == Kind::Text && !is_utf8(record.payload) {
+                return Err(ProtocolError::InvalidText);
+            }
+            if let Some(first) = record.first {
+                (place.offset, place.time) = first.stored;
+            }
+            run.add(begin, &record);
+        }
+        self.deliver_run(records, &mut run, place);
+        self.place = Some(place);
+        Ok(())
+    }
+
+    fn check_place(&self, place: Offset, offset: Offset) -> Result<(), ProtocolError> {
+        if offset <= place {
+            return Err(ProtocolError::Inconsistent(
+                "a message that is not behind the one before",
+            ));
+        }
+        // CAUGHT_UP has to come first.
+        if self.target.is_some_and(|target| offset > target) {
+            return Err(ProtocolError::Inconsistent(
+                "a message behind the end, before CAUGHT_UP",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Neighbours often share their topic, which then is checked once.
+    fn check_topic(
+        &self,
+        records: &Bytes,
+        run: &mut Run,
+        first: FirstRecord<'_>,
+    ) -> Result<(), ProtocolError> {
+        if records[run.topic.0..run.topic.1] == *first.topic {
+            return Ok(());
+        }
+        let name = std::str::from_utf8(first.topic).ok();
+        let topic = name.filter(|name| Topic::is_valid(name));
+        let topic = topic.ok_or(ProtocolError::Malformed("a topic that is none"))?;
+        if !self.filter.matches(topic) {
+            return Err(ProtocolError::Inconsistent("a message of another topic"));
+        }
+        let begin = first.topic.as_ptr() as usize - records.as_ptr() as usize;
+        run.topic = (begin, begin + first.topic.len());
+        Ok(())
+    }
+
+    /// A record of a message of several. Returns the message's place if it is whole.
+    fn piece(
+        &mut self,
+        record: &TopicRecord<'_>,
+        max_message: u64,
+        log: LogId,
+    ) -> Result<Option<(Offset, StoredAt)>, ProtocolError> {
+        let mut partial = match (self.partial.take(), record.first) {
+            (Some(partial), _) => partial,
+            (None, Some(first)) => Box::new(Partial {
+                assembly: Assembly::new(record.kind, record.is_final, true),
+                offset: first.stored.0,
+                time: first.stored.1,
+                topic: topic(first.topic)?,
+            }),
+            (None, None) => return Err(ProtocolError::Malformed("a record without its message")),
+        };
+        partial.assembly.cost += record.cost();
+        let (kind, is_final) = (record.kind, record.is_final);
+        partial
+            .assembly
+            .push(kind, is_final, record.payload, max_message)?;
+        if record.continues {
+            self.partial = Some(partial);
+            return Ok(None);
+        }
+        let Partial {
+            assembly,
+            offset,
+            time,
+            topic,
+        } = *partial;
+        let cost = assembly.cost;
+        self.credit.held += cost;
+        let message = TopicMessage {
+            offset,
+            time,
+            topic,
+            kind,
+            is_final,
+            payload: assembly.finish()?,
+            cost,
+        };
+        self.push(Delivery::Messages(MessageBatch::whole(log, message)));
+        Ok(Some((offset, time)))
+    }
+
+    /// Hands over the messages of one record each that follow each other.
+    fn deliver_run(&mut self, records: &Bytes, run: &mut Run, place: Position) {
+        if run.count == 0 {
+            return;
+        }
+        let range = run.begin..run.end;
+        // A slice keeps its whole packet in memory, and pieces of long messages are not kept in it.
+        let bytes = match range.len() * 2 >= records.len() {
+            true => records.slice(range),
+            false => util::copied(&records[range]),
+        };
+        let last = (place.offset, place.time);
+        self.credit.held += run.cost;
+        let batch = MessageBatch::records(place.log, bytes, run.count, run.cost, last);
+        (run.count, run.cost) = (0, 0);
+        let Some(Delivery::Messages(before)) = self.queue.back_mut() else {
+            return self.push(Delivery::Messages(batch));
+        };
+        if let Err(batch) = before.join(batch, JOIN_BELOW) {
+            self.push(Delivery::Messages(batch));
+        }
+    }
+
+    fn push(&mut self, delivery: Delivery) {
+        util::push_back(&mut self.queue, delivery);
+    }
+
+    /// CAUGHT_UP. Neighbours are one.
+    fn push_mark(&mut self, caught_up: bool, position: Position) {
+        match self.queue.back_mut() {
+            Some(Delivery::CaughtUp { position: place }) => *place = position,
+            Some(Delivery::Progress { position: place }) if !caught_up => *place = position,
+            Some(last @ Delivery::Progress { .. }) => *last = Delivery::CaughtUp { position },
+            _ if caught_up => self.push(Delivery::CaughtUp { position }),
+            _ => self.push(Delivery::Progress { position }),
+        }
+    }
+
+    /// GAP. Those between the same two messages are one, so a server cannot make them many.
+    fn push_gap(&mut self, gap: Gap, place: Position) {
+        let marks = |delivery: &&Delivery| {
+            !matches!(delivery, Delivery::Messages(_) | Delivery::Ended { .. })
+        };
+        let mut marks = self.queue.iter().rev().take_while(marks);
+        let Some(back) = marks.position(|it| matches!(it, Delivery::Gap { .. })) else {
+            let position = place;
+            return self.push(Delivery::Gap { gap, position });
+        };
+        for delivery in self.queue.iter_mut().rev().take(back + 1) {
+            match delivery {
+                Delivery::Gap {
+                    gap: before,
+                    position,
+                } => {
+                    if starts_anew(gap.reason) {
+                        before.reason = gap.reason;
+                    }
+                    before.through = gap.through;
+                    before.certain |= gap.certain;
+                    *position = place;
+                }
+                Delivery::CaughtUp { position } | Delivery::Progress { position } => {
+                    *position = place;
+                }
+                Delivery::Messages(_) | Delivery::Ended { .. } => {}
+            }
+        }
+    }
+}
+
+/// Whether the log is another one behind such a gap.
+fn starts_anew(reason: GapReason) -> bool {
+    matches!(reason, GapReason::AnotherLog | GapReason::Diverged)
+}
+
+/// Records of whole messages that follow each other in a packet.
+#[derive(Default)]
+struct Run {
+    begin: usize,
+    end: usize,
+    count: usize,
+    cost: u64,
+    /// Where the last topic stands that was checked.
+    topic: (usize, usize),
+}
+
+impl Run {
+    fn add(&mut self, begin: usize, record: &TopicRecord<'_>) {
+        if self.count == 0 {
+            self.begin = begin;
+        }
+        self.end = begin + record.size;
+        self.count += 1;
+        self.cost += record.cost();
+    }
+}
+
+fn topic(name: &[u8]) -> Result<Topic, ProtocolError> {
+    let name = std::str::from_utf8(name).ok();
+    let topic = name.and_then(|name| Topic::new(name).ok());
+    topic.ok_or(ProtocolError::Malformed("a topic that is none"))
+}
+
+impl Credit {
+    /// What may be granted: what is taken, what is there of a message that is not whole, and the
+    /// window.
+    fn limit(&self) -> u64 {
+        (self.received + self.window).saturating_sub(self.held)
+    }
+
+    fn is_due(&self) -> bool {
+        self.limit() >= self.granted + self.window / 2
+    }
+
+    fn spend(&mut self, cost: u64) -> Result<(), ProtocolError> {
+        self.received += cost;
+        if self.received > self.granted {
+            return Err(ProtocolError::CreditExceeded {
+                sent: Cost::new(self.received),
+                granted: Cost::new(self.granted),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,528 @@
+//! One subscription on a server: a cursor, a credit, and what is in hand.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::super::block::Block;
+use super::super::limits::{MIN_SLICE, PACKET_FILL, PROGRESS_OFFSETS, RECORD_OVERHEAD};
+use super::super::name::Filter;
+use super::super::opening::Opening;
+use super::super::packet::{MESSAGES_HEAD, Subscribe, TopicPacket, kind};
+use super::super::position::{Offset, StoredAt};
+use super::super::terms::{Gap, GapReason, SubscriptionEnd};
+use super::event::SubscriptionKey;
+use crate::transmit::Transmit;
+use crate::util::cut_reason;
+
+/// A subscription of a connection.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) key: SubscriptionKey,
+    pub(super) filter: Filter,
+    /// In milliseconds; 0: none.
+    max_lag: u64,
+    credit: u64,
+    /// The sum of the costs that were sent.
+    sent: u64,
+    /// The cost of the next record, if the credit was too small for it.
+    needs: u64,
+    stage: Stage,
+    /// Everything up to here is sent, left out, or in a gap.
+    pub(super) place: Offset,
+    /// CAUGHT_UP is sent for this place when everything up to it is sent, and then for later ones.
+    target: (Offset, StoredAt),
+    /// The message behind `place` of which some records are sent, and how many.
+    begun: Option<(Offset, u32)>,
+    /// Invariant: its next record is of a message behind `place`.
+    hand: Option<Hand>,
+    /// It is sent before what is in hand.
+    gap: Option<Gap>,
+    /// A read is under way.
+    pub(super) reading: bool,
+    /// It stands in the line of those that want to read.
+    pub(super) in_read_line: bool,
+    /// It stands in the line of those that want to send.
+    pub(super) in_send_line: bool,
+    /// The filter is a topic, so the subscription ends behind a final message.
+    is_topic: bool,
+}
+
+/// How far a subscription is.
+#[derive(Debug)]
+enum Stage {
+    /// The caller was asked.
+    Asked,
+    /// SUBSCRIBED is to be sent.
+    Opened(Box<Opening>),
+    /// It is sending the latest message of each topic.
+    Snapshot,
+    /// It is sending what was there when it began.
+    History,
+    /// CAUGHT_UP was sent.
+    Live,
+    /// ENDED is to be sent.
+    Ending(SubscriptionEnd, Box<str>),
+    /// ENDED was sent.
+    Over,
+}
+
+/// Messages to be sent.
+#[derive(Debug)]
+struct Hand {
+    block: Arc<Block>,
+    /// The next record.
+    next: usize,
+    /// The record behind the last one.
+    end: usize,
+    /// Everything of the filter up to here is in the block.
+    through: Offset,
+}
+
+/// What a client and a moment demand of a subscription.
+#[derive(Clone, Copy)]
+pub(super) struct Context {
+    pub(super) now: StoredAt,
+    /// The client's largest message.
+    pub(super) max_message: u64,
+    /// The end of the log.
+    pub(super) end: (Offset, StoredAt),
+}
+
+impl Subscription {
+    pub(super) fn new(key: SubscriptionKey, filter: Filter, subscribe: &Subscribe) -> Subscription {
+        Subscription {
+            key,
+            is_topic: filter.as_topic().is_some(),
+            filter,
+            max_lag: subscribe.max_lag_millis,
+            credit: subscribe.credit,
+            sent: 0,
+            needs: 0,
+            stage: Stage::Asked,
+            place: Offset::START,
+            target: (Offset::START, StoredAt::UNKNOWN),
+            begun: None,
+            hand: None,
+            gap: None,
+            reading: false,
+            in_read_line: false,
+            in_send_line: false,
+        }
+    }
+
+    /// The caller's answer.
+    pub(super) fn open(&mut self, opening: Opening) {
+        if matches!(self.stage, Stage::Asked) {
+            self.stage = Stage::Opened(Box::new(opening));
+        }
+    }
+
+    /// It is over. What is in hand is not sent.
+    pub(super) fn end(&mut self, reason: SubscriptionEnd, text: &str) {
+        if !self.is_ending() {
+            self.stage = Stage::Ending(reason, cut_reason(text).into());
+            self.hand = None;
+            self.gap = None;
+        }
+    }
+
+    /// ENDED is to be sent, or was sent.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Ending(..) | Stage::Over)
+    }
+
+    /// ENDED was sent.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
+
+    /// The bytes of the block in hand.
+    pub(super) fn hand_bytes(&self) -> u64 {
+        let hand = self.hand.as_ref();
+        hand.map_or(0, |hand| hand.block.memory() as u64)
+    }
+
+    /// Raises the credit. Whether that may let it go on.
+    pub(super) fn raise_credit(&mut self, credit: u64) -> bool {
+        let raised = credit > self.credit;
+        self.credit = self.credit.max(credit);
+        raised
+    }
+
+    fn credit_left(&self) -> u64 {
+        self.credit.saturating_sub(self.sent)
+    }
+
+    fn has_credit(&self) -> bool {
+        self.credit_left() >= self.needs.max(RECORD_OVERHEAD + 1)
+    }
+
+    pub(super) fn is_snapshot(&self) -> bool {
+        matches!(self.stage, Stage::Snapshot)
+    }
+
+    /// How far to read and how many bytes, if it wants to read.
+    pub(super) fn wants_read(&self, end: Offset, max_bytes: usize) -> Option<(Offset, usize)> {
+        let through = match self.stage {
+            Stage::Snapshot => self.target.0,
+            Stage::History | Stage::Live => end,
+            _ => return None,
+        };
+        let busy = self.reading || self.hand.is_some() || self.gap.is_some();
+        if busy || self.place >= through || !self.has_credit() {
+            return None;
+        }
+        let credit = usize::try_from(self.credit_left()).unwrap_or(usize::MAX);
+        Some((through, max_bytes.min(credit)))
+    }
+
+    /// Messages were read: everything of the filter behind `place` and up to `through` is in the
+    /// block, if the first message that is left in the log is `first`.
+    pub(super) fn take(&mut self, block: Arc<Block>, through: Offset, first: Offset) {
+        if !self.is_snapshot() && first.before() > self.place {
+            self.leave_out(GapReason::Removed, false, first.before());
+        }
+        let next = block.find(self.place);
+        let end = block.find(through);
+        if next < end {
+            self.hand = Some(Hand {
+                block,
+                next,
+                end,
+                through,
+            });
+        } else {
+            self.pass(through);
+        }
+    }
+
+    /// Everything up to `through` is not sent, for this reason. Gaps between the same two messages
+    /// are one.
+    pub(super) fn leave_out(&mut self, reason: GapReason, certain: bool, through: Offset) {
+        if through <= self.place {
+            return;
+        }
+        // The records that the client has of a message are discarded with the gap.
+        self.begun = None;
+        match &mut self.gap {
+            Some(gap) => {
+                gap.through = through;
+                gap.certain |= certain;
+            }
+            None => {
+                self.gap = Some(Gap {
+                    reason,
+                    certain,
+                    after: self.place,
+                    through,
+                });
+            }
+        }
+        self.place = through;
+        if let Some(hand) = &mut self.hand {
+            hand.next = hand.block.find(through);
+        }
+    }
+
+    /// Gives up what is in hand, if it waits for credit. It is read again.
+    pub(super) fn release(&mut self) {
+        if self.hand.is_some() && !self.has_credit() {
+            self.hand = None;
+        }
+    }
+
+    /// The next packet. `buf` is for what is encoded.
+    pub(super) fn transmit(&mut self, context: Context, buf: &mut BytesMut) -> Option<Transmit> {
+        if let Some(packet) = self.next_control(context) {
+            packet.encode(buf);
+            return Some(buf.split().freeze().into());
+        }
+        self.next_messages(context, buf)
+    }
+
+    /// What is sent before messages.
+    fn next_control(&mut self, context: Context) -> Option<TopicPacket> {
+        let subscription = self.key.number;
+        match &self.stage {
+            Stage::Asked | Stage::Over => return None,
+            Stage::Opened(opening) => {
+                let opening = **opening;
+                return Some(self.begin(opening));
+            }
+            Stage::Snapshot | Stage::History | Stage::Live => self.skip(context),
+            Stage::Ending(..) => {}
+        }
+        if let Some(gap) = self.gap.take() {
+            self.told(gap.through);
+            return Some(TopicPacket::Gap { subscription, gap });
+        }
+        if let Stage::Ending(reason, text) = &mut self.stage {
+            let (reason, text) = (*reason, std::mem::take(text).into());
+            self.stage = Stage::Over;
+            return Some(TopicPacket::Ended {
+                subscription,
+                reason,
+                text,
+            });
+        }
+        let (offset, time) = self.caught_up(context)?;
+        Some(TopicPacket::CaughtUp {
+            subscription,
+            offset,
+            time,
+        })
+    }
+
+    /// The client knows this place, so CAUGHT_UP need not tell it again.
+    fn told(&mut self, place: Offset) {
+        if matches!(self.stage, Stage::Live) {
+            self.target = (place, StoredAt::UNKNOWN);
+        }
+    }
+
+    /// SUBSCRIBED, and the place behind which delivery begins.
+    fn begin(&mut self, opening: Opening) -> TopicPacket {
+        self.place = opening.after;
+        self.target = (opening.end, opening.end_time);
+        self.stage = Stage::History;
+        if let Some(behind) = opening.snapshot {
+            self.place = behind;
+            self.stage = Stage::Snapshot;
+        }
+        self.gap = opening.gap;
+        if let Some(gap) = opening.gap {
+            self.place = gap.through;
+        }
+        TopicPacket::Subscribed {
+            subscription: self.key.number,
+            after: opening.after,
+            time: opening.time,
+            end: opening.end,
+        }
+    }
+
+    /// Everything up to `through` is done with.
+    fn pass(&mut self, through: Offset) {
+        // The store has read past a message of which records are sent, and did not find it again.
+        if let Some((message, _)) = self.begun.filter(|(message, _)| *message <= through) {
+            self.leave_out(GapReason::Removed, true, message);
+        }
+        self.place = self.place.max(through);
+    }
+
+    /// Up to here messages may be sent now: CAUGHT_UP comes before what is behind the target.
+    fn bound(&self) -> Offset {
+        match self.stage {
+            Stage::Live => Offset::MAX,
+            _ => self.target.0,
+        }
+    }
+
+    /// Passes by what is in hand and is not to be sent, up to the next message that is.
+    fn skip(&mut self, context: Context) {
+        let bound = self.bound();
+        while let Some(hand) = &mut self.hand {
+            let (block, next, through) = (hand.block.clone(), hand.next, hand.through);
+            if next >= hand.end {
+                self.hand = None;
+                return self.pass(through);
+            }
+            let offset = block.offset(next);
+            if !block.begins_message(next) || offset > bound {
+                return;
+            }
+            if !block.all_match(&self.filter) && !self.filter.matches(block.topic(next)) {
+                hand.next = block.message_end(next);
+                self.place = offset;
+                continue;
+            }
+            match self.begun {
+                Some((message, records)) if message == offset => {
+                    let end = block.message_end(next);
+                    hand.next = end.min(next + records as usize);
+                    return;
+                }
+                Some((message, _)) => {
+                    self.leave_out(GapReason::Removed, true, message);
+                    continue;
+                }
+                None => {}
+            }
+            if block.largest() > context.max_message && block.length(next) > context.max_message {
+                self.leave_out(GapReason::TooLarge, true, offset);
+                self.end_if_final(block.is_final(next));
+                continue;
+            }
+            if self.lags(context.now, block.time(next)) {
+                self.hand = None;
+                self.leave_out(GapReason::MovedAhead, true, context.end.0.max(offset));
+            }
+            return;
+        }
+    }
+
+    /// Whether the next message is older than the client wants.
+    fn lags(&self, now: StoredAt, time: StoredAt) -> bool {
+        let age = now.millis().saturating_sub(time.millis());
+        let limited = self.max_lag > 0 && time != StoredAt::UNKNOWN && !self.is_snapshot();
+        limited && age > self.max_lag
+    }
+
+    /// A message that ends its topic is sent, or told in a gap.
+    fn end_if_final(&mut self, is_final: bool) {
+        if self.is_topic && is_final {
+            let gap = self.gap.take();
+            self.end(SubscriptionEnd::Final, "");
+            self.gap = gap;
+        }
+    }
+
+    /// The place for the next CAUGHT_UP, if it is time for it.
+    fn caught_up(&mut self, context: Context) -> Option<(Offset, StoredAt)> {
+        let behind_target = match &self.hand {
+            Some(hand) => hand.block.offset(hand.next) > self.target.0,
+            None => self.place >= self.target.0,
+        };
+        let mut place = self.place;
+        match self.stage {
+            Stage::Snapshot | Stage::History if behind_target => {
+                place = place.max(self.target.0);
+            }
+            Stage::Live if self.hand.is_none() && self.progressed() => {}
+            _ => return None,
+        }
+        let time = match place {
+            _ if place == self.target.0 => self.target.1,
+            _ if place == context.end.0 => context.end.1,
+            _ => StoredAt::UNKNOWN,
+        };
+        self.stage = Stage::Live;
+        self.place = place;
+        self.target = (place, time);
+        Some((place, time))
+    }
+
+    /// Whether so much was left out that the client should know its place.
+    fn progressed(&self) -> bool {
+        self.place.get() >= self.target.0.get() + PROGRESS_OFFSETS
+    }
+
+    /// MESSAGES, as far as a packet and the credit go.
+    fn next_messages(&mut self, context: Context, buf: &mut BytesMut) -> Option<Transmit> {
+        let block = self.hand.as_ref()?.block.clone();
+        let run = self.next_run(&block, context, PACKET_FILL)?;
+        let ends = run.end == self.hand.as_ref()?.end;
+        if block.size(run.clone()) >= MIN_SLICE || ends || block.all_match(&self.filter) {
+            self.advance(&block, run.clone());
+            if run.start == 0 && self.key.number == 1 {
+                return Some(block.packet(run.end).into());
+            }
+            self.put_head(buf);
+            let head = buf.split().freeze();
+            return Some(Transmit::new(head, block.slice(run)));
+        }
+        Some(self.gather(&block, run, context).into())
+    }
+
+    /// Short runs between messages that the filter leaves out, copied into one packet.
+    fn gather(&mut self, block: &Block, first: Range<usize>, context: Context) -> Bytes {
+        let mut packet = BytesMut::with_capacity(PACKET_FILL);
+        self.put_head(&mut packet);
+        let mut run = Some(first);
+        while let Some(records) = run {
+            packet.extend_from_slice(&block.slice(records.clone()));
+            self.advance(block, records);
+            self.skip(context);
+            let room = PACKET_FILL.saturating_sub(packet.len());
+            let goes_on = self.gap.is_none() && self.begun.is_none() && !self.is_ending();
+            run = match goes_on && room > 0 {
+                true => self.next_run(block, context, room),
+                false => None,
+            };
+            run = run.filter(|run| block.size(run.clone()) <= room);
+        }
+        packet.freeze()
+    }
+
+    fn put_head(&self, buf: &mut BytesMut) {
+        buf.reserve(MESSAGES_HEAD);
+        buf.put_u8(kind::MESSAGES);
+        buf.put_u32(self.key.number);
+    }
+
+    /// The records in hand that follow each other, match, and fit into so many bytes and the
+    /// credit. A single record is not held to the bytes.
+    fn next_run(&mut self, block: &Block, context: Context, bytes: usize) -> Option<Range<usize>> {
+        let hand = self.hand.as_ref()?;
+        let next = hand.next;
+        let bound = match self.stage {
+            Stage::Live => hand.end,
+            _ => hand.end.min(block.find(self.target.0)),
+        };
+        if next >= bound {
+            return None;
+        }
+        let left = self.credit_left();
+        let cost = block.cost(next..next + 1);
+        if cost > left {
+            self.needs = cost;
+            if self.begun.is_none() {
+                self.hand = None;
+            }
+            return None;
+        }
+        self.needs = 0;
+        let fit = block.fit(next..bound, bytes.saturating_sub(MESSAGES_HEAD), left);
+        let end = self.matching_end(block, next..fit.max(next + 1), context);
+        Some(next..end)
+    }
+
+    /// The end of the records from `records.start` on that may be sent: the message of the first one
+    /// may.
+    fn matching_end(&self, block: &Block, records: Range<usize>, context: Context) -> usize {
+        let all_match = block.all_match(&self.filter);
+        let all_fit = block.largest() <= context.max_message;
+        if all_match && all_fit && !self.is_topic {
+            return records.end;
+        }
+        let mut next = records.start;
+        while next < records.end {
+            if next > records.start {
+                let matches = all_match || self.filter.matches(block.topic(next));
+                let fits = all_fit || block.length(next) <= context.max_message;
+                if !matches || !fits {
+                    break;
+                }
+            }
+            let is_final = block.is_final(next);
+            next = block.message_end(next);
+            if self.is_topic && is_final {
+                break;
+            }
+        }
+        next.min(records.end)
+    }
+
+    /// These records are sent.
+    fn advance(&mut self, block: &Block, records: Range<usize>) {
+        self.sent += block.cost(records.clone());
+        if let Some(hand) = &mut self.hand {
+            hand.next = records.end;
+        }
+        let last = records.end - 1;
+        let offset = block.offset(last);
+        if block.ends_message(last) {
+            self.place = offset;
+            self.begun = None;
+            self.end_if_final(block.is_final(last));
+        } else {
+            let begin = block.find(offset.before());
+            if begin > records.start {
+                self.place = block.offset(begin - 1);
+            }
+            self.begun = Some((offset, (records.end - begin) as u32));
+        }
+        self.told(self.place);
+    }
+}
