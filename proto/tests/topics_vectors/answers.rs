@@ -1,0 +1,1 @@
+//! What a log answers to each start.
