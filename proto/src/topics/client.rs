@@ -135,8 +135,14 @@ impl Client {
         self.signals = Signals::default();
         self.subscriptions
             .retain(|_, subscription| !matches!(subscription.stage, Stage::Leaving(_)));
-        for subscription in self.subscriptions.values_mut() {
+        for (number, subscription) in &mut self.subscriptions {
             subscription.detach();
+            // A final message has come, and ENDED has not: that ends it.
+            if subscription.has_delivery() && !subscription.told {
+                subscription.told = true;
+                let readable = ClientEvent::Readable(SubscriptionId(*number));
+                util::push_back(&mut self.events, readable);
+            }
         }
         let first = self.publishing.first();
         let count = self.publishing.detach();

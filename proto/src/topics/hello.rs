@@ -263,6 +263,10 @@ impl ServerWelcome {
             durability: Durability::from_code(fields.u8()?)?,
             name: fields.reason()?,
         };
+        let (first, last) = (welcome.first.get(), welcome.last.get());
+        if first == 0 || first > last + 1 {
+            return Err(ProtocolError::Malformed("a first message behind the end"));
+        }
         if welcome.publish_window < MIN_PUBLISH_WINDOW {
             return Err(ProtocolError::Malformed(
                 "a publish window that is too small",

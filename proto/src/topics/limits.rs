@@ -16,11 +16,14 @@ pub const MAX_PACKET: usize = 66_560;
 /// queues that a message takes, so that a flood of empty messages is bounded as well.
 pub const RECORD_OVERHEAD: u64 = 64;
 
-/// The smallest first credit of a subscription, in bytes.
+/// The smallest first credit of a subscription, in bytes: more than the costliest record.
+pub const MIN_CREDIT: u64 = MAX_PACKET_COST;
+
+/// The smallest window of a subscription, in bytes.
 ///
 /// A client raises the credit once half of its window is free. So half of the smallest window has
 /// to be more than the costliest record.
-pub const MIN_CREDIT: u64 = 2 * MAX_PACKET_COST;
+pub const MIN_WINDOW: u64 = 2 * MAX_PACKET_COST;
 
 /// The smallest publish window of a server, in bytes. A client may count on it before the server's
 /// WELCOME.

@@ -464,8 +464,11 @@ fn decode_published(packet: &Bytes) -> Result<TopicPacket, ProtocolError> {
     if rest.is_empty() {
         return Err(ProtocolError::Malformed("an answer to no message"));
     }
+    let mut last = first - 1;
     while !rest.is_empty() {
-        read_run(&mut rest)?;
+        let count = read_run(&mut rest)?.count;
+        let next = last.checked_add(count);
+        last = next.ok_or(ProtocolError::Malformed("a run beyond the largest number"))?;
     }
     Ok(TopicPacket::Published {
         durability,

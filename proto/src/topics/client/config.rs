@@ -1,6 +1,6 @@
 //! What a client may hold, and who publishes.
 
-use super::super::limits::MIN_CREDIT;
+use super::super::limits::MIN_WINDOW;
 use super::super::terms::Publisher;
 use crate::limits::{MAX_MAX_MESSAGE, MAX_WINDOW, MIN_MAX_MESSAGE};
 
@@ -42,7 +42,7 @@ impl ClientConfig {
     /// longer.
     #[must_use]
     pub fn window(mut self, bytes: u64) -> ClientConfig {
-        self.window = bytes.clamp(MIN_CREDIT, MAX_WINDOW);
+        self.window = bytes.clamp(MIN_WINDOW, MAX_WINDOW);
         self
     }
 

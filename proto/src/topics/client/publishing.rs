@@ -64,7 +64,7 @@ struct Open {
     is_final: bool,
     payload: Bytes,
     cost: u64,
-    /// When it was sent first.
+    /// When it was first sent to its end.
     sent: Option<Time>,
     /// It can no longer be sent, but its number has to be: a record without a topic goes in its
     /// place, which every server refuses.
@@ -313,12 +313,13 @@ impl Publishing {
             first: (begin == 0).then_some((None, topic)),
         };
         head.write(packet, end - begin);
-        if !open.void {
-            open.sent.get_or_insert(now);
-        }
         if continues {
             self.line.piece = end;
         } else {
+            // A message that was not sent to its end is not stored.
+            if !open.void {
+                open.sent.get_or_insert(now);
+            }
             self.line.piece = 0;
             self.line.sent += 1;
         }

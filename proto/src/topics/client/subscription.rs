@@ -24,6 +24,8 @@ const JOIN_BELOW: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) filter: Filter,
+    /// The filter has no wildcard.
+    is_topic: bool,
     /// Where it began, before a server has said where that is.
     start: Start,
     pub(super) max_lag_millis: u64,
@@ -35,6 +37,8 @@ pub(super) struct Subscription {
     /// The end that the log had, until CAUGHT_UP has come for it.
     target: Option<Offset>,
     expects: Expects,
+    /// The final message of the filter's only topic has come: nothing follows.
+    finished: bool,
     credit: Credit,
     /// The message that is not whole yet.
     partial: Option<Box<Partial>>,
@@ -103,6 +107,7 @@ impl Subscription {
         window: u64,
     ) -> Subscription {
         Subscription {
+            is_topic: filter.as_topic().is_some(),
             filter,
             start,
             max_lag_millis,
@@ -111,6 +116,7 @@ impl Subscription {
             snapshot: matches!(start, Start::Latest(_)),
             target: None,
             expects: Expects::Nothing,
+            finished: false,
             credit: Credit {
                 window,
                 granted: 0,
@@ -158,6 +164,9 @@ impl Subscription {
         self.target = None;
         if matches!(self.stage, Stage::Asked | Stage::Open) {
             self.stage = Stage::Idle;
+            if self.finished {
+                self.handle_ended(SubscriptionEnd::Final, String::new());
+            }
         }
     }
 
@@ -270,6 +279,14 @@ impl Subscription {
         self.place.ok_or(ProtocolError::Unexpected("no place"))
     }
 
+    /// Within a message only ENDED may come.
+    fn check_between(&self) -> Result<(), ProtocolError> {
+        match self.partial {
+            None => Ok(()),
+            Some(_) => Err(ProtocolError::Unexpected("a packet within a message")),
+        }
+    }
+
     /// GAP.
     pub(super) fn handle_gap(&mut self, log: LogId, gap: Gap) -> Result<(), ProtocolError> {
         let anew = starts_anew(gap.reason);
@@ -309,9 +326,8 @@ impl Subscription {
                 }
             }
         };
+        self.check_between()?;
         self.expects = Expects::Nothing;
-        // What was there of a message is in the gap.
-        self.partial = None;
         self.place = Some(position);
         self.push_gap(gap, position);
         Ok(())
@@ -324,7 +340,8 @@ impl Subscription {
         time: StoredAt,
     ) -> Result<(), ProtocolError> {
         let place = self.check_expected()?;
-        if offset < place.offset || self.partial.is_some() {
+        self.check_between()?;
+        if offset < place.offset || self.target.is_some_and(|target| offset < target) {
             return Err(ProtocolError::Inconsistent("caught up with another place"));
         }
         let same = offset == place.offset && time == StoredAt::UNKNOWN;
@@ -333,25 +350,18 @@ impl Subscription {
             offset,
             time: if same { place.time } else { time },
         };
-        let reached = self.target.filter(|target| *target <= offset);
-        if reached.is_some() {
-            self.target = None;
-            self.snapshot = false;
-            self.push_mark(true, position);
-        } else if self.snapshot {
-            return Err(ProtocolError::Inconsistent(
-                "caught up in the midst of a snapshot",
-            ));
-        } else {
-            self.push_mark(false, position);
-        }
+        self.snapshot = false;
+        let caught_up = self.target.take().is_some();
+        self.push_mark(caught_up, position);
         self.place = Some(position);
         Ok(())
     }
 
     /// ENDED.
     pub(super) fn handle_ended(&mut self, reason: SubscriptionEnd, text: String) {
-        self.detach();
+        self.partial = None;
+        self.expects = Expects::Nothing;
+        self.target = None;
         self.stage = Stage::Over;
         self.push(Delivery::Ended { reason, text });
     }
@@ -388,6 +398,7 @@ impl Subscription {
             if let Some(first) = record.first {
                 (place.offset, place.time) = first.stored;
             }
+            self.finished |= record.is_final && self.is_topic;
             run.add(begin, &record);
         }
         self.deliver_run(records, &mut run, place);
@@ -399,12 +410,6 @@ impl Subscription {
         if offset <= place {
             return Err(ProtocolError::Inconsistent(
                 "a message that is not behind the one before",
-            ));
-        }
-        // CAUGHT_UP has to come first.
-        if self.target.is_some_and(|target| offset > target) {
-            return Err(ProtocolError::Inconsistent(
-                "a message behind the end, before CAUGHT_UP",
             ));
         }
         Ok(())
@@ -463,6 +468,7 @@ impl Subscription {
             time,
             topic,
         } = *partial;
+        self.finished |= is_final && self.is_topic;
         let cost = assembly.cost;
         self.credit.held += cost;
         let message = TopicMessage {
@@ -505,46 +511,44 @@ impl Subscription {
         util::push_back(&mut self.queue, delivery);
     }
 
-    /// CAUGHT_UP. Neighbours are one.
+    /// CAUGHT_UP. Of those between two messages the last one counts.
     fn push_mark(&mut self, caught_up: bool, position: Position) {
-        match self.queue.back_mut() {
-            Some(Delivery::CaughtUp { position: place }) => *place = position,
-            Some(Delivery::Progress { position: place }) if !caught_up => *place = position,
-            Some(last @ Delivery::Progress { .. }) => *last = Delivery::CaughtUp { position },
-            _ if caught_up => self.push(Delivery::CaughtUp { position }),
-            _ => self.push(Delivery::Progress { position }),
+        let before = self.take_mark(|mark| match mark {
+            Delivery::CaughtUp { .. } => Some(true),
+            Delivery::Progress { .. } => Some(false),
+            _ => None,
+        });
+        match caught_up || before == Some(true) {
+            true => self.push(Delivery::CaughtUp { position }),
+            false => self.push(Delivery::Progress { position }),
         }
     }
 
-    /// GAP. Those between the same two messages are one, so a server cannot make them many.
-    fn push_gap(&mut self, gap: Gap, place: Position) {
-        let marks = |delivery: &&Delivery| {
-            !matches!(delivery, Delivery::Messages(_) | Delivery::Ended { .. })
-        };
-        let mut marks = self.queue.iter().rev().take_while(marks);
-        let Some(back) = marks.position(|it| matches!(it, Delivery::Gap { .. })) else {
-            let position = place;
-            return self.push(Delivery::Gap { gap, position });
-        };
-        for delivery in self.queue.iter_mut().rev().take(back + 1) {
-            match delivery {
-                Delivery::Gap {
-                    gap: before,
-                    position,
-                } => {
-                    if starts_anew(gap.reason) {
-                        before.reason = gap.reason;
-                    }
-                    before.through = gap.through;
-                    before.certain |= gap.certain;
-                    *position = place;
-                }
-                Delivery::CaughtUp { position } | Delivery::Progress { position } => {
-                    *position = place;
-                }
-                Delivery::Messages(_) | Delivery::Ended { .. } => {}
+    /// GAP. Those between two messages are one for each reason, so a server cannot make them many.
+    fn push_gap(&mut self, mut gap: Gap, position: Position) {
+        let before = self.take_mark(|mark| match mark {
+            Delivery::Gap { gap: before, .. } if before.reason == gap.reason => Some(*before),
+            _ => None,
+        });
+        if let Some(before) = before {
+            gap.after = before.after;
+            gap.certain |= before.certain;
+        }
+        self.push(Delivery::Gap { gap, position });
+    }
+
+    /// Takes out what came behind the last message and is wanted.
+    fn take_mark<T>(&mut self, wanted: impl Fn(&Delivery) -> Option<T>) -> Option<T> {
+        for index in (0..self.queue.len()).rev() {
+            if let Delivery::Messages(_) | Delivery::Ended { .. } = self.queue[index] {
+                return None;
+            }
+            if let Some(found) = wanted(&self.queue[index]) {
+                self.queue.remove(index);
+                return Some(found);
             }
         }
+        None
     }
 }
 

@@ -124,8 +124,11 @@ impl Server {
         };
         subscription.reading = false;
         answer(subscription);
-        let held = subscription.hand_bytes();
+        let (held, ending) = (subscription.hand_bytes(), subscription.is_ending());
         self.lines.in_hand += held;
+        if let Some(index) = self.index(key.number()).ok().filter(|_| ending) {
+            self.count_ending(index);
+        }
         self.wake(key.number());
     }
 

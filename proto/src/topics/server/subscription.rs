@@ -132,6 +132,14 @@ impl Subscription {
         matches!(self.stage, Stage::Ending(..) | Stage::Over)
     }
 
+    /// Why it is over, before ENDED is sent.
+    pub(super) fn end_reason(&self) -> Option<SubscriptionEnd> {
+        match self.stage {
+            Stage::Ending(reason, _) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// ENDED was sent.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over)
@@ -183,6 +191,9 @@ impl Subscription {
         if !self.is_snapshot() && first.before() > self.place {
             self.leave_out(GapReason::Removed, false, first.before());
         }
+        if self.is_ending() {
+            return;
+        }
         let next = block.find(self.place);
         let end = block.find(through);
         if next < end {
@@ -203,8 +214,9 @@ impl Subscription {
         if through <= self.place {
             return;
         }
-        // The records that the client has of a message are discarded with the gap.
-        self.begun = None;
+        if self.begun.is_some() {
+            return self.lose_begun();
+        }
         match &mut self.gap {
             Some(gap) => {
                 gap.through = through;
@@ -223,6 +235,15 @@ impl Subscription {
         if let Some(hand) = &mut self.hand {
             hand.next = hand.block.find(through);
         }
+    }
+
+    /// A message of which records are sent is no longer in the log. Within a message only ENDED may
+    /// come. The client asks again from its position, and then gets the gap.
+    fn lose_begun(&mut self) {
+        self.end(
+            SubscriptionEnd::Unavailable,
+            "the message was removed from the log while it was being sent",
+        );
     }
 
     /// Gives up what is in hand, if it waits for credit. It is read again.
@@ -304,9 +325,8 @@ impl Subscription {
 
     /// Everything up to `through` is done with.
     fn pass(&mut self, through: Offset) {
-        // The store has read past a message of which records are sent, and did not find it again.
-        if let Some((message, _)) = self.begun.filter(|(message, _)| *message <= through) {
-            self.leave_out(GapReason::Removed, true, message);
+        if self.begun.is_some_and(|(message, _)| message <= through) {
+            return self.lose_begun();
         }
         self.place = self.place.max(through);
     }
@@ -343,10 +363,7 @@ impl Subscription {
                     hand.next = end.min(next + records as usize);
                     return;
                 }
-                Some((message, _)) => {
-                    self.leave_out(GapReason::Removed, true, message);
-                    continue;
-                }
+                Some(_) => return self.lose_begun(),
                 None => {}
             }
             if block.largest() > context.max_message && block.length(next) > context.max_message {

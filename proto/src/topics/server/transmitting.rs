@@ -8,7 +8,6 @@ use super::super::hello::{ServerReject, ServerWelcome};
 use super::super::limits::{CONTROL_BLOCK, millis};
 use super::super::packet::TopicPacket;
 use super::super::position::StoredAt;
-use super::super::terms::SubscriptionEnd;
 use super::event::ServerEvent;
 use super::subscription::Context;
 use super::{Server, Stage};
@@ -130,12 +129,8 @@ impl Server {
         let (held, was_ending) = (subscription.hand_bytes(), subscription.is_ending());
         let packet = subscription.transmit(context, self.signals.block());
         self.lines.in_hand = self.lines.in_hand - held + subscription.hand_bytes();
-        let key = subscription.key;
         if !was_ending && subscription.is_ending() {
-            // Only a final message ends a subscription while it sends.
-            let reason = SubscriptionEnd::Final;
-            self.ending += 1;
-            self.tell(ServerEvent::Ended { key, reason });
+            self.count_ending(index);
         }
         let subscription = &self.subscriptions[index];
         if subscription.is_over() {
@@ -150,6 +145,16 @@ impl Server {
             self.want_read(index);
         }
         packet
+    }
+
+    /// A subscription has ended by what it sent or read.
+    pub(super) fn count_ending(&mut self, index: usize) {
+        let subscription = &self.subscriptions[index];
+        let (key, reason) = (subscription.key, subscription.end_reason());
+        self.ending += 1;
+        if let Some(reason) = reason {
+            self.tell(ServerEvent::Ended { key, reason });
+        }
     }
 
     /// Puts a subscription into the line of readers, if it wants to read.
