@@ -4,7 +4,7 @@ and to check the vectors, not to be fast."""
 
 from packet import MIN_LARGEST_MESSAGE, Refused
 from topics_packet import (ENDINGS, GAPS, IGNORED, MIN_CREDIT, REFUSALS, REJECTIONS, cost, is_topic,
-                           pack, split)
+                           matches, pack, split)
 from topics_server import Endpoint
 
 RESETS = ("another log", "diverged")
@@ -107,10 +107,10 @@ class Subscription:
         if kind == "MESSAGES":
             for record in packet["records"]:
                 self.handle_record(record)
-        elif kind == "GAP":
-            self.handle_gap(packet)
         elif self.parts:
             raise Refused("UNEXPECTED", f"{kind} within a message")
+        elif kind == "GAP":
+            self.handle_gap(packet)
         else:
             self.handle_caught_up(packet)
         return None
@@ -135,6 +135,8 @@ class Subscription:
     def handle_record(self, record):
         if not self.parts and record.offset <= self.position[1]:
             raise Refused("INCONSISTENT", f"offset {record.offset} again")
+        if not self.parts and not matches(self.filter, record.topic):
+            raise Refused("INCONSISTENT", "a message of another topic")
         self.received += cost(record)
         if self.received > self.granted:
             raise Refused("CREDIT_EXCEEDED", f"{self.received} of {self.granted}")
@@ -168,20 +170,12 @@ class Subscription:
             if after != self.position[1] or through != self.new_place[1]:
                 raise Refused("INCONSISTENT", "a GAP between other places")
             self.position, self.owes_gap = self.new_place, None
-        elif not self.position[1] <= after <= through or not self.drop_parts(through):
+        elif not self.position[1] <= after <= through:
             raise Refused("INCONSISTENT", f"{after} to {through} after {self.position[1]}")
         else:
             self.position = (self.position[0], through, 0)
         self.keep_gap({"gap": reason, "certain": packet["certain"], "after": after,
                        "through": through})
-
-    def drop_parts(self, through):
-        """A GAP within a message: the rest of it does not come. Whether the GAP reaches over it."""
-        if self.parts and through < self.parts[0].offset:
-            return False
-        self.taken += self.incomplete
-        self.parts, self.incomplete = [], 0
-        return True
 
     def since_message(self):
         """The items behind the last message that the application has not taken."""
@@ -194,17 +188,19 @@ class Subscription:
         """Section 8: between two messages one GAP for each reason is kept."""
         for known in self.since_message():
             if known.get("gap") == gap["gap"]:
-                known["through"] = gap["through"]
-                known["certain"] |= gap["certain"]
-                return
+                gap |= {"after": known["after"], "certain": gap["certain"] | known["certain"]}
+                self.drop(known)
         self.items.append((gap, 0, True))
 
     def keep_caught_up(self, mark):
         """And the last CAUGHT_UP."""
         for known in self.since_message():
             if "caught_up" in known:
-                self.items = [item for item in self.items if item[0] is not known]
+                self.drop(known)
         self.items.append((mark, 0, True))
+
+    def drop(self, known):
+        self.items = [item for item in self.items if item[0] is not known]
 
     def handle_caught_up(self, packet):
         offset = packet["offset"]
@@ -220,7 +216,7 @@ class Publisher:
 
     def __init__(self, has_id):
         self.has_id = has_id
-        self.last = 0
+        self.last = self.once = 0
         #: Messages without an answer, the oldest first.
         self.open = []
         self.reset()
@@ -233,11 +229,10 @@ class Publisher:
             message["left"], message["sent"] = message["records"], False
         return lost
 
-    def welcome(self, now, window, once):
-        """Gives the numbers of messages that must not be sent again."""
-        self.window = window
+    def expire(self, now):
+        """Gives the numbers of messages that wait and must not be sent again."""
         late = [m["number"] for m in self.open
-                if once and m["since"] is not None and now - m["since"] > once]
+                if self.once and m["since"] is not None and now - m["since"] > self.once]
         self.open = [m for m in self.open if m["number"] not in late]
         return late
 
@@ -260,7 +255,8 @@ class Publisher:
         for message in owners[:count]:
             message["left"] = message["left"][1:]
             message["sent"] = not message["left"]
-            message["since"] = now if message["since"] is None else message["since"]
+            if message["sent"] and message["since"] is None:
+                message["since"] = now
         return count and {"kind": "PUBLISH", "first": owners[0]["number"],
                           "records": records[:count]}
 
@@ -316,6 +312,7 @@ class Client(Endpoint):
 
     def unsubscribe(self, number):
         subscription = self.subscriptions[number]
+        subscription.items = []
         if subscription.is_over:
             return
         if subscription.state == "off":
@@ -374,8 +371,16 @@ class Client(Endpoint):
         self.state, self.log = "open", packet["log"]
         self.peer_largest = packet["largest_message"]
         self.events.append({"welcome": packet["log"].hex(), "name": packet["name"]})
-        late = self.publisher.welcome(now, packet["publish_window"], packet["once"])
-        self.events += [{"unknown": number} for number in late]
+        self.publisher.window, self.publisher.once = packet["publish_window"], packet["once"]
+        self.expire(now)
+
+    def expire(self, now):
+        """The time has come, on a connection that has not sent PUBLISH, or without one."""
+        self.events += [{"unknown": number} for number in self.publisher.expire(now)]
+
+    def handle_timeout(self, now):
+        if self.state != "open":
+            self.expire(now)
 
     def handle_published(self, packet):
         number = packet["first"]

@@ -88,7 +88,7 @@ class Delivery:
             certain |= self.gap["certain"]
         self.gap = {"reason": number_of(GAPS, reason), "certain": certain, "after": after,
                     "through": through}
-        self.place, self.begun = through, None
+        self.place = through
 
     def look(self, log, now, largest_message):
         """Moves the place past what is not sent, up to the next message that is. Gives its records,
@@ -97,12 +97,14 @@ class Delivery:
         bound = self.target[0] if is_snapshot else log.last
         if self.place >= bound or not self.has_credit():
             return []
-        if not is_snapshot and log.first - 1 > self.place:
+        if not is_snapshot and log.first - 1 > self.place and not self.begun:
             return self.leave_out("removed", 0, log.first - 1) or []
         find = log.latest if is_snapshot else log.matching
         found = find(self.filter, self.place, bound)
         if self.begun and self.begun[0] not in [m.offset for m in found]:
-            return self.leave_out("removed", 1, self.begun[0]) or []
+            # Within a message nothing but ENDED may come.
+            self.finish("unavailable", "the message is no longer in the log")
+            return []
         begin, end = log.damaged
         if self.place < end:
             found = [m for m in found if m.offset <= begin]

@@ -206,7 +206,7 @@ class Server(Endpoint):
     def reject(self, reason, retry_after, text):
         self.greeting = {"kind": "REJECT", "reason": number_of(REJECTIONS, reason),
                          "retry_after": retry_after, "text": text}
-        self.state = "rejected"
+        self.state, self.close_code = "rejected", 1000
 
     def expire(self):
         """The token has expired: section 6."""

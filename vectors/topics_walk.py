@@ -97,6 +97,7 @@ class Walk:
 
     def do_wait(self, step):
         self.now += step["millis"]
+        self.client.handle_timeout(self.now)
 
     def do_carry(self, step):
         sender, receiver = self.side("client"), self.side("server")
@@ -179,10 +180,8 @@ class Walk:
     def do_go_away(self, step):
         self.server.go_away(step["within"], step.get("why", ""))
 
-    # Both.
-
     def do_abort(self, step):
-        self.side(step["side"]).abort(step["why"])
+        self.server.abort(step["why"])
 
 
 def arguments_of(step):
