@@ -365,6 +365,8 @@ class Client(Endpoint):
                                 "text": packet["text"]})
         else:
             self.within(packet)
+            if kind == "ENDED" and packet["subscription"] in self.to_unsubscribe:
+                self.to_unsubscribe.remove(packet["subscription"])
             self.subscriptions[packet["subscription"]].handle(packet, self.log)
 
     def handle_welcome(self, now, packet):

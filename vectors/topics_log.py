@@ -45,6 +45,7 @@ class Log:
         return sorted((m for m in latest.values() if m.offset > after), key=lambda m: m.offset)
 
     def open(self, start, pattern):
+        """A place has a time if the position names it, or if it is the end."""
         name, reason, snapshot = start["name"], None, None
         named = start.get("offset", 0)
         if name == "latest":
@@ -56,7 +57,10 @@ class Log:
             place = {"another log": self.first - 1, "diverged": self.last}.get(reason, named)
         else:
             place = self.begin(start, pattern)
-        return Opening(place, self.time_of(place), self.last, self.last_time, reason, named, snapshot)
+        time = start.get("time", 0) if name == "after" and not reason else 0
+        if name == "now" or reason == "diverged" and name == "after":
+            time = self.last_time
+        return Opening(place, time, self.last, self.last_time, reason, named, snapshot)
 
     def begin(self, start, pattern):
         """The place of a start that names no position."""

@@ -3,8 +3,12 @@
 //! `vectors/README.md` describes the formats.
 
 mod answers;
+mod exchanges;
+mod log;
+mod malformed;
 mod names;
 mod packets;
+mod words;
 
 use serde_json::{Value, json};
 

@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value, json};
 use unstall_proto::topics::{
-    ClientHello, Filter, Offset, Refusal, ServerReject, ServerWelcome, Start, StoredAt, Subscribe,
-    Topic, TopicPacket, TopicRecord, published_runs,
+    ClientHello, Filter, Offset, ServerReject, ServerWelcome, Start, StoredAt, Subscribe, Topic,
+    TopicPacket, TopicRecord, published_runs,
 };
-use unstall_proto::{ErrorCode, Kind, ProtocolError};
+use unstall_proto::{Kind, ProtocolError};
 
-use crate::{bytes, hex, hex_or_repeat, list, number, read, text, unhex};
+use crate::{bytes, hex, hex_or_repeat, list, read, text};
 
 fn decimal(number: u64) -> Value {
     json!(number.to_string())
@@ -222,21 +222,6 @@ fn fields_of_subscription(packet: &TopicPacket, within: bool) -> Result<Value, P
         }),
         other => panic!("a kind of packet without fields: {other:?}"),
     })
-}
-
-/// The name of an error, as SPEC.md gives it.
-pub(crate) fn error_name(code: ErrorCode) -> &'static str {
-    match code {
-        ErrorCode::MALFORMED => "MALFORMED",
-        ErrorCode::UNKNOWN_KIND => "UNKNOWN_KIND",
-        ErrorCode::UNEXPECTED => "UNEXPECTED",
-        ErrorCode::SEQUENCE_GAP => "SEQUENCE_GAP",
-        ErrorCode::CREDIT_EXCEEDED => "CREDIT_EXCEEDED",
-        ErrorCode::MESSAGE_TOO_LARGE => "MESSAGE_TOO_LARGE",
-        ErrorCode::INVALID_TEXT => "INVALID_TEXT",
-        ErrorCode::INCONSISTENT => "INCONSISTENT",
-        other => panic!("an error that topics do not have: {other:?}"),
-    }
 }
 
 #[test]
