@@ -267,7 +267,7 @@ mod settings;
 mod time;
 mod ws;
 
-pub use client::{Attempt, Client, Reconnect, Setup, connect};
+pub use client::{Attempt, Backoff, Client, Reconnect, Setup, connect};
 pub use dial::Endpoint;
 #[cfg(feature = "tls")]
 pub use dial::tls::client_config_from_pem;
