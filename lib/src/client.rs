@@ -21,7 +21,7 @@ use crate::{
     ws::transport::Transport,
 };
 
-pub use backoff::Reconnect;
+pub use backoff::{Backoff, Reconnect};
 use dialer::Dialer;
 pub use setup::Setup;
 

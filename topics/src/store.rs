@@ -127,7 +127,7 @@ pub enum Appended {
     Stored {
         /// Its offset.
         offset: Offset,
-        /// When it was stored.
+        /// When it was stored. A shared store may not know it.
         time: StoredAt,
     },
     /// It was stored before. `None`: its offset is no longer known.
@@ -285,7 +285,7 @@ impl Stored {
 /// An empty message takes memory too: its place, its time, what points to it.
 const MESSAGE_OVERHEAD_BYTES: u64 = 64;
 
-fn cost(topic: &Topic, payload: &Bytes) -> u64 {
+pub(crate) fn cost(topic: &Topic, payload: &Bytes) -> u64 {
     (payload.len() + topic.as_str().len()) as u64 + MESSAGE_OVERHEAD_BYTES
 }
 

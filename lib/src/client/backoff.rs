@@ -67,8 +67,12 @@ impl Reconnect {
     }
 }
 
-/// The waits between attempts, as [`Reconnect`] describes them.
-pub(super) struct Backoff {
+/// The waits between attempts, as [`Reconnect`] describes them, for a client that connects by itself.
+///
+/// [`Client`](crate::Client) uses one. An application needs it only if it chooses anew for each
+/// attempt where to connect to.
+#[derive(Debug)]
+pub struct Backoff {
     config: Reconnect,
     /// Waits since the last connection that proved itself.
     waits: u32,
@@ -86,7 +90,9 @@ pub(super) struct Life {
 }
 
 impl Backoff {
-    pub(super) fn new(config: Reconnect) -> Backoff {
+    /// The waits of a client that has not connected yet. The first one waits too: connect once before
+    /// you ask for it.
+    pub fn new(config: Reconnect) -> Backoff {
         Backoff {
             config,
             waits: 0,
@@ -96,7 +102,8 @@ impl Backoff {
 
     /// The next wait. A wait that the server asked for is added to the random one. So its clients
     /// do not all come back at the same moment.
-    pub(super) fn next(&mut self, asked: Option<Duration>) -> Duration {
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self, asked: Option<Duration>) -> Duration {
         if std::mem::take(&mut self.at_once) && asked.is_none() {
             return Duration::ZERO;
         }
@@ -106,9 +113,18 @@ impl Backoff {
         asked.unwrap_or_default().saturating_add(jitter)
     }
 
+    /// Notes that a connection ended, how long it lasted, and whether it received anything.
+    pub fn lived(&mut self, lasted: Duration, received_any: bool) {
+        self.note(Life {
+            lasted,
+            received_any,
+            progressed: false,
+        });
+    }
+
     /// Notes that a connection ended. If it had proved itself, the waits start from the first one
     /// again.
-    pub(super) fn lived(&mut self, life: Life) {
+    pub(super) fn note(&mut self, life: Life) {
         if life.progressed || (life.received_any && life.lasted >= self.config.proof) {
             self.waits = 0;
             self.at_once = life.lasted >= defaults::RECONNECT_AT_ONCE;
@@ -116,7 +132,7 @@ impl Backoff {
     }
 
     /// Whether another attempt may follow after this many failures in a row.
-    pub(super) fn allows(&self, failures: u32) -> bool {
+    pub fn allows(&self, failures: u32) -> bool {
         self.config
             .attempts
             .is_none_or(|attempts| failures < attempts)
@@ -144,11 +160,11 @@ mod tests {
             assert!(backoff.next(None) <= bound);
             bound = (bound * 2).min(Duration::from_secs(30));
         }
-        backoff.lived(life(60_000, false, false));
-        backoff.lived(life(1_000, true, false));
+        backoff.note(life(60_000, false, false));
+        backoff.note(life(1_000, true, false));
         let longest = (0..5).map(|_| backoff.next(None)).max().unwrap();
         assert!(longest > Duration::from_secs(4), "{longest:?}");
-        backoff.lived(life(10_000, true, false));
+        backoff.note(life(10_000, true, false));
         assert_eq!(backoff.next(None), Duration::ZERO);
         assert!(backoff.next(None) <= Duration::from_millis(250));
     }
@@ -159,11 +175,11 @@ mod tests {
         for _ in 0..20 {
             backoff.next(None);
         }
-        backoff.lived(life(100, true, true));
+        backoff.note(life(100, true, true));
         assert_eq!(backoff.next(None), Duration::ZERO);
         let waits: Vec<_> = (0..20)
             .map(|_| {
-                backoff.lived(life(99, true, true));
+                backoff.note(life(99, true, true));
                 backoff.next(None)
             })
             .collect();
@@ -176,7 +192,7 @@ mod tests {
         let mut backoff = Backoff::new(Reconnect::default());
         let asked = Duration::from_secs(7);
         assert!((0..100).all(|_| backoff.next(Some(asked)) >= asked));
-        backoff.lived(life(60_000, true, true));
+        backoff.note(life(60_000, true, true));
         assert!(backoff.next(Some(asked)) >= asked, "the first one too");
     }
 }

@@ -203,7 +203,7 @@ impl Dialer {
         shared: &Shared,
     ) -> Arc<ConnectionError> {
         if let Some(backoff) = &mut self.backoff {
-            backoff.lived(life);
+            backoff.note(life);
         }
         let why = Arc::new(why);
         let in_flight = ended.in_flight;

@@ -173,6 +173,9 @@ impl Client {
     pub fn set_token(&mut self, token: AccessToken) {
         self.token = token;
         self.signals.token = matches!(self.phase, Phase::HelloSent | Phase::Welcomed);
+        if self.signals.token {
+            self.publishing.change_token();
+        }
     }
 
     /// Subscribes to the topics of a filter.

@@ -1,6 +1,6 @@
 //! Topics and filters (SPEC-TOPICS.md, "Names").
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 /// The longest topic or filter, in bytes.
 pub const MAX_NAME: usize = 255;
@@ -136,6 +136,13 @@ impl Filter {
             }
         }
         others.next().is_none()
+    }
+}
+
+/// So that maps by topic can be searched by name.
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -295,3 +295,18 @@ fn who_gives_up_learns_of_each_message_whether_it_may_be_stored() {
     assert_eq!(fates, [(1, true), (2, false)]);
     assert_eq!(push(&mut client, b"z"), Ok(3), "numbers are not used again");
 }
+
+#[test]
+fn with_another_token_no_message_begins_before_those_with_the_old_one_are_answered() {
+    let mut client = publisher();
+    push(&mut client, b"x").unwrap();
+    sent_by(&mut client);
+    client.set_token(AccessToken::new("another").unwrap());
+    push(&mut client, b"y").unwrap();
+    let token = sent_by(&mut client);
+    assert!(matches!(token[..], [TopicPacket::Token(_)]), "{token:?}");
+    client
+        .handle_packet(NOW, hex("32 0000000000000001 06"))
+        .unwrap();
+    assert_eq!(numbers_sent(&sent_by(&mut client)), [2]);
+}

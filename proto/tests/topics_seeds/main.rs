@@ -97,6 +97,7 @@ fn check_variety(tally: &Tally) {
         ("diverged", tally.diverged),
         ("removed", tally.removed),
         ("given up", tally.given_up),
+        ("tokens", tally.tokens),
     ];
     for (what, count) in each {
         assert!(count >= 3, "{what} only {count} times in {tally:#?}");

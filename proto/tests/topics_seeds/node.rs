@@ -189,6 +189,7 @@ impl Link {
                 server.reject(ServerReject::new(RejectReason::Full, wait, "too many"));
             }
             Task::Hello => server.welcome(&ledger.info()),
+            Task::Subscribe(_) if random.chance(faults.ended) => server.expire(),
             Task::Subscribe(request) if random.chance(faults.ended) => {
                 server.end(request.key, SubscriptionEnd::Unavailable, "later");
             }
@@ -223,12 +224,11 @@ impl Link {
         if random.chance(faults.ended) {
             return server.read_failed(request.key, "no answer");
         }
-        if random.chance(50) {
-            if let Some((block, through)) = ledger.tail(&request, random) {
-                self.tasks
-                    .push(Task::Answer(request.key, block, through, Offset::START));
-                return;
-            }
+        let tail = random.chance(50).then(|| ledger.tail(&request, random));
+        if let Some((block, through)) = tail.flatten() {
+            self.tasks
+                .push(Task::Answer(request.key, block, through, Offset::START));
+            return;
         }
         let (block, through) = ledger.read(&request, random);
         if random.chance(faults.removed) {

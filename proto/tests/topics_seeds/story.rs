@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use unstall_proto::Kind;
 use unstall_proto::topics::{
-    Delivery, Filter, GapReason, LogId, Offset, Position, PublishError, Start, StoredAt,
-    SubscribeOptions, SubscriptionEnd, Topic,
+    AccessToken, Delivery, Filter, GapReason, LogId, Offset, Position, PublishError, Start,
+    StoredAt, SubscribeOptions, SubscriptionEnd, Topic,
 };
 
 use crate::ledger::ONCE_SLACK;
@@ -335,8 +335,12 @@ impl World {
                 // The loop over readers goes on with the one that is now in its place.
                 self.ends[who].readers.push(reader_that_is_over(reader));
             }
-            Some(_) => {
+            Some(reason) => {
                 self.tally.resubscribed += 1;
+                if reason == SubscriptionEnd::Expired {
+                    self.tally.tokens += 1;
+                    end.client.set_token(AccessToken::new("another").unwrap());
+                }
                 end.client.resubscribe(reader.id);
             }
         }

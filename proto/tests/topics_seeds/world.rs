@@ -65,6 +65,7 @@ pub struct Tally {
     pub diverged: u64,
     pub removed: u64,
     pub given_up: u64,
+    pub tokens: u64,
 }
 
 impl seeded::Tally for Tally {
@@ -72,7 +73,7 @@ impl seeded::Tally for Tally {
         macro_rules! sum { ($($field:ident)*) => { $( self.$field += other.$field; )* } }
         sum!(worlds connections received gaps caught_up published stored_before not_stored unknown
              restarts removals replaced ends_lost rejected resubscribed finals expired long
-             moved_ahead too_large another_log diverged removed given_up);
+             moved_ahead too_large another_log diverged removed given_up tokens);
     }
 }
 

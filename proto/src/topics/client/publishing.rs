@@ -55,6 +55,8 @@ struct Line {
     cost: u64,
     /// The server's window.
     window: u64,
+    /// No message begins before this one is answered, because the token has changed since.
+    barrier: u64,
 }
 
 #[derive(Debug)]
@@ -273,6 +275,13 @@ impl Publishing {
         self.pop(count);
     }
 
+    /// The token changes. What was refused with the old one might be stored with the new one: if a
+    /// later message were, and the refusal lost, it would count as stored.
+    pub(super) fn change_token(&mut self) {
+        let begun = self.line.sent + usize::from(self.line.piece > 0);
+        self.line.barrier = self.first + begun as u64 - 1;
+    }
+
     /// Whether there is something to send.
     pub(super) fn wants_transmit(&self) -> bool {
         self.line.piece > 0 || self.next_fits()
@@ -284,7 +293,7 @@ impl Publishing {
         let fits = |open: &Open| {
             self.line.cost == 0 || self.line.cost + open.sent_cost() <= self.line.window
         };
-        next.is_some_and(fits)
+        self.first > self.line.barrier && next.is_some_and(fits)
     }
 
     /// The next PUBLISH packet.
@@ -373,6 +382,7 @@ impl Line {
             piece: 0,
             cost: 0,
             window,
+            barrier: 0,
         }
     }
 }

@@ -225,7 +225,7 @@ impl Publishing {
     fn halt_after(&mut self, number: u64, refusal: Refusal, numbered: bool) {
         let passes = matches!(
             refusal,
-            Refusal::Full | Refusal::Expired | Refusal::Unknown | Refusal::Unavailable
+            Refusal::Full | Refusal::Unknown | Refusal::Unavailable
         );
         if passes && numbered {
             let before = self.halt.as_ref().map_or(0, |halt| halt.through);

@@ -1,0 +1,150 @@
+//! Who may publish and subscribe to what.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use futures_util::future::BoxFuture;
+use unstall_proto::topics::{Filter, Topic};
+
+/// Decides who may enter a [`Node`](crate::Node), and what for.
+///
+/// ```
+/// use std::sync::Arc;
+/// use futures_util::future::BoxFuture;
+/// use unstall_topics::{Access, Denied, Filter, Grants, Permit, Visitor};
+///
+/// #[derive(Debug)]
+/// struct ReadersOnly;
+///
+/// impl Access for ReadersOnly {
+///     fn enter<'a>(&'a self, _: Visitor<'a>) -> BoxFuture<'a, Result<Arc<dyn Permit>, Denied>> {
+///         let grants = Grants::none().subscribe(Filter::all());
+///         Box::pin(async move { Ok(Arc::new(grants) as Arc<dyn Permit>) })
+///     }
+/// }
+/// ```
+pub trait Access: fmt::Debug + Send + Sync + 'static {
+    /// Somebody connects, or brings another token on the same connection.
+    ///
+    /// # Errors
+    /// [`Denied`] rejects a connection, or ends what an open one may do.
+    fn enter<'a>(&'a self, visitor: Visitor<'a>) -> BoxFuture<'a, Result<Arc<dyn Permit>, Denied>>;
+}
+
+/// What one visitor may do. It is asked at each subscription, and for each published message, so it
+/// should answer from memory.
+pub trait Permit: Send + Sync {
+    /// Whether messages may be published under this topic.
+    fn may_publish(&self, topic: &Topic) -> bool;
+
+    /// Whether everything that this filter can match may be read.
+    fn may_subscribe(&self, filter: &Filter) -> bool;
+
+    /// When the permit ends. Subscriptions end then, and messages are refused, until the client
+    /// brings another token. `None`: never.
+    fn expires(&self) -> Option<SystemTime>;
+}
+
+/// Who wants to enter.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Visitor<'a> {
+    /// The token that the client sent in its first packet, or empty. A browser can set no headers,
+    /// so its token is here.
+    pub token: &'a str,
+    /// The upgrade request, with its headers, and what a hook of the server has put into its
+    /// extensions.
+    pub request: Option<&'a http::Request<()>>,
+}
+
+impl fmt::Debug for Visitor<'_> {
+    // Without the token, and without headers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Visitor").finish_non_exhaustive()
+    }
+}
+
+/// A visitor may not enter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+#[expect(clippy::exhaustive_structs, reason = "it is only a text")]
+pub struct Denied(
+    /// What the client is told. At most 123 bytes reach it.
+    pub String,
+);
+
+/// A [`Permit`] made of lists of filters.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    publish: Vec<Filter>,
+    subscribe: Vec<Filter>,
+    expires: Option<SystemTime>,
+}
+
+impl Grants {
+    /// Nothing is allowed.
+    #[must_use]
+    pub fn none() -> Grants {
+        Grants::default()
+    }
+
+    /// Everything is allowed.
+    #[must_use]
+    pub fn all() -> Grants {
+        Grants::none()
+            .publish(Filter::all())
+            .subscribe(Filter::all())
+    }
+
+    /// Allows publishing under the topics that the filter matches.
+    #[must_use]
+    pub fn publish(mut self, filter: Filter) -> Grants {
+        self.publish.push(filter);
+        self
+    }
+
+    /// Allows subscribing to the filter, and to narrower ones.
+    #[must_use]
+    pub fn subscribe(mut self, filter: Filter) -> Grants {
+        self.subscribe.push(filter);
+        self
+    }
+
+    /// Ends everything at this time.
+    #[must_use]
+    pub fn until(mut self, time: SystemTime) -> Grants {
+        self.expires = Some(time);
+        self
+    }
+}
+
+impl Permit for Grants {
+    fn may_publish(&self, topic: &Topic) -> bool {
+        self.publish
+            .iter()
+            .any(|filter| filter.matches(topic.as_str()))
+    }
+
+    fn may_subscribe(&self, filter: &Filter) -> bool {
+        self.subscribe.iter().any(|mine| mine.covers(filter))
+    }
+
+    fn expires(&self) -> Option<SystemTime> {
+        self.expires
+    }
+}
+
+/// Lets everybody in, to do everything. The default of a [`Node`](crate::Node).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open;
+
+impl Access for Open {
+    fn enter<'a>(&'a self, _: Visitor<'a>) -> BoxFuture<'a, Result<Arc<dyn Permit>, Denied>> {
+        Box::pin(async { Ok(Arc::new(Grants::all()) as Arc<dyn Permit>) })
+    }
+}
+
+impl<'a> Visitor<'a> {
+    pub(crate) fn new(token: &'a str, request: Option<&'a http::Request<()>>) -> Visitor<'a> {
+        Visitor { token, request }
+    }
+}

@@ -1,0 +1,106 @@
+//! The defaults and fixed limits of logs, each with its reason.
+
+#[cfg(feature = "embedded")]
+pub(crate) mod embedded;
+
+use std::time::Duration;
+
+/// What the messages of a log in memory may cost, in bytes. A log lives beside the application, so
+/// it takes little enough to go unnoticed, and holds a minute of 5,000 messages of 200 bytes a second.
+pub const MEMORY_BYTES: u64 = 64 << 20;
+
+/// The largest message that a log takes, in bytes. It is the largest message of a connection by
+/// default (`unstall::defaults::MAX_MESSAGE_BYTES`), so that whoever can receive can subscribe.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// How long a publisher's numbers are remembered after its last message. A client that comes back
+/// after a restart, a deployment or an outage of the network does so within the hour. A day would
+/// need 24 times the publishers to be remembered.
+pub const ONCE: Duration = Duration::from_secs(3600);
+
+/// How many publishers are remembered. With [`ONCE`], 27 new ones can come each second. Each takes
+/// about 150 bytes, and at most 600.
+pub const MAX_PUBLISHERS: usize = 100_000;
+
+/// How many runs of consecutive numbers with consecutive offsets are remembered of a publisher. They
+/// tell the offset of a message that is sent again. Those are what was under way when a connection
+/// broke, which is a few batches.
+pub(crate) const RUNS: usize = 16;
+
+/// The part of [`ONCE`] by which a publisher may be remembered longer, so that its place in the order
+/// of forgetting does not change with each message.
+pub(crate) const ONCE_STEPS: u64 = 64;
+
+/// A payload below this size is copied when it is kept in memory. A longer one may keep its packet,
+/// which is at most 66,560 bytes, and so at most eight times as large.
+pub(crate) const COPIED_BYTES: usize = 8 << 10;
+
+/// How many topics a read follows through the index. If a filter matches more, the log is read
+/// through, because it takes longer to find the next message among so many.
+pub(crate) const FOLLOWED_TOPICS: usize = 1024;
+
+/// How many topics a read looks at to find those that its filter matches. It takes about 1 ms.
+pub(crate) const MATCHED_TOPICS: usize = 8 * 1024;
+
+/// If at least one in this many messages matches, the log is read through, which takes no longer
+/// than the index.
+pub(crate) const DENSE: u64 = 8;
+
+/// How many messages a read looks at when it reads the log through. It takes about 1 ms, for which
+/// an append may have to wait.
+pub(crate) const SCANNED_MESSAGES: usize = 8 * 1024;
+
+/// What may wait to be appended, in bytes: payloads, topics, and 64 a message. Publishers wait when
+/// it is used up. Sixteen commits.
+pub const APPEND_QUEUE_BYTES: u64 = 16 << 20;
+
+/// The most bytes of one commit. A disk writes this in about a millisecond, so a commit that syncs
+/// costs hardly more than a smaller one.
+pub const COMMIT_BYTES: u64 = 1 << 20;
+
+/// The most messages of one commit: 4,096 of 200 bytes are about a commit of bytes.
+pub const COMMIT_MESSAGES: usize = 4_096;
+
+/// The packets that may wait between a log and a subscription in the same process. Credit bounds
+/// their bytes.
+pub const LOCAL_LINK_PACKETS: usize = 16;
+
+/// What was published last and is kept in memory, encoded, for the subscribers of a node: a second
+/// of 80,000 messages of 200 bytes. Who lags further behind reads from the store.
+pub const TAIL_BYTES: usize = 16 << 20;
+
+/// How much is encoded together, at most, unless it is one message. A block fills a packet.
+pub(crate) const BLOCK_BYTES: usize = 48 << 10;
+
+/// How much of a store is read at a time.
+pub(crate) const READ_BYTES: usize = 256 << 10;
+
+/// How long a log waits before it asks a store again that others append to, and that failed.
+pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
+
+/// How many reads of the store a node has under way. With [`READ_BYTES`] each, that is 16 MiB.
+pub(crate) const NODE_READS: usize = 64;
+
+/// How many packets a connection sends before others have their turn: about 1 MiB.
+pub(crate) const PACKETS_A_TURN: usize = 16;
+
+/// How long a hook may take to decide who may enter. Clients wait as long for a handshake
+/// (`unstall::defaults::CONNECT_TIMEOUT`).
+pub(crate) const ENTER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a subscription waits before it is told that the store cannot be read, so that clients
+/// that come back at once do not make it worse.
+pub(crate) const READ_LATER: Duration = Duration::from_millis(500);
+
+/// How many packets a client sends before it looks at what has arrived: about 1 MiB.
+pub(crate) const CLIENT_PACKETS_A_TURN: usize = 32;
+
+/// How many events of a client wait for who reads them.
+pub(crate) const EVENT_BACKLOG: usize = 64;
+
+/// How much of a subscription the application takes before the node is told, at most. It is told
+/// earlier when nothing more is there.
+pub(crate) const TAKEN_STEP: u64 = 64 << 10;
+/// What the messages of a log on a disk may cost, in bytes. It fits on any server, and holds a day
+/// of 45 messages of 200 bytes a second.
+pub const EMBEDDED_BYTES: u64 = 1 << 30;

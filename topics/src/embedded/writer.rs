@@ -1,0 +1,343 @@
+//! The thread that writes: appends, retention, and what is done when the disk fails.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use fjall::{Keyspace, PersistMode};
+use tokio::sync::oneshot;
+use unstall_proto::topics::Offset;
+
+use super::{directory::Directory, latest::Snapshots, plan::Plan, state::State, view::Shared};
+use crate::{
+    clock::Clock,
+    defaults::embedded::{RESERVED_BYTES, TICK, WAITING_MEMTABLES, WAITING_TABLES},
+    limits::Limits,
+    store::{Appended, Publication, StoreError},
+};
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append(
+        Vec<Publication>,
+        oneshot::Sender<Result<Vec<Appended>, StoreError>>,
+    ),
+    Remove(Offset, oneshot::Sender<Result<(), StoreError>>),
+    /// Close the database, and tell when it is closed.
+    Close(oneshot::Sender<()>),
+}
+
+pub(super) struct Writer {
+    pub(super) directory: Directory,
+    pub(super) limits: Limits,
+    pub(super) clock: Clock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) snapshots: Arc<Snapshots>,
+    /// `None` while the database is closed because it could not be opened again.
+    pub(super) state: Option<State>,
+    /// Publishers that have to be written again before their generation goes.
+    pub(super) carried: Vec<[u8; 16]>,
+    /// Keyspaces that are to be deleted.
+    pub(super) deleted: VecDeque<Keyspace>,
+    /// The last failure, and when. What comes soon after fails the same way.
+    pub(super) failure: Option<(Instant, StoreError)>,
+}
+
+/// A commit failed, or what led to it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    error: String,
+    is_full: bool,
+}
+
+impl From<fjall::Error> for Failure {
+    fn from(error: fjall::Error) -> Failure {
+        let io = match &error {
+            fjall::Error::Io(error) => Some(error),
+            fjall::Error::Storage(fjall::LsmError::Io(error)) => Some(error),
+            _ => None,
+        };
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        Failure {
+            is_full: io.is_some_and(|error| full.contains(&error.kind())),
+            error: error.to_string(),
+        }
+    }
+}
+
+impl Failure {
+    fn into_store_error(self) -> StoreError {
+        match self.is_full {
+            true => StoreError::Full(format!("the disk is full ({})", self.error).into()),
+            false => StoreError::Unavailable(self.error.into()),
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        let mut closed = None;
+        loop {
+            match commands.recv_timeout(TICK) {
+                Ok(Command::Append(batch, answer)) => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.append(&batch));
+                    self.between();
+                }
+                Ok(Command::Remove(through, answer)) => {
+                    let _ = answer.send(self.remove_through(through));
+                }
+                Ok(Command::Close(told)) => {
+                    closed = Some(told);
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        *self.shared.hold() = Err("the log is closed".into());
+        self.directory.sync_last();
+        self.close();
+        drop(self);
+        if let Some(told) = closed {
+            let _ = told.send(());
+        }
+    }
+
+    fn append(&mut self, batch: &[Publication]) -> Result<Vec<Appended>, StoreError> {
+        if let Some((when, error)) = &self.failure
+            && when.elapsed() < TICK
+        {
+            return Err(error.clone());
+        }
+        let result = self.append_or_retry(batch);
+        self.failure = match &result {
+            Ok(_) => None,
+            Err(error) => Some((Instant::now(), error.clone())),
+        };
+        result
+    }
+
+    /// A failed commit may have reached the disk all the same, or may reach it when the database is
+    /// closed. So the database is opened again, and then it is known. If nothing was stored, it is
+    /// tried once more.
+    fn append_or_retry(&mut self, batch: &[Publication]) -> Result<Vec<Appended>, StoreError> {
+        self.revive()?;
+        let mut failure = None;
+        for _ in 0..2 {
+            let plan = self.plan(batch)?;
+            if plan.is_empty() {
+                return Ok(plan.answers);
+            }
+            let last = plan.last;
+            match self
+                .make_room(plan.cost)
+                .and_then(|()| self.check_room(&plan))
+            {
+                Ok(()) => {}
+                Err(failed) => {
+                    failure = Some(self.reopen_after(failed)?);
+                    continue;
+                }
+            }
+            let answers = plan.answers.clone();
+            match self.commit(plan) {
+                Ok(()) => return Ok(answers),
+                Err(failed) => {
+                    let failed = self.reopen_after(failed)?;
+                    if self.state.as_ref().is_some_and(|state| state.last >= last) {
+                        self.publish();
+                        return Ok(answers);
+                    }
+                    failure = Some(failed);
+                }
+            }
+        }
+        match failure {
+            Some(failure) => Err(failure.into_store_error()),
+            None => Err(StoreError::Unavailable("the disk failed twice".into())),
+        }
+    }
+
+    fn plan(&mut self, batch: &[Publication]) -> Result<Plan, StoreError> {
+        let state = self.state.as_mut().ok_or_else(closed)?;
+        let now = self.clock.now(state.last_time);
+        Ok(Plan::new(state, &self.limits, batch, now))
+    }
+
+    /// Whether the disk has room for a batch. What is left has to be enough for writing tables.
+    fn check_room(&self, plan: &Plan) -> Result<(), Failure> {
+        let reserved = RESERVED_BYTES.min(self.limits.bytes() / 4);
+        // The journal, and later a table.
+        let needed = reserved + 2 * plan.cost;
+        match fs4::available_space(self.directory.path()) {
+            Ok(free) if free < needed => Err(Failure {
+                error: format!("{free} bytes are free, and {needed} are needed"),
+                is_full: true,
+            }),
+            // If it cannot be known, the commit shows it.
+            _ => Ok(()),
+        }
+    }
+
+    fn commit(&mut self, plan: Plan) -> Result<(), Failure> {
+        self.wait_for_tables()?;
+        let carried = self.some_carried();
+        let state = self
+            .state
+            .as_mut()
+            .ok_or_else(|| Failure::from(fjall::Error::Poisoned))?;
+        plan.commit(state, &carried)?;
+        self.publish();
+        Ok(())
+    }
+
+    /// Readers see what is safe now.
+    pub(super) fn publish(&mut self) {
+        if let Some(state) = &self.state {
+            self.directory.note_last(state.last);
+            self.shared.publish(state.view());
+        }
+    }
+
+    /// Waits until the threads of the database have written enough tables. It would wait for that
+    /// itself, but for ever if they have failed.
+    fn wait_for_tables(&self) -> Result<(), Failure> {
+        let Some(state) = &self.state else {
+            return Ok(());
+        };
+        let generation = &state.current().generation;
+        let behind = || {
+            [&generation.log, &generation.index].iter().any(|keyspace| {
+                keyspace.sealed_memtable_count() >= WAITING_MEMTABLES
+                    || keyspace.l0_table_count() >= WAITING_TABLES
+            })
+        };
+        while behind() {
+            // It fails if the threads have.
+            state.database.persist(PersistMode::Buffer)?;
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn remove_through(&mut self, through: Offset) -> Result<(), StoreError> {
+        self.revive()?;
+        match self.remove_all_through(through.get()) {
+            Ok(()) => Ok(()),
+            Err(failed) => {
+                let failed = self.reopen_after(failed)?;
+                // It may have been removed all the same.
+                self.publish();
+                Err(failed.into_store_error())
+            }
+        }
+    }
+
+    /// What is done when nothing was asked for a while.
+    fn tick(&mut self) {
+        if self.revive().is_ok() {
+            let result = self.make_room(0);
+            self.mend(result);
+            self.between();
+        }
+    }
+
+    /// What is done between two commands.
+    fn between(&mut self) {
+        let result = self.chore();
+        self.mend(result);
+    }
+
+    fn mend(&mut self, result: Result<(), Failure>) {
+        if let Err(failed) = result {
+            tracing::warn!(error = failed.error, "retention of a log failed");
+            let _ = self.reopen_after(failed);
+        }
+    }
+
+    /// Opens the database if it is closed, or no longer takes anything.
+    fn revive(&mut self) -> Result<(), StoreError> {
+        let works = |state: &State| state.database.persist(PersistMode::Buffer);
+        match self.state.as_ref().map(works) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => self.reopen_after(error.into()).map(drop),
+            None => self.reopen(),
+        }
+    }
+
+    /// Closes and opens the database after a failure, which it gives back.
+    ///
+    /// # Errors
+    /// If it cannot be opened: then it is not known what was stored.
+    fn reopen_after(&mut self, failure: Failure) -> Result<Failure, StoreError> {
+        // A full disk that was seen before anything was written needs no mending.
+        let works = |state: &State| state.database.persist(PersistMode::Buffer).is_ok();
+        if failure.is_full && self.state.as_ref().is_some_and(works) {
+            return Ok(failure);
+        }
+        tracing::warn!(
+            error = failure.error,
+            "a log's database failed; it is opened again"
+        );
+        match self.reopen() {
+            Ok(()) => Ok(failure),
+            Err(error) => Err(StoreError::Unknown(
+                format!("{}; then: {error}", failure.error).into(),
+            )),
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let mut view = shared.hold();
+        *view = Err("the database is being opened again".into());
+        self.snapshots.clear();
+        self.close();
+        let opened = State::load(&self.directory.messages(), &self.limits, &self.clock);
+        let told = self.directory.last().unwrap_or(0);
+        let why: Arc<str> = match opened {
+            Ok(state) if state.last >= told => {
+                *view = Ok(state.view());
+                drop(view);
+                shared.publish(state.view());
+                self.state = Some(state);
+                self.carried.clear();
+                self.deleted.clear();
+                return Ok(());
+            }
+            Ok(state) => {
+                let last = state.last;
+                format!("messages behind offset {last} were lost; restart to go on").into()
+            }
+            Err(error) => error.to_string().into(),
+        };
+        *view = Err(why.clone());
+        Err(StoreError::Unavailable(why))
+    }
+
+    /// Closes the database. Waits for the readers of before.
+    fn close(&mut self) {
+        self.deleted.clear();
+        let Some(state) = self.state.take() else {
+            return;
+        };
+        for kept in &state.generations {
+            while Arc::strong_count(&kept.generation) > 1 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the log is closed".into())
+}

@@ -1,0 +1,361 @@
+//! The task that keeps a client connected, and what its handles share with it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore};
+use unstall::CloseCode;
+use unstall_proto::{
+    Time,
+    topics::{Client, ClientConfig, ClientEvent, RejectReason, ServerReject, SubscriptionId},
+};
+
+use crate::{
+    defaults::CLIENT_PACKETS_A_TURN,
+    dialer::{DialError, Dialed, Dialer},
+    events::{EventsSender, TopicsEvent},
+    link::{LinkSender, Lost, NotSent, Received},
+    publisher::{Answers, PublishError},
+};
+
+/// What the handles of a client hold. When the last one is dropped, the client ends.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the handles share with the task.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// The task has something to do.
+    work: Notify,
+    /// Publishers that wait for room stand in line here.
+    pub(crate) line: Semaphore,
+    /// There may be room for the first in the line.
+    pub(crate) room: Notify,
+    pub(crate) events: EventsSender,
+    /// Each connection has a token of its own.
+    pub(crate) has_tokens: bool,
+    origin: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) client: Client,
+    pub(crate) readers: HashMap<SubscriptionId, Arc<Notify>>,
+    pub(crate) answers: Answers,
+    /// The client has ended, and why.
+    pub(crate) ended: Option<Arc<str>>,
+    /// All handles are gone.
+    closing: bool,
+    /// Leave this node for the next one.
+    leave: bool,
+    leave_at: Option<Instant>,
+    rejected: Option<ServerReject>,
+    received_any: bool,
+}
+
+impl Handle {
+    /// Starts a client in a task of its own.
+    pub(crate) fn start(config: ClientConfig, dialer: Dialer) -> Arc<Handle> {
+        let state = State {
+            client: Client::new(config),
+            readers: HashMap::new(),
+            answers: Answers::default(),
+            ended: None,
+            closing: false,
+            leave: false,
+            leave_at: None,
+            rejected: None,
+            received_any: false,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            work: Notify::new(),
+            line: Semaphore::new(1),
+            room: Notify::new(),
+            events: EventsSender::default(),
+            has_tokens: dialer.has_tokens(),
+            origin: Instant::now(),
+        });
+        tokio::spawn(shared.clone().keep(dialer));
+        Arc::new(Handle { shared })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.with(|state, _| state.closing = true);
+    }
+}
+
+impl Shared {
+    /// Locks, changes, and then wakes the task. What it does is short, and never the user's code.
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut State, Time) -> R) -> R {
+        let changed = change(&mut self.lock(), self.now());
+        self.work.notify_one();
+        changed
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Time {
+        Time::new(self.origin.elapsed())
+    }
+
+    /// Connects, carries packets, connects again, until the client ends.
+    async fn keep(self: Arc<Self>, mut dialer: Dialer) {
+        while !self.lock().closing {
+            let (why, asked, is_final) = self.once(&mut dialer).await;
+            let received_any = std::mem::take(&mut self.lock().received_any);
+            let wait = dialer.lost(received_any, asked).filter(|_| !is_final);
+            self.events
+                .send(TopicsEvent::Disconnected { why: why.clone() });
+            let Some(wait) = wait else {
+                return self.end(&why);
+            };
+            self.closing_or(tokio::time::sleep(wait)).await;
+        }
+        self.end("all its handles are dropped");
+    }
+
+    /// One attempt, and one connection if it succeeds. Why it ended, how long the node asks the
+    /// client to stay away, and whether that is final.
+    async fn once(&self, dialer: &mut Dialer) -> (Arc<str>, Option<Duration>, bool) {
+        let dialed = match self.closing_or(dialer.dial()).await {
+            None => return ("the client closed".into(), None, true),
+            Some(Err(error)) => {
+                let asked = match &error {
+                    DialError::Connect(error) => error.retry_after(),
+                    _ => None,
+                };
+                return (error.to_string().into(), asked, dialer.is_final(&error));
+            }
+            Some(Ok(dialed)) => dialed,
+        };
+        self.with(|state, now| {
+            state.leave = false;
+            state.leave_at = None;
+            state.client.attach(now, dialed.token.clone());
+        });
+        let why = self.carry(dialed).await;
+        let rejected = self.with(|state, now| {
+            state.client.detach(now);
+            state.rejected.take()
+        });
+        self.dispatch();
+        match rejected {
+            Some(reject) => {
+                let is_final = reject.reason == RejectReason::NotAllowed && !self.has_tokens;
+                let why = format!(
+                    "the node rejects the client: {} ({})",
+                    reject.reason, reject.text
+                );
+                (why.into(), reject.retry_after(), is_final)
+            }
+            None => (why, None, false),
+        }
+    }
+
+    /// Carries packets until the connection ends, and says why.
+    async fn carry(&self, dialed: Dialed) -> Arc<str> {
+        let Dialed {
+            sender,
+            mut receiver,
+            ..
+        } = dialed;
+        let mut stuck = None;
+        loop {
+            self.dispatch();
+            let more = match self.transmit(&sender, &mut stuck) {
+                Ok(more) => more,
+                Err(Lost(why)) => return lost(why),
+            };
+            let (leave, leave_at, timeout) = {
+                let state = self.lock();
+                let leave = state.leave || state.closing || state.rejected.is_some();
+                (leave, state.leave_at, state.client.poll_timeout())
+            };
+            if leave && stuck.is_none() && !more {
+                sender.close(CloseCode::NORMAL, "").await;
+                return "the client goes to another node".into();
+            }
+            let deadline = timeout.map(|at| self.origin + at.since_origin());
+            let deadline = deadline.into_iter().chain(leave_at).min();
+            let packet = stuck.clone();
+            tokio::select! {
+                received = receiver.recv() => match self.received(received) {
+                    Ok(()) => {}
+                    Err(why) => {
+                        // The peer is told why, as far as it still reads.
+                        let _ = self.transmit(&sender, &mut stuck);
+                        sender.close(CloseCode::PROTOCOL_ERROR, "").await;
+                        return why;
+                    }
+                },
+                () = self.work.notified() => {}
+                sent = send(&sender, packet), if stuck.is_some() => {
+                    stuck = None;
+                    if let Err(Lost(why)) = sent {
+                        return lost(why);
+                    }
+                }
+                () = until(deadline), if deadline.is_some() => self.on_time(),
+                () = tokio::task::yield_now(), if more => {}
+            }
+        }
+    }
+
+    fn received(&self, received: Result<Received, Lost>) -> Result<(), Arc<str>> {
+        let now = self.now();
+        let mut state = self.lock();
+        state.received_any = true;
+        let handled = match received {
+            Ok(Received::Packet(packet)) => state.client.handle_packet(now, packet),
+            Ok(Received::Text) => state.client.handle_text(now),
+            Err(Lost(why)) => {
+                state.received_any = false;
+                return Err(lost(why));
+            }
+        };
+        handled.map_err(|error| format!("the node broke the protocol: {error}").into())
+    }
+
+    fn on_time(&self) {
+        let mut state = self.lock();
+        let now = self.now();
+        state.client.handle_timeout(now);
+        if state.leave_at.is_some_and(|at| at <= Instant::now()) {
+            state.leave = true;
+        }
+    }
+
+    /// Sends what there is to send. `true`: there is more.
+    fn transmit(&self, sender: &LinkSender, stuck: &mut Option<Bytes>) -> Result<bool, Lost> {
+        for _ in 0..CLIENT_PACKETS_A_TURN {
+            if stuck.is_some() {
+                return Ok(false);
+            }
+            let Some(packet) = self.lock().client.poll_transmit(self.now()) else {
+                return Ok(false);
+            };
+            match sender.try_send(packet.into_bytes()) {
+                Ok(()) => {}
+                Err(NotSent::Full(packet)) => *stuck = Some(packet),
+                Err(NotSent::Lost) => return Err(Lost(None)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells everybody what happened to them.
+    fn dispatch(&self) {
+        let mut state = self.lock();
+        while let Some(event) = state.client.poll_event() {
+            match event {
+                ClientEvent::Readable(id) => {
+                    if let Some(reader) = state.readers.get(&id) {
+                        reader.notify_one();
+                    }
+                }
+                ClientEvent::Published { count, offset, .. } => {
+                    for nth in 0..count {
+                        let offset = offset.and_then(|first| first.checked_add(nth));
+                        let result = offset.ok_or(PublishError::StoredBefore);
+                        state.answers.answer(result);
+                    }
+                }
+                ClientEvent::Refused { reason, .. } => {
+                    state.answers.answer(Err(PublishError::Refused(reason)));
+                }
+                ClientEvent::Unknown { count, .. } => {
+                    for _ in 0..count {
+                        state.answers.answer(Err(PublishError::Unknown));
+                    }
+                }
+                ClientEvent::Room => self.room.notify_one(),
+                ClientEvent::Rejected(reject) => state.rejected = Some(reject),
+                ClientEvent::Welcomed(welcome) => {
+                    self.events.send(TopicsEvent::Connected {
+                        log: welcome.log,
+                        node: welcome.name,
+                    });
+                }
+                ClientEvent::GoAway { within, .. } => {
+                    let wait = within.mul_f64(fastrand::f64());
+                    state.leave_at = Some(Instant::now() + wait);
+                }
+                ClientEvent::Aborted { .. } => state.leave = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Leaves this node: it cannot serve a subscription, or the token has expired.
+    pub(crate) fn leave(&self) {
+        self.with(|state, _| state.leave = true);
+    }
+
+    /// The client is over: everybody who waits learns it.
+    fn end(&self, why: &str) {
+        self.dispatch();
+        let mut state = self.lock();
+        state.ended = Some(why.into());
+        for message in state.client.give_up(self.now()) {
+            let error = match message.may_be_stored {
+                true => PublishError::Unknown,
+                false => PublishError::NotSent,
+            };
+            state.answers.answer(Err(error));
+        }
+        state
+            .readers
+            .values()
+            .for_each(|reader| reader.notify_one());
+        drop(state);
+        self.room.notify_one();
+        self.line.close();
+    }
+
+    /// Waits for something, but not when all handles are gone.
+    async fn closing_or<R>(&self, future: impl Future<Output = R>) -> Option<R> {
+        tokio::pin!(future);
+        loop {
+            if self.lock().closing {
+                return None;
+            }
+            tokio::select! {
+                done = &mut future => return Some(done),
+                () = self.work.notified() => {}
+            }
+        }
+    }
+}
+
+fn lost(why: Option<unstall::ConnectionError>) -> Arc<str> {
+    match why {
+        Some(error) => error.to_string().into(),
+        None => "the connection was closed".into(),
+    }
+}
+
+async fn send(sender: &LinkSender, packet: Option<Bytes>) -> Result<(), Lost> {
+    match packet {
+        Some(packet) => sender.send(packet).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}

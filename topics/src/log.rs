@@ -1,0 +1,361 @@
+//! A log: its store, the end of it in memory, and who appends.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use unstall::IntoMessage;
+use unstall_proto::topics::{
+    Block, BlockBuilder, ClientConfig, Durability, Filter, LogId, NameError, Offset, Refusal,
+    Start, StoredMessage, SubscribeOptions, Topic,
+};
+
+#[cfg(feature = "embedded")]
+use crate::embedded::{Embedded, OpenError};
+use crate::{
+    appender::{Answer, Appender},
+    defaults::{BLOCK_BYTES, FOLLOW_AGAIN, READ_BYTES, TAIL_BYTES},
+    dialer::Dialer,
+    interest::Interests,
+    keeper::Handle,
+    limits::Limits,
+    memory::Memory,
+    message::publication,
+    node::Node,
+    publisher::PublishError,
+    store::{Appended, Bounds, Publication, Read, Store, StoreError, Stored},
+    subscription::Subscription,
+    tail::Tail,
+};
+
+/// Messages in one order, under topics, with positions that outlive the process.
+///
+/// Clones share the log. Open a log only once in a process: what is published through another
+/// [`Log`] over the same store is not seen.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use unstall_topics::{Delivery, Limits, Log, Start};
+///
+/// let log = Log::memory(Limits::default()).await?;
+/// let offset = log.publish("prices.EURUSD", "1.0842").await?;
+/// let mut feed = log.subscribe("prices.>", Start::Beginning)?;
+/// while let Some(delivery) = feed.recv().await? {
+///     if let Delivery::Message(message) = delivery {
+///         assert_eq!(message.offset(), offset);
+///         assert_eq!(message.as_text(), Some("1.0842"));
+///         break;
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub(crate) shared: Arc<Shared>,
+    appender: Appender,
+}
+
+/// What the handles of a log and its nodes share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) tail: Tail,
+    pub(crate) interests: Arc<Interests>,
+}
+
+impl Log {
+    /// A log in memory. It ends with the process.
+    ///
+    /// # Errors
+    /// None: a log in memory can always be made.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub async fn memory(limits: Limits) -> Result<Log, StoreError> {
+        Log::with_store(Memory::new(limits)).await
+    }
+
+    /// A log in a directory of this machine's disk, which is made if it is not there. See
+    /// [`Embedded`] for what it promises.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[cfg(feature = "embedded")]
+    pub async fn open(
+        directory: impl AsRef<std::path::Path>,
+        limits: Limits,
+    ) -> Result<Log, OpenError> {
+        let directory = directory.as_ref();
+        let store = Embedded::open(directory, limits).await?;
+        let log = Log::with_store(store).await;
+        log.map_err(|error| OpenError::Damaged {
+            directory: directory.to_owned(),
+            why: error.to_string().into(),
+        })
+    }
+
+    /// A log over a store of the application's own.
+    ///
+    /// It starts a task on the current Tokio runtime, which ends when the last handle is dropped.
+    ///
+    /// # Errors
+    /// When the store cannot be asked for its first and last message.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub async fn with_store(store: impl Store) -> Result<Log, StoreError> {
+        Log::over(Arc::new(store)).await
+    }
+
+    pub(crate) async fn over(store: Arc<dyn Store>) -> Result<Log, StoreError> {
+        let bounds = store.bounds().await?;
+        let shared = Arc::new(Shared {
+            tail: Tail::new(bounds, TAIL_BYTES),
+            interests: Arc::default(),
+            store: store.clone(),
+        });
+        let here = shared.clone();
+        let appended = move |batch: &[Publication], outcomes: &[Appended]| {
+            if !here.store.is_shared() {
+                here.publish_appended(batch, outcomes);
+            }
+        };
+        let (appender, appending) = Appender::new(store.clone(), appended);
+        tokio::spawn(appending);
+        tokio::spawn(follow(Arc::downgrade(&shared), store.changes()));
+        Ok(Log { shared, appender })
+    }
+
+    /// The log's id.
+    pub fn id(&self) -> LogId {
+        self.shared.store.id()
+    }
+
+    /// How safe a published message is.
+    pub fn durability(&self) -> Durability {
+        self.shared.store.durability()
+    }
+
+    /// The first and last message, as this process knows them.
+    pub fn bounds(&self) -> Bounds {
+        self.shared.tail.bounds()
+    }
+
+    /// Publishes a message, and waits until it is safe.
+    ///
+    /// Cancel safety: if dropped before it resolves, the message may be published or not.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub async fn publish(
+        &self,
+        topic: impl AsRef<str>,
+        message: impl IntoMessage,
+    ) -> Result<Offset, PublishError> {
+        self.publish_one(publication(topic.as_ref(), message, false)?)
+            .await
+    }
+
+    /// Publishes the last message of a topic. Subscriptions to exactly this topic end behind it.
+    ///
+    /// Cancel safety and errors: as [`publish`](Log::publish).
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub async fn publish_final(
+        &self,
+        topic: impl AsRef<str>,
+        message: impl IntoMessage,
+    ) -> Result<Offset, PublishError> {
+        self.publish_one(publication(topic.as_ref(), message, true)?)
+            .await
+    }
+
+    /// Publishes messages in order, as one batch, and waits until all are safe. The results are in
+    /// the same order.
+    ///
+    /// Cancel safety: if dropped before it resolves, each message may be published or not.
+    pub async fn publish_many(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+        let outcomes = self.submit(batch).await.outcome().await;
+        outcomes.into_iter().map(offset).collect()
+    }
+
+    async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {
+        let outcomes = self.submit(vec![publication]).await.outcome().await;
+        outcomes
+            .into_iter()
+            .map(offset)
+            .next()
+            .unwrap_or(Err(PublishError::Refused(Refusal::Unknown)))
+    }
+
+    /// Subscribes to a filter.
+    ///
+    /// # Errors
+    /// [`NameError`] when the filter is not a valid one.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn subscribe(
+        &self,
+        filter: impl AsRef<str>,
+        start: Start,
+    ) -> Result<Subscription, NameError> {
+        self.subscribe_with(filter, start, SubscribeOptions::default())
+    }
+
+    /// Subscribes to a filter, with options.
+    ///
+    /// # Errors
+    /// [`NameError`] when the filter is not a valid one.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn subscribe_with(
+        &self,
+        filter: impl AsRef<str>,
+        start: Start,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, NameError> {
+        // The same way as over WebSocket, so that the same holds.
+        let max_message = self.shared.store.max_message_bytes() as u64;
+        let config = ClientConfig::new().max_message(max_message);
+        let handle = Handle::start(config, Dialer::here(Node::new(self)));
+        Subscription::new(&handle, filter.as_ref(), start, options)
+    }
+
+    /// Queues a batch behind those before it.
+    pub(crate) async fn submit(&self, batch: Vec<Publication>) -> Answer {
+        self.appender.submit(batch).await
+    }
+}
+
+/// What a publisher learns of one message.
+fn offset(outcome: Appended) -> Result<Offset, PublishError> {
+    match outcome {
+        Appended::Stored { offset, .. } => Ok(offset),
+        Appended::Before(Some(offset)) => Ok(offset),
+        Appended::Before(None) => Err(PublishError::StoredBefore),
+        Appended::Refused(refusal) => Err(PublishError::Refused(refusal)),
+    }
+}
+
+impl Shared {
+    /// What was appended goes into the tail, and those who wait for it are woken.
+    fn publish_appended(&self, batch: &[Publication], outcomes: &[Appended]) {
+        let stored = batch.iter().zip(outcomes).filter_map(|(it, outcome)| {
+            let Appended::Stored { offset, time } = *outcome else {
+                return None;
+            };
+            let (topic, payload) = (it.topic.clone(), it.payload.clone());
+            Some(Stored::new(
+                offset,
+                time,
+                topic,
+                it.kind,
+                it.is_final,
+                payload,
+            ))
+        });
+        self.extend_tail(stored.collect());
+    }
+
+    fn extend_tail(&self, messages: Vec<Stored>) {
+        if messages.is_empty() {
+            return;
+        }
+        self.tail.push(blocks(&messages));
+        let mut topics: Vec<&Topic> = messages.iter().map(|it| &it.topic).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        self.interests.wake(&topics);
+    }
+
+    /// Reads what other processes have appended, up to what the store knows.
+    async fn catch_up(&self, through: Offset) -> Result<(), StoreError> {
+        loop {
+            let after = self.tail.bounds().last;
+            if after >= through {
+                return Ok(());
+            }
+            let read = Read::new(after, through, Filter::all(), READ_BYTES);
+            let chunk = self.store.read(read).await?;
+            if chunk.first.before() > after {
+                self.tail.skip_through(chunk.first.before());
+                self.interests.wake_all();
+                continue;
+            }
+            if chunk.messages.is_empty() && chunk.through <= after {
+                return Ok(());
+            }
+            self.extend_tail(chunk.messages);
+        }
+    }
+}
+
+/// Messages in blocks of about a packet each.
+fn blocks(messages: &[Stored]) -> impl Iterator<Item = Block> {
+    let mut rest = messages;
+    std::iter::from_fn(move || {
+        let (block, taken) = block(rest, &Filter::all(), BLOCK_BYTES)?;
+        rest = &rest[taken..];
+        Some(block)
+    })
+}
+
+/// The first messages as a block of about so many bytes, and how many they are. All match the filter.
+pub(crate) fn block(
+    messages: &[Stored],
+    filter: &Filter,
+    max_bytes: usize,
+) -> Option<(Block, usize)> {
+    let mut bytes: usize = 0;
+    let more = |message: &&Stored| {
+        let begins = bytes == 0;
+        bytes += message.cost() as usize;
+        begins || bytes <= max_bytes
+    };
+    let count = messages.iter().take_while(more).count();
+    let mut builder = BlockBuilder::with_capacity(count, bytes).matching(filter.clone());
+    let taken = messages[..count]
+        .iter()
+        .take_while(|it| builder.push(borrowed(it)))
+        .count();
+    // An empty builder takes every message that a log may have. Whatever it does not take would be
+    // asked for again without end.
+    (taken > 0).then(|| (builder.finish(), taken))
+}
+
+fn borrowed(message: &Stored) -> StoredMessage<'_> {
+    StoredMessage {
+        offset: message.offset,
+        time: message.time,
+        topic: message.topic.as_str(),
+        kind: message.kind,
+        is_final: message.is_final,
+        payload: &message.payload,
+    }
+}
+
+/// Follows what happens to the store besides this log's own appends: retention, and what other
+/// processes append.
+async fn follow(shared: std::sync::Weak<Shared>, mut changes: watch::Receiver<Bounds>) {
+    while changes.changed().await.is_ok() {
+        let bounds = *changes.borrow_and_update();
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.tail.set_first(bounds.first);
+        if !shared.store.is_shared() {
+            continue;
+        }
+        if let Err(error) = shared.catch_up(bounds.last).await {
+            tracing::warn!(%error, "the log cannot be followed; trying again");
+            drop(shared);
+            tokio::time::sleep(FOLLOW_AGAIN).await;
+            changes.mark_changed();
+        }
+    }
+}

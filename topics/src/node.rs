@@ -1,0 +1,112 @@
+//! A node: serves a log to clients.
+
+use std::{fmt, sync::Arc};
+
+use tokio::sync::Semaphore;
+use unstall::{CloseCode, Connection};
+use unstall_proto::topics::ServerConfig;
+
+use crate::{
+    access::{Access, Open},
+    defaults::NODE_READS,
+    link,
+    log::Log,
+    serving::Serving,
+};
+
+/// Serves a log to clients, over any number of connections. Clones share everything.
+///
+/// It takes connections that agreed to the subprotocol [`SUBPROTOCOL`](crate::SUBPROTOCOL), from a
+/// [`Server`](unstall::Server) or from the axum extractor:
+///
+/// ```no_run
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// use unstall_topics::{Log, Node, SUBPROTOCOL};
+///
+/// let node = Node::new(&Log::memory(Default::default()).await?);
+/// let server = unstall::Server::builder()
+///     .subprotocols([SUBPROTOCOL])
+///     .bind("127.0.0.1:9200")
+///     .await?;
+/// server.serve(move |connection| {
+///     let node = node.clone();
+///     async move { node.serve(connection).await }
+/// });
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) log: Log,
+    pub(crate) access: Arc<dyn Access>,
+    pub(crate) config: Arc<ServerConfig>,
+    /// Bounds the reads of the store that are under way, and so their memory.
+    pub(crate) reads: Arc<Semaphore>,
+}
+
+impl Node {
+    /// A node that lets everybody publish and subscribe to everything.
+    pub fn new(log: &Log) -> Node {
+        let max_message = log.shared.store.max_message_bytes() as u64;
+        Node {
+            log: log.clone(),
+            access: Arc::new(Open),
+            config: Arc::new(ServerConfig::new().max_message(max_message)),
+            reads: Arc::new(Semaphore::new(NODE_READS)),
+        }
+    }
+
+    /// Who may publish and subscribe to what. Default: everybody, everything.
+    #[must_use]
+    pub fn access(mut self, access: impl Access) -> Node {
+        self.access = Arc::new(access);
+        self
+    }
+
+    /// A name that clients are told, for people who look for a fault. At most 123 bytes. Default
+    /// none.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Node {
+        self.config = Arc::new((*self.config).clone().name(name));
+        self
+    }
+
+    /// How many subscriptions a connection may have, at least 1. Default 1,000: an idle one takes
+    /// some hundred bytes.
+    #[must_use]
+    pub fn max_subscriptions(mut self, count: u32) -> Node {
+        self.config = Arc::new((*self.config).clone().subscriptions(count));
+        self
+    }
+
+    /// The log that it serves.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Serves one client, until its connection ends.
+    ///
+    /// A connection that did not agree to [`SUBPROTOCOL`](crate::SUBPROTOCOL) is closed.
+    ///
+    /// Cancel safety: if dropped, the connection closes. What the client has published is stored all
+    /// the same.
+    pub async fn serve(&self, connection: Connection) {
+        if !link::speaks_topics(&connection) {
+            let why = "offer the subprotocol unstall.topics.v1";
+            let _ = connection.close(CloseCode::PROTOCOL_ERROR, why).await;
+            return;
+        }
+        let request = connection.request();
+        let (sender, receiver) = link::socket(connection);
+        // The connection itself tells why it ended: nothing is left to be said here.
+        Serving::new(self, request).run(sender, receiver).await;
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("log", &self.log.id())
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,443 @@
+//! One connection of a node: the protocol's server value between a link and the log.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
+};
+use unstall::CloseCode;
+use unstall_proto::topics::{
+    AccessToken, Block, ClientHello, LogInfo, Offset, Opening, Outcome, PublishRequest, Publisher,
+    ReadRequest, Refusal, RejectReason, Server, ServerEvent, ServerReject, SubscribeRequest,
+    SubscriptionEnd, SubscriptionKey,
+};
+
+use crate::{
+    access::{Denied, Permit, Visitor},
+    clock::now,
+    defaults::{ENTER_TIMEOUT, PACKETS_A_TURN, READ_LATER},
+    interest::Interest,
+    link::{LinkReceiver, LinkSender, Lost, NotSent, Received},
+    log::{Log, Shared, block},
+    message::copied,
+    node::Node,
+    place,
+    store::{Appended, Chunk, Publication, Read, StoreError},
+    tail::Found,
+};
+
+/// What a connection works with. Most connections only wait, so what is big is allocated when it is
+/// needed.
+pub(crate) struct Serving {
+    node: Node,
+    request: Option<Arc<http::Request<()>>>,
+    server: Server,
+    permit: Option<Arc<dyn Permit>>,
+    /// The hook was asked. What the client sends meanwhile waits for its answer.
+    is_entering: bool,
+    publisher: Option<Publisher>,
+    broke_protocol: bool,
+    /// A packet that found no room in the link.
+    stuck: Option<Bytes>,
+    /// What was asked of the log and of the hook.
+    asked: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Batches that wait until the one before them is queued, so that their order stays.
+    batches: VecDeque<(Vec<u64>, Vec<Publication>)>,
+    is_submitting: bool,
+    interests: HashMap<SubscriptionKey, Interest>,
+    news: Arc<Notify>,
+}
+
+/// What came back.
+enum Answer {
+    Entered(Result<Arc<dyn Permit>, Denied>),
+    Opened(SubscriptionKey, Result<Opening, StoreError>),
+    Read(ReadRequest, Result<Chunk, StoreError>),
+    /// A batch is queued, and this is how its answer comes.
+    Submitted(BoxFuture<'static, Answer>),
+    Appended(Vec<u64>, Vec<Appended>),
+}
+
+impl Serving {
+    pub(crate) fn new(node: &Node, request: Option<Arc<http::Request<()>>>) -> Serving {
+        Serving {
+            node: node.clone(),
+            request,
+            server: Server::new(node.config.clone()),
+            permit: None,
+            is_entering: false,
+            publisher: None,
+            broke_protocol: false,
+            stuck: None,
+            asked: FuturesUnordered::new(),
+            batches: VecDeque::new(),
+            is_submitting: false,
+            interests: HashMap::new(),
+            news: Arc::default(),
+        }
+    }
+
+    /// Serves until the link is lost, or the protocol says that it is over.
+    pub(crate) async fn run(mut self, sender: LinkSender, mut receiver: LinkReceiver) {
+        loop {
+            let more = match self.progress(&sender) {
+                Ok(more) => more,
+                Err(Lost(_)) => return,
+            };
+            if self.server.is_over() && self.stuck.is_none() && !more {
+                return sender.close(self.close_code(), "").await;
+            }
+            if self.turn(&sender, &mut receiver, more).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until something happens, and takes it in.
+    async fn turn(
+        &mut self,
+        sender: &LinkSender,
+        receiver: &mut LinkReceiver,
+        more: bool,
+    ) -> Result<(), Lost> {
+        let expires = self.permit.as_ref().and_then(|permit| permit.expires());
+        let stuck = self.stuck.clone();
+        tokio::select! {
+            received = receiver.recv(), if self.server.wants_input() && !self.is_entering => {
+                self.received(received?);
+            }
+            Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.answered(answer),
+            () = self.news.notified() => {}
+            sent = send(sender, stuck), if self.stuck.is_some() => {
+                self.stuck = None;
+                sent?;
+            }
+            () = until(expires), if expires.is_some() => self.look_at_permit(),
+            () = tokio::task::yield_now(), if more => {}
+        }
+        Ok(())
+    }
+
+    /// Does all that can be done without waiting. `true`: there is more, and others had to wait long
+    /// enough.
+    fn progress(&mut self, sender: &LinkSender) -> Result<bool, Lost> {
+        let mut packets = 0;
+        loop {
+            let bounds = self.log().tail.bounds();
+            self.server.set_end(bounds.last, bounds.last_time);
+            while let Some(event) = self.server.poll_event() {
+                self.handle(event);
+            }
+            while self.stuck.is_none() {
+                if packets == PACKETS_A_TURN {
+                    return Ok(true);
+                }
+                let Some(packet) = self.server.poll_transmit(now()) else {
+                    break;
+                };
+                packets += 1;
+                match sender.try_send(packet.into_bytes()) {
+                    Ok(()) => {}
+                    Err(NotSent::Full(packet)) => self.stuck = Some(packet),
+                    Err(NotSent::Lost) => return Err(Lost(None)),
+                }
+            }
+            // What was sent has made room to read.
+            let mut reads = 0;
+            while let Some(read) = self.server.poll_read() {
+                self.read(read);
+                reads += 1;
+            }
+            if reads == 0 || self.stuck.is_some() {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn received(&mut self, received: Received) {
+        let handled = match received {
+            Received::Packet(packet) => self.server.handle_packet(packet),
+            Received::Text => self.server.handle_text(),
+        };
+        if let Err(error) = handled {
+            tracing::debug!(%error, "a client of topics broke the protocol");
+            self.broke_protocol = true;
+        }
+    }
+
+    fn handle(&mut self, event: ServerEvent) {
+        match event {
+            ServerEvent::Hello(ClientHello {
+                token, publisher, ..
+            }) => {
+                self.publisher = publisher;
+                self.enter(token);
+            }
+            ServerEvent::Token(token) => self.enter(token),
+            ServerEvent::Subscribe(request) => self.subscribe(request),
+            ServerEvent::Ended { key, .. } => {
+                self.interests.remove(&key);
+            }
+            ServerEvent::Publish(messages) => self.publish(messages),
+            _ => {}
+        }
+    }
+
+    /// Asks the hook.
+    fn enter(&mut self, token: AccessToken) {
+        self.is_entering = true;
+        let (access, request) = (self.node.access.clone(), self.request.clone());
+        self.asked.push(Box::pin(async move {
+            let visitor = Visitor::new(token.as_str(), request.as_deref());
+            let entering = timeout(ENTER_TIMEOUT, access.enter(visitor));
+            let late = || Err(Denied("the node could not decide in time".to_owned()));
+            Answer::Entered(entering.await.unwrap_or_else(|_| late()))
+        }));
+    }
+
+    fn entered(&mut self, permit: Result<Arc<dyn Permit>, Denied>) {
+        self.is_entering = false;
+        let is_new = self.permit.is_none();
+        match permit {
+            Ok(permit) => {
+                let ended: Vec<_> = self
+                    .server
+                    .subscriptions()
+                    .filter(|(_, filter)| !permit.may_subscribe(filter))
+                    .map(|(key, _)| key)
+                    .collect();
+                self.permit = Some(permit);
+                for key in ended {
+                    self.end(key, SubscriptionEnd::NotAllowed, "");
+                }
+                if is_new {
+                    self.welcome();
+                }
+            }
+            Err(Denied(why)) if is_new => {
+                let reject = ServerReject::new(RejectReason::NotAllowed, Duration::ZERO, &why);
+                self.server.reject(reject);
+            }
+            Err(Denied(why)) => {
+                self.permit = Some(Arc::new(crate::Grants::none()));
+                self.server.end_all(SubscriptionEnd::NotAllowed, &why);
+                self.interests.clear();
+            }
+        }
+    }
+
+    fn welcome(&mut self) {
+        let log = self.log();
+        let bounds = log.tail.bounds();
+        let durability = log.store.durability();
+        let info = LogInfo::new(log.store.id(), bounds.first, bounds.last, durability)
+            .once(log.store.once());
+        self.server.welcome(&info);
+    }
+
+    fn look_at_permit(&mut self) {
+        let expires = self.permit.as_ref().and_then(|permit| permit.expires());
+        if expires.is_none_or(|moment| moment > SystemTime::now()) {
+            return;
+        }
+        self.permit = Some(Arc::new(crate::Grants::none()));
+        self.server.expire();
+        self.interests.clear();
+    }
+
+    fn subscribe(&mut self, request: SubscribeRequest) {
+        let key = request.key;
+        let allowed = self
+            .permit
+            .as_ref()
+            .is_some_and(|permit| permit.may_subscribe(&request.filter));
+        if !allowed {
+            return self.end(key, SubscriptionEnd::NotAllowed, "");
+        }
+        let interest = self.log().interests.add(&request.filter, &self.news);
+        self.interests.insert(key, interest);
+        let log = self.node.log.shared.clone();
+        self.asked.push(Box::pin(async move {
+            Answer::Opened(key, place::find(&log, &request.filter, request.start).await)
+        }));
+    }
+
+    fn end(&mut self, key: SubscriptionKey, reason: SubscriptionEnd, text: &str) {
+        self.interests.remove(&key);
+        self.server.end(key, reason, text);
+    }
+
+    /// Reads from the tail if it has the messages, and else asks the store.
+    fn read(&mut self, request: ReadRequest) {
+        if !request.latest {
+            match self.log().tail.find(request.after) {
+                Found::Block(block) => {
+                    let through = block.offsets().map_or(request.after, |(_, last)| last);
+                    // What is in the tail is whole, whatever retention did to the store.
+                    return self.server.read(request.key, block, through, Offset::START);
+                }
+                Found::End => {
+                    let nothing = Arc::new(Block::new([]));
+                    let through = self.log().tail.bounds().last;
+                    return self
+                        .server
+                        .read(request.key, nothing, through, Offset::START);
+                }
+                Found::Behind => {}
+            }
+        }
+        let (log, reads) = (self.node.log.shared.clone(), self.node.reads.clone());
+        self.asked.push(Box::pin(async move {
+            // It is never closed.
+            let _turn = reads.acquire_owned().await;
+            let ReadRequest {
+                after,
+                through,
+                max_bytes,
+                ..
+            } = request;
+            let read = Read::new(after, through, request.filter.clone(), max_bytes);
+            let chunk = match request.latest {
+                true => log.store.read_latest(read).await,
+                false => log.store.read(read).await,
+            };
+            if matches!(
+                chunk,
+                Err(StoreError::Unavailable(_) | StoreError::Unknown(_))
+            ) {
+                tokio::time::sleep(READ_LATER).await;
+            }
+            Answer::Read(request, chunk)
+        }));
+    }
+
+    fn publish(&mut self, messages: Vec<PublishRequest>) {
+        let mut numbers = Vec::with_capacity(messages.len());
+        let mut batch = Vec::with_capacity(messages.len());
+        let publisher = self.publisher;
+        for message in messages {
+            let permit = self.permit.as_ref();
+            if !permit.is_some_and(|permit| permit.may_publish(&message.topic)) {
+                let refused = Outcome::refused(Refusal::NotAllowed);
+                self.server.published(message.number, refused);
+                continue;
+            }
+            numbers.push(message.number);
+            let payload = copied(message.payload);
+            let mut publication = Publication::new(message.topic, message.kind, payload);
+            publication.is_final = message.is_final;
+            publication.publisher = publisher.map(|publisher| (publisher, message.number));
+            batch.push(publication);
+        }
+        if !batch.is_empty() {
+            self.batches.push_back((numbers, batch));
+            self.submit();
+        }
+    }
+
+    /// Queues the next batch, if the one before it is queued.
+    fn submit(&mut self) {
+        if self.is_submitting {
+            return;
+        }
+        let Some((numbers, batch)) = self.batches.pop_front() else {
+            return;
+        };
+        self.is_submitting = true;
+        let log: Log = self.node.log.clone();
+        self.asked.push(Box::pin(async move {
+            let answer = log.submit(batch).await;
+            Answer::Submitted(Box::pin(async move {
+                Answer::Appended(numbers, answer.outcome().await)
+            }))
+        }));
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Entered(permit) => self.entered(permit),
+            Answer::Opened(key, Ok(opening)) => self.server.subscribed(key, opening),
+            Answer::Opened(key, Err(error)) => {
+                self.end(key, SubscriptionEnd::Unavailable, &error.to_string());
+            }
+            Answer::Read(request, Ok(chunk)) => self.read_from_store(&request, &chunk),
+            Answer::Read(request, Err(error)) => self.read_failed(&request, &error),
+            Answer::Submitted(appended) => {
+                self.asked.push(appended);
+                self.is_submitting = false;
+                self.submit();
+            }
+            Answer::Appended(numbers, outcomes) => {
+                for (number, outcome) in numbers.into_iter().zip(outcomes) {
+                    self.server.published(number, told(outcome));
+                }
+            }
+        }
+    }
+
+    fn read_from_store(&mut self, request: &ReadRequest, chunk: &Chunk) {
+        let key = request.key;
+        let Some((block, taken)) = block(&chunk.messages, &request.filter, usize::MAX) else {
+            let nothing = Arc::new(Block::new([]));
+            return self.server.read(key, nothing, chunk.through, chunk.first);
+        };
+        let through = match block.offsets() {
+            Some((_, last)) if taken < chunk.messages.len() => last,
+            _ => chunk.through,
+        };
+        self.server.read(key, Arc::new(block), through, chunk.first);
+    }
+
+    fn read_failed(&mut self, request: &ReadRequest, error: &StoreError) {
+        tracing::warn!(%error, filter = %request.filter, "a subscription could not read");
+        match error {
+            StoreError::Damaged { through, .. } => {
+                self.server.read_damaged(request.key, *through, false);
+            }
+            _ => {
+                self.interests.remove(&request.key);
+                self.server.read_failed(request.key, &error.to_string());
+            }
+        }
+    }
+
+    fn close_code(&self) -> CloseCode {
+        match self.broke_protocol {
+            true => CloseCode::PROTOCOL_ERROR,
+            false => CloseCode::NORMAL,
+        }
+    }
+
+    fn log(&self) -> &Shared {
+        &self.node.log.shared
+    }
+}
+
+/// What a client is told of a message.
+fn told(appended: Appended) -> Outcome {
+    match appended {
+        Appended::Stored { offset, .. } => Outcome::Stored(Some(offset)),
+        Appended::Before(offset) => Outcome::Stored(offset),
+        Appended::Refused(refusal) => Outcome::refused(refusal),
+    }
+}
+
+async fn send(sender: &LinkSender, packet: Option<Bytes>) -> Result<(), Lost> {
+    match packet {
+        Some(packet) => sender.send(packet).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a moment by the system's clock, and a day at most: that clock may be set.
+async fn until(moment: Option<SystemTime>) {
+    let left = moment.and_then(|moment| moment.duration_since(SystemTime::now()).ok());
+    sleep_until(Instant::now() + left.unwrap_or_default().min(Duration::from_secs(86_400))).await;
+}

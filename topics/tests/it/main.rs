@@ -1,0 +1,4 @@
+//! The promises of topics, over real sockets.
+
+mod common;
+mod once_and_in_order;
