@@ -240,15 +240,17 @@ impl Subscription {
             Start::Latest(None) => ((log, after), Offset::START),
             _ => ((log, after), after),
         };
-        if self.place.is_none() {
-            let (log, offset) = named;
-            let time = if named == (log, after) {
-                time
-            } else {
-                StoredAt::UNKNOWN
-            };
-            self.place = Some(Position { log, offset, time });
-        }
+        // SUBSCRIBED gives a place to a subscription that has none, and does not change one: if the
+        // connection is lost before the gap, the old place is named again, with its time.
+        self.place = self.place.or(Some(match start {
+            Start::After(place) => place,
+            _ => {
+                let (log, offset) = named;
+                let known = named == (log, after);
+                let time = if known { time } else { StoredAt::UNKNOWN };
+                Position { log, offset, time }
+            }
+        }));
         self.expects = match () {
             () if named.0 != log => Expects::Gap {
                 reason: GapReason::AnotherLog,
@@ -422,7 +424,8 @@ impl Subscription {
         run: &mut Run,
         first: FirstRecord<'_>,
     ) -> Result<(), ProtocolError> {
-        if records[run.topic.0..run.topic.1] == *first.topic {
+        let checked = &records[run.topic.0..run.topic.1];
+        if !checked.is_empty() && checked == first.topic {
             return Ok(());
         }
         let name = std::str::from_utf8(first.topic).ok();
