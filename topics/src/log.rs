@@ -21,7 +21,7 @@ use crate::{
     memory::Memory,
     message::publication,
     node::Node,
-    publisher::PublishError,
+    publisher::{PublishError, is_no_text},
     store::{Appended, Bounds, Publication, Read, Store, StoreError, Stored},
     subscription::Subscription,
     tail::Tail,
@@ -177,9 +177,22 @@ impl Log {
     /// the same order.
     ///
     /// Cancel safety: if dropped before it resolves, each message may be published or not.
-    pub async fn publish_many(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+    pub async fn publish_many(
+        &self,
+        mut batch: Vec<Publication>,
+    ) -> Vec<Result<Offset, PublishError>> {
+        let bad: Vec<usize> = (0..batch.len())
+            .filter(|nth| is_no_text(&batch[*nth]))
+            .collect();
+        for nth in bad.iter().rev() {
+            batch.remove(*nth);
+        }
         let outcomes = self.submit(batch).await.outcome().await;
-        outcomes.into_iter().map(offset).collect()
+        let mut results: Vec<_> = outcomes.into_iter().map(offset).collect();
+        for nth in bad {
+            results.insert(nth, Err(PublishError::InvalidText));
+        }
+        results
     }
 
     async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {

@@ -30,6 +30,8 @@ pub(super) struct Subscription {
     start: Start,
     pub(super) max_lag_millis: u64,
     pub(super) stage: Stage,
+    /// The connection on which it was asked for last.
+    pub(super) attachment: u64,
     /// Everything up to here has come, or is in a gap.
     place: Option<Position>,
     /// What is coming is the latest message of each topic.
@@ -112,6 +114,7 @@ impl Subscription {
             start,
             max_lag_millis,
             stage: Stage::Idle,
+            attachment: 0,
             place: None,
             snapshot: matches!(start, Start::Latest(_)),
             target: None,

@@ -114,6 +114,7 @@ impl Client {
                 let credit = subscription.first_credit()?;
                 let start = subscription.start();
                 subscription.asked(credit);
+                subscription.attachment = self.attachment;
                 Some(TopicPacket::Subscribe(Subscribe {
                     subscription: number,
                     credit,
