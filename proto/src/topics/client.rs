@@ -67,7 +67,7 @@ impl SubscribeOptions {
 ///
 /// The front page of this module shows the run loop. Call a client from one place at a time. It
 /// holds no lock, task, clock or socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     config: ClientConfig,
     token: AccessToken,

@@ -21,7 +21,7 @@ use crate::util;
 const JOIN_BELOW: usize = 1024;
 
 /// A subscription, over all connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Subscription {
     pub(super) filter: Filter,
     /// The filter has no wildcard.
@@ -93,7 +93,7 @@ struct Credit {
     held: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Partial {
     assembly: Assembly,
     offset: Offset,

@@ -14,7 +14,7 @@ use crate::transmit::Transmit;
 use crate::util::cut_reason;
 
 /// What is to be sent besides subscriptions and publications.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Signals {
     /// TOKEN.
     pub(super) token: bool,

@@ -16,7 +16,7 @@ use crate::transmit::Transmit;
 use crate::util::cut_reason;
 
 /// A subscription of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Subscription {
     pub(super) key: SubscriptionKey,
     pub(super) filter: Filter,
@@ -49,7 +49,7 @@ pub(super) struct Subscription {
 }
 
 /// How far a subscription is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Stage {
     /// The caller was asked.
     Asked,
@@ -68,7 +68,7 @@ enum Stage {
 }
 
 /// Messages to be sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hand {
     block: Arc<Block>,
     /// The next record.
