@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
-use unstall_proto::topics::{Filter, Topic};
+use unstall_proto::topics::{Filter, Publisher, Topic};
 
 /// Decides who may enter a [`Node`](crate::Node), and what for.
 ///
@@ -42,6 +42,16 @@ pub trait Permit: Send + Sync {
     /// When the permit ends. Subscriptions end then, and messages are refused, until the client
     /// brings another token. `None`: never.
     fn expires(&self) -> Option<SystemTime>;
+
+    /// The publisher under which messages are stored, if the client says that it is this one. By
+    /// default it is believed.
+    ///
+    /// Who knows the id of a publisher can make it lose messages. To keep visitors apart, return an
+    /// id that is made of the visitor's identity and the given id, for example by a hash. It must
+    /// always be the same one, at every node of the log, or messages are stored twice.
+    fn publisher(&self, publisher: Publisher) -> Publisher {
+        publisher
+    }
 }
 
 /// Who wants to enter.

@@ -51,7 +51,7 @@ pub(crate) struct State {
     pub(crate) answers: Answers,
     /// The client has ended, and why.
     pub(crate) ended: Option<Arc<str>>,
-    /// All handles are gone.
+    /// All handles are gone, or the application has closed the client.
     closing: bool,
     /// Leave this node for the next one.
     leave: bool,
@@ -90,7 +90,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.with(|state, _| state.closing = true);
+        self.shared.close();
     }
 }
 
@@ -123,7 +123,7 @@ impl Shared {
             };
             self.closing_or(tokio::time::sleep(wait)).await;
         }
-        self.end("all its handles are dropped");
+        self.end("it was closed");
     }
 
     /// One attempt, and one connection if it succeeds. Why it ended, how long the node asks the
@@ -296,6 +296,11 @@ impl Shared {
                 _ => {}
             }
         }
+    }
+
+    /// Ends the client.
+    pub(crate) fn close(&self) {
+        self.with(|state, _| state.closing = true);
     }
 
     /// Leaves this node: it cannot serve a subscription, or the token has expired.

@@ -324,16 +324,17 @@ impl Serving {
         let publisher = self.publisher;
         for message in messages {
             let permit = self.permit.as_ref();
-            if !permit.is_some_and(|permit| permit.may_publish(&message.topic)) {
+            let Some(permit) = permit.filter(|permit| permit.may_publish(&message.topic)) else {
                 let refused = Outcome::refused(Refusal::NotAllowed);
                 self.server.published(message.number, refused);
                 continue;
-            }
+            };
             numbers.push(message.number);
             let payload = copied(message.payload);
             let mut publication = Publication::new(message.topic, message.kind, payload);
             publication.is_final = message.is_final;
-            publication.publisher = publisher.map(|publisher| (publisher, message.number));
+            publication.publisher =
+                publisher.map(|publisher| (permit.publisher(publisher), message.number));
             batch.push(publication);
         }
         if !batch.is_empty() {

@@ -125,6 +125,14 @@ impl Topics {
         self.handle.publish(batch).await
     }
 
+    /// Ends the client, for all its handles and subscriptions. Messages without an answer end with
+    /// [`PublishError::Unknown`] if they were sent, and with [`PublishError::NotSent`] if not.
+    ///
+    /// A client whose handles and subscriptions are all dropped ends by itself.
+    pub fn close(&self) {
+        self.handle.shared.close();
+    }
+
     /// What happens to the connection, from now on.
     pub fn events(&self) -> TopicsEvents {
         TopicsEvents(self.handle.shared.events.0.subscribe())
