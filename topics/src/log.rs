@@ -9,6 +9,8 @@ use unstall_proto::topics::{
     Start, StoredMessage, SubscribeOptions, Topic,
 };
 
+#[cfg(feature = "embedded")]
+use crate::embedded::{Embedded, OpenError};
 use crate::{
     appender::{Answer, Appender},
     defaults::{BLOCK_BYTES, FOLLOW_AGAIN, READ_BYTES, TAIL_BYTES},
@@ -19,7 +21,7 @@ use crate::{
     memory::Memory,
     message::publication,
     node::Node,
-    publisher::PublishError,
+    publisher::{PublishError, is_no_text},
     store::{Appended, Bounds, Publication, Read, Store, StoreError, Stored},
     subscription::Subscription,
     tail::Tail,
@@ -70,6 +72,28 @@ impl Log {
     /// Outside of a Tokio runtime.
     pub async fn memory(limits: Limits) -> Result<Log, StoreError> {
         Log::with_store(Memory::new(limits)).await
+    }
+
+    /// A log in a directory of this machine's disk, which is made if it is not there. See
+    /// [`Embedded`] for what it promises.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[cfg(feature = "embedded")]
+    pub async fn open(
+        directory: impl AsRef<std::path::Path>,
+        limits: Limits,
+    ) -> Result<Log, OpenError> {
+        let directory = directory.as_ref();
+        let store = Embedded::open(directory, limits).await?;
+        let log = Log::with_store(store).await;
+        log.map_err(|error| OpenError::Damaged {
+            directory: directory.to_owned(),
+            why: error.to_string().into(),
+        })
     }
 
     /// A log over a store of the application's own.
@@ -158,9 +182,22 @@ impl Log {
     /// the same order.
     ///
     /// Cancel safety: if dropped before it resolves, each message may be published or not.
-    pub async fn publish_many(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+    pub async fn publish_many(
+        &self,
+        mut batch: Vec<Publication>,
+    ) -> Vec<Result<Offset, PublishError>> {
+        let bad: Vec<usize> = (0..batch.len())
+            .filter(|nth| is_no_text(&batch[*nth]))
+            .collect();
+        for nth in bad.iter().rev() {
+            batch.remove(*nth);
+        }
         let outcomes = self.submit(batch).await.outcome().await;
-        outcomes.into_iter().map(offset).collect()
+        let mut results: Vec<_> = outcomes.into_iter().map(offset).collect();
+        for nth in bad {
+            results.insert(nth, Err(PublishError::InvalidText));
+        }
+        results
     }
 
     async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {

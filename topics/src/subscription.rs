@@ -10,7 +10,7 @@ use unstall_proto::topics::{
 
 use crate::{
     defaults::TAKEN_STEP,
-    keeper::Handle,
+    keeper::{EXPIRED, Handle},
     message::{Delivery, Message, copied},
 };
 
@@ -185,17 +185,21 @@ impl Subscription {
 
     fn ended(&mut self, reason: SubscriptionEnd) {
         let shared = &self.handle.shared;
-        let retries = match reason {
-            SubscriptionEnd::Unavailable => true,
-            SubscriptionEnd::Expired => shared.has_tokens,
-            _ => false,
+        let elsewhere = match reason {
+            SubscriptionEnd::Unavailable => Some("the node cannot read the log"),
+            SubscriptionEnd::Expired if shared.renews_tokens => Some(EXPIRED),
+            _ => None,
         };
-        if retries {
-            shared.with(|state, _| state.client.resubscribe(self.id));
-            shared.leave();
-        } else {
+        let Some(why) = elsewhere else {
             self.end = Some(SubscriptionError::of(reason));
-        }
+            return;
+        };
+        shared.with(|state, _| {
+            // The client may have left that node already.
+            if state.client.resubscribe(self.id) {
+                state.leave = Some(why);
+            }
+        });
     }
 }
 

@@ -32,6 +32,13 @@ use transmitting::Signals;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(u32);
 
+impl SubscriptionId {
+    /// Its number on the wire.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// What a subscription wants besides its filter and its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -65,6 +72,8 @@ pub struct Client {
     config: ClientConfig,
     token: AccessToken,
     phase: Phase,
+    /// How many connections there were.
+    attachment: u64,
     /// The answer to HELLO on this connection.
     welcome: Option<ServerWelcome>,
     subscriptions: BTreeMap<u32, Box<Subscription>>,
@@ -93,6 +102,7 @@ impl Client {
         Client {
             token: AccessToken::NONE,
             phase: Phase::Detached,
+            attachment: 0,
             welcome: None,
             subscriptions: BTreeMap::new(),
             last_id: 0,
@@ -113,6 +123,7 @@ impl Client {
         self.detach(now);
         self.token = token;
         self.phase = Phase::HelloOwed;
+        self.attachment += 1;
         for (number, subscription) in &mut self.subscriptions {
             if !subscription.in_line {
                 subscription.in_line = true;
@@ -166,6 +177,9 @@ impl Client {
     pub fn set_token(&mut self, token: AccessToken) {
         self.token = token;
         self.signals.token = matches!(self.phase, Phase::HelloSent | Phase::Welcomed);
+        if self.signals.token {
+            self.publishing.change_token();
+        }
     }
 
     /// Subscribes to the topics of a filter.
@@ -211,15 +225,19 @@ impl Client {
     }
 
     /// Asks again for a subscription that the server has ended, from its position. Without effect
-    /// on one that has not ended.
+    /// on one that has not ended. Whether it was ended on the connection that is there now: if it was
+    /// on an earlier one, the next server may already be a better one.
     ///
     /// After calling this: [`poll_transmit`](Client::poll_transmit).
-    pub fn resubscribe(&mut self, id: SubscriptionId) {
+    pub fn resubscribe(&mut self, id: SubscriptionId) -> bool {
         let subscription = self.subscriptions.get_mut(&id.0);
-        if let Some(over) = subscription.filter(|it| it.stage == Stage::Over) {
-            over.stage = Stage::Idle;
-            self.wake(id.0);
-        }
+        let Some(over) = subscription.filter(|it| it.stage == Stage::Over) else {
+            return false;
+        };
+        over.stage = Stage::Idle;
+        let here = over.attachment == self.attachment && self.phase != Phase::Detached;
+        self.wake(id.0);
+        here
     }
 
     /// The place up to which everything of a subscription has come, delivered or waiting for

@@ -48,7 +48,12 @@ pub(super) async fn follow(shared: Arc<Shared>) {
             return;
         }
         let began = Instant::now();
-        if let Err(why) = read(&shared).await {
+        let interrupted = tokio::select! {
+            interrupted = read(&shared) => interrupted,
+            // There may be a new connection while the old one still seems to live.
+            _ = link.changed() => Err(Interrupted::Broken(Broken::Lost)),
+        };
+        if let Err(why) = interrupted {
             tracing::debug!(%why, "the reader of the log begins anew");
         }
         delay = if began.elapsed() > PATIENCE {
@@ -79,7 +84,7 @@ async fn read(shared: &Shared) -> Result<(), Interrupted> {
         let mut next = Some(delivery);
         while let Some(delivery) = next.take() {
             match delivery {
-                Delivery::Heartbeat | Delivery::Over { .. } => {}
+                Delivery::Heartbeat | Delivery::Over(_) => {}
                 Delivery::Message(message) => match known.take() {
                     Some(known) => check(shared, known, message, &mut received).await?,
                     None => received.push(message),

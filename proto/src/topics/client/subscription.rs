@@ -30,6 +30,8 @@ pub(super) struct Subscription {
     start: Start,
     pub(super) max_lag_millis: u64,
     pub(super) stage: Stage,
+    /// The connection on which it was asked for last.
+    pub(super) attachment: u64,
     /// Everything up to here has come, or is in a gap.
     place: Option<Position>,
     /// What is coming is the latest message of each topic.
@@ -112,6 +114,7 @@ impl Subscription {
             start,
             max_lag_millis,
             stage: Stage::Idle,
+            attachment: 0,
             place: None,
             snapshot: matches!(start, Start::Latest(_)),
             target: None,
@@ -240,15 +243,17 @@ impl Subscription {
             Start::Latest(None) => ((log, after), Offset::START),
             _ => ((log, after), after),
         };
-        if self.place.is_none() {
-            let (log, offset) = named;
-            let time = if named == (log, after) {
-                time
-            } else {
-                StoredAt::UNKNOWN
-            };
-            self.place = Some(Position { log, offset, time });
-        }
+        // SUBSCRIBED gives a place to a subscription that has none, and does not change one: if the
+        // connection is lost before the gap, the old place is named again, with its time.
+        self.place = self.place.or(Some(match start {
+            Start::After(place) => place,
+            _ => {
+                let (log, offset) = named;
+                let known = named == (log, after);
+                let time = if known { time } else { StoredAt::UNKNOWN };
+                Position { log, offset, time }
+            }
+        }));
         self.expects = match () {
             () if named.0 != log => Expects::Gap {
                 reason: GapReason::AnotherLog,
@@ -422,7 +427,8 @@ impl Subscription {
         run: &mut Run,
         first: FirstRecord<'_>,
     ) -> Result<(), ProtocolError> {
-        if records[run.topic.0..run.topic.1] == *first.topic {
+        let checked = &records[run.topic.0..run.topic.1];
+        if !checked.is_empty() && checked == first.topic {
             return Ok(());
         }
         let name = std::str::from_utf8(first.topic).ok();
@@ -511,44 +517,59 @@ impl Subscription {
         util::push_back(&mut self.queue, delivery);
     }
 
+    /// The marks behind the last message: gaps and CAUGHT_UPs.
+    fn marks(&self) -> usize {
+        let is_mark = |delivery: &&Delivery| {
+            !matches!(delivery, Delivery::Messages(_) | Delivery::Ended { .. })
+        };
+        self.queue.len() - self.queue.iter().rev().take_while(is_mark).count()
+    }
+
     /// CAUGHT_UP. Of those between two messages the last one counts.
-    fn push_mark(&mut self, caught_up: bool, position: Position) {
-        let before = self.take_mark(|mark| match mark {
-            Delivery::CaughtUp { .. } => Some(true),
-            Delivery::Progress { .. } => Some(false),
-            _ => None,
-        });
-        match caught_up || before == Some(true) {
-            true => self.push(Delivery::CaughtUp { position }),
-            false => self.push(Delivery::Progress { position }),
+    fn push_mark(&mut self, mut caught_up: bool, position: Position) {
+        let mut marks = self.queue.iter().skip(self.marks());
+        let before = marks.position(|mark| !matches!(mark, Delivery::Gap { .. }));
+        if let Some(before) = before {
+            let before = self.queue.remove(self.marks() + before);
+            caught_up |= matches!(before, Some(Delivery::CaughtUp { .. }));
         }
+        self.push(match caught_up {
+            true => Delivery::CaughtUp { position },
+            false => Delivery::Progress { position },
+        });
     }
 
     /// GAP. Those between two messages are one for each reason, so a server cannot make them many.
-    fn push_gap(&mut self, mut gap: Gap, position: Position) {
-        let before = self.take_mark(|mark| match mark {
-            Delivery::Gap { gap: before, .. } if before.reason == gap.reason => Some(*before),
-            _ => None,
-        });
-        if let Some(before) = before {
-            gap.after = before.after;
-            gap.certain |= before.certain;
-        }
-        self.push(Delivery::Gap { gap, position });
-    }
-
-    /// Takes out what came behind the last message and is wanted.
-    fn take_mark<T>(&mut self, wanted: impl Fn(&Delivery) -> Option<T>) -> Option<T> {
-        for index in (0..self.queue.len()).rev() {
-            if let Delivery::Messages(_) | Delivery::Ended { .. } = self.queue[index] {
-                return None;
+    /// It stands where the first one came, because what is behind it says that nothing else is
+    /// missing.
+    fn push_gap(&mut self, gap: Gap, place: Position) {
+        let mut found = false;
+        let marks = self.marks();
+        for mark in self.queue.iter_mut().skip(marks) {
+            match mark {
+                Delivery::Gap {
+                    gap: before,
+                    position,
+                } if found || before.reason == gap.reason => {
+                    if !found {
+                        before.through = gap.through;
+                        before.certain |= gap.certain;
+                    }
+                    found = true;
+                    *position = place;
+                }
+                Delivery::CaughtUp { position } | Delivery::Progress { position } if found => {
+                    *position = place;
+                }
+                _ => {}
             }
-            if let Some(found) = wanted(&self.queue[index]) {
-                self.queue.remove(index);
-                return Some(found);
-            }
         }
-        None
+        if !found {
+            self.push(Delivery::Gap {
+                gap,
+                position: place,
+            });
+        }
     }
 }
 

@@ -208,8 +208,8 @@ impl Subscription {
         }
     }
 
-    /// Everything up to `through` is not sent, for this reason. Gaps between the same two messages
-    /// are one.
+    /// Everything up to `through` is not sent, for this reason. A gap that is to be sent already has
+    /// the same reason, and then they are one.
     pub(super) fn leave_out(&mut self, reason: GapReason, certain: bool, through: Offset) {
         if through <= self.place {
             return;
@@ -219,6 +219,7 @@ impl Subscription {
         }
         match &mut self.gap {
             Some(gap) => {
+                debug_assert_eq!(gap.reason, reason);
                 gap.through = through;
                 gap.certain |= certain;
             }
@@ -271,8 +272,10 @@ impl Subscription {
                 let opening = **opening;
                 return Some(self.begin(opening));
             }
-            Stage::Snapshot | Stage::History | Stage::Live => self.skip(context),
-            Stage::Ending(..) => {}
+            Stage::Snapshot | Stage::History | Stage::Live if self.gap.is_none() => {
+                self.skip(context);
+            }
+            _ => {}
         }
         if let Some(gap) = self.gap.take() {
             self.told(gap.through);
@@ -371,7 +374,7 @@ impl Subscription {
                 self.end_if_final(block.is_final(next));
                 continue;
             }
-            if self.lags(context.now, block.time(next)) {
+            if self.gap.is_none() && self.lags(context.now, block.time(next)) {
                 self.hand = None;
                 self.leave_out(GapReason::MovedAhead, true, context.end.0.max(offset));
             }
