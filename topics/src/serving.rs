@@ -401,11 +401,17 @@ impl Serving {
         let publisher = self.publisher;
         for message in messages {
             let permit = self.permit.as_ref();
-            if !permit.is_some_and(|permit| permit.may_publish(&message.topic)) {
+            let permit = permit.filter(|permit| permit.may_publish(&message.topic));
+            // `Some(None)` if it publishes without an id.
+            let publisher = permit.and_then(|permit| match publisher {
+                Some(publisher) => permit.publisher(publisher).map(Some),
+                None => Some(None),
+            });
+            let Some(publisher) = publisher else {
                 let refused = Outcome::refused(Refusal::NotAllowed);
                 self.server.published(message.number, refused);
                 continue;
-            }
+            };
             numbers.push(message.number);
             let payload = copied(message.payload);
             let mut publication = Publication::new(message.topic, message.kind, payload);
