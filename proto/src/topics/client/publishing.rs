@@ -12,7 +12,7 @@ use super::super::record::{Head, MAX_HEAD};
 use super::super::terms::Refusal;
 use super::event::{PublishError, Unanswered};
 use crate::error::ProtocolError;
-use crate::limits::{MAX_MAX_MESSAGE, MAX_RECORD};
+use crate::limits::{MAX_RECORD, MIN_MAX_MESSAGE};
 use crate::payload::Kind;
 use crate::time::Time;
 use crate::transmit::Transmit;
@@ -34,8 +34,7 @@ pub(super) struct Publishing {
     /// The most that `open` may cost, unless it is one message.
     bound: u64,
     line: Line,
-    /// The largest message of the server that was there last. Before the first one it is not known,
-    /// and what turns out to be too large is refused then.
+    /// The largest message of the server that was there last.
     pub(super) max_message: u64,
     /// For how long a message may be sent again, as the last server said.
     once: Option<Duration>,
@@ -94,7 +93,7 @@ impl Publishing {
             cost: 0,
             bound,
             line: Line::new(MIN_PUBLISH_WINDOW),
-            max_message: MAX_MAX_MESSAGE,
+            max_message: MIN_MAX_MESSAGE,
             once: None,
             wants_room: false,
         }
