@@ -1,10 +1,12 @@
 //! A client: its subscriptions and its publications, over any number of connections and nodes.
 
 mod config;
+mod credit;
 mod delivery;
 mod event;
 mod packets;
 mod publishing;
+mod queue;
 mod subscription;
 mod transmitting;
 

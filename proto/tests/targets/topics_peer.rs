@@ -185,7 +185,7 @@ impl Servers {
             }
             9 => server.set_end(offset(script.u16().into()), StoredAt::UNKNOWN),
             10 => server.release(),
-            11 if script.u8() % 16 == 0 => server.expire(),
+            11 if script.u8().is_multiple_of(16) => server.expire(),
             _ => {}
         }
     }
@@ -294,7 +294,7 @@ impl Clients {
                 let payload = vec![b'x'; script.length() % 65_536];
                 let _ = client.publish(topic, Kind::Text, false, payload.into());
             }
-            7 if script.u8() % 8 == 0 => self.attach(),
+            7 if script.u8().is_multiple_of(8) => self.attach(),
             8 => client.handle_timeout(Time::from_millis(script.u16().into())),
             9 => {
                 for id in std::mem::take(&mut self.ids) {
