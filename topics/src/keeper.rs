@@ -299,6 +299,7 @@ impl Shared {
                 ClientEvent::Rejected(reject) => state.rejected = Some(reject),
                 ClientEvent::Welcomed(welcome) => {
                     state.welcomed = true;
+                    self.room.notify_one();
                     self.events.send(TopicsEvent::Connected {
                         log: welcome.log,
                         node: printable(&welcome.name).to_string(),
