@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the seed corpora of the fuzz targets from the wire vectors."""
+"""Writes the seed corpora of the fuzz targets from the wire vectors and from the tests of inflating."""
 import json
 import pathlib
+import re
 
 here = pathlib.Path(__file__).resolve().parent
 vectors = here.parent / "vectors"
@@ -62,4 +63,17 @@ for options in range(8):
     lively = bytes([options]) + bytes(range(0, 256, 3)) * 2
     (corpus("pair") / f"actions-{options}").write_bytes(lively)
     count += 1
+
+# Scripts of the target `inflate`: a compressed message, whole and in two frames.
+tests = (here.parent / "lib" / "src" / "ws" / "fuzzed.rs").read_text()
+payloads = tests.split("const SEEDS")[1].split("];")[0]
+for index, hex in enumerate(re.findall(r'"([0-9a-f]*)"', payloads)):
+    raw = bytes.fromhex(hex)
+    half = len(raw) // 2
+    for options in (0, 0x10, 0x30, 0x3F):
+        seed = bytes([options])
+        for kind, payload in ((0, raw), (3, raw[:half]), (5, raw[half:])):
+            seed += bytes([kind]) + len(payload).to_bytes(2, "big") + payload
+        (corpus("inflate") / f"seed-{index}-{options}").write_bytes(seed)
+        count += 1
 print(f"{count} seeds")

@@ -32,5 +32,9 @@ def packet_as_json(data):
 
 
 def without_words(packet):
-    """The words of ABORT are free."""
-    return packet[:6] if isinstance(packet, str) and packet.startswith("1a") else packet
+    """The words of ABORT are free, and of ENDED `unavailable`."""
+    if not isinstance(packet, str):
+        return packet
+    if packet.startswith("27") and packet[10:12] == "07":
+        return packet[:12]
+    return packet[:6] if packet.startswith("1a") else packet

@@ -4,8 +4,8 @@ and to check the vectors, not to be fast."""
 
 from packet import MIN_LARGEST_MESSAGE, Refused
 from topics_packet import (ENDINGS, GAPS, IGNORED, MIN_CREDIT, REFUSALS, REJECTIONS, cost, is_topic,
-                           split)
-from topics_server import Endpoint, pack
+                           matches, pack, split)
+from topics_server import Endpoint
 
 RESETS = ("another log", "diverged")
 
@@ -135,6 +135,8 @@ class Subscription:
     def handle_record(self, record):
         if not self.parts and record.offset <= self.position[1]:
             raise Refused("INCONSISTENT", f"offset {record.offset} again")
+        if not self.parts and not matches(self.filter, record.topic):
+            raise Refused("INCONSISTENT", "a message of another topic")
         self.received += cost(record)
         if self.received > self.granted:
             raise Refused("CREDIT_EXCEEDED", f"{self.received} of {self.granted}")
@@ -186,17 +188,19 @@ class Subscription:
         """Section 8: between two messages one GAP for each reason is kept."""
         for known in self.since_message():
             if known.get("gap") == gap["gap"]:
-                known["through"] = gap["through"]
-                known["certain"] |= gap["certain"]
-                return
+                gap |= {"after": known["after"], "certain": gap["certain"] | known["certain"]}
+                self.drop(known)
         self.items.append((gap, 0, True))
 
     def keep_caught_up(self, mark):
         """And the last CAUGHT_UP."""
         for known in self.since_message():
             if "caught_up" in known:
-                self.items = [item for item in self.items if item[0] is not known]
+                self.drop(known)
         self.items.append((mark, 0, True))
+
+    def drop(self, known):
+        self.items = [item for item in self.items if item[0] is not known]
 
     def handle_caught_up(self, packet):
         offset = packet["offset"]
@@ -212,7 +216,7 @@ class Publisher:
 
     def __init__(self, has_id):
         self.has_id = has_id
-        self.last = 0
+        self.last = self.once = 0
         #: Messages without an answer, the oldest first.
         self.open = []
         self.reset()
@@ -225,11 +229,10 @@ class Publisher:
             message["left"], message["sent"] = message["records"], False
         return lost
 
-    def welcome(self, now, window, once):
-        """Gives the numbers of messages that must not be sent again."""
-        self.window = window
+    def expire(self, now):
+        """Gives the numbers of messages that wait and must not be sent again."""
         late = [m["number"] for m in self.open
-                if once and m["since"] is not None and now - m["since"] > once]
+                if self.once and m["since"] is not None and now - m["since"] > self.once]
         self.open = [m for m in self.open if m["number"] not in late]
         return late
 
@@ -252,19 +255,21 @@ class Publisher:
         for message in owners[:count]:
             message["left"] = message["left"][1:]
             message["sent"] = not message["left"]
-            message["since"] = now if message["since"] is None else message["since"]
+            if message["sent"] and message["since"] is None:
+                message["since"] = now
         return count and {"kind": "PUBLISH", "first": owners[0]["number"],
                           "records": records[:count]}
 
-    def answer(self, number):
-        """The answer to a message: it has to be the oldest, and all of it was sent."""
-        if not self.open or not self.open[0]["sent"] or self.open[0]["number"] != number:
-            raise Refused("INCONSISTENT", f"an answer to {number}")
-        self.open.pop(0)
+    def check(self, number, count):
+        """Answers are to the oldest messages, and to such as were sent to their end."""
+        answered = self.open[:count]
+        fits = len(answered) == count and answered[0]["number"] == number
+        if not fits or not all(message["sent"] for message in answered):
+            raise Refused("INCONSISTENT", f"answers to {count} from {number} on")
 
 
 class Client(Endpoint):
-    side = "server"
+    sender = "server"
 
     def __init__(self, options):
         super().__init__()
@@ -307,6 +312,7 @@ class Client(Endpoint):
 
     def unsubscribe(self, number):
         subscription = self.subscriptions[number]
+        subscription.items = []
         if subscription.is_over:
             return
         if subscription.state == "off":
@@ -353,25 +359,37 @@ class Client(Endpoint):
         elif kind == "PUBLISHED":
             self.handle_published(packet)
         elif kind == "REFUSED":
-            self.publisher.answer(packet["number"])
+            self.publisher.check(packet["number"], 1)
+            self.publisher.open.pop(0)
             self.events.append({"refused": packet["number"], "reason": REFUSALS[packet["reason"]],
                                 "text": packet["text"]})
         else:
             self.within(packet)
+            if kind == "ENDED" and packet["subscription"] in self.to_unsubscribe:
+                self.to_unsubscribe.remove(packet["subscription"])
             self.subscriptions[packet["subscription"]].handle(packet, self.log)
 
     def handle_welcome(self, now, packet):
         self.state, self.log = "open", packet["log"]
         self.peer_largest = packet["largest_message"]
         self.events.append({"welcome": packet["log"].hex(), "name": packet["name"]})
-        late = self.publisher.welcome(now, packet["publish_window"], packet["once"])
-        self.events += [{"unknown": number} for number in late]
+        self.publisher.window, self.publisher.once = packet["publish_window"], packet["once"]
+        self.expire(now)
+
+    def expire(self, now):
+        """The time has come, on a connection that has not sent PUBLISH, or without one."""
+        self.events += [{"unknown": number} for number in self.publisher.expire(now)]
+
+    def handle_timeout(self, now):
+        if self.state != "open":
+            self.expire(now)
 
     def handle_published(self, packet):
         number = packet["first"]
+        self.publisher.check(number, sum(count for count, _ in packet["runs"]))
         for count, offset in packet["runs"]:
             for at in range(count):
-                self.publisher.answer(number)
+                self.publisher.open.pop(0)
                 self.events.append({"published": number, "offset": offset and offset + at,
                                     "durability": packet["durability"]})
                 number += 1

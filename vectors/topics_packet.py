@@ -60,6 +60,8 @@ ENDINGS = {1: "unsubscribed", 2: "final", 3: "not allowed", 4: "expired", 5: "in
 REASONS = {"REJECT": REJECTIONS, "GAP": GAPS, "REFUSED": REFUSALS, "ENDED": ENDINGS}
 DURABILITIES = 5
 
+#: Up to this size a packet is filled with records.
+FILL = 32_768
 #: In place of the record before: what comes is ignored, readable or not.
 IGNORED = object()
 
@@ -67,6 +69,10 @@ IGNORED = object()
 #: `offset` and `time` too if it comes from the log.
 Record = namedtuple("Record", "text continues final payload topic offset time",
                     defaults=[None, None, None])
+
+
+def number_of(names, name):
+    return next(number for number, known in names.items() if known == name)
 
 
 # Names: section 3.
@@ -176,6 +182,17 @@ def write_record(record):
     if record.topic is not None:
         data += bytes([len(record.topic)]) + record.topic
     return data + record.payload
+
+
+def pack(records, size, fits):
+    """How many records the next packet takes: about 32 KiB, and at least one."""
+    count = 0
+    for record in records:
+        size += len(write_record(record))
+        if not fits(record) or (count and size > FILL):
+            break
+        count += 1
+    return count
 
 
 # Runs of PUBLISHED: section 10.

@@ -1,30 +1,22 @@
 """The server's side of one connection of unstall.topics.v1, written from SPEC-TOPICS.md alone. The
-caller has the log: it is told what the client asks (`events`), and says what is sent. The value
-keeps to credit, order and limits. It is made to be read and to check the vectors, not to be fast."""
+caller is told what the client asks (`events`), and answers; the value reads the log for its
+subscriptions itself. It is made to be read and to check the vectors, not to be fast."""
 
 from packet import MAX_REASON, Refused, malformed
-from topics_packet import (ENDINGS, GAPS, MIN_PUBLISH_WINDOW, REFUSALS, REJECTIONS, SENDERS, cost,
-                           decode, encode, is_filter, is_topic, split, write_record)
+from topics_delivery import Delivery
+from topics_packet import (NAMES, REFUSALS, REJECTIONS, SENDERS, cost, decode, encode, is_filter,
+                           is_topic, number_of)
 
-FILL = 32_768
 CODES = {"MALFORMED": 1, "UNKNOWN_KIND": 2, "UNEXPECTED": 3, "SEQUENCE_GAP": 4,
          "CREDIT_EXCEEDED": 6, "MESSAGE_TOO_LARGE": 8, "INVALID_TEXT": 9, "INCONSISTENT": 10,
          "APPLICATION": 12}
 
 
-def number_of(names, name):
-    return next(number for number, known in names.items() if known == name)
-
-
-def name_of(data):
-    """A name as events have it: what is none as bytes."""
-    return data.decode() if is_filter(data) else {"invalid": data.hex()}
-
-
 class Endpoint:
     """What both sides have: ABORT, PING, and how a connection ends."""
 
-    side = None
+    #: Who sends what arrives here.
+    sender = None
 
     def __init__(self):
         #: A connection is `closed` with this code of WebSocket.
@@ -41,10 +33,9 @@ class Endpoint:
         try:
             if data is None:
                 raise malformed("a text message")
+            self.check_sender(data)
             packet = decode(data, self.within)
             if not isinstance(packet["kind"], int):
-                if SENDERS[packet["kind"]] not in (self.side, "both"):
-                    raise Refused("UNEXPECTED", f"{packet['kind']} from the {self.side}")
                 self.check_state(packet["kind"])
                 self.handle_packet(now, packet)
             elif self.state == "hello":
@@ -53,6 +44,11 @@ class Endpoint:
             self.fail(refused)
             return refused.code
         return None
+
+    def check_sender(self, data):
+        name = NAMES.get(data[0]) if data else None
+        if name and SENDERS[name] not in (self.sender, "both"):
+            raise Refused("UNEXPECTED", f"{name} from the {self.sender}")
 
     def fail(self, refused):
         # Section 6: before HELLO there is no ABORT.
@@ -106,50 +102,6 @@ class Endpoint:
         return None
 
 
-def pack(records, size, fits):
-    """How many records the next packet takes: about 32 KiB, and at least one."""
-    count = 0
-    for record in records:
-        size += len(write_record(record))
-        if not fits(record) or (count and size > FILL):
-            break
-        count += 1
-    return count
-
-
-class Delivery:
-    """One subscription: sections 7 and 8."""
-
-    def __init__(self, packet):
-        self.number, self.credit = packet["subscription"], packet["credit"]
-        self.spent = 0
-        #: Packets and records, in the order in which they are sent.
-        self.queue = []
-
-    def add(self, kind, **fields):
-        self.queue.append({"kind": kind, "subscription": self.number} | fields)
-
-    def next_packet(self):
-        if not self.queue or isinstance(self.queue[0], dict):
-            return self.queue.pop(0) if self.queue else None
-        count, spent = 0, self.spent
-        records = []
-        for item in self.queue:
-            if isinstance(item, dict):
-                break
-            records.append(item)
-
-        def fits(record):
-            nonlocal spent
-            spent += cost(record)
-            return spent <= self.credit
-
-        count = pack(records, 5, fits)
-        records, self.queue = records[:count], self.queue[count:]
-        self.spent += sum(map(cost, records))
-        return records and {"kind": "MESSAGES", "subscription": self.number, "records": records}
-
-
 class Publications:
     """What the client publishes: section 10."""
 
@@ -164,21 +116,20 @@ class Publications:
     def within(self):
         return self.parts[-1] if self.parts else None
 
-    def accept(self, first, records):
-        """The messages that are whole now."""
+    def accept(self, first, records, is_expired):
+        """The messages that are whole now, and not refused yet."""
         expected = self.last if self.parts or self.last is None else self.last + 1
         if expected is not None and first != expected:
             raise Refused("SEQUENCE_GAP", f"{first}, not {expected}")
         if self.last is None:
             self.last = first - 1
-        return [whole for whole in map(self.accept_record, records) if whole]
+        wholes = [self.accept_record(record, is_expired) for record in records]
+        return [whole for whole in wholes if whole]
 
-    def accept_record(self, record):
+    def accept_record(self, record, is_expired):
         if not self.parts:
             self.last += 1
-            if self.last >= 1 << 64:
-                raise Refused("SEQUENCE_GAP", "the numbers end")
-            self.open.append({"number": self.last, "cost": 0})
+            self.open.append({"number": self.last, "cost": 0, "expired": is_expired})
         self.open[-1]["cost"] += cost(record)
         if len(self.open) > 1 and sum(m["cost"] for m in self.open) > self.window:
             raise Refused("CREDIT_EXCEEDED", "the publish window")
@@ -194,8 +145,11 @@ class Publications:
             except UnicodeDecodeError:
                 raise Refused("INVALID_TEXT", "not UTF-8") from None
         first, self.parts = self.parts[0], []
-        if not is_topic(first.topic):
-            self.open[-1]["answer"] = {"refused": "invalid topic"}
+        refusal = "invalid topic" if not is_topic(first.topic) else None
+        refusal = "expired" if self.open[-1]["expired"] else refusal
+        if refusal:
+            self.open[-1]["answer"] = {"refused": refusal}
+            return None
         return self.last, first.topic, record.text, record.final, payload
 
     def answer(self, answer):
@@ -225,7 +179,7 @@ class Publications:
 
 
 class Server(Endpoint):
-    side = "client"
+    sender = "client"
 
     def __init__(self, options):
         super().__init__()
@@ -235,39 +189,30 @@ class Server(Endpoint):
                        "subscriptions": options.get("subscriptions", 1_000),
                        "durability": options.get("durability", 1),
                        "name": options.get("name", "")}
-        assert self.limits["publish_window"] >= MIN_PUBLISH_WINDOW
         self.publications = Publications(self.limits["publish_window"],
                                          self.limits["largest_message"])
+        #: Each sends a packet in its turn.
         self.deliveries = {}
-        self.greeting = self.go_away_owed = None
+        self.log = self.peer_largest = self.greeting = self.go_away_owed = None
+        self.is_expired = False
 
     # The caller.
 
-    def welcome(self, log, first, last):
-        self.greeting = self.limits | {"kind": "WELCOME", "log": log, "first": first, "last": last}
-        self.state = "open"
+    def welcome(self, log):
+        self.log, self.state = log, "open"
+        self.greeting = self.limits | {"kind": "WELCOME", "log": log.id, "first": log.first,
+                                       "last": log.last}
 
     def reject(self, reason, retry_after, text):
         self.greeting = {"kind": "REJECT", "reason": number_of(REJECTIONS, reason),
                          "retry_after": retry_after, "text": text}
-        self.state = "rejected"
+        self.state, self.close_code = "rejected", 1000
 
-    def subscribed(self, number, after, time, end):
-        self.deliveries[number].add("SUBSCRIBED", after=after, time=time, end=end)
-
-    def deliver(self, number, text, final, payload, topic, offset, time):
-        self.deliveries[number].queue += split(text, final, payload, topic=topic, offset=offset,
-                                               time=time)
-
-    def gap(self, number, reason, certain, after, through):
-        self.deliveries[number].add("GAP", reason=number_of(GAPS, reason), certain=certain,
-                                    after=after, through=through)
-
-    def caught_up(self, number, offset, time):
-        self.deliveries[number].add("CAUGHT_UP", offset=offset, time=time)
-
-    def ended(self, number, reason, text):
-        self.deliveries[number].add("ENDED", reason=number_of(ENDINGS, reason), text=text)
+    def expire(self):
+        """The token has expired: section 6."""
+        self.is_expired = True
+        for delivery in self.deliveries.values():
+            delivery.finish("expired")
 
     def go_away(self, window, text):
         self.go_away_owed = {"kind": "GOAWAY", "window": window, "text": text}
@@ -284,45 +229,47 @@ class Server(Endpoint):
     def handle_packet(self, now, packet):
         if self.handle_sign(now, packet):
             return
-        kind, number = packet["kind"], packet.get("subscription")
-        delivery = self.deliveries.get(number)
+        kind = packet["kind"]
         if kind == "HELLO":
-            self.state = "asked"
+            self.state, self.peer_largest = "asked", packet["largest_message"]
             self.events.append({"hello": packet["publisher"].hex(), "epoch": packet["epoch"],
                                 "token": packet["token"]})
         elif kind == "TOKEN":
+            self.is_expired = False
             self.events.append({"token": packet["token"]})
         elif kind == "SUBSCRIBE":
             self.handle_subscribe(packet)
-        elif kind == "CREDIT" and delivery:
-            delivery.credit = max(delivery.credit, packet["credit"])
-        elif kind == "UNSUBSCRIBE" and delivery:
-            self.events.append({"unsubscribe": number})
-            # ENDED for another reason may be waiting already: then that is the answer.
-            ended = [item for item in delivery.queue if isinstance(item, dict)
-                     and item["kind"] == "ENDED"]
-            delivery.queue = ended
-            if not ended:
-                self.ended(number, "unsubscribed", "")
         elif kind == "PUBLISH":
-            for number, topic, text, final, payload in self.publications.accept(
-                    packet["first"], packet["records"]):
-                if is_topic(topic):
-                    self.events.append({"publish": number, "topic": topic, "is_text": text,
-                                        "final": final, "payload": payload})
+            self.handle_publish(packet)
+        elif packet["subscription"] in self.deliveries:
+            delivery = self.deliveries[packet["subscription"]]
+            if kind == "CREDIT":
+                delivery.credit = max(delivery.credit, packet["credit"])
+            elif delivery.stage != "ending":
+                delivery.finish("unsubscribed")
+                self.events.append({"unsubscribe": delivery.number})
 
     def handle_subscribe(self, packet):
         number = packet["subscription"]
         if number in self.deliveries:
             raise Refused("UNEXPECTED", f"subscription {number} is in use")
-        taken = len(self.deliveries)
-        self.deliveries[number] = Delivery(packet)
+        open_ones = [d for d in self.deliveries.values() if d.stage != "ending"]
+        delivery = self.deliveries[number] = Delivery(packet)
         if not is_filter(packet["filter"]):
-            return self.ended(number, "invalid filter", "")
-        if taken >= self.limits["subscriptions"]:
-            return self.ended(number, "too many subscriptions", "")
-        self.events.append({"subscribe": number, "filter": name_of(packet["filter"]),
-                            "largest_lag": packet["largest_lag"], "start": packet["start"]})
+            delivery.finish("invalid filter")
+        elif len(open_ones) >= self.limits["subscriptions"]:
+            delivery.finish("too many subscriptions")
+        elif self.is_expired:
+            delivery.finish("expired")
+        else:
+            self.events.append({"subscribe": number, "filter": packet["filter"],
+                                "largest_lag": packet["largest_lag"], "start": packet["start"]})
+
+    def handle_publish(self, packet):
+        for number, topic, text, final, payload in self.publications.accept(
+                packet["first"], packet["records"], self.is_expired):
+            self.events.append({"publish": number, "topic": topic, "is_text": text,
+                                "final": final, "payload": payload})
 
     # What is sent.
 
@@ -334,17 +281,22 @@ class Server(Endpoint):
             return packet
         if self.state != "open":
             return None
+        sign = self.next_sign(now)
+        if sign:
+            return sign
         if self.go_away_owed:
             packet, self.go_away_owed = self.go_away_owed, None
             return packet
-        return (self.next_sign(now) or self.publications.next_packet(self.limits["durability"])
-                or self.next_of_deliveries())
+        return (self.publications.next_packet(self.limits["durability"])
+                or self.next_of_deliveries(now))
 
-    def next_of_deliveries(self):
+    def next_of_deliveries(self, now):
         for number, delivery in list(self.deliveries.items()):
-            packet = delivery.next_packet()
+            packet = delivery.next_packet(self.log, now, self.peer_largest)
             if packet:
-                if packet["kind"] == "ENDED":
-                    del self.deliveries[number]
+                # It is the others' turn now.
+                del self.deliveries[number]
+                if delivery.stage != "over":
+                    self.deliveries[number] = delivery
                 return packet
         return None

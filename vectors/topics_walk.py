@@ -2,8 +2,10 @@
 
 from forms import message_as_json, packet_as_json, payload_of, without_words
 from topics_client import Client
+from topics_delivery import Delivery
 from topics_forms import bytes_of, differ, with_hex
 from topics_log import Log, Publishers, Stored
+from topics_packet import ENDINGS, GAPS
 from topics_server import Server
 
 
@@ -39,13 +41,30 @@ def start_of(step):
     return start
 
 
+def log_of(vector):
+    """The log of a vector. A vector without one has an empty log."""
+    messages = [stored_of(message) for message in vector.get("messages", [])]
+    last = vector.get("last", messages[-1].offset if messages else 0)
+    log = Log(bytes.fromhex(vector.get("id", "10" * 16)), 1, last, 0, messages)
+    log.first = messages[0].offset if messages else last + 1
+    log.first = vector.get("first", log.first)
+    log.last_time = vector.get("last_time", messages[-1].time if messages else 0)
+    return log
+
+
+def stored_of(message):
+    text, payload = payload_of(message)
+    return Stored(message["offset"], message["time"], message.get("topic", "t").encode(), text,
+                  message.get("final", False), payload)
+
+
 class Walk:
-    """A client, the nodes that it connects to, and the steps of one exchange."""
+    """A client, the nodes that it connects to, their log, and the steps of one exchange."""
 
     def __init__(self, vector):
         self.now = 0
         self.client, self.server = Client(vector["client"]), None
-        self.options = vector["server"]
+        self.options, self.log = vector["server"], log_of(vector.get("log", {}))
 
     def side(self, name):
         return self.client if name == "client" else self.server
@@ -78,24 +97,19 @@ class Walk:
 
     def do_wait(self, step):
         self.now += step["millis"]
-
-    def sent_by(self, name):
-        packets = []
-        while packet := self.side(name).transmit(self.now):
-            packets.append(packet)
-        return packets
-
-    def do_lose(self, step):
-        return {"packets": [packet_as_json(p) for p in self.sent_by(step["from"])]}
+        self.client.handle_timeout(self.now)
 
     def do_carry(self, step):
-        packets = self.sent_by(step["from"])
-        results = {"packets": [packet_as_json(p) for p in packets]}
-        to = self.side("server" if step["from"] == "client" else "client")
-        for packet in packets:
-            error = to.handle(self.now, packet)
-            if error:
-                return results | {"error": error}
+        sender, receiver = self.side("client"), self.side("server")
+        if step["from"] == "server":
+            sender, receiver = receiver, sender
+        results = {"packets": []}
+        while packet := sender.transmit(self.now):
+            results["packets"].append(packet_as_json(packet))
+            if "error" in results or len(results["packets"]) > step.get("arrive", 1 << 32):
+                continue
+            error = receiver.handle(self.now, packet)
+            results |= {"error": error} if error else {}
         return results
 
     def do_inject(self, step):
@@ -117,53 +131,57 @@ class Walk:
 
     def do_publish(self, step):
         text, payload = payload_of(step)
-        number = self.client.publish(step["topic"].encode(), text, step.get("final", False), payload)
+        number = self.client.publish(step.get("topic", "t").encode(), text,
+                                     step.get("final", False), payload)
         return {"number" if isinstance(number, int) else "error": number}
 
     def do_token(self, step):
         self.client.set_token(step["token"])
 
-    # What the log tells the server.
+    def do_ping(self, _):
+        self.client.ping()
 
-    def do_welcome(self, step):
-        self.server.welcome(bytes.fromhex(step["log"]), step["first"], step["last"])
+    # The log.
+
+    def do_append(self, step):
+        for message in step["messages"]:
+            self.log.append(stored_of(message))
+
+    def do_remove(self, step):
+        self.log.remove(step["through"])
+
+    def do_replace(self, step):
+        self.log = log_of(step["log"])
+
+    def do_damage(self, step):
+        self.log.damaged = (step["after"], step["through"])
+
+    # What the caller of the server answers.
+
+    def do_welcome(self, _):
+        self.server.welcome(self.log)
 
     def do_reject(self, step):
         self.server.reject(step["reason"], step.get("retry_after", 0), step.get("why", ""))
 
-    def do_subscribed(self, step):
-        self.server.subscribed(step["of"], step["after"], step["time"], step["end"])
+    def do_accept(self, step):
+        self.server.deliveries[step["of"]].accept(self.log)
 
-    def do_deliver(self, step):
-        for message in step["messages"]:
-            text, payload = payload_of(message)
-            self.server.deliver(step["of"], text, message.get("final", False), payload,
-                                message["topic"].encode(), message["offset"], message["time"])
-
-    def do_gap(self, step):
-        self.server.gap(step["of"], step["reason"], step["certain"], step["after"],
-                        step["through"])
-
-    def do_caught_up(self, step):
-        self.server.caught_up(step["of"], step["offset"], step["time"])
-
-    def do_ended(self, step):
-        self.server.ended(step["of"], step["reason"], step.get("why", ""))
+    def do_end(self, step):
+        self.server.deliveries[step["of"]].finish(step["reason"], step.get("why", ""))
 
     def do_answer(self, step):
         for answer in step["answers"]:
             self.server.publications.answer(answer)
 
+    def do_expire(self, _):
+        self.server.expire()
+
     def do_go_away(self, step):
         self.server.go_away(step["within"], step.get("why", ""))
 
-    # Both.
-
-    def do_ping(self, step):
-        self.side(step["side"]).ping()
-
     def do_abort(self, step):
-        self.side(step["side"]).abort(step["why"])
+        self.server.abort(step["why"])
 
 
 def arguments_of(step):
@@ -183,21 +201,34 @@ def replayed(vector):
 # Answers of a log.
 
 
-def log_of(vector):
-    messages = [Stored(m["offset"], m["time"], m["topic"].encode(), m["length"],
-                       m.get("final", False)) for m in vector["messages"]]
-    return Log(bytes.fromhex(vector["id"]), vector["first"], vector["last"], vector["last_time"],
-               messages)
-
-
 def answers_of(vector):
-    subscribe = vector["subscribe"]
-    return list(log_of(vector["log"]).answers(
-        start_of(subscribe), subscribe["filter"].encode(), subscribe.get("largest_lag", 0),
-        vector.get("largest_message", 8 << 20), vector.get("now", 0)))
+    """What is sent in a subscription with enough credit, if the log does not change."""
+    ask = vector["subscribe"]
+    packet = {"subscription": 1, "credit": 1 << 40, "filter": ask["filter"].encode(),
+              "start": start_of(ask), "largest_lag": ask.get("largest_lag", 0)}
+    delivery, log = Delivery(packet), log_of(vector["log"])
+    delivery.accept(log)
+    answers = []
+    while packet := delivery.next_packet(log, vector.get("now", 0),
+                                         vector.get("largest_message", 8 << 20)):
+        answers += answer_as_json(packet)
+    return answers
 
 
-def stored_of(vector):
+def answer_as_json(packet):
+    if packet["kind"] == "SUBSCRIBED":
+        return [{"subscribed": packet["after"], "time": packet["time"], "end": packet["end"]}]
+    if packet["kind"] == "GAP":
+        return [{"gap": GAPS[packet["reason"]], "certain": packet["certain"],
+                 "after": packet["after"], "through": packet["through"]}]
+    if packet["kind"] == "CAUGHT_UP":
+        return [{"caught_up": packet["offset"], "time": packet["time"]}]
+    if packet["kind"] == "ENDED":
+        return [{"ended": ENDINGS[packet["reason"]]}]
+    return [{"message": r.offset} for r in packet["records"] if r.offset is not None]
+
+
+def published_of(vector):
     """The steps of publishing with their answers."""
     publishers = Publishers(vector["last"])
     return [step | {"answer": publishers.publish(bytes.fromhex(step["publisher"]), step["epoch"],
@@ -222,7 +253,7 @@ def check_answers(vector):
 
 
 def check_publications(vector):
-    differ(vector["name"], stored_of(vector), vector["steps"])
+    differ(vector["name"], published_of(vector), vector["steps"])
 
 
 def written(name, values):
@@ -232,4 +263,4 @@ def written(name, values):
     if name == "exchanges":
         return list(map(replayed, values))
     return {"subscriptions": [v | {"answers": answers_of(v)} for v in values["subscriptions"]],
-            "publications": [v | {"steps": stored_of(v)} for v in values["publications"]]}
+            "publications": [v | {"steps": published_of(v)} for v in values["publications"]]}

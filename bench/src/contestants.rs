@@ -7,6 +7,7 @@ mod fastwebsockets;
 mod framed;
 mod natural;
 mod packed;
+pub(crate) mod python;
 mod raw;
 mod sockudo;
 mod tokio_websockets;
@@ -41,13 +42,13 @@ pub(crate) trait Visit {
 }
 
 macro_rules! contestants {
-    ($all:ident, $with:ident: $($engine:ty,)*) => {
+    ($all:ident, $with:ident $(, and $foreign:path)?: $($engine:ty,)*) => {
         pub(crate) const $all: &[Contestant] = &[$(Contestant {
             name: <$engine>::NAME,
             how: <$engine>::HOW,
             batching: <$engine>::BATCHING,
             cannot: <$engine>::cannot,
-        }),*];
+        },)* $($foreign)?];
 
         /// Lets the engine called `name` be visited.
         pub(crate) async fn $with<V: Visit>(name: &str, visit: V) -> Result<V::Done> {
@@ -88,7 +89,7 @@ contestants![NATURAL, with_natural:
 ];
 
 // With permessage-deflate.
-contestants![COMPRESSED, with_compressed:
+contestants![COMPRESSED, with_compressed, and python::WEBSOCKETS:
     compressed::Yawc,
     compressed::Sockudo,
     compressed::Plain,

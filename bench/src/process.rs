@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     Result,
+    contestants::python,
     job::{Job, Line, Outcome, Report, Role},
 };
 
@@ -48,8 +49,15 @@ struct Worker {
 
 impl Worker {
     fn spawn(job: &Job) -> Result<Worker> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("worker")
+        let mut command = match job.contestant == python::NAME {
+            true => python::worker().ok_or("there is no Python with websockets")?,
+            false => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("worker");
+                command
+            }
+        };
+        let mut child = command
             .arg(serde_json::to_string(job)?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -26,7 +26,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Result,
     args::Measure,
-    contestants::{self, Contestant, REFERENCE, Visit},
+    contestants::{self, Contestant, REFERENCE, Visit, python},
     engine::Engine,
     job::{Job, Outcome, Report, Runtime},
     json,
@@ -150,6 +150,10 @@ struct Run<'a> {
 impl Run<'_> {
     fn new(args: &Measure) -> Result<Run<'_>> {
         tcp::check_congestion(&args.congestion)?;
+        let compressed = |name: &String| name == "all" || name.starts_with("compressed");
+        if args.workloads.iter().any(compressed) && args.wants(python::NAME) {
+            python::prepare();
+        }
         let machine = Machine::prepare(&args.congestion);
         println!("{}", machine.line());
         Ok(Run {

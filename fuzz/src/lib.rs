@@ -1,4 +1,4 @@
-//! The fuzz targets, which the tests of unstall-proto have as well.
+//! The fuzz targets, which the tests of unstall-proto and unstall have as well.
 
 // The tests use more of them.
 #[allow(dead_code)]
@@ -6,3 +6,4 @@
 mod targets;
 
 pub use targets::{decode, pair, session};
+pub use unstall::inflate;

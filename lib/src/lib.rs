@@ -51,8 +51,8 @@
 //!
 //! More whole programs are in
 //! [`examples`](https://github.com/unstall/unstall/tree/main/lib/examples): market data, a chat in
-//! axum, an agent's tokens, calls and answers, a file, TLS and authentication, an adopted stream,
-//! metrics.
+//! axum, an agent's tokens, calls and answers, a file, TLS and authentication, client certificates, an
+//! adopted stream, metrics.
 //!
 //! # Plain peers
 //! The other end may be any WebSocket program (RFC 6455). The connection then never deadlocks, is
@@ -298,6 +298,9 @@ pub use settings::{Spill, SpillFallback};
 pub use tokio_rustls::rustls;
 pub use tokio_tungstenite;
 pub use ws::ControlMessage;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use ws::fuzzed as inflate;
 
 /// The program of the package's page is tested too.
 #[cfg(doctest)]

@@ -251,24 +251,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
     /// the socket is full, or the turn's bound is reached. `true`: there is more to do at once.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Failure> {
         let open = self.closing.is_open();
-        if open {
-            let writable = self.flushing.blocked_since().is_none();
-            let (ws, traffic) = (&mut self.ws, &mut self.traffic);
-            self.liveness.heartbeat(
-                ws,
-                writable,
-                traffic,
-                &mut TurnContext::new(&self.shared, &mut self.report, cx, now),
-            )?;
-        }
-        match self.write_batches(open, cx, now) {
-            Err(Failure::Broken(why @ ConnectionError::Io(_))) => {
+        let alive = match open {
+            true => self.heartbeat(cx, now),
+            false => Ok(()),
+        };
+        match alive.and_then(|()| self.write_batches(open, cx, now)) {
+            // Nobody takes what is written. What was received before is still there.
+            Err(Failure::Broken(
+                why @ (ConnectionError::Io(_) | ConnectionError::PeerSilent(_)),
+            )) => {
                 let paused = self.traffic.is_paused();
                 self.closing.only_listen(why, paused, now);
                 Ok(false)
             }
             written => written,
         }
+    }
+
+    fn heartbeat(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Failure> {
+        let writable = self.flushing.blocked_since().is_none();
+        let turn = &mut TurnContext::new(&self.shared, &mut self.report, cx, now);
+        let (ws, traffic) = (&mut self.ws, &mut self.traffic);
+        self.liveness.heartbeat(ws, writable, traffic, turn)
     }
 
     fn write_batches(

@@ -14,6 +14,9 @@ mod deflate;
 mod deflate_tests;
 mod encoder;
 pub(crate) mod extension;
+#[cfg(any(test, fuzzing))]
+#[allow(unreachable_pub)]
+pub mod fuzzed;
 mod header;
 pub(crate) mod headers;
 mod history;

@@ -4,10 +4,11 @@
 use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
 
 /// The examples, in the order of the tests below.
-const TESTED: [&str; 8] = [
+const TESTED: [&str; 9] = [
     "adopt",
     "agent_tokens",
     "axum_chat",
+    "client_certificates",
     "file_transfer",
     "market_data",
     "metrics",
@@ -89,6 +90,20 @@ fn slow_member_of_a_chat_is_removed_and_nobody_else_misses_a_line() {
             "carol: code 1008 (too slow)",
             "the room \"rust\" has 2 members",
             "the room \"tea\" heard 0 messages",
+        ]
+    );
+}
+
+#[test]
+fn only_the_client_with_a_certificate_of_the_authority_is_welcome() {
+    assert_eq!(
+        run("client_certificates"),
+        [
+            "a certificate of the authority: welcome",
+            "no certificate: refused",
+            "worth another attempt: false",
+            "a certificate of somebody else: refused",
+            "worth another attempt: false",
         ]
     );
 }

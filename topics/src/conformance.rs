@@ -23,8 +23,8 @@
 //!
 //! They use tokio's macros, so the crate needs tokio with the features `macros` and
 //! `rt-multi-thread`. A test that fails panics, and names the promise. One that draws random
-//! numbers prints its seed first; the environment variable `UNSTALL_SEED` repeats it, and
-//! `UNSTALL_SEEDS` sets how many are tried.
+//! numbers prints its seed first; the environment variable `UNSTALL_SEED` repeats it. It tries
+//! seeds for three seconds, or as many as `UNSTALL_SEEDS` says.
 //!
 //! What only a crash of the process or of the machine shows is not tested here: whether a message
 //! is safe once it is told.

@@ -17,6 +17,7 @@ mod view;
 mod writer;
 
 use std::{
+    collections::VecDeque,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -41,9 +42,8 @@ use crate::{
     store::{Appended, Bounds, Chunk, Publication, Read, Seek, Store, StoreError},
 };
 use directory::{Directory, damaged, io_error};
-use generation::Generation;
 use latest::Snapshots;
-use state::{Kept, LoadError, State};
+use state::{LoadError, State};
 use view::{Shared, View};
 use writer::{Command, Writer};
 
@@ -299,6 +299,7 @@ fn open(
         snapshots: Arc::default(),
         state: Some(state),
         carried: Vec::new(),
+        deleted: VecDeque::new(),
         failure: None,
     };
     Ok((writer, id))
@@ -310,12 +311,7 @@ fn skip_lost(state: &mut State, told: u64, limits: &Limits) -> Result<(), LoadEr
         return Ok(());
     }
     state.last = told;
-    let meta = state.meta(0);
-    let generation = Generation::create(&state.database, told + 1, &meta, limits)?;
-    state.current().generation.finish()?;
-    state.generations.push(Kept::new(generation, &meta));
-    state.topics.clear();
-    Ok(())
+    Ok(state.begin_generation(limits)?)
 }
 
 fn refused(path: &Path, error: LoadError) -> OpenError {

@@ -127,7 +127,7 @@ pub enum Appended {
     Stored {
         /// Its offset.
         offset: Offset,
-        /// When it was stored.
+        /// When it was stored. A shared store may not know it.
         time: StoredAt,
     },
     /// It was stored before. `None`: its offset is no longer known.

@@ -1,7 +1,7 @@
 //! Engines that compress messages (RFC 7692), all alike: a window of 4 KiB, contexts kept from message to
 //! message, and the fastest level of zlib-rs.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -105,7 +105,9 @@ impl Engine for Sockudo {
 
 fn options() -> Options {
     let compression = Compression::default().window_bits(WINDOW_BITS).level(LEVEL);
-    Options::default().compression(compression)
+    Options::default()
+        .compression(compression)
+        .ping_interval(Duration::from_secs(1))
 }
 
 macro_rules! unstall {

@@ -105,12 +105,21 @@ impl Workload for Idle {
 /// What each connection carries each way before it waits: one message after the other.
 pub(super) struct Exchange {
     messages: Rc<[Bytes]>,
+    /// How long all connections wait before the memory is measured.
+    rest: Duration,
 }
 
 impl Exchange {
     pub(super) fn new(mut payloads: Payloads, count: u64) -> Exchange {
         let messages = (0..count).map(|_| payloads.next().clone()).collect();
-        Exchange { messages }
+        Exchange {
+            messages,
+            rest: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn and_rest(self, rest: Duration) -> Exchange {
+        Exchange { rest, ..self }
     }
 }
 
@@ -173,6 +182,7 @@ pub(super) async fn hold_dialed<E: Engine>(
         tally.verify_messages(&exchange.messages[..])?;
         spawn_local(wait(link));
     }
+    sleep(exchange.rest).await;
     // Measured before the server hears that it may leave.
     let report = settled(meter, before, connections).await;
     say(&mut link).await?;

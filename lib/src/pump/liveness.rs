@@ -66,6 +66,10 @@ impl KernelLooks {
         self.at = Some(later(now, self.interval));
         let doubled = self.interval.saturating_mul(2);
         self.interval = doubled.min(KERNEL_CHECK_INTERVAL_MAX);
+        self.account()
+    }
+
+    fn account(&self) -> Option<TcpAccount> {
         let (local, peer) = self.addresses?;
         kernel::tcp_account(local, peer).ok()?
     }
@@ -127,6 +131,9 @@ impl Liveness {
     /// it sends nothing.
     ///
     /// This is also the moment to free memory that recent traffic did not need.
+    ///
+    /// # Errors
+    /// The peer has vanished while reading is paused. What it had sent can still be read.
     pub(super) fn heartbeat<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         ws: &mut WebSocket<S>,
@@ -143,6 +150,11 @@ impl Liveness {
         turn.shared.outbox.shrink();
         turn.shared.inbox.shrink();
         traffic.shrink();
+        if traffic.is_paused() && self.has_vanished() {
+            return Err(Failure::Broken(ConnectionError::PeerSilent(
+                self.silence_timeout,
+            )));
+        }
         if !writable && !traffic.peer_always_reads() {
             return Ok(());
         }
@@ -154,6 +166,14 @@ impl Liveness {
         self.asked.get_or_insert(now);
         turn.report.wait(StallCause::PeerSilent, true);
         ws.ping(self.pings.to_be_bytes())
+    }
+
+    /// Whether the peer's kernel has answered nothing for the silence timeout. It has the pongs of the
+    /// last heartbeats to answer.
+    fn has_vanished(&self) -> bool {
+        self.looks.account().is_some_and(|account| {
+            account.peer_is_dead_since().is_some() && account.last_heard() >= self.silence_timeout
+        })
     }
 
     /// Why the connection is over, by the clock. `peer_reads` is [`Traffic::peer_always_reads`].

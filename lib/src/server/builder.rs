@@ -98,8 +98,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Serves TLS with your own rustls configuration, for example with client certificates, or with
-    /// certificates that are renewed while the server runs.
+    /// Serves TLS with your own rustls configuration, for example with client certificates (the
+    /// example `client_certificates`), or with certificates that are renewed while the server runs.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<ServerConfig>) -> ServerBuilder {
         self.config.tls = Some(config);

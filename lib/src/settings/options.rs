@@ -274,7 +274,8 @@ impl Options {
     /// two ping intervals.
     ///
     /// Every byte counts, so a long message is not silence. A peer that sends no messages answers
-    /// pings. Time in which this side does not read does not count.
+    /// pings. Time in which this side does not read does not count. On Linux the kernel is asked then: if
+    /// the peer's kernel has acknowledged nothing for this long, the connection is lost as well.
     ///
     /// It also bounds how long a broken connection waits for the application. If the inbox is full when
     /// the connection breaks, what the peer had sent before is read as the application makes room. If

@@ -40,7 +40,7 @@ pub(super) struct Inflater {
 /// A compressed message that is not whole.
 struct Inflating {
     text: bool,
-    decompress: Decompress,
+    decompress: Box<Decompress>,
     stage: Stage,
     /// Compressed bytes of the message, as its frames announced them.
     compressed: usize,

@@ -46,4 +46,5 @@ mod stalls_name_their_cause;
 mod stopped_application;
 mod streams_of_any_kind;
 mod users_code_harms_nobody_else;
+mod vanished_while_paused;
 mod what_people_send;

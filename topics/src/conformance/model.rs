@@ -1,6 +1,11 @@
 //! A store does what a simple model does, whatever happens in whatever order.
 
-use std::{collections::HashMap, env, sync::Arc};
+use std::{
+    collections::HashMap,
+    env,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fastrand::Rng;
 use unstall_proto::{
@@ -16,6 +21,7 @@ const FILTERS: [&str; 12] = [
     ">", "a", "a.b", "a.*", "a.>", "*", "*.b", "*.*", "b.>", "c", "none", "*.*.*",
 ];
 const STEPS: usize = 60;
+const TIME: Duration = Duration::from_secs(3);
 
 /// Random appends, reads, searches, removals and restarts give what a model of a few lines gives.
 ///
@@ -27,11 +33,16 @@ pub async fn it_does_what_a_simple_model_does(stores: &dyn Stores) {
             .ok()
             .map(|it: String| it.parse::<u64>().unwrap())
     };
-    let seeds = match number("UNSTALL_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("UNSTALL_SEEDS").unwrap_or(8),
+    let (first, count) = match (number("UNSTALL_SEED"), number("UNSTALL_SEEDS")) {
+        (Some(seed), _) => (seed, 1),
+        (None, count) => (0, count.unwrap_or(u64::MAX)),
     };
-    for seed in seeds {
+    let begin = Instant::now();
+    for seed in (first..).take(usize::try_from(count).unwrap_or(usize::MAX)) {
+        // Without a count, as many as a normal run of the tests has time for.
+        if count == u64::MAX && begin.elapsed() > TIME {
+            break;
+        }
         println!("UNSTALL_SEED={seed}");
         let mut world = World {
             store: empty(stores).await,
@@ -76,6 +87,7 @@ impl World {
         let batch: Vec<_> = (0..size).map(|_| self.publication()).collect();
         let answers = self.store.append(batch.clone()).await.unwrap();
         assert_eq!(answers.len(), size);
+        let known = self.written.len();
         for (publication, answer) in batch.into_iter().zip(answers) {
             let numbers = publication.publisher.map(|(publisher, number)| {
                 (self.publishers.entry(publisher.id).or_default(), number)
@@ -96,6 +108,7 @@ impl World {
                 }
             }
         }
+        learn_times(&*self.store, &mut self.written[known..]).await;
     }
 
     /// A message, perhaps one that was published before.

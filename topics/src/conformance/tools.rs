@@ -55,8 +55,23 @@ pub(super) async fn append(store: &dyn Store, batch: Vec<Publication>) -> Vec<St
     let answers = store.append(batch.clone()).await.unwrap();
     assert_eq!(answers.len(), batch.len(), "an answer for each message");
     let both = batch.into_iter().zip(answers);
-    both.map(|(publication, answer)| stored(publication, answer))
-        .collect()
+    let mut written: Vec<_> = both
+        .map(|(publication, answer)| stored(publication, answer))
+        .collect();
+    learn_times(store, &mut written).await;
+    written
+}
+
+/// Reads the times of messages whose answer did not have them.
+pub(super) async fn learn_times(store: &dyn Store, written: &mut [Stored]) {
+    for stored in written {
+        if stored.time == StoredAt::UNKNOWN {
+            let place = (stored.offset.before(), stored.offset);
+            let found = read_between(store, ">", place, 1).await;
+            // Retention may have removed it.
+            stored.time = found.first().map_or(StoredAt::UNKNOWN, |found| found.time);
+        }
+    }
 }
 
 /// The message that a publication became.

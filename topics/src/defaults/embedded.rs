@@ -76,3 +76,7 @@ pub(crate) const SNAPSHOT_SCANNED: usize = 512;
 
 /// How many snapshots are kept for their next chunk.
 pub(crate) const SNAPSHOTS_KEPT: usize = 4;
+
+/// How many numbers of the database are skipped when it is opened. It is more than a process can use
+/// between two of its commits, and there are 2^63.
+pub(crate) const NUMBERS_SKIPPED: u64 = 1 << 32;

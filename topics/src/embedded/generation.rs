@@ -15,6 +15,8 @@ use crate::{
 
 /// The messages from one offset on, up to the next generation.
 pub(super) struct Generation {
+    /// Generations are numbered as they are made.
+    pub(super) number: u64,
     /// The first offset that can be in it.
     pub(super) begin: u64,
     pub(super) log: Keyspace,
@@ -23,21 +25,33 @@ pub(super) struct Generation {
 
 impl fmt::Debug for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Generation({})", self.begin)
+        write!(f, "Generation({})", self.number)
     }
 }
 
 const LOG: &str = "log.";
 const INDEX: &str = "index.";
 
-impl Generation {
-    /// Makes a generation, with the state that the log has now. It is safe when this returns.
-    pub(super) fn create(
+/// The keyspaces of the next generation. Making each takes a dozen syncs, so they are made one by
+/// one, before they are needed.
+#[derive(Default)]
+pub(super) struct Prepared {
+    log: Option<Keyspace>,
+    index: Option<Keyspace>,
+}
+
+impl Prepared {
+    pub(super) fn is_ready(&self) -> bool {
+        self.log.is_some() && self.index.is_some()
+    }
+
+    /// Makes one of the keyspaces, if one is missing.
+    pub(super) fn make_one(
+        &mut self,
         database: &Database,
-        begin: u64,
-        meta: &Meta,
+        number: u64,
         limits: &Limits,
-    ) -> fjall::Result<Arc<Generation>> {
+    ) -> fjall::Result<()> {
         // What would be written out only after this generation is over is written at its end.
         let step = step(limits);
         let options = |memtable: u64| {
@@ -46,23 +60,48 @@ impl Generation {
                 .data_block_compression_policy(CompressionPolicy::disabled())
                 .index_block_compression_policy(CompressionPolicy::disabled())
         };
-        let log = || {
-            options(LOG_MEMTABLE_BYTES)
-                .data_block_size_policy(BlockSizePolicy::all(LOG_BLOCK_BYTES))
-                .expect_point_read_hits(true)
-        };
-        let generation = Generation {
-            begin,
-            log: database.keyspace(&format!("{LOG}{begin}"), log)?,
-            index: database
-                .keyspace(&format!("{INDEX}{begin}"), || options(INDEX_MEMTABLE_BYTES))?,
-        };
-        let mut batch = database.batch().durability(Some(PersistMode::SyncData));
-        batch.insert(&generation.index, META, meta.encode());
-        batch.commit()?;
-        Ok(Arc::new(generation))
+        if self.log.is_none() {
+            let log = || {
+                options(LOG_MEMTABLE_BYTES)
+                    .data_block_size_policy(BlockSizePolicy::all(LOG_BLOCK_BYTES))
+                    .expect_point_read_hits(true)
+            };
+            self.log = Some(database.keyspace(&format!("{LOG}{number}"), log)?);
+        } else if self.index.is_none() {
+            let index = || options(INDEX_MEMTABLE_BYTES);
+            self.index = Some(database.keyspace(&format!("{INDEX}{number}"), index)?);
+        }
+        Ok(())
     }
 
+    /// Begins the generation, with the state that the log has now. It is safe when this returns.
+    pub(super) fn begin(
+        mut self,
+        database: &Database,
+        number: u64,
+        limits: &Limits,
+        meta: &Meta,
+    ) -> fjall::Result<Arc<Generation>> {
+        let (log, index) = loop {
+            match (self.log.take(), self.index.take()) {
+                (Some(log), Some(index)) => break (log, index),
+                (log, index) => (self.log, self.index) = (log, index),
+            }
+            self.make_one(database, number, limits)?;
+        };
+        let mut batch = database.batch().durability(Some(PersistMode::SyncData));
+        batch.insert(&index, META, meta.encode());
+        batch.commit()?;
+        Ok(Arc::new(Generation {
+            number,
+            begin: meta.begin,
+            log,
+            index,
+        }))
+    }
+}
+
+impl Generation {
     /// Nothing is appended to it any more: what it has in memory is written to the disk. Otherwise it
     /// would keep its memory, and the journals that hold the same.
     pub(super) fn finish(&self) -> fjall::Result<()> {
@@ -70,18 +109,12 @@ impl Generation {
         self.index.rotate_memtable()?;
         Ok(())
     }
+}
 
-    /// Deletes it. Its files are removed when the last reader is done. The index goes first, so that
-    /// a generation without one is known as deleted.
-    pub(super) fn delete(&self, database: &Database) -> fjall::Result<()> {
-        database.delete_keyspace(self.index.clone())?;
-        database.delete_keyspace(self.log.clone())
-    }
-
-    pub(super) fn meta(&self) -> fjall::Result<Option<Meta>> {
-        let value = self.index.get(META)?;
-        Ok(value.and_then(|value| Meta::decode(&value)))
-    }
+/// The state that a generation has noted.
+pub(super) fn meta_of(index: &Keyspace) -> fjall::Result<Option<Meta>> {
+    let value = index.get(META)?;
+    Ok(value.and_then(|value| Meta::decode(&value)))
 }
 
 /// What the messages of a generation may cost.
@@ -97,20 +130,20 @@ pub(super) fn step(limits: &Limits) -> u64 {
 /// the generation was made or deleted.
 pub(super) type Pair = (Option<Keyspace>, Option<Keyspace>);
 
-/// The generations of a database, by the offset they begin with.
+/// The generations of a database, by their numbers.
 pub(super) fn pairs(database: &Database) -> fjall::Result<BTreeMap<u64, Pair>> {
     let mut pairs = BTreeMap::<u64, Pair>::new();
     for name in database.list_keyspace_names() {
         let open = || database.keyspace(&name, KeyspaceCreateOptions::default);
-        if let Some(begin) = begin_of(&name, LOG) {
-            pairs.entry(begin).or_default().0 = Some(open()?);
-        } else if let Some(begin) = begin_of(&name, INDEX) {
-            pairs.entry(begin).or_default().1 = Some(open()?);
+        if let Some(number) = number_of(&name, LOG) {
+            pairs.entry(number).or_default().0 = Some(open()?);
+        } else if let Some(number) = number_of(&name, INDEX) {
+            pairs.entry(number).or_default().1 = Some(open()?);
         }
     }
     Ok(pairs)
 }
 
-fn begin_of(name: &str, kind: &str) -> Option<u64> {
+fn number_of(name: &str, kind: &str) -> Option<u64> {
     name.strip_prefix(kind)?.parse().ok()
 }

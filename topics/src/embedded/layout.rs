@@ -40,6 +40,8 @@ const HEAD: usize = 8 + 1 + 1;
 /// The state of the log after a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Meta {
+    /// The first offset that can be in this generation.
+    pub(super) begin: u64,
     /// What the messages of this generation cost.
     pub(super) cost: u64,
     /// The last offset of the log.
@@ -51,13 +53,15 @@ pub(super) struct Meta {
 
 impl Meta {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let fields = [self.cost, self.last, self.last_time.millis(), self.removed];
+        let time = self.last_time.millis();
+        let fields = [self.begin, self.cost, self.last, time, self.removed];
         fields.into_iter().flat_map(u64::to_be_bytes).collect()
     }
 
     pub(super) fn decode(mut value: &[u8]) -> Option<Meta> {
         let mut field = || value.try_get_u64().ok();
         let meta = Meta {
+            begin: field()?,
             cost: field()?,
             last: field()?,
             last_time: StoredAt::new(field()?)?,
@@ -257,6 +261,7 @@ mod tests {
             assert_eq!(decode_message(5, &value.slice(..length)), None);
         }
         let meta = Meta {
+            begin: 7,
             cost: 1,
             last: 2,
             last_time: StoredAt::MAX,

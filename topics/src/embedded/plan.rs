@@ -123,6 +123,7 @@ impl Plan {
         batch.commit()?;
 
         (state.last, state.last_time) = (self.last, self.time);
+        state.removed_safely = meta.removed;
         let current = state.current_mut();
         if self
             .messages
@@ -137,7 +138,7 @@ impl Plan {
         let changed = self.changes.changed.keys().copied();
         state
             .homes
-            .extend(changed.chain(carried).map(|id| (id, generation.begin)));
+            .extend(changed.chain(carried).map(|id| (id, generation.number)));
         state.publishers.apply(self.changes);
         Ok(())
     }
@@ -159,7 +160,7 @@ pub(super) fn commit_publishers(state: &mut State, ids: &[[u8; 16]]) -> fjall::R
     let mut batch = database.batch().durability(Some(PersistMode::SyncData));
     put_publishers(&mut batch, state, ids);
     batch.commit()?;
-    let begin = state.current().generation.begin;
-    state.homes.extend(ids.iter().map(|id| (*id, begin)));
+    let number = state.current().generation.number;
+    state.homes.extend(ids.iter().map(|id| (*id, number)));
     Ok(())
 }

@@ -3,8 +3,8 @@
 use fjall::PersistMode;
 
 use super::{
-    generation::{Generation, step},
-    layout::META,
+    generation::step,
+    layout::{META, Meta},
     plan::commit_publishers,
     state::{Kept, State},
     writer::{Failure, Writer},
@@ -63,19 +63,32 @@ impl Writer {
         let Some(state) = &mut self.state else {
             return Ok(());
         };
-        let begin = state.last + 1;
-        let meta = state.meta(0);
-        let generation = Generation::create(&state.database, begin, &meta, &self.limits)?;
-        state.current().generation.finish()?;
-        state.generations.push(Kept::new(generation, &meta));
-        state.topics.clear();
+        state.begin_generation(&self.limits)?;
         // What the oldest remembers is written again, little by little, before it goes.
         if state.generations.len() > GENERATIONS as usize / 2 {
-            let oldest = state.generations[0].generation.begin;
-            self.carried = at_home(state, oldest);
+            self.carried = at_home(state, state.generations[0].generation.number);
         }
         self.directory.sync_last();
         self.publish();
+        Ok(())
+    }
+
+    /// Does a part of what making and deleting generations takes. Each part is some syncs, so there
+    /// is one between two appends.
+    pub(super) fn chore(&mut self) -> Result<(), Failure> {
+        let Some(state) = &mut self.state else {
+            return Ok(());
+        };
+        if !self.deleted.is_empty() && state.removed_safely < state.removed {
+            write_removed(state, state.removed)?;
+        } else if let Some(keyspace) = self.deleted.pop_front() {
+            // Its files are removed when the last reader is done.
+            state.database.delete_keyspace(keyspace)?;
+        } else if state.current().cost > step(&self.limits) / 2 && !state.prepared.is_ready() {
+            let number = state.current().generation.number + 1;
+            let database = &state.database;
+            state.prepared.make_one(database, number, &self.limits)?;
+        }
         Ok(())
     }
 
@@ -86,7 +99,7 @@ impl Writer {
         let Some(state) = &self.state else {
             return some;
         };
-        let current = state.current().generation.begin;
+        let current = state.current().generation.number;
         let is_elsewhere = |id: &[u8; 16]| state.homes.get(id).is_some_and(|it| *it != current);
         some.into_iter().filter(is_elsewhere).collect()
     }
@@ -95,22 +108,22 @@ impl Writer {
         let Some(state) = &mut self.state else {
             return Ok(());
         };
-        let oldest = state.generations[0].generation.clone();
-        let left = at_home(state, oldest.begin);
+        let oldest = state.generations[0].generation.number;
+        let left = at_home(state, oldest);
         if !left.is_empty() {
             commit_publishers(state, &left)?;
         }
         let publishers = &state.publishers;
-        state
-            .homes
-            .retain(|id, home| *home > oldest.begin && publishers.get(id).is_some());
-        let kept = state.generations.remove(0);
-        // The next commit makes this safe. Until then a crash brings the generation back.
-        state.removed = state.removed.max(kept.last);
-        let database = state.database.clone();
-        drop(kept);
+        let is_left = |id: &_, home: &mut u64| *home > oldest && publishers.get(id).is_some();
+        state.homes.retain(is_left);
+        let Kept {
+            generation, last, ..
+        } = state.generations.remove(0);
+        state.removed = state.removed.max(last);
+        // Without its index, a generation is known as deleted.
+        self.deleted.push_back(generation.index.clone());
+        self.deleted.push_back(generation.log.clone());
         self.publish();
-        oldest.delete(&database)?;
         Ok(())
     }
 
@@ -123,14 +136,7 @@ impl Writer {
         if through < state.first() {
             return Ok(());
         }
-        let mut meta = state.meta(state.current().cost);
-        meta.removed = through;
-        let mut batch = state
-            .database
-            .batch()
-            .durability(Some(PersistMode::SyncData));
-        batch.insert(&state.current().generation.index, META, meta.encode());
-        batch.commit()?;
+        write_removed(state, through)?;
         state.removed = through;
         // A pair of keyspaces for each message would be too many.
         let least = step(&self.limits).min(LEAST_BYTES / u64::from(GENERATIONS));
@@ -143,9 +149,25 @@ impl Writer {
     }
 }
 
+/// Notes on the disk what is removed.
+fn write_removed(state: &mut State, removed: u64) -> Result<(), Failure> {
+    let meta = Meta {
+        removed,
+        ..state.meta(state.current().cost)
+    };
+    let mut batch = state
+        .database
+        .batch()
+        .durability(Some(PersistMode::SyncData));
+    batch.insert(&state.current().generation.index, META, meta.encode());
+    batch.commit()?;
+    state.removed_safely = removed;
+    Ok(())
+}
+
 /// The publishers that are remembered, and were written last in this generation.
-fn at_home(state: &State, begin: u64) -> Vec<[u8; 16]> {
-    let here = state.homes.iter().filter(|(_, home)| **home == begin);
+fn at_home(state: &State, number: u64) -> Vec<[u8; 16]> {
+    let here = state.homes.iter().filter(|(_, home)| **home == number);
     let known = here.filter(|(id, _)| state.publishers.get(id).is_some());
     known.map(|(id, _)| *id).collect()
 }

@@ -2,26 +2,26 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt,
+    fmt, fs,
     ops::Bound,
     path::Path,
     sync::Arc,
 };
 
-use fjall::{Database, Keyspace};
+use fjall::{Database, Keyspace, PersistMode};
 use unstall_proto::topics::{StoredAt, Topic};
 
 use super::{
-    generation::{Generation, pairs},
+    generation::{Generation, Pair, Prepared, meta_of, pairs},
     layout::{
-        self, Meta, PUBLISHERS, TOPICS, decode_publisher, log_key, offset_of_log_key,
+        self, META, Meta, PUBLISHERS, TOPICS, decode_publisher, log_key, offset_of_log_key,
         publisher_of_key, topic_of_key,
     },
     view::{Hole, View},
 };
 use crate::{
     clock::{Clock, earlier},
-    defaults::embedded::{CACHE_BYTES, JOURNAL_BYTES, WORKERS},
+    defaults::embedded::{CACHE_BYTES, JOURNAL_BYTES, NUMBERS_SKIPPED, WORKERS},
     limits::Limits,
     publishers::Publishers,
 };
@@ -41,6 +41,9 @@ pub(super) struct State {
     pub(super) last_time: StoredAt,
     /// Everything up to here is removed.
     pub(super) removed: u64,
+    /// The same, as it is on the disk.
+    pub(super) removed_safely: u64,
+    pub(super) prepared: Prepared,
 }
 
 /// A generation, and what is needed to decide when it goes.
@@ -81,18 +84,18 @@ impl State {
     /// Opens a database, or makes one. What an interrupted process left half made or half deleted is
     /// removed.
     pub(super) fn load(path: &Path, limits: &Limits, clock: &Clock) -> Result<State, LoadError> {
-        let database = Database::builder(path)
-            .worker_threads(WORKERS)
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES)
-            .open()?;
-        let mut generations = sweep(&database)?;
+        let (database, mut generations) = open(path)?;
         if generations.is_empty() {
-            let meta = Meta::default();
-            let first = Generation::create(&database, 1, &meta, limits)?;
+            let meta = Meta {
+                begin: 1,
+                ..Meta::default()
+            };
+            let first = Prepared::default().begin(&database, 1, limits, &meta)?;
             generations.push(Kept::new(first, &meta));
         }
-        let newest = generations.last().map(|kept| kept.generation.meta());
+        let newest = generations
+            .last()
+            .map(|kept| meta_of(&kept.generation.index));
         let newest = newest.transpose()?.flatten().unwrap_or_default();
         let holes = find_holes(&generations, newest.removed)?;
         let mut state = State {
@@ -105,6 +108,8 @@ impl State {
             last: newest.last,
             last_time: newest.last_time,
             removed: newest.removed,
+            removed_safely: newest.removed,
+            prepared: Prepared::default(),
         };
         state.load_publishers(limits, clock.now(newest.last_time))?;
         state.load_topics()?;
@@ -114,15 +119,15 @@ impl State {
     fn load_publishers(&mut self, limits: &Limits, now: StoredAt) -> Result<(), LoadError> {
         let oldest = earlier(now, limits.once);
         for kept in &self.generations {
-            let begin = kept.generation.begin;
+            let number = kept.generation.number;
             for entry in kept.generation.index.prefix([PUBLISHERS]) {
                 let (key, value) = entry.into_inner()?;
                 let publisher = publisher_of_key(&key).zip(decode_publisher(&value));
                 let (id, known) = publisher.ok_or_else(|| {
-                    LoadError::Damaged(format!("a publisher in index.{begin} cannot be decoded"))
+                    LoadError::Damaged(format!("a publisher in index.{number} cannot be decoded"))
                 })?;
                 if known.last >= oldest {
-                    self.homes.insert(id, begin);
+                    self.homes.insert(id, number);
                     self.publishers.insert(id, known);
                 }
             }
@@ -166,11 +171,28 @@ impl State {
     /// What is written with each commit, if the current generation then costs this.
     pub(super) fn meta(&self, cost: u64) -> Meta {
         Meta {
+            begin: self.current().generation.begin,
             cost,
             last: self.last,
             last_time: self.last_time,
             removed: self.removed,
         }
+    }
+
+    /// Begins a generation with the next offset.
+    pub(super) fn begin_generation(&mut self, limits: &Limits) -> fjall::Result<()> {
+        let number = self.current().generation.number + 1;
+        let meta = Meta {
+            begin: self.last + 1,
+            ..self.meta(0)
+        };
+        let prepared = std::mem::take(&mut self.prepared);
+        let generation = prepared.begin(&self.database, number, limits, &meta)?;
+        self.removed_safely = self.removed;
+        self.current().generation.finish()?;
+        self.generations.push(Kept::new(generation, &meta));
+        self.topics.clear();
+        Ok(())
     }
 
     pub(super) fn view(&self) -> View {
@@ -197,71 +219,107 @@ impl Kept {
     }
 }
 
-/// The generations that are whole, from the oldest. Others are deleted: at the front those that were
-/// being deleted, at the end one that was being made.
-fn sweep(database: &Database) -> Result<Vec<Kept>, LoadError> {
-    let mut whole = Vec::new();
-    for (begin, pair) in pairs(database)? {
-        let kept = match pair {
-            (Some(log), Some(index)) => load_generation(begin, log, index)?,
-            (log, index) => Err([log, index]),
-        };
-        match kept {
-            Ok(kept) => whole.push(kept),
-            Err(left) if whole.is_empty() || is_last(database, begin)? => {
-                for keyspace in left.into_iter().flatten() {
-                    database.delete_keyspace(keyspace)?;
-                }
-            }
-            Err(_) => {
-                let why = format!("the keyspaces log.{begin} and index.{begin} are not whole");
-                return Err(LoadError::Damaged(why));
-            }
+/// Opens the database, with the generations that are whole, from the oldest.
+fn open(path: &Path) -> Result<(Database, Vec<Kept>), LoadError> {
+    let open = || {
+        Database::builder(path)
+            .worker_threads(WORKERS)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .open()
+    };
+    let database = open()?;
+    let (whole, left) = whole_generations(&database)?;
+    let Some((newest, meta)) = whole.last() else {
+        for (number, pair) in left {
+            check_left(number, &pair, 0)?;
+        }
+        // The process ended while it made the database. It is made anew, because what it numbered
+        // cannot be known.
+        drop(database);
+        fs::remove_dir_all(path).map_err(fjall::Error::from)?;
+        return Ok((open()?, Vec::new()));
+    };
+    number_on(&database, &newest.generation, meta)?;
+    // What was being deleted when the process ended, or was being made.
+    for (number, pair) in left {
+        let is_old = number < newest.generation.number;
+        check_left(number, &pair, if is_old { meta.removed } else { 0 })?;
+        for keyspace in [pair.0, pair.1].into_iter().flatten() {
+            database.delete_keyspace(keyspace)?;
         }
     }
-    // Removed as a whole, but the process ended before they were deleted.
-    let removed = match whole.last() {
-        Some(kept) => kept.generation.meta()?.map_or(0, |meta| meta.removed),
-        None => 0,
-    };
-    while whole.len() > 1 && whole[0].last <= removed {
-        whole.remove(0).generation.delete(database)?;
-    }
-    Ok(whole)
+    Ok((database, whole.into_iter().map(|(kept, _)| kept).collect()))
 }
 
-type Left = [Option<Keyspace>; 2];
+/// Makes the database number what it does from now on above all that it did before.
+///
+/// It numbers each write, and each change of its list of keyspaces. When it is opened it looks for
+/// the highest number, but not in that list. So a deletion could get a lower number than what it
+/// deletes, which then comes back in part, and the next opening panics.
+fn number_on(database: &Database, newest: &Generation, meta: &Meta) -> Result<(), LoadError> {
+    let next = database.seqno().saturating_add(NUMBERS_SKIPPED);
+    database.supervisor.seqno.fetch_max(next);
+    // And so that the next opening finds it.
+    let mut batch = database.batch().durability(Some(PersistMode::SyncData));
+    batch.insert(&newest.index, META, meta.encode());
+    Ok(batch.commit()?)
+}
 
-/// A generation, or its keyspaces if it was never finished.
+/// A generation that is not whole must not have messages that are not removed.
+fn check_left(number: u64, pair: &Pair, removed: u64) -> Result<(), LoadError> {
+    let last = pair.0.as_ref().map(last_offset).transpose()?;
+    if last.is_some_and(|last| last > removed) {
+        let why = format!("log.{number} has messages, and index.{number} is not whole");
+        return Err(LoadError::Damaged(why));
+    }
+    Ok(())
+}
+
+type Whole = Vec<(Kept, Meta)>;
+
+/// The generations that are whole, from the oldest, and those that are not.
+fn whole_generations(database: &Database) -> Result<(Whole, Vec<(u64, Pair)>), LoadError> {
+    let mut whole = Vec::new();
+    let mut left = Vec::new();
+    for (number, pair) in pairs(database)? {
+        let meta = pair.1.as_ref().map(meta_of).transpose()?.flatten();
+        match (pair, meta) {
+            ((Some(log), Some(index)), Some(meta)) => {
+                whole.push((load_generation(number, log, index, &meta)?, meta));
+            }
+            (pair, _) => left.push((number, pair)),
+        }
+    }
+    Ok((whole, left))
+}
+
+fn last_offset(log: &Keyspace) -> Result<u64, LoadError> {
+    let key = log.last_key_value().map(|last| last.key()).transpose()?;
+    Ok(key.and_then(|key| offset_of_log_key(&key)).unwrap_or(0))
+}
+
 fn load_generation(
-    begin: u64,
+    number: u64,
     log: Keyspace,
     index: Keyspace,
-) -> Result<Result<Kept, Left>, LoadError> {
-    let generation = Generation { begin, log, index };
-    match generation.meta()? {
-        Some(meta) => {
-            let mut kept = Kept::new(Arc::new(generation), &meta);
-            let first = kept.generation.log.first_key_value();
-            if let Some(value) = first.map(|first| first.value()).transpose()? {
-                kept.begin_time = layout::time_of_message(&value).unwrap_or(kept.last_time);
-            }
-            Ok(Ok(kept))
-        }
-        None if generation.log.is_empty()? => {
-            let Generation { log, index, .. } = generation;
-            Ok(Err([Some(log), Some(index)]))
-        }
-        None => Err(LoadError::Damaged(format!(
-            "log.{begin} has messages, but index.{begin} does not know how many"
-        ))),
+    meta: &Meta,
+) -> Result<Kept, LoadError> {
+    let first = log
+        .first_key_value()
+        .map(|first| first.value())
+        .transpose()?;
+    let generation = Generation {
+        number,
+        begin: meta.begin,
+        log,
+        index,
+    };
+    let mut kept = Kept::new(Arc::new(generation), meta);
+    if let Some(value) = first {
+        kept.begin_time = layout::time_of_message(&value).unwrap_or(kept.last_time);
     }
-}
-
-fn is_last(database: &Database, begin: u64) -> Result<bool, LoadError> {
-    Ok(pairs(database)?
-        .last_key_value()
-        .is_none_or(|(last, _)| *last == begin))
+    Ok(kept)
 }
 
 /// The messages that should be there and are not. Counting them takes no time if none is missing.

@@ -1,6 +1,7 @@
 //! The thread that writes: appends, retention, and what is done when the disk fails.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{
         Arc,
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fjall::PersistMode;
+use fjall::{Keyspace, PersistMode};
 use tokio::sync::oneshot;
 use unstall_proto::topics::Offset;
 
@@ -44,6 +45,8 @@ pub(super) struct Writer {
     pub(super) state: Option<State>,
     /// Publishers that have to be written again before their generation goes.
     pub(super) carried: Vec<[u8; 16]>,
+    /// Keyspaces that are to be deleted.
+    pub(super) deleted: VecDeque<Keyspace>,
     /// The last failure, and when. What comes soon after fails the same way.
     pub(super) failure: Option<(Instant, StoreError)>,
 }
@@ -87,6 +90,7 @@ impl Writer {
                 Ok(Command::Append(batch, answer)) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.append(&batch));
+                    self.between();
                 }
                 Ok(Command::Remove(through, answer)) => {
                     let _ = answer.send(self.remove_through(through));
@@ -238,11 +242,22 @@ impl Writer {
         }
     }
 
+    /// What is done when nothing was asked for a while.
     fn tick(&mut self) {
-        let result = match self.revive() {
-            Ok(()) => self.make_room(0),
-            Err(_) => return,
-        };
+        if self.revive().is_ok() {
+            let result = self.make_room(0);
+            self.mend(result);
+            self.between();
+        }
+    }
+
+    /// What is done between two commands.
+    fn between(&mut self) {
+        let result = self.chore();
+        self.mend(result);
+    }
+
+    fn mend(&mut self, result: Result<(), Failure>) {
         if let Err(failed) = result {
             tracing::warn!(error = failed.error, "retention of a log failed");
             let _ = self.reopen_after(failed);
@@ -296,6 +311,7 @@ impl Writer {
                 shared.publish(state.view());
                 self.state = Some(state);
                 self.carried.clear();
+                self.deleted.clear();
                 return Ok(());
             }
             Ok(state) => {
@@ -310,6 +326,7 @@ impl Writer {
 
     /// Closes the database. Waits for the readers of before.
     fn close(&mut self) {
+        self.deleted.clear();
         let Some(state) = self.state.take() else {
             return;
         };

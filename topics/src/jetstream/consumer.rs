@@ -3,22 +3,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{Client, StatusCode, Subscriber};
+use async_nats::{Client, HeaderName, StatusCode, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use unstall_proto::topics::Offset;
 
 use super::{
     api::{Api, Failure},
     limits::{
-        CONSUMER_IDLE, FOLLOW_EXPIRES, FOLLOW_MESSAGES, HEARTBEAT, READ_MESSAGES, READ_SILENCE,
-        READ_SLACK,
+        CONSUMER_IDLE, FOLLOW_EXPIRES, FOLLOW_MESSAGES, HEARTBEAT, READ_AHEAD, READ_AHEAD_BYTES,
+        READ_MESSAGES, READ_SILENCE,
     },
     message::{Place, Received, delivered},
     subjects::Subjects,
 };
+
+/// How many messages of a request did not come.
+const PENDING_MESSAGES: HeaderName = HeaderName::from_static("Nats-Pending-Messages");
 
 /// What a consumer delivers.
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +51,19 @@ pub(super) enum Delivery {
     Message(Received),
     /// The server lives, and has nothing.
     Heartbeat,
-    /// The request is over. Nothing more matches, or the next message is beyond its bytes.
-    Over {
-        is_full: bool,
-    },
+    /// The last request is over, without all that it asked for.
+    Over(Over),
+}
+
+/// Why a request is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Nothing more matches, or it has expired.
+    Nothing,
+    /// The next message is beyond its bytes.
+    TooLarge,
+    /// The server is not done with the request before.
+    Busy,
 }
 
 /// Why a consumer cannot be used any more.
@@ -72,7 +84,10 @@ pub(super) enum Broken {
 pub(super) struct Consumer {
     client: Client,
     subscriber: Subscriber,
+    /// What is said about a request comes to this, with a dot and the request's number.
     inbox: String,
+    /// The number of the last request, and how many messages it asked for.
+    request: (u64, u64),
     next_subject: String,
     delete_subject: String,
     /// The delivery that comes next.
@@ -116,7 +131,7 @@ impl Consumer {
         let client = api.connected()?;
         let inbox = client.new_inbox();
         let subscriber = client
-            .subscribe(inbox.clone())
+            .subscribe(format!("{inbox}.*"))
             .await
             .map_err(|error| Failure::Away(error.to_string().into()))?;
         // Names are unique within the stream.
@@ -149,6 +164,7 @@ impl Consumer {
             client,
             subscriber,
             inbox,
+            request: (0, 0),
             next_subject: format!("{}.CONSUMER.MSG.NEXT.{stream}.{name}", api.prefix),
             delete_subject: format!("{}.CONSUMER.DELETE.{stream}.{name}", api.prefix),
             delivery: 1,
@@ -173,14 +189,14 @@ impl Consumer {
                 request["idle_heartbeat"] = json!(heartbeat.as_nanos() as u64);
             }
         }
-        self.client
-            .publish_with_reply(
-                self.next_subject.clone(),
-                self.inbox.clone(),
-                Value::to_string(&request).into(),
-            )
-            .await
-            .map_err(|_| Broken::Lost)?;
+        let number = self.request.0 + 1;
+        let reply = format!("{}.{number}", self.inbox);
+        let request = Value::to_string(&request);
+        let sent = self
+            .client
+            .publish_with_reply(self.next_subject.clone(), reply, request.into());
+        sent.await.map_err(|_| Broken::Lost)?;
+        self.request = (number, messages);
         self.asked += messages;
         Ok(())
     }
@@ -204,29 +220,27 @@ impl Consumer {
         most: u64,
         bytes: usize,
     ) -> Result<Option<Received>, Broken> {
-        let mut is_too_large = false;
+        if let Some(received) = self.given_back.take() {
+            return Ok(Some(received));
+        }
+        let bytes = bytes as u64;
+        // More than this read needs, so that the server sends while the reader works.
+        let guess = READ_AHEAD * (bytes / self.typical_bytes + 1);
+        let mut messages = guess.min(READ_MESSAGES).min(most.max(1));
+        let mut limit = (2 * bytes).max(READ_AHEAD_BYTES);
         loop {
-            if let Some(received) = self.given_back.take() {
-                return Ok(Some(received));
-            }
             if self.asked == 0 {
-                let bytes = bytes as u64;
-                let guess = (bytes / self.typical_bytes).clamp(1, READ_MESSAGES);
-                match is_too_large {
-                    true => self.pull(1, 0, Wait::No).await?,
-                    false => {
-                        self.pull(guess.min(most.max(1)), 2 * bytes + READ_SLACK, Wait::No)
-                            .await?
-                    }
-                }
+                self.pull(messages, limit, Wait::No).await?;
             }
             match self.next(READ_SILENCE).await? {
                 Delivery::Message(received) => {
                     self.typical_bytes = (7 * self.typical_bytes + received.cost()) / 8;
                     return Ok(Some(received));
                 }
-                Delivery::Over { is_full: false } => return Ok(None),
-                Delivery::Over { is_full: true } => is_too_large = true,
+                Delivery::Over(Over::Nothing) => return Ok(None),
+                // Alone it may have any length.
+                Delivery::Over(Over::TooLarge) => (messages, limit) = (1, 0),
+                Delivery::Over(Over::Busy) => sleep(Duration::from_millis(1)).await,
                 Delivery::Heartbeat => {}
             }
         }
@@ -256,11 +270,7 @@ impl Consumer {
 
     fn delivery(&mut self, message: async_nats::Message) -> Result<Delivery, Broken> {
         if let Some(status) = message.status {
-            let delivery = over(status, message.description.as_deref().unwrap_or(""))?;
-            if matches!(delivery, Delivery::Over { .. }) {
-                self.asked = 0;
-            }
-            return Ok(delivery);
+            return self.said(status, &message);
         }
         let place = message.reply.as_deref().and_then(Place::of);
         let Some(place) = place.filter(|place| place.delivery == self.delivery) else {
@@ -270,18 +280,37 @@ impl Consumer {
         self.asked = self.asked.saturating_sub(1);
         Ok(Delivery::Message(delivered(&self.subjects, place, message)))
     }
-}
 
-fn over(status: StatusCode, text: &str) -> Result<Delivery, Broken> {
-    match status {
-        StatusCode::IDLE_HEARTBEAT => Ok(Delivery::Heartbeat),
-        // Nothing matches, or the request has expired.
-        StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(Delivery::Over { is_full: false }),
-        // The next message is beyond the bytes of the request, or all of them are used up.
-        StatusCode::REQUEST_TERMINATED if text.contains("MaxBytes") || text.contains("Batch") => {
-            Ok(Delivery::Over { is_full: true })
+    /// The server says something about a request.
+    fn said(
+        &mut self,
+        status: StatusCode,
+        message: &async_nats::Message,
+    ) -> Result<Delivery, Broken> {
+        let text = message.description.as_deref().unwrap_or("");
+        let over = match status {
+            StatusCode::IDLE_HEARTBEAT => return Ok(Delivery::Heartbeat),
+            StatusCode::TIMEOUT if text.contains("Pending") => Over::Busy,
+            StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Over::Nothing,
+            StatusCode::REQUEST_TERMINATED if text.contains("MaxBytes") => Over::TooLarge,
+            // All its messages came before.
+            StatusCode::REQUEST_TERMINATED if text.contains("Batch Completed") => {
+                return Ok(Delivery::Heartbeat);
+            }
+            StatusCode::NO_RESPONDERS => return Err(Broken::Ended("it is gone".into())),
+            other => return Err(Broken::Ended(format!("{other} {text}").into())),
+        };
+        let headers = message.headers.as_ref();
+        let pending = headers.and_then(|headers| headers.get(PENDING_MESSAGES));
+        let pending = pending.and_then(|pending| pending.as_str().parse::<u64>().ok());
+        let (number, messages) = self.request;
+        let is_last = message.subject.strip_prefix(&*self.inbox) == Some(&format!(".{number}"));
+        if is_last {
+            // Without the header none of its messages came.
+            self.asked = self.asked.saturating_sub(pending.unwrap_or(messages));
+            return Ok(Delivery::Over(over));
         }
-        StatusCode::NO_RESPONDERS => Err(Broken::Ended("it is gone".into())),
-        other => Err(Broken::Ended(format!("{other} {text}").into())),
+        self.asked = self.asked.saturating_sub(pending.unwrap_or(0));
+        Ok(Delivery::Heartbeat)
     }
 }

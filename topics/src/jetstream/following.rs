@@ -79,7 +79,7 @@ async fn read(shared: &Shared) -> Result<(), Interrupted> {
         let mut next = Some(delivery);
         while let Some(delivery) = next.take() {
             match delivery {
-                Delivery::Heartbeat | Delivery::Over { .. } => {}
+                Delivery::Heartbeat | Delivery::Over(_) => {}
                 Delivery::Message(message) => match known.take() {
                     Some(known) => check(shared, known, message, &mut received).await?,
                     None => received.push(message),

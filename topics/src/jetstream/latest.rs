@@ -98,10 +98,12 @@ impl Shared {
     }
 
     async fn snapshot(&self, read: &Read) -> Result<Snapshot, StoreError> {
-        let filter = self.server_filter(&read.filter);
+        // This policy needs a filter, also one that matches everything.
+        let filter = self.subjects.filter(&read.filter);
         let create = || async {
             let (api, subjects) = (&self.api, &self.subjects);
-            Ok(Consumer::create(api, subjects, filter.clone(), Deliver::Latest).await?)
+            let filter = Some(filter.clone());
+            Ok(Consumer::create(api, subjects, filter, Deliver::Latest).await?)
         };
         let consumer = self.insist(create).await?;
         let end = self.insist(|| self.ask_bounds()).await?.last;

@@ -95,16 +95,20 @@ pub(super) const READ_MESSAGES: u64 = 8_192;
 /// Bytes of one read, if it asks for more.
 pub(super) const READ_BYTES: usize = 4 << 20;
 
-/// What such a request may bring beyond twice the bytes that are wanted: the server counts subjects
-/// and headers too. What comes and is not read stays for the next read.
-pub(super) const READ_SLACK: u64 = 64 << 10;
+/// How many times what a read needs is asked for. What comes and is not read stays for the next read
+/// of the same filter, so that the server and the reader work at the same time.
+pub(super) const READ_AHEAD: u64 = 4;
+
+/// The bytes that such a request may bring, as the server counts. A read of larger chunks may bring
+/// twice its own.
+pub(super) const READ_AHEAD_BYTES: u64 = 1 << 20;
 
 /// If nothing comes for this long within a read, its consumer is given up.
 pub(super) const READ_SILENCE: Duration = Duration::from_millis(1_500);
 
-/// Consumers that are kept for the next read of the same filter. Each is one subscription and a few
-/// hundred bytes here, and a consumer at the server.
-pub(super) const KEPT_CONSUMERS: usize = 64;
+/// Consumers that are kept for the next read of the same filter. Each is a consumer at the server, and
+/// holds up to about [`READ_AHEAD_BYTES`] here.
+pub(super) const KEPT_CONSUMERS: usize = 32;
 
 /// The server removes a consumer that nobody used for this long.
 pub(super) const CONSUMER_IDLE: Duration = Duration::from_secs(10);

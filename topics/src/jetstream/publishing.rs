@@ -3,8 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, Subscriber};
-use bytes::Bytes;
+use async_nats::{Client, Message, StatusCode, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use tokio::{
@@ -26,12 +25,11 @@ use crate::store::{Appended, Publication};
 /// Answers that are looked at before messages are sent again.
 const ANSWERS_A_TURN: usize = 1_024;
 
-/// A message as it is sent.
+/// A message and its id.
 #[derive(Debug)]
 struct Outgoing {
-    subject: Subject,
-    headers: HeaderMap,
-    payload: Bytes,
+    publication: Publication,
+    id: String,
 }
 
 /// A batch that is to be published, and where its answer goes.
@@ -123,12 +121,8 @@ impl Publishing {
                 }
             };
             let bytes = publication.payload.len() + publication.topic.as_str().len() + HEADER_BYTES;
-            let outgoing = Outgoing {
-                subject: self.subjects.subject(&publication.topic).into(),
-                headers: headers(&publication, &id),
-                payload: publication.payload,
-            };
-            let is_too_large = outgoing.payload.len() > self.max_message_bytes;
+            let outgoing = Outgoing { publication, id };
+            let is_too_large = outgoing.publication.payload.len() > self.max_message_bytes;
             let answer = is_too_large.then_some(Answer::Refused(Refusal::TooLarge));
             self.window.push(outgoing, bytes, answer, now);
         }
@@ -169,11 +163,12 @@ impl Publishing {
                 return;
             };
             let reply = format!("{}{}.{}", inbox.prefix, sending.round, sending.number);
+            let Outgoing { publication, id } = message;
             let sent = inbox.client.publish_with_reply_and_headers(
-                message.subject.clone(),
+                self.subjects.subject(&publication.topic),
                 reply,
-                message.headers.clone(),
-                message.payload.clone(),
+                headers(publication, id),
+                publication.payload.clone(),
             );
             let said = match sent.await {
                 Ok(()) => continue,

@@ -87,7 +87,7 @@ impl Tail {
         let mut chunk = Chunk::new(Vec::new(), read.after, first);
         let mut bytes = 0;
         for received in self.messages.iter().skip(from).take(TAIL_LOOK) {
-            if received.offset() > read.through || bytes >= read.max_bytes {
+            if received.offset() > read.through || bytes >= read.max_bytes.max(1) {
                 break;
             }
             if read.filter.matches(received.name()) {

@@ -192,6 +192,19 @@ impl Subscription {
         self.credit.held
     }
 
+    /// What the server may still send on this connection.
+    pub(super) fn credit_left(&self) -> u64 {
+        match self.stage {
+            Stage::Asked | Stage::Open => self.credit.granted.saturating_sub(self.credit.received),
+            Stage::Idle | Stage::Leaving(_) | Stage::Over => 0,
+        }
+    }
+
+    /// The end that the log had, until everything up to it has come.
+    pub(super) fn target(&self) -> Option<Offset> {
+        self.target
+    }
+
     /// The application has taken so much.
     pub(super) fn taken(&mut self, cost: u64) {
         self.credit.held = self.credit.held.saturating_sub(cost);
@@ -243,15 +256,17 @@ impl Subscription {
             Start::Latest(None) => ((log, after), Offset::START),
             _ => ((log, after), after),
         };
-        if self.place.is_none() {
-            let (log, offset) = named;
-            let time = if named == (log, after) {
-                time
-            } else {
-                StoredAt::UNKNOWN
-            };
-            self.place = Some(Position { log, offset, time });
-        }
+        // SUBSCRIBED gives a place to a subscription that has none, and does not change one: if the
+        // connection is lost before the gap, the old place is named again, with its time.
+        self.place = self.place.or(Some(match start {
+            Start::After(place) => place,
+            _ => {
+                let (log, offset) = named;
+                let known = named == (log, after);
+                let time = if known { time } else { StoredAt::UNKNOWN };
+                Position { log, offset, time }
+            }
+        }));
         self.expects = match () {
             () if named.0 != log => Expects::Gap {
                 reason: GapReason::AnotherLog,
@@ -425,7 +440,8 @@ impl Subscription {
         run: &mut Run,
         first: FirstRecord<'_>,
     ) -> Result<(), ProtocolError> {
-        if records[run.topic.0..run.topic.1] == *first.topic {
+        let checked = &records[run.topic.0..run.topic.1];
+        if !checked.is_empty() && checked == first.topic {
             return Ok(());
         }
         let name = std::str::from_utf8(first.topic).ok();

@@ -18,8 +18,6 @@ use crate::util::cut_reason;
 pub(super) struct Signals {
     /// TOKEN.
     pub(super) token: bool,
-    /// A subscription was asked for before WELCOME.
-    asked: bool,
     pub(super) pong: Option<u64>,
     pub(super) ping: Ping,
     farewell: Option<Box<(ErrorCode, String)>>,
@@ -63,7 +61,7 @@ impl Client {
             Phase::Detached => false,
             Phase::HelloOwed => true,
             Phase::Over => signals.farewell.is_some(),
-            Phase::HelloSent => signals.token || (!signals.asked && !self.line.is_empty()),
+            Phase::HelloSent => signals.token || !self.line.is_empty(),
             Phase::Welcomed => {
                 let signalled = signals.token || signals.pong.is_some() || signals.ping.is_owed();
                 signalled || !self.line.is_empty() || self.publishing.wants_transmit()
@@ -98,10 +96,6 @@ impl Client {
         }
         if std::mem::take(&mut self.signals.token) {
             return Some(TopicPacket::Token(self.token.clone()));
-        }
-        // A server takes one subscription before it has said how many.
-        if self.phase == Phase::HelloSent && std::mem::replace(&mut self.signals.asked, true) {
-            return None;
         }
         while let Some(number) = self.line.pop_front() {
             if let Some(packet) = self.next_of(number) {
