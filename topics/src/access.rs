@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::timeout;
-use unstall_proto::topics::{Filter, Topic};
+use unstall_proto::topics::{Filter, Publisher, Topic};
 
 use crate::defaults::ENTER_TIMEOUT;
 
@@ -54,6 +54,16 @@ pub trait Permit: Send + Sync {
     /// When the permit ends. Subscriptions end then, and messages are refused, until the client
     /// brings another token. `None`: never. It is asked once, when the permit is given.
     fn expires(&self) -> Option<SystemTime>;
+
+    /// The publisher under which messages are stored, if the client says that it is this one. By
+    /// default it is believed.
+    ///
+    /// Who knows the id of a publisher can make it lose messages. To keep visitors apart, return an
+    /// id that is made of the visitor's identity and the given id, for example by a hash. It must
+    /// always be the same one, at every node of the log, or messages are stored twice.
+    fn publisher(&self, publisher: Publisher) -> Publisher {
+        publisher
+    }
 }
 
 /// Who wants to enter.
@@ -191,6 +201,11 @@ impl Given {
 
     pub(crate) fn may_publish(&self, topic: &Topic) -> bool {
         catch_unwind(AssertUnwindSafe(|| self.permit.may_publish(topic))).unwrap_or(false)
+    }
+
+    /// The publisher under which to store messages. `None`: the hook failed.
+    pub(crate) fn publisher(&self, publisher: Publisher) -> Option<Publisher> {
+        catch_unwind(AssertUnwindSafe(|| self.permit.publisher(publisher))).ok()
     }
 
     pub(crate) fn may_subscribe(&self, filter: &Filter) -> bool {

@@ -138,6 +138,10 @@ impl Shared {
             let Some((outcome, why)) = self.once(&mut dialer).await else {
                 break;
             };
+            if self.lock().closing {
+                // The client left by itself, so nothing was lost.
+                break;
+            }
             let wait = dialer.after(&outcome);
             self.events
                 .send(TopicsEvent::Disconnected { why: why.clone() });

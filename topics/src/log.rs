@@ -157,6 +157,11 @@ impl Log {
         self.shared.counters.stats(range, waiting, cached)
     }
 
+    /// The largest payload that the log takes, in bytes.
+    pub fn max_message_bytes(&self) -> usize {
+        self.shared.store.max_message_bytes()
+    }
+
     /// Publishes a message, and waits until it is safe.
     ///
     /// Cancel safety: if dropped before it resolves, the message may be published or not.

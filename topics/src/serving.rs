@@ -72,9 +72,10 @@ enum Answer {
 }
 
 impl Serving {
-    pub(crate) fn new(node: &Node, request: Option<Arc<http::Request<()>>>) -> Serving {
+    pub(crate) fn new(node: &Node, request: Option<Arc<http::Request<()>>>) -> Box<Serving> {
         let news = Arc::default();
-        Serving {
+        // Boxed, so that the future of the connection does not hold it twice.
+        Box::new(Serving {
             place: node.connected.enter(&news),
             node: node.clone(),
             request,
@@ -91,18 +92,19 @@ impl Serving {
             openings: 0,
             interests: HashMap::new(),
             news,
-        }
+        })
     }
 
     /// Serves until the link is lost, or the protocol says that it is over.
-    pub(crate) async fn run(mut self, sender: LinkSender, mut receiver: LinkReceiver) {
+    pub(crate) async fn run(mut self: Box<Self>, sender: LinkSender, mut receiver: LinkReceiver) {
         loop {
             let more = match self.progress(&sender) {
                 Ok(more) => more,
                 Err(Lost(_)) => return,
             };
             if self.server.is_over() {
-                return self.farewell(sender).await;
+                // Boxed, as what follows: most connections only wait, so their futures are small.
+                return Box::pin(self.farewell(sender)).await;
             }
             if self.turn(&sender, &mut receiver, more).await.is_err() {
                 return;
@@ -111,7 +113,7 @@ impl Serving {
     }
 
     /// Tells the client why it is over, if it reads, and closes the connection.
-    async fn farewell(mut self, sender: LinkSender) {
+    async fn farewell(mut self: Box<Self>, sender: LinkSender) {
         let telling = async {
             if let Some(stuck) = self.stuck.take() {
                 let _ = sender.send(stuck).await;
@@ -131,17 +133,21 @@ impl Serving {
         receiver: &mut LinkReceiver,
         more: bool,
     ) -> Result<(), Lost> {
-        let deadline = self.deadline();
-        let stuck = self.stuck.clone();
+        let deadline = self.deadline().map(|at| Box::pin(sleep_until(at)));
+        let stuck = self
+            .stuck
+            .clone()
+            .map(|packet| Box::pin(sender.send(packet)));
+        let has_deadline = deadline.is_some();
         tokio::select! {
             received = receiver.recv(), if self.wants_input() => self.received(received?),
             Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.answered(answer),
             () = self.news.notified() => {}
-            sent = send(sender, stuck), if self.stuck.is_some() => {
+            sent = maybe(stuck), if self.stuck.is_some() => {
                 self.stuck = None;
                 sent?;
             }
-            () = until(deadline), if deadline.is_some() => self.on_time()?,
+            () = maybe(deadline), if has_deadline => self.on_time()?,
             () = tokio::task::yield_now(), if more => {}
         }
         Ok(())
@@ -408,11 +414,17 @@ impl Serving {
         let publisher = self.publisher;
         for message in messages {
             let permit = self.permit.as_ref();
-            if !permit.is_some_and(|permit| permit.may_publish(&message.topic)) {
+            let permit = permit.filter(|permit| permit.may_publish(&message.topic));
+            // `Some(None)` if it publishes without an id.
+            let publisher = permit.and_then(|permit| match publisher {
+                Some(publisher) => permit.publisher(publisher).map(Some),
+                None => Some(None),
+            });
+            let Some(publisher) = publisher else {
                 let refused = Outcome::refused(Refusal::NotAllowed);
                 self.server.published(message.number, refused);
                 continue;
-            }
+            };
             numbers.push(message.number);
             let payload = copied(message.payload);
             let mut publication = Publication::new(message.topic, message.kind, payload);
@@ -510,16 +522,25 @@ fn told(appended: Appended) -> Outcome {
     }
 }
 
-async fn send(sender: &LinkSender, packet: Option<Bytes>) -> Result<(), Lost> {
-    match packet {
-        Some(packet) => sender.send(packet).await,
+/// The future, if there is one.
+async fn maybe<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }
 
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Limits, link};
+
+    #[tokio::test]
+    async fn an_idle_connection_takes_little() {
+        let node = Node::new(&Log::memory(Limits::default()).await.unwrap());
+        let [(sender, receiver), _there] = link::local();
+        let serving = Serving::new(&node, None).run(sender, receiver);
+        let size = size_of_val(&serving) + size_of::<Serving>();
+        assert!(size <= 1024, "{size} bytes");
     }
 }

@@ -133,7 +133,7 @@ impl Topics {
         self.handle.publish(batch).await
     }
 
-    /// What happens to the connection, from now on.
+    /// What happens to the connection, from now on. The first call gets what has happened before, too.
     pub fn events(&self) -> TopicsEvents {
         self.handle.shared.events.subscribe()
     }

@@ -1,10 +1,12 @@
 //! A client: its subscriptions and its publications, over any number of connections and nodes.
 
 mod config;
+mod credit;
 mod delivery;
 mod event;
 mod packets;
 mod publishing;
+mod queue;
 mod subscription;
 mod transmitting;
 
@@ -31,6 +33,13 @@ use transmitting::Signals;
 /// Names a subscription of a [`Client`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(u32);
+
+impl SubscriptionId {
+    /// Its number on the wire.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// What a subscription wants besides its filter and its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +69,7 @@ impl SubscribeOptions {
 ///
 /// The front page of this module shows the run loop. Call a client from one place at a time. It
 /// holds no lock, task, clock or socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     config: ClientConfig,
     token: AccessToken,
@@ -170,6 +179,9 @@ impl Client {
     pub fn set_token(&mut self, token: AccessToken) {
         self.token = token;
         self.signals.token = matches!(self.phase, Phase::HelloSent | Phase::Welcomed);
+        if self.signals.token {
+            self.publishing.change_token();
+        }
     }
 
     /// Subscribes to the topics of a filter.
