@@ -78,6 +78,10 @@ pub(crate) const READ_BYTES: usize = 256 << 10;
 /// How long a log waits before it asks a store again that others append to, and that failed.
 pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 
+/// How often subscriptions whose topics are quiet take notice of where the log ends. 10,000 of them
+/// then cost a thousand short wake-ups a second, and what retention keeps is longer than this.
+pub(crate) const NUDGE_EVERY: Duration = Duration::from_secs(10);
+
 /// How many reads of the store a node has under way. With [`READ_BYTES`] each, that is 16 MiB.
 pub(crate) const NODE_READS: usize = 64;
 

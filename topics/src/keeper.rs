@@ -20,6 +20,7 @@ use crate::{
     events::{EventsSender, TopicsEvent},
     link::{LinkSender, Lost, NotSent, Received},
     publisher::{Answers, PublishError},
+    stats::TopicsStats,
 };
 
 /// What the handles of a client hold. When the last one is dropped, the client ends.
@@ -59,6 +60,15 @@ pub(crate) struct State {
     rejected: Option<ServerReject>,
     welcomed: bool,
     received_any: bool,
+    counters: Counters,
+}
+
+/// What a client counts.
+#[derive(Debug, Default)]
+struct Counters {
+    connections: u64,
+    stored: u64,
+    refused: u64,
 }
 
 impl Handle {
@@ -75,6 +85,7 @@ impl Handle {
             rejected: None,
             welcomed: false,
             received_any: false,
+            counters: Counters::default(),
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -278,6 +289,7 @@ impl Shared {
                     }
                 }
                 ClientEvent::Published { count, offset, .. } => {
+                    state.counters.stored += count;
                     for nth in 0..count {
                         let offset = offset.and_then(|first| first.checked_add(nth));
                         let result = offset.ok_or(PublishError::StoredBefore);
@@ -285,6 +297,7 @@ impl Shared {
                     }
                 }
                 ClientEvent::Refused { reason, .. } => {
+                    state.counters.refused += 1;
                     if reason == Refusal::Expired && self.renews_tokens {
                         state.leave = Some(EXPIRED);
                     }
@@ -300,6 +313,7 @@ impl Shared {
                 ClientEvent::Welcomed(welcome) => {
                     state.welcomed = true;
                     self.room.notify_one();
+                    state.counters.connections += 1;
                     self.events.send(TopicsEvent::Connected {
                         log: welcome.log,
                         node: printable(&welcome.name).to_string(),
@@ -361,6 +375,21 @@ impl Shared {
 pub(crate) const EXPIRED: &str = "the token has expired";
 
 impl State {
+    pub(crate) fn stats(&self) -> TopicsStats {
+        let (unanswered, unanswered_bytes) = self.client.unanswered();
+        let welcome = self.client.welcome();
+        TopicsStats {
+            log: welcome.map(|welcome| welcome.log),
+            node: welcome.map(|welcome| printable(&welcome.name).to_string()),
+            connections: self.counters.connections,
+            subscriptions: self.readers.len(),
+            unanswered,
+            unanswered_bytes,
+            stored: self.counters.stored,
+            refused: self.counters.refused,
+        }
+    }
+
     /// Why the client is to leave this node, if it is.
     fn leaves(&self) -> Option<&'static str> {
         match self {

@@ -329,7 +329,9 @@ impl Serving {
         if !allowed {
             return self.end(key, SubscriptionEnd::NotAllowed, "");
         }
-        let interest = self.log().interests.add(&request.filter, &self.news);
+        let log = &self.node.log.shared;
+        let end = || log.tail.bounds().last;
+        let interest = log.interests.add(&request.filter, &self.news, end);
         self.interests.insert(key, interest);
         self.openings += 1;
         let log = self.node.log.shared.clone();
@@ -354,9 +356,19 @@ impl Serving {
     /// Reads from the tail if it has the messages, and else asks the store.
     fn read(&mut self, request: ReadRequest) {
         if !request.latest {
+            let interest = self.interests.get(&request.key);
+            let quiet = interest.map_or(request.after, |it| it.quiet_through(request.after));
+            if quiet > request.after {
+                let nothing = Arc::new(Block::new([]));
+                let through = quiet.min(request.through);
+                return self
+                    .server
+                    .read(request.key, nothing, through, Offset::START);
+            }
             match self.log().tail.find(request.after) {
                 Found::Block(block) => {
                     let through = block.offsets().map_or(request.after, |(_, last)| last);
+                    self.log().counters.cache_hit();
                     // What is in the tail is whole, whatever retention did to the store.
                     return self.server.read(request.key, block, through, Offset::START);
                 }
@@ -374,6 +386,7 @@ impl Serving {
         self.asked.push(Box::pin(async move {
             // It is never closed.
             let _turn = reads.acquire_owned().await;
+            log.counters.store_read();
             let ReadRequest {
                 after,
                 through,

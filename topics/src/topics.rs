@@ -10,7 +10,7 @@ use unstall_proto::topics::{
 
 use crate::{
     dialer::Dialer, events::TopicsEvents, keeper::Handle, message::publication,
-    publisher::PublishError, store::Publication, subscription::Subscription,
+    publisher::PublishError, stats::TopicsStats, store::Publication, subscription::Subscription,
 };
 
 /// Gives the token for each connection.
@@ -136,6 +136,11 @@ impl Topics {
     /// What happens to the connection, from now on. The first call gets what has happened before, too.
     pub fn events(&self) -> TopicsEvents {
         self.handle.shared.events.subscribe()
+    }
+
+    /// What the client counts, and how it stands.
+    pub fn stats(&self) -> TopicsStats {
+        self.handle.shared.lock().stats()
     }
 
     /// Ends the client for all its clones and subscriptions, without waiting for answers. Messages

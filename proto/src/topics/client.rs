@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::hello::{AccessToken, ServerWelcome};
 use super::limits::millis;
 use super::name::{Filter, Topic};
-use super::position::Position;
+use super::position::{Offset, Position};
 use super::terms::Start;
 use crate::payload::Kind;
 use crate::time::Time;
@@ -314,6 +314,18 @@ impl Client {
     pub fn held(&self, id: SubscriptionId) -> (u64, u64) {
         let subscription = self.subscriptions.get(&id.0);
         subscription.map_or((0, 0), |it| (it.held(), it.partial_memory()))
+    }
+
+    /// What the server may still send of a subscription on this connection, as far as the client has
+    /// received.
+    pub fn credit(&self, id: SubscriptionId) -> u64 {
+        self.subscriptions.get(&id.0).map_or(0, |it| it.credit_left())
+    }
+
+    /// The end of the log that the server named when the subscription began or went on, until
+    /// everything up to it has come.
+    pub fn end(&self, id: SubscriptionId) -> Option<Offset> {
+        self.subscriptions.get(&id.0)?.target()
     }
 
     /// The next thing that happened. Call this after any other call, until it gives `None`.

@@ -177,6 +177,19 @@ impl Subscription {
         self.credit.held
     }
 
+    /// What the server may still send on this connection.
+    pub(super) fn credit_left(&self) -> u64 {
+        match self.stage {
+            Stage::Asked | Stage::Open => self.credit.granted.saturating_sub(self.credit.received),
+            Stage::Idle | Stage::Leaving(_) | Stage::Over => 0,
+        }
+    }
+
+    /// The end that the log had, until everything up to it has come.
+    pub(super) fn target(&self) -> Option<Offset> {
+        self.target
+    }
+
     /// The application has taken so much.
     pub(super) fn taken(&mut self, cost: u64) {
         self.credit.held = self.credit.held.saturating_sub(cost);
