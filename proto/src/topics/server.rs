@@ -31,7 +31,7 @@ use transmitting::Signals;
 /// It keeps nothing that another connection or node needs: a cursor and a credit for each
 /// subscription, and the answers that are not sent. The front page of this module shows the run
 /// loop.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Server {
     config: Arc<ServerConfig>,
     stage: Stage,
@@ -71,7 +71,7 @@ enum Stage {
 }
 
 /// Who is next. A subscription stands at most once in each line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Lines {
     /// Those that want to read.
     read: VecDeque<u32>,

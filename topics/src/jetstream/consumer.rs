@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderName, StatusCode, Subscriber};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -13,8 +13,8 @@ use unstall_proto::topics::Offset;
 use super::{
     api::{Api, Failure},
     limits::{
-        CONSUMER_IDLE, FOLLOW_EXPIRES, FOLLOW_MESSAGES, HEARTBEAT, READ_AHEAD, READ_AHEAD_BYTES,
-        READ_MESSAGES, READ_SILENCE,
+        CONSUMER_IDLE, CREATE_ATTEMPTS, CREATE_PATIENCE, FOLLOW_EXPIRES, FOLLOW_MESSAGES,
+        HEARTBEAT, READ_AHEAD, READ_AHEAD_BYTES, READ_MESSAGES, READ_SILENCE,
     },
     message::{Place, Received, delivered},
     subjects::Subjects,
@@ -117,7 +117,35 @@ impl Drop for Consumer {
 }
 
 impl Consumer {
+    /// Makes a consumer. JetStream gives it to any server of the stream, for some seconds also to one
+    /// that is dead and does not answer. So without an answer it soon asks for another one. Whatever
+    /// is made and not used, the servers remove.
     pub(super) async fn create(
+        api: &Api,
+        subjects: &Subjects,
+        filter: Option<String>,
+        deliver: Deliver,
+    ) -> Result<Consumer, Failure> {
+        let attempt = || Consumer::create_once(api, subjects, filter.clone(), deliver);
+        let mut attempts = FuturesUnordered::from_iter([attempt()]);
+        let mut made = 1;
+        loop {
+            let another = sleep(CREATE_PATIENCE);
+            tokio::select! {
+                Some(consumer) = attempts.next() => match consumer {
+                    Ok(consumer) => return Ok(consumer),
+                    Err(failure) if attempts.is_empty() => return Err(failure),
+                    Err(_) => {}
+                },
+                () = another, if made < CREATE_ATTEMPTS => {
+                    attempts.push(attempt());
+                    made += 1;
+                }
+            }
+        }
+    }
+
+    async fn create_once(
         api: &Api,
         subjects: &Subjects,
         filter: Option<String>,

@@ -16,7 +16,7 @@ use unstall_proto::topics::{Offset, StoredAt};
 use super::{
     api::{Failure, Info, NO_STREAM},
     consumer::{Broken, Consumer, Deliver, Delivery},
-    limits::{HEARTBEAT, LOOK_INTERVAL, LOST_END_AFTER, RECONNECT_DELAY},
+    limits::{HEARTBEAT, LOOK_INTERVAL, LOST_END_AFTER, VERB_RETRY},
     message::Received,
     settings,
     shared::Shared,
@@ -42,21 +42,16 @@ enum Interrupted {
 /// Reads the whole log, until the store is dropped.
 pub(super) async fn follow(shared: Arc<Shared>) {
     let mut link = shared.api.link.watch();
-    let mut delay = RECONNECT_DELAY.0;
-    loop {
-        if link.wait_for(Option::is_some).await.is_err() {
-            return;
-        }
-        let began = Instant::now();
-        if let Err(why) = read(&shared).await {
+    while link.wait_for(Option::is_some).await.is_ok() {
+        let interrupted = tokio::select! {
+            interrupted = read(&shared) => interrupted,
+            // There may be a new connection while the old one still seems to live.
+            _ = link.changed() => Err(Interrupted::Broken(Broken::Lost)),
+        };
+        if let Err(why) = interrupted {
             tracing::debug!(%why, "the reader of the log begins anew");
         }
-        delay = if began.elapsed() > PATIENCE {
-            RECONNECT_DELAY.0
-        } else {
-            (delay * 2).min(RECONNECT_DELAY.1)
-        };
-        sleep(delay).await;
+        sleep(VERB_RETRY).await;
     }
 }
 

@@ -110,5 +110,12 @@ pub(super) const READ_SILENCE: Duration = Duration::from_millis(1_500);
 /// holds up to about [`READ_AHEAD_BYTES`] here.
 pub(super) const KEPT_CONSUMERS: usize = 32;
 
+/// How long a new consumer may take before another one is asked for. Servers agree within
+/// milliseconds; one that is dead is still given consumers for some seconds.
+pub(super) const CREATE_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How many are asked for at a time. Of a cluster of three with one dead, one in three goes to it.
+pub(super) const CREATE_ATTEMPTS: u32 = 4;
+
 /// The server removes a consumer that nobody used for this long.
 pub(super) const CONSUMER_IDLE: Duration = Duration::from_secs(10);

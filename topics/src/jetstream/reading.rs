@@ -62,8 +62,14 @@ impl Shared {
                 self.bounds.borrow().first,
             ));
         }
-        if let Some(chunk) = self.tail().read(read) {
-            return chunk;
+        let kept = self.tail().read(read);
+        if let Some(chunk) = kept {
+            // The tail has all of it, also what the stream has removed since.
+            let first = self.bounds.borrow().first;
+            return chunk.map(|chunk| Chunk {
+                first: first.min(chunk.first),
+                ..chunk
+            });
         }
         self.insist(|| self.read_stream(read)).await
     }

@@ -22,7 +22,7 @@ use crate::util;
 const SHARED: usize = 8 * 1024;
 
 /// The published messages without an answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Publishing {
     /// A message whose answer was lost may be sent again: the publisher has an id.
     repeats: bool,
@@ -43,7 +43,7 @@ pub(super) struct Publishing {
 }
 
 /// What was sent on this connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Line {
     /// A PUBLISH was sent, so no number may be left out.
     begun: bool,
@@ -59,7 +59,7 @@ struct Line {
     barrier: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     topic: Topic,
     kind: Kind,

@@ -27,7 +27,7 @@ impl SubscriptionKey {
 }
 
 /// Something that the caller of a [`Server`](super::Server) has to answer or to know.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ServerEvent {
     /// The client's first packet. Answer with [`Server::welcome`](super::Server::welcome) or

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::super::hello::{AccessToken, ClientHello};
 use super::super::name::Filter;
-use super::super::packet::{Subscribe, TopicPacket};
+use super::super::packet::TopicPacket;
+use super::super::subscribe::Subscribe;
 use super::super::terms::SubscriptionEnd;
 use super::event::{PublishRequest, ServerEvent, SubscribeRequest, SubscriptionKey};
 use super::publishing::Bounds;

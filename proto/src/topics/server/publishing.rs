@@ -19,7 +19,7 @@ use crate::payload::Kind;
 use crate::util;
 
 /// The published messages of one connection that have no answer yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Publishing {
     /// The number of the next message that begins. `None` before the first PUBLISH.
     next: Option<u64>,
@@ -39,7 +39,7 @@ pub(super) struct Publishing {
 /// A message was refused, and the client may not know it. A later one must not be stored before it
 /// does: if the answer is lost, the client sends the refused one again, and its number would count
 /// as stored before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Halt {
     /// The last message that was refused.
     through: u64,
@@ -47,13 +47,13 @@ struct Halt {
     ping: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Partial {
     assembly: Assembly,
     topic: Result<Topic, Refusal>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     cost: u64,
     outcome: Option<Outcome>,

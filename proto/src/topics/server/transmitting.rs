@@ -16,7 +16,7 @@ use crate::transmit::Transmit;
 use crate::util::{self, cut_reason};
 
 /// What is to be sent besides answers and subscriptions.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Signals {
     pub(super) welcome: Option<Box<ServerWelcome>>,
     pub(super) reject: Option<Box<ServerReject>>,
