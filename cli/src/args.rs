@@ -6,7 +6,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use unstall::RedactedUrl;
 
 use crate::failure::Failure;
-use crate::{cat, completions, demo, doctor, man, pull, serve, verify};
+use crate::{cat, completions, demo, doctor, hub, man, publish, pull, serve, subscribe, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,6 +14,7 @@ Examples:
   unstall serve                             a server to test against
   unstall pull ws://127.0.0.1:9100/packets  fetch and check 100,000 packets
   unstall cat wss://feed.example/stream     print messages as lines
+  unstall hub                               topics: logs to publish and subscribe to
   unstall verify                            break connections, lose no message
   unstall doctor                            find out which connection is stuck
   echo '{\"report\":true}' | unstall cat ws://127.0.0.1:9100/sink
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     Serve(serve::Serve),
     Pull(pull::Pull),
     Cat(cat::Cat),
+    Hub(hub::Hub),
+    Publish(publish::Publish),
+    Subscribe(subscribe::Subscribe),
     Verify(verify::Verify),
     VerifyPeer(verify::VerifyPeer),
     Doctor(doctor::Arguments),
@@ -89,6 +93,9 @@ impl Command {
             Self::Serve(serve) => serve.run(),
             Self::Pull(pull) => pull.run(),
             Self::Cat(cat) => cat.run(),
+            Self::Hub(hub) => hub.run(),
+            Self::Publish(publish) => publish.run(),
+            Self::Subscribe(subscribe) => subscribe.run(),
             Self::Verify(verify) => verify.run(),
             Self::VerifyPeer(peer) => peer.run(),
             Self::Completions(completions) => completions.run(),

@@ -12,11 +12,13 @@ use crate::connect::{Connect, connect_failure, log_events, parse_seconds};
 use crate::failure::{Failure, chain};
 use crate::packets::MAX_PACKET_BYTES as MAX_LINE_BYTES;
 use crate::runtime;
-use input::Lines;
 use output::Printed;
 
 mod input;
 mod output;
+
+pub(crate) use input::Lines;
+pub(crate) use output::show;
 
 const EXAMPLES: &str = "\
 Each line of standard input is sent as one text message, without its newline.

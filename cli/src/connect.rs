@@ -18,14 +18,25 @@ pub(crate) struct Connect {
     #[arg(value_parser = url)]
     pub(crate) url: RedactedUrl,
 
+    /// Offer this subprotocol; may be repeated, the preferred one first
+    #[arg(long = "subprotocol", value_name = "NAME", help_heading = "Connection")]
+    subprotocols: Vec<String>,
+
+    /// Offer no session: the connection is a plain WebSocket
+    #[arg(long, help_heading = "Connection")]
+    plain: bool,
+
+    #[command(flatten)]
+    way: Way,
+}
+
+/// How to connect
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Way {
     /// Send this header with the upgrade request; may be repeated
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header,
           help_heading = "Connection")]
     headers: Vec<Header>,
-
-    /// Offer this subprotocol; may be repeated, the preferred one first
-    #[arg(long = "subprotocol", value_name = "NAME", help_heading = "Connection")]
-    subprotocols: Vec<String>,
 
     /// Trust the certificates of this PEM file instead of the system's
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
@@ -51,10 +62,6 @@ pub(crate) struct Connect {
           help_heading = "Connection")]
     connect_timeout: Duration,
 
-    /// Offer no session: the connection is a plain WebSocket
-    #[arg(long, help_heading = "Connection")]
-    plain: bool,
-
     #[command(flatten)]
     compress: Compress,
 }
@@ -63,19 +70,27 @@ impl Connect {
     /// The client that these flags describe.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         check_url(&self.url)?;
-        let options = Options::default()
-            .connect_timeout(self.connect_timeout)
-            .compression(self.compress.option());
-        let mut client = Client::new(self.url.reveal()).options(options);
+        let mut client = self.way.client(self.url.reveal())?;
         if self.plain {
             client = client.plain();
         }
+        for name in &self.subprotocols {
+            client = client.subprotocol(name);
+        }
+        Ok(client)
+    }
+}
+
+impl Way {
+    /// A client of this address.
+    pub(crate) fn client(&self, url: &str) -> Result<Client, Failure> {
+        let options = Options::default()
+            .connect_timeout(self.connect_timeout)
+            .compression(self.compress.option());
+        let mut client = Client::new(url).options(options);
         for header in &self.headers {
             let (name, value) = header.split()?;
             client = client.header(name, value);
-        }
-        for name in &self.subprotocols {
-            client = client.subprotocol(name);
         }
         if let Some(file) = &self.tls_roots {
             client = client.tls(unstall::client_config_from_pem(file).map_err(Failure::because)?);

@@ -13,16 +13,20 @@ mod demo;
 mod doctor;
 mod failure;
 mod faults;
+mod hub;
 mod logging;
 mod man;
 mod packets;
 mod progress;
+mod publish;
 mod pull;
 mod rss;
 mod runtime;
 mod serve;
 mod stdout;
+mod subscribe;
 mod time;
+mod topics;
 mod verify;
 
 fn main() -> ExitCode {

@@ -19,6 +19,8 @@ mod packets;
 mod signals;
 mod sink;
 
+pub(crate) use signals::end_asked;
+
 const EXAMPLES: &str = "\
 Paths:
   /, /echo  sends each message back, text as text and binary as binary
@@ -89,7 +91,7 @@ pub(crate) struct Serve {
 
 /// Counts of connections. The fields are those of the JSON object.
 #[derive(Debug, Serialize)]
-struct ServeResult {
+pub(crate) struct ServeResult {
     /// TCP connections that arrived.
     arrived: u64,
     /// Connections whose WebSocket handshake was completed.
@@ -109,7 +111,7 @@ impl Serve {
         runtime::run(async {
             // Signals are handled before the first line of output, because its reader may send one
             // immediately.
-            let end_asked = signals::end_asked().map_err(Failure::work)?;
+            let end_asked = end_asked().map_err(Failure::work)?;
             let server = self.bind().await?;
             let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
             stdout::print(&format!("listening on {}", self.address(scheme, &server)))?;
@@ -200,7 +202,7 @@ async fn route(connection: Connection) {
 }
 
 impl ServeResult {
-    fn new(stats: ServerStats, shutdown: ShutdownReport) -> Self {
+    pub(crate) fn new(stats: ServerStats, shutdown: ShutdownReport) -> Self {
         Self {
             arrived: stats.arrived,
             accepted: stats.accepted,

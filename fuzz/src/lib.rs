@@ -5,5 +5,5 @@
 #[path = "../../proto/tests/targets/mod.rs"]
 mod targets;
 
-pub use targets::{decode, pair, session};
+pub use targets::{decode, pair, session, topics_decode, topics_peer};
 pub use unstall::inflate;

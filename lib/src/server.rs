@@ -7,6 +7,8 @@ mod budgets;
 mod builder;
 mod crowd;
 mod door;
+#[cfg(feature = "axum")]
+mod guests;
 mod handshake;
 mod hello;
 mod holder;

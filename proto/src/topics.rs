@@ -115,6 +115,7 @@ mod packet;
 mod position;
 mod record;
 mod server;
+mod subscribe;
 mod terms;
 
 pub use block::{Block, BlockBuilder, BlockMessage, StoredMessage};
@@ -127,11 +128,12 @@ pub use hello::{
 };
 pub use name::{Filter, MAX_NAME, MAX_TOKENS, NameError, Topic};
 pub use opening::{LogBounds, Opening};
-pub use packet::{PublishedRun, Subscribe, TopicPacket, published_runs};
+pub use packet::{PublishedRun, TopicPacket, published_runs};
 pub use position::{InvalidPosition, LogId, Offset, Position, StoredAt};
 pub use record::{FirstRecord, TopicRecord};
 pub use server::{
     Outcome, PublishRequest, ReadRequest, Server, ServerConfig, ServerEvent, SubscribeRequest,
     SubscriptionKey,
 };
+pub use subscribe::Subscribe;
 pub use terms::{Durability, Gap, GapReason, Publisher, Refusal, Start, SubscriptionEnd};

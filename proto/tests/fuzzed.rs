@@ -82,6 +82,10 @@ fn the_targets_hold_for_scripts_of_random_bytes() {
         targets::decode::run(&script);
         targets::session::run(&script);
         targets::pair::run(&script);
+        targets::topics_decode::run(&script);
+    }
+    for script in scripts(5_000) {
+        targets::topics_peer::run(&script);
     }
 }
 

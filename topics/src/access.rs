@@ -1,9 +1,17 @@
 //! Who may publish and subscribe to what.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::SystemTime,
+};
 
-use futures_util::future::BoxFuture;
-use unstall_proto::topics::{Filter, Topic};
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::timeout;
+use unstall_proto::topics::{Filter, Publisher, Topic};
+
+use crate::defaults::ENTER_TIMEOUT;
 
 /// Decides who may enter a [`Node`](crate::Node), and what for.
 ///
@@ -23,7 +31,11 @@ use unstall_proto::topics::{Filter, Topic};
 /// }
 /// ```
 pub trait Access: fmt::Debug + Send + Sync + 'static {
-    /// Somebody connects, or brings another token on the same connection.
+    /// Somebody connects, or brings another token on the same connection. The connection waits for
+    /// the answer, and no other one does.
+    ///
+    /// If it panics, or takes more than 10 seconds, the client is told that the node is unavailable.
+    /// It then tries again, here or elsewhere.
     ///
     /// # Errors
     /// [`Denied`] rejects a connection, or ends what an open one may do.
@@ -31,7 +43,7 @@ pub trait Access: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What one visitor may do. It is asked at each subscription, and for each published message, so it
-/// should answer from memory.
+/// should answer from memory. If it panics, the answer is no.
 pub trait Permit: Send + Sync {
     /// Whether messages may be published under this topic.
     fn may_publish(&self, topic: &Topic) -> bool;
@@ -40,8 +52,18 @@ pub trait Permit: Send + Sync {
     fn may_subscribe(&self, filter: &Filter) -> bool;
 
     /// When the permit ends. Subscriptions end then, and messages are refused, until the client
-    /// brings another token. `None`: never.
+    /// brings another token. `None`: never. It is asked once, when the permit is given.
     fn expires(&self) -> Option<SystemTime>;
+
+    /// The publisher under which messages are stored, if the client says that it is this one. By
+    /// default it is believed.
+    ///
+    /// Who knows the id of a publisher can make it lose messages. To keep visitors apart, return an
+    /// id that is made of the visitor's identity and the given id, for example by a hash. It must
+    /// always be the same one, at every node of the log, or messages are stored twice.
+    fn publisher(&self, publisher: Publisher) -> Publisher {
+        publisher
+    }
 }
 
 /// Who wants to enter.
@@ -140,6 +162,74 @@ pub(crate) struct Open;
 impl Access for Open {
     fn enter<'a>(&'a self, _: Visitor<'a>) -> BoxFuture<'a, Result<Arc<dyn Permit>, Denied>> {
         Box::pin(async { Ok(Arc::new(Grants::all()) as Arc<dyn Permit>) })
+    }
+}
+
+/// A permit that was given. Nothing in it panics.
+pub(crate) struct Given {
+    permit: Arc<dyn Permit>,
+    pub(crate) expires: Option<SystemTime>,
+}
+
+/// Why no permit was given.
+#[derive(Debug)]
+pub(crate) enum NotGiven {
+    Denied(Denied),
+    /// The hook failed, and not the visitor.
+    Unavailable(&'static str),
+}
+
+impl Given {
+    fn new(permit: Arc<dyn Permit>) -> Result<Given, NotGiven> {
+        match catch_unwind(AssertUnwindSafe(|| permit.expires())) {
+            Ok(expires) => Ok(Given { permit, expires }),
+            Err(_) => Err(NotGiven::Unavailable(FAILED)),
+        }
+    }
+
+    /// Nothing is allowed any more.
+    pub(crate) fn nothing() -> Given {
+        Given {
+            permit: Arc::new(Grants::none()),
+            expires: None,
+        }
+    }
+
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expires.is_some_and(|end| end <= SystemTime::now())
+    }
+
+    pub(crate) fn may_publish(&self, topic: &Topic) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.permit.may_publish(topic))).unwrap_or(false)
+    }
+
+    /// The publisher under which to store messages. `None`: the hook failed.
+    pub(crate) fn publisher(&self, publisher: Publisher) -> Option<Publisher> {
+        catch_unwind(AssertUnwindSafe(|| self.permit.publisher(publisher))).ok()
+    }
+
+    pub(crate) fn may_subscribe(&self, filter: &Filter) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.permit.may_subscribe(filter))).unwrap_or(false)
+    }
+}
+
+const FAILED: &str = "the node could not decide who may enter";
+const LATE: &str = "the node could not decide in time who may enter";
+
+/// Asks the hook, which may panic, or never come back.
+pub(crate) async fn enter(access: &dyn Access, visitor: Visitor<'_>) -> Result<Given, NotGiven> {
+    let asking = AssertUnwindSafe(async { access.enter(visitor).await }).catch_unwind();
+    match timeout(ENTER_TIMEOUT, asking).await {
+        Ok(Ok(Ok(permit))) => Given::new(permit),
+        Ok(Ok(Err(denied))) => Err(NotGiven::Denied(denied)),
+        Ok(Err(_)) => {
+            tracing::error!("the hook that says who may enter panicked");
+            Err(NotGiven::Unavailable(FAILED))
+        }
+        Err(_) => {
+            tracing::warn!("the hook that says who may enter took too long");
+            Err(NotGiven::Unavailable(LATE))
+        }
     }
 }
 

@@ -43,6 +43,11 @@ impl Appender {
         (Appender { jobs, room }, run(store, waiting, appended))
     }
 
+    /// The bytes that wait, to within [`ROOM_UNIT`] a batch.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        APPEND_QUEUE_BYTES - self.room.available_permits() as u64 * ROOM_UNIT
+    }
+
     /// Waits for room, and queues a batch. Batches are appended in the order of these calls.
     ///
     /// Cancel safety: if dropped before it resolves, nothing is queued.

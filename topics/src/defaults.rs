@@ -78,6 +78,10 @@ pub(crate) const READ_BYTES: usize = 256 << 10;
 /// How long a log waits before it asks a store again that others append to, and that failed.
 pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 
+/// How often subscriptions whose topics are quiet take notice of where the log ends. 10,000 of them
+/// then cost a thousand short wake-ups a second, and what retention keeps is longer than this.
+pub(crate) const NUDGE_EVERY: Duration = Duration::from_secs(10);
+
 /// How many reads of the store a node has under way. With [`READ_BYTES`] each, that is 16 MiB.
 pub(crate) const NODE_READS: usize = 64;
 
@@ -87,6 +91,25 @@ pub(crate) const PACKETS_A_TURN: usize = 16;
 /// How long a hook may take to decide who may enter. Clients wait as long for a handshake
 /// (`unstall::defaults::CONNECT_TIMEOUT`).
 pub(crate) const ENTER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the application's function may take to give a token: as long as a hook of a node.
+pub(crate) const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to send its first packet. It needs no answer for that, so a slow line
+/// needs a round trip at most. Until then nobody knows who it is.
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a node tries to tell a client why its connection ends. As long as closing may take
+/// (`unstall::defaults::CLOSE_TIMEOUT`).
+pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many subscriptions of a connection look for their beginning at a time. Some beginnings are a
+/// search in the store.
+pub(crate) const OPENINGS: usize = 64;
+
+/// How often a message that was refused because the token had expired is published again, each time
+/// on a new connection. A token that does not live for one round trip is of no use.
+pub(crate) const EXPIRED_AGAIN: usize = 3;
 
 /// How long a subscription waits before it is told that the store cannot be read, so that clients
 /// that come back at once do not make it worse.

@@ -1,33 +1,48 @@
 //! How a client gets to a node: over WebSocket, from one address to the next, or within the process.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use unstall::{Backoff, Client, ConnectError, Reconnect};
-use unstall_proto::topics::{AccessToken, limits::SUBPROTOCOL};
+use futures_util::FutureExt;
+use tokio::time::timeout;
+use unstall::{Backoff, Client, ConnectError, Reconnect, printable};
+use unstall_proto::topics::{AccessToken, RejectReason, ServerReject, limits::SUBPROTOCOL};
 
 use crate::{
+    defaults::TOKEN_TIMEOUT,
     link::{self, LinkReceiver, LinkSender},
     node::Node,
     serving::Serving,
-    topics::TokenFn,
+    topics::Tokens,
 };
 
 /// Connects to nodes.
 pub(crate) struct Dialer {
     way: Way,
-    token: Option<TokenFn>,
+    tokens: Tokens,
     backoff: Backoff,
-    /// Attempts that failed in a row.
+    /// Attempts in a row that no node welcomed.
     failures: u32,
     connected: Option<Instant>,
 }
 
 enum Way {
-    Nodes { clients: Vec<Client>, next: usize },
+    Nodes { nodes: Vec<Address>, at: usize },
     Here(Node),
+}
+
+/// An address, and what is known of it.
+struct Address {
+    client: Client,
+    /// The node asked to be left alone until then.
+    rests: Option<Instant>,
+    /// The token that the node rejected last.
+    rejected: Option<AccessToken>,
+    /// Nothing that the client can do will change its answer.
+    hopeless: bool,
 }
 
 /// Why no connection was made.
@@ -50,49 +65,45 @@ pub(crate) struct Dialed {
     pub(crate) token: AccessToken,
 }
 
+/// What came of an attempt.
+pub(crate) enum Outcome {
+    /// The node welcomed the client, and later the connection ended.
+    Lived {
+        received_any: bool,
+    },
+    Rejected(ServerReject, AccessToken),
+    Failed(DialError),
+}
+
 impl Dialer {
-    pub(crate) fn nodes(
-        clients: Vec<Client>,
-        token: Option<TokenFn>,
-        reconnect: Reconnect,
-    ) -> Dialer {
-        let next = fastrand::usize(..clients.len().max(1));
-        let clients = clients
-            .into_iter()
-            .map(|client| client.plain().subprotocol(SUBPROTOCOL).without_reconnect())
-            .collect();
+    pub(crate) fn nodes(clients: Vec<Client>, tokens: Tokens, reconnect: Reconnect) -> Dialer {
+        let at = fastrand::usize(..clients.len().max(1));
+        let nodes = clients.into_iter().map(Address::new).collect();
+        Dialer::new(Way::Nodes { nodes, at }, tokens, reconnect)
+    }
+
+    /// A node in the same process.
+    pub(crate) fn here(node: Node) -> Dialer {
+        Dialer::new(Way::Here(node), Tokens::None, Reconnect::default())
+    }
+
+    fn new(way: Way, tokens: Tokens, reconnect: Reconnect) -> Dialer {
         Dialer {
-            way: Way::Nodes { clients, next },
-            token,
+            way,
+            tokens,
             backoff: Backoff::new(reconnect),
             failures: 0,
             connected: None,
         }
     }
 
-    /// A node in the same process.
-    pub(crate) fn here(node: Node) -> Dialer {
-        Dialer {
-            way: Way::Here(node),
-            token: None,
-            backoff: Backoff::new(Reconnect::default()),
-            failures: 0,
-            connected: None,
-        }
-    }
-
-    /// Connects to the next node.
+    /// Connects to the next node. If all of them asked to be left alone, it waits for the first that
+    /// may be asked again.
     pub(crate) async fn dial(&mut self) -> Result<Dialed, DialError> {
-        let token = match &self.token {
-            None => AccessToken::NONE,
-            Some(token) => {
-                let text = token()
-                    .await
-                    .map_err(|error| DialError::Token(error.to_string().into()))?;
-                AccessToken::new(&text)
-                    .map_err(|error| DialError::Token(error.to_string().into()))?
-            }
-        };
+        if let Some(moment) = self.way.go_on() {
+            tokio::time::sleep_until(moment.into()).await;
+        }
+        let token = self.token().await?;
         let (sender, receiver) = self.way.link().await?;
         self.connected = Some(Instant::now());
         Ok(Dialed {
@@ -102,46 +113,132 @@ impl Dialer {
         })
     }
 
-    /// Whether each connection has a token of its own.
-    pub(crate) fn has_tokens(&self) -> bool {
-        self.token.is_some()
-    }
-
-    /// Whether it makes no sense to try again. With several addresses, another one may do better.
-    pub(crate) fn is_final(&self, error: &DialError) -> bool {
-        let only = match &self.way {
-            Way::Nodes { clients, .. } => clients.len() <= 1,
-            Way::Here(_) => true,
-        };
-        match error {
-            DialError::Connect(error) => only && !error.is_retryable(),
-            DialError::OtherProtocol => only,
-            DialError::NoAddress => true,
-            DialError::Token(_) => false,
-        }
-    }
-
-    /// The connection ended, or none was made. How long to wait before the next attempt; `None` if
-    /// there is to be none.
-    pub(crate) fn lost(&mut self, received_any: bool, asked: Option<Duration>) -> Option<Duration> {
-        match self.connected.take() {
-            Some(since) => {
-                self.failures = 0;
-                self.backoff.lived(since.elapsed(), received_any);
+    /// Asks the application. Its function may panic, or never come back.
+    async fn token(&self) -> Result<AccessToken, DialError> {
+        let text = match &self.tokens {
+            Tokens::None => return Ok(AccessToken::NONE),
+            Tokens::Fixed(token) => token.to_string(),
+            Tokens::Renewed(token) => {
+                let asking = AssertUnwindSafe(async { token().await }).catch_unwind();
+                let given = match timeout(TOKEN_TIMEOUT, asking).await {
+                    Ok(Ok(given)) => given,
+                    Ok(Err(_)) => return Err(DialError::Token("its function panicked".into())),
+                    Err(_) => return Err(DialError::Token("it took too long".into())),
+                };
+                given.map_err(|error| DialError::Token(error.to_string().into()))?
             }
-            None => self.failures += 1,
+        };
+        AccessToken::new(&text).map_err(|error| DialError::Token(error.to_string().into()))
+    }
+
+    /// Whether each connection has a token of its own.
+    pub(crate) fn renews_tokens(&self) -> bool {
+        matches!(self.tokens, Tokens::Renewed(_))
+    }
+
+    /// How long to wait before the next attempt; `None` if there is to be none. [`dial`](Self::dial)
+    /// waits in addition if nodes asked for it.
+    pub(crate) fn after(&mut self, outcome: &Outcome) -> Option<Duration> {
+        let since = self.connected.take();
+        match outcome {
+            Outcome::Lived { received_any } => {
+                self.failures = 0;
+                let lived = since.map(|since| since.elapsed()).unwrap_or_default();
+                self.backoff.lived(lived, *received_any);
+                self.way.note(|node| {
+                    node.hopeless = false;
+                    node.rejected = None;
+                });
+            }
+            Outcome::Rejected(reject, token) => {
+                self.failures += 1;
+                let renews = self.renews_tokens();
+                self.way.note(|node| node.rejected(reject, token, renews));
+            }
+            Outcome::Failed(error) => {
+                self.failures += 1;
+                self.way.note(|node| node.failed(error));
+                let fixed = matches!(error, DialError::Token(_)) && !self.renews_tokens();
+                if fixed || matches!(error, DialError::NoAddress) {
+                    return None;
+                }
+            }
         }
-        if !self.backoff.allows(self.failures) {
-            return None;
+        let goes_on = !self.way.is_hopeless() && self.backoff.allows(self.failures);
+        goes_on.then(|| self.backoff.next(None))
+    }
+}
+
+impl Address {
+    fn new(client: Client) -> Address {
+        Address {
+            client: client.plain().subprotocol(SUBPROTOCOL).without_reconnect(),
+            rests: None,
+            rejected: None,
+            hopeless: false,
         }
-        Some(self.backoff.next(asked))
+    }
+
+    fn rests(&mut self, asked: Option<Duration>) {
+        self.rests = asked.map(|wait| Instant::now() + wait);
+    }
+
+    fn rejected(&mut self, reject: &ServerReject, token: &AccessToken, renews: bool) {
+        self.rests(reject.retry_after());
+        if reject.reason == RejectReason::NotAllowed {
+            let same = self.rejected.replace(token.clone()).as_ref() == Some(token);
+            self.hopeless = same || !renews;
+        }
+    }
+
+    fn failed(&mut self, error: &DialError) {
+        match error {
+            DialError::Connect(error) => {
+                self.rests(error.retry_after());
+                self.hopeless = !error.is_retryable();
+            }
+            DialError::OtherProtocol => self.hopeless = true,
+            DialError::Token(_) | DialError::NoAddress => {}
+        }
     }
 }
 
 impl Way {
-    async fn link(&mut self) -> Result<(LinkSender, LinkReceiver), DialError> {
-        let (clients, next) = match self {
-            Way::Nodes { clients, next } => (clients, next),
+    /// Goes on to the next address that may be asked now. If there is none, to the one that may be
+    /// asked first, and says when.
+    fn go_on(&mut self) -> Option<Instant> {
+        let Way::Nodes { nodes, at } = self else {
+            return None;
+        };
+        let now = Instant::now();
+        let count = nodes.len();
+        let turn = (0..count).map(|step| (*at + 1 + step) % count);
+        let rests = |node: usize| nodes[node].rests.filter(|until| *until > now);
+        let next = turn.min_by_key(|node| rests(*node))?;
+        *at = next;
+        rests(next)
+    }
+
+    /// Notes what came of the attempt at the present address.
+    fn note(&mut self, note: impl FnOnce(&mut Address)) {
+        if let Way::Nodes { nodes, at } = self
+            && let Some(node) = nodes.get_mut(*at)
+        {
+            note(node);
+        }
+    }
+
+    /// Whether it makes no sense to try again.
+    fn is_hopeless(&self) -> bool {
+        match self {
+            Way::Nodes { nodes, .. } => nodes.iter().all(|node| node.hopeless),
+            Way::Here(_) => false,
+        }
+    }
+
+    async fn link(&self) -> Result<(LinkSender, LinkReceiver), DialError> {
+        let (nodes, at) = match self {
+            Way::Nodes { nodes, at } => (nodes, *at),
             Way::Here(node) => {
                 let [(sender, receiver), there] = link::local();
                 let serving = Serving::new(node, None);
@@ -149,15 +246,20 @@ impl Way {
                 return Ok((sender, receiver));
             }
         };
-        if clients.is_empty() {
-            return Err(DialError::NoAddress);
-        }
-        let client = &clients[*next % clients.len()];
-        *next += 1;
-        let connection = client.connect().await?;
+        let node = nodes.get(at).ok_or(DialError::NoAddress)?;
+        let connection = node.client.connect().await?;
         if !link::speaks_topics(&connection) {
             return Err(DialError::OtherProtocol);
         }
         Ok(link::socket(connection))
+    }
+}
+
+/// What a node says of a rejection, safe to print.
+pub(crate) fn words(reject: &ServerReject) -> String {
+    let text = printable(&reject.text);
+    match reject.text.is_empty() {
+        true => format!("the node rejects the client: {}", reject.reason),
+        false => format!("the node rejects the client: {} ({text})", reject.reason),
     }
 }

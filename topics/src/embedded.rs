@@ -6,6 +6,7 @@ mod error;
 mod generation;
 mod latest;
 mod layout;
+mod manifests;
 mod places;
 mod plan;
 mod reading;
@@ -309,6 +310,9 @@ fn open(
 fn skip_lost(state: &mut State, told: u64, limits: &Limits) -> Result<(), LoadError> {
     if told <= state.last {
         return Ok(());
+    }
+    if state.first() > state.last {
+        state.removed = told;
     }
     state.last = told;
     Ok(state.begin_generation(limits)?)

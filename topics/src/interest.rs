@@ -2,87 +2,165 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
 };
 
 use tokio::sync::Notify;
-use unstall_proto::topics::{Filter, Topic};
+use unstall_proto::topics::{Filter, Offset, Topic};
 
-/// The subscriptions of a node that wait for messages, by what they wait for.
+/// The subscriptions of a log's nodes that wait for messages, by what they wait for.
 #[derive(Debug, Default)]
 pub(crate) struct Interests {
     state: Mutex<State>,
+    /// Everything up to this offset was told to those whom it concerns.
+    told: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
     /// Filters without wildcards.
-    topics: HashMap<Topic, BTreeMap<u64, Arc<Notify>>>,
+    topics: HashMap<Topic, BTreeMap<u64, Arc<Waiter>>>,
     /// All others.
-    patterns: BTreeMap<u64, (Filter, Arc<Notify>)>,
+    patterns: BTreeMap<u64, (Filter, Arc<Waiter>)>,
+}
+
+/// A subscription that waits. It knows where messages of its filter are, so that one whose topic is
+/// quiet need not look at everything that was published under others.
+///
+/// Invariant: a message of the filter behind both `place` and the end of the log when this was made
+/// is not before `first`, and not behind `last`, once it was told.
+#[derive(Debug)]
+struct Waiter {
+    notify: Arc<Notify>,
+    /// The subscription has read up to here. It never goes back.
+    place: AtomicU64,
+    /// Where the first messages behind the place were that concern it. 0: not known.
+    first: AtomicU64,
+    /// The end of the last ones.
+    last: AtomicU64,
 }
 
 /// An entry of [`Interests`]. It is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Interest {
     interests: Arc<Interests>,
+    waiter: Arc<Waiter>,
     id: u64,
     topic: Option<Topic>,
 }
 
+impl Waiter {
+    /// Messages between these offsets concern it, the ends included.
+    fn wake(&self, (first, last): (Offset, Offset)) {
+        if self.place.load(Acquire) >= self.last.load(Relaxed) {
+            self.first.store(first.get(), Release);
+        }
+        self.last.fetch_max(last.get(), Release);
+        self.notify.notify_one();
+    }
+}
+
 impl Interests {
-    /// Wakes `notify` for each publication that matches, from now on.
-    pub(crate) fn add(self: &Arc<Self>, filter: &Filter, notify: &Arc<Notify>) -> Interest {
+    /// Wakes `notify` for each publication that matches, from now on. `end` says where the log ends.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        filter: &Filter,
+        notify: &Arc<Notify>,
+        end: impl FnOnce() -> Offset,
+    ) -> Interest {
         let mut state = self.lock();
         let id = state.next_id;
         state.next_id += 1;
         let topic = filter.as_topic();
-        let notify = notify.clone();
+        // What is told from now on is told to it. Of what was there before, nothing is known.
+        let waiter = Arc::new(Waiter {
+            notify: notify.clone(),
+            place: AtomicU64::new(0),
+            first: AtomicU64::new(0),
+            last: AtomicU64::new(end().get()),
+        });
         match &topic {
             Some(topic) => {
                 let waiting = state.topics.entry(topic.clone()).or_default();
-                waiting.insert(id, notify);
+                waiting.insert(id, waiter.clone());
             }
             None => {
-                state.patterns.insert(id, (filter.clone(), notify));
+                let pattern = (filter.clone(), waiter.clone());
+                state.patterns.insert(id, pattern);
             }
         }
         Interest {
             interests: self.clone(),
+            waiter,
             id,
             topic,
         }
     }
 
-    /// Messages were published under these topics.
-    pub(crate) fn wake(&self, topics: &[&Topic]) {
+    /// Messages between these offsets were published under these topics.
+    pub(crate) fn wake(&self, topics: &[&Topic], range: (Offset, Offset)) {
         let state = self.lock();
         for topic in topics {
             let waiting = state.topics.get(*topic);
             waiting
                 .into_iter()
                 .flatten()
-                .for_each(|(_, it)| it.notify_one());
+                .for_each(|(_, it)| it.wake(range));
         }
-        for (filter, notify) in state.patterns.values() {
+        for (filter, waiter) in state.patterns.values() {
             if topics.iter().any(|topic| filter.matches(topic.as_str())) {
-                notify.notify_one();
+                waiter.wake(range);
             }
         }
+        self.told.fetch_max(range.1.get(), Release);
     }
 
-    /// Something happened that concerns all: messages were removed, or came from elsewhere.
-    pub(crate) fn wake_all(&self) {
+    /// Something happened between these offsets that may concern all.
+    pub(crate) fn wake_all(&self, range: (Offset, Offset)) {
+        self.each(|waiter| waiter.wake(range));
+        self.told.fetch_max(range.1.get(), Release);
+    }
+
+    /// Lets all take notice of where the log ends.
+    pub(crate) fn nudge_all(&self) {
+        self.each(|waiter| waiter.notify.notify_one());
+    }
+
+    fn each(&self, tell: impl Fn(&Waiter)) {
         let state = self.lock();
         let exact = state.topics.values().flatten().map(|(_, it)| it);
         let patterns = state.patterns.values().map(|(_, it)| it);
-        exact.chain(patterns).for_each(|it| it.notify_one());
+        exact.chain(patterns).for_each(|waiter| tell(waiter));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is locked, and each change is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Interest {
+    /// The subscription has everything up to `after`. Returns up to where nothing of its filter
+    /// follows: at least `after`.
+    pub(crate) fn quiet_through(&self, after: Offset) -> Offset {
+        // What is told later than this may not be noted yet.
+        let told = self.interests.told.load(Acquire);
+        self.waiter.place.store(after.get(), Release);
+        let last = self.waiter.last.load(Acquire);
+        let first = self.waiter.first.load(Acquire);
+        let quiet = match () {
+            () if last <= after.get() => told,
+            () if first > after.get() => first - 1,
+            () => after.get(),
+        };
+        Offset::new(quiet).map_or(after, |quiet| quiet.max(after))
     }
 }
 
@@ -111,6 +189,10 @@ mod tests {
         notify.notified().now_or_never().is_some()
     }
 
+    fn at(offset: u64) -> Offset {
+        Offset::new(offset).unwrap()
+    }
+
     #[test]
     fn a_publication_wakes_those_that_it_concerns_and_no_others() {
         let interests = Arc::new(Interests::default());
@@ -119,16 +201,56 @@ mod tests {
         let kept: Vec<_> = filters
             .iter()
             .zip(&notifies)
-            .map(|(filter, notify)| interests.add(&Filter::new(filter).unwrap(), notify))
+            .map(|(filter, notify)| {
+                interests.add(&Filter::new(filter).unwrap(), notify, || Offset::START)
+            })
             .collect();
-        interests.wake(&[&Topic::new("a.b").unwrap()]);
+        interests.wake(&[&Topic::new("a.b").unwrap()], (at(1), at(1)));
         let now: Vec<_> = notifies.iter().map(|it| woken(it)).collect();
         assert_eq!(now, [true, true, false, true]);
-        interests.wake_all();
+        interests.wake_all((at(2), at(3)));
         assert!(notifies.iter().all(|it| woken(it)));
         drop(kept);
-        interests.wake_all();
+        interests.wake_all((at(4), at(5)));
         assert!(!notifies.iter().any(|it| woken(it)));
         assert!(interests.lock().topics.is_empty());
+    }
+
+    /// Random publications and reads against what a filter would have found.
+    #[test]
+    fn what_is_said_to_be_quiet_has_no_message_of_the_filter() {
+        let topics = ["mine", "other"].map(|name| Topic::new(name).unwrap());
+        let mut skipped = 0;
+        for seed in 0..2_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let interests = Arc::new(Interests::default());
+            let (mut log, mut after) = (vec![false; rng.usize(0..5)], 0);
+            log.iter_mut().for_each(|mine| *mine = rng.bool());
+            let end = at(log.len() as u64);
+            let filter = Filter::new("mine").unwrap();
+            let interest = interests.add(&filter, &Arc::default(), || end);
+            for _ in 0..40 {
+                if rng.bool() {
+                    let first = log.len() as u64 + 1;
+                    let mine = rng.u32(0..4) == 0;
+                    log.extend((0..rng.usize(1..4)).map(|_| mine));
+                    let topic = &topics[usize::from(!mine)];
+                    interests.wake(&[topic], (at(first), at(log.len() as u64)));
+                } else {
+                    let quiet = interest.quiet_through(at(after)).get() as usize;
+                    assert!(quiet <= log.len());
+                    let missed = log[after as usize..quiet.max(after as usize)].contains(&true);
+                    assert!(
+                        !missed,
+                        "seed {seed}: a message up to {quiet} behind {after}"
+                    );
+                    skipped += quiet as u64 - after;
+                    // It reads on, some of it.
+                    let left = log.len() as u64 - quiet as u64;
+                    after = quiet as u64 + rng.u64(0..=left.min(3));
+                }
+            }
+        }
+        assert!(skipped > 10_000, "only {skipped} were passed by");
     }
 }

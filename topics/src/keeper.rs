@@ -3,23 +3,24 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
-use unstall::CloseCode;
+use unstall::{CloseCode, printable};
 use unstall_proto::{
     Time,
-    topics::{Client, ClientConfig, ClientEvent, RejectReason, ServerReject, SubscriptionId},
+    topics::{Client, ClientConfig, ClientEvent, Refusal, ServerReject, SubscriptionId},
 };
 
 use crate::{
     defaults::CLIENT_PACKETS_A_TURN,
-    dialer::{DialError, Dialed, Dialer},
+    dialer::{Dialed, Dialer, Outcome, words},
     events::{EventsSender, TopicsEvent},
     link::{LinkSender, Lost, NotSent, Received},
     publisher::{Answers, PublishError},
+    stats::TopicsStats,
 };
 
 /// What the handles of a client hold. When the last one is dropped, the client ends.
@@ -40,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) room: Notify,
     pub(crate) events: EventsSender,
     /// Each connection has a token of its own.
-    pub(crate) has_tokens: bool,
+    pub(crate) renews_tokens: bool,
     origin: Instant,
 }
 
@@ -51,13 +52,23 @@ pub(crate) struct State {
     pub(crate) answers: Answers,
     /// The client has ended, and why.
     pub(crate) ended: Option<Arc<str>>,
-    /// All handles are gone.
+    /// All handles are gone, or the application wants no more.
     closing: bool,
-    /// Leave this node for the next one.
-    leave: bool,
+    /// Leave this node for the next one, and why.
+    pub(crate) leave: Option<&'static str>,
     leave_at: Option<Instant>,
     rejected: Option<ServerReject>,
+    welcomed: bool,
     received_any: bool,
+    counters: Counters,
+}
+
+/// What a client counts.
+#[derive(Debug, Default)]
+struct Counters {
+    connections: u64,
+    stored: u64,
+    refused: u64,
 }
 
 impl Handle {
@@ -69,10 +80,12 @@ impl Handle {
             answers: Answers::default(),
             ended: None,
             closing: false,
-            leave: false,
+            leave: None,
             leave_at: None,
             rejected: None,
+            welcomed: false,
             received_any: false,
+            counters: Counters::default(),
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -80,7 +93,7 @@ impl Handle {
             line: Semaphore::new(1),
             room: Notify::new(),
             events: EventsSender::default(),
-            has_tokens: dialer.has_tokens(),
+            renews_tokens: dialer.renews_tokens(),
             origin: Instant::now(),
         });
         tokio::spawn(shared.clone().keep(dialer));
@@ -88,9 +101,16 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Ends the client.
+    pub(crate) fn close(&self) {
+        self.shared.with(|state, _| state.closing = true);
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.with(|state, _| state.closing = true);
+        self.close();
     }
 }
 
@@ -112,10 +132,17 @@ impl Shared {
 
     /// Connects, carries packets, connects again, until the client ends.
     async fn keep(self: Arc<Self>, mut dialer: Dialer) {
+        // If the runtime ends, or something here panics, who waits is told too.
+        let _ends = Ends(&self);
         while !self.lock().closing {
-            let (why, asked, is_final) = self.once(&mut dialer).await;
-            let received_any = std::mem::take(&mut self.lock().received_any);
-            let wait = dialer.lost(received_any, asked).filter(|_| !is_final);
+            let Some((outcome, why)) = self.once(&mut dialer).await else {
+                break;
+            };
+            if self.lock().closing {
+                // The client left by itself, so nothing was lost.
+                break;
+            }
+            let wait = dialer.after(&outcome);
             self.events
                 .send(TopicsEvent::Disconnected { why: why.clone() });
             let Some(wait) = wait else {
@@ -123,45 +150,40 @@ impl Shared {
             };
             self.closing_or(tokio::time::sleep(wait)).await;
         }
-        self.end("all its handles are dropped");
+        self.end("it was closed");
     }
 
-    /// One attempt, and one connection if it succeeds. Why it ended, how long the node asks the
-    /// client to stay away, and whether that is final.
-    async fn once(&self, dialer: &mut Dialer) -> (Arc<str>, Option<Duration>, bool) {
-        let dialed = match self.closing_or(dialer.dial()).await {
-            None => return ("the client closed".into(), None, true),
-            Some(Err(error)) => {
-                let asked = match &error {
-                    DialError::Connect(error) => error.retry_after(),
-                    _ => None,
-                };
-                return (error.to_string().into(), asked, dialer.is_final(&error));
+    /// One attempt, and one connection if it succeeds. What came of it, and why it ended. `None` if
+    /// the client is closed before there is a connection.
+    async fn once(&self, dialer: &mut Dialer) -> Option<(Outcome, Arc<str>)> {
+        let dialed = match self.closing_or(dialer.dial()).await? {
+            Ok(dialed) => dialed,
+            Err(error) => {
+                let why = error.to_string().into();
+                return Some((Outcome::Failed(error), why));
             }
-            Some(Ok(dialed)) => dialed,
         };
+        let token = dialed.token.clone();
         self.with(|state, now| {
-            state.leave = false;
-            state.leave_at = None;
-            state.client.attach(now, dialed.token.clone());
+            (state.leave, state.leave_at) = (None, None);
+            (state.welcomed, state.received_any) = (false, false);
+            state.client.attach(now, token.clone());
         });
         let why = self.carry(dialed).await;
-        let rejected = self.with(|state, now| {
+        let (rejected, received_any) = self.with(|state, now| {
             state.client.detach(now);
-            state.rejected.take()
+            // A connection that ended before the welcome achieved nothing.
+            let received_any = state.received_any && state.welcomed;
+            (state.rejected.take(), received_any)
         });
         self.dispatch();
-        match rejected {
+        Some(match rejected {
             Some(reject) => {
-                let is_final = reject.reason == RejectReason::NotAllowed && !self.has_tokens;
-                let why = format!(
-                    "the node rejects the client: {} ({})",
-                    reject.reason, reject.text
-                );
-                (why.into(), reject.retry_after(), is_final)
+                let why = words(&reject).into();
+                (Outcome::Rejected(reject, token), why)
             }
-            None => (why, None, false),
-        }
+            None => (Outcome::Lived { received_any }, why),
+        })
     }
 
     /// Carries packets until the connection ends, and says why.
@@ -174,19 +196,20 @@ impl Shared {
         let mut stuck = None;
         loop {
             self.dispatch();
+            let leaves = self.lock().leaves();
+            if let Some(why) = leaves {
+                // What has no answer is sent again elsewhere, so nothing has to be sent here.
+                sender.close(CloseCode::NORMAL, "").await;
+                return why.into();
+            }
             let more = match self.transmit(&sender, &mut stuck) {
                 Ok(more) => more,
                 Err(Lost(why)) => return lost(why),
             };
-            let (leave, leave_at, timeout) = {
+            let (leave_at, timeout) = {
                 let state = self.lock();
-                let leave = state.leave || state.closing || state.rejected.is_some();
-                (leave, state.leave_at, state.client.poll_timeout())
+                (state.leave_at, state.client.poll_timeout())
             };
-            if leave && stuck.is_none() && !more {
-                sender.close(CloseCode::NORMAL, "").await;
-                return "the client goes to another node".into();
-            }
             let deadline = timeout.map(|at| self.origin + at.since_origin());
             let deadline = deadline.into_iter().chain(leave_at).min();
             let packet = stuck.clone();
@@ -233,7 +256,7 @@ impl Shared {
         let now = self.now();
         state.client.handle_timeout(now);
         if state.leave_at.is_some_and(|at| at <= Instant::now()) {
-            state.leave = true;
+            state.leave = Some("the node asked the client to go elsewhere");
         }
     }
 
@@ -266,6 +289,7 @@ impl Shared {
                     }
                 }
                 ClientEvent::Published { count, offset, .. } => {
+                    state.counters.stored += count;
                     for nth in 0..count {
                         let offset = offset.and_then(|first| first.checked_add(nth));
                         let result = offset.ok_or(PublishError::StoredBefore);
@@ -273,6 +297,10 @@ impl Shared {
                     }
                 }
                 ClientEvent::Refused { reason, .. } => {
+                    state.counters.refused += 1;
+                    if reason == Refusal::Expired && self.renews_tokens {
+                        state.leave = Some(EXPIRED);
+                    }
                     state.answers.answer(Err(PublishError::Refused(reason)));
                 }
                 ClientEvent::Unknown { count, .. } => {
@@ -283,30 +311,33 @@ impl Shared {
                 ClientEvent::Room => self.room.notify_one(),
                 ClientEvent::Rejected(reject) => state.rejected = Some(reject),
                 ClientEvent::Welcomed(welcome) => {
+                    state.welcomed = true;
+                    self.room.notify_one();
+                    state.counters.connections += 1;
                     self.events.send(TopicsEvent::Connected {
                         log: welcome.log,
-                        node: welcome.name,
+                        node: printable(&welcome.name).to_string(),
                     });
                 }
                 ClientEvent::GoAway { within, .. } => {
                     let wait = within.mul_f64(fastrand::f64());
                     state.leave_at = Some(Instant::now() + wait);
                 }
-                ClientEvent::Aborted { .. } => state.leave = true,
+                ClientEvent::Aborted { .. } => {
+                    state.leave = Some("the node gave the connection up");
+                }
                 _ => {}
             }
         }
     }
 
-    /// Leaves this node: it cannot serve a subscription, or the token has expired.
-    pub(crate) fn leave(&self) {
-        self.with(|state, _| state.leave = true);
-    }
-
-    /// The client is over: everybody who waits learns it.
+    /// The client is over: everybody who waits learns it. Only the first call counts.
     fn end(&self, why: &str) {
         self.dispatch();
         let mut state = self.lock();
+        if state.ended.is_some() {
+            return;
+        }
         state.ended = Some(why.into());
         for message in state.client.give_up(self.now()) {
             let error = match message.may_be_stored {
@@ -322,6 +353,7 @@ impl Shared {
         drop(state);
         self.room.notify_one();
         self.line.close();
+        self.events.end();
     }
 
     /// Waits for something, but not when all handles are gone.
@@ -336,6 +368,46 @@ impl Shared {
                 () = self.work.notified() => {}
             }
         }
+    }
+}
+
+/// The reason for a new connection when the token of this one has expired.
+pub(crate) const EXPIRED: &str = "the token has expired";
+
+impl State {
+    pub(crate) fn stats(&self) -> TopicsStats {
+        let (unanswered, unanswered_bytes) = self.client.unanswered();
+        let welcome = self.client.welcome();
+        TopicsStats {
+            log: welcome.map(|welcome| welcome.log),
+            node: welcome.map(|welcome| printable(&welcome.name).to_string()),
+            connections: self.counters.connections,
+            subscriptions: self.readers.len(),
+            unanswered,
+            unanswered_bytes,
+            stored: self.counters.stored,
+            refused: self.counters.refused,
+        }
+    }
+
+    /// Why the client is to leave this node, if it is.
+    fn leaves(&self) -> Option<&'static str> {
+        match self {
+            State { closing: true, .. } => Some("the client was closed"),
+            State {
+                rejected: Some(_), ..
+            } => Some("the node rejects the client"),
+            State { leave, .. } => *leave,
+        }
+    }
+}
+
+/// Ends the client when its task ends.
+struct Ends<'a>(&'a Shared);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.end("its runtime was shut down");
     }
 }
 

@@ -5,6 +5,7 @@ mod appender;
 mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod connected;
 pub mod defaults;
 mod dialer;
 #[cfg(feature = "embedded")]
@@ -25,6 +26,7 @@ mod publisher;
 mod publishers;
 mod random;
 mod serving;
+mod stats;
 pub mod store;
 mod subscription;
 mod tail;
@@ -40,8 +42,11 @@ pub use memory::Memory;
 pub use message::{Delivery, Message};
 pub use node::Node;
 pub use publisher::PublishError;
+pub use stats::{LogStats, SubscriptionStats, TopicsStats};
+pub use store::Publication;
 pub use subscription::{Subscription, SubscriptionError};
 pub use topics::{Topics, TopicsBuilder};
+pub use unstall_proto::Kind;
 pub use unstall_proto::topics::{
     Durability, Filter, Gap, GapReason, LogId, NameError, Offset, Position, Publisher, Refusal,
     Start, StoredAt, SubscribeOptions, Topic, limits::SUBPROTOCOL,

@@ -18,7 +18,7 @@ pub(crate) enum LinkSender {
 /// The half that receives.
 #[derive(Debug)]
 pub(crate) enum LinkReceiver {
-    Socket(unstall::Receiver),
+    Socket(Box<unstall::Receiver>),
     Local(mpsc::Receiver<Bytes>),
 }
 
@@ -42,7 +42,10 @@ pub(crate) enum Received {
 /// Both halves of a link over a connection that agreed to the subprotocol of topics.
 pub(crate) fn socket(connection: unstall::Connection) -> (LinkSender, LinkReceiver) {
     let (sender, receiver) = connection.split();
-    (LinkSender::Socket(sender), LinkReceiver::Socket(receiver))
+    (
+        LinkSender::Socket(sender),
+        LinkReceiver::Socket(Box::new(receiver)),
+    )
 }
 
 /// Two links that lead to each other.

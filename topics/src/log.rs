@@ -1,6 +1,6 @@
 //! A log: its store, the end of it in memory, and who appends.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 use unstall::IntoMessage;
@@ -13,7 +13,7 @@ use unstall_proto::topics::{
 use crate::embedded::{Embedded, OpenError};
 use crate::{
     appender::{Answer, Appender},
-    defaults::{BLOCK_BYTES, FOLLOW_AGAIN, READ_BYTES, TAIL_BYTES},
+    defaults::{BLOCK_BYTES, FOLLOW_AGAIN, NUDGE_EVERY, READ_BYTES, TAIL_BYTES},
     dialer::Dialer,
     interest::Interests,
     keeper::Handle,
@@ -21,7 +21,8 @@ use crate::{
     memory::Memory,
     message::publication,
     node::Node,
-    publisher::PublishError,
+    publisher::{PublishError, is_no_text},
+    stats::{LogCounters, LogStats},
     store::{Appended, Bounds, Publication, Read, Store, StoreError, Stored},
     subscription::Subscription,
     tail::Tail,
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tail: Tail,
     pub(crate) interests: Arc<Interests>,
+    pub(crate) counters: LogCounters,
 }
 
 impl Log {
@@ -114,10 +116,14 @@ impl Log {
         let shared = Arc::new(Shared {
             tail: Tail::new(bounds, TAIL_BYTES),
             interests: Arc::default(),
+            counters: LogCounters::default(),
             store: store.clone(),
         });
         let here = shared.clone();
         let appended = move |batch: &[Publication], outcomes: &[Appended]| {
+            let is_refused = |it: &&Appended| matches!(it, Appended::Refused(_));
+            let refused = outcomes.iter().filter(is_refused).count();
+            here.counters.commit(outcomes.len() - refused, refused);
             if !here.store.is_shared() {
                 here.publish_appended(batch, outcomes);
             }
@@ -141,6 +147,19 @@ impl Log {
     /// The first and last message, as this process knows them.
     pub fn bounds(&self) -> Bounds {
         self.shared.tail.bounds()
+    }
+
+    /// What the log counts, and how it stands.
+    pub fn stats(&self) -> LogStats {
+        let (bounds, cached) = (self.bounds(), self.shared.tail.bytes());
+        let range = (bounds.first, bounds.last);
+        let waiting = self.appender.waiting_bytes();
+        self.shared.counters.stats(range, waiting, cached)
+    }
+
+    /// The largest payload that the log takes, in bytes.
+    pub fn max_message_bytes(&self) -> usize {
+        self.shared.store.max_message_bytes()
     }
 
     /// Publishes a message, and waits until it is safe.
@@ -177,9 +196,22 @@ impl Log {
     /// the same order.
     ///
     /// Cancel safety: if dropped before it resolves, each message may be published or not.
-    pub async fn publish_many(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+    pub async fn publish_many(
+        &self,
+        mut batch: Vec<Publication>,
+    ) -> Vec<Result<Offset, PublishError>> {
+        let bad: Vec<usize> = (0..batch.len())
+            .filter(|nth| is_no_text(&batch[*nth]))
+            .collect();
+        for nth in bad.iter().rev() {
+            batch.remove(*nth);
+        }
         let outcomes = self.submit(batch).await.outcome().await;
-        outcomes.into_iter().map(offset).collect()
+        let mut results: Vec<_> = outcomes.into_iter().map(offset).collect();
+        for nth in bad {
+            results.insert(nth, Err(PublishError::InvalidText));
+        }
+        results
     }
 
     async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {
@@ -263,14 +295,25 @@ impl Shared {
     }
 
     fn extend_tail(&self, messages: Vec<Stored>) {
-        if messages.is_empty() {
+        let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
             return;
-        }
+        };
+        let range = (first.offset, last.offset);
         self.tail.push(blocks(&messages));
         let mut topics: Vec<&Topic> = messages.iter().map(|it| &it.topic).collect();
         topics.sort_unstable();
         topics.dedup();
-        self.interests.wake(&topics);
+        self.interests.wake(&topics, range);
+    }
+
+    /// Lets subscriptions whose topics are quiet know where the log ends. Their clients then know a
+    /// place that retention has not passed, should they have to connect again.
+    fn nudge(&self, nudged: &mut Offset) {
+        let last = self.tail.bounds().last;
+        if last > *nudged {
+            self.interests.nudge_all();
+            *nudged = last;
+        }
     }
 
     /// Reads what other processes have appended, up to what the store knows.
@@ -284,7 +327,8 @@ impl Shared {
             let chunk = self.store.read(read).await?;
             if chunk.first.before() > after {
                 self.tail.skip_through(chunk.first.before());
-                self.interests.wake_all();
+                let first = after.checked_add(1).unwrap_or(after);
+                self.interests.wake_all((first, chunk.first.before()));
                 continue;
             }
             if chunk.messages.is_empty() && chunk.through <= after {
@@ -341,12 +385,25 @@ fn borrowed(message: &Stored) -> StoredMessage<'_> {
 
 /// Follows what happens to the store besides this log's own appends: retention, and what other
 /// processes append.
-async fn follow(shared: std::sync::Weak<Shared>, mut changes: watch::Receiver<Bounds>) {
-    while changes.changed().await.is_ok() {
-        let bounds = *changes.borrow_and_update();
+async fn follow(shared: Weak<Shared>, mut changes: watch::Receiver<Bounds>) {
+    let mut nudging = tokio::time::interval(NUDGE_EVERY);
+    let mut nudged = Offset::START;
+    loop {
+        let is_change = tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => true,
+                Err(_) => return,
+            },
+            _ = nudging.tick() => false,
+        };
         let Some(shared) = shared.upgrade() else {
             return;
         };
+        if !is_change {
+            shared.nudge(&mut nudged);
+            continue;
+        }
+        let bounds = *changes.borrow_and_update();
         shared.tail.set_first(bounds.first);
         if !shared.store.is_shared() {
             continue;

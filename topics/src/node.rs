@@ -1,6 +1,6 @@
 //! A node: serves a log to clients.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use unstall::{CloseCode, Connection};
@@ -8,6 +8,7 @@ use unstall_proto::topics::ServerConfig;
 
 use crate::{
     access::{Access, Open},
+    connected::Connected,
     defaults::NODE_READS,
     link,
     log::Log,
@@ -41,6 +42,7 @@ pub struct Node {
     pub(crate) config: Arc<ServerConfig>,
     /// Bounds the reads of the store that are under way, and so their memory.
     pub(crate) reads: Arc<Semaphore>,
+    pub(crate) connected: Arc<Connected>,
 }
 
 impl Node {
@@ -52,6 +54,7 @@ impl Node {
             access: Arc::new(Open),
             config: Arc::new(ServerConfig::new().max_message(max_message)),
             reads: Arc::new(Semaphore::new(NODE_READS)),
+            connected: Arc::default(),
         }
     }
 
@@ -76,6 +79,15 @@ impl Node {
     pub fn max_subscriptions(mut self, count: u32) -> Node {
         self.config = Arc::new((*self.config).clone().subscriptions(count));
         self
+    }
+
+    /// Asks all clients to connect elsewhere, each at a random moment within this time, and also
+    /// those that come later. Their connections go on until they leave. Call it before a shutdown:
+    /// clients that know another node then lose no time.
+    ///
+    /// At most 123 bytes of the reason reach them.
+    pub fn go_away(&self, within: Duration, reason: &str) {
+        self.connected.go_away(within, reason);
     }
 
     /// The log that it serves.

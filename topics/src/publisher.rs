@@ -3,9 +3,13 @@
 use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
-use unstall_proto::topics::{NameError, Offset, PublishError as NotTaken, Refusal};
+use unstall_proto::{
+    Kind,
+    topics::{NameError, Offset, PublishError as NotTaken, Refusal},
+};
 
 use crate::{
+    defaults::EXPIRED_AGAIN,
     keeper::{Handle, State},
     store::Publication,
 };
@@ -17,6 +21,9 @@ pub enum PublishError {
     /// The topic is not a valid name. Nothing was sent.
     #[error("the message was not published: {0}")]
     Name(#[from] NameError),
+    /// Text that is not UTF-8. Nothing was sent.
+    #[error("the message was not published: it is text and not UTF-8; publish it as binary")]
+    InvalidText,
     /// The log refused it. Only [`Refusal::Unknown`] leaves open whether it is stored.
     #[error("the message was not published: {0}")]
     Refused(Refusal),
@@ -38,7 +45,10 @@ impl PublishError {
             PublishError::Unknown
             | PublishError::StoredBefore
             | PublishError::Refused(Refusal::Unknown) => true,
-            PublishError::Name(_) | PublishError::NotSent | PublishError::Refused(_) => false,
+            PublishError::Name(_)
+            | PublishError::InvalidText
+            | PublishError::NotSent
+            | PublishError::Refused(_) => false,
         }
     }
 }
@@ -92,12 +102,40 @@ enum Part {
     Coming(usize, oneshot::Receiver<Vec<Result<Offset, PublishError>>>),
 }
 
+/// Whether a message says that it is text, and is not. Every subscriber would take it for a broken
+/// protocol.
+pub(crate) fn is_no_text(message: &Publication) -> bool {
+    message.kind == Kind::Text && std::str::from_utf8(&message.payload).is_err()
+}
+
 impl Handle {
     /// Publishes messages in order, waits for room where there is none, and then for the answers.
+    /// What was refused because the token had expired is published again with the next one.
     pub(crate) async fn publish(
         &self,
         batch: Vec<Publication>,
     ) -> Vec<Result<Offset, PublishError>> {
+        if !self.shared.renews_tokens {
+            return self.publish_once(batch).await;
+        }
+        let mut results = self.publish_once(batch.clone()).await;
+        for _ in 0..EXPIRED_AGAIN {
+            let expired: Vec<_> = (0..batch.len())
+                .filter(|nth| matches!(results[*nth], Err(PublishError::Refused(Refusal::Expired))))
+                .collect();
+            if expired.is_empty() {
+                break;
+            }
+            let again = expired.iter().map(|nth| batch[*nth].clone()).collect();
+            let answers = self.publish_once(again).await;
+            for (nth, answer) in expired.into_iter().zip(answers) {
+                results[nth] = answer;
+            }
+        }
+        results
+    }
+
+    async fn publish_once(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         let total = batch.len();
         let mut parts = Vec::new();
         let mut rest = batch.into_iter().peekable();
@@ -139,37 +177,49 @@ fn publish_some(
     parts: &mut Vec<Part>,
 ) -> bool {
     let mut taken = 0;
-    let mut full = false;
-    while let Some(message) = rest.peek() {
-        let Publication {
-            topic,
-            kind,
-            is_final,
-            payload,
-            ..
-        } = message;
-        let topic = topic.clone();
-        match state
-            .client
-            .publish(topic, *kind, *is_final, payload.clone())
-        {
-            Ok(_) => taken += 1,
-            Err(NotTaken::Full) => {
-                full = true;
-                break;
+    let full = loop {
+        let Some(message) = rest.peek() else {
+            break false;
+        };
+        let error = match accept(state, message) {
+            Ok(()) => {
+                taken += 1;
+                None
             }
-            Err(_) => {
-                if taken > 0 {
-                    parts.push(Part::Coming(taken, state.answers.expect(taken)));
-                    taken = 0;
-                }
-                parts.push(Part::Known(Err(PublishError::Refused(Refusal::TooLarge))));
-            }
-        }
+            Err(None) => break true,
+            Err(error) => error,
+        };
         rest.next();
-    }
-    if taken > 0 {
-        parts.push(Part::Coming(taken, state.answers.expect(taken)));
-    }
+        if let Some(error) = error {
+            expect(state, std::mem::take(&mut taken), parts);
+            parts.push(Part::Known(Err(error)));
+        }
+    };
+    expect(state, taken, parts);
     full
+}
+
+/// Hands a message to the client. An error without a reason: there is no room.
+fn accept(state: &mut State, message: &Publication) -> Result<(), Option<PublishError>> {
+    if is_no_text(message) {
+        return Err(Some(PublishError::InvalidText));
+    }
+    let (topic, payload) = (message.topic.clone(), message.payload.clone());
+    let accepted = state
+        .client
+        .publish(topic, message.kind, message.is_final, payload);
+    match accepted {
+        Ok(_) => Ok(()),
+        Err(NotTaken::Full) => Err(None),
+        // What a node takes is known when it welcomes the client.
+        Err(_) if state.client.welcome().is_none() => Err(None),
+        Err(_) => Err(Some(PublishError::Refused(Refusal::TooLarge))),
+    }
+}
+
+/// The answers to the last `count` messages are still to come.
+fn expect(state: &mut State, count: usize, parts: &mut Vec<Part>) {
+    if count > 0 {
+        parts.push(Part::Coming(count, state.answers.expect(count)));
+    }
 }

@@ -20,9 +20,10 @@ use unstall_proto::topics::{
 };
 
 use crate::{
-    access::{Denied, Permit, Visitor},
+    access::{self, Denied, Given, NotGiven, Visitor},
     clock::now,
-    defaults::{ENTER_TIMEOUT, PACKETS_A_TURN, READ_LATER},
+    connected::Place,
+    defaults::{FAREWELL_TIMEOUT, HELLO_TIMEOUT, OPENINGS, PACKETS_A_TURN, READ_LATER},
     interest::Interest,
     link::{LinkReceiver, LinkSender, Lost, NotSent, Received},
     log::{Log, Shared, block},
@@ -39,7 +40,9 @@ pub(crate) struct Serving {
     node: Node,
     request: Option<Arc<http::Request<()>>>,
     server: Server,
-    permit: Option<Arc<dyn Permit>>,
+    /// When the connection began.
+    since: Instant,
+    permit: Option<Given>,
     /// The hook was asked. What the client sends meanwhile waits for its answer.
     is_entering: bool,
     publisher: Option<Publisher>,
@@ -51,13 +54,16 @@ pub(crate) struct Serving {
     /// Batches that wait until the one before them is queued, so that their order stays.
     batches: VecDeque<(Vec<u64>, Vec<Publication>)>,
     is_submitting: bool,
+    /// How many subscriptions look for their beginning.
+    openings: usize,
     interests: HashMap<SubscriptionKey, Interest>,
     news: Arc<Notify>,
+    place: Place,
 }
 
 /// What came back.
 enum Answer {
-    Entered(Result<Arc<dyn Permit>, Denied>),
+    Entered(Result<Given, NotGiven>),
     Opened(SubscriptionKey, Result<Opening, StoreError>),
     Read(ReadRequest, Result<Chunk, StoreError>),
     /// A batch is queued, and this is how its answer comes.
@@ -66,11 +72,15 @@ enum Answer {
 }
 
 impl Serving {
-    pub(crate) fn new(node: &Node, request: Option<Arc<http::Request<()>>>) -> Serving {
-        Serving {
+    pub(crate) fn new(node: &Node, request: Option<Arc<http::Request<()>>>) -> Box<Serving> {
+        let news = Arc::default();
+        // Boxed, so that the future of the connection does not hold it twice.
+        Box::new(Serving {
+            place: node.connected.enter(&news),
             node: node.clone(),
             request,
             server: Server::new(node.config.clone()),
+            since: Instant::now(),
             permit: None,
             is_entering: false,
             publisher: None,
@@ -79,25 +89,41 @@ impl Serving {
             asked: FuturesUnordered::new(),
             batches: VecDeque::new(),
             is_submitting: false,
+            openings: 0,
             interests: HashMap::new(),
-            news: Arc::default(),
-        }
+            news,
+        })
     }
 
     /// Serves until the link is lost, or the protocol says that it is over.
-    pub(crate) async fn run(mut self, sender: LinkSender, mut receiver: LinkReceiver) {
+    pub(crate) async fn run(mut self: Box<Self>, sender: LinkSender, mut receiver: LinkReceiver) {
         loop {
             let more = match self.progress(&sender) {
                 Ok(more) => more,
                 Err(Lost(_)) => return,
             };
-            if self.server.is_over() && self.stuck.is_none() && !more {
-                return sender.close(self.close_code(), "").await;
+            if self.server.is_over() {
+                // Boxed, as what follows: most connections only wait, so their futures are small.
+                return Box::pin(self.farewell(sender)).await;
             }
             if self.turn(&sender, &mut receiver, more).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Tells the client why it is over, if it reads, and closes the connection.
+    async fn farewell(mut self: Box<Self>, sender: LinkSender) {
+        let telling = async {
+            if let Some(stuck) = self.stuck.take() {
+                let _ = sender.send(stuck).await;
+            }
+            while let Some(packet) = self.server.poll_transmit(now()) {
+                let _ = sender.send(packet.into_bytes()).await;
+            }
+        };
+        let _ = timeout(FAREWELL_TIMEOUT, telling).await;
+        sender.close(self.close_code(), "").await;
     }
 
     /// Waits until something happens, and takes it in.
@@ -107,27 +133,59 @@ impl Serving {
         receiver: &mut LinkReceiver,
         more: bool,
     ) -> Result<(), Lost> {
-        let expires = self.permit.as_ref().and_then(|permit| permit.expires());
-        let stuck = self.stuck.clone();
+        let deadline = self.deadline().map(|at| Box::pin(sleep_until(at)));
+        let stuck = self
+            .stuck
+            .clone()
+            .map(|packet| Box::pin(sender.send(packet)));
+        let has_deadline = deadline.is_some();
         tokio::select! {
-            received = receiver.recv(), if self.server.wants_input() && !self.is_entering => {
-                self.received(received?);
-            }
+            received = receiver.recv(), if self.wants_input() => self.received(received?),
             Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.answered(answer),
             () = self.news.notified() => {}
-            sent = send(sender, stuck), if self.stuck.is_some() => {
+            sent = maybe(stuck), if self.stuck.is_some() => {
                 self.stuck = None;
                 sent?;
             }
-            () = until(expires), if expires.is_some() => self.look_at_permit(),
+            () = maybe(deadline), if has_deadline => self.on_time()?,
             () = tokio::task::yield_now(), if more => {}
         }
         Ok(())
     }
 
+    fn wants_input(&self) -> bool {
+        self.server.wants_input() && !self.is_entering && self.openings < OPENINGS
+    }
+
+    /// The next moment at which something is due: the client has to say who it is, or its permit ends.
+    fn deadline(&self) -> Option<Instant> {
+        match &self.permit {
+            Some(permit) => {
+                let left = permit.expires?.duration_since(SystemTime::now());
+                // The clock of the system may be set.
+                let left = left.unwrap_or_default().min(Duration::from_secs(86_400));
+                Some(Instant::now() + left)
+            }
+            None if self.is_entering => None,
+            None => Some(self.since + HELLO_TIMEOUT),
+        }
+    }
+
+    fn on_time(&mut self) -> Result<(), Lost> {
+        let silent = self.permit.is_none() && self.since.elapsed() >= HELLO_TIMEOUT;
+        self.look_at_permit();
+        match silent {
+            true => Err(Lost(None)),
+            false => Ok(()),
+        }
+    }
+
     /// Does all that can be done without waiting. `true`: there is more, and others had to wait long
     /// enough.
     fn progress(&mut self, sender: &LinkSender) -> Result<bool, Lost> {
+        if let Some((within, reason)) = self.place.asked_to_go() {
+            self.server.go_away(within, &reason);
+        }
         let mut packets = 0;
         loop {
             let bounds = self.log().tail.bounds();
@@ -162,6 +220,7 @@ impl Serving {
     }
 
     fn received(&mut self, received: Received) {
+        self.look_at_permit();
         let handled = match received {
             Received::Packet(packet) => self.server.handle_packet(packet),
             Received::Text => self.server.handle_text(),
@@ -196,13 +255,11 @@ impl Serving {
         let (access, request) = (self.node.access.clone(), self.request.clone());
         self.asked.push(Box::pin(async move {
             let visitor = Visitor::new(token.as_str(), request.as_deref());
-            let entering = timeout(ENTER_TIMEOUT, access.enter(visitor));
-            let late = || Err(Denied("the node could not decide in time".to_owned()));
-            Answer::Entered(entering.await.unwrap_or_else(|_| late()))
+            Answer::Entered(access::enter(&*access, visitor).await)
         }));
     }
 
-    fn entered(&mut self, permit: Result<Arc<dyn Permit>, Denied>) {
+    fn entered(&mut self, permit: Result<Given, NotGiven>) {
         self.is_entering = false;
         let is_new = self.permit.is_none();
         match permit {
@@ -221,16 +278,28 @@ impl Serving {
                     self.welcome();
                 }
             }
-            Err(Denied(why)) if is_new => {
-                let reject = ServerReject::new(RejectReason::NotAllowed, Duration::ZERO, &why);
-                self.server.reject(reject);
-            }
-            Err(Denied(why)) => {
-                self.permit = Some(Arc::new(crate::Grants::none()));
-                self.server.end_all(SubscriptionEnd::NotAllowed, &why);
-                self.interests.clear();
-            }
+            Err(why) => self.not_entered(is_new, &why),
         }
+    }
+
+    fn not_entered(&mut self, is_new: bool, why: &NotGiven) {
+        let (reject, end, text) = match why {
+            NotGiven::Denied(Denied(text)) => {
+                let (reject, end) = (RejectReason::NotAllowed, SubscriptionEnd::NotAllowed);
+                (reject, end, text.as_str())
+            }
+            NotGiven::Unavailable(text) => {
+                let (reject, end) = (RejectReason::Unavailable, SubscriptionEnd::Unavailable);
+                (reject, end, *text)
+            }
+        };
+        if is_new {
+            let reject = ServerReject::new(reject, Duration::ZERO, text);
+            return self.server.reject(reject);
+        }
+        self.permit = Some(Given::nothing());
+        self.server.end_all(end, text);
+        self.interests.clear();
     }
 
     fn welcome(&mut self) {
@@ -242,14 +311,13 @@ impl Serving {
         self.server.welcome(&info);
     }
 
+    /// Ends what the permit allowed, if it has expired.
     fn look_at_permit(&mut self) {
-        let expires = self.permit.as_ref().and_then(|permit| permit.expires());
-        if expires.is_none_or(|moment| moment > SystemTime::now()) {
-            return;
+        if self.permit.as_ref().is_some_and(Given::has_expired) {
+            self.permit = Some(Given::nothing());
+            self.server.expire();
+            self.interests.clear();
         }
-        self.permit = Some(Arc::new(crate::Grants::none()));
-        self.server.expire();
-        self.interests.clear();
     }
 
     fn subscribe(&mut self, request: SubscribeRequest) {
@@ -261,12 +329,23 @@ impl Serving {
         if !allowed {
             return self.end(key, SubscriptionEnd::NotAllowed, "");
         }
-        let interest = self.log().interests.add(&request.filter, &self.news);
+        let log = &self.node.log.shared;
+        let end = || log.tail.bounds().last;
+        let interest = log.interests.add(&request.filter, &self.news, end);
         self.interests.insert(key, interest);
+        self.openings += 1;
         let log = self.node.log.shared.clone();
         self.asked.push(Box::pin(async move {
             Answer::Opened(key, place::find(&log, &request.filter, request.start).await)
         }));
+    }
+
+    fn opened(&mut self, key: SubscriptionKey, opening: Result<Opening, StoreError>) {
+        self.openings -= 1;
+        match opening {
+            Ok(opening) => self.server.subscribed(key, opening),
+            Err(error) => self.end(key, SubscriptionEnd::Unavailable, &error.to_string()),
+        }
     }
 
     fn end(&mut self, key: SubscriptionKey, reason: SubscriptionEnd, text: &str) {
@@ -277,9 +356,19 @@ impl Serving {
     /// Reads from the tail if it has the messages, and else asks the store.
     fn read(&mut self, request: ReadRequest) {
         if !request.latest {
+            let interest = self.interests.get(&request.key);
+            let quiet = interest.map_or(request.after, |it| it.quiet_through(request.after));
+            if quiet > request.after {
+                let nothing = Arc::new(Block::new([]));
+                let through = quiet.min(request.through);
+                return self
+                    .server
+                    .read(request.key, nothing, through, Offset::START);
+            }
             match self.log().tail.find(request.after) {
                 Found::Block(block) => {
                     let through = block.offsets().map_or(request.after, |(_, last)| last);
+                    self.log().counters.cache_hit();
                     // What is in the tail is whole, whatever retention did to the store.
                     return self.server.read(request.key, block, through, Offset::START);
                 }
@@ -297,6 +386,7 @@ impl Serving {
         self.asked.push(Box::pin(async move {
             // It is never closed.
             let _turn = reads.acquire_owned().await;
+            log.counters.store_read();
             let ReadRequest {
                 after,
                 through,
@@ -324,11 +414,17 @@ impl Serving {
         let publisher = self.publisher;
         for message in messages {
             let permit = self.permit.as_ref();
-            if !permit.is_some_and(|permit| permit.may_publish(&message.topic)) {
+            let permit = permit.filter(|permit| permit.may_publish(&message.topic));
+            // `Some(None)` if it publishes without an id.
+            let publisher = permit.and_then(|permit| match publisher {
+                Some(publisher) => permit.publisher(publisher).map(Some),
+                None => Some(None),
+            });
+            let Some(publisher) = publisher else {
                 let refused = Outcome::refused(Refusal::NotAllowed);
                 self.server.published(message.number, refused);
                 continue;
-            }
+            };
             numbers.push(message.number);
             let payload = copied(message.payload);
             let mut publication = Publication::new(message.topic, message.kind, payload);
@@ -363,10 +459,7 @@ impl Serving {
     fn answered(&mut self, answer: Answer) {
         match answer {
             Answer::Entered(permit) => self.entered(permit),
-            Answer::Opened(key, Ok(opening)) => self.server.subscribed(key, opening),
-            Answer::Opened(key, Err(error)) => {
-                self.end(key, SubscriptionEnd::Unavailable, &error.to_string());
-            }
+            Answer::Opened(key, opening) => self.opened(key, opening),
             Answer::Read(request, Ok(chunk)) => self.read_from_store(&request, &chunk),
             Answer::Read(request, Err(error)) => self.read_failed(&request, &error),
             Answer::Submitted(appended) => {
@@ -429,15 +522,25 @@ fn told(appended: Appended) -> Outcome {
     }
 }
 
-async fn send(sender: &LinkSender, packet: Option<Bytes>) -> Result<(), Lost> {
-    match packet {
-        Some(packet) => sender.send(packet).await,
+/// The future, if there is one.
+async fn maybe<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }
 
-/// Waits until a moment by the system's clock, and a day at most: that clock may be set.
-async fn until(moment: Option<SystemTime>) {
-    let left = moment.and_then(|moment| moment.duration_since(SystemTime::now()).ok());
-    sleep_until(Instant::now() + left.unwrap_or_default().min(Duration::from_secs(86_400))).await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Limits, link};
+
+    #[tokio::test]
+    async fn an_idle_connection_takes_little() {
+        let node = Node::new(&Log::memory(Limits::default()).await.unwrap());
+        let [(sender, receiver), _there] = link::local();
+        let serving = Serving::new(&node, None).run(sender, receiver);
+        let size = size_of_val(&serving) + size_of::<Serving>();
+        assert!(size <= 1024, "{size} bytes");
+    }
 }

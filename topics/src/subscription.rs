@@ -1,17 +1,19 @@
 //! What the application reads of a topic.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 use unstall_proto::topics::{
-    self as proto, Filter, MessageBatch, NameError, Position, Start, SubscribeOptions,
+    self as proto, Filter, MessageBatch, NameError, Position, Start, StoredAt, SubscribeOptions,
     SubscriptionEnd, SubscriptionId,
 };
 
 use crate::{
+    clock::now,
     defaults::TAKEN_STEP,
-    keeper::Handle,
+    keeper::{EXPIRED, Handle},
     message::{Delivery, Message, copied},
+    stats::SubscriptionStats,
 };
 
 /// Delivers the messages of a filter, once and in order, over lost connections and restarts.
@@ -30,6 +32,7 @@ pub struct Subscription {
     /// What was received and not yet told to the node.
     taken: u64,
     position: Option<Position>,
+    messages: u64,
     caught_up: bool,
     end: Option<Result<(), SubscriptionError>>,
 }
@@ -76,6 +79,7 @@ impl Subscription {
             batch: None,
             taken: 0,
             position: None,
+            messages: 0,
             caught_up: false,
             end: None,
         })
@@ -116,6 +120,34 @@ impl Subscription {
         self.position
     }
 
+    /// How the subscription stands.
+    pub fn stats(&self) -> SubscriptionStats {
+        let state = self.handle.shared.lock();
+        let client = &state.client;
+        let (waiting_bytes, partial_bytes) = client.held(self.id);
+        let arrived = client.position(self.id);
+        let told = client.welcome().map(|welcome| welcome.last);
+        let end = told
+            .max(arrived.map(|it| it.offset))
+            .max(client.end(self.id));
+        let place = self.position.or(arrived.filter(|_| waiting_bytes == 0));
+        let lag = end.zip(place).map(|(end, place)| {
+            let (end, place) = (end.get(), place.offset.get());
+            end.saturating_sub(place)
+        });
+        SubscriptionStats {
+            position: self.position,
+            arrived,
+            messages: self.messages,
+            waiting_bytes,
+            partial_bytes,
+            credit_bytes: client.credit(self.id),
+            end,
+            lag,
+            lag_time: lag.zip(place).and_then(|(lag, place)| age(lag, place.time)),
+        }
+    }
+
     fn next_message(&mut self) -> Option<Message> {
         let batch = self.batch.as_mut()?;
         let log = batch.log();
@@ -124,6 +156,7 @@ impl Subscription {
             return None;
         };
         self.taken += message.cost;
+        self.messages += 1;
         let message = Message {
             log,
             offset: message.offset,
@@ -185,16 +218,32 @@ impl Subscription {
 
     fn ended(&mut self, reason: SubscriptionEnd) {
         let shared = &self.handle.shared;
-        let retries = match reason {
-            SubscriptionEnd::Unavailable => true,
-            SubscriptionEnd::Expired => shared.has_tokens,
-            _ => false,
+        let elsewhere = match reason {
+            SubscriptionEnd::Unavailable => Some("the node cannot read the log"),
+            SubscriptionEnd::Expired if shared.renews_tokens => Some(EXPIRED),
+            _ => None,
         };
-        if retries {
-            shared.with(|state, _| state.client.resubscribe(self.id));
-            shared.leave();
-        } else {
+        let Some(why) = elsewhere else {
             self.end = Some(SubscriptionError::of(reason));
+            return;
+        };
+        shared.with(|state, _| {
+            // The client may have left that node already.
+            if state.client.resubscribe(self.id) {
+                state.leave = Some(why);
+            }
+        });
+    }
+}
+
+/// How long ago a message was stored, if it is not the last one.
+fn age(lag: u64, time: StoredAt) -> Option<Duration> {
+    match (lag, time) {
+        (0, _) => Some(Duration::ZERO),
+        (_, StoredAt::UNKNOWN) => None,
+        _ => {
+            let millis = now().millis().saturating_sub(time.millis());
+            Some(Duration::from_millis(millis))
         }
     }
 }

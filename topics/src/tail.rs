@@ -74,6 +74,14 @@ impl Tail {
             .bounds
     }
 
+    /// The memory of what it has, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bytes
+    }
+
     /// These messages follow right behind the ones before.
     pub(crate) fn push(&self, blocks: impl IntoIterator<Item = Block>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);

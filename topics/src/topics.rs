@@ -10,12 +10,19 @@ use unstall_proto::topics::{
 
 use crate::{
     dialer::Dialer, events::TopicsEvents, keeper::Handle, message::publication,
-    publisher::PublishError, store::Publication, subscription::Subscription,
+    publisher::PublishError, stats::TopicsStats, store::Publication, subscription::Subscription,
 };
 
 /// Gives the token for each connection.
-pub(crate) type TokenFn =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<String, BoxError>> + Send + Sync>;
+type TokenFn = Arc<dyn Fn() -> BoxFuture<'static, Result<String, BoxError>> + Send + Sync>;
+
+/// Where the tokens of a client come from. They are secrets, so this has no `Debug`.
+pub(crate) enum Tokens {
+    None,
+    Fixed(Arc<str>),
+    /// Each connection has a token of its own.
+    Renewed(TokenFn),
+}
 
 /// A client of one or more nodes that serve the same log. Clones share the connection.
 ///
@@ -50,7 +57,7 @@ pub struct Topics {
 #[must_use = "it does nothing until `start`"]
 pub struct TopicsBuilder {
     clients: Vec<Client>,
-    token: Option<TokenFn>,
+    tokens: Tokens,
     publisher: Option<Publisher>,
     reconnect: Reconnect,
     publish_window: Option<u64>,
@@ -67,7 +74,8 @@ impl Topics {
         Topics::builder(urls).start()
     }
 
-    /// A client of these addresses. They are tried in order, beginning with a random one.
+    /// A client of these addresses. They are tried in order, beginning with a random one. One that
+    /// asks to be left alone for a time is passed over meanwhile.
     pub fn builder<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> TopicsBuilder {
         Topics::over(urls.into_iter().map(Client::new))
     }
@@ -77,7 +85,7 @@ impl Topics {
     pub fn over(clients: impl IntoIterator<Item = Client>) -> TopicsBuilder {
         TopicsBuilder {
             clients: clients.into_iter().collect(),
-            token: None,
+            tokens: Tokens::None,
             publisher: None,
             reconnect: Reconnect::default(),
             publish_window: None,
@@ -125,9 +133,24 @@ impl Topics {
         self.handle.publish(batch).await
     }
 
-    /// What happens to the connection, from now on.
+    /// What happens to the connection, from now on. The first call gets what has happened before, too.
     pub fn events(&self) -> TopicsEvents {
-        TopicsEvents(self.handle.shared.events.0.subscribe())
+        self.handle.shared.events.subscribe()
+    }
+
+    /// What the client counts, and how it stands.
+    pub fn stats(&self) -> TopicsStats {
+        self.handle.shared.lock().stats()
+    }
+
+    /// Ends the client for all its clones and subscriptions, without waiting for answers. Messages
+    /// without an answer get their [`PublishError`], which says whether they may be stored. To lose
+    /// none, wait for each [`publish`](Topics::publish) first.
+    ///
+    /// Subscriptions deliver what has arrived, and then
+    /// [`SubscriptionError::ClientEnded`](crate::SubscriptionError::ClientEnded).
+    pub fn close(&self) {
+        self.handle.close();
     }
 
     async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {
@@ -164,22 +187,25 @@ impl Topics {
 }
 
 impl TopicsBuilder {
-    /// A token for all connections. It is a secret.
-    pub fn token(self, token: impl Into<String>) -> TopicsBuilder {
-        let token = token.into();
-        self.token_with(move || {
-            let token = token.clone();
-            async move { Ok(token) }
-        })
+    /// A token for all connections: at most 8,192 visible ASCII characters. It is a secret.
+    ///
+    /// If the nodes reject it, the client ends. If it expires, its subscriptions end.
+    pub fn token(mut self, token: impl Into<String>) -> TopicsBuilder {
+        self.tokens = Tokens::Fixed(token.into().into());
+        self
     }
 
-    /// Asks for a token before each connection, so that one that expires is replaced in time.
+    /// Asks for a token before each connection. When a token expires, the client connects again with
+    /// the next one, its subscriptions go on, and what was refused is published again.
+    ///
+    /// If the function fails, panics, or takes more than 10 seconds, the client tries again later. If
+    /// every node rejects a token that the function gives again, the client ends.
     pub fn token_with<F, R>(mut self, token: F) -> TopicsBuilder
     where
         F: Fn() -> R + Send + Sync + 'static,
         R: Future<Output = Result<String, BoxError>> + Send + 'static,
     {
-        self.token = Some(Arc::new(move || Box::pin(token())));
+        self.tokens = Tokens::Renewed(Arc::new(move || Box::pin(token())));
         self
     }
 
@@ -226,7 +252,7 @@ impl TopicsBuilder {
         if let Some(bytes) = self.max_message {
             config = config.max_message(bytes);
         }
-        let dialer = Dialer::nodes(self.clients, self.token, self.reconnect);
+        let dialer = Dialer::nodes(self.clients, self.tokens, self.reconnect);
         Topics {
             handle: Handle::start(config, dialer),
         }

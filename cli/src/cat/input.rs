@@ -5,14 +5,14 @@ use std::io;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
 /// Reads lines of at most `limit` bytes.
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     reader: R,
     limit: usize,
     number: u64,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    pub(super) fn new(reader: R, limit: usize) -> Self {
+    pub(crate) fn new(reader: R, limit: usize) -> Self {
         Self {
             reader,
             limit,
@@ -21,13 +21,13 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     }
 
     /// The number of the last line that [`next`](Self::next) returned, from 1.
-    pub(super) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
     /// The next line without its newline; `None` at the end. Text after the last newline is also a
     /// line. A line over the limit is an error. No more than the limit is kept in memory.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         loop {
             let available = self.reader.fill_buf().await?;

@@ -77,7 +77,7 @@ async fn print_to(
 }
 
 /// A message for a terminal. Control characters other than newlines and tabs are escaped.
-fn show(message: &[u8]) -> String {
+pub(crate) fn show(message: &[u8]) -> String {
     const KEPT: [char; 2] = ['\n', '\t'];
     let text = String::from_utf8_lossy(message);
     let mut shown = String::with_capacity(text.len());

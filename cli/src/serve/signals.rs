@@ -4,7 +4,7 @@ use std::io;
 
 /// Resolves at SIGINT or SIGTERM.
 #[cfg(unix)]
-pub(super) fn end_asked() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn end_asked() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     // The handlers are installed here, before the future is polled.
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -19,7 +19,7 @@ pub(super) fn end_asked() -> io::Result<impl Future<Output = ()>> {
 
 /// Resolves on Ctrl-C, or when the console closes.
 #[cfg(windows)]
-pub(super) fn end_asked() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn end_asked() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::windows::{ctrl_c, ctrl_close};
     let (mut interrupt, mut close) = (ctrl_c()?, ctrl_close()?);
     Ok(async move {

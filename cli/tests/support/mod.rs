@@ -1,6 +1,8 @@
 //! Runs the real command, under a deadline.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod http;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -19,7 +21,8 @@ pub(crate) fn unstall(args: &[&str]) -> Command {
     command
         .args(args)
         .env_remove("UNSTALL_LOG")
-        .env_remove("RUST_LOG");
+        .env_remove("RUST_LOG")
+        .env_remove("UNSTALL_TOKEN");
     command
 }
 
@@ -95,6 +98,13 @@ impl Running {
         }
     }
 
+    /// Sends it a signal, for example `TERM`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(kill.unwrap().success());
+    }
+
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {
@@ -127,7 +137,7 @@ pub(crate) fn run_with(args: &[&str], input: impl AsRef<[u8]>) -> Ended {
     running.end()
 }
 
-/// A running `unstall serve`.
+/// A running `unstall serve` or `unstall hub`.
 pub(crate) struct Serve {
     pub(crate) running: Running,
     pub(crate) stdout: BufReader<ChildStdout>,
@@ -137,20 +147,33 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut running = Running::start(&[&["serve", "--listen", "127.0.0.1:0"], args].concat());
+        Self::of(&[&["serve", "--listen", "127.0.0.1:0"], args].concat())
+    }
+
+    /// A hub on a free port.
+    pub(crate) fn hub(args: &[&str]) -> Self {
+        Self::of(&[&["hub", "--listen", "127.0.0.1:0"], args].concat())
+    }
+
+    fn of(args: &[&str]) -> Self {
+        let mut running = Running::start(args);
         let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let url = line
-            .strip_prefix("listening on ")
-            .expect("the first line")
-            .trim_end()
-            .to_owned();
+        let Some(url) = line.strip_prefix("listening on ") else {
+            panic!("the first line is {line:?}: {:?}", running.end());
+        };
+        let url = url.trim_end().to_owned();
         Self {
             running,
             stdout,
             url,
         }
+    }
+
+    /// Its address.
+    pub(crate) fn address(&self) -> &str {
+        self.url.split_once("://").unwrap().1
     }
 
     pub(crate) fn at(&self, path: &str) -> String {

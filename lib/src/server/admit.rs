@@ -10,6 +10,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+#[cfg(feature = "axum")]
+use super::guests;
 #[cfg(feature = "http2")]
 use super::http2;
 use super::{
@@ -139,6 +141,10 @@ impl Handshake {
             local: transport.local(),
             peer: transport.peer(),
         };
+        #[cfg(feature = "axum")]
+        if let Some(router) = &state.config.router {
+            return guests::serve(self, transport, router.clone()).await;
+        }
         #[cfg(feature = "http2")]
         if state.config.http2 {
             return http2::serve(self, transport).await;

@@ -30,6 +30,9 @@ pub(super) struct Config {
     /// Whether clients may speak HTTP/2.
     #[cfg(feature = "http2")]
     pub(super) http2: bool,
+    /// Who answers requests that ask for no WebSocket. `None`: they are refused.
+    #[cfg(feature = "axum")]
+    pub(super) router: Option<::axum::Router>,
     /// `None`: the TCP connection's address is the client's.
     pub(super) proxies: Option<TrustedProxies>,
     pub(super) origins: Origins,
@@ -47,6 +50,8 @@ impl Default for Config {
             tls: None,
             #[cfg(feature = "http2")]
             http2: false,
+            #[cfg(feature = "axum")]
+            router: None,
             proxies: None,
             origins: Origins::default(),
             subprotocols: vec![SUBPROTOCOL.to_owned()],
@@ -119,6 +124,34 @@ impl ServerBuilder {
     #[cfg(feature = "http2")]
     pub fn http2(mut self) -> ServerBuilder {
         self.config.http2 = true;
+        self
+    }
+
+    /// Answers requests that ask for no WebSocket with this axum router, on the same port. A request
+    /// has a [`PeerAddr`](crate::PeerAddr) and axum's `ConnectInfo<SocketAddr>` among its extensions.
+    ///
+    /// All limits of the server hold for these connections too: those of handshakes until the first
+    /// request is read, and those of open connections from then on. Such a connection counts for the
+    /// client of its first request, and is closed when it was idle for
+    /// [`handshake_timeout`](crate::ServerLimits::handshake_timeout). The bytes of bodies do not count
+    /// in the budgets: limit them in the router. The hook of
+    /// [`authenticate`](ServerBuilder::authenticate) and the check of `Origin` are for WebSockets only.
+    ///
+    /// A shutdown lets the request under way end within its time. An answer that has no end, such as
+    /// server-sent events, has to end by itself, or it is cut.
+    ///
+    /// The server then speaks HTTP/1.1 only, whatever [`http2`](ServerBuilder::http2) says.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    ///
+    /// let router = Router::new().route("/healthz", get(|| async { "ok" }));
+    /// let builder = unstall::Server::builder().router(router);
+    /// # let _ = builder;
+    /// ```
+    #[cfg(feature = "axum")]
+    pub fn router(mut self, router: ::axum::Router) -> ServerBuilder {
+        self.config.router = Some(router);
         self
     }
 
@@ -280,6 +313,10 @@ impl ServerBuilder {
         #[cfg(feature = "tls")]
         if let Some((certificate, key)) = &self.pem {
             self.config.tls = Some(tls::server_config_from_pem(certificate, key)?);
+        }
+        #[cfg(all(feature = "axum", feature = "http2"))]
+        if self.config.router.is_some() {
+            self.config.http2 = false;
         }
         #[cfg(feature = "http2")]
         if self.config.http2 {

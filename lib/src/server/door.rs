@@ -92,7 +92,7 @@ impl Door {
     }
 
     /// A slot for one more handshake over a connection that is open already, if there is one.
-    #[cfg(feature = "http2")]
+    #[cfg(any(feature = "axum", feature = "http2"))]
     pub(super) fn enter(self: &Arc<Self>, network: Network, now: Instant) -> Option<Slot> {
         let state = &mut *self.state.lock().unwrap();
         let full = state.crowd.members(&network) >= self.limit.of_network(&network)

@@ -42,9 +42,18 @@ struct Ends {
 }
 
 #[derive(Clone)]
-pub(super) struct Control {
-    shared: Arc<Shared>,
-    task: AbortHandle,
+pub(super) enum Control {
+    WebSocket {
+        shared: Arc<Shared>,
+        task: AbortHandle,
+    },
+    /// A connection that speaks HTTP.
+    #[cfg(feature = "axum")]
+    Http {
+        /// Says that the request under way is the last one.
+        last: Arc<Notify>,
+        task: AbortHandle,
+    },
 }
 
 /// A connection or session that counts as open. It is removed when the last clone of its `Arc` is
@@ -73,7 +82,16 @@ impl Member {
     /// Records the application's handle and the task that runs it.
     pub(super) fn started(&self, connection: &Connection, task: AbortHandle) {
         let shared = connection.shared().clone();
-        let control = Control { shared, task };
+        self.controlled(Control::WebSocket { shared, task });
+    }
+
+    /// Records what ends a connection that speaks HTTP.
+    #[cfg(feature = "axum")]
+    pub(super) fn entered(&self, last: Arc<Notify>, task: AbortHandle) {
+        self.controlled(Control::Http { last, task });
+    }
+
+    fn controlled(&self, control: Control) {
         let mut state = self.open.state.lock().unwrap();
         if let Some(spread) = state.draining {
             state.asked += 1;
@@ -159,16 +177,23 @@ impl Open {
 impl Control {
     /// Closes it. A session's client is asked to connect again, elsewhere, within `spread`.
     pub(super) fn close(&self, spread: Duration) {
-        self.shared
-            .board
-            .go_away(spread.max(defaults::GO_AWAY_SPREAD));
-        self.shared
-            .request_close(CloseCode::GOING_AWAY, "the server shuts down");
+        match self {
+            Control::WebSocket { shared, .. } => {
+                shared.board.go_away(spread.max(defaults::GO_AWAY_SPREAD));
+                shared.request_close(CloseCode::GOING_AWAY, "the server shuts down");
+            }
+            #[cfg(feature = "axum")]
+            Control::Http { last, .. } => last.notify_one(),
+        }
     }
 
     /// Drops the socket. The application's handles learn that the connection was aborted.
     fn abort(&self) {
-        self.task.abort();
+        match self {
+            Control::WebSocket { task, .. } => task.abort(),
+            #[cfg(feature = "axum")]
+            Control::Http { task, .. } => task.abort(),
+        }
     }
 }
 

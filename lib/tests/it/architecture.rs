@@ -11,7 +11,7 @@ use std::{
 fn rooms() -> Vec<(String, String)> {
     let map = fs::read_to_string(root().join("../ARCHITECTURE.md")).unwrap();
     let begin = map.find("`lib/` the crate").expect("the map of lib");
-    let end = map.find("`cli/` the command").expect("the map of cli");
+    let end = map.find("`topics/` the crate").expect("the map of topics");
     let items = map[begin..end].split("\n- `").skip(1);
     let rooms = items.map(|item| {
         let (room, rest) = item.split_once('`').unwrap();
@@ -106,7 +106,7 @@ fn every_dependency_has_its_line() {
     let map = fs::read_to_string(root().join("../ARCHITECTURE.md")).unwrap();
     let (_, table) = map.split_once("## Dependencies").unwrap();
     let mut seen = 0;
-    for member in ["proto", "lib", "cli", "bench", "docs", "fuzz"] {
+    for member in ["proto", "lib", "topics", "cli", "bench", "docs", "fuzz"] {
         let manifest = root().join("..").join(member).join("Cargo.toml");
         let mut listed = false;
         for line in fs::read_to_string(manifest).unwrap().lines() {

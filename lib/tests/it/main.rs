@@ -18,6 +18,7 @@ mod foreign_proxies_are_passed;
 mod forever_is_a_duration;
 mod frames_of_rfc_6455;
 mod halves_make_a_connection;
+mod http_beside_websockets;
 mod killed_process_is_noticed;
 mod message_limits_are_kept;
 mod messages_are_compressed;

@@ -1,10 +1,12 @@
 //! A client: its subscriptions and its publications, over any number of connections and nodes.
 
 mod config;
+mod credit;
 mod delivery;
 mod event;
 mod packets;
 mod publishing;
+mod queue;
 mod subscription;
 mod transmitting;
 
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use super::hello::{AccessToken, ServerWelcome};
 use super::limits::millis;
 use super::name::{Filter, Topic};
-use super::position::Position;
+use super::position::{Offset, Position};
 use super::terms::Start;
 use crate::payload::Kind;
 use crate::time::Time;
@@ -31,6 +33,13 @@ use transmitting::Signals;
 /// Names a subscription of a [`Client`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(u32);
+
+impl SubscriptionId {
+    /// Its number on the wire.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// What a subscription wants besides its filter and its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,11 +69,13 @@ impl SubscribeOptions {
 ///
 /// The front page of this module shows the run loop. Call a client from one place at a time. It
 /// holds no lock, task, clock or socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     config: ClientConfig,
     token: AccessToken,
     phase: Phase,
+    /// How many connections there were.
+    attachment: u64,
     /// The answer to HELLO on this connection.
     welcome: Option<ServerWelcome>,
     subscriptions: BTreeMap<u32, Box<Subscription>>,
@@ -93,6 +104,7 @@ impl Client {
         Client {
             token: AccessToken::NONE,
             phase: Phase::Detached,
+            attachment: 0,
             welcome: None,
             subscriptions: BTreeMap::new(),
             last_id: 0,
@@ -113,6 +125,7 @@ impl Client {
         self.detach(now);
         self.token = token;
         self.phase = Phase::HelloOwed;
+        self.attachment += 1;
         for (number, subscription) in &mut self.subscriptions {
             if !subscription.in_line {
                 subscription.in_line = true;
@@ -166,6 +179,9 @@ impl Client {
     pub fn set_token(&mut self, token: AccessToken) {
         self.token = token;
         self.signals.token = matches!(self.phase, Phase::HelloSent | Phase::Welcomed);
+        if self.signals.token {
+            self.publishing.change_token();
+        }
     }
 
     /// Subscribes to the topics of a filter.
@@ -211,15 +227,19 @@ impl Client {
     }
 
     /// Asks again for a subscription that the server has ended, from its position. Without effect
-    /// on one that has not ended.
+    /// on one that has not ended. Whether it was ended on the connection that is there now: if it was
+    /// on an earlier one, the next server may already be a better one.
     ///
     /// After calling this: [`poll_transmit`](Client::poll_transmit).
-    pub fn resubscribe(&mut self, id: SubscriptionId) {
+    pub fn resubscribe(&mut self, id: SubscriptionId) -> bool {
         let subscription = self.subscriptions.get_mut(&id.0);
-        if let Some(over) = subscription.filter(|it| it.stage == Stage::Over) {
-            over.stage = Stage::Idle;
-            self.wake(id.0);
-        }
+        let Some(over) = subscription.filter(|it| it.stage == Stage::Over) else {
+            return false;
+        };
+        over.stage = Stage::Idle;
+        let here = over.attachment == self.attachment && self.phase != Phase::Detached;
+        self.wake(id.0);
+        here
     }
 
     /// The place up to which everything of a subscription has come, delivered or waiting for
@@ -294,6 +314,20 @@ impl Client {
     pub fn held(&self, id: SubscriptionId) -> (u64, u64) {
         let subscription = self.subscriptions.get(&id.0);
         subscription.map_or((0, 0), |it| (it.held(), it.partial_memory()))
+    }
+
+    /// What the server may still send of a subscription on this connection, as far as the client has
+    /// received.
+    pub fn credit(&self, id: SubscriptionId) -> u64 {
+        self.subscriptions
+            .get(&id.0)
+            .map_or(0, |it| it.credit_left())
+    }
+
+    /// The end of the log that the server named when the subscription began or went on, until
+    /// everything up to it has come.
+    pub fn end(&self, id: SubscriptionId) -> Option<Offset> {
+        self.subscriptions.get(&id.0)?.target()
     }
 
     /// The next thing that happened. Call this after any other call, until it gives `None`.

@@ -4,11 +4,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::code::Code;
 use super::hello::{AccessToken, ClientHello, ServerReject, ServerWelcome};
-use super::limits::{MAX_PACKET, MIN_CREDIT};
-use super::position::{LogId, Offset, Position, StoredAt};
-use super::terms::{Durability, Gap, GapReason, Refusal, Start, SubscriptionEnd};
+use super::limits::MAX_PACKET;
+use super::position::{Offset, StoredAt};
+use super::subscribe::{self, Subscribe};
+use super::terms::{Durability, Gap, GapReason, Refusal, SubscriptionEnd};
 use crate::error::{ErrorCode, ProtocolError};
-use crate::limits::MAX_MILLIS;
 use crate::util::cut_reason;
 use crate::varint;
 use crate::wire::{Fields, kind as shared};
@@ -16,7 +16,6 @@ use crate::wire::{Fields, kind as shared};
 /// The first byte of each kind of packet that sessions do not have.
 pub(super) mod kind {
     pub(crate) const TOKEN: u8 = 0x04;
-    pub(crate) const SUBSCRIBE: u8 = 0x20;
     pub(crate) const SUBSCRIBED: u8 = 0x21;
     pub(crate) const MESSAGES: u8 = 0x22;
     pub(crate) const GAP: u8 = 0x23;
@@ -148,22 +147,6 @@ pub enum TopicPacket {
     Unknown(u8),
 }
 
-/// The fields of SUBSCRIBE.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Subscribe {
-    /// The number of the subscription on this connection.
-    pub subscription: u32,
-    /// The first credit.
-    pub credit: u64,
-    /// How old the next message may be before the server moves ahead, in milliseconds. 0: never.
-    pub max_lag_millis: u64,
-    /// Where it begins.
-    pub start: Start,
-    /// The filter, as it came. It may be no valid one.
-    pub filter: Bytes,
-}
-
 /// A run in PUBLISHED: so many messages with numbers that follow each other, and offsets that do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -219,7 +202,7 @@ impl TopicPacket {
         match first_byte {
             kind::MESSAGES => return decode_messages(&packet),
             kind::PUBLISH => return decode_publish(&packet),
-            kind::SUBSCRIBE => return decode_subscribe(&packet),
+            subscribe::KIND => return Subscribe::decode(&packet).map(TopicPacket::Subscribe),
             kind::PUBLISHED => return decode_published(&packet),
             _ => packet.advance(1),
         }
@@ -482,74 +465,5 @@ fn number(fields: &mut Fields<'_>) -> Result<u64, ProtocolError> {
     match fields.u64()? {
         0 => Err(ProtocolError::Malformed("a message with the number 0")),
         number => Ok(number),
-    }
-}
-
-fn decode_subscribe(packet: &Bytes) -> Result<TopicPacket, ProtocolError> {
-    let mut fields = Fields(&packet[1..]);
-    let subscription = fields.u32()?;
-    let credit = fields.u64()?;
-    if credit < MIN_CREDIT {
-        return Err(ProtocolError::Malformed("a first credit that is too small"));
-    }
-    let max_lag_millis = fields.millis()?;
-    let start = decode_start(&mut fields)?;
-    let filter = packet.slice_ref(fields.rest());
-    Ok(TopicPacket::Subscribe(Subscribe {
-        subscription,
-        credit,
-        max_lag_millis,
-        start,
-        filter,
-    }))
-}
-
-fn decode_start(fields: &mut Fields<'_>) -> Result<Start, ProtocolError> {
-    Ok(match fields.u8()? {
-        0 => Start::Beginning,
-        1 => Start::Now,
-        2 => Start::After(Position {
-            log: LogId(fields.array()?),
-            offset: Offset::decode(fields)?,
-            time: StoredAt::decode(fields)?,
-        }),
-        3 => match u32::try_from(fields.u64()?) {
-            Ok(count @ 1..) => Start::Last(count),
-            _ => return Err(ProtocolError::Malformed("a count that is out of its range")),
-        },
-        4 => match (LogId(fields.array()?), Offset::decode(fields)?) {
-            (LogId::NONE, Offset::START) => Start::Latest(None),
-            (LogId::NONE, _) => return Err(ProtocolError::Malformed("an offset of no log")),
-            (log, offset) => Start::Latest(Some((log, offset))),
-        },
-        5 => Start::Since(StoredAt::decode(fields)?),
-        _ => return Err(ProtocolError::Malformed("a start that does not exist")),
-    })
-}
-
-impl Subscribe {
-    fn encode(&self, buf: &mut BytesMut) {
-        of(buf, kind::SUBSCRIBE, self.subscription);
-        buf.put_u64(self.credit);
-        buf.put_u64(self.max_lag_millis.min(MAX_MILLIS));
-        match self.start {
-            Start::Beginning => buf.put_u8(0),
-            Start::Now => buf.put_u8(1),
-            Start::After(position) => {
-                buf.put_u8(2);
-                buf.put_slice(&position.log.0);
-                buf.put_u64(position.offset.get());
-                buf.put_u64(position.time.millis());
-            }
-            Start::Last(count) => numbered(buf, 3, count.into()),
-            Start::Latest(behind) => {
-                let (log, offset) = behind.unwrap_or((LogId::NONE, Offset::START));
-                buf.put_u8(4);
-                buf.put_slice(&log.0);
-                buf.put_u64(offset.get());
-            }
-            Start::Since(time) => numbered(buf, 5, time.millis()),
-        }
-        buf.put_slice(&self.filter);
     }
 }

@@ -31,7 +31,7 @@ use transmitting::Signals;
 /// It keeps nothing that another connection or node needs: a cursor and a credit for each
 /// subscription, and the answers that are not sent. The front page of this module shows the run
 /// loop.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Server {
     config: Arc<ServerConfig>,
     stage: Stage,
@@ -48,6 +48,8 @@ pub struct Server {
     end: (Offset, StoredAt),
     lines: Lines,
     publishing: Option<Box<Publishing>>,
+    /// The client has a publisher's id.
+    numbered: bool,
     durability: Durability,
     /// The token has expired.
     expired: bool,
@@ -69,7 +71,7 @@ enum Stage {
 }
 
 /// Who is next. A subscription stands at most once in each line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Lines {
     /// Those that want to read.
     read: VecDeque<u32>,
@@ -96,6 +98,7 @@ impl Server {
             end: (Offset::START, StoredAt::UNKNOWN),
             lines: Lines::default(),
             publishing: None,
+            numbered: false,
             durability: Durability::Memory,
             expired: false,
             signals: Signals::default(),
@@ -131,7 +134,7 @@ impl Server {
         }
         self.stage = Stage::Welcomed;
         self.durability = log.durability;
-        self.end.0 = self.end.0.max(log.last);
+        self.set_end(log.last, StoredAt::UNKNOWN);
         self.signals.welcome = Some(Box::new(ServerWelcome {
             log: log.id,
             first: log.first,
@@ -228,10 +231,14 @@ impl Server {
     /// Answers a message of [`ServerEvent::Publish`]. The answers may come in any order; they are
     /// sent in the order of the numbers. A second answer has no effect.
     ///
+    /// After a refusal of the store (full, unknown, unavailable) refuse what you have of this
+    /// connection behind that message too, if the store remembers only a publisher's highest number:
+    /// see [`ServerEvent::Publish`].
+    ///
     /// After calling this: [`poll_transmit`](Server::poll_transmit).
     pub fn published(&mut self, number: u64, outcome: Outcome) {
         if let Some(publishing) = &mut self.publishing {
-            publishing.answer(number, outcome);
+            publishing.answer(number, outcome, self.numbered);
         }
     }
 

@@ -11,21 +11,18 @@ mod link;
 mod plan;
 #[path = "../world/random.rs"]
 mod random;
+#[path = "../world/seeded.rs"]
+mod seeded;
 mod story;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use seeded::number;
 use world::{TRANSCRIPT, Tally, World};
 
 /// How many lines of a transcript are worth reading.
 const LINES: usize = 150;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
 
 /// Runs one world; a failure is told with its transcript.
 fn run(seed: u64) -> Result<Tally, String> {
@@ -54,40 +51,10 @@ fn run(seed: u64) -> Result<Tally, String> {
     ))
 }
 
-/// Runs the worlds on all cores that there are.
-fn run_all(seeds: u64) -> Result<Tally, String> {
-    let next = AtomicU64::new(0);
-    let result = Mutex::new(Ok(Tally::default()));
-    let work = || {
-        let mut tally = Tally::default();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
-                break;
-            }
-            match run(seed) {
-                Ok(one) => tally.add(&one),
-                Err(failure) => {
-                    next.store(seeds, Ordering::Relaxed);
-                    *result.lock().unwrap() = Err(failure);
-                    return;
-                }
-            }
-            if (seed + 1).is_multiple_of(100_000) {
-                eprintln!("{} worlds", seed + 1);
-            }
-        }
-        if let Ok(total) = &mut *result.lock().unwrap() {
-            total.add(&tally);
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-    result.into_inner().unwrap()
+impl seeded::Tally for Tally {
+    fn add(&mut self, other: &Tally) {
+        Tally::add(self, other);
+    }
 }
 
 #[test]
@@ -100,7 +67,7 @@ fn every_message_arrives_once_and_in_order_or_comes_back_in_every_world() {
         return;
     }
     let seeds = number("UNSTALL_SEEDS").unwrap_or(10_000);
-    let tally = run_all(seeds).unwrap_or_else(|failure| panic!("{failure}"));
+    let tally = seeded::run_all(seeds, run).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{tally:#?}");
     assert_eq!(tally.worlds, seeds);
     if seeds >= 10_000 {

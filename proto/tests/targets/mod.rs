@@ -5,4 +5,6 @@ pub mod decode;
 pub mod pair;
 pub mod script;
 pub mod session;
+pub mod topics_decode;
+pub mod topics_peer;
 pub mod world;

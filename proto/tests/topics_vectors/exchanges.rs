@@ -536,6 +536,7 @@ fn client_event(event: ClientEvent) -> Vec<Value> {
             number,
             reason,
             text,
+            ..
         } => vec![json!({
             "refused": number, "reason": words::refusal_name(reason), "text": text,
         })],

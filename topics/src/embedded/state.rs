@@ -17,6 +17,7 @@ use super::{
         self, META, Meta, PUBLISHERS, TOPICS, decode_publisher, log_key, offset_of_log_key,
         publisher_of_key, topic_of_key,
     },
+    manifests,
     view::{Hole, View},
 };
 use crate::{
@@ -221,6 +222,9 @@ impl Kept {
 
 /// Opens the database, with the generations that are whole, from the oldest.
 fn open(path: &Path) -> Result<(Database, Vec<Kept>), LoadError> {
+    if let Some(why) = manifests::damage(path).map_err(fjall::Error::from)? {
+        return Err(LoadError::Damaged(why));
+    }
     let open = || {
         Database::builder(path)
             .worker_threads(WORKERS)

@@ -57,12 +57,15 @@ pub enum ClientEvent {
         /// How safe they are.
         durability: Durability,
     },
-    /// A message is not stored, or for [`Refusal::Unknown`], it is not known whether it is.
+    /// The server has not stored a message.
     Refused {
         /// Its number.
         number: u64,
         /// Why.
         reason: Refusal,
+        /// It may be stored all the same: the store gave no answer ([`Refusal::Unknown`]), or the
+        /// message was sent on an earlier connection too, and that answer was lost.
+        may_be_stored: bool,
         /// Why, in the server's words.
         text: String,
     },

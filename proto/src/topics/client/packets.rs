@@ -158,9 +158,13 @@ impl Client {
         text: String,
     ) -> Result<(), ProtocolError> {
         match self.publishing.refused(number, reason)? {
-            Verdict::Refused(reason) => self.tell(ClientEvent::Refused {
+            Verdict::Refused {
+                reason,
+                may_be_stored,
+            } => self.tell(ClientEvent::Refused {
                 number,
                 reason,
+                may_be_stored,
                 text,
             }),
             Verdict::Unknown => self.tell_unknown(number, 1),

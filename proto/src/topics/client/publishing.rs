@@ -22,7 +22,7 @@ use crate::util;
 const SHARED: usize = 8 * 1024;
 
 /// The published messages without an answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Publishing {
     /// A message whose answer was lost may be sent again: the publisher has an id.
     repeats: bool,
@@ -43,7 +43,7 @@ pub(super) struct Publishing {
 }
 
 /// What was sent on this connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Line {
     /// A PUBLISH was sent, so no number may be left out.
     begun: bool,
@@ -55,9 +55,11 @@ struct Line {
     cost: u64,
     /// The server's window.
     window: u64,
+    /// No message begins before this one is answered, because the token has changed since.
+    barrier: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     topic: Topic,
     kind: Kind,
@@ -66,14 +68,19 @@ struct Open {
     cost: u64,
     /// When it was first sent to its end.
     sent: Option<Time>,
+    /// It was sent to its end on an earlier connection.
+    again: bool,
     /// It can no longer be sent, but its number has to be: a record without a topic goes in its
     /// place, which every server refuses.
     void: bool,
 }
 
-/// What became of a message that was answered.
+/// What became of a message that was refused.
 pub(super) enum Verdict {
-    Refused(Refusal),
+    Refused {
+        reason: Refusal,
+        may_be_stored: bool,
+    },
     Unknown,
 }
 
@@ -119,6 +126,7 @@ impl Publishing {
                 payload,
                 cost,
                 sent: None,
+                again: false,
                 void: false,
             },
         );
@@ -156,6 +164,9 @@ impl Publishing {
     pub(super) fn detach(&mut self) -> u64 {
         self.line = Line::new(self.line.window);
         if self.repeats {
+            for open in &mut self.open {
+                open.again = open.sent.is_some();
+            }
             return 0;
         }
         let sent = self.open.iter().take_while(|open| open.sent.is_some());
@@ -232,8 +243,17 @@ impl Publishing {
         };
         let verdict = match open.void {
             true if open.sent.is_some() => Verdict::Unknown,
-            true => Verdict::Refused(Refusal::TooLarge),
-            false => Verdict::Refused(reason),
+            true => Verdict::Refused {
+                reason: Refusal::TooLarge,
+                may_be_stored: false,
+            },
+            // What an earlier connection brought may be stored, now or later. Only a topic is as
+            // invalid there as here.
+            false => Verdict::Refused {
+                reason,
+                may_be_stored: reason == Refusal::Unknown
+                    || (open.again && reason != Refusal::InvalidTopic),
+            },
         };
         self.answered(1);
         Ok(verdict)
@@ -255,6 +275,13 @@ impl Publishing {
         self.pop(count);
     }
 
+    /// The token changes. What was refused with the old one might be stored with the new one: if a
+    /// later message were, and the refusal lost, it would count as stored.
+    pub(super) fn change_token(&mut self) {
+        let begun = self.line.sent + usize::from(self.line.piece > 0);
+        self.line.barrier = self.first + begun as u64 - 1;
+    }
+
     /// Whether there is something to send.
     pub(super) fn wants_transmit(&self) -> bool {
         self.line.piece > 0 || self.next_fits()
@@ -266,7 +293,7 @@ impl Publishing {
         let fits = |open: &Open| {
             self.line.cost == 0 || self.line.cost + open.sent_cost() <= self.line.window
         };
-        next.is_some_and(fits)
+        self.first > self.line.barrier && next.is_some_and(fits)
     }
 
     /// The next PUBLISH packet.
@@ -287,7 +314,7 @@ impl Publishing {
             }
             util::copy_in_pieces(&piece, |part| packet.extend_from_slice(part));
             let next = self.open.get(self.line.sent);
-            let size = next.map_or(0, |open| open.payload.len() + MAX_HEAD);
+            let size = next.map_or(0, |open| open.sent_payload().len() + MAX_HEAD);
             let goes_on = self.line.piece == 0 && self.next_fits();
             if !goes_on || packet.len() + size > PACKET_FILL {
                 return Some(packet.freeze().into());
@@ -355,6 +382,7 @@ impl Line {
             piece: 0,
             cost: 0,
             window,
+            barrier: 0,
         }
     }
 }

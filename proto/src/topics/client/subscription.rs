@@ -1,7 +1,5 @@
 //! One subscription of a client: its place, its credit, and what the application has not taken.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use super::super::assembly::Assembly;
@@ -10,18 +8,15 @@ use super::super::name::{Filter, Topic, is_utf8};
 use super::super::position::{LogId, Offset, Position, StoredAt};
 use super::super::record::{FirstRecord, TopicRecord};
 use super::super::terms::{Gap, GapReason, Start, SubscriptionEnd};
+use super::credit::Credit;
 use super::delivery::{Delivery, MessageBatch, TopicMessage};
+use super::queue::Queue;
 use crate::error::ProtocolError;
-use crate::number::Offset as Cost;
 use crate::payload::Kind;
 use crate::util;
 
-/// Batches of small records are joined up to this many bytes, so that packets with few messages do
-/// not take much more memory than their cost.
-const JOIN_BELOW: usize = 1024;
-
 /// A subscription, over all connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Subscription {
     pub(super) filter: Filter,
     /// The filter has no wildcard.
@@ -30,6 +25,8 @@ pub(super) struct Subscription {
     start: Start,
     pub(super) max_lag_millis: u64,
     pub(super) stage: Stage,
+    /// The connection on which it was asked for last.
+    pub(super) attachment: u64,
     /// Everything up to here has come, or is in a gap.
     place: Option<Position>,
     /// What is coming is the latest message of each topic.
@@ -42,7 +39,7 @@ pub(super) struct Subscription {
     credit: Credit,
     /// The message that is not whole yet.
     partial: Option<Box<Partial>>,
-    queue: VecDeque<Delivery>,
+    queue: Queue,
     /// [`Readable`](super::ClientEvent::Readable) was told.
     pub(super) told: bool,
     /// It stands in the line of those that want to send.
@@ -81,17 +78,7 @@ enum Expects {
     },
 }
 
-/// Credit of one connection, and what the application has not taken.
-#[derive(Clone, Copy, Debug)]
-struct Credit {
-    window: u64,
-    granted: u64,
-    received: u64,
-    /// What was delivered, and is not taken. Also of older connections.
-    held: u64,
-}
-
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Partial {
     assembly: Assembly,
     offset: Offset,
@@ -112,6 +99,7 @@ impl Subscription {
             start,
             max_lag_millis,
             stage: Stage::Idle,
+            attachment: 0,
             place: None,
             snapshot: matches!(start, Start::Latest(_)),
             target: None,
@@ -124,7 +112,7 @@ impl Subscription {
                 held: 0,
             },
             partial: None,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             told: false,
             in_line: false,
         }
@@ -173,7 +161,7 @@ impl Subscription {
     /// The application wants no more.
     pub(super) fn leave(&mut self) {
         self.stage = Stage::Leaving(false);
-        self.queue = VecDeque::new();
+        self.queue = Queue::default();
         self.partial = None;
         self.credit.held = 0;
     }
@@ -187,6 +175,19 @@ impl Subscription {
     /// The cost of what is delivered and not taken.
     pub(super) fn held(&self) -> u64 {
         self.credit.held
+    }
+
+    /// What the server may still send on this connection.
+    pub(super) fn credit_left(&self) -> u64 {
+        match self.stage {
+            Stage::Asked | Stage::Open => self.credit.granted.saturating_sub(self.credit.received),
+            Stage::Idle | Stage::Leaving(_) | Stage::Over => 0,
+        }
+    }
+
+    /// The end that the log had, until everything up to it has come.
+    pub(super) fn target(&self) -> Option<Offset> {
+        self.target
     }
 
     /// The application has taken so much.
@@ -206,9 +207,7 @@ impl Subscription {
     }
 
     pub(super) fn next_delivery(&mut self) -> Option<Delivery> {
-        let next = self.queue.pop_front();
-        util::trim(&mut self.queue);
-        next
+        self.queue.pop()
     }
 
     pub(super) fn has_delivery(&self) -> bool {
@@ -331,7 +330,7 @@ impl Subscription {
         self.check_between()?;
         self.expects = Expects::Nothing;
         self.place = Some(position);
-        self.push_gap(gap, position);
+        self.queue.push_gap(gap, position);
         Ok(())
     }
 
@@ -354,7 +353,7 @@ impl Subscription {
         };
         self.snapshot = false;
         let caught_up = self.target.take().is_some();
-        self.push_mark(caught_up, position);
+        self.queue.push_mark(caught_up, position);
         self.place = Some(position);
         Ok(())
     }
@@ -365,7 +364,7 @@ impl Subscription {
         self.expects = Expects::Nothing;
         self.target = None;
         self.stage = Stage::Over;
-        self.push(Delivery::Ended { reason, text });
+        self.queue.push(Delivery::Ended { reason, text });
     }
 
     /// MESSAGES.
@@ -483,7 +482,8 @@ impl Subscription {
             payload: assembly.finish()?,
             cost,
         };
-        self.push(Delivery::Messages(MessageBatch::whole(log, message)));
+        self.queue
+            .push(Delivery::Messages(MessageBatch::whole(log, message)));
         Ok(Some((offset, time)))
     }
 
@@ -502,56 +502,7 @@ impl Subscription {
         self.credit.held += run.cost;
         let batch = MessageBatch::records(place.log, bytes, run.count, run.cost, last);
         (run.count, run.cost) = (0, 0);
-        let Some(Delivery::Messages(before)) = self.queue.back_mut() else {
-            return self.push(Delivery::Messages(batch));
-        };
-        if let Err(batch) = before.join(batch, JOIN_BELOW) {
-            self.push(Delivery::Messages(batch));
-        }
-    }
-
-    fn push(&mut self, delivery: Delivery) {
-        util::push_back(&mut self.queue, delivery);
-    }
-
-    /// CAUGHT_UP. Of those between two messages the last one counts.
-    fn push_mark(&mut self, caught_up: bool, position: Position) {
-        let before = self.take_mark(|mark| match mark {
-            Delivery::CaughtUp { .. } => Some(true),
-            Delivery::Progress { .. } => Some(false),
-            _ => None,
-        });
-        match caught_up || before == Some(true) {
-            true => self.push(Delivery::CaughtUp { position }),
-            false => self.push(Delivery::Progress { position }),
-        }
-    }
-
-    /// GAP. Those between two messages are one for each reason, so a server cannot make them many.
-    fn push_gap(&mut self, mut gap: Gap, position: Position) {
-        let before = self.take_mark(|mark| match mark {
-            Delivery::Gap { gap: before, .. } if before.reason == gap.reason => Some(*before),
-            _ => None,
-        });
-        if let Some(before) = before {
-            gap.after = before.after;
-            gap.certain |= before.certain;
-        }
-        self.push(Delivery::Gap { gap, position });
-    }
-
-    /// Takes out what came behind the last message and is wanted.
-    fn take_mark<T>(&mut self, wanted: impl Fn(&Delivery) -> Option<T>) -> Option<T> {
-        for index in (0..self.queue.len()).rev() {
-            if let Delivery::Messages(_) | Delivery::Ended { .. } = self.queue[index] {
-                return None;
-            }
-            if let Some(found) = wanted(&self.queue[index]) {
-                self.queue.remove(index);
-                return Some(found);
-            }
-        }
-        None
+        self.queue.push_batch(batch);
     }
 }
 
@@ -586,27 +537,4 @@ fn topic(name: &[u8]) -> Result<Topic, ProtocolError> {
     let name = std::str::from_utf8(name).ok();
     let topic = name.and_then(|name| Topic::new(name).ok());
     topic.ok_or(ProtocolError::Malformed("a topic that is none"))
-}
-
-impl Credit {
-    /// What may be granted: what is taken, what is there of a message that is not whole, and the
-    /// window.
-    fn limit(&self) -> u64 {
-        (self.received + self.window).saturating_sub(self.held)
-    }
-
-    fn is_due(&self) -> bool {
-        self.limit() >= self.granted + self.window / 2
-    }
-
-    fn spend(&mut self, cost: u64) -> Result<(), ProtocolError> {
-        self.received += cost;
-        if self.received > self.granted {
-            return Err(ProtocolError::CreditExceeded {
-                sent: Cost::new(self.received),
-                granted: Cost::new(self.granted),
-            });
-        }
-        Ok(())
-    }
 }

@@ -4,7 +4,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::hello::ClientHello;
 use super::super::limits::CONTROL_BLOCK;
-use super::super::packet::{Subscribe, TopicPacket};
+use super::super::packet::TopicPacket;
+use super::super::subscribe::Subscribe;
 use super::subscription::Stage;
 use super::{Client, Phase};
 use crate::error::ErrorCode;
@@ -14,7 +15,7 @@ use crate::transmit::Transmit;
 use crate::util::cut_reason;
 
 /// What is to be sent besides subscriptions and publications.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Signals {
     /// TOKEN.
     pub(super) token: bool,
@@ -114,6 +115,7 @@ impl Client {
                 let credit = subscription.first_credit()?;
                 let start = subscription.start();
                 subscription.asked(credit);
+                subscription.attachment = self.attachment;
                 Some(TopicPacket::Subscribe(Subscribe {
                     subscription: number,
                     credit,

@@ -27,7 +27,7 @@ impl SubscriptionKey {
 }
 
 /// Something that the caller of a [`Server`](super::Server) has to answer or to know.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ServerEvent {
     /// The client's first packet. Answer with [`Server::welcome`](super::Server::welcome) or
@@ -49,6 +49,12 @@ pub enum ServerEvent {
     },
     /// The client publishes messages, in this order. Answer each by
     /// [`Server::published`](super::Server::published), at any time and in any order.
+    ///
+    /// If the store refuses a message for want of room or because it gives no answer, and remembers
+    /// only the highest number of a publisher, it must store no later message of this connection
+    /// that was handed over before that refusal was told. If the answer is lost, the client sends
+    /// the message again, and its number would count as stored before. What comes from the client
+    /// meanwhile waits in the server, until it knows that the client has the answer.
     Publish(Vec<PublishRequest>),
     /// The client gives up: close the connection.
     Aborted {

@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::super::hello::{AccessToken, ClientHello};
 use super::super::name::Filter;
-use super::super::packet::{Subscribe, TopicPacket};
+use super::super::packet::TopicPacket;
+use super::super::subscribe::Subscribe;
 use super::super::terms::SubscriptionEnd;
-use super::event::{ServerEvent, SubscribeRequest, SubscriptionKey};
+use super::event::{PublishRequest, ServerEvent, SubscribeRequest, SubscriptionKey};
 use super::publishing::Bounds;
 use super::subscription::Subscription;
 use super::{Server, Stage};
 use crate::error::{ErrorCode, ProtocolError};
-use crate::util;
 
 impl Server {
     /// A packet came: one WebSocket binary message.
@@ -65,7 +65,8 @@ impl Server {
         match packet {
             TopicPacket::Token(token) => self.handle_token(token),
             TopicPacket::Ping(number) => self.signals.pong = Some(number),
-            TopicPacket::Pong(_) | TopicPacket::Unknown(_) => {}
+            TopicPacket::Pong(number) => self.handle_pong(number),
+            TopicPacket::Unknown(_) => {}
             TopicPacket::Abort { code, reason } => {
                 self.finish();
                 self.tell(ServerEvent::Aborted { code, reason });
@@ -88,6 +89,7 @@ impl Server {
     fn handle_hello(&mut self, hello: ClientHello) {
         self.stage = Stage::Asked;
         self.max_message = hello.max_message;
+        self.numbered = hello.publisher.is_some();
         self.tell(ServerEvent::Hello(hello));
     }
 
@@ -170,13 +172,25 @@ impl Server {
             max_message: self.config.max_message,
             window: self.config.publish_window,
             expired: self.expired,
+            numbered: self.numbered,
         };
         let publishing = self.publishing.get_or_insert_default();
         let requests = publishing.packet(first, records, bounds)?;
-        if !requests.is_empty() {
-            util::push_back(&mut self.events, ServerEvent::Publish(requests));
-        }
+        let requests = publishing.admit(requests);
+        self.tell_published(requests);
         Ok(())
+    }
+
+    fn handle_pong(&mut self, number: u64) {
+        let publishing = self.publishing.as_mut();
+        let waited = publishing.map_or_else(Vec::new, |publishing| publishing.pong(number));
+        self.tell_published(waited);
+    }
+
+    fn tell_published(&mut self, requests: Vec<PublishRequest>) {
+        if !requests.is_empty() {
+            self.tell(ServerEvent::Publish(requests));
+        }
     }
 
     /// Tells the client that the connection ends at once, and why. Send what

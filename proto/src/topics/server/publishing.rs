@@ -19,7 +19,7 @@ use crate::payload::Kind;
 use crate::util;
 
 /// The published messages of one connection that have no answer yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Publishing {
     /// The number of the next message that begins. `None` before the first PUBLISH.
     next: Option<u64>,
@@ -30,15 +30,30 @@ pub(super) struct Publishing {
     open: VecDeque<Open>,
     /// The cost of `open` and of what is there of `partial`.
     cost: u64,
+    halt: Option<Halt>,
+    /// What came since then.
+    parked: Vec<PublishRequest>,
+    pings: u64,
 }
 
-#[derive(Debug)]
+/// A message was refused, and the client may not know it. A later one must not be stored before it
+/// does: if the answer is lost, the client sends the refused one again, and its number would count
+/// as stored before.
+#[derive(Clone, Debug)]
+struct Halt {
+    /// The last message that was refused.
+    through: u64,
+    /// The PING behind that answer. Its PONG shows that the client has the answer.
+    ping: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
 struct Partial {
     assembly: Assembly,
     topic: Result<Topic, Refusal>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     cost: u64,
     outcome: Option<Outcome>,
@@ -51,6 +66,8 @@ pub(super) struct Bounds {
     pub(super) window: u64,
     /// All messages are refused.
     pub(super) expired: bool,
+    /// The client has a publisher's id, so its numbers are remembered.
+    pub(super) numbered: bool,
 }
 
 impl Publishing {
@@ -148,7 +165,13 @@ impl Publishing {
                 outcome,
             },
         );
-        let Ok(topic) = topic else { return Ok(None) };
+        let topic = match topic {
+            Ok(topic) => topic,
+            Err(refusal) => {
+                self.halt_after(self.last_number(), refusal, bounds.numbered);
+                return Ok(None);
+            }
+        };
         let (kind, is_final) = (assembly.kind, assembly.is_final);
         let payload = match single {
             true => payload,
@@ -179,15 +202,78 @@ impl Publishing {
 
     /// The caller's answer to a message. One that is answered already, or was never published, is
     /// left alone.
-    pub(super) fn answer(&mut self, number: u64, outcome: Outcome) {
+    pub(super) fn answer(&mut self, number: u64, outcome: Outcome, numbered: bool) {
         let Some(index) = number.checked_sub(self.first_open()) else {
             return;
         };
         let open = usize::try_from(index).ok();
         let open = open.and_then(|index| self.open.get_mut(index));
-        if let Some(open) = open.filter(|open| open.outcome.is_none()) {
-            open.outcome = Some(outcome);
+        let Some(open) = open.filter(|open| open.outcome.is_none()) else {
+            return;
+        };
+        let refusal = match &outcome {
+            Outcome::Refused { reason, .. } => Some(*reason),
+            Outcome::Stored(_) => None,
+        };
+        open.outcome = Some(outcome);
+        if let Some(refusal) = refusal {
+            self.halt_after(number, refusal, numbered);
         }
+    }
+
+    /// Nothing more is stored for now, unless the refusal would come again with the same message.
+    fn halt_after(&mut self, number: u64, refusal: Refusal, numbered: bool) {
+        let passes = matches!(
+            refusal,
+            Refusal::Full | Refusal::Unknown | Refusal::Unavailable
+        );
+        if passes && numbered {
+            let before = self.halt.as_ref().map_or(0, |halt| halt.through);
+            self.halt = Some(Halt {
+                through: before.max(number),
+                ping: None,
+            });
+        }
+    }
+
+    /// Returns the messages that may be stored now. The others wait.
+    pub(super) fn admit(&mut self, requests: Vec<PublishRequest>) -> Vec<PublishRequest> {
+        match self.halt {
+            None => requests,
+            Some(_) => {
+                self.parked.extend(requests);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Whether a PING is to be sent, because messages wait for its PONG.
+    pub(super) fn wants_ping(&self) -> bool {
+        let halt = self.halt.as_ref();
+        let answered = |halt: &Halt| halt.ping.is_none() && self.first_open() > halt.through;
+        !self.parked.is_empty() && halt.is_some_and(answered)
+    }
+
+    /// PING is sent, with this number.
+    pub(super) fn ping(&mut self) -> u64 {
+        self.pings += 1;
+        if let Some(halt) = &mut self.halt {
+            halt.ping = Some(self.pings);
+        }
+        self.pings
+    }
+
+    /// PONG has come. Returns the messages that waited for it.
+    pub(super) fn pong(&mut self, number: u64) -> Vec<PublishRequest> {
+        if self
+            .halt
+            .as_ref()
+            .is_some_and(|halt| halt.ping == Some(number))
+        {
+            self.halt = None;
+            return std::mem::take(&mut self.parked);
+        }
+        Vec::new()
     }
 
     /// Whether an answer can be sent.

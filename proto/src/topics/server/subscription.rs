@@ -1,22 +1,25 @@
 //! One subscription on a server: a cursor, a credit, and what is in hand.
 
-use std::{ops::Range, sync::Arc};
+mod packing;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
+
+use bytes::BytesMut;
 
 use super::super::block::Block;
-use super::super::limits::{MIN_SLICE, PACKET_FILL, PROGRESS_OFFSETS, RECORD_OVERHEAD};
+use super::super::limits::{PROGRESS_OFFSETS, RECORD_OVERHEAD};
 use super::super::name::Filter;
 use super::super::opening::Opening;
-use super::super::packet::{MESSAGES_HEAD, Subscribe, TopicPacket, kind};
+use super::super::packet::TopicPacket;
 use super::super::position::{Offset, StoredAt};
+use super::super::subscribe::Subscribe;
 use super::super::terms::{Gap, GapReason, SubscriptionEnd};
 use super::event::SubscriptionKey;
 use crate::transmit::Transmit;
 use crate::util::cut_reason;
 
 /// A subscription of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Subscription {
     pub(super) key: SubscriptionKey,
     pub(super) filter: Filter,
@@ -49,7 +52,7 @@ pub(super) struct Subscription {
 }
 
 /// How far a subscription is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Stage {
     /// The caller was asked.
     Asked,
@@ -68,7 +71,7 @@ enum Stage {
 }
 
 /// Messages to be sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hand {
     block: Arc<Block>,
     /// The next record.
@@ -208,8 +211,8 @@ impl Subscription {
         }
     }
 
-    /// Everything up to `through` is not sent, for this reason. Gaps between the same two messages
-    /// are one.
+    /// Everything up to `through` is not sent, for this reason. A gap that is to be sent already has
+    /// the same reason, and then they are one.
     pub(super) fn leave_out(&mut self, reason: GapReason, certain: bool, through: Offset) {
         if through <= self.place {
             return;
@@ -219,6 +222,7 @@ impl Subscription {
         }
         match &mut self.gap {
             Some(gap) => {
+                debug_assert_eq!(gap.reason, reason);
                 gap.through = through;
                 gap.certain |= certain;
             }
@@ -271,8 +275,10 @@ impl Subscription {
                 let opening = **opening;
                 return Some(self.begin(opening));
             }
-            Stage::Snapshot | Stage::History | Stage::Live => self.skip(context),
-            Stage::Ending(..) => {}
+            Stage::Snapshot | Stage::History | Stage::Live if self.gap.is_none() => {
+                self.skip(context);
+            }
+            _ => {}
         }
         if let Some(gap) = self.gap.take() {
             self.told(gap.through);
@@ -371,7 +377,7 @@ impl Subscription {
                 self.end_if_final(block.is_final(next));
                 continue;
             }
-            if self.lags(context.now, block.time(next)) {
+            if self.gap.is_none() && self.lags(context.now, block.time(next)) {
                 self.hand = None;
                 self.leave_out(GapReason::MovedAhead, true, context.end.0.max(offset));
             }
@@ -423,123 +429,5 @@ impl Subscription {
     /// Whether so much was left out that the client should know its place.
     fn progressed(&self) -> bool {
         self.place.get() >= self.target.0.get() + PROGRESS_OFFSETS
-    }
-
-    /// MESSAGES, as far as a packet and the credit go.
-    fn next_messages(&mut self, context: Context, buf: &mut BytesMut) -> Option<Transmit> {
-        let block = self.hand.as_ref()?.block.clone();
-        let run = self.next_run(&block, context, PACKET_FILL)?;
-        let ends = run.end == self.hand.as_ref()?.end;
-        if block.size(run.clone()) >= MIN_SLICE || ends || block.all_match(&self.filter) {
-            self.advance(&block, run.clone());
-            if run.start == 0 && self.key.number == 1 {
-                return Some(block.packet(run.end).into());
-            }
-            self.put_head(buf);
-            let head = buf.split().freeze();
-            return Some(Transmit::new(head, block.slice(run)));
-        }
-        Some(self.gather(&block, run, context).into())
-    }
-
-    /// Short runs between messages that the filter leaves out, copied into one packet.
-    fn gather(&mut self, block: &Block, first: Range<usize>, context: Context) -> Bytes {
-        let mut packet = BytesMut::with_capacity(PACKET_FILL);
-        self.put_head(&mut packet);
-        let mut run = Some(first);
-        while let Some(records) = run {
-            packet.extend_from_slice(&block.slice(records.clone()));
-            self.advance(block, records);
-            self.skip(context);
-            let room = PACKET_FILL.saturating_sub(packet.len());
-            let goes_on = self.gap.is_none() && self.begun.is_none() && !self.is_ending();
-            run = match goes_on && room > 0 {
-                true => self.next_run(block, context, room),
-                false => None,
-            };
-            run = run.filter(|run| block.size(run.clone()) <= room);
-        }
-        packet.freeze()
-    }
-
-    fn put_head(&self, buf: &mut BytesMut) {
-        buf.reserve(MESSAGES_HEAD);
-        buf.put_u8(kind::MESSAGES);
-        buf.put_u32(self.key.number);
-    }
-
-    /// The records in hand that follow each other, match, and fit into so many bytes and the
-    /// credit. A single record is not held to the bytes.
-    fn next_run(&mut self, block: &Block, context: Context, bytes: usize) -> Option<Range<usize>> {
-        let hand = self.hand.as_ref()?;
-        let next = hand.next;
-        let bound = match self.stage {
-            Stage::Live => hand.end,
-            _ => hand.end.min(block.find(self.target.0)),
-        };
-        if next >= bound {
-            return None;
-        }
-        let left = self.credit_left();
-        let cost = block.cost(next..next + 1);
-        if cost > left {
-            self.needs = cost;
-            if self.begun.is_none() {
-                self.hand = None;
-            }
-            return None;
-        }
-        self.needs = 0;
-        let fit = block.fit(next..bound, bytes.saturating_sub(MESSAGES_HEAD), left);
-        let end = self.matching_end(block, next..fit.max(next + 1), context);
-        Some(next..end)
-    }
-
-    /// The end of the records from `records.start` on that may be sent: the message of the first one
-    /// may.
-    fn matching_end(&self, block: &Block, records: Range<usize>, context: Context) -> usize {
-        let all_match = block.all_match(&self.filter);
-        let all_fit = block.largest() <= context.max_message;
-        if all_match && all_fit && !self.is_topic {
-            return records.end;
-        }
-        let mut next = records.start;
-        while next < records.end {
-            if next > records.start {
-                let matches = all_match || self.filter.matches(block.topic(next));
-                let fits = all_fit || block.length(next) <= context.max_message;
-                if !matches || !fits {
-                    break;
-                }
-            }
-            let is_final = block.is_final(next);
-            next = block.message_end(next);
-            if self.is_topic && is_final {
-                break;
-            }
-        }
-        next.min(records.end)
-    }
-
-    /// These records are sent.
-    fn advance(&mut self, block: &Block, records: Range<usize>) {
-        self.sent += block.cost(records.clone());
-        if let Some(hand) = &mut self.hand {
-            hand.next = records.end;
-        }
-        let last = records.end - 1;
-        let offset = block.offset(last);
-        if block.ends_message(last) {
-            self.place = offset;
-            self.begun = None;
-            self.end_if_final(block.is_final(last));
-        } else {
-            let begin = block.find(offset.before());
-            if begin > records.start {
-                self.place = block.offset(begin - 1);
-            }
-            self.begun = Some((offset, (records.end - begin) as u32));
-        }
-        self.told(self.place);
     }
 }

@@ -16,7 +16,7 @@ use crate::transmit::Transmit;
 use crate::util::{self, cut_reason};
 
 /// What is to be sent besides answers and subscriptions.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Signals {
     pub(super) welcome: Option<Box<ServerWelcome>>,
     pub(super) reject: Option<Box<ServerReject>>,
@@ -93,6 +93,10 @@ impl Server {
             publishing.next_answer(self.durability, block);
             return Some(block.split().freeze().into());
         }
+        if let Some(publishing) = self.publishing.as_mut().filter(|it| it.wants_ping()) {
+            let ping = TopicPacket::Ping(publishing.ping());
+            return Some(self.signals.encode(&ping).into());
+        }
         while let Some(number) = self.lines.send.pop_front() {
             if let Some(packet) = self.transmit_of(number, now) {
                 return Some(packet);
@@ -111,7 +115,7 @@ impl Server {
             Stage::Welcomed => {
                 !self.signals.is_empty(self.stage)
                     || !self.lines.send.is_empty()
-                    || publishing.is_some_and(|publishing| publishing.has_answer())
+                    || publishing.is_some_and(|it| it.has_answer() || it.wants_ping())
             }
         }
     }
