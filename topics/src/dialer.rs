@@ -1,22 +1,18 @@
 //! How a client gets to a node: over WebSocket, from one address to the next, or within the process.
 
 use std::{
-    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
-use tokio::time::timeout;
 use unstall::{Backoff, Client, ConnectError, Reconnect, printable};
 use unstall_proto::topics::{AccessToken, RejectReason, ServerReject, limits::SUBPROTOCOL};
 
 use crate::{
-    defaults::TOKEN_TIMEOUT,
     link::{self, LinkReceiver, LinkSender},
     node::Node,
     serving::Serving,
-    topics::Tokens,
+    tokens::Tokens,
 };
 
 /// Connects to nodes.
@@ -103,7 +99,7 @@ impl Dialer {
         if let Some(moment) = self.way.go_on() {
             tokio::time::sleep_until(moment.into()).await;
         }
-        let token = self.token().await?;
+        let token = self.tokens.next().await.map_err(DialError::Token)?;
         let (sender, receiver) = self.way.link().await?;
         self.connected = Some(Instant::now());
         Ok(Dialed {
@@ -113,27 +109,9 @@ impl Dialer {
         })
     }
 
-    /// Asks the application. Its function may panic, or never come back.
-    async fn token(&self) -> Result<AccessToken, DialError> {
-        let text = match &self.tokens {
-            Tokens::None => return Ok(AccessToken::NONE),
-            Tokens::Fixed(token) => token.to_string(),
-            Tokens::Renewed(token) => {
-                let asking = AssertUnwindSafe(async { token().await }).catch_unwind();
-                let given = match timeout(TOKEN_TIMEOUT, asking).await {
-                    Ok(Ok(given)) => given,
-                    Ok(Err(_)) => return Err(DialError::Token("its function panicked".into())),
-                    Err(_) => return Err(DialError::Token("it took too long".into())),
-                };
-                given.map_err(|error| DialError::Token(error.to_string().into()))?
-            }
-        };
-        AccessToken::new(&text).map_err(|error| DialError::Token(error.to_string().into()))
-    }
-
     /// Whether each connection has a token of its own.
     pub(crate) fn renews_tokens(&self) -> bool {
-        matches!(self.tokens, Tokens::Renewed(_))
+        self.tokens.are_renewed()
     }
 
     /// How long to wait before the next attempt; `None` if there is to be none. [`dial`](Self::dial)

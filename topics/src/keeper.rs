@@ -15,11 +15,12 @@ use unstall_proto::{
 };
 
 use crate::{
+    answers::Answers,
     defaults::CLIENT_PACKETS_A_TURN,
     dialer::{Dialed, Dialer, Outcome, words},
     events::{EventsSender, TopicsEvent},
     link::{LinkSender, Lost, NotSent, Received},
-    publisher::{Answers, PublishError},
+    publish_error::PublishError,
     stats::TopicsStats,
 };
 

@@ -5,8 +5,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 use unstall::IntoMessage;
 use unstall_proto::topics::{
-    Block, BlockBuilder, ClientConfig, Durability, Filter, LogId, NameError, Offset, Refusal,
-    Start, StoredMessage, SubscribeOptions, Topic,
+    Block, BlockBuilder, Durability, Filter, LogId, Offset, Refusal, StoredMessage, Topic,
 };
 
 #[cfg(feature = "embedded")]
@@ -14,17 +13,13 @@ use crate::embedded::{Embedded, OpenError};
 use crate::{
     appender::{Answer, Appender},
     defaults::{BLOCK_BYTES, FOLLOW_AGAIN, NUDGE_EVERY, READ_BYTES, TAIL_BYTES},
-    dialer::Dialer,
     interest::Interests,
-    keeper::Handle,
     limits::Limits,
     memory::Memory,
     message::publication,
-    node::Node,
-    publisher::{PublishError, is_no_text},
+    publish_error::{PublishError, is_no_text},
     stats::{LogCounters, LogStats},
     store::{Appended, Bounds, Publication, Read, Store, StoreError, Stored},
-    subscription::Subscription,
     tail::Tail,
 };
 
@@ -221,41 +216,6 @@ impl Log {
             .map(offset)
             .next()
             .unwrap_or(Err(PublishError::Refused(Refusal::Unknown)))
-    }
-
-    /// Subscribes to a filter.
-    ///
-    /// # Errors
-    /// [`NameError`] when the filter is not a valid one.
-    ///
-    /// # Panics
-    /// Outside of a Tokio runtime.
-    pub fn subscribe(
-        &self,
-        filter: impl AsRef<str>,
-        start: Start,
-    ) -> Result<Subscription, NameError> {
-        self.subscribe_with(filter, start, SubscribeOptions::default())
-    }
-
-    /// Subscribes to a filter, with options.
-    ///
-    /// # Errors
-    /// [`NameError`] when the filter is not a valid one.
-    ///
-    /// # Panics
-    /// Outside of a Tokio runtime.
-    pub fn subscribe_with(
-        &self,
-        filter: impl AsRef<str>,
-        start: Start,
-        options: SubscribeOptions,
-    ) -> Result<Subscription, NameError> {
-        // The same way as over WebSocket, so that the same holds.
-        let max_message = self.shared.store.max_message_bytes() as u64;
-        let config = ClientConfig::new().max_message(max_message);
-        let handle = Handle::start(config, Dialer::here(Node::new(self)));
-        Subscription::new(&handle, filter.as_ref(), start, options)
     }
 
     /// Queues a batch behind those before it.

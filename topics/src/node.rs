@@ -3,16 +3,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
-use unstall::{CloseCode, Connection};
-use unstall_proto::topics::ServerConfig;
+use unstall::Options;
+use unstall_proto::topics::{ServerConfig, limits::MAX_PACKET};
 
 use crate::{
     access::{Access, Open},
     connected::Connected,
     defaults::NODE_READS,
-    link,
     log::Log,
-    serving::Serving,
 };
 
 /// Serves a log to clients, over any number of connections. Clones share everything.
@@ -27,6 +25,7 @@ use crate::{
 /// let node = Node::new(&Log::memory(Default::default()).await?);
 /// let server = unstall::Server::builder()
 ///     .subprotocols([SUBPROTOCOL])
+///     .options(Node::options())
 ///     .bind("127.0.0.1:9200")
 ///     .await?;
 /// server.serve(move |connection| {
@@ -56,6 +55,13 @@ impl Node {
             reads: Arc::new(Semaphore::new(NODE_READS)),
             connected: Arc::default(),
         }
+    }
+
+    /// The options for a server whose connections this node serves. Packets of topics are short, so a
+    /// longer WebSocket message is refused while it arrives. Everything else is as in
+    /// [`unstall::Options`].
+    pub fn options() -> Options {
+        Options::default().max_message_bytes(MAX_PACKET)
     }
 
     /// Who may publish and subscribe to what. Default: everybody, everything.
@@ -93,24 +99,6 @@ impl Node {
     /// The log that it serves.
     pub fn log(&self) -> &Log {
         &self.log
-    }
-
-    /// Serves one client, until its connection ends.
-    ///
-    /// A connection that did not agree to [`SUBPROTOCOL`](crate::SUBPROTOCOL) is closed.
-    ///
-    /// Cancel safety: if dropped, the connection closes. What the client has published is stored all
-    /// the same.
-    pub async fn serve(&self, connection: Connection) {
-        if !link::speaks_topics(&connection) {
-            let why = "offer the subprotocol unstall.topics.v1";
-            let _ = connection.close(CloseCode::PROTOCOL_ERROR, why).await;
-            return;
-        }
-        let request = connection.request();
-        let (sender, receiver) = link::socket(connection);
-        // The connection itself tells why it ended: nothing is left to be said here.
-        Serving::new(self, request).run(sender, receiver).await;
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until, timeout},
 };
-use unstall::CloseCode;
+use unstall::{CloseCode, Connection};
 use unstall_proto::topics::{
     AccessToken, Block, ClientHello, LogInfo, Offset, Opening, Outcome, PublishRequest, Publisher,
     ReadRequest, Refusal, RejectReason, Server, ServerEvent, ServerReject, SubscribeRequest,
@@ -25,7 +25,7 @@ use crate::{
     connected::Place,
     defaults::{FAREWELL_TIMEOUT, HELLO_TIMEOUT, OPENINGS, PACKETS_A_TURN, READ_LATER},
     interest::Interest,
-    link::{LinkReceiver, LinkSender, Lost, NotSent, Received},
+    link::{self, LinkReceiver, LinkSender, Lost, NotSent, Received},
     log::{Log, Shared, block},
     message::copied,
     node::Node,
@@ -59,6 +59,26 @@ pub(crate) struct Serving {
     interests: HashMap<SubscriptionKey, Interest>,
     news: Arc<Notify>,
     place: Place,
+}
+
+impl Node {
+    /// Serves one client, until its connection ends.
+    ///
+    /// A connection that did not agree to [`SUBPROTOCOL`](crate::SUBPROTOCOL) is closed.
+    ///
+    /// Cancel safety: if dropped, the connection closes. Messages that the client has published and
+    /// that have no answer are stored or not, as after any lost connection.
+    pub async fn serve(&self, connection: Connection) {
+        if !link::speaks_topics(&connection) {
+            let why = "offer the subprotocol unstall.topics.v1";
+            let _ = connection.close(CloseCode::PROTOCOL_ERROR, why).await;
+            return;
+        }
+        let request = connection.request();
+        let (sender, receiver) = link::socket(connection);
+        // The connection itself tells why it ended: nothing is left to be said here.
+        Serving::new(self, request).run(sender, receiver).await;
+    }
 }
 
 /// What came back.

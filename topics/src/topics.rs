@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use futures_util::future::BoxFuture;
 use unstall::{BoxError, Client, IntoMessage, Reconnect};
 use unstall_proto::topics::{
     ClientConfig, NameError, Offset, Publisher, Refusal, Start, SubscribeOptions,
@@ -10,19 +9,9 @@ use unstall_proto::topics::{
 
 use crate::{
     dialer::Dialer, events::TopicsEvents, keeper::Handle, message::publication,
-    publisher::PublishError, stats::TopicsStats, store::Publication, subscription::Subscription,
+    publish_error::PublishError, stats::TopicsStats, store::Publication,
+    subscription::Subscription, tokens::Tokens,
 };
-
-/// Gives the token for each connection.
-type TokenFn = Arc<dyn Fn() -> BoxFuture<'static, Result<String, BoxError>> + Send + Sync>;
-
-/// Where the tokens of a client come from. They are secrets, so this has no `Debug`.
-pub(crate) enum Tokens {
-    None,
-    Fixed(Arc<str>),
-    /// Each connection has a token of its own.
-    Renewed(TokenFn),
-}
 
 /// A client of one or more nodes that serve the same log. Clones share the connection.
 ///

@@ -2,7 +2,7 @@
 
 mod access;
 mod another_log;
-// mod architecture;
+mod architecture;
 mod cancellation;
 mod common;
 mod cut_anywhere;
@@ -15,4 +15,4 @@ mod retention;
 mod runtimes;
 mod stalls_alone;
 mod starts;
-// mod stats;
+mod stats;

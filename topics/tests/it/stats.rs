@@ -31,15 +31,24 @@ async fn a_subscription_says_how_far_it_is_and_how_far_behind() {
     assert!(stats.waiting_bytes > 500_000, "{stats:?}");
     assert_eq!(stats.end.unwrap().get(), 5_000);
     assert_eq!(stats.lag, Some(4_990));
-    assert!(stats.lag_time.unwrap() >= Duration::from_millis(20), "{stats:?}");
+    assert!(
+        stats.lag_time.unwrap() >= Duration::from_millis(20),
+        "{stats:?}"
+    );
     while number(&message(&mut feed).await) < 4_999 {}
     next(&mut feed).await;
     let stats = feed.stats();
     assert_eq!((stats.lag, stats.lag_time), (Some(0), Some(Duration::ZERO)));
     assert_eq!((stats.messages, stats.waiting_bytes), (5_000, 0));
     let logged = log.stats();
-    assert_eq!((logged.first.get(), logged.last.get(), logged.stored), (1, 5_000, 5_000));
-    assert!(logged.cached_bytes > 5_000_000 && logged.cache_hits > 50, "{logged:?}");
+    assert_eq!(
+        (logged.first.get(), logged.last.get(), logged.stored),
+        (1, 5_000, 5_000)
+    );
+    assert!(
+        logged.cached_bytes > 5_000_000 && logged.cache_hits > 50,
+        "{logged:?}"
+    );
     assert!(logged.commits >= 5 && logged.refused == 0, "{logged:?}");
     assert_eq!((logged.store_reads, logged.waiting_bytes), (0, 0));
 }
@@ -66,7 +75,10 @@ async fn a_client_says_what_has_no_answer() {
     });
     until("messages on their way", || topics.stats().unanswered == 100).await;
     assert_eq!(topics.stats().unanswered_bytes, 100 * (1000 + 1 + 64));
-    until("they wait for the store", || log.stats().waiting_bytes > 100_000).await;
+    until("they wait for the store", || {
+        log.stats().waiting_bytes > 100_000
+    })
+    .await;
     publishing.await.unwrap();
     let stats = topics.stats();
     assert_eq!((stats.unanswered, stats.unanswered_bytes), (0, 0));
@@ -84,5 +96,8 @@ async fn reads_of_the_store_are_counted() {
     }
     let stats = log.stats();
     assert!(stats.store_reads > 10 && stats.cache_hits > 10, "{stats:?}");
-    assert!(stats.cached_bytes <= unstall_topics::defaults::TAIL_BYTES, "{stats:?}");
+    assert!(
+        stats.cached_bytes <= unstall_topics::defaults::TAIL_BYTES,
+        "{stats:?}"
+    );
 }
