@@ -1,7 +1,13 @@
 //! Publications on their way to the store, in groups: while one commit is on its way, the next one
 //! gathers.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use unstall_proto::topics::Refusal;
@@ -22,9 +28,16 @@ pub(crate) struct Appender {
 /// Publications whose answers go to one place.
 struct Job {
     batch: Vec<Publication>,
+    halt: Halt,
     answer: oneshot::Sender<Vec<Appended>>,
     _room: OwnedSemaphorePermit,
 }
+
+/// Stops what a connection has handed over behind a message that is not stored and may be sent again.
+/// A store that remembers the highest number of a publisher would take that message for one that it
+/// has (SPEC-TOPICS.md, "Publishing"). Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Halt(Arc<AtomicBool>);
 
 /// What will have happened to a batch, one element for each message.
 pub(crate) struct Answer(oneshot::Receiver<Vec<Appended>>, usize);
@@ -51,7 +64,7 @@ impl Appender {
     /// Waits for room, and queues a batch. Batches are appended in the order of these calls.
     ///
     /// Cancel safety: if dropped before it resolves, nothing is queued.
-    pub(crate) async fn submit(&self, batch: Vec<Publication>) -> Answer {
+    pub(crate) async fn submit(&self, batch: Vec<Publication>, halt: Halt) -> Answer {
         let units = (cost(&batch) / ROOM_UNIT).min(APPEND_QUEUE_BYTES / ROOM_UNIT);
         let (answer, answered) = oneshot::channel();
         let expected = batch.len();
@@ -59,6 +72,7 @@ impl Appender {
         if let Ok(room) = self.room.clone().acquire_many_owned(units as u32).await {
             let job = Job {
                 batch,
+                halt,
                 answer,
                 _room: room,
             };
@@ -66,6 +80,27 @@ impl Appender {
         }
         Answer(answered, expected)
     }
+}
+
+impl Halt {
+    fn is_set(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    /// Looks at what happened to messages.
+    fn see(&self, outcomes: &[Appended]) {
+        if outcomes.iter().any(may_come_again) {
+            self.0.store(true, Relaxed);
+        }
+    }
+}
+
+/// Whether a message is not stored, or perhaps not, and its publisher may send it again.
+pub(crate) fn may_come_again(outcome: &Appended) -> bool {
+    matches!(
+        outcome,
+        Appended::Refused(Refusal::Full | Refusal::Unknown | Refusal::Unavailable)
+    )
 }
 
 impl Answer {
@@ -118,9 +153,18 @@ fn next_commit(jobs: &mut VecDeque<Job>) -> Vec<Job> {
 
 async fn commit(
     store: &dyn Store,
-    mut group: Vec<Job>,
+    group: Vec<Job>,
     appended: &mut (impl FnMut(&[Publication], &[Appended]) + Send),
 ) {
+    let (halted, mut group): (Vec<_>, Vec<_>) =
+        group.into_iter().partition(|job| job.halt.is_set());
+    for job in halted {
+        let outcomes = vec![Appended::Refused(Refusal::Unavailable); job.batch.len()];
+        let _ = job.answer.send(outcomes);
+    }
+    if group.is_empty() {
+        return;
+    }
     let sizes: Vec<usize> = group.iter().map(|job| job.batch.len()).collect();
     let batch: Vec<Publication> = group
         .iter_mut()
@@ -138,8 +182,10 @@ async fn commit(
     appended(&batch, &outcomes);
     let mut outcomes = outcomes.into_iter();
     for (job, size) in group.into_iter().zip(sizes) {
+        let outcomes: Vec<_> = outcomes.by_ref().take(size).collect();
+        job.halt.see(&outcomes);
         // Who published may be gone.
-        let _ = job.answer.send(outcomes.by_ref().take(size).collect());
+        let _ = job.answer.send(outcomes);
     }
 }
 
@@ -156,4 +202,50 @@ fn refusal(error: &StoreError) -> Refusal {
 
 fn cost(batch: &[Publication]) -> u64 {
     batch.iter().map(Publication::cost).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Limits, Memory};
+    use unstall_proto::{
+        Kind,
+        topics::{Publisher, Topic},
+    };
+
+    fn message(publisher: Publisher, number: u64) -> Publication {
+        let topic = Topic::new("a").unwrap();
+        let mut message = Publication::new(topic, Kind::Text, "x");
+        message.publisher = Some((publisher, number));
+        message
+    }
+
+    /// Once a message was stored behind one that was refused for now. When the answer to the first
+    /// was lost, it was sent again, taken for stored, and missing.
+    #[tokio::test]
+    async fn nothing_is_stored_behind_a_message_that_may_come_again() {
+        // It has room for one publisher.
+        let store = Arc::new(Memory::new(Limits::default().max_publishers(1)));
+        let (appender, work) = Appender::new(store, |_, _| {});
+        tokio::spawn(work);
+        let publisher = |id| Publisher {
+            id: [id; 16],
+            epoch: 1,
+        };
+        let (first, second) = (publisher(1), publisher(2));
+        let halt = Halt::default();
+        let mut answers = Vec::new();
+        for (publisher, number) in [(first, 1), (second, 1), (first, 2)] {
+            let batch = vec![message(publisher, number)];
+            let answer = appender.submit(batch, halt.clone()).await;
+            // One commit each.
+            answers.push(answer.outcome().await[0]);
+        }
+        assert!(matches!(answers[0], Appended::Stored { .. }), "{answers:?}");
+        assert_eq!(answers[1], Appended::Refused(Refusal::Full));
+        assert_eq!(answers[2], Appended::Refused(Refusal::Unavailable));
+        let another = appender.submit(vec![message(first, 2)], Halt::default());
+        let outcome = another.await.outcome().await;
+        assert!(matches!(outcome[0], Appended::Stored { .. }), "{outcome:?}");
+    }
 }

@@ -11,7 +11,7 @@ use unstall_proto::topics::{
 #[cfg(feature = "embedded")]
 use crate::embedded::{Embedded, OpenError};
 use crate::{
-    appender::{Answer, Appender},
+    appender::{Answer, Appender, Halt},
     defaults::{BLOCK_BYTES, FOLLOW_AGAIN, NUDGE_EVERY, READ_BYTES, TAIL_BYTES},
     interest::Interests,
     limits::Limits,
@@ -201,7 +201,7 @@ impl Log {
         for nth in bad.iter().rev() {
             batch.remove(*nth);
         }
-        let outcomes = self.submit(batch).await.outcome().await;
+        let outcomes = self.submit(batch, Halt::default()).await.outcome().await;
         let mut results: Vec<_> = outcomes.into_iter().map(offset).collect();
         for nth in bad {
             results.insert(nth, Err(PublishError::InvalidText));
@@ -210,7 +210,11 @@ impl Log {
     }
 
     async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {
-        let outcomes = self.submit(vec![publication]).await.outcome().await;
+        let outcomes = self
+            .submit(vec![publication], Halt::default())
+            .await
+            .outcome()
+            .await;
         outcomes
             .into_iter()
             .map(offset)
@@ -219,8 +223,8 @@ impl Log {
     }
 
     /// Queues a batch behind those before it.
-    pub(crate) async fn submit(&self, batch: Vec<Publication>) -> Answer {
-        self.appender.submit(batch).await
+    pub(crate) async fn submit(&self, batch: Vec<Publication>, halt: Halt) -> Answer {
+        self.appender.submit(batch, halt).await
     }
 }
 

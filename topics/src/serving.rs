@@ -21,6 +21,7 @@ use unstall_proto::topics::{
 
 use crate::{
     access::{self, Denied, Given, NotGiven, Visitor},
+    appender::{Halt, may_come_again},
     clock::now,
     connected::Place,
     defaults::{FAREWELL_TIMEOUT, HELLO_TIMEOUT, OPENINGS, PACKETS_A_TURN, READ_LATER},
@@ -52,7 +53,9 @@ pub(crate) struct Serving {
     /// What was asked of the log and of the hook.
     asked: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// Batches that wait until the one before them is queued, so that their order stays.
-    batches: VecDeque<(Vec<u64>, Vec<Publication>)>,
+    batches: VecDeque<(Vec<u64>, Vec<Publication>, Halt)>,
+    /// Of what is handed over from now on.
+    halt: Halt,
     is_submitting: bool,
     /// How many subscriptions look for their beginning.
     openings: usize,
@@ -108,6 +111,7 @@ impl Serving {
             stuck: None,
             asked: FuturesUnordered::new(),
             batches: VecDeque::new(),
+            halt: Halt::default(),
             is_submitting: false,
             openings: 0,
             interests: HashMap::new(),
@@ -453,7 +457,7 @@ impl Serving {
             batch.push(publication);
         }
         if !batch.is_empty() {
-            self.batches.push_back((numbers, batch));
+            self.batches.push_back((numbers, batch, self.halt.clone()));
             self.submit();
         }
     }
@@ -463,13 +467,13 @@ impl Serving {
         if self.is_submitting {
             return;
         }
-        let Some((numbers, batch)) = self.batches.pop_front() else {
+        let Some((numbers, batch, halt)) = self.batches.pop_front() else {
             return;
         };
         self.is_submitting = true;
         let log: Log = self.node.log.clone();
         self.asked.push(Box::pin(async move {
-            let answer = log.submit(batch).await;
+            let answer = log.submit(batch, halt).await;
             Answer::Submitted(Box::pin(async move {
                 Answer::Appended(numbers, answer.outcome().await)
             }))
@@ -488,6 +492,10 @@ impl Serving {
                 self.submit();
             }
             Answer::Appended(numbers, outcomes) => {
+                // From now on the server value itself keeps what the client sends too early.
+                if outcomes.iter().any(may_come_again) {
+                    self.halt = Halt::default();
+                }
                 for (number, outcome) in numbers.into_iter().zip(outcomes) {
                     self.server.published(number, told(outcome));
                 }
