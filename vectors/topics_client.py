@@ -173,7 +173,8 @@ class Subscription:
         elif not self.position[1] <= after <= through:
             raise Refused("INCONSISTENT", f"{after} to {through} after {self.position[1]}")
         else:
-            self.position = (self.position[0], through, 0)
+            time = self.position[2] if through == self.position[1] else 0
+            self.position = (self.position[0], through, time)
         self.keep_gap({"gap": reason, "certain": packet["certain"], "after": after,
                        "through": through})
 
@@ -185,12 +186,17 @@ class Subscription:
         return [item for item, _, _ in self.items[len(self.items) - count:]]
 
     def keep_gap(self, gap):
-        """Section 8: between two messages one GAP for each reason is kept."""
+        """Section 8: between two messages one GAP for each reason is kept, where the first one came.
+        A mark behind it holds up to where the GAP goes now."""
+        found = False
         for known in self.since_message():
-            if known.get("gap") == gap["gap"]:
-                gap |= {"after": known["after"], "certain": gap["certain"] | known["certain"]}
-                self.drop(known)
-        self.items.append((gap, 0, True))
+            if found and "caught_up" in known:
+                known |= {"caught_up": self.position[1], "time": self.position[2]}
+            elif known.get("gap") == gap["gap"]:
+                known |= {"through": gap["through"], "certain": gap["certain"] | known["certain"]}
+                found = True
+        if not found:
+            self.items.append((gap, 0, True))
 
     def keep_caught_up(self, mark):
         """And the last CAUGHT_UP."""
@@ -223,14 +229,19 @@ class Publisher:
 
     def reset(self):
         """A connection begins or ends. Gives the numbers of messages whose fate is unknown."""
+        self.has_begun, self.barrier = False, 0
         lost = [] if self.has_id else [m["number"] for m in self.open if m.get("sent")]
         self.open = [m for m in self.open if m["number"] not in lost]
         for message in self.open:
             message["left"], message["sent"] = message["records"], False
+            message["again"] = message["since"] is not None
         return lost
 
     def expire(self, now):
-        """Gives the numbers of messages that wait and must not be sent again."""
+        """Gives the numbers of messages that wait and must not be sent again. A connection that has
+        sent PUBLISH cannot leave a number out."""
+        if self.has_begun:
+            return []
         late = [m["number"] for m in self.open
                 if self.once and m["since"] is not None and now - m["since"] > self.once]
         self.open = [m for m in self.open if m["number"] not in late]
@@ -240,18 +251,22 @@ class Publisher:
         self.last += 1
         records = split(text, final, payload, topic=topic)
         self.open.append({"number": self.last, "records": records, "left": records, "sent": False,
-                          "cost": sum(map(cost, records)), "since": None})
+                          "again": False, "cost": sum(map(cost, records)), "since": None})
         return self.last
 
     def next_packet(self, now):
         on_way, records, owners = 0, [], []
         for message in self.open:
+            begun = message["sent"] or message["left"] != message["records"]
+            if not begun and self.open[0]["number"] <= self.barrier:
+                break
             if on_way and on_way + message["cost"] > self.window:
                 break
             on_way += message["cost"]
             records += message["left"]
             owners += [message] * len(message["left"])
         count = pack(records, 9, lambda _: True)
+        self.has_begun |= count > 0
         for message in owners[:count]:
             message["left"] = message["left"][1:]
             message["sent"] = not message["left"]
@@ -259,6 +274,12 @@ class Publisher:
                 message["since"] = now
         return count and {"kind": "PUBLISH", "first": owners[0]["number"],
                           "records": records[:count]}
+
+    def change_token(self):
+        """Another token may allow what is refused now: no message begins before those that were
+        sent are answered."""
+        self.barrier = max((m["number"] for m in self.open
+                            if m["sent"] or m["left"] != m["records"]), default=0)
 
     def check(self, number, count):
         """Answers are to the oldest messages, and to such as were sent to their end."""
@@ -287,12 +308,12 @@ class Client(Endpoint):
 
     # The application.
 
-    def attach(self):
+    def attach(self, now):
         """There is a new connection."""
-        self.detach()
+        self.detach(now)
         self.state, self.close_code = "connecting", None
 
-    def detach(self):
+    def detach(self, now):
         """The connection is lost."""
         self.state = "off"
         self.abort_owed = self.pong = self.ping_at = None
@@ -302,6 +323,7 @@ class Client(Endpoint):
             if not subscription.is_over:
                 subscription.reset()
         self.events += [{"unknown": number} for number in self.publisher.reset()]
+        self.expire(now)
 
     def subscribe(self, pattern, start, largest_lag):
         self.subscriptions_made += 1
@@ -329,6 +351,8 @@ class Client(Endpoint):
 
     def set_token(self, token):
         self.token, self.token_owed = token, self.state in ("asked", "open")
+        if self.token_owed:
+            self.publisher.change_token()
 
     # Packets.
 
@@ -359,10 +383,7 @@ class Client(Endpoint):
         elif kind == "PUBLISHED":
             self.handle_published(packet)
         elif kind == "REFUSED":
-            self.publisher.check(packet["number"], 1)
-            self.publisher.open.pop(0)
-            self.events.append({"refused": packet["number"], "reason": REFUSALS[packet["reason"]],
-                                "text": packet["text"]})
+            self.handle_refused(packet)
         else:
             self.within(packet)
             if kind == "ENDED" and packet["subscription"] in self.to_unsubscribe:
@@ -377,12 +398,10 @@ class Client(Endpoint):
         self.expire(now)
 
     def expire(self, now):
-        """The time has come, on a connection that has not sent PUBLISH, or without one."""
         self.events += [{"unknown": number} for number in self.publisher.expire(now)]
 
     def handle_timeout(self, now):
-        if self.state != "open":
-            self.expire(now)
+        self.expire(now)
 
     def handle_published(self, packet):
         number = packet["first"]
@@ -393,6 +412,15 @@ class Client(Endpoint):
                 self.events.append({"published": number, "offset": offset and offset + at,
                                     "durability": packet["durability"]})
                 number += 1
+
+    def handle_refused(self, packet):
+        number, reason = packet["number"], REFUSALS[packet["reason"]]
+        self.publisher.check(number, 1)
+        message = self.publisher.open.pop(0)
+        # What an earlier connection brought may be stored.
+        may_be_stored = reason == "unknown" or (message["again"] and reason != "invalid topic")
+        self.events.append({"refused": number, "reason": reason, "text": packet["text"]}
+                           | ({"may_be_stored": True} if may_be_stored else {}))
 
     # What is sent.
 

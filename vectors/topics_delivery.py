@@ -81,11 +81,8 @@ class Delivery:
             self.target = (place, 0)
 
     def leave_out(self, reason, certain, through):
-        """GAPs that follow each other are one."""
-        after = self.place
-        if self.gap:
-            after, reason = self.gap["after"], GAPS[self.gap["reason"]]
-            certain |= self.gap["certain"]
+        """GAPs of one reason that follow each other are one."""
+        after = self.gap["after"] if self.gap else self.place
         self.gap = {"reason": number_of(GAPS, reason), "certain": certain, "after": after,
                     "through": through}
         self.place = through
@@ -106,7 +103,7 @@ class Delivery:
             self.finish("unavailable", "the message is no longer in the log")
             return []
         begin, end = log.damaged
-        if self.place < end:
+        if begin < end and self.place < end:
             found = [m for m in found if m.offset <= begin]
             if not found:
                 self.place = max(self.place, begin)
@@ -119,7 +116,7 @@ class Delivery:
         for message in found:
             if self.stage == "history" and message.offset > self.target[0]:
                 # CAUGHT_UP comes first.
-                self.place = self.place if records else self.target[0]
+                self.place = self.place if records else max(self.place, self.target[0])
                 return records
             if len(message.payload) > largest_message:
                 if records:
@@ -173,7 +170,8 @@ class Delivery:
             return spent <= self.credit
 
         count = pack([record for _, record in records], 5, fits)
-        self.needs = cost(records[0][1]) if records and not count else 0
+        if records:
+            self.needs = 0 if count else cost(records[0][1])
         for message, record in records[:count]:
             self.spent += cost(record)
             if record.continues:

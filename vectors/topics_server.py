@@ -107,6 +107,11 @@ class Publications:
 
     def __init__(self, window, largest_message):
         self.window, self.largest_message = window, largest_message
+        #: The connection has a publisher id.
+        self.is_numbered = False
+        #: After a refusal that may pass, nothing more is stored until the client knows it: the
+        #: number up to which it has to know, the PING that asks, and what waits meanwhile.
+        self.halt, self.parked, self.pings = None, [], 0
         #: The records of a message that is not whole.
         self.parts = []
         self.last = None
@@ -124,7 +129,33 @@ class Publications:
         if self.last is None:
             self.last = first - 1
         wholes = [self.accept_record(record, is_expired) for record in records]
-        return [whole for whole in wholes if whole]
+        wholes = [whole for whole in wholes if whole]
+        if self.halt:
+            self.parked += wholes
+            return []
+        return wholes
+
+    def refuse(self, number, reason):
+        """Section 10: if this answer is lost, the message comes again, and none behind it may be
+        stored by then. Other refusals come again with the same message."""
+        if reason in ("full", "unknown", "unavailable") and self.is_numbered:
+            self.halt = {"through": max(number, self.halt["through"] if self.halt else 0),
+                         "ping": None}
+
+    def next_ping(self):
+        is_told = self.halt and (not self.open or self.open[0]["number"] > self.halt["through"])
+        if not self.parked or not is_told or self.halt["ping"]:
+            return None
+        self.pings += 1
+        self.halt["ping"] = self.pings
+        return {"kind": "PING", "number": self.pings}
+
+    def handle_pong(self, number):
+        """The messages that may be stored now."""
+        if not self.halt or self.halt["ping"] != number:
+            return []
+        self.halt, parked, self.parked = None, self.parked, []
+        return parked
 
     def accept_record(self, record, is_expired):
         if not self.parts:
@@ -149,12 +180,16 @@ class Publications:
         refusal = "expired" if self.open[-1]["expired"] else refusal
         if refusal:
             self.open[-1]["answer"] = {"refused": refusal}
+            self.refuse(self.last, refusal)
             return None
         return self.last, first.topic, record.text, record.final, payload
 
     def answer(self, answer):
         """The answer to the oldest message that has none."""
-        next(m for m in self.open if "answer" not in m)["answer"] = answer
+        message = next(m for m in self.open if "answer" not in m)
+        message["answer"] = answer
+        if "refused" in answer:
+            self.refuse(message["number"], answer["refused"])
 
     def next_packet(self, durability):
         """PUBLISHED with all answers up to the next one that is missing or REFUSED; or REFUSED."""
@@ -227,11 +262,14 @@ class Server(Endpoint):
             raise Refused("UNEXPECTED", kind)
 
     def handle_packet(self, now, packet):
-        if self.handle_sign(now, packet):
-            return
         kind = packet["kind"]
+        if kind == "PONG":
+            return self.tell_published(self.publications.handle_pong(packet["number"]))
+        if self.handle_sign(now, packet):
+            return None
         if kind == "HELLO":
             self.state, self.peer_largest = "asked", packet["largest_message"]
+            self.publications.is_numbered = any(packet["publisher"])
             self.events.append({"hello": packet["publisher"].hex(), "epoch": packet["epoch"],
                                 "token": packet["token"]})
         elif kind == "TOKEN":
@@ -248,6 +286,7 @@ class Server(Endpoint):
             elif delivery.stage != "ending":
                 delivery.finish("unsubscribed")
                 self.events.append({"unsubscribe": delivery.number})
+        return None
 
     def handle_subscribe(self, packet):
         number = packet["subscription"]
@@ -266,8 +305,11 @@ class Server(Endpoint):
                                 "largest_lag": packet["largest_lag"], "start": packet["start"]})
 
     def handle_publish(self, packet):
-        for number, topic, text, final, payload in self.publications.accept(
-                packet["first"], packet["records"], self.is_expired):
+        self.tell_published(self.publications.accept(packet["first"], packet["records"],
+                                                     self.is_expired))
+
+    def tell_published(self, messages):
+        for number, topic, text, final, payload in messages:
             self.events.append({"publish": number, "topic": topic, "is_text": text,
                                 "final": final, "payload": payload})
 
@@ -287,7 +329,8 @@ class Server(Endpoint):
         if self.go_away_owed:
             packet, self.go_away_owed = self.go_away_owed, None
             return packet
-        return (self.publications.next_packet(self.limits["durability"])
+        publications = self.publications
+        return (publications.next_packet(self.limits["durability"]) or publications.next_ping()
                 or self.next_of_deliveries(now))
 
     def next_of_deliveries(self, now):

@@ -88,11 +88,11 @@ class Walk:
         return self.side(name).close_code if self.side(name) else None
 
     def do_connect(self, step):
-        self.client.attach()
+        self.client.attach(self.now)
         self.server = Server(self.options | step.get("server", {}))
 
     def do_cut(self, _):
-        self.client.detach()
+        self.client.detach(self.now)
         self.server = None
 
     def do_wait(self, step):

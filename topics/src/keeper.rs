@@ -313,6 +313,7 @@ impl Shared {
                 ClientEvent::Rejected(reject) => state.rejected = Some(reject),
                 ClientEvent::Welcomed(welcome) => {
                     state.welcomed = true;
+                    self.room.notify_one();
                     state.counters.connections += 1;
                     self.events.send(TopicsEvent::Connected {
                         log: welcome.log,

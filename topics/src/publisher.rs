@@ -119,6 +119,8 @@ fn accept(state: &mut State, message: &Publication) -> Result<(), Option<Publish
     match accepted {
         Ok(_) => Ok(()),
         Err(NotTaken::Full) => Err(None),
+        // What a node takes is known when it welcomes the client.
+        Err(_) if state.client.welcome().is_none() => Err(None),
         Err(_) => Err(Some(PublishError::Refused(Refusal::TooLarge))),
     }
 }

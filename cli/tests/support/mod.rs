@@ -98,11 +98,6 @@ impl Running {
         }
     }
 
-    /// What it says of its failure.
-    fn failed(running: Running) -> Ended {
-        running.end()
-    }
-
     /// Sends it a signal, for example `TERM`.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
@@ -165,11 +160,10 @@ impl Serve {
         let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let url = line
-            .strip_prefix("listening on ")
-            .unwrap_or_else(|| panic!("the first line: {line:?}: {:?}", Running::failed(running)))
-            .trim_end()
-            .to_owned();
+        let Some(url) = line.strip_prefix("listening on ") else {
+            panic!("the first line is {line:?}: {:?}", running.end());
+        };
+        let url = url.trim_end().to_owned();
         Self {
             running,
             stdout,

@@ -319,7 +319,9 @@ impl Client {
     /// What the server may still send of a subscription on this connection, as far as the client has
     /// received.
     pub fn credit(&self, id: SubscriptionId) -> u64 {
-        self.subscriptions.get(&id.0).map_or(0, |it| it.credit_left())
+        self.subscriptions
+            .get(&id.0)
+            .map_or(0, |it| it.credit_left())
     }
 
     /// The end of the log that the server named when the subscription began or went on, until

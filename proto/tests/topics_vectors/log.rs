@@ -179,7 +179,7 @@ impl Log {
     fn read(&self, server: &mut Server, request: &ReadRequest) {
         let (begin, end) = self.damaged;
         let mut through = request.through;
-        if request.after < end {
+        if begin < end && request.after < end {
             if request.after >= begin {
                 return server.read_damaged(request.key, end, false);
             }
@@ -187,7 +187,7 @@ impl Log {
         }
         let up_to = self
             .matching(&request.filter)
-            .filter(|message| message.offset <= through);
+            .filter(|message| message.offset <= request.through);
         let mut found: Vec<_> = up_to.collect();
         if request.latest {
             let all = found.clone();
@@ -197,7 +197,7 @@ impl Log {
                 !later.any(|other| other.topic == message.topic)
             });
         }
-        found.retain(|message| message.offset > request.after);
+        found.retain(|message| message.offset > request.after && message.offset <= through);
         let block = Block::new(found.into_iter().map(Message::stored));
         server.read(request.key, Arc::new(block), through, self.bounds.first);
     }

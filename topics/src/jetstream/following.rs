@@ -6,18 +6,23 @@
 //! If the stream has another one there, or none for some seconds, it has lost its end.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 use unstall_proto::topics::{Offset, StoredAt};
 
 use super::{
-    api::{Failure, Info, NO_STREAM},
+    api::{Failure, Get, Info, NO_STREAM},
     consumer::{Broken, Consumer, Deliver, Delivery},
-    limits::{HEARTBEAT, LOOK_INTERVAL, LOST_END_AFTER, VERB_RETRY},
-    message::Received,
+    limits::{
+        BRIDGE_INTERVAL, BRIDGE_MESSAGES, BRIDGE_REQUESTS, HEARTBEAT, LOOK_INTERVAL,
+        LOST_END_AFTER, VERB_RETRY,
+    },
+    message::{Received, found as found_message},
     settings,
     shared::Shared,
 };
@@ -60,7 +65,13 @@ async fn read(shared: &Shared) -> Result<(), Interrupted> {
     let (last, time) = shared.tail().last();
     let mut known = Some((last, time)).filter(|_| last > Offset::START);
     let deliver = Deliver::From(last);
-    let mut consumer = Consumer::create(&shared.api, &shared.subjects, None, deliver).await?;
+    let consumer = Consumer::create(&shared.api, &shared.subjects, None, deliver);
+    let mut consumer = tokio::select! {
+        consumer = consumer => consumer?,
+        never = bridge(shared) => match never {},
+    };
+    // The consumer delivers again what came over the bridge.
+    let (mut place, _) = shared.tail().last();
     let mut heard = Instant::now();
     let mut received = Vec::with_capacity(DELIVERIES_A_TURN);
     loop {
@@ -76,8 +87,14 @@ async fn read(shared: &Shared) -> Result<(), Interrupted> {
             match delivery {
                 Delivery::Heartbeat | Delivery::Over(_) => {}
                 Delivery::Message(message) => match known.take() {
-                    Some(known) => check(shared, known, message, &mut received).await?,
-                    None => received.push(message),
+                    Some(known) if message.offset() <= known.0 => {
+                        check(shared, known, &message).await?
+                    }
+                    _ if message.offset() <= place => {}
+                    _ => {
+                        place = message.offset();
+                        received.push(message);
+                    }
                 },
             }
             if received.len() < DELIVERIES_A_TURN {
@@ -92,18 +109,48 @@ async fn read(shared: &Shared) -> Result<(), Interrupted> {
 async fn check(
     shared: &Shared,
     (last, time): (Offset, StoredAt),
-    message: Received,
-    received: &mut Vec<Received>,
+    message: &Received,
 ) -> Result<(), Interrupted> {
-    if message.offset() > last {
-        received.push(message);
-        return Ok(());
-    }
     if message.offset() == last && !message.time().contradicts(time) {
         return Ok(());
     }
     shared.go_back(last.before()).await?;
     Err(Interrupted::WentBack)
+}
+
+/// Reads the log message by message from the stream's leader, while no consumer can be made: that
+/// needs another leader, which is elected by itself and may take seconds longer.
+async fn bridge(shared: &Shared) -> Infallible {
+    loop {
+        sleep(BRIDGE_INTERVAL).await;
+        if let Err(error) = cross(shared).await {
+            tracing::debug!(%error, "the stream's leader gives no messages");
+        }
+    }
+}
+
+async fn cross(shared: &Shared) -> Result<(), Failure> {
+    let (last, time) = shared.tail().last();
+    let end = shared.api.info().await?.bounds().last;
+    if end <= last {
+        return Ok(());
+    }
+    let known = shared.api.get(Get::At(last.get())).await?;
+    if known.is_some_and(|known| known.time.contradicts(time)) {
+        // The consumer will show it, too.
+        return Ok(());
+    }
+    let offsets = last.get() + 1..=end.get().min(last.get() + BRIDGE_MESSAGES);
+    let mut found = stream::iter(offsets)
+        .map(|offset| shared.api.get(Get::At(offset)))
+        .buffered(BRIDGE_REQUESTS);
+    let mut received = Vec::new();
+    // Ends where retention has cut.
+    while let Some(Some(message)) = found.next().await.transpose()? {
+        received.push(found_message(&shared.subjects, message));
+    }
+    shared.received(&mut received);
+    Ok(())
 }
 
 /// Looks at the stream's leader now and then, until the store is dropped.

@@ -75,6 +75,16 @@ pub(super) const FOLLOW_MESSAGES: u64 = 8_192;
 /// How long such a request lasts at the server. Long, because requests are made anew anyway.
 pub(super) const FOLLOW_EXPIRES: Duration = Duration::from_secs(30);
 
+/// While a consumer is being made the leader is asked this often for what is new. Longer than making
+/// one takes usually.
+pub(super) const BRIDGE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Messages that are got from it at a time, one by one. It is some 10,000 a second.
+pub(super) const BRIDGE_MESSAGES: u64 = 1_024;
+
+/// How many of these requests are under way.
+pub(super) const BRIDGE_REQUESTS: usize = 64;
+
 /// The newest messages that are kept here, so that readers who keep up need not ask the server.
 pub(super) const TAIL_BYTES: u64 = 16 << 20;
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::{task::JoinHandle, time::sleep};
 use unstall_proto::topics::{Durability, Offset, Refusal};
 use unstall_topics::{
-    jetstream::JetStream,
+    jetstream::{JetStream, async_nats},
     store::{Appended, Publication, Store, Stored},
 };
 
@@ -150,12 +150,38 @@ impl Scene {
         (published.unwrap(), read.unwrap())
     }
 
+    /// How long it takes until another server says that it leads the stream.
+    async fn elects(&self, without: usize, since: Instant) -> Duration {
+        let others = (0..3)
+            .filter(|&at| at != without)
+            .map(|at| self.servers.url(at));
+        let mut clients = Vec::new();
+        for url in others {
+            let options = async_nats::ConnectOptions::new();
+            let options = options.request_timeout(Some(Duration::from_millis(100)));
+            clients.push(options.connect(url).await.unwrap());
+        }
+        until("another server leads", async || {
+            for client in &clients {
+                let answer = client.request("$JS.API.STREAM.INFO.LOG", "".into()).await;
+                let info = answer.map(|it| serde_json::from_slice::<Value>(&it.payload).unwrap());
+                let leader = info.map(|info| info["cluster"]["leader"].as_str().map(str::to_owned));
+                if leader.is_ok_and(|leader| leader.is_some_and(|it| it != format!("n{without}"))) {
+                    return true;
+                }
+            }
+            false
+        })
+        .await;
+        since.elapsed()
+    }
+
     /// Which server leads the stream.
     async fn leader(&self) -> usize {
         let mut leader = None;
         until("the stream has a leader", async || {
             for url in self.servers.urls() {
-                let Ok(client) = unstall_topics::jetstream::async_nats::connect(url).await else {
+                let Ok(client) = async_nats::connect(url).await else {
                     continue;
                 };
                 let answer = client.request("$JS.API.STREAM.INFO.LOG", "".into()).await;
@@ -180,7 +206,7 @@ impl Scene {
     async fn is_healed(&self) {
         until("all servers have the stream", async || {
             for url in self.servers.urls() {
-                let Ok(client) = unstall_topics::jetstream::async_nats::connect(url).await else {
+                let Ok(client) = async_nats::connect(url).await else {
                     continue;
                 };
                 let answer = client.request("$JS.API.STREAM.INFO.LOG", "".into()).await;
@@ -208,7 +234,8 @@ impl Scene {
     /// Ends the publisher at the number it has come to, and checks every message.
     async fn finish(self) {
         let far = self.stored.load(Relaxed) + 10 * BATCH * PIPELINE as u64;
-        let end = far - far % BATCH;
+        // Whole batches, in which each topic has its tenth.
+        let end = far - far % (10 * BATCH);
         self.end.store(end, Relaxed);
         tokio::time::timeout(SOON, self.publisher)
             .await
@@ -261,8 +288,14 @@ async fn a_leader_that_is_killed_costs_an_election_and_no_message() {
         scene.is_healed().await;
         let leader = scene.leader().await;
         scene.servers.kill(leader);
-        let (published, read) = scene.goes_on("after SIGKILL", Instant::now()).await;
-        println!("SIGKILL {round}: published after {published:.1?}, read after {read:.1?}");
+        let now = Instant::now();
+        let (elected, (published, read)) = tokio::join!(
+            scene.elects(leader, now),
+            scene.goes_on("after SIGKILL", now)
+        );
+        println!(
+            "SIGKILL {round}: elected {elected:.1?}, published {published:.1?}, read {read:.1?}"
+        );
         scene.servers.restart(leader);
     }
     scene.finish().await;
@@ -279,8 +312,14 @@ async fn a_leader_that_is_stopped_and_comes_back_costs_an_election_and_no_messag
         scene.is_healed().await;
         let leader = scene.leader().await;
         scene.servers.stop(leader);
-        let (published, read) = scene.goes_on("after SIGSTOP", Instant::now()).await;
-        println!("SIGSTOP {round}: published after {published:.1?}, read after {read:.1?}");
+        let now = Instant::now();
+        let (elected, (published, read)) = tokio::join!(
+            scene.elects(leader, now),
+            scene.goes_on("after SIGSTOP", now)
+        );
+        println!(
+            "SIGSTOP {round}: elected {elected:.1?}, published {published:.1?}, read {read:.1?}"
+        );
         scene.servers.go_on(leader);
         scene.goes_on("after SIGCONT", Instant::now()).await;
     }

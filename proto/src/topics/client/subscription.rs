@@ -197,7 +197,7 @@ impl Subscription {
 
     /// Whether CREDIT is to be sent.
     pub(super) fn owes_credit(&self) -> bool {
-        self.stage == Stage::Open && self.credit.is_due()
+        matches!(self.stage, Stage::Asked | Stage::Open) && self.credit.is_due()
     }
 
     /// The offset of credit to send.

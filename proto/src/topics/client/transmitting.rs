@@ -128,7 +128,7 @@ impl Client {
                 subscription.stage = Stage::Leaving(true);
                 Some(TopicPacket::Unsubscribe(number))
             }
-            Stage::Open if subscription.owes_credit() => Some(TopicPacket::Credit {
+            Stage::Asked | Stage::Open if subscription.owes_credit() => Some(TopicPacket::Credit {
                 subscription: number,
                 limit: subscription.renew_credit(),
             }),
