@@ -240,7 +240,10 @@ mod tests {
                     let quiet = interest.quiet_through(at(after)).get() as usize;
                     assert!(quiet <= log.len());
                     let missed = log[after as usize..quiet.max(after as usize)].contains(&true);
-                    assert!(!missed, "seed {seed}: a message up to {quiet} behind {after}");
+                    assert!(
+                        !missed,
+                        "seed {seed}: a message up to {quiet} behind {after}"
+                    );
                     skipped += quiet as u64 - after;
                     // It reads on, some of it.
                     let left = log.len() as u64 - quiet as u64;

@@ -127,7 +127,9 @@ impl Subscription {
         let (waiting_bytes, partial_bytes) = client.held(self.id);
         let arrived = client.position(self.id);
         let told = client.welcome().map(|welcome| welcome.last);
-        let end = told.max(arrived.map(|it| it.offset)).max(client.end(self.id));
+        let end = told
+            .max(arrived.map(|it| it.offset))
+            .max(client.end(self.id));
         let place = self.position.or(arrived.filter(|_| waiting_bytes == 0));
         let lag = end.zip(place).map(|(end, place)| {
             let (end, place) = (end.get(), place.offset.get());

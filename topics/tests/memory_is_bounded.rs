@@ -17,8 +17,10 @@ use unstall_topics::{Delivery, Limits, Log, Node, Start};
 
 use common::{
     Served, client, in_time, number, numbered, publication, publish_numbered,
-    raw::{Raw, further, hello, last, ping, publish, record, subscribe, subscribe_from, token,
-        unsubscribe},
+    raw::{
+        Raw, further, hello, last, ping, publish, record, subscribe, subscribe_from, token,
+        unsubscribe,
+    },
 };
 
 #[global_allocator]
@@ -52,7 +54,9 @@ impl Growth {
 }
 
 async fn small_log() -> Log {
-    Log::memory(Limits::default().max_bytes(8 << 20)).await.unwrap()
+    Log::memory(Limits::default().max_bytes(8 << 20))
+        .await
+        .unwrap()
 }
 
 /// How much is published: 256 MiB, and 1 GiB if `UNSTALL_TOPICS_MIB` says so.
@@ -142,7 +146,11 @@ fn floods_of_whoever_never_reads_cost_little() {
     let floods: [(&str, Flood, usize); 7] = [
         ("PING", |_| vec![ping(1)], 16),
         ("TOKEN", |nth| vec![token(nth.to_string().as_bytes())], 16),
-        ("SUBSCRIBE", |nth| vec![subscribe(nth, MIN_CREDIT, b"n.*")], 16),
+        (
+            "SUBSCRIBE",
+            |nth| vec![subscribe(nth, MIN_CREDIT, b"n.*")],
+            16,
+        ),
         (
             "SUBSCRIBE with long filters",
             |nth| vec![subscribe(nth, MIN_CREDIT, &[b'a'; 60_000])],
@@ -152,13 +160,21 @@ fn floods_of_whoever_never_reads_cost_little() {
             "SUBSCRIBE and UNSUBSCRIBE",
             |nth| {
                 let start = last(1_000_000);
-                vec![subscribe_from(nth, MIN_CREDIT, &start, b"n.*"), unsubscribe(nth)]
+                vec![
+                    subscribe_from(nth, MIN_CREDIT, &start, b"n.*"),
+                    unsubscribe(nth),
+                ]
             },
             16,
         ),
         (
             "PUBLISH to no topic",
-            |nth| vec![publish(u64::from(nth) + 1, &[&record(b"*", false, false, b"")])],
+            |nth| {
+                vec![publish(
+                    u64::from(nth) + 1,
+                    &[&record(b"*", false, false, b"")],
+                )]
+            },
             16,
         ),
         (

@@ -73,7 +73,10 @@ async fn tokens_are_in_no_text() {
         texts += &format!("{error} {error:?}");
         texts += &format!("{:?}", in_time(topics.publish("n", "x")).await);
     }
-    assert!(seen.lock().unwrap().contains(SECRET), "the hook has seen it");
+    assert!(
+        seen.lock().unwrap().contains(SECRET),
+        "the hook has seen it"
+    );
     let logged = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
     assert!(logged.contains("somebody comes"), "{logged}");
     assert!(!texts.contains(SECRET), "{texts}");
