@@ -14,6 +14,7 @@ mod retention;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unwritten;
 mod view;
 mod writer;
 
@@ -125,7 +126,8 @@ impl Embedded {
         let directory = path.to_owned();
         let open = move || {
             let (writer, id) = open(&directory, limits, clock, is_copy)?;
-            Ok(Embedded::run(writer, id, directory))
+            let run = Embedded::run(writer, id, directory.clone());
+            run.map_err(|error| io_error(&directory, error))
         };
         match spawn_blocking(open).await {
             Ok(opened) => opened,
@@ -133,7 +135,7 @@ impl Embedded {
         }
     }
 
-    fn run(writer: Writer, id: LogId, directory: PathBuf) -> Embedded {
+    fn run(writer: Writer, id: LogId, directory: PathBuf) -> std::io::Result<Embedded> {
         let (sender, commands) = mpsc::channel();
         let embedded = Embedded {
             id,
@@ -143,8 +145,9 @@ impl Embedded {
             snapshots: writer.snapshots.clone(),
             writer: sender,
         };
-        thread::spawn(move || writer.run(&commands));
-        embedded
+        let thread = thread::Builder::new().name("unstall-topics".to_owned());
+        thread.spawn(move || writer.run(commands))?;
+        Ok(embedded)
     }
 
     /// Closes the log, and waits until another process can open it. What was asked before is done
@@ -299,7 +302,6 @@ fn open(
         shared,
         snapshots: Arc::default(),
         state: Some(state),
-        carried: Vec::new(),
         deleted: VecDeque::new(),
         failure: None,
     };

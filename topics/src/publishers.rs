@@ -138,6 +138,30 @@ impl Publishers {
         known.push(number, offset.get());
     }
 
+    /// Takes a message into account that was found in the log. Whether it changes something is the
+    /// answer.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn found(
+        &mut self,
+        (publisher, number): (Publisher, u64),
+        offset: Offset,
+        time: StoredAt,
+    ) -> bool {
+        let mut changes = Changes::default();
+        let is_new = match self.known.get(&publisher.id) {
+            Some(known) => {
+                publisher.epoch > known.epoch
+                    || (publisher.epoch == known.epoch && number > known.highest)
+            }
+            None => true,
+        };
+        if is_new {
+            self.stored(&mut changes, (publisher, number), offset, time);
+            self.apply(changes);
+        }
+        is_new
+    }
+
     /// The batch is stored: its changes take effect.
     pub(crate) fn apply(&mut self, changes: Changes) {
         for (id, known) in changes.changed {

@@ -50,9 +50,10 @@ pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// How long opening waits for another process, or a handle of this one, to close the directory.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many publishers of the oldest step are written into the newest with each append, so that they
-/// are there before the oldest is removed.
-pub(crate) const CARRIED_PUBLISHERS: usize = 64;
+/// For how many messages of a commit one publisher gets its own place written. After a restart at
+/// most this many messages are read again for each publisher, which is half a second for 100,000 of
+/// them.
+pub(crate) const MESSAGES_PER_PLACE: usize = 8;
 
 /// How many messages a read of a filter looks at in order before it asks the index. That takes as
 /// long as about 50 look-ups in it.

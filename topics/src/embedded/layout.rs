@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes};
 use unstall_proto::{
     Kind,
-    topics::{Offset, StoredAt, Topic},
+    topics::{Offset, Publisher, StoredAt, Topic},
 };
 
 use crate::{
@@ -33,6 +33,7 @@ const INDEX: u8 = b'i';
 
 const TEXT: u8 = 1;
 const FINAL: u8 = 2;
+const PUBLISHED: u8 = 4;
 
 /// Time, flags, length of the topic.
 const HEAD: usize = 8 + 1 + 1;
@@ -49,12 +50,21 @@ pub(super) struct Meta {
     pub(super) last_time: StoredAt,
     /// Everything up to this offset is removed.
     pub(super) removed: u64,
+    /// Messages from this offset on may have publishers that know less in their own place.
+    pub(super) unwritten: u64,
 }
 
 impl Meta {
     pub(super) fn encode(&self) -> Vec<u8> {
         let time = self.last_time.millis();
-        let fields = [self.begin, self.cost, self.last, time, self.removed];
+        let fields = [
+            self.begin,
+            self.cost,
+            self.last,
+            time,
+            self.removed,
+            self.unwritten,
+        ];
         fields.into_iter().flat_map(u64::to_be_bytes).collect()
     }
 
@@ -66,6 +76,7 @@ impl Meta {
             last: field()?,
             last_time: StoredAt::new(field()?)?,
             removed: field()?,
+            unwritten: field()?,
         };
         value.is_empty().then_some(meta)
     }
@@ -114,14 +125,24 @@ pub(super) fn publisher_of_key(key: &[u8]) -> Option<[u8; 16]> {
 
 pub(super) fn encode_message(message: &Publication, time: StoredAt) -> Vec<u8> {
     let topic = message.topic.as_str().as_bytes();
-    let mut value = Vec::with_capacity(HEAD + topic.len() + message.payload.len());
+    let mut value = Vec::with_capacity(HEAD + topic.len() + 36 + message.payload.len());
     value.extend_from_slice(&time.millis().to_be_bytes());
     let text = if message.kind == Kind::Text { TEXT } else { 0 };
     let last = if message.is_final { FINAL } else { 0 };
-    value.push(text | last);
+    let published = if message.publisher.is_some() {
+        PUBLISHED
+    } else {
+        0
+    };
+    value.push(text | last | published);
     // A topic has at most 255 bytes.
     value.push(topic.len() as u8);
     value.extend_from_slice(topic);
+    if let Some((publisher, number)) = message.publisher {
+        value.extend_from_slice(&publisher.id);
+        put(&mut value, publisher.epoch);
+        put(&mut value, number);
+    }
     value.extend_from_slice(&message.payload);
     value
 }
@@ -136,11 +157,31 @@ pub(super) fn time_of_message(value: &[u8]) -> Option<StoredAt> {
     StoredAt::new(u64::from_be_bytes(*value.first_chunk()?))
 }
 
+/// A publisher with its number, and a payload.
+type Published<'a> = (Option<(Publisher, u64)>, &'a [u8]);
+
+/// Who published a stored message, with its number, and the payload behind that.
+pub(super) fn publisher_of_message(value: &[u8]) -> Option<Published<'_>> {
+    let flags = *value.get(HEAD - 2)?;
+    let topic = topic_of_message(value)?;
+    let mut rest = &value[HEAD + topic.len()..];
+    if flags & PUBLISHED == 0 {
+        return Some((None, rest));
+    }
+    let (id, behind) = rest.split_first_chunk()?;
+    rest = behind;
+    let epoch = take(&mut rest)?;
+    let number = take(&mut rest)?;
+    let publisher = Publisher { id: *id, epoch };
+    Some((Some((publisher, number)), rest))
+}
+
 pub(super) fn decode_message(offset: u64, value: &Bytes) -> Option<Stored> {
     let time = time_of_message(value)?;
     let flags = *value.get(HEAD - 2)?;
     let topic = topic_of_message(value)?;
-    let payload = value.slice(HEAD + topic.len()..);
+    let (_, payload) = publisher_of_message(value)?;
+    let payload = value.slice(value.len() - payload.len()..);
     Some(Stored::new(
         Offset::new(offset)?,
         time,
@@ -250,14 +291,21 @@ mod tests {
     #[test]
     fn values_that_are_cut_short_are_refused() {
         let topic = Topic::new("a.b").unwrap();
-        let message = Publication::new(topic, Kind::Text, "payload");
+        let mut message = Publication::new(topic, Kind::Text, "payload");
+        let publisher = Publisher {
+            id: [9; 16],
+            epoch: u64::MAX,
+        };
+        message.publisher = Some((publisher, 300));
         let value = Bytes::from(encode_message(&message, StoredAt::MAX));
         let decoded = decode_message(5, &value).unwrap();
         assert_eq!(
             (&*decoded.payload, decoded.kind),
             (&b"payload"[..], Kind::Text)
         );
-        for length in 0..HEAD + 3 {
+        let found = publisher_of_message(&value).unwrap();
+        assert_eq!(found, (message.publisher, &b"payload"[..]));
+        for length in 0..HEAD + 3 + 16 + 10 + 2 {
             assert_eq!(decode_message(5, &value.slice(..length)), None);
         }
         let meta = Meta {
@@ -266,6 +314,7 @@ mod tests {
             last: 2,
             last_time: StoredAt::MAX,
             removed: 4,
+            unwritten: 5,
         };
         let value = meta.encode();
         assert_eq!(Meta::decode(&value), Some(meta));

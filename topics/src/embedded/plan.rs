@@ -1,15 +1,17 @@
 //! A batch that is about to be committed.
 
-use fjall::{Database, PersistMode};
+use fjall::PersistMode;
 use unstall_proto::topics::{Offset, Refusal, StoredAt};
 
 use super::{
+    generation::Generation,
     layout::{
         META, encode_message, encode_publisher, index_key, log_key, publisher_key, topic_key,
     },
     state::State,
 };
 use crate::{
+    defaults::embedded::MESSAGES_PER_PLACE,
     limits::Limits,
     publishers::{Changes, Verdict},
     store::{Appended, Publication},
@@ -85,23 +87,17 @@ impl Plan {
         }
     }
 
-    /// Commits the batch to the disk, and then to the state. `carried` are publishers that are written
-    /// again.
-    pub(super) fn commit(self, state: &mut State, carried: &[[u8; 16]]) -> fjall::Result<()> {
+    /// Commits the batch to the disk, and then to the state.
+    pub(super) fn commit(self, state: &mut State) -> fjall::Result<()> {
         let generation = state.current().generation.clone();
         let (log, index) = (&generation.log, &generation.index);
-        let mut batch = state
-            .database
-            .batch()
-            .durability(Some(PersistMode::SyncData));
+        let batch = state.database.batch();
+        let mut batch = batch.durability(Some(PersistMode::SyncData));
         let mut topics = Vec::new();
         for (offset, message) in &self.messages {
             let topic = message.topic.as_str();
-            batch.insert(
-                log,
-                log_key(*offset).to_vec(),
-                encode_message(message, self.time),
-            );
+            let value = encode_message(message, self.time);
+            batch.insert(log, log_key(*offset).to_vec(), value);
             batch.insert(index, index_key(topic, *offset), Vec::new());
             if !state.topics.contains(topic) {
                 // A batch may name it twice, which does no harm.
@@ -109,58 +105,74 @@ impl Plan {
                 topics.push(message.topic.clone());
             }
         }
-        let changed = &self.changes.changed;
-        for (id, known) in changed {
-            batch.insert(index, publisher_key(id), encode_publisher(known));
+        let written: Vec<_> = state.unwritten.first(self.places()).collect();
+        for id in &written {
+            let known = self.changes.changed.get(id);
+            if let Some(known) = known.or_else(|| state.publishers.get(id)) {
+                batch.insert(index, publisher_key(id), encode_publisher(known));
+            }
         }
-        let carried = carried.iter().filter(|id| !changed.contains_key(*id));
-        let carried: Vec<_> = carried.copied().collect();
-        put_publishers(&mut batch, state, &carried);
         let cost = state.current().cost + self.cost;
         let mut meta = state.meta(cost);
         (meta.last, meta.last_time) = (self.last, self.time);
+        // If no publisher is left from before, this batch may have the first.
+        let left = state.unwritten.from(written.len());
+        meta.unwritten = left.unwrap_or(state.last + 1);
         batch.insert(index, META, meta.encode());
         batch.commit()?;
 
-        (state.last, state.last_time) = (self.last, self.time);
+        self.apply(state, &generation, cost, &written);
         state.removed_safely = meta.removed;
+        state.topics.extend(topics);
+        Ok(())
+    }
+
+    /// How many publishers get their place written: one for some of the messages.
+    fn places(&self) -> usize {
+        self.messages.len().div_ceil(MESSAGES_PER_PLACE)
+    }
+
+    /// The batch is on the disk.
+    fn apply(self, state: &mut State, generation: &Generation, cost: u64, written: &[[u8; 16]]) {
+        let places = written.iter().map(|id| (*id, generation.number));
+        state.homes.extend(places);
+        // Those that were written are still in the queue, so they are not put there again.
+        for (offset, message) in &self.messages {
+            if let Some((publisher, _)) = &message.publisher {
+                state.unwritten.push(publisher.id, *offset);
+            }
+        }
+        state.unwritten.pop(written.len());
+        (state.last, state.last_time) = (self.last, self.time);
         let current = state.current_mut();
-        if self
-            .messages
-            .first()
-            .is_some_and(|(first, _)| *first == generation.begin)
-        {
+        let first = self.messages.first();
+        if first.is_some_and(|(first, _)| *first == generation.begin) {
             current.begin_time = self.time;
         }
         current.cost = cost;
         (current.last, current.last_time) = (self.last, self.time);
-        state.topics.extend(topics);
-        let changed = self.changes.changed.keys().copied();
-        state
-            .homes
-            .extend(changed.chain(carried).map(|id| (id, generation.number)));
         state.publishers.apply(self.changes);
-        Ok(())
     }
 }
 
-/// Writes publishers into the current generation, as far as they are still remembered.
-fn put_publishers(batch: &mut fjall::OwnedWriteBatch, state: &State, ids: &[[u8; 16]]) {
-    let index = &state.current().generation.index;
+/// Writes the places of publishers, as far as they are still remembered, into the current
+/// generation.
+pub(super) fn commit_publishers(state: &mut State, ids: &[[u8; 16]]) -> fjall::Result<()> {
+    let generation = state.current().generation.clone();
+    let batch = state.database.batch();
+    let mut batch = batch.durability(Some(PersistMode::SyncData));
     for id in ids {
         if let Some(known) = state.publishers.get(id) {
-            batch.insert(index, publisher_key(id), encode_publisher(known));
+            batch.insert(
+                &generation.index,
+                publisher_key(id),
+                encode_publisher(known),
+            );
         }
     }
-}
-
-/// Commits publishers alone.
-pub(super) fn commit_publishers(state: &mut State, ids: &[[u8; 16]]) -> fjall::Result<()> {
-    let database: &Database = &state.database;
-    let mut batch = database.batch().durability(Some(PersistMode::SyncData));
-    put_publishers(&mut batch, state, ids);
     batch.commit()?;
-    let number = state.current().generation.number;
-    state.homes.extend(ids.iter().map(|id| (*id, number)));
+    state
+        .homes
+        .extend(ids.iter().map(|id| (*id, generation.number)));
     Ok(())
 }

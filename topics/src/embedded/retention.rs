@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::earlier,
-    defaults::embedded::{CARRIED_PUBLISHERS, GENERATION_LEAST_AGE, GENERATIONS, LEAST_BYTES},
+    defaults::embedded::{GENERATION_LEAST_AGE, GENERATIONS, LEAST_BYTES},
 };
 
 impl Writer {
@@ -66,7 +66,9 @@ impl Writer {
         state.begin_generation(&self.limits)?;
         // What the oldest remembers is written again, little by little, before it goes.
         if state.generations.len() > GENERATIONS as usize / 2 {
-            self.carried = at_home(state, state.generations[0].generation.number);
+            for id in at_home(state, state.generations[0].generation.number) {
+                state.unwritten.push(id, state.last + 1);
+            }
         }
         self.directory.sync_last();
         self.publish();
@@ -92,26 +94,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Publishers that are written again with the next batch.
-    pub(super) fn some_carried(&mut self) -> Vec<[u8; 16]> {
-        let left = self.carried.len().saturating_sub(CARRIED_PUBLISHERS);
-        let some = self.carried.split_off(left);
-        let Some(state) = &self.state else {
-            return some;
-        };
-        let current = state.current().generation.number;
-        let is_elsewhere = |id: &[u8; 16]| state.homes.get(id).is_some_and(|it| *it != current);
-        some.into_iter().filter(is_elsewhere).collect()
-    }
-
     fn remove_oldest(&mut self) -> Result<(), Failure> {
         let Some(state) = &mut self.state else {
             return Ok(());
         };
         let oldest = state.generations[0].generation.number;
-        let left = at_home(state, oldest);
+        // Nobody is forgotten with it: neither those whose place it has, nor those whose messages it
+        // has that would have to be read again.
+        let mut left = at_home(state, oldest);
+        let unwritten = state.unwritten.below(state.generations[1].generation.begin);
+        left.extend(state.unwritten.first(unwritten));
         if !left.is_empty() {
             commit_publishers(state, &left)?;
+            state.unwritten.pop(unwritten);
         }
         let publishers = &state.publishers;
         let is_left = |id: &_, home: &mut u64| *home > oldest && publishers.get(id).is_some();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fjall::{Database, Keyspace, PersistMode};
-use unstall_proto::topics::{StoredAt, Topic};
+use unstall_proto::topics::{Offset, StoredAt, Topic};
 
 use super::{
     generation::{Generation, Pair, Prepared, meta_of, pairs},
@@ -18,6 +18,7 @@ use super::{
         publisher_of_key, topic_of_key,
     },
     manifests,
+    unwritten::Unwritten,
     view::{Hole, View},
 };
 use crate::{
@@ -45,6 +46,7 @@ pub(super) struct State {
     /// The same, as it is on the disk.
     pub(super) removed_safely: u64,
     pub(super) prepared: Prepared,
+    pub(super) unwritten: Unwritten,
 }
 
 /// A generation, and what is needed to decide when it goes.
@@ -111,8 +113,11 @@ impl State {
             removed: newest.removed,
             removed_safely: newest.removed,
             prepared: Prepared::default(),
+            unwritten: Unwritten::default(),
         };
-        state.load_publishers(limits, clock.now(newest.last_time))?;
+        let now = clock.now(newest.last_time);
+        state.load_publishers(limits, now)?;
+        state.read_publishers_again(limits, now, newest.unwritten)?;
         state.load_topics()?;
         Ok(state)
     }
@@ -130,6 +135,41 @@ impl State {
                 if known.last >= oldest {
                     self.homes.insert(id, number);
                     self.publishers.insert(id, known);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out from the messages what publishers' own places do not have.
+    fn read_publishers_again(
+        &mut self,
+        limits: &Limits,
+        now: StoredAt,
+        from: u64,
+    ) -> Result<(), LoadError> {
+        let oldest = earlier(now, limits.once);
+        for kept in &self.generations {
+            let number = kept.generation.number;
+            if kept.last < from.max(kept.generation.begin) {
+                continue;
+            }
+            let range = log_key(from)..=log_key(kept.last);
+            for entry in kept.generation.log.range(range) {
+                let (key, value) = entry.into_inner()?;
+                let offset = offset_of_log_key(&key).and_then(Offset::new);
+                let time = layout::time_of_message(&value);
+                let publisher = layout::publisher_of_message(&value);
+                let (Some(offset), Some(time), Some((publisher, _))) = (offset, time, publisher)
+                else {
+                    let why = format!("a message in log.{number} cannot be decoded");
+                    return Err(LoadError::Damaged(why));
+                };
+                if let Some(numbered) = publisher
+                    && time >= oldest
+                    && self.publishers.found(numbered, offset, time)
+                {
+                    self.unwritten.push(numbered.0.id, offset.get());
                 }
             }
         }
@@ -177,6 +217,7 @@ impl State {
             last: self.last,
             last_time: self.last_time,
             removed: self.removed,
+            unwritten: self.unwritten.from(0).unwrap_or(self.last + 1),
         }
     }
 

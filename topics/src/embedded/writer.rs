@@ -43,8 +43,6 @@ pub(super) struct Writer {
     pub(super) snapshots: Arc<Snapshots>,
     /// `None` while the database is closed because it could not be opened again.
     pub(super) state: Option<State>,
-    /// Publishers that have to be written again before their generation goes.
-    pub(super) carried: Vec<[u8; 16]>,
     /// Keyspaces that are to be deleted.
     pub(super) deleted: VecDeque<Keyspace>,
     /// The last failure, and when. What comes soon after fails the same way.
@@ -83,7 +81,7 @@ impl Failure {
 }
 
 impl Writer {
-    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+    pub(super) fn run(mut self, commands: Receiver<Command>) {
         let mut closed = None;
         loop {
             match commands.recv_timeout(TICK) {
@@ -103,6 +101,8 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        // Whoever asks from now on is told that the log is closed.
+        drop(commands);
         *self.shared.hold() = Err("the log is closed".into());
         self.directory.sync_last();
         self.close();
@@ -190,12 +190,11 @@ impl Writer {
 
     fn commit(&mut self, plan: Plan) -> Result<(), Failure> {
         self.wait_for_tables()?;
-        let carried = self.some_carried();
         let state = self
             .state
             .as_mut()
             .ok_or_else(|| Failure::from(fjall::Error::Poisoned))?;
-        plan.commit(state, &carried)?;
+        plan.commit(state)?;
         self.publish();
         Ok(())
     }
@@ -310,7 +309,6 @@ impl Writer {
                 drop(view);
                 shared.publish(state.view());
                 self.state = Some(state);
-                self.carried.clear();
                 self.deleted.clear();
                 return Ok(());
             }
