@@ -167,6 +167,10 @@ pub(crate) const DRIVE_WATCH: Duration = Duration::from_millis(1);
 /// How many turns one call of `recv` drives, at most: enough for a message of 1 MiB.
 pub(crate) const DRIVE_TURNS: usize = 32;
 
+/// How many turns the connection's task runs before it yields, at most, while the application waits for
+/// a long message: enough for a message of 1 MiB, and less than half a millisecond.
+pub(crate) const TASK_TURNS: usize = 8;
+
 /// How many bytes a sender queues before it writes them itself.
 pub(crate) const DRIVE_BYTES: usize = 64 << 10;
 

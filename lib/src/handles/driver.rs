@@ -27,7 +27,10 @@ use tokio::{
 };
 
 use super::Shared;
-use crate::{defaults::DRIVE_WATCH, time::later};
+use crate::{
+    defaults::{DRIVE_WATCH, TASK_TURNS},
+    time::later,
+};
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -47,6 +50,9 @@ pub(crate) struct Driver {
     turned: AtomicBool,
     /// The application's last turn reached its bound. The application comes back to go on.
     undone: AtomicBool,
+    /// The task's last turn reached its bound, and the application still waits. The task goes on at
+    /// once.
+    again: AtomicBool,
     /// The application waits in `recv`.
     waits: AtomicBool,
     /// Work was left to the application, and the task watches whether it comes back.
@@ -116,14 +122,19 @@ impl Driver {
     /// The turn's bound is reached, and there is more to do. `woken`: the application was told that it
     /// has something to receive.
     ///
-    /// An application that waited for that goes on by itself. Else the task yields to every task that
-    /// is ready, so that messages are received while they are in the processor's cache.
+    /// An application that waited for that goes on by itself. For one that waits still, because a long
+    /// message is not whole, the task goes on at once. Else the task yields to every task that is ready,
+    /// so that messages are received while they are in the processor's cache. Until it is back, whoever
+    /// sends goes on.
     pub(crate) fn go_on(&self, woken: bool, cx: &mut Context<'_>) {
         let by_application = self.by_application.load(Ordering::Acquire);
-        if by_application || (self.waits.swap(false, Ordering::AcqRel) && woken) {
+        if by_application || (woken && self.waits.swap(false, Ordering::AcqRel)) {
             self.undone.store(true, Ordering::SeqCst);
             self.watched.fetch_or(!by_application, Ordering::SeqCst);
+        } else if !woken {
+            self.again.store(true, Ordering::Relaxed);
         } else {
+            self.signal.due.store(true, Ordering::Release);
             _ = pin!(tokio::task::yield_now()).poll(cx);
         }
     }
@@ -203,6 +214,20 @@ impl Driver {
         self.undone.store(false, Ordering::Release);
         let waker = Waker::from(self.signal.clone());
         work.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+
+    /// Runs turns in the task, while there is more to do at once and the application has to wait for it.
+    /// Such a change to another task would cost more than the turn.
+    fn turns_of_task(&self, work: &mut Work, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TASK_TURNS {
+            let polled = self.poll_work(work);
+            if polled.is_ready() || !self.again.swap(false, Ordering::Relaxed) {
+                return polled;
+            }
+        }
+        self.signal.due.store(true, Ordering::Release);
+        _ = pin!(tokio::task::yield_now()).poll(cx);
+        Poll::Pending
     }
 
     /// After the application's turn. What came due meanwhile is the task's, which may have found the
@@ -298,7 +323,7 @@ impl Future for Task {
         if !driver.signal.due.load(Ordering::Acquire) {
             return Poll::Pending;
         }
-        let polled = driver.poll_work(future);
+        let polled = driver.turns_of_task(future, cx);
         let ended = match polled {
             Poll::Pending => None,
             Poll::Ready(()) => work.take(),
