@@ -78,6 +78,16 @@ impl Records {
         self.push_record(kind, false, bytes)
     }
 
+    /// Whether a message of so many bytes fits into the packet.
+    #[inline]
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        let cost = self.cost + record_cost(bytes);
+        match self.block.is_empty() {
+            true => bytes <= MAX_RECORD,
+            false => self.has_room(Record::max_size(bytes), cost),
+        }
+    }
+
     /// How many messages there are.
     pub fn messages(&self) -> u64 {
         self.messages
@@ -95,6 +105,7 @@ impl Records {
 
     /// From now on the header of each record takes as many bytes as the header of an unmasked
     /// WebSocket frame would. So they can become frames where they are. There must be no record yet.
+    #[must_use]
     pub fn for_frames(mut self) -> Records {
         debug_assert!(self.is_empty(), "records have headers already");
         self.for_frames = true;
@@ -286,7 +297,10 @@ mod tests {
     #[test]
     fn a_full_packet_takes_no_more_and_an_empty_one_takes_the_largest_record() {
         let mut records = Records::default();
-        while records.push(&[1; 64][..]) {}
+        while records.has_room_for(64) {
+            assert!(records.push(&[1; 64][..]));
+        }
+        assert!(!records.push(&[1; 64][..]));
         assert_eq!(records.messages(), 496);
         let mut costly = Records::default();
         while costly.push("") {}

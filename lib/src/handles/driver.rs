@@ -346,3 +346,43 @@ impl Drop for Task {
         driver.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    /// Once a sender did not see that the task had yielded with more to do. It filled the outbox to its
+    /// limit, and then waited for the task.
+    #[tokio::test]
+    async fn a_sender_goes_on_where_the_task_has_yielded() {
+        let driver = Driver::default();
+        assert!(!driver.is_due());
+        let waker = Waker::from(driver.signal.clone());
+        driver.go_on(true, &mut Context::from_waker(&waker));
+        assert!(driver.is_due());
+    }
+
+    /// Once the task yielded after each part of a long message. That woke an idle thread each time.
+    #[tokio::test]
+    async fn the_task_reads_a_long_message_without_yielding_up_to_a_bound() {
+        for (parts, turns) in [(1, 1), (3, 3), (usize::MAX, TASK_TURNS)] {
+            let driver = Arc::new(Driver::default());
+            let polls = Arc::new(Mutex::new(0));
+            let (inner, count) = (driver.clone(), polls.clone());
+            let mut work: Work = Box::pin(poll_fn(move |cx| {
+                let mut polls = count.lock().unwrap();
+                *polls += 1;
+                if *polls < parts {
+                    inner.go_on(false, cx);
+                }
+                Poll::Pending
+            }));
+            let waker = Waker::from(driver.signal.clone());
+            let polled = driver.turns_of_task(&mut work, &mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            assert_eq!(*polls.lock().unwrap(), turns);
+            assert_eq!(driver.is_due(), parts > turns, "what is left is due");
+        }
+    }
+}

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    defaults::{DRIVE_BYTES, PACKED_BYTES},
+    defaults::{DRIVE_BYTES, DRIVE_LONG_BYTES, PACKED_BYTES},
     messages::{Message, SendError, SendRefusal, TrySendError, kind},
     reports::{ConnectionError, FlushError, QueueStats},
     settings::{Account, Options},
@@ -121,7 +121,7 @@ impl Outbox {
                 return false;
             }
             if main.append_short(kind(text), payload, packets) {
-                self.note_filled(main);
+                self.note_filled(main, DRIVE_BYTES);
             }
             state.pump.take()
         };
@@ -129,9 +129,9 @@ impl Outbox {
         true
     }
 
-    /// Notes whether the sender should write what is queued.
-    fn note_filled(&self, lane: &Lane) {
-        if lane.bytes >= DRIVE_BYTES {
+    /// Notes whether the sender should write what is queued: from so many bytes on.
+    fn note_filled(&self, lane: &Lane, enough: usize) {
+        if lane.bytes >= enough {
             self.filled.store(true, Ordering::Relaxed);
         }
     }
@@ -208,7 +208,7 @@ impl Outbox {
             let mut state = self.lock();
             let OutboxState { main, packets, .. } = &mut *state;
             main.push(message, expires, self.limit, packets)?;
-            self.note_filled(main);
+            self.note_filled(main, DRIVE_LONG_BYTES);
             state.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);

@@ -166,7 +166,8 @@ impl Lane {
         }));
     }
 
-    /// Returns whether the message began a packet.
+    /// Returns whether a packet is full: the message began another one, or the next message of this length
+    /// would.
     #[inline]
     pub(super) fn append_short(
         &mut self,
@@ -179,7 +180,7 @@ impl Lane {
         if let Some(Entry::Packed(packed)) = self.queue.back_mut()
             && packed.records.push_bytes(kind, payload)
         {
-            return false;
+            return !packed.records.has_room_for(payload.len());
         }
         // After a full packet, more messages are likely to follow. A first message may stay alone.
         let mut records = packets.take(|| match self.queue.back() {
