@@ -167,8 +167,16 @@ pub(crate) const DRIVE_WATCH: Duration = Duration::from_millis(1);
 /// How many turns one call of `recv` drives, at most: enough for a message of 1 MiB.
 pub(crate) const DRIVE_TURNS: usize = 32;
 
-/// How many bytes a sender queues before it writes them itself.
+/// How many turns the connection's task runs before it yields, at most, while the application waits for
+/// a long message: enough for a message of 1 MiB, and less than half a millisecond.
+pub(crate) const TASK_TURNS: usize = 8;
+
+/// How many bytes of short messages a sender queues, in full packets, before it writes them itself. Their
+/// packets are then still in the processor's cache.
 pub(crate) const DRIVE_BYTES: usize = 64 << 10;
+
+/// The same for long messages, which are written from where they lie: a whole batch for each system call.
+pub(crate) const DRIVE_LONG_BYTES: usize = WRITE_BATCH_BYTES;
 
 /// How many bytes of the outbox `send_many` reserves at once, at most. A full packet of messages of
 /// 64 bytes needs as much.

@@ -44,16 +44,17 @@ use tokio::{
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::handshake};
 
 use crate::{
+    defaults::PACKED_BYTES,
     reports::{Close, CloseCode, ConnectionError},
     settings::{Account, Options},
 };
 use adopted::Adopted;
 pub use convert::ControlMessage;
 use extension::CompressionAgreed;
-use header::Opcode;
+use header::{Header, Opcode};
 use own::Own;
 use transport::{Transport, Upgraded};
-use unstall_proto::{Transmit, util::copied};
+use unstall_proto::{Kind, Records, Transmit, util::copied};
 
 /// A fresh `Sec-WebSocket-Key` (RFC 6455 section 4.1, item 7).
 pub(crate) fn new_key() -> String {
@@ -261,6 +262,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             (opcode, rest) = (Opcode::Continuation, more);
         }
         self.write_frame(opcode, true, CowBytes::Borrowed(rest))
+    }
+
+    /// Whether [`write_packed`](Self::write_packed) can be called for packets of short messages.
+    pub(crate) fn writes_packed(&self) -> bool {
+        match &self.engine {
+            Engine::Own(own) => own.writes_packed() && self.fragment_bytes >= PACKED_BYTES,
+            Engine::Adopted(_) => false,
+        }
+    }
+
+    /// Appends the messages of a packet that is made [for frames](Records::for_frames). They become
+    /// frames where they are. Returns the packet's memory, to be used again when it is flushed.
+    pub(crate) fn write_packed(&mut self, packet: Records) -> Result<Bytes, Failure> {
+        let frames = packet.into_frames(|kind, length, header| {
+            Header::write_whole(kind == Kind::Text, length, header);
+        });
+        match &mut self.engine {
+            Engine::Own(own) => own.write_frames(&frames)?,
+            // Its packets are not written like this.
+            Engine::Adopted(_) => {}
+        }
+        Ok(frames)
     }
 
     /// Appends a session's packet: a binary message of one frame.

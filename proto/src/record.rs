@@ -26,6 +26,10 @@ const TEXT: u64 = 1;
 const CONTINUES: u64 = 2;
 const FLAG_BITS: u32 = 2;
 
+/// The longest payload of an unmasked WebSocket frame whose header takes 2 bytes (RFC 6455 section
+/// 5.2). The header of a longer one takes 4, up to the length of a record.
+const SHORT_FRAME: usize = 125;
+
 /// What comes before a record's payload.
 #[derive(Clone, Copy)]
 pub(crate) struct RecordHeader {
@@ -61,6 +65,22 @@ impl RecordHeader {
 
     #[inline]
     pub(crate) fn write(buf: &mut BytesMut, kind: Kind, continues: bool, length: usize) {
+        varint::write(buf, RecordHeader::word(kind, continues, length));
+    }
+
+    /// Appends the header of a whole message in the form that is as long as the header of a WebSocket
+    /// frame: 2 bytes up to a length of [`SHORT_FRAME`], 4 beyond.
+    #[inline]
+    fn write_like_frame(buf: &mut BytesMut, kind: Kind, length: usize) {
+        let word = RecordHeader::word(kind, false, length);
+        match length <= SHORT_FRAME {
+            true => varint::write_2(buf, word),
+            false => varint::write_4(buf, word),
+        }
+    }
+
+    #[inline]
+    fn word(kind: Kind, continues: bool, length: usize) -> u64 {
         let mut word = (length as u64) << FLAG_BITS;
         if kind == Kind::Text {
             word |= TEXT;
@@ -68,7 +88,7 @@ impl RecordHeader {
         if continues {
             word |= CONTINUES;
         }
-        varint::write(buf, word);
+        word
     }
 }
 
@@ -135,6 +155,13 @@ impl<'a> Record<'a> {
     #[inline]
     pub(crate) fn write(buf: &mut BytesMut, kind: Kind, continues: bool, payload: &[u8]) {
         RecordHeader::write(buf, kind, continues, payload.len());
+        copy_in_pieces(payload, |piece| buf.extend_from_slice(piece));
+    }
+
+    /// Appends a whole message, whose header is as long as the header of a WebSocket frame.
+    #[inline]
+    pub(crate) fn write_like_frame(buf: &mut BytesMut, kind: Kind, payload: &[u8]) {
+        RecordHeader::write_like_frame(buf, kind, payload.len());
         copy_in_pieces(payload, |piece| buf.extend_from_slice(piece));
     }
 }

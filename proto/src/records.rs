@@ -23,6 +23,8 @@ pub struct Records {
     messages: u64,
     /// Invariant: at most [`MAX_PACKET_COST`].
     cost: u64,
+    /// Each header is as long as that of a WebSocket frame.
+    for_frames: bool,
 }
 
 impl Records {
@@ -34,7 +36,12 @@ impl Records {
     /// No records, over the memory of a packet that is done with. `None` if that is small, or if
     /// messages of the packet share it.
     pub fn reuse(packet: Batch) -> Option<Records> {
-        let mut block = packet.into_bytes().try_into_mut().ok()?;
+        Records::reuse_bytes(packet.into_bytes())
+    }
+
+    /// [`reuse`](Records::reuse) of what [`into_frames`](Records::into_frames) gave.
+    pub fn reuse_bytes(packet: Bytes) -> Option<Records> {
+        let mut block = packet.try_into_mut().ok()?;
         block.clear();
         let room = DATA_HEADER + PACKET_FILL;
         block.try_reclaim(room).then(|| Records::over(block))
@@ -71,6 +78,16 @@ impl Records {
         self.push_record(kind, false, bytes)
     }
 
+    /// Whether a message of so many bytes fits into the packet.
+    #[inline]
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        let cost = self.cost + record_cost(bytes);
+        match self.block.is_empty() {
+            true => bytes <= MAX_RECORD,
+            false => self.has_room(Record::max_size(bytes), cost),
+        }
+    }
+
     /// How many messages there are.
     pub fn messages(&self) -> u64 {
         self.messages
@@ -84,6 +101,35 @@ impl Records {
     /// The cost of the messages, as credit counts it.
     pub fn cost(&self) -> u64 {
         self.cost
+    }
+
+    /// From now on the header of each record takes as many bytes as the header of an unmasked
+    /// WebSocket frame would. So they can become frames where they are. There must be no record yet.
+    #[must_use]
+    pub fn for_frames(mut self) -> Records {
+        debug_assert!(self.is_empty(), "records have headers already");
+        self.for_frames = true;
+        self
+    }
+
+    /// Whether [`into_frames`](Records::into_frames) can be called.
+    pub fn is_for_frames(&self) -> bool {
+        self.for_frames
+    }
+
+    /// Replaces the header of each record by what `write` makes of its kind and its length. `write`
+    /// gets exactly the bytes that the header of an unmasked frame takes. The payloads stay where they
+    /// are. Without [`for_frames`](Records::for_frames), the headers have other lengths.
+    pub fn into_frames(mut self, mut write: impl FnMut(Kind, usize, &mut [u8])) -> Bytes {
+        let header = self.block.len().min(DATA_HEADER);
+        let mut frames = self.block.split_off(header);
+        let mut at = 0;
+        while let Some(record) = frames.get(at..).and_then(RecordHeader::read) {
+            let payload = at + record.size;
+            write(record.kind, record.length, &mut frames[at..payload]);
+            at = payload + record.length;
+        }
+        frames.freeze()
     }
 
     /// Turns them back into messages, without a session. The positions of these messages are
@@ -120,7 +166,10 @@ impl Records {
         if !self.has_room(Record::max_size(payload.len()), cost) {
             return false;
         }
-        Record::write(&mut self.block, kind, continues, payload);
+        match self.for_frames {
+            false => Record::write(&mut self.block, kind, continues, payload),
+            true => Record::write_like_frame(&mut self.block, kind, payload),
+        }
         self.cost = cost;
         self.messages += 1;
         true
@@ -135,6 +184,7 @@ impl Records {
             return false;
         }
         self.block.extend_from_slice(records);
+        self.for_frames &= other.for_frames;
         self.cost = cost;
         self.messages += other.messages;
         true
@@ -204,9 +254,53 @@ mod tests {
     }
 
     #[test]
+    fn records_become_frames_where_they_are() {
+        let mut records = Records::default().for_frames();
+        let lengths = [0, 1, 15, 16, 125, 126, 4_095, 4_096, 8_192];
+        for (index, length) in lengths.into_iter().enumerate() {
+            let kind = [Kind::Text, Kind::Binary][index % 2];
+            assert!(records.push_bytes(kind, &vec![b'a'; length]));
+        }
+        let mut messages = records.clone().into_batch();
+        for length in lengths {
+            let message = messages.next_ref();
+            assert_eq!(message.map(|it| it.payload.len()), Some(length));
+        }
+        assert!(
+            messages.next_ref().is_none(),
+            "they are messages all the same"
+        );
+
+        let mut seen = Vec::new();
+        let frames = records.into_frames(|kind, length, header| {
+            seen.push((kind, length, header.len()));
+            header.fill(0);
+        });
+        let mut at = 0;
+        for (index, length) in lengths.into_iter().enumerate() {
+            let kind = [Kind::Text, Kind::Binary][index % 2];
+            let header = if length < 126 { 2 } else { 4 };
+            assert_eq!(seen[index], (kind, length, header));
+            let payload = at + header;
+            assert!(frames[at..payload].iter().all(|byte| *byte == 0));
+            assert_eq!(frames[payload..payload + length], vec![b'a'; length]);
+            at = payload + length;
+        }
+        assert_eq!((seen.len(), at), (lengths.len(), frames.len()));
+        assert!(
+            Records::default()
+                .into_frames(|_, _, _| panic!())
+                .is_empty()
+        );
+    }
+
+    #[test]
     fn a_full_packet_takes_no_more_and_an_empty_one_takes_the_largest_record() {
         let mut records = Records::default();
-        while records.push(&[1; 64][..]) {}
+        while records.has_room_for(64) {
+            assert!(records.push(&[1; 64][..]));
+        }
+        assert!(!records.push(&[1; 64][..]));
         assert_eq!(records.messages(), 496);
         let mut costly = Records::default();
         while costly.push("") {}

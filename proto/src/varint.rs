@@ -14,12 +14,26 @@ pub(crate) fn write(buf: &mut BytesMut, value: u64) {
     if value < 1 << 6 {
         buf.put_u8(value as u8);
     } else if value < 1 << 14 {
-        buf.put_u16(value as u16 | 0x4000);
+        write_2(buf, value);
     } else if value < 1 << 30 {
-        buf.put_u32(value as u32 | 0x8000_0000);
+        write_4(buf, value);
     } else {
         buf.put_u64(value | 0xC000_0000_0000_0000);
     }
+}
+
+/// Appends `value`, which is below 2^14, in the form of 2 bytes.
+#[inline]
+pub(crate) fn write_2(buf: &mut BytesMut, value: u64) {
+    debug_assert!(value < 1 << 14);
+    buf.put_u16(value as u16 | 0x4000);
+}
+
+/// Appends `value`, which is below 2^30, in the form of 4 bytes.
+#[inline]
+pub(crate) fn write_4(buf: &mut BytesMut, value: u64) {
+    debug_assert!(value < 1 << 30);
+    buf.put_u32(value as u32 | 0x8000_0000);
 }
 
 /// Reads a number from the beginning of `buf`. Returns its value and its length in bytes, or `None`

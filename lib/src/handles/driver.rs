@@ -27,7 +27,10 @@ use tokio::{
 };
 
 use super::Shared;
-use crate::{defaults::DRIVE_WATCH, time::later};
+use crate::{
+    defaults::{DRIVE_WATCH, TASK_TURNS},
+    time::later,
+};
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -47,6 +50,9 @@ pub(crate) struct Driver {
     turned: AtomicBool,
     /// The application's last turn reached its bound. The application comes back to go on.
     undone: AtomicBool,
+    /// The task's last turn reached its bound, and the application still waits. The task goes on at
+    /// once.
+    again: AtomicBool,
     /// The application waits in `recv`.
     waits: AtomicBool,
     /// Work was left to the application, and the task watches whether it comes back.
@@ -116,14 +122,19 @@ impl Driver {
     /// The turn's bound is reached, and there is more to do. `woken`: the application was told that it
     /// has something to receive.
     ///
-    /// An application that waited for that goes on by itself. Else the task yields to every task that
-    /// is ready, so that messages are received while they are in the processor's cache.
+    /// An application that waited for that goes on by itself. For one that waits still, because a long
+    /// message is not whole, the task goes on at once. Else the task yields to every task that is ready,
+    /// so that messages are received while they are in the processor's cache. Until it is back, whoever
+    /// sends goes on.
     pub(crate) fn go_on(&self, woken: bool, cx: &mut Context<'_>) {
         let by_application = self.by_application.load(Ordering::Acquire);
-        if by_application || (self.waits.swap(false, Ordering::AcqRel) && woken) {
+        if by_application || (woken && self.waits.swap(false, Ordering::AcqRel)) {
             self.undone.store(true, Ordering::SeqCst);
             self.watched.fetch_or(!by_application, Ordering::SeqCst);
+        } else if !woken {
+            self.again.store(true, Ordering::Relaxed);
         } else {
+            self.signal.due.store(true, Ordering::Release);
             _ = pin!(tokio::task::yield_now()).poll(cx);
         }
     }
@@ -203,6 +214,20 @@ impl Driver {
         self.undone.store(false, Ordering::Release);
         let waker = Waker::from(self.signal.clone());
         work.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+
+    /// Runs turns in the task, while there is more to do at once and the application has to wait for it.
+    /// Such a change to another task would cost more than the turn.
+    fn turns_of_task(&self, work: &mut Work, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TASK_TURNS {
+            let polled = self.poll_work(work);
+            if polled.is_ready() || !self.again.swap(false, Ordering::Relaxed) {
+                return polled;
+            }
+        }
+        self.signal.due.store(true, Ordering::Release);
+        _ = pin!(tokio::task::yield_now()).poll(cx);
+        Poll::Pending
     }
 
     /// After the application's turn. What came due meanwhile is the task's, which may have found the
@@ -298,7 +323,7 @@ impl Future for Task {
         if !driver.signal.due.load(Ordering::Acquire) {
             return Poll::Pending;
         }
-        let polled = driver.poll_work(future);
+        let polled = driver.turns_of_task(future, cx);
         let ended = match polled {
             Poll::Pending => None,
             Poll::Ready(()) => work.take(),
@@ -319,5 +344,45 @@ impl Drop for Task {
         driver.abandoned.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         driver.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    /// Once a sender did not see that the task had yielded with more to do. It filled the outbox to its
+    /// limit, and then waited for the task.
+    #[tokio::test]
+    async fn a_sender_goes_on_where_the_task_has_yielded() {
+        let driver = Driver::default();
+        assert!(!driver.is_due());
+        let waker = Waker::from(driver.signal.clone());
+        driver.go_on(true, &mut Context::from_waker(&waker));
+        assert!(driver.is_due());
+    }
+
+    /// Once the task yielded after each part of a long message. That woke an idle thread each time.
+    #[tokio::test]
+    async fn the_task_reads_a_long_message_without_yielding_up_to_a_bound() {
+        for (parts, turns) in [(1, 1), (3, 3), (usize::MAX, TASK_TURNS)] {
+            let driver = Arc::new(Driver::default());
+            let polls = Arc::new(Mutex::new(0));
+            let (inner, count) = (driver.clone(), polls.clone());
+            let mut work: Work = Box::pin(poll_fn(move |cx| {
+                let mut polls = count.lock().unwrap();
+                *polls += 1;
+                if *polls < parts {
+                    inner.go_on(false, cx);
+                }
+                Poll::Pending
+            }));
+            let waker = Waker::from(driver.signal.clone());
+            let polled = driver.turns_of_task(&mut work, &mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            assert_eq!(*polls.lock().unwrap(), turns);
+            assert_eq!(driver.is_due(), parts > turns, "what is left is due");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Plain messages on their way from the outbox to the socket.
 
 use std::{collections::VecDeque, task::Poll};
+
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -43,6 +45,11 @@ pub(super) struct Writing {
     encoded: Encoded,
     /// The memory of packets whose messages are written, for the outbox.
     spare: Vec<Records>,
+    /// The same of packets that were written where they are. The write buffer has them until it is
+    /// flushed.
+    lent: Vec<Bytes>,
+    /// The outbox was told how packets are written.
+    told: bool,
     /// Until when the outbox holds a small batch back, so that more messages share the write.
     held_until: Option<Instant>,
 }
@@ -67,7 +74,7 @@ impl Writing {
     ) -> Result<usize, Failure> {
         loop {
             if self.has_none() {
-                self.take(turn);
+                self.take(ws, turn);
             }
             if self.has_none() {
                 return Ok(0);
@@ -80,8 +87,15 @@ impl Writing {
         }
     }
 
-    fn take(&mut self, turn: &mut TurnContext<'_, '_>) {
+    fn take<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        ws: &WebSocket<S>,
+        turn: &mut TurnContext<'_, '_>,
+    ) {
         let shared = turn.shared;
+        if !std::mem::replace(&mut self.told, true) {
+            shared.outbox.set_for_frames(ws.writes_packed());
+        }
         let delay = shared.options.pack_delay;
         let hold = (!delay.is_zero() && !shared.is_closing()).then_some((delay, WRITE_BATCH_BYTES));
         let outbox = &shared.outbox;
@@ -114,8 +128,15 @@ impl Writing {
             let queued = match self.batch.front() {
                 None => break,
                 Some(Entry::One(queued)) => queued,
-                Some(Entry::Packed(_)) => {
-                    self.cutting = self.batch.pop_front().and_then(Cutting::begin);
+                Some(Entry::Packed(packed)) => {
+                    let whole = packed.records.is_for_frames() && ws.writes_packed();
+                    let Some(Entry::Packed(packed)) = self.batch.pop_front() else {
+                        continue;
+                    };
+                    match whole {
+                        true => bytes += self.write_whole(packed, ws)?,
+                        false => self.cutting = Some(Cutting::begin(packed)),
+                    }
                     continue;
                 }
             };
@@ -146,6 +167,23 @@ impl Writing {
         Ok(bytes + expired as usize)
     }
 
+    /// Writes all messages of a packet, where they are. Returns how many bytes.
+    fn write_whole<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        packed: Packed,
+        ws: &mut WebSocket<S>,
+    ) -> Result<usize, Failure> {
+        let (done, messages, payload) =
+            (packed.done(), packed.records.messages(), packed.payload());
+        let written = ws.write_packed(packed.records)?;
+        self.encoded.messages += messages;
+        self.encoded.payload += payload;
+        self.encoded.done.add(done);
+        let bytes = written.len();
+        self.lent.push(written);
+        Ok(bytes)
+    }
+
     /// The write buffer was flushed: frees the room of its messages.
     pub(super) fn settle(&mut self, turn: &mut TurnContext<'_, '_>) {
         let encoded = std::mem::take(&mut self.encoded);
@@ -155,7 +193,8 @@ impl Writing {
             // Before `flush` resolves, because its caller may look at the counters.
             turn.shared.meter.publish(turn.report, turn.now);
         }
-        let spare = self.spare.drain(..);
+        let lent = self.lent.drain(..).filter_map(Records::reuse_bytes);
+        let spare = self.spare.drain(..).chain(lent);
         turn.shared.outbox.done(encoded.done, spare);
     }
 
@@ -173,6 +212,7 @@ impl Writing {
     pub(super) fn abandon(&mut self, shared: &Shared) -> u64 {
         let encoded = std::mem::take(&mut self.encoded);
         shared.outbox.done(encoded.done, std::iter::empty());
+        self.lent.clear();
         if let Some(cutting) = self
             .cutting
             .take()
@@ -188,14 +228,11 @@ impl Writing {
 }
 
 impl Cutting {
-    fn begin(entry: Entry) -> Option<Cutting> {
-        let Entry::Packed(packed) = entry else {
-            return None;
-        };
-        Some(Cutting {
+    fn begin(packed: Packed) -> Cutting {
+        Cutting {
             packet: packed.records.into_batch(),
             next: packed.first,
-        })
+        }
     }
 
     /// Writes the next message. Returns about how many bytes. `None` after the last message.

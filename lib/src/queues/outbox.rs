@@ -2,6 +2,7 @@
 
 mod entry;
 mod lane;
+mod packets;
 mod run;
 mod taking;
 #[cfg(test)]
@@ -22,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    defaults::{DRIVE_BYTES, PACKED_BYTES},
+    defaults::{DRIVE_BYTES, DRIVE_LONG_BYTES, PACKED_BYTES},
     messages::{Message, SendError, SendRefusal, TrySendError, kind},
     reports::{ConnectionError, FlushError, QueueStats},
     settings::{Account, Options},
@@ -31,14 +32,13 @@ use crate::{
 use entry::messages;
 pub(crate) use entry::{Done, Entry, Packed, Queued};
 use lane::Lane;
-use unstall_proto::Records;
+use packets::Packets;
 
 struct OutboxState {
     main: Lane,
     /// While the `on_connect` hook runs: what the hook sends. It is written before `main`.
     setup: Option<Lane>,
-    /// Empty packets to use again, because each new allocation of that size costs page faults.
-    spare: Vec<Records>,
+    packets: Packets,
     senders: usize,
     pump: Option<Waker>,
 }
@@ -69,7 +69,7 @@ impl Outbox {
             state: Mutex::new(OutboxState {
                 main: Lane::new(account.lasting_share()),
                 setup: None,
-                spare: Vec::new(),
+                packets: Packets::default(),
                 senders: 0,
                 pump: None,
             }),
@@ -116,12 +116,12 @@ impl Outbox {
         }
         let pump = {
             let mut state = self.lock();
-            let OutboxState { main, spare, .. } = &mut *state;
+            let OutboxState { main, packets, .. } = &mut *state;
             if main.ended.is_some() || !main.make_room(payload.len(), self.limit) {
                 return false;
             }
-            if main.append_short(kind(text), payload, spare) {
-                self.note_filled(main);
+            if main.append_short(kind(text), payload, packets) {
+                self.note_filled(main, DRIVE_BYTES);
             }
             state.pump.take()
         };
@@ -129,9 +129,9 @@ impl Outbox {
         true
     }
 
-    /// Notes whether the sender should write what is queued.
-    fn note_filled(&self, lane: &Lane) {
-        if lane.bytes >= DRIVE_BYTES {
+    /// Notes whether the sender should write what is queued: from so many bytes on.
+    fn note_filled(&self, lane: &Lane, enough: usize) {
+        if lane.bytes >= enough {
             self.filled.store(true, Ordering::Relaxed);
         }
     }
@@ -206,9 +206,9 @@ impl Outbox {
     fn push(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
         let pump = {
             let mut state = self.lock();
-            let OutboxState { main, spare, .. } = &mut *state;
-            main.push(message, expires, self.limit, spare)?;
-            self.note_filled(main);
+            let OutboxState { main, packets, .. } = &mut *state;
+            main.push(message, expires, self.limit, packets)?;
+            self.note_filled(main, DRIVE_LONG_BYTES);
             state.pump.take()
         };
         pump.into_iter().for_each(Waker::wake);
@@ -266,9 +266,9 @@ impl Outbox {
             let written = self.written.notified();
             let pushed = {
                 let mut state = self.lock();
-                let OutboxState { setup, spare, .. } = &mut *state;
+                let OutboxState { setup, packets, .. } = &mut *state;
                 let pushed = match setup {
-                    Some(setup) => setup.push(message, None, self.limit, spare),
+                    Some(setup) => setup.push(message, None, self.limit, packets),
                     None => Err(refused(message, Arc::new(ConnectionError::ClosedHere))),
                 };
                 pushed.map(|()| state.pump.take())

@@ -101,6 +101,19 @@ impl Encoder {
         self.append(opcode, is_final, false, payload)
     }
 
+    /// Whether it takes frames that are encoded already: it neither masks nor compresses.
+    pub(super) fn takes_frames(&self) -> bool {
+        self.keys.is_none() && self.deflater.is_none()
+    }
+
+    /// Appends frames that are encoded already.
+    pub(super) fn frames(&mut self, frames: &Bytes) {
+        match frames.len() >= UNCOPIED_WRITE_BYTES {
+            true => self.uncopied.push_back((self.bytes.len(), frames.clone())),
+            false => self.bytes.extend_from_slice(frames),
+        }
+    }
+
     #[inline(never)]
     fn compressed<const PARTS: usize>(
         &mut self,

@@ -133,6 +133,21 @@ impl Header {
         Ok(Some((header, size)))
     }
 
+    /// Writes the header of an unmasked frame that is a whole message. `to` has 2 bytes if the message
+    /// has up to 125, else 4.
+    #[inline]
+    pub(super) fn write_whole(text: bool, length: usize, to: &mut [u8]) {
+        let first = FINAL | Opcode::data(text) as u8;
+        match to {
+            [a, b] => (*a, *b) = (first, length as u8),
+            [a, b, digits @ ..] => {
+                (*a, *b) = (first, IN_TWO);
+                digits.copy_from_slice(&(length as u16).to_be_bytes());
+            }
+            _ => {}
+        }
+    }
+
     /// Appends the header.
     #[inline]
     pub(super) fn write(&self, to: &mut Vec<u8>) {

@@ -168,6 +168,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
         written.map_err(|error| Failure::Broken(error.into()))
     }
 
+    /// Whether [`write_frames`](Self::write_frames) can be called.
+    pub(super) fn writes_packed(&self) -> bool {
+        self.encoder.takes_frames()
+    }
+
+    /// Appends frames that are encoded already: whole messages.
+    pub(super) fn write_frames(&mut self, frames: &Bytes) -> Result<(), Failure> {
+        if self.close_sent {
+            return Err(Failure::Closed);
+        }
+        self.unflushed = true;
+        self.encoder.frames(frames);
+        Ok(())
+    }
+
     fn write_control(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Failure> {
         self.write(opcode, true, [CowBytes::Borrowed(payload)])
     }

@@ -17,7 +17,8 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{Failure, Received, Side, WebSocket};
-use crate::settings::Options;
+use crate::{defaults::PACKED_BYTES, messages::kind, settings::Options};
+use unstall_proto::Records;
 
 const LIMIT: usize = 100_000;
 
@@ -298,6 +299,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read_by_tungstenite_however_little_the_socket_takes(
         messages in prop::collection::vec((any::<bool>(), prop_oneof![0..300usize, 3_000..70_000usize], any::<bool>()), 1..12),
+        packed in any::<bool>(),
         server in any::<bool>(),
         fragment in prop_oneof![Just(1024usize), Just(256 << 10)],
         steps in steps(),
@@ -314,7 +316,14 @@ proptest! {
                 true => format!("text {payload:?}"),
                 false => format!("binary {:?}", Bytes::from(payload.clone())),
             });
-            if length < 1000 {
+            if packed && ws.writes_packed() && length <= PACKED_BYTES {
+                let mut packet = Records::default().for_frames();
+                for copy in 0..3 {
+                    prop_assert!(packet.push_bytes(kind(text), &payload));
+                    expected.extend((copy > 0).then(|| expected[expected.len() - 1].clone()));
+                }
+                ws.write_packed(packet).unwrap();
+            } else if length < 1000 {
                 ws.write_short(text, &payload).unwrap();
                 ws.ping(*b"12345678").unwrap();
             } else {
@@ -387,6 +396,24 @@ fn nothing_is_written_after_a_close_frame() {
     ws.close(crate::reports::CloseCode::NORMAL, "bye").unwrap();
     let refused = ws.write_short(false, b"late");
     assert!(matches!(refused, Err(Failure::Closed)), "{refused:?}");
+    let mut packet = Records::default().for_frames();
+    packet.push("late");
+    let refused = ws.write_packed(packet);
+    assert!(matches!(refused, Err(Failure::Closed)), "{refused:?}");
+}
+
+/// A client masks, a compressing side compresses, and short fragments are asked for: then messages of
+/// a packet are written one by one.
+#[test]
+fn packets_become_frames_only_where_frames_hold_the_messages_as_they_are() {
+    let writes_packed = |side, options: &Options| {
+        WebSocket::new(Steps::default(), Bytes::new(), side, options).writes_packed()
+    };
+    let usual = Options::default();
+    assert!(writes_packed(Side::Server, &usual));
+    assert!(!writes_packed(Side::Client, &usual));
+    let short = Options::default().fragment_bytes(PACKED_BYTES - 1);
+    assert!(!writes_packed(Side::Server, &short));
 }
 
 /// Once the length that a header announced was allocated before its bytes came.

@@ -73,15 +73,7 @@ impl Entry {
                 cost: queued.message.cost(),
                 upto: queued.number + 1,
             },
-            Entry::Packed(packed) => {
-                let messages = packed.records.messages();
-                let payload = packed.records.cost() - messages * RECORD_OVERHEAD;
-                Done {
-                    messages: messages as usize,
-                    cost: payload as usize + messages as usize * MESSAGE_OVERHEAD_BYTES,
-                    upto: packed.first + messages,
-                }
-            }
+            Entry::Packed(packed) => packed.done(),
         }
     }
 
@@ -94,6 +86,21 @@ impl Entry {
 }
 
 impl Packed {
+    /// The bytes of its payloads.
+    pub(crate) fn payload(&self) -> u64 {
+        self.records.cost() - self.records.messages() * RECORD_OVERHEAD
+    }
+
+    /// What finishing it adds.
+    pub(crate) fn done(&self) -> Done {
+        let messages = self.records.messages();
+        Done {
+            messages: messages as usize,
+            cost: self.payload() as usize + messages as usize * MESSAGE_OVERHEAD_BYTES,
+            upto: self.first + messages,
+        }
+    }
+
     /// Appends the messages of a packet that is at most a quarter full, so that small packets merge
     /// into full ones. Returns the messages that did not fit.
     pub(super) fn append(&mut self, more: Records) -> Records {

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 use unstall_proto::{Kind, Records, limits::PACKET_FILL, util::push_back};
 
-use super::{Done, Entry, Packed, Queued, refused};
+use super::{Done, Entry, Packed, Packets, Queued, refused};
 use crate::{
     defaults::{BUDGET_FLOOR_BYTES, IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES},
     messages::{Message, TrySendError},
@@ -139,7 +139,7 @@ impl Lane {
         message: Message,
         expires: Option<Instant>,
         limit: usize,
-        spare: &mut Vec<Records>,
+        packets: &mut Packets,
     ) -> Result<(), TrySendError> {
         if let Some(why) = &self.ended {
             return Err(refused(message, why.clone()));
@@ -150,7 +150,7 @@ impl Lane {
         if expires.is_some() || message.len() > PACKED_BYTES {
             self.append(message, expires);
         } else {
-            self.append_short(message.kind(), message.as_bytes(), spare);
+            self.append_short(message.kind(), message.as_bytes(), packets);
         }
         Ok(())
     }
@@ -166,25 +166,26 @@ impl Lane {
         }));
     }
 
-    /// Returns whether the message began a packet.
+    /// Returns whether a packet is full: the message began another one, or the next message of this length
+    /// would.
     #[inline]
     pub(super) fn append_short(
         &mut self,
         kind: Kind,
         payload: &[u8],
-        spare: &mut Vec<Records>,
+        packets: &mut Packets,
     ) -> bool {
         let first = self.numbers.accepted;
         self.numbers.accepted += 1;
         if let Some(Entry::Packed(packed)) = self.queue.back_mut()
             && packed.records.push_bytes(kind, payload)
         {
-            return false;
+            return !packed.records.has_room_for(payload.len());
         }
         // After a full packet, more messages are likely to follow. A first message may stay alone.
-        let mut records = spare.pop().unwrap_or_else(|| match self.queue.back() {
-            Some(Entry::Packed(_)) => Records::with_capacity(PACKET_FILL),
-            _ => Records::with_capacity(payload.len() + 8),
+        let mut records = packets.take(|| match self.queue.back() {
+            Some(Entry::Packed(_)) => PACKET_FILL,
+            _ => payload.len() + 8,
         });
         records.push_bytes(kind, payload);
         let packed = Packed { records, first };

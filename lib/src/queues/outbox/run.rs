@@ -92,9 +92,9 @@ impl Run<'_> {
 
     /// An empty packet, with room for the expected messages.
     fn packet(&self, payload: usize) -> Records {
-        self.outbox.lock().spare.pop().unwrap_or_else(|| {
+        self.outbox.lock().packets.take(|| {
             let expected = self.expected.max(1).saturating_mul(payload + 4);
-            Records::with_capacity(expected.min(PACKET_FILL))
+            expected.min(PACKET_FILL)
         })
     }
 

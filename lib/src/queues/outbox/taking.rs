@@ -64,15 +64,19 @@ impl Outbox {
             let mut state = self.lock();
             let lane = state.open();
             lane.release(done);
-            let most = self.spare_limit().saturating_sub(lane.bytes) / PACKET_FILL;
-            let wanted = most.saturating_sub(state.spare.len());
-            state.spare.extend(spare.take(wanted));
+            let free = self.spare_limit().saturating_sub(lane.bytes);
+            // Rounded up: a full packet of long messages costs less than its memory. If it were
+            // rounded down, a full queue would free a packet and allocate one again and again.
+            let most = free.div_ceil(PACKET_FILL);
+            let spare_packets = &mut state.packets.spare;
+            let wanted = most.saturating_sub(spare_packets.len());
+            spare_packets.extend(spare.take(wanted));
         }
         self.written.notify_waiters();
     }
 
-    /// Upper bound for queued bytes and spare packets together: the queue's own limit or, with a
-    /// budget, the floor that is always free of it.
+    /// Upper bound for queued bytes and spare packets together, but for a part of a packet: the queue's
+    /// own limit or, with a budget, the floor that is always free of it.
     fn spare_limit(&self) -> usize {
         match self.bounded {
             true => self.limit.min(BUDGET_FLOOR_BYTES),
@@ -83,8 +87,14 @@ impl Outbox {
     /// Frees spare packets and unused bytes of the budget. Called when the connection is idle.
     pub(crate) fn shrink(&self) {
         let mut state = self.lock();
-        state.spare = Vec::new();
+        state.packets.spare = Vec::new();
         state.main.settle_share();
+    }
+
+    /// Whether the connection writes packets as frames, where they are. It counts for packets that
+    /// begin after this call.
+    pub(crate) fn set_for_frames(&self, for_frames: bool) {
+        self.lock().packets.for_frames = for_frames;
     }
 
     /// Every message before this number counts as flushed.

@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     task::{Context, Poll},
 };
-use unstall_proto::limits::PACKET_FILL;
+use unstall_proto::{Records, limits::PACKET_FILL};
 
 fn outbox(bytes: usize) -> Outbox {
     outbox_with(Options::default().outbox_bytes(bytes))
@@ -42,13 +42,14 @@ fn spare_packets_take_no_more_than_the_queue_may_and_are_used_first() {
         let outbox = outbox_with(options);
         for _ in 0..2 {
             outbox.release(&Done::default(), spare());
-            assert_eq!(outbox.lock().spare.len(), most);
+            assert_eq!(outbox.lock().packets.spare.len(), most);
         }
-        assert!(outbox.push_short(false, &[7; 100]));
+        // They cost more than a packet.
+        (0..5).for_each(|_| assert!(outbox.push_short(false, &[7; 8 << 10])));
         outbox.release(&Done::default(), spare());
-        assert_eq!(outbox.lock().spare.len(), most - 1);
+        assert_eq!(outbox.lock().packets.spare.len(), most - 1);
         outbox.shrink();
-        assert_eq!(outbox.lock().spare.len(), 0);
+        assert_eq!(outbox.lock().packets.spare.len(), 0);
     }
 }
 
@@ -328,4 +329,40 @@ async fn a_payload_whose_drop_sends_does_not_deadlock() {
     outbox.send_setup(Message::binary(payload())).await.unwrap();
     outbox.close_setup();
     assert_eq!(write_all(&outbox), [Message::from("dropped")]);
+}
+
+/// Once a full queue of 4 KiB messages freed one packet and allocated another each time that a batch was
+/// written: a full packet of them costs less than its memory.
+#[test]
+fn full_queue_uses_each_packet_again() {
+    let outbox = outbox(2 * PACKET_FILL);
+    while outbox.push_short(false, &[7; 4 << 10]) {}
+    let mut batch = VecDeque::new();
+    let cx = Context::from_waker(Waker::noop());
+    let _ = outbox.take(&mut batch, None, Instant::now(), &cx);
+    let first = batch.pop_front().unwrap();
+    let spare = std::iter::once(Records::with_capacity(PACKET_FILL));
+    outbox.done(first.done(), spare);
+    assert_eq!(outbox.lock().packets.spare.len(), 1);
+}
+
+/// The connection says once how it writes packets. Until then, and without, they are packets of a
+/// session. Their messages are the same.
+#[test]
+fn packets_are_made_for_frames_where_the_connection_writes_frames() {
+    let outbox = outbox(1 << 20);
+    for for_frames in [false, true] {
+        outbox.set_for_frames(for_frames);
+        assert!(outbox.push_short(true, b"one"));
+        assert!(outbox.push_short(false, &[7; 200]));
+        let mut batch = VecDeque::new();
+        let cx = Context::from_waker(Waker::noop());
+        let _ = outbox.take(&mut batch, None, Instant::now(), &cx);
+        let [Entry::Packed(packed)] = batch.make_contiguous() else {
+            panic!("one packet: {batch:?}");
+        };
+        assert_eq!(packed.records.is_for_frames(), for_frames);
+        let expected = [Message::from("one"), Message::from(vec![7; 200])];
+        assert_eq!(messages(batch), expected);
+    }
 }
