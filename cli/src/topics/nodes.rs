@@ -68,7 +68,7 @@ fn with_path(url: &str) -> String {
     let rest = url.get(after_scheme..).unwrap_or_default();
     match rest.find(['/', '?', '#']) {
         None => format!("{url}/topics"),
-        Some(_) if rest.ends_with('/') && rest.matches('/').count() == 1 => format!("{url}topics"),
+        Some(at) if rest.get(at..) == Some("/") => format!("{url}topics"),
         Some(_) => url.to_owned(),
     }
 }
