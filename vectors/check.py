@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Holds the wire vectors against a second implementation: of SPEC.md, which is packet.py, stream.py
-and session.py, and of SPEC-TOPICS.md, which is topics_*.py. Every packet is decoded and encoded;
-every session and exchange is gone through step by step, both sides of it. Prints N of N; fails when
-one differs. With --write it writes what is expected of topics anew. Needs nothing but Python 3."""
+"""Checks the wire vectors with a second implementation of SPEC.md and SPEC-TOPICS.md: the protocol core
+of the Python client, clients/python/src/unstall/_core. Every packet is decoded and encoded; every
+session and exchange is gone through step by step, both sides of it. Prints N of N; fails when one
+differs. With --write it writes what is expected of topics anew. Needs nothing but Python 3."""
 
 import json
 import pathlib
 import sys
 
+import core_path  # noqa: F401
 from forms import message_as_json, packet_as_json, payload_of, without_words
-from packet import Refused, decode, encode, malformed
-from session import MIN_WINDOW, REJECTIONS, Session
+from _core.packet import Refused, decode, encode, malformed
+from _core.session import MIN_WINDOW, REJECTIONS, Session
 from topics_forms import (check_match, check_names, check_topics_malformed, check_topics_valid,
                           differ)
 from topics_walk import check_answers, check_exchange, check_publications, written

@@ -1,8 +1,8 @@
 """How topics-packets.json writes packets and names, and whether this implementation agrees."""
 
 from forms import message_as_json, payload_of
-from packet import Refused
-from topics_packet import (FIELDS, START_FIELDS, Record, decode, encode, is_filter, is_topic, matches)
+from _core.packet import Refused
+from _core.topics.packet import (FIELDS, START_FIELDS, Record, decode, encode, is_filter, is_topic, matches)
 
 
 def differ(what, got, expected):

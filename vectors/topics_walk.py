@@ -1,12 +1,12 @@
 """Goes through the exchanges and answers of topics with the second implementation."""
 
 from forms import message_as_json, packet_as_json, payload_of, without_words
-from topics_client import Client
-from topics_delivery import Delivery
+from _core.topics.client import Client
+from _core.topics.delivery import Delivery
 from topics_forms import bytes_of, differ, with_hex
-from topics_log import Log, Publishers, Stored
-from topics_packet import ENDINGS, GAPS
-from topics_server import Server
+from _core.topics.log import Log, Publishers, Stored
+from _core.topics.packet import ENDINGS, GAPS
+from _core.topics.server import Server
 
 
 # Exchanges.

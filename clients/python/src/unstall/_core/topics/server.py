@@ -2,9 +2,9 @@
 caller is told what the client asks (`events`), and answers; the value reads the log for its
 subscriptions itself. It is made to be read and to check the vectors, not to be fast."""
 
-from packet import MAX_REASON, Refused, malformed
-from topics_delivery import Delivery
-from topics_packet import (NAMES, REFUSALS, REJECTIONS, SENDERS, cost, decode, encode, is_filter,
+from ..packet import MAX_REASON, Refused, malformed
+from .delivery import Delivery
+from .packet import (NAMES, REFUSALS, REJECTIONS, SENDERS, cost, decode, encode, is_filter,
                            is_topic, number_of)
 
 CODES = {"MALFORMED": 1, "UNKNOWN_KIND": 2, "UNEXPECTED": 3, "SEQUENCE_GAP": 4,

@@ -2,10 +2,10 @@
 It keeps the positions of its subscriptions and the messages without an answer. It is made to be read
 and to check the vectors, not to be fast."""
 
-from packet import MIN_LARGEST_MESSAGE, Refused
-from topics_packet import (ENDINGS, GAPS, IGNORED, MIN_CREDIT, REFUSALS, REJECTIONS, cost, is_topic,
+from ..packet import MIN_LARGEST_MESSAGE, Refused
+from .packet import (ENDINGS, GAPS, IGNORED, MIN_CREDIT, REFUSALS, REJECTIONS, cost, is_topic,
                            matches, pack, split)
-from topics_server import Endpoint
+from .server import Endpoint
 
 RESETS = ("another log", "diverged")
 

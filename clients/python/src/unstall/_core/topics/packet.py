@@ -3,7 +3,7 @@
 import unicodedata
 from collections import namedtuple
 
-from packet import (MAX_LARGEST_MESSAGE, MAX_MILLIS, MAX_REASON, MAX_RECORD, MIN_LARGEST_MESSAGE,
+from ..packet import (MAX_LARGEST_MESSAGE, MAX_MILLIS, MAX_REASON, MAX_RECORD, MIN_LARGEST_MESSAGE,
                     RECORD_OVERHEAD, Refused, malformed, read_varint, write_varint)
 
 MAX_PACKET = 66_560

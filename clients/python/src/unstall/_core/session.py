@@ -1,8 +1,9 @@
 """A session of unstall.v1, written from SPEC.md alone, to show that this can be done. It is made to
 be read and to check the vectors, not to be fast. All times are milliseconds."""
 
-from packet import MAX_REASON, MAX_RECORD, MIN_LARGEST_MESSAGE, Refused, encode
-from stream import Incoming, Outgoing
+from .incoming import Incoming
+from .outgoing import Outgoing
+from .packet import MAX_REASON, MAX_RECORD, MIN_LARGEST_MESSAGE, Refused, encode
 
 MIN_WINDOW = 262_144
 ACK_DELAY = 20
