@@ -196,7 +196,7 @@ def of_socket(error: Exception, target: Target, url: str) -> ConnectError:
         why = f"the host of {url} could not be resolved; check its spelling and the DNS server"
         return ConnectError(why, retryable=True)
     if isinstance(error, OSError | EOFError):
-        why = f"no connection to {url} ({getattr(error, "strerror", None) or error})"
+        why = f"no connection to {url} ({getattr(error, 'strerror', None) or error})"
         advice = "check that a server listens there and can be reached"
         return ConnectError(f"{why}; {advice}", retryable=True)
     return ConnectError(f"connecting to {url} failed: {type(error).__name__}", retryable=False)
