@@ -10,7 +10,7 @@ import sys
 
 import core_path  # noqa: F401
 from forms import message_as_json, packet_as_json, payload_of, without_words
-from _core.packet import Refused, decode, encode, malformed
+from _core.packet import Refused, decode, encode
 from _core.session import MIN_WINDOW, REJECTIONS, Session
 from topics_forms import (check_match, check_names, check_topics_malformed, check_topics_valid,
                           differ)
@@ -61,6 +61,11 @@ def check_malformed(vector):
 
 
 # Sessions.
+
+
+def parts_of(message):
+    """Whether a message is text, and its bytes."""
+    return (True, message.encode()) if isinstance(message, str) else (False, message)
 
 
 class Walk:
@@ -137,12 +142,8 @@ class Walk:
         side = self.side(to)
         if side.link == "detached":
             return "not the current connection"
-        if side.ignores():
-            return None
         try:
-            if data is None:
-                raise malformed("a text message")
-            side.handle(self.now, decode(data))
+            side.handle(self.now, data)
         except Refused as refused:
             if refused.code in REJECTIONS:
                 return refused.code
@@ -183,13 +184,18 @@ class Walk:
         return {"seq" if isinstance(sent, int) else "error": sent}
 
     def do_take(self, step):
-        messages, end = self.side(step["side"]).take(self.now)
-        results = {"messages": [message_as_json(*message) for message in messages]}
+        side, messages = self.side(step["side"]), []
+        while batch := side.next_batch(self.now):
+            messages += reversed(batch.messages)
+            batch.messages.clear()
+        end = side.tell_end()
+        results = {"messages": [message_as_json(*parts_of(message)) for message in messages]}
         return results | ({"end": end} if end else {})
 
     def do_undelivered(self, step):
         back = self.side(step["side"]).outgoing.undelivered()
-        return {"messages": [message_as_json(t, p) | {"fate": fate} for t, p, fate in back]}
+        fates = {True: "maybe delivered", False: "not sent"}
+        return {"messages": [message_as_json(t, p) | {"fate": fates[sent]} for t, p, sent in back]}
 
     def do_close(self, step):
         self.side(step["side"]).close(self.now, step["code"], step["reason"], step["within"])
