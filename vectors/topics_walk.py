@@ -42,9 +42,9 @@ def event_as_json(event):
         return [jsonable(event)]
     if isinstance(event, told.Stored):
         return [{"published": event.first + at, "offset": event.offset and event.offset + at,
-                 "durability": event.durability} for at in range(event.count)]
+                 "durability": event.durability} for at in range(event.amount)]
     if isinstance(event, told.Unknown):
-        return [{"unknown": event.first + at} for at in range(event.count)]
+        return [{"unknown": event.first + at} for at in range(event.amount)]
     if isinstance(event, told.Refusal):
         known = {"refused": event.number, "reason": event.reason, "text": event.text}
         return [known | ({"may_be_stored": True} if event.may_be_stored else {})]

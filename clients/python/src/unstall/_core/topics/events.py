@@ -30,7 +30,7 @@ class Stored(NamedTuple):
     stored before, and where is no longer known."""
 
     first: int
-    count: int
+    amount: int
     offset: int
     durability: int
 
@@ -50,7 +50,7 @@ class Unknown(NamedTuple):
     they are stored."""
 
     first: int
-    count: int
+    amount: int
 
 
 class GoAway(NamedTuple):

@@ -237,7 +237,7 @@ def decode(data: bytes, within: Any = None) -> Packet:
 
 def write_field(form: str, value: Any) -> bytes:
     if form in ("stored", "published"):
-        return b"".join(map(write_record, value))
+        return b"".join([write_record(record) for record in value])
     if form == "runs":
         return write_runs(value)
     if form in ("text", "token"):
