@@ -2,7 +2,9 @@
 
 from forms import message_as_json, payload_of
 from _core.packet import Refused
-from _core.topics.packet import (FIELDS, START_FIELDS, Record, decode, encode, is_filter, is_topic, matches)
+from _core.topics.names import is_filter, is_topic, matches
+from _core.topics.packet import FIELDS, START_FIELDS, decode, encode
+from _core.topics.records import Record
 
 
 def differ(what, got, expected):

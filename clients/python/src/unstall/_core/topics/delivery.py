@@ -1,6 +1,8 @@
 """One subscription on a server: a cursor in a log, and a credit (SPEC-TOPICS.md, sections 7 to 9)."""
 
-from .packet import ENDINGS, GAPS, cost, is_topic, number_of, pack, split
+from .names import is_topic
+from .packet import ENDINGS, GAPS, number_of, pack, split
+from .records import cost
 
 #: After so many offsets that the filter leaves out, CAUGHT_UP tells the place again.
 PROGRESS = 4_096

@@ -3,7 +3,7 @@ publications it stores (section 10)."""
 
 from collections import namedtuple
 
-from .packet import matches
+from .names import matches
 
 #: A stored message.
 Stored = namedtuple("Stored", "offset time topic text final payload")

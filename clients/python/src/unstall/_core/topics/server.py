@@ -2,104 +2,12 @@
 caller is told what the client asks (`events`), and answers; the value reads the log for its
 subscriptions itself. It is made to be read and to check the vectors, not to be fast."""
 
-from ..packet import MAX_REASON, Refused, malformed
+from ..packet import Refused
 from .delivery import Delivery
-from .packet import (NAMES, REFUSALS, REJECTIONS, SENDERS, cost, decode, encode, is_filter,
-                           is_topic, number_of)
-
-CODES = {"MALFORMED": 1, "UNKNOWN_KIND": 2, "UNEXPECTED": 3, "SEQUENCE_GAP": 4,
-         "CREDIT_EXCEEDED": 6, "MESSAGE_TOO_LARGE": 8, "INVALID_TEXT": 9, "INCONSISTENT": 10,
-         "APPLICATION": 12}
-
-
-class Endpoint:
-    """What both sides have: ABORT, PING, and how a connection ends."""
-
-    #: Who sends what arrives here.
-    sender = None
-
-    def __init__(self):
-        #: A connection is `closed` with this code of WebSocket.
-        self.state, self.close_code = "hello", None
-        self.events = []
-        self.abort_owed = self.pong = None
-        self.pings, self.ping_owed, self.ping_sent = 0, False, None
-        self.ping_at = None
-
-    def handle(self, now, data):
-        """One packet; no data is a text message. Gives the error's name, if it is one."""
-        if self.state in ("closed", "rejected"):
-            return None
-        try:
-            if data is None:
-                raise malformed("a text message")
-            self.check_sender(data)
-            packet = decode(data, self.within)
-            if not isinstance(packet["kind"], int):
-                self.check_state(packet["kind"])
-                self.handle_packet(now, packet)
-            elif self.state == "hello":
-                raise Refused("UNEXPECTED", "not HELLO")
-        except Refused as refused:
-            self.fail(refused)
-            return refused.code
-        return None
-
-    def check_sender(self, data):
-        name = NAMES.get(data[0]) if data else None
-        if name and SENDERS[name] not in (self.sender, "both"):
-            raise Refused("UNEXPECTED", f"{name} from the {self.sender}")
-
-    def fail(self, refused):
-        # Section 6: before HELLO there is no ABORT.
-        self.end(1002, self.state != "hello" and (CODES[refused.code], str(refused)))
-
-    def end(self, code, abort=None):
-        self.state, self.close_code, self.abort_owed = "closed", code, abort or None
-
-    def abort(self, text):
-        self.end(1000, (CODES["APPLICATION"], text))
-
-    def ping(self):
-        self.ping_owed = True
-
-    def handle_sign(self, now, packet):
-        """PING, PONG and ABORT: sections 11 and 13."""
-        kind = packet["kind"]
-        if kind == "PING":
-            self.pong = packet["number"]
-        elif kind == "PONG":
-            if self.ping_at is not None and packet["number"] == self.pings:
-                self.events.append({"pong_after": now - self.ping_at})
-                self.ping_at = None
-        elif kind == "ABORT":
-            self.events.append({"aborted_by_peer": packet["code"]})
-            self.end(1000)
-        else:
-            return False
-        return True
-
-    def transmit(self, now):
-        """The next packet, or nothing."""
-        packet = self.farewell() if self.state == "closed" else self.next_packet(now)
-        return packet and encode(packet)
-
-    def farewell(self):
-        if not self.abort_owed:
-            return None
-        (code, text), self.abort_owed = self.abort_owed, None
-        text = text.encode()[:MAX_REASON].decode(errors="ignore")
-        return {"kind": "ABORT", "code": code, "text": text}
-
-    def next_sign(self, now):
-        if self.pong is not None:
-            number, self.pong = self.pong, None
-            return {"kind": "PONG", "number": number}
-        if self.ping_owed:
-            self.ping_owed, self.ping_at = False, now
-            self.pings += 1
-            return {"kind": "PING", "number": self.pings}
-        return None
+from .endpoint import Endpoint
+from .names import is_filter, is_topic
+from .packet import REFUSALS, REJECTIONS, encode, number_of
+from .records import cost
 
 
 class Publications:
@@ -314,6 +222,11 @@ class Server(Endpoint):
                                 "final": final, "payload": payload})
 
     # What is sent.
+
+    def transmit(self, now):
+        """The next packet, or nothing."""
+        packet = self.farewell() if self.state == "closed" else self.next_packet(now)
+        return packet and encode(packet)
 
     def next_packet(self, now):
         if self.greeting:
