@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from typing import Any, Literal
 
-from ._backoff import Backoff, Reconnect
-from ._dial import Attempt, Target, dial
+from ._dial import Target
+from ._dialer import SUBPROTOCOL, Dialer, first_of
 from ._errors import Closed, ConnectError, ConnectionLost, Error, Returned, SessionLost
 from ._events import (
-    AttemptFailed,
     Connected,
     Disconnected,
     Ended,
     Gap,
-    Reconnecting,
     SessionEnded,
     SessionNotSpoken,
     Stats,
@@ -29,7 +27,6 @@ from ._plain import PlainTraffic
 from ._traffic import PASSING, Board, SessionTraffic, is_followed
 
 Traffic = SessionTraffic | PlainTraffic
-SUBPROTOCOL = "unstall.v1"
 #: The server agreed to sessions and closes with one of these: it does not speak them.
 MISUNDERSTOOD = (1002, 1003, 1007)
 
@@ -61,7 +58,7 @@ class Keeper:
     """What a `Session` stands on: the current traffic, and the task that connects it."""
 
     def __init__(self, target: Target, options: Options) -> None:
-        self.target, self.options = target, options
+        self.options = options
         self.board = Board(options)
         self.board.leave = self._leave
         self.loop = asyncio.get_running_loop()
@@ -76,7 +73,7 @@ class Keeper:
         self._leftover: deque[list[str | bytes | Gap]] = deque()
         self._returned: deque[Returned] = deque()
         self._returned_bytes = 0
-        self._backoff = Backoff(options.reconnect or Reconnect())
+        self._dialer = Dialer(target, options, self.board.events)
         #: The number of the session; what was sent and received; connections made.
         self._number = self._sent = self._received = self._connections = 0
         self._closing = False
@@ -85,9 +82,7 @@ class Keeper:
         self._deadline: asyncio.TimerHandle | None = None
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
-        #: The next connection is plain; the wait that the server asked for; attempts without a session.
-        self._plain_once = False
-        self._asked: float | None = None
+        #: Connections since the last one on which a session was opened.
         self._refused = 0
 
     # ---- The application ----
@@ -290,14 +285,15 @@ class Keeper:
         lost: ConnectionLost | None = None
         lost_at = self.loop.time()
         while True:
-            link = await self._connect(traffic)
+            ends = [self._stop] if traffic is None else [self._stop, traffic.over]
+            link = await self._dialer.connect(not self._connections, *ends)
             if link is not None:
                 traffic = self._traffic_for(link, traffic)
                 if lost is not None and isinstance(traffic, PlainTraffic):
                     self._mark(Gap(lost, self.loop.time() - lost_at))
                 lost = await self._converse(traffic, link)
                 lost_at = self.loop.time()
-            elif traffic is None:
+            if traffic is None or (self._stop.done() and self.traffic is None):
                 return None
             if traffic.is_over and (isinstance(traffic, PlainTraffic) or traffic.opened):
                 if not self._will_follow(traffic):
@@ -335,26 +331,23 @@ class Keeper:
         """The connection ended before the session was opened. Raises `ConnectError` if no attempt may
         follow."""
         self._refused += 1
-        self._asked = traffic.full
+        self._dialer.asked = traffic.full
         if traffic.is_not_spoken or (lost is not None and lost.code in MISUNDERSTOOD):
             if self.options.require_session:
                 why = "the server agreed to a session (unstall.v1) but does not speak it"
                 raise ConnectError(f"{why}; check what answers there", retryable=False)
             self.board.events.push(SessionNotSpoken())
-            self._plain_once = True
+            self._dialer.plain_once = True
             traffic.stop()
             return None
         why = str(traffic.why or lost or "the connection was lost before the session was opened")
         error = ConnectError(why, retryable=True, retry_after=traffic.full)
-        if not self._first.done() or not self._may_follow(self._refused):
+        if not self._first.done() or not self._dialer.may_retry(self._refused):
             raise error
         if traffic.is_over:
             traffic.stop()
             return None
         return traffic
-
-    def _may_follow(self, failures: int) -> bool:
-        return self.options.reconnect is not None and not self._closing and self._backoff.allows(failures)
 
     def _will_follow(self, traffic: Traffic) -> bool:
         """Whether another session follows this one, which has ended or is closing."""
@@ -377,33 +370,6 @@ class Keeper:
         self.board.readable.fire()
 
     # ---- One connection ----
-
-    async def _connect(self, traffic: Traffic | None) -> Link | None:
-        """Dials until it succeeds. None: it has ended meanwhile. Raises `ConnectError` if it gives up."""
-        over = traffic.over if traffic is not None else self._stop
-        is_first = not self._connections
-        failures, error = 0, None
-        while True:
-            wait = 0.0 if is_first or self._plain_once else self._backoff.next(self._asked)
-            self._asked = None
-            if not is_first:
-                self.board.events.push(Reconnecting(failures + 1, wait))
-            if wait:
-                await asyncio.wait({over}, timeout=wait)
-            if over.done():
-                return None
-            offered = [] if self.options.plain or self._plain_once else [SUBPROTOCOL]
-            try:
-                attempt = Attempt(failures + 1, error)
-                link = await until(over, dial(self.target, offered, self.options.max_message, attempt))
-            except ConnectError as failed:
-                failures, error, self._asked = failures + 1, failed, failed.retry_after
-                self.board.events.push(AttemptFailed(failures, failed))
-                if not self._first.done() or not failed.retryable or not self._may_follow(failures):
-                    raise
-                continue
-            self._plain_once = False
-            return link
 
     def _traffic_for(self, link: Link, traffic: Traffic | None) -> Traffic:
         """The same traffic, if it can go on over this connection, or another one."""
@@ -444,7 +410,7 @@ class Keeper:
             traffic.detach()
         self.board.events.push(Disconnected(why))
         lasted = self.loop.time() - started
-        self._backoff.lived(lasted, link.frames > 0, progress(traffic) != moved)
+        self._dialer.backoff.lived(lasted, link.frames > 0, progress(traffic) != moved)
         return why
 
     async def _begin(self, traffic: Traffic, link: Link) -> None:
@@ -452,8 +418,10 @@ class Keeper:
         if isinstance(traffic, SessionTraffic):
             if traffic.opened and self.traffic is traffic:
                 return
-            await first_of(traffic.opening, traffic.over, link.lost)
+            await first_of(traffic.opening, traffic.over, link.lost, self._stop)
             if not traffic.opened:
+                if self._stop.done():
+                    link.drop(ConnectionLost("this side closes"))
                 return
         hook = self.options.on_connect
         if hook is not None and not await self._set_up(hook(Setup(traffic, link)), traffic, link):
@@ -501,23 +469,3 @@ def leave(link: Link, why: ConnectionLost) -> None:
 
 def progress(traffic: Traffic) -> object:
     return traffic.moved() if isinstance(traffic, SessionTraffic) else None
-
-
-async def first_of(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
-    await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-
-
-async def until(over: asyncio.Future[None], work: Coroutine[Any, Any, Link]) -> Link | None:
-    """The link that `work` makes. None if it is over before. No link stays behind."""
-    task = asyncio.ensure_future(work)
-    try:
-        await first_of(task, over)
-        if task.done():
-            return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-            if not task.cancelled() and task.exception() is None:
-                task.result().transport.abort()
-    return None
