@@ -92,9 +92,10 @@ class Hub:
 
 
 class CutProxy:
-    """Forwards connections, and resets each after a seeded number of bytes in one direction.
+    """Forwards connections, and resets each after a seeded number of bytes in either
+    direction.
 
-    The bytes stand in `cuts`, and are drawn anew for each connection. After `most` cuts it only
+    The numbers are drawn from `cuts`, anew for each connection. After `most` cuts it only
     forwards, so that a test ends."""
 
     def __init__(self, to: int, seed: int, cuts: tuple[int, int], most: int) -> None:
@@ -127,7 +128,7 @@ class CutProxy:
         self.connections += 1
         limits = [1 << 60, 1 << 60]
         if self.left > 0:
-            limits[self._random.randrange(2)] = self._random.randint(*self._cuts)
+            limits = [self._random.randint(*self._cuts), self._random.randint(*self._cuts)]
         there: asyncio.StreamWriter | None = None
         try:
             back, there = await asyncio.open_connection("127.0.0.1", self._to)

@@ -102,7 +102,7 @@ class Keeper:
         except ConnectError as error:
             self.nodes.failed(error)
             return str(error)
-        began = self.loop.time()
+        began, progress = self.loop.time(), self.core.progress
         try:
             why = await self._carry(link, token)
         finally:
@@ -111,7 +111,8 @@ class Keeper:
             self.nodes.rejected(self._rejected, token)
             said = f" ({printable(self._rejected.text)})" if self._rejected.text else ""
             return f"the node rejects the client: {self._rejected.reason}{said}"
-        self.nodes.lived(self.loop.time() - began, self._was_welcomed)
+        lasted, progressed = self.loop.time() - began, self.core.progress > progress
+        self.nodes.lived(lasted, self._was_welcomed, progressed)
         return why
 
     async def _dial(self, node: Node) -> Link:

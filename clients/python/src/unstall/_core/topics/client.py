@@ -48,6 +48,8 @@ class Client(Endpoint):
         #: Numbers of subscriptions that have new items.
         self.readable: set[int] = set()
         self.welcomed: Welcomed | None = None
+        #: Packets that brought messages or answers, over all connections.
+        self.progress = 0
 
     # Connections.
 
@@ -172,6 +174,7 @@ class Client(Endpoint):
         if subscription.state == "unsubscribing":
             return
         subscription.handle_messages(data)
+        self.progress += 1
         self.readable.add(number)
         if subscription.wants_packet():
             self.wake(number)
@@ -205,6 +208,7 @@ class Client(Endpoint):
             self.events.append(GoAway(packet["window"], packet["text"]))
         elif kind == "PUBLISHED":
             self.events += self.publisher.handle_published(packet)
+            self.progress += 1
         elif kind == "REFUSED":
             self.events.append(self.publisher.handle_refused(packet))
         else:
