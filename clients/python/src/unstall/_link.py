@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
@@ -44,6 +44,8 @@ class Link(ClientConnection):
         #: When bytes arrived last, and how many arrived in all.
         self.heard = self.loop.time()
         self.bytes_received = 0
+        #: Frames that arrived: the peer speaks WebSocket.
+        self.frames = 0
         #: The application asked not to read: silence is then no sign of death.
         self.is_reading = True
         self._on_message: Callable[[str | bytes], None] | None = None
@@ -95,6 +97,17 @@ class Link(ClientConnection):
             self.protocol.send_binary(message)
         self._flush()
 
+    def write_all(self, messages: Iterable[str | bytes]) -> None:
+        """Sends many messages with one call of the system."""
+        if not self.is_open:
+            return
+        for message in messages:
+            if isinstance(message, str):
+                self.protocol.send_text(message.encode())
+            else:
+                self.protocol.send_binary(message)
+        self.transport.write(b"".join(self.protocol.data_to_send()))
+
     def write_ping(self) -> None:
         """Sends a ping of WebSocket. The answer counts as life."""
         if self.is_open:
@@ -125,6 +138,12 @@ class Link(ClientConnection):
         """Ends the connection at once."""
         self._why = self._why or why
         self.transport.abort()
+
+    def drop(self, why: ConnectionLost) -> None:
+        """What arrives does not matter any more. The peer has a moment to read what was written."""
+        self._why = self._why or why
+        if self._linger is None and not self.lost.done():
+            self._linger = self.loop.call_later(LINGER, self.transport.abort)
 
     def write_close(self, code: int = 1000, reason: str = "") -> None:
         """Begins the closing handshake."""
@@ -166,8 +185,10 @@ class Link(ClientConnection):
     def process_event(self, event: Event) -> None:
         if self.response is None:
             super().process_event(event)
-        elif isinstance(event, Frame) and event.opcode in DATA:
-            self._process_frame(event)
+        elif isinstance(event, Frame):
+            self.frames += 1
+            if event.opcode in DATA:
+                self._process_frame(event)
 
     def _process_frame(self, frame: Frame) -> None:
         if frame.opcode is not Opcode.CONT:
