@@ -35,7 +35,7 @@ async def carry_over(urls: list[str]) -> int:
     count = 0
     async with Topics(urls, reconnect=RECONNECT) as topics:
         subscription = topics.subscribe("verify.in", start="beginning")
-        while deliveries := await subscription.receive_many():
+        while deliveries := await subscription.recv_batch():
             messages = []
             for delivery in deliveries:
                 if not isinstance(delivery, Message):
@@ -53,11 +53,11 @@ async def store(topics: Topics, messages: list[Message]) -> None:
         failed = [result for result in results if isinstance(result, PublishError)]
         if not failed:
             return
-        rest = results[-len(failed):]
+        rest = results[-len(failed) :]
         may_pass = all(error.reason in PASSING and not error.may_be_stored for error in failed)
         if not may_pass or not all(isinstance(result, PublishError) for result in rest):
             raise Broken(f"a message is not stored in its place: {failed[0]}")
-        messages = messages[-len(failed):]
+        messages = messages[-len(failed) :]
         await asyncio.sleep(0.1)
 
 

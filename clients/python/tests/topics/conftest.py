@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from support import Hub  # noqa: E402
+from support import Hub
 
 
 @pytest.fixture

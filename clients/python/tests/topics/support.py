@@ -67,7 +67,9 @@ class Hub:
     def start(self) -> Hub:
         self.process = subprocess.Popen(
             [program(), "hub", "--listen", f"127.0.0.1:{self.port}", *self.options],
-            stdout=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("listening on"), line
@@ -132,8 +134,10 @@ class CutProxy:
         there: asyncio.StreamWriter | None = None
         try:
             back, there = await asyncio.open_connection("127.0.0.1", self._to)
-            ways = [asyncio.ensure_future(self._forward(reader, there, limits[0])),
-                    asyncio.ensure_future(self._forward(back, writer, limits[1]))]
+            ways = [
+                asyncio.ensure_future(self._forward(reader, there, limits[0])),
+                asyncio.ensure_future(self._forward(back, writer, limits[1])),
+            ]
             try:
                 done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
                 if any(way.result() for way in done):
@@ -151,8 +155,7 @@ class CutProxy:
                 if side is not None:
                     side.transport.abort()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
-                       limit: int) -> bool:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int) -> bool:
         """Whether it was cut."""
         with suppress(OSError):
             while data := await reader.read(65_536):
@@ -162,8 +165,6 @@ class CutProxy:
                 if limit <= 0:
                     return True
         return False
-
-
 
 
 async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
@@ -179,14 +180,15 @@ async def take(subscription: Subscription, count: int) -> list[Message]:
     """The next messages. Everything else fails."""
     messages = []
     while len(messages) < count:
-        delivery = await subscription.receive()
+        delivery = await subscription.recv()
         assert isinstance(delivery, Message), delivery
         messages.append(delivery)
     return messages
 
 
-async def publish_numbers(topics: Topics, topic: str, numbers: range, pause: float = 0.0,
-                          size: int = 100) -> None:
+async def publish_numbers(
+    topics: Topics, topic: str, numbers: range, pause: float = 0.0, size: int = 100
+) -> None:
     """Publishes numbers as text, a few at a time, and checks that each is stored."""
     for first in range(numbers.start, numbers.stop, size):
         some = range(first, min(first + size, numbers.stop))

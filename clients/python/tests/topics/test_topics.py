@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 from support import Hub, numbers_of, on_loop, publish_numbers, take, until
+
 from unstall.topics import (
     CaughtUp,
     Connected,
@@ -37,7 +38,7 @@ async def test_history_and_what_is_published_now_are_one_stream(hub: Hub) -> Non
         await publish_numbers(topics, "t", range(500))
         subscription = topics.subscribe("t", caught_up=True)
         publishing = asyncio.ensure_future(publish_numbers(topics, "t", range(500, 1_000)))
-        deliveries = [await subscription.receive() for _ in range(1_001)]
+        deliveries = [await subscription.recv() for _ in range(1_001)]
         await publishing
     marks = [delivery for delivery in deliveries if isinstance(delivery, CaughtUp)]
     assert len(marks) == 1
@@ -46,8 +47,16 @@ async def test_history_and_what_is_published_now_are_one_stream(hub: Hub) -> Non
 
 @on_loop
 async def test_a_message_keeps_its_kind_and_its_bytes(hub: Hub) -> None:
-    sent: list[str | bytes] = ["", b"", "grüße", bytes(range(256)), "é" * 40_000, b"\xff" * 65_536,
-                               b"\x00" * 65_537, b"x" * 1_000_000]
+    sent: list[str | bytes] = [
+        "",
+        b"",
+        "grüße",
+        bytes(range(256)),
+        "é" * 40_000,
+        b"\xff" * 65_536,
+        b"\x00" * 65_537,
+        b"x" * 1_000_000,
+    ]
     async with Topics(hub.url) as topics:
         results = await topics.publish_many([("t", data) for data in sent])
         assert [result.offset for result in results if isinstance(result, Stored)] == list(range(1, 9))
@@ -72,9 +81,8 @@ async def test_a_subscription_to_one_topic_ends_behind_its_final_message(hub: Hu
         await topics.publish("answer.1", "later")
         subscription = topics.subscribe("answer.1")
         got = [delivery async for delivery in subscription]
-        assert [(m.data, m.final) for m in got if isinstance(m, Message)] == [
-            ("the", False), ("end", True)]
-        assert await subscription.receive() is None
+        assert [(m.data, m.final) for m in got if isinstance(m, Message)] == [("the", False), ("end", True)]
+        assert await subscription.recv() is None
         assert subscription.position == got[-1].position
         assert topics.stats().subscriptions == 0
 
@@ -84,8 +92,12 @@ async def test_a_filter_brings_the_topics_that_it_matches(hub: Hub) -> None:
     async with Topics(hub.url) as topics:
         for topic in ("a.b", "a.b.c", "a", "b.b", "a.c"):
             await topics.publish(topic, topic)
-        for pattern, expected in {"a.*": ["a.b", "a.c"], "a.>": ["a.b", "a.b.c", "a.c"],
-                                  ">": ["a.b", "a.b.c", "a", "b.b", "a.c"], "*.b": ["a.b", "b.b"]}.items():
+        for pattern, expected in {
+            "a.*": ["a.b", "a.c"],
+            "a.>": ["a.b", "a.b.c", "a.c"],
+            ">": ["a.b", "a.b.c", "a", "b.b", "a.c"],
+            "*.b": ["a.b", "b.b"],
+        }.items():
             got = await take(topics.subscribe(pattern), len(expected))
             assert [message.topic for message in got] == expected
 
@@ -105,9 +117,9 @@ async def test_every_start_begins_where_it_says(hub: Hub) -> None:
         since = topics.subscribe("p.*", since=all_of_them[0].stored_at)
         assert numbers_of(await take(since, 7)) == list(range(7))
         late = topics.subscribe("p.*", since=all_of_them[-1].time + 1, caught_up=True)
-        assert isinstance(await late.receive(), CaughtUp)
+        assert isinstance(await late.recv(), CaughtUp)
         now = topics.subscribe("p.*", start="now", caught_up=True)
-        mark = await now.receive()
+        mark = await now.recv()
         assert isinstance(mark, CaughtUp)
         assert mark.position.offset == 7
         await topics.publish("p.a", "7")
@@ -126,9 +138,21 @@ async def test_a_position_as_text_goes_on_in_another_client(hub: Hub) -> None:
         assert numbers_of(await take(topics.subscribe("t", after=saved), 6)) == list(range(4, 10))
 
 
-@pytest.mark.parametrize("text", ["", "1:2:3", f"{'00' * 16}:1", f"{'00' * 16}:+1:2", f"{'0g' * 16}:1:2",
-                                  f"{'00' * 16}:{1 << 62}:0", f"{'00' * 16}:1:2:3", f"{'00' * 17}:1:2",
-                                  f"{' 0' * 16}:1:2", f"{'00' * 16}:\u0661:2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1:2:3",
+        f"{'00' * 16}:1",
+        f"{'00' * 16}:+1:2",
+        f"{'0g' * 16}:1:2",
+        f"{'00' * 16}:{1 << 62}:0",
+        f"{'00' * 16}:1:2:3",
+        f"{'00' * 17}:1:2",
+        f"{' 0' * 16}:1:2",
+        f"{'00' * 16}:\u0661:2",
+    ],
+)
 def test_a_text_that_is_no_position_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a position"):
         Position.parse(text)
@@ -140,7 +164,7 @@ async def test_what_one_client_publishes_another_one_receives(hub: Hub) -> None:
         subscription = one.subscribe("t")
         for number in range(20):
             stored = await other.publish("t", str(number))
-            message = await subscription.receive()
+            message = await subscription.recv()
             assert isinstance(message, Message)
             assert (message.offset, message.data) == (stored.offset, str(number))
 
@@ -166,8 +190,9 @@ async def test_publishing_waits_for_room_and_keeps_the_order(hub: Hub) -> None:
                 await asyncio.sleep(0)
 
         watching = asyncio.ensure_future(watch())
-        await asyncio.gather(*[
-            topics.publish_many([("t", f"{n}.{at}".ljust(2_000)) for at in range(100)]) for n in range(20)])
+        await asyncio.gather(
+            *[topics.publish_many([("t", f"{n}.{at}".ljust(2_000)) for at in range(100)]) for n in range(20)]
+        )
         watching.cancel()
         got = await take(topics.subscribe("t"), 2_000)
     assert 200_000 < most <= 262_144
@@ -219,7 +244,7 @@ async def test_the_end_of_the_client_ends_its_subscriptions_and_publishers(hub: 
         with pytest.raises(SubscriptionError, match="closed"):
             await waiting
         with pytest.raises(SubscriptionError):
-            await subscription.receive()
+            await subscription.recv()
         with pytest.raises(PublishError) as error:
             await topics.publish("t", "late")
     assert (error.value.reason, error.value.may_be_stored) == ("not sent", False)
@@ -257,7 +282,7 @@ async def test_a_subscription_that_nobody_holds_ends(hub: Hub) -> None:
         with topics.subscribe("t") as subscription:
             await take(subscription, 3)
         assert topics.stats().subscriptions == 0
-        assert await subscription.receive() is None
+        assert await subscription.recv() is None
         await until(lambda: not topics._keeper.core.subscriptions)
 
 
@@ -265,10 +290,10 @@ async def test_a_subscription_that_nobody_holds_ends(hub: Hub) -> None:
 async def test_a_subscription_has_one_receiver_at_a_time(hub: Hub) -> None:
     async with Topics(hub.url) as topics:
         subscription = topics.subscribe("t")
-        first = asyncio.ensure_future(subscription.receive())
+        first = asyncio.ensure_future(subscription.recv())
         await asyncio.sleep(0.02)
         with pytest.raises(RuntimeError, match="another task"):
-            await subscription.receive()
+            await subscription.recv()
         await topics.publish("t", "1")
         assert isinstance(await first, Message)
 
@@ -301,7 +326,7 @@ async def test_everything_that_is_there_comes_in_one_call(hub: Hub) -> None:
         await publish_numbers(topics, "t", range(3_000), size=1_000)
         await topics.publish("t", "3000", final=True)
         subscription, got, calls = topics.subscribe("t"), [], 0
-        while some := await subscription.receive_many():
+        while some := await subscription.recv_batch():
             got += some
             calls += 1
     assert numbers_of([m for m in got if isinstance(m, Message)]) == list(range(3_001))
@@ -314,7 +339,7 @@ async def test_a_consumer_that_lags_is_moved_ahead_if_it_asks_for_it(hub: Hub) -
         await publish_numbers(topics, "t", range(10))
         await asyncio.sleep(0.3)
         subscription = topics.subscribe("t", max_lag=0.1)
-        gap = await subscription.receive()
+        gap = await subscription.recv()
         assert gap is not None
         assert not isinstance(gap, Message | CaughtUp)
         assert (gap.reason, gap.after, gap.through) == ("moved ahead", 0, 10)

@@ -13,7 +13,19 @@ from .errors import PublishError, SubscriptionError
 from .events import Connected, Disconnected, SubscriptionStats, TokenFailed, TopicsStats
 
 __all__ = [
-    "CaughtUp", "Connected", "Delivery", "Disconnected", "Gap", "Message", "Position", "PublishError",
-    "Stored", "Subscription", "SubscriptionError", "SubscriptionStats", "TokenFailed", "Topics",
+    "CaughtUp",
+    "Connected",
+    "Delivery",
+    "Disconnected",
+    "Gap",
+    "Message",
+    "Position",
+    "PublishError",
+    "Stored",
+    "Subscription",
+    "SubscriptionError",
+    "SubscriptionStats",
+    "TokenFailed",
+    "Topics",
     "TopicsStats",
 ]

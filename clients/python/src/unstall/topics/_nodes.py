@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._backoff import LONGEST_ASKED, Backoff, Reconnect
+from .._core.topics.events import Rejected
 from .._dial import Target
 from .._errors import ConnectError
-from .._core.topics.events import Rejected
 
 
 @dataclass
