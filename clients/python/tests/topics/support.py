@@ -108,6 +108,7 @@ class CutProxy:
 
     async def __aenter__(self) -> CutProxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/topics"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -117,11 +118,6 @@ class CutProxy:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/topics"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

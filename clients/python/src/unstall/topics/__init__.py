@@ -10,13 +10,14 @@ from ._answers import Stored
 from ._client import Topics
 from ._subscription import Delivery, Subscription
 from .errors import PublishError, SubscriptionError
-from .events import Connected, Disconnected, SubscriptionStats, TokenFailed, TopicsStats
+from .events import Connected, Disconnected, Event, SubscriptionStats, TokenFailed, TopicsStats
 
 __all__ = [
     "CaughtUp",
     "Connected",
     "Delivery",
     "Disconnected",
+    "Event",
     "Gap",
     "Message",
     "Position",
