@@ -53,6 +53,7 @@ from ._events import (
 )
 from ._options import Setup
 from ._session import CloseReport, Connect, Position, Session, connect
+from .topics import Topics
 
 __all__ = [
     "Attempt",
@@ -85,6 +86,7 @@ __all__ = [
     "SessionOpened",
     "Setup",
     "Stats",
+    "Topics",
     "Undelivered",
     "UndeliveredDropped",
     "connect",

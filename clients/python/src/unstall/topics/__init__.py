@@ -10,10 +10,23 @@ from ._answers import Stored
 from ._client import Topics
 from ._subscription import Delivery, Subscription
 from .errors import PublishError, SubscriptionError
-from .events import Connected, Disconnected, SubscriptionStats, TokenFailed, TopicsStats
+from .events import Connected, Disconnected, Event, SubscriptionStats, TokenFailed, TopicsStats
 
 __all__ = [
-    "CaughtUp", "Connected", "Delivery", "Disconnected", "Gap", "Message", "Position", "PublishError",
-    "Stored", "Subscription", "SubscriptionError", "SubscriptionStats", "TokenFailed", "Topics",
+    "CaughtUp",
+    "Connected",
+    "Delivery",
+    "Disconnected",
+    "Event",
+    "Gap",
+    "Message",
+    "Position",
+    "PublishError",
+    "Stored",
+    "Subscription",
+    "SubscriptionError",
+    "SubscriptionStats",
+    "TokenFailed",
+    "Topics",
     "TopicsStats",
 ]

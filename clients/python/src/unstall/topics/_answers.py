@@ -46,7 +46,7 @@ class Pending:
         self.unanswered = count
 
     def answer(self, at: int, results: list[Result]) -> None:
-        self.results[at:at + len(results)] = results
+        self.results[at : at + len(results)] = results
         self.unanswered -= len(results)
         if not self.unanswered and not self.future.done():
             self.future.set_result(None)

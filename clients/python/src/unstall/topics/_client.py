@@ -16,7 +16,7 @@ from .._backoff import Reconnect
 from .._core.packet import MAX_LARGEST_MESSAGE, MIN_LARGEST_MESSAGE
 from .._core.topics.client import Client
 from .._core.topics.delivered import Position
-from .._core.topics.publishing import MIN_PUBLISH_WINDOW
+from .._core.topics.packet import MIN_PUBLISH_WINDOW
 from .._dial import Headers, Target, Token
 from ._answers import Result, Stored
 from ._keeper import Keeper
@@ -110,16 +110,24 @@ class Topics:
     async def __aenter__(self) -> Topics:
         if self._keeper_ is not None:
             raise RuntimeError("this Topics was entered before; make another one")
-        core = Client({"publisher": self._publisher[0].hex(), "epoch": self._publisher[1],
-                       "window": self._window, "largest_message": self._max_message})
-        self._keeper_ = Keeper(core, self._targets, self._tokens, self._reconnect, self._liveness,
-                               self._on_event)
+        core = Client(
+            {
+                "publisher": self._publisher[0].hex(),
+                "epoch": self._publisher[1],
+                "window": self._window,
+                "largest_message": self._max_message,
+            }
+        )
+        self._keeper_ = Keeper(
+            core, self._targets, self._tokens, self._reconnect, self._liveness, self._on_event
+        )
         self._line = Line(self._keeper_, max(self._publish_window, MIN_PUBLISH_WINDOW))
         self._task = self._keeper_.loop.create_task(self._keeper_.run(), name="unstall topics")
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close(CLOSE_WITHIN if error is None else 0)
 
     @property
@@ -127,6 +135,12 @@ class Topics:
         if self._keeper_ is None:
             raise RuntimeError("use it in `async with`")
         return self._keeper_
+
+    @property
+    def _publishers(self) -> Line:
+        if self._line is None:
+            raise RuntimeError("use it in `async with`")
+        return self._line
 
     # Subscribing.
 
@@ -176,8 +190,9 @@ class Topics:
 
     # Publishing.
 
-    async def publish(self, topic: str, message: str | bytes | bytearray | memoryview, *,
-                      final: bool = False) -> Stored:
+    async def publish(
+        self, topic: str, message: str | bytes | bytearray | memoryview, *, final: bool = False
+    ) -> Stored:
         """Publishes a message, and waits until it is safe. While there is no connection, it waits for
         one. ``str`` is text, everything else is binary.
 
@@ -188,8 +203,7 @@ class Topics:
 
         Raises :class:`PublishError`, which says whether the message may be stored all the same.
         """
-        assert self._keeper and self._line is not None
-        results = await self._line.publish([encoded(topic, message, final)])
+        results = await self._publishers.publish([encoded(topic, message, final)])
         result = results[0]
         if isinstance(result, PublishError):
             raise result
@@ -204,8 +218,7 @@ class Topics:
 
         If it is cancelled, each message may be published or not, each at most once.
         """
-        assert self._keeper and self._line is not None
-        return await self._line.publish([encoded(*message) for message in messages])
+        return await self._publishers.publish([encoded(*message) for message in messages])
 
     # The client.
 
@@ -222,7 +235,8 @@ class Topics:
             unanswered_bytes=publisher.held,
             stored=keeper.answers.stored,
             refused=keeper.answers.refused,
-            unknown=keeper.answers.unknown)
+            unknown=keeper.answers.unknown,
+        )
 
     async def close(self, within: float = CLOSE_WITHIN) -> None:
         """Ends the client and its subscriptions. First it waits for the answers to published messages,
@@ -230,11 +244,11 @@ class Topics:
 
         Leaving ``async with`` does this. If it is cancelled, it ends the client at once.
         """
-        keeper, task = self._keeper, self._task
-        assert task is not None and self._line is not None
+        keeper, line, task = self._keeper, self._publishers, self._task
+        assert task is not None
         try:
             if within > 0 and keeper.ended is None:
-                await self._line.settled(within)
+                await line.settled(within)
         finally:
             task.cancel()
             await over(task)
@@ -256,8 +270,9 @@ async def over(task: asyncio.Task[None]) -> None:
         raise cancelled
 
 
-def start_of(start: str | None, after: Position | str | None, last: int | None,
-             since: datetime | int | None) -> dict[str, Any]:
+def start_of(
+    start: str | None, after: Position | str | None, last: int | None, since: datetime | int | None
+) -> dict[str, Any]:
     """The start of the wire."""
     if (after is not None) + (last is not None) + (since is not None) > 1:
         raise ValueError("a subscription has one start; pass one of after, last and since")

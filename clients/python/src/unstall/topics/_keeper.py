@@ -12,6 +12,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .._backoff import Reconnect
 from .._core.topics.client import Client
@@ -40,9 +41,15 @@ EXPIRED = "the token has expired"
 class Keeper:
     """One client. `run` is its task."""
 
-    def __init__(self, core: Client, targets: Sequence[Target], tokens: Tokens, reconnect: Reconnect,
-                 liveness: tuple[float | None, float],
-                 on_event: Callable[[Event], None] | None) -> None:
+    def __init__(
+        self,
+        core: Client,
+        targets: Sequence[Target],
+        tokens: Tokens,
+        reconnect: Reconnect,
+        liveness: tuple[float | None, float],
+        on_event: Callable[[Event], None] | None,
+    ) -> None:
         self.core, self.tokens, self.liveness = core, tokens, liveness
         self.nodes = Nodes(targets, reconnect, tokens.are_renewed)
         self.answers = Answers()
@@ -102,7 +109,7 @@ class Keeper:
         except ConnectError as error:
             self.nodes.failed(error)
             return str(error)
-        began = self.loop.time()
+        began, progress = self.loop.time(), self.core.progress
         try:
             why = await self._carry(link, token)
         finally:
@@ -111,7 +118,8 @@ class Keeper:
             self.nodes.rejected(self._rejected, token)
             said = f" ({printable(self._rejected.text)})" if self._rejected.text else ""
             return f"the node rejects the client: {self._rejected.reason}{said}"
-        self.nodes.lived(self.loop.time() - began, self._was_welcomed)
+        lasted, progressed = self.loop.time() - began, self.core.progress > progress
+        self.nodes.lived(lasted, self._was_welcomed, progressed)
         return why
 
     async def _dial(self, node: Node) -> Link:
@@ -127,13 +135,14 @@ class Keeper:
         self._link, self._rejected, self._was_welcomed = link, None, False
         self._leave, self._close_code = self.loop.create_future(), 1000
         self.core.attach(self.now(), token)
-        tasks = [self.loop.create_task(link.watch(*self.liveness))]
+        tasks: list[asyncio.Task[ConnectionLost]] = [self.loop.create_task(link.watch(*self.liveness))]
         if self.tokens.are_renewed:
             tasks.append(self.loop.create_task(self._renew(token)))
         try:
             link.listen(self._on_message, self._flush)
             self._flush()
-            await asyncio.wait({tasks[0], self._leave}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {tasks[0], self._leave}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not self._leave.done():
                 return str(tasks[0].result())
             # What has no answer is sent again elsewhere, so nothing more has to be received.
@@ -162,7 +171,8 @@ class Keeper:
             # A token that has expired already is not asked for in a tight loop.
             wait = renew_in(token)
             wait = None if wait is None else max(wait, AGAIN)
-        return await self.loop.create_future()
+        never: asyncio.Future[ConnectionLost] = self.loop.create_future()
+        return await never
 
     def _detach(self, link: Link) -> None:
         link.deafen()

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._backoff import LONGEST_ASKED, Backoff, Reconnect
+from .._core.topics.events import Rejected
 from .._dial import Target
 from .._errors import ConnectError
-from .._core.topics.events import Rejected
 
 
 @dataclass
@@ -49,10 +49,11 @@ class Nodes:
         await asyncio.sleep(max(0.0, self.present.rests - now))
         return self.present
 
-    def lived(self, lasted: float, received_any: bool) -> None:
-        """The present node welcomed the client, and later the connection ended."""
+    def lived(self, lasted: float, received_any: bool, progressed: bool) -> None:
+        """The present node welcomed the client, and later the connection ended. It perhaps brought
+        messages or answers."""
         self.failures = 0
-        self._backoff.lived(lasted, received_any)
+        self._backoff.lived(lasted, received_any, progressed)
         self.present.hopeless, self.present.rejected = False, None
 
     def rejected(self, reject: Rejected, token: str) -> None:

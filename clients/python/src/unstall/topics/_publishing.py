@@ -16,8 +16,7 @@ EXPIRED_AGAIN = 3
 
 #: A message to publish: the topic, the data, and whether it is final.
 Publication = (
-    tuple[str, str | bytes | bytearray | memoryview]
-    | tuple[str, str | bytes | bytearray | memoryview, bool]
+    tuple[str, str | bytes | bytearray | memoryview] | tuple[str, str | bytes | bytearray | memoryview, bool]
 )
 #: The same as the core takes it: topic, whether it is text, whether it is final, payload.
 Encoded = tuple[bytes, bool, bool, bytes]
@@ -47,9 +46,13 @@ class Line:
         if not self._keeper.tokens.are_renewed:
             return results
         for _ in range(EXPIRED_AGAIN):
-            late = [at for at, result in enumerate(results)
-                    if isinstance(result, PublishError) and result.reason == "expired"
-                    and not result.may_be_stored]
+            late = [
+                at
+                for at, result in enumerate(results)
+                if isinstance(result, PublishError)
+                and result.reason == "expired"
+                and not result.may_be_stored
+            ]
             if not late:
                 break
             again = await self._publish_once([messages[at] for at in late])

@@ -27,13 +27,21 @@ class Subscription:
     this subscription alone. Closing it, or dropping the last reference, ends it.
     """
 
-    def __init__(self, keeper: Keeper, pattern: str, start: dict[str, Any], max_lag: int,
-                 window: int | None, caught_up: bool) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        pattern: str,
+        start: dict[str, Any],
+        max_lag: int,
+        window: int | None,
+        caught_up: bool,
+    ) -> None:
         name = pattern.encode()
         if not is_filter(name):
             raise ValueError(
                 f"{pattern!r} is not a filter; it is tokens with dots between, in which * stands for any "
-                "token, and > at the end for all the rest")
+                "token, and > at the end for all the rest"
+            )
         self._keeper, self._loop = keeper, keeper.loop
         self._batch: Iterator[Message] = iter(())
         #: The cost of the batch, and how many messages were in batches.
@@ -62,7 +70,7 @@ class Subscription:
             raise StopAsyncIteration
         return delivery
 
-    async def receive(self) -> Delivery | None:
+    async def recv(self) -> Delivery | None:
         """The next message, gap or mark. None when the topic is complete, or after :meth:`close`.
 
         If it is cancelled, nothing is lost.
@@ -75,13 +83,13 @@ class Subscription:
             return message
         return await self._next()
 
-    async def receive_many(self) -> list[Delivery]:
+    async def recv_batch(self) -> list[Delivery]:
         """Everything that has arrived, in order, and at least one delivery. Empty when the topic is
-        complete, or after :meth:`close`. It takes less time for each message than :meth:`receive`.
+        complete, or after :meth:`close`. It takes less time for each message than :meth:`recv`.
 
-        If it is cancelled, nothing is lost. It raises as :meth:`receive` does.
+        If it is cancelled, nothing is lost. It raises as :meth:`recv` does.
         """
-        first = await self.receive()
+        first = await self.recv()
         if first is None:
             return []
         deliveries: list[Delivery] = [first]
@@ -119,7 +127,8 @@ class Subscription:
             waiting_bytes=waiting,
             partial_bytes=core.part_bytes if core is not None else 0,
             credit_bytes=core.granted - core.received if core is not None and is_open else 0,
-            lag=max(ends) - behind if ends else None)
+            lag=max(ends) - behind if ends else None,
+        )
 
     def close(self) -> None:
         """Ends the subscription. What has arrived and was not received is gone. :attr:`position` stays."""
@@ -130,15 +139,17 @@ class Subscription:
     def __enter__(self) -> Subscription:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     async def __aenter__(self) -> Subscription:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:

@@ -30,8 +30,11 @@ class PublishError(Error):
     """
 
     def __init__(self, reason: str, *, may_be_stored: bool, text: str = "") -> None:
-        fate = "it is not known whether the message is stored" if may_be_stored else (
-            "the message was not published")
+        fate = (
+            "it is not known whether the message is stored"
+            if may_be_stored
+            else ("the message was not published")
+        )
         said = f" ({text})" if text else ""
         super().__init__(f"{fate}: {reason}{said}; {ADVICE.get(reason, 'see the reason')}")
         self.reason = reason

@@ -48,6 +48,8 @@ class Client(Endpoint):
         #: Numbers of subscriptions that have new items.
         self.readable: set[int] = set()
         self.welcomed: Welcomed | None = None
+        #: Packets that brought messages or answers, over all connections.
+        self.progress = 0
 
     # Connections.
 
@@ -83,13 +85,15 @@ class Client(Endpoint):
 
     # The application.
 
-    def subscribe(self, pattern: bytes, start: Packet, largest_lag: int = 0,
-                  window: int | None = None) -> int:
+    def subscribe(
+        self, pattern: bytes, start: Packet, largest_lag: int = 0, window: int | None = None
+    ) -> int:
         """Begins a subscription. Gives its number."""
         self.subscriptions_made += 1
         number = self.subscriptions_made
         self.subscriptions[number] = Subscription(
-            number, pattern, start, largest_lag, window or self.window, self.largest_message)
+            number, pattern, start, largest_lag, window or self.window, self.largest_message
+        )
         self.wake(number)
         return number
 
@@ -172,6 +176,7 @@ class Client(Endpoint):
         if subscription.state == "unsubscribing":
             return
         subscription.handle_messages(data)
+        self.progress += 1
         self.readable.add(number)
         if subscription.wants_packet():
             self.wake(number)
@@ -196,8 +201,7 @@ class Client(Endpoint):
         if kind == "WELCOME":
             self.handle_welcome(now, packet)
         elif kind == "REJECT":
-            self.events.append(Rejected(REJECTIONS[packet["reason"]], packet["retry_after"],
-                                        packet["text"]))
+            self.events.append(Rejected(REJECTIONS[packet["reason"]], packet["retry_after"], packet["text"]))
             self.end(1000)
         elif kind == "GOAWAY":
             # Only the last one counts, so a server cannot make them many.
@@ -205,6 +209,7 @@ class Client(Endpoint):
             self.events.append(GoAway(packet["window"], packet["text"]))
         elif kind == "PUBLISHED":
             self.events += self.publisher.handle_published(packet)
+            self.progress += 1
         elif kind == "REFUSED":
             self.events.append(self.publisher.handle_refused(packet))
         else:
@@ -228,8 +233,14 @@ class Client(Endpoint):
 
     def handle_welcome(self, now: float, packet: Packet) -> None:
         self.state = "open"
-        self.welcomed = Welcomed(packet["log"], packet["first"], packet["last"],
-                                 packet["largest_message"], packet["durability"], packet["name"])
+        self.welcomed = Welcomed(
+            packet["log"],
+            packet["first"],
+            packet["last"],
+            packet["largest_message"],
+            packet["durability"],
+            packet["name"],
+        )
         self.events.append(self.welcomed)
         self.publisher.welcome(packet["publish_window"], packet["largest_message"], packet["once"])
         self.handle_timeout(now)
@@ -239,8 +250,13 @@ class Client(Endpoint):
     def next_packet(self, now: float) -> Packet | None:
         if self.state == "connecting":
             self.state = "asked"
-            return {"kind": "HELLO", "publisher": self.publisher_id, "epoch": self.epoch,
-                    "largest_message": self.largest_message, "token": self.token}
+            return {
+                "kind": "HELLO",
+                "publisher": self.publisher_id,
+                "epoch": self.epoch,
+                "largest_message": self.largest_message,
+                "token": self.token,
+            }
         if self.state == "off":
             return None
         sign = self.next_sign(now)

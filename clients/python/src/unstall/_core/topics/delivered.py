@@ -48,9 +48,7 @@ class Position(NamedTuple):
         return cls(log, offset, time)
 
 
-NO_POSITION = (
-    "this is not a position; it has the form LOG:OFFSET:TIME, with 32 hexadecimal digits for LOG"
-)
+NO_POSITION = "this is not a position; it has the form LOG:OFFSET:TIME, with 32 hexadecimal digits for LOG"
 
 
 class Message(NamedTuple):

@@ -9,9 +9,17 @@ from .events import Aborted, Pong
 from .packet import NAMES, SENDERS, decode
 from .records import Record
 
-CODES = {"MALFORMED": 1, "UNKNOWN_KIND": 2, "UNEXPECTED": 3, "SEQUENCE_GAP": 4,
-         "CREDIT_EXCEEDED": 6, "MESSAGE_TOO_LARGE": 8, "INVALID_TEXT": 9, "INCONSISTENT": 10,
-         "APPLICATION": 12}
+CODES = {
+    "MALFORMED": 1,
+    "UNKNOWN_KIND": 2,
+    "UNEXPECTED": 3,
+    "SEQUENCE_GAP": 4,
+    "CREDIT_EXCEEDED": 6,
+    "MESSAGE_TOO_LARGE": 8,
+    "INVALID_TEXT": 9,
+    "INCONSISTENT": 10,
+    "APPLICATION": 12,
+}
 
 Packet = dict[str, Any]
 

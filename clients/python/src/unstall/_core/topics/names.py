@@ -11,13 +11,15 @@ MAX_NAME, MAX_TOKENS = 255, 32
 CHECKED = 4_096
 
 WHITE_SPACE = set("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
-    chr(c) for c in range(0x2000, 0x200B)}
+    chr(c) for c in range(0x2000, 0x200B)
+}
 
 
 def is_plain(token: str) -> bool:
     """Whether it is a token without wildcards."""
     return bool(token) and not any(
-        c in WHITE_SPACE or c in ".*>" or unicodedata.category(c) == "Cc" for c in token)
+        c in WHITE_SPACE or c in ".*>" or unicodedata.category(c) == "Cc" for c in token
+    )
 
 
 def is_name(name: bytes, wildcards: bool) -> bool:
@@ -51,9 +53,8 @@ def matches(pattern: bytes, topic: bytes) -> bool:
         if len(tokens) < len(wanted):
             return False
         wanted = wanted[:-1]
-        tokens = tokens[:len(wanted)]
-    return len(wanted) == len(tokens) and all(
-        w in (b"*", t) for w, t in zip(wanted, tokens))
+        tokens = tokens[: len(wanted)]
+    return len(wanted) == len(tokens) and all(w in (b"*", t) for w, t in zip(wanted, tokens, strict=True))
 
 
 class NameCache:

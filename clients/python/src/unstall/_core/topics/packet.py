@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..packet import (MAX_LARGEST_MESSAGE, MAX_MILLIS, MAX_REASON, MAX_RECORD, MIN_LARGEST_MESSAGE,
-                      Refused, malformed, read_varint, write_varint)
+from ..packet import (
+    MAX_LARGEST_MESSAGE,
+    MAX_MILLIS,
+    MAX_REASON,
+    MAX_RECORD,
+    MIN_LARGEST_MESSAGE,
+    Refused,
+    malformed,
+    read_varint,
+    write_varint,
+)
 from .delivered import OFFSETS
 from .records import Record, read_record, write_record
 
@@ -18,17 +27,20 @@ MIN_PUBLISH_WINDOW = 262_144
 #: Kind, name, who sends it, and the fields after the kind. The last one may be the rest.
 LAYOUT = [
     (0x01, "HELLO", "client", "publisher:16 epoch:u64 largest_message:size token:token"),
-    (0x02, "WELCOME", "server",
-     "log:16 first:offset last:offset largest_message:size publish_window:u64 once:ms "
-     "subscriptions:u32 durability:u8 name:text"),
+    (
+        0x02,
+        "WELCOME",
+        "server",
+        "log:16 first:offset last:offset largest_message:size publish_window:u64 once:ms "
+        "subscriptions:u32 durability:u8 name:text",
+    ),
     (0x03, "REJECT", "server", "reason:u8 retry_after:ms text:text"),
     (0x04, "TOKEN", "client", "token:token"),
     (0x14, "PING", "both", "number:u64"),
     (0x15, "PONG", "both", "number:u64"),
     (0x1A, "ABORT", "both", "code:u16 text:text"),
     (0x1B, "GOAWAY", "server", "window:ms text:text"),
-    (0x20, "SUBSCRIBE", "client",
-     "subscription:u32 credit:u64 largest_lag:ms start:start filter:rest"),
+    (0x20, "SUBSCRIBE", "client", "subscription:u32 credit:u64 largest_lag:ms start:start filter:rest"),
     (0x21, "SUBSCRIBED", "server", "subscription:u32 after:offset time:offset end:offset"),
     (0x22, "MESSAGES", "server", "subscription:u32 records:stored"),
     (0x23, "GAP", "server", "subscription:u32 reason:u8 certain:u8 after:offset through:offset"),
@@ -46,18 +58,38 @@ KINDS = {name: kind for kind, name, _, _ in LAYOUT}
 SENDERS = {name: sender for _, name, sender, _ in LAYOUT}
 
 #: The starts of SUBSCRIBE: name and fields.
-STARTS = [("beginning", ""), ("now", ""), ("after", "log:16 offset:offset time:offset"),
-          ("last", "count:u64"), ("latest", "log:16 offset:offset"), ("since", "time:offset")]
+STARTS = [
+    ("beginning", ""),
+    ("now", ""),
+    ("after", "log:16 offset:offset time:offset"),
+    ("last", "count:u64"),
+    ("latest", "log:16 offset:offset"),
+    ("since", "time:offset"),
+]
 START_FIELDS = {name: [f.split(":") for f in fields.split()] for name, fields in STARTS}
 
 #: The reasons and the durabilities, by number.
 REJECTIONS = {1: "not allowed", 2: "full", 3: "unavailable"}
-GAPS = {1: "removed", 2: "another log", 3: "diverged", 4: "moved ahead", 5: "too large",
-        6: "damaged"}
-REFUSALS = {1: "not allowed", 2: "invalid topic", 3: "too large", 4: "full", 5: "fenced",
-            6: "expired", 7: "unknown", 8: "unavailable"}
-ENDINGS = {1: "unsubscribed", 2: "final", 3: "not allowed", 4: "expired", 5: "invalid filter",
-           6: "too many subscriptions", 7: "unavailable"}
+GAPS = {1: "removed", 2: "another log", 3: "diverged", 4: "moved ahead", 5: "too large", 6: "damaged"}
+REFUSALS = {
+    1: "not allowed",
+    2: "invalid topic",
+    3: "too large",
+    4: "full",
+    5: "fenced",
+    6: "expired",
+    7: "unknown",
+    8: "unavailable",
+}
+ENDINGS = {
+    1: "unsubscribed",
+    2: "final",
+    3: "not allowed",
+    4: "expired",
+    5: "invalid filter",
+    6: "too many subscriptions",
+    7: "unavailable",
+}
 REASONS = {"REJECT": REJECTIONS, "GAP": GAPS, "REFUSED": REFUSALS, "ENDED": ENDINGS}
 DURABILITIES = 5
 
@@ -69,6 +101,7 @@ IGNORED = object()
 Fields = Sequence[Sequence[str]]
 Packet = dict[str, Any]
 
+
 def number_of(names: Mapping[int, str], name: str) -> int:
     return next(number for number, known in names.items() if known == name)
 
@@ -79,8 +112,16 @@ def number_of(names: Mapping[int, str], name: str) -> int:
 def split(text: bool, final: bool, payload: bytes, **first: Any) -> list[Record]:
     """A message as records; `first` are the fields of the first one."""
     starts = range(0, len(payload), MAX_RECORD) or [0]
-    return [Record(text, at + MAX_RECORD < len(payload), final, payload[at:at + MAX_RECORD],
-                   **(first if at == 0 else {})) for at in starts]
+    return [
+        Record(
+            text,
+            at + MAX_RECORD < len(payload),
+            final,
+            payload[at : at + MAX_RECORD],
+            **(first if at == 0 else {}),
+        )
+        for at in starts
+    ]
 
 
 def read_records(data: bytes, stored: bool, within: Record | None) -> list[Record]:
@@ -241,13 +282,13 @@ def write_field(form: str, value: Any) -> bytes:
     if form == "runs":
         return write_runs(value)
     if form in ("text", "token"):
-        return value.encode()
+        return str(value).encode()
     if form in ("rest", "16"):
-        return value
+        return bytes(value)
     if form == "start":
         number = [name for name, _ in STARTS].index(value["name"])
         return bytes([number]) + write_fields(START_FIELDS[value["name"]], value)
-    return value.to_bytes({"u8": 1, "u16": 2, "u32": 4}.get(form, 8), "big")
+    return int(value).to_bytes({"u8": 1, "u16": 2, "u32": 4}.get(form, 8), "big")
 
 
 def write_fields(fields: Fields, values: Packet) -> bytes:

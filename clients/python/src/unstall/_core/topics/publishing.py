@@ -162,8 +162,9 @@ class Publisher:
             begun = self.piece or 0
             end = min(len(message.payload), begun + MAX_RECORD)
             continues = end < len(message.payload)
-            head = record_head(message.text, continues, message.final, end - begun,
-                               None if begun else message.topic)
+            head = record_head(
+                message.text, continues, message.final, end - begun, None if begun else message.topic
+            )
             size += len(head) + end - begun
             if size > FILL and len(parts) > 1:
                 break

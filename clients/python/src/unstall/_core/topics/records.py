@@ -33,7 +33,7 @@ def cost(record: Record) -> int:
 def read_part(data: bytes, at: int, length: int) -> tuple[bytes, int]:
     if at + length > len(data):
         raise malformed("a record that is cut short")
-    return data[at:at + length], at + length
+    return data[at : at + length], at + length
 
 
 def read_record(data: bytes, at: int, stored: bool, within: Record | None) -> tuple[Record, int]:
@@ -67,9 +67,9 @@ LETTERS = ("B", "H", "I", "Q")
 SIZES = (1, 2, 4, 8)
 
 #: What records of one shape have in common: how to read word, offset, time and the length of the
-#: topic; the bytes of these; and of each of the three numbers the shift to its two bits of size, these
-#: bits, and what they add to the number.
-Shape = tuple[Callable[..., tuple[Any, ...]], int, int, int, int, int, int, int, int, int, int]
+#: topic; the bytes of these; the shift to the two bits of size in the word, and what they add to it; and
+#: of offset and time the shift, these bits, and what they add.
+Shape = tuple[Callable[..., tuple[Any, ...]], int, int, int, int, int, int, int, int, int]
 
 
 @lru_cache(maxsize=64)
@@ -77,8 +77,18 @@ def shape_of(word: int, offset: int, time: int) -> Shape:
     """The shape of records whose three numbers have these bits of size."""
     head = Struct(">" + LETTERS[word] + LETTERS[offset] + LETTERS[time] + "B")
     shifts = [8 * SIZES[bits] - 2 for bits in (word, offset, time)]
-    return (head.unpack_from, head.size, shifts[0], word, word << shifts[0],
-            shifts[1], offset, offset << shifts[1], shifts[2], time, time << shifts[2])
+    return (
+        head.unpack_from,
+        head.size,
+        shifts[0],
+        word << shifts[0],
+        shifts[1],
+        offset,
+        offset << shifts[1],
+        shifts[2],
+        time,
+        time << shifts[2],
+    )
 
 
 def shape_at(data: bytes, at: int) -> Shape | None:
@@ -92,18 +102,28 @@ def shape_at(data: bytes, at: int) -> Shape | None:
         return None
 
 
-def read_wholes(data: bytes, at: int, log: bytes, place: int, names: NameCache,
-                into: list[Message]) -> tuple[int, int, int]:
+def read_wholes(
+    data: bytes, at: int, log: bytes, place: int, names: NameCache, into: list[Message]
+) -> tuple[int, int, int]:
     """Reads records that are whole messages, not final, and have one shape, as far as they go. The
     packet is at most 65,536 bytes. Gives where the next record begins, the last offset, and the cost."""
     shape = shape_at(data, at)
     if shape is None:
         return at, place, 0
-    (unpack, head, word_shift, word_bits, word_base, offset_shift, offset_bits, offset_base,
-     time_shift, time_bits, time_base) = shape
+    (
+        unpack,
+        head,
+        word_shift,
+        word_base,
+        offset_shift,
+        offset_bits,
+        offset_base,
+        time_shift,
+        time_bits,
+        time_base,
+    ) = shape
     known, learn, append, new = names.known, names.learn, into.append, tuple.__new__
     end, begun, count = len(data), at, 0
-    heads = 0
     try:
         while at + head <= end:
             word, offset, time, topic_end = unpack(data, at)
@@ -132,8 +152,7 @@ def read_wholes(data: bytes, at: int, log: bytes, place: int, names: NameCache,
             count += 1
     except UnicodeDecodeError:
         raise Refused("INVALID_TEXT", "not UTF-8") from None
-    heads = count * (head - RECORD_OVERHEAD)
-    return at, place, at - begun - heads
+    return at, place, at - begun - count * (head - RECORD_OVERHEAD)
 
 
 # Writing.
@@ -142,8 +161,14 @@ def read_wholes(data: bytes, at: int, log: bytes, place: int, names: NameCache,
 write_word = lru_cache(maxsize=4_096)(write_varint)
 
 
-def record_head(text: bool, continues: bool, final: bool, length: int, topic: bytes | None,
-                stored: tuple[int, int] | None = None) -> bytes:
+def record_head(
+    text: bool,
+    continues: bool,
+    final: bool,
+    length: int,
+    topic: bytes | None,
+    stored: tuple[int, int] | None = None,
+) -> bytes:
     """What stands in front of the payload."""
     head: bytes = write_word(length << 3 | final << 2 | continues << 1 | text)
     if stored is not None:
@@ -157,5 +182,7 @@ def write_record(record: Record) -> bytes:
     stored = None
     if record.offset is not None and record.time is not None:
         stored = record.offset, record.time
-    return record_head(record.text, record.continues, record.final, len(record.payload),
-                       record.topic, stored) + record.payload
+    return (
+        record_head(record.text, record.continues, record.final, len(record.payload), record.topic, stored)
+        + record.payload
+    )

@@ -29,8 +29,9 @@ class Subscription:
     ``unsubscribing`` or ``over``.
     """
 
-    def __init__(self, number: int, pattern: bytes, start: Packet, largest_lag: int, window: int,
-                 largest_message: int) -> None:
+    def __init__(
+        self, number: int, pattern: bytes, start: Packet, largest_lag: int, window: int, largest_message: int
+    ) -> None:
         self.number, self.filter, self.start = number, pattern, start
         self.largest_lag, self.window = largest_lag, window
         self.largest_message = largest_message
@@ -124,8 +125,14 @@ class Subscription:
         if was != "off":
             return {"kind": "CREDIT", "subscription": self.number, "credit": self.granted}
         self.state = "asked"
-        return {"kind": "SUBSCRIBE", "subscription": self.number, "credit": self.granted,
-                "largest_lag": self.largest_lag, "start": self.next_start(), "filter": self.filter}
+        return {
+            "kind": "SUBSCRIBE",
+            "subscription": self.number,
+            "credit": self.granted,
+            "largest_lag": self.largest_lag,
+            "start": self.next_start(),
+            "filter": self.filter,
+        }
 
     # Packets.
 
@@ -232,9 +239,14 @@ class Subscription:
                 raise Refused("INVALID_TEXT", "not UTF-8") from None
         self.held += self.incomplete
         self.parts, self.part_bytes, self.incomplete = [], 0, 0
-        assert first.offset is not None and first.time is not None
-        return Message(self.names.learn(first.topic or b""), payload, first.offset, first.time,
-                       first.final, log)
+        return Message(
+            self.names.learn(first.topic or b""),
+            payload,
+            first.offset or 0,
+            first.time or 0,
+            first.final,
+            log,
+        )
 
     def keep_messages(self, messages: list[Message], size: int) -> None:
         last = self.items[-1] if self.items else None
@@ -260,8 +272,7 @@ class Subscription:
         elif not place.offset <= after <= through:
             raise Refused("INCONSISTENT", f"{after} to {through} after {place.offset}")
         else:
-            self.position = Position(place.log, through,
-                                     place.time if through == place.offset else 0)
+            self.position = Position(place.log, through, place.time if through == place.offset else 0)
         self.keep_gap(Gap(reason, bool(packet["certain"]), after, through, self.position))
 
     def marks(self) -> range:
@@ -283,8 +294,9 @@ class Subscription:
                 self.items[at] = known._replace(position=gap.position)
             elif isinstance(known, Gap) and known.reason == gap.reason:
                 found = True
-                self.items[at] = known._replace(through=gap.through, position=gap.position,
-                                                certain=gap.certain or known.certain)
+                self.items[at] = known._replace(
+                    through=gap.through, position=gap.position, certain=gap.certain or known.certain
+                )
         if not found:
             self.items.append(gap)
 
