@@ -3,9 +3,9 @@
 
     python bench/speed.py [--seconds 1] [--rounds 5]
 
-It needs the program in release mode (`UNSTALL_BIN`, or target/release/unstall). Each round measures every engine,
-one after another; the figures are medians over the rounds. The peer of `websockets` is the same server, on a plain
-connection.
+It needs the program in release mode (`UNSTALL_BIN`, or target/release/unstall). Each round measures every
+engine, one after another; the figures are medians over the rounds. The peer of `websockets` is the same
+server, on a plain connection.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from typing import Any
 
 import websockets
@@ -34,6 +35,9 @@ SIZES = (64, 1024)
 class Websockets:
     """Python's `websockets`, as its documentation has it, without compression."""
 
+    def __init__(self, ws: websockets.ClientConnection) -> None:
+        self.ws, self.send, self.recv = ws, ws.send, ws.recv
+
     async def __aenter__(self) -> Websockets:
         return self
 
@@ -42,10 +46,7 @@ class Websockets:
 
     @classmethod
     async def connect(cls, url: str) -> Websockets:
-        self = cls()
-        self.ws = await websockets.connect(url, compression=None, max_size=None)
-        self.send, self.recv = self.ws.send, self.ws.recv
-        return self
+        return cls(await websockets.connect(url, compression=None, max_size=None))
 
     def __aiter__(self) -> Any:
         return self.ws.__aiter__()
@@ -135,7 +136,7 @@ def main() -> None:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
     assert server.stdout is not None
     url = server.stdout.readline().split()[-1]
-    print(f"Python {sys.version.split()[0]}, websockets {websockets.__version__}; messages a second")
+    print(f"Python {sys.version.split()[0]}, websockets {version('websockets')}; messages a second")
     print("| way | size | " + " | ".join(ENGINES) + " | session / websockets | plain / websockets |")
     print("| --- | --- |" + " --- |" * (len(ENGINES) + 2))
     try:

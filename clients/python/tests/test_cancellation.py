@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 import unstall
-from conftest import Proxy, Serve, until
+from harness import Proxy, Serve, until
 
 Run = Callable[..., Any]
 #: More turns of the event loop than any of these coroutines takes when nothing holds it up.
