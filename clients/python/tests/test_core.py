@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from unstall._core.incoming import read_whole
+from unstall._core.incoming import Incoming, read_whole
 from unstall._core.packet import (
     FIELDS,
     MAX_MILLIS,
@@ -65,6 +65,8 @@ class LossyLink(RuleBasedStateMachine):
         self.connect(hello_lost, welcome_lost)
 
     def connect(self, hello_lost: bool = False, welcome_lost: bool = False) -> None:
+        # What was lost on a connection is followed by nothing: the connection is dead for its peer.
+        self.is_dead = hello_lost or welcome_lost
         for side in self.sides():
             side.core.detach(self.now)
             side.wire.clear()
@@ -94,7 +96,9 @@ class LossyLink(RuleBasedStateMachine):
         side, other = (self.client, self.server) if is_client else (self.server, self.client)
         self.fill(side)
         for _ in range(min(count, len(side.wire))):
-            other.core.handle(self.now, side.wire.popleft())
+            packet = side.wire.popleft()
+            if not self.is_dead:
+                other.core.handle(self.now, packet)
 
     def fill(self, side: Side) -> None:
         while len(side.wire) < 40 and (packet := side.core.transmit(self.now)) is not None:
@@ -151,10 +155,24 @@ class LossyLink(RuleBasedStateMachine):
         for side in self.sides():
             assert side.core.outgoing.acked == side.core.outgoing.last
             assert not list(side.core.outgoing.undelivered())
+            assert (side.core.outgoing.kept(), side.core.outgoing.unsent()) == (0, 0)
 
 
-LossyLink.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+LossyLink.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)
 TestLossyLink = LossyLink.TestCase
+
+
+def test_records_that_have_arrived_are_dropped() -> None:
+    incoming = Incoming(262_144, 262_144, 100_000)
+    records = [Record(True, False, str(number).encode()) for number in range(1, 10)]
+    for first, last in ((1, 3), (1, 3), (2, 5), (5, 5), (1, 9)):
+        incoming.accept(encode({"kind": "DATA", "first": first, "records": records[first - 1 : last]}))
+    assert incoming.received == (9, 9 * 65)
+    taken = []
+    while batch := incoming.next_batch():
+        taken += batch.messages[::-1]
+        batch.messages.clear()
+    assert taken == [str(number) for number in range(1, 10)]
 
 
 @given(st.integers(0, (1 << 62) - 1))
