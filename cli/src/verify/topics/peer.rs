@@ -21,7 +21,7 @@ use super::{
     messages,
     talk::{Fate, Order, Part, Report, Role, add, report},
 };
-use crate::{failure::Failure, runtime, time::later};
+use crate::{failure::Failure, runtime, time::later, topics::start::From};
 
 /// Four pings fit into the silence timeout.
 const PING_INTERVAL: Duration = Duration::from_millis(250);
@@ -57,7 +57,7 @@ impl VerifyTopicsPeer {
             let topics = connect(&part);
             let done = match part.role {
                 Role::Publisher { .. } => publish(&part, &topics, orders).await,
-                Role::Subscriber => subscribe(&part, &topics, orders).await,
+                Role::Subscriber { .. } => subscribe(&part, &topics, orders).await,
             };
             match done {
                 Ok(()) => Ok(()),
@@ -210,7 +210,15 @@ async fn subscribe(
     mut orders: watch::Receiver<Halt>,
 ) -> Result<(), String> {
     let filter = messages::filter(part.seed).map_err(|error| error.to_string())?;
-    let feed = topics.subscribe(filter.as_str(), Start::Beginning);
+    let start = match part.role {
+        Role::Subscriber {
+            told_of_removed: true,
+        } => From::Offset(Offset::START),
+        _ => From::Start(Start::Beginning),
+    };
+    let start = start.begin(topics, &filter).await;
+    let start = start.map_err(Failure::into_reason)?;
+    let feed = topics.subscribe(filter.as_str(), start);
     let mut feed = feed.map_err(|error| error.to_string())?;
     let mut told = 0;
     loop {

@@ -221,7 +221,9 @@ impl Run {
     }
 
     async fn start_subscriber(&mut self, number: usize) -> io::Result<()> {
-        let part = self.part(Role::Subscriber);
+        let part = self.part(Role::Subscriber {
+            told_of_removed: self.aim.faults.contains(&Named::Retention),
+        });
         let speaker = number.saturating_add(self.publishers.len());
         let process = Process::start(speaker, &part, &self.ears).await?;
         if let Some(subscriber) = self.subscribers.get_mut(number) {

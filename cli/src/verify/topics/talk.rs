@@ -24,7 +24,11 @@ pub(super) enum Role {
         /// Messages a second; `None`: as fast as possible.
         rate: Option<f64>,
     },
-    Subscriber,
+    Subscriber {
+        /// What was removed before it starts is told as a gap. Otherwise it begins with the first
+        /// message that the log has, and is not told of those before it.
+        told_of_removed: bool,
+    },
 }
 
 /// An order to a process.
