@@ -52,6 +52,8 @@ export class TopicsCore {
   #events: CoreEvent[] = [];
   #largest = MIN_LARGEST_MESSAGE;
   #toUnsubscribe: number[] = [];
+  /** Subscriptions that have something new. */
+  #readable = new Set<number>();
   #abort: ProtocolError | undefined;
   #pong: Int | undefined;
   #pings = 0;
@@ -75,8 +77,13 @@ export class TopicsCore {
     this.closeCode = this.#abort = this.#pong = this.#pingAt = this.welcome = undefined;
     this.#pingOwed = this.#tokenOwed = false;
     this.#toUnsubscribe = [];
-    for (const subscription of this.subscriptions.values())
-      if (!subscription.isOver) subscription.reset();
+    for (const subscription of this.subscriptions.values()) {
+      if (subscription.isOver) subscription.isOverHere = false;
+      else subscription.reset();
+      if (subscription.isOver) this.#readable.add(subscription.number);
+      if (subscription.isOver && subscription.isForgotten)
+        this.subscriptions.delete(subscription.number);
+    }
     this.#tell(this.publishing.reset());
     this.expire(now);
   }
@@ -86,6 +93,14 @@ export class TopicsCore {
     const events = this.#events;
     if (events.length > 0) this.#events = [];
     return events;
+  }
+
+  /** The subscriptions that have something new since the last call. */
+  takeReadable(): Iterable<number> {
+    if (this.#readable.size === 0) return [];
+    const readable = this.#readable;
+    this.#readable = new Set();
+    return readable;
   }
 
   // The application.
@@ -114,7 +129,8 @@ export class TopicsCore {
   publish(topic: string, data: string | Uint8Array, isFinal: boolean) {
     if (!isTopic(topic)) return "invalid topic";
     const isText = typeof data === "string";
-    const payload = isText ? utf8(data) : data;
+    // It may have to be sent again, and the application may write into its own.
+    const payload = isText ? utf8(data) : data.slice();
     if (payload.length > this.#largest) return "too large";
     return this.publishing.add({ topic: utf8(topic), payload, isText, isFinal });
   }
@@ -236,6 +252,7 @@ export class TopicsCore {
     if (!subscription || subscription.isOver)
       throw new ProtocolError("UNEXPECTED", `subscription ${packet.subscription}`);
     subscription.handle(packet, this.welcome?.log ?? "");
+    if (packet.kind !== "SUBSCRIBED") this.#readable.add(packet.subscription);
     if (packet.kind !== "ENDED") return;
     this.#toUnsubscribe = this.#toUnsubscribe.filter((number) => number !== packet.subscription);
     if (subscription.isForgotten) this.subscriptions.delete(packet.subscription);

@@ -29,6 +29,8 @@ function inconsistent(why: string): ProtocolError {
 export class CoreSubscription {
   state: "off" | "asked" | "subscribed" | "unsubscribing" = "off";
   isOver = false;
+  /** The connection on which the node ended it is still there. */
+  isOverHere = false;
   /** Nobody waits for what it delivers. */
   isForgotten = false;
   readonly queue = new Queue();
@@ -84,7 +86,7 @@ export class CoreSubscription {
   }
 
   finish(reason: Ending, text = ""): void {
-    this.isOver = true;
+    this.isOver = this.isOverHere = true;
     this.#drop();
     this.queue.push(new Ended(reason, text));
   }
