@@ -68,8 +68,8 @@ export interface Carried {
   opened(): void;
   packet(bytes: Uint8Array): void;
   text(text: string): void;
-  /** Sends a ping of the protocol, at once. */
-  ping(): void;
+  /** Sends a ping of the protocol, at once. `false` if it has none: then silence means nothing. */
+  ping(): boolean;
   lost(why: UnstallError): Loss;
   /** There is no further attempt. Not called after {@link Connector.stop}. */
   gaveUp(why: UnstallError): void;
@@ -108,6 +108,7 @@ export class Connector {
   #received = false;
   #buffer = defaults.BUFFER_FIRST;
   #looking: ReturnType<typeof setTimeout> | undefined;
+  #leaving: ReturnType<typeof setTimeout> | undefined;
   /** How many connections were opened. */
   connections = 0;
 
@@ -125,7 +126,7 @@ export class Connector {
       check: () => this.#check(),
       online: () => this.#online(),
       suspend: () => this.#suspend(),
-      resume: () => this.#resume(),
+      resume: () => this.#wake(),
     });
   }
 
@@ -201,9 +202,24 @@ export class Connector {
 
   /** Leaves the present server within so many milliseconds, at a random moment. */
   leave(within: number, why: UnstallError): void {
-    const socket = this.#socket;
     const wait = Math.min(within, defaults.RETRY_AFTER_MAX) * Math.random();
-    setTimeout(() => socket === this.#socket && this.drop(why), wait);
+    clearTimeout(this.#leaving);
+    this.#leaving = setTimeout(() => this.drop(why), wait);
+  }
+
+  /**
+   * Stops reading until {@link resume}, if the WebSocket can: that of the package `ws` can, those of browsers
+   * cannot. Silence means nothing meanwhile.
+   */
+  pause(): boolean {
+    const socket = this.#socket as { pause?: () => void } | undefined;
+    if (!this.#open || !socket?.pause) return false;
+    socket.pause();
+    return true;
+  }
+
+  resume(): void {
+    if (this.#open) (this.#socket as { resume?: () => void }).resume?.();
   }
 
   // Dialing.
@@ -345,8 +361,12 @@ export class Connector {
       this.#silent();
       return;
     }
-    if (verdict === "ping") this.#carried.ping();
+    if (verdict === "ping") this.#ping();
     if (this.#open) this.#watch();
+  }
+
+  #ping(): void {
+    if (!this.#carried.ping()) this.#live?.heard(clock());
   }
 
   #silent(): void {
@@ -361,7 +381,7 @@ export class Connector {
   #check(): void {
     if (!this.#open) return;
     this.#live!.check(clock());
-    this.#carried.ping();
+    this.#ping();
     if (this.#open) this.#watch();
   }
 
@@ -379,7 +399,7 @@ export class Connector {
     else this.#release(1000);
   }
 
-  #resume(): void {
+  #wake(): void {
     this.#suspended = false;
     this.#backoff.reset();
     void this.#dial();
@@ -388,8 +408,8 @@ export class Connector {
   #lost(why: UnstallError, code = 1000): void {
     const lasted = clock() - this.#openedAt;
     this.#release(code);
-    const { again, progressed } = this.#carried.lost(why);
     this.#carried.report("disconnected", { why });
+    const { again, progressed } = this.#carried.lost(why);
     this.#backoff.lived(lasted, this.#received, progressed);
     if (this.#stopped) return;
     if (again && this.#options.reconnect !== false) this.#redial();
@@ -400,6 +420,7 @@ export class Connector {
   #release(code: number): void {
     clearTimeout(this.#timer);
     clearTimeout(this.#looking);
+    clearTimeout(this.#leaving);
     this.#looking = undefined;
     this.#attempt?.abort();
     this.#attempt = undefined;

@@ -6,6 +6,7 @@
  * - `lost`: the connection was lost.
  * - `options`: an option makes no sense. The message says which.
  * - `peer`: the peer broke the protocol.
+ * - `plain`: a plain connection cannot do it; only a session can.
  * - `rejected`: the server refused.
  * - `session`: the session ended, and messages may be missing.
  * - `timeout`: it was not done in time.
@@ -19,6 +20,7 @@ export type ErrorCode =
   | "lost"
   | "options"
   | "peer"
+  | "plain"
   | "rejected"
   | "session"
   | "timeout"
@@ -31,6 +33,8 @@ export class UnstallError extends Error {
   readonly code: ErrorCode;
   /** Whether the same may succeed later, with nothing changed. */
   readonly retryable: boolean;
+  /** Of `lost`, if the peer closed the WebSocket: its code. */
+  closeCode?: number;
 
   constructor(code: ErrorCode, message: string, retryable = false, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });

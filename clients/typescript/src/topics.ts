@@ -1,5 +1,6 @@
 import type { CoreSubscription } from "./core/topics/subscription.ts";
 import { UnstallError } from "./errors.ts";
+import type { Sendable } from "./session.ts";
 import { Keeper } from "./topics/keeper.ts";
 import {
   boundsOf,
@@ -83,7 +84,7 @@ export class Topics extends EventTarget {
    */
   publish(
     topic: string,
-    data: string | Uint8Array,
+    data: Sendable,
     options: { final?: boolean; signal?: AbortSignal } = {},
   ): Promise<Stored> {
     const { final = false, signal } = options;

@@ -69,10 +69,8 @@ export function closedError(event: { code: number; reason: string }, why: unknow
   }
   const words = event.reason && `: ${printable(event.reason)}`;
   const retryable = ![1003, 1008, 1010].includes(code);
-  return new UnstallError(
-    "lost",
-    `the peer closed the connection with code ${code}${words}`,
-    retryable,
-    why,
-  );
+  const message = `the peer closed the connection with code ${code}${words}`;
+  const error = new UnstallError("lost", message, retryable, why);
+  error.closeCode = code;
+  return error;
 }

@@ -25,6 +25,11 @@ export class Batch {
     this.#costs = costs;
   }
 
+  /** What its messages cost together. */
+  get cost(): number {
+    return this.end.offset - this.#start.offset;
+  }
+
   /** Where the first `count` messages end. */
   after(count: number): Position {
     if (count >= this.messages.length || !this.#costs) return count > 0 ? this.end : this.#start;
@@ -42,6 +47,7 @@ interface Partial {
   bytes: Uint8Array;
   length: number;
   cost: number;
+  start: Position;
 }
 
 /** Received messages: whole, in order and each once; and the credit that the peer has. */
@@ -142,7 +148,7 @@ export class Inbox {
     const cost = records.length + RECORD_OVERHEAD;
     const end = this.#advance(1, cost);
     const { isText, continues } = records;
-    this.#partial ??= { isText, bytes: new Uint8Array(0), length: 0, cost: 0 };
+    this.#partial ??= { isText, bytes: new Uint8Array(0), length: 0, cost: 0, start: this.received };
     const partial = this.#partial;
     if (partial.isText !== isText) throw malformed("a message that changes its kind");
     const length = partial.length + records.length;
@@ -163,7 +169,7 @@ export class Inbox {
       spare > length / 4 ? partial.bytes.slice(0, length) : partial.bytes.subarray(0, length);
     const message = Records.message(isText, [bytes]);
     if (message === undefined) throw invalidText();
-    this.#batches.push(new Batch([message], START, end));
+    this.#batches.push(new Batch([message], partial.start, end));
   }
 
   #tooLarge(): Violation {

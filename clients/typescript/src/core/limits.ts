@@ -53,7 +53,9 @@ export interface Config {
   acknowledgeByHand: boolean;
 }
 
-const between = (value: number, least: number, most: number) => Math.min(Math.max(value, least), most);
+/** A whole number in that range. */
+export const between = (value: number, least: number, most: number): number =>
+  Math.round(Math.min(Math.max(value, least), most));
 
 /** The defaults of SPEC.md, section 14. A value outside its range moves to the nearest end of the range. */
 export function settled(given: Partial<Config> = {}): Config {

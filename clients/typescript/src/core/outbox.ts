@@ -172,6 +172,11 @@ export class Outbox {
     this.#at = this.#cost = this.#records = 0;
   }
 
+  /** How many complete packets wait to be sent on this connection. */
+  get pending(): number {
+    return this.#sealed.length - this.#next;
+  }
+
   /** The offset at which the packet to send next ends; 0 if there is none. */
   get nextEnd(): number {
     const packet = this.#sealed[this.#next];

@@ -186,6 +186,11 @@ export class Session {
     }
   }
 
+  /** How many complete packets wait to be sent. */
+  get fullPackets(): number {
+    return this.outbox.pending;
+  }
+
   /** The last record that was accepted, and the last that is acknowledged. */
   get accepted(): number {
     return this.outbox.accepted;
@@ -451,7 +456,7 @@ export class Session {
   close(now: number, code: number, reason: string, within: number): void {
     if (this.#state === OPEN) {
       this.#state = CLOSING;
-      this.#close = { within, code, reason };
+      this.#close = { within: limits.between(within, 0, limits.MAX_MILLIS), code, reason };
       this.#timers[CLOSE] = now + within;
       this.#forgetUnopened();
     } else if (this.#state !== OVER && !this.#peerEnded) {
@@ -473,6 +478,30 @@ export class Session {
   get isOver(): boolean {
     if (this.#state === OVER) return this.#farewell === undefined;
     return this.#state === FINISHED && this.#peerEnded && (this.#endSent || !this.isAttached);
+  }
+
+  /** Whether a server has accepted it. */
+  get wasOpened(): boolean {
+    return this.epoch !== 0n;
+  }
+
+  /** Why it has ended, if it has. */
+  get endReason(): EndReason | undefined {
+    return this.#reason;
+  }
+
+  /** The code of the peer's CLOSE, once that has come. */
+  get peerCloseCode(): number | undefined {
+    return this.#peerClose?.code;
+  }
+
+  /** The last record received, and the cost of what was received and not taken. */
+  get received(): number {
+    return this.inbox.received.seq;
+  }
+
+  get untaken(): number {
+    return this.inbox.untaken;
   }
 
   /** Whether it has ended, well or not, and only a farewell may be left. */
@@ -579,9 +608,9 @@ export class Session {
 
   // What is sent next: SPEC.md, section 13.
 
-  /** The next packet to send on that connection, as one binary message. */
-  transmit(now: number, generation: number): Uint8Array | undefined {
-    if (!this.isCurrent(generation)) return undefined;
+  /** The next packet to send on that connection, as one binary message; `onlyFull`: if one is complete. */
+  transmit(now: number, generation: number, onlyFull = false): Uint8Array | undefined {
+    if (!this.isCurrent(generation) || (onlyFull && this.outbox.pending === 0)) return undefined;
     const packet = this.#next(now);
     if (packet === undefined) return undefined;
     this.counters.packetsSent += 1;

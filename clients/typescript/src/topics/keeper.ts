@@ -77,11 +77,12 @@ export class Keeper implements Carried {
     this.#handle(text);
   }
 
-  ping(): void {
+  ping(): boolean {
     this.core.ping();
     // A PONG may come first. Neither waits for room.
     for (let urgent = 0; urgent < 2; urgent++) this.#send();
     this.later();
+    return true;
   }
 
   writable(): void {

@@ -3,13 +3,14 @@ import { MIN_LARGEST_MESSAGE } from "../core/topics/limits.ts";
 import type { Durability, Refusal } from "../core/topics/packet.ts";
 import type { Fate } from "../core/topics/publishing.ts";
 import { aborted, printable, UnstallError } from "../errors.ts";
+import type { Sendable } from "../session.ts";
 import { type Deferred, deferred, rejected } from "../soon.ts";
 
 /** A message to publish. */
 export interface Publication {
   topic: string;
   /** Text is a string. */
-  data: string | Uint8Array;
+  data: Sendable;
   /** Whether it is the last message of its topic. Subscriptions to exactly this topic end behind it. */
   final?: boolean;
 }
@@ -49,7 +50,9 @@ export class PublishError extends UnstallError {
 const EXPIRED_AGAIN = 3;
 
 interface Open {
-  readonly publication: Publication;
+  readonly topic: string;
+  readonly data: string | Uint8Array;
+  readonly final: boolean;
   readonly answer: Deferred<Stored>;
   expired: number;
 }
@@ -87,7 +90,8 @@ export class Publisher {
   publish(publication: Publication, signal?: AbortSignal): Promise<Stored> {
     if (this.#ended) return rejected(new PublishError("not sent", false));
     if (signal?.aborted) return rejected(aborted(signal));
-    const open: Open = { publication, answer: deferred(), expired: 0 };
+    const { topic, final = false } = publication;
+    const open: Open = { topic, data: dataOf(publication.data), final, answer: deferred(), expired: 0 };
     if (this.#line.length > 0 || !this.#begin(open)) this.#line.push(open);
     if (signal) this.#watch(open, signal);
     return open.answer.promise;
@@ -106,7 +110,7 @@ export class Publisher {
 
   /** Whether it is on its way, or over. */
   #begin(open: Open): boolean {
-    const { topic, data, final = false } = open.publication;
+    const { topic, data, final } = open;
     const { publishing } = this.#core;
     const size = typeof data === "string" ? 3 * data.length : data.length;
     if (!this.#knowsLimit && size > MIN_LARGEST_MESSAGE) return false;
@@ -189,4 +193,13 @@ export class Publisher {
     this.#line = [];
     this.#idle?.resolve();
   }
+}
+
+/** Bytes are copied: the application may write into its own, and they may have to be sent again. */
+function dataOf(data: Sendable): string | Uint8Array {
+  if (typeof data === "string") return data;
+  if (data instanceof ArrayBuffer) return new Uint8Array(data.slice(0));
+  if (ArrayBuffer.isView(data))
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
+  throw new UnstallError("options", "a message is a string, an ArrayBuffer, or a view of one");
 }

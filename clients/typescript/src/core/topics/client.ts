@@ -129,8 +129,7 @@ export class TopicsCore {
   publish(topic: string, data: string | Uint8Array, isFinal: boolean) {
     if (!isTopic(topic)) return "invalid topic";
     const isText = typeof data === "string";
-    // It may have to be sent again, and the application may write into its own.
-    const payload = isText ? utf8(data) : data.slice();
+    const payload = isText ? utf8(data) : data;
     if (payload.length > this.#largest) return "too large";
     return this.publishing.add({ topic: utf8(topic), payload, isText, isFinal });
   }
