@@ -194,6 +194,11 @@ export class Connector {
     this.#release(code);
   }
 
+  /** The next attempt is at the present address again. */
+  again(): void {
+    this.#at -= 1;
+  }
+
   /** The server at the present address asks to be left alone for so many milliseconds. */
   rest(wait: number): void {
     const address = this.#addresses[this.#at];
@@ -230,7 +235,7 @@ export class Connector {
     const count = this.#addresses.length;
     let best = { index: 0, rests: Number.POSITIVE_INFINITY };
     for (let step = 1; step <= count; step++) {
-      const index = (this.#at + step) % count;
+      const index = (this.#at + step + count) % count;
       const rests = Math.max(this.#addresses[index]!.rests - now, 0);
       if (rests < best.rests) best = { index, rests };
     }

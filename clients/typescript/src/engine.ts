@@ -223,7 +223,7 @@ export class Engine implements Carried {
 
   get protocols(): readonly string[] {
     const { session, protocols = [] } = this.options;
-    return session === "never" ? protocols : [SUBPROTOCOL, ...protocols];
+    return session === "never" || this.#plainNext ? protocols : [SUBPROTOCOL, ...protocols];
   }
 
   report<Name extends keyof ConnectionEvents>(name: Name, detail: ConnectionEvents[Name]): void {
@@ -231,8 +231,21 @@ export class Engine implements Carried {
     if (name === "attemptfailed") this.#countRefusal((detail as ConnectionEvents["attemptfailed"]).why);
   }
 
+  /**
+   * A WebSocket does not open when a server selects none of the subprotocols, and browsers do not say why. So
+   * the attempt after a failed one is plain, if that is allowed and no server has shown that it has sessions.
+   */
+  #plainNext = false;
+
   /** `connect` tries each server once, and no more. */
   #countRefusal(why: UnstallError): void {
+    if (this.options.session === "offered" && !this.core.wasOpened && why.code === "connect") {
+      this.#plainNext = !this.#plainNext;
+      if (this.#plainNext) {
+        this.connector.again();
+        return;
+      }
+    }
     this.#refused += 1;
     if (!this.isOpen) this.onRefused?.(why, this.#refused);
   }
@@ -242,6 +255,7 @@ export class Engine implements Carried {
 
   /** A connection is open. */
   opened(): void {
+    this.#plainNext = false;
     if (this.connector.protocol === SUBPROTOCOL) {
       if (this.plain) this.#leavePlain();
       this.#progress = this.#moved();
@@ -249,9 +263,8 @@ export class Engine implements Carried {
       this.pump();
       return;
     }
-    if (this.options.session === "required") {
-      const words =
-        "the server does not speak unstall.v1: use the address of one that does, or allow a plain connection";
+    if (this.options.session !== "offered" && this.options.session !== "never") {
+      const words = "the server selected another subprotocol than unstall.v1";
       this.fail(new UnstallError("connect", words));
       return;
     }
@@ -462,12 +475,12 @@ export class Engine implements Carried {
       return;
     }
     const lost = why ?? new UnstallError("session", "the server went away and closed the session", true);
-    if (this.core.wasOpened) this.#giveBack(this.core.undelivered(), lost);
+    if (this.core.wasOpened && !this.#aborted) this.#giveBack(this.core.undelivered(), lost);
     if (this.#mayRestart()) {
       this.#restart();
       return;
     }
-    if (!this.core.wasOpened) this.#store(this.core.undelivered());
+    this.#store(this.core.undelivered());
     this.#finish(this.#aborted ?? lost);
   }
 

@@ -6,10 +6,11 @@ export interface SessionOptions extends ConnectionOptions {
   /** Ends the session at once when it is aborted: nothing more is sent or received. */
   signal?: AbortSignal;
   /**
-   * - `"offered"` (default): a session, and a plain connection with a server that has none. Then
-   *   {@link Session.isSession} is `false`, and what is lost with a connection stays lost.
-   * - `"required"`: a server without sessions is an error.
-   * - `"never"`: a plain connection.
+   * - `"required"` (default): a server without sessions is an error.
+   * - `"offered"`: a session, and a plain connection with a server that has none. Then
+   *   {@link Session.isSession} is `false`, and what is lost with a connection stays lost. Browsers do not say
+   *   why a connection does not open, so each failed attempt is followed by a plain one.
+   * - `"never"`: a plain connection. A token needs one of the `protocols` then, which the server selects.
    */
   session?: "offered" | "required" | "never";
   /** More subprotocols to offer, for plain connections. */
