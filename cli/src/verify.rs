@@ -12,6 +12,7 @@ use crate::faults::Kind;
 use crate::{runtime, stdout};
 use plan::Sizes;
 use run::Run;
+use topics::Named;
 
 mod ledger;
 mod peer;
@@ -20,9 +21,11 @@ mod process;
 mod run;
 mod stream;
 mod talk;
+mod topics;
 mod verdict;
 
 pub(crate) use peer::VerifyPeer;
+pub(crate) use topics::VerifyTopicsPeer;
 
 const EXAMPLES: &str = "\
 Two processes, a client and a server, send each other numbered and hashed
@@ -47,6 +50,19 @@ With a URL the client verifies another server, which must send every message
 back, as `unstall serve` does at /. With --plain there is no session: the
 verdict says how many messages were lost, and how many of them were reported.
 
+With --topics, publishers, hubs (`unstall hub`) and subscribers are processes of
+their own. Every subscriber reads everything from the beginning; half of them start
+in the midst of it. The faults are these, besides cut, freeze, delay and refuse:
+
+  restart    a hub is asked to end, and started again
+  kill       a hub is killed, and started again
+  slow       a subscriber receives nothing for a while
+  retention  the log is small, and a subscriber receives nothing until messages are
+             removed that it has not read: it must be told of them
+
+`published` is the sum of `stored`, `not_stored` and `unknown`. A stored message has
+to reach every subscriber once and in order, or be within a gap that is reported.
+
 Exit code 1: a promise was broken. Ctrl-C ends the run and prints the verdict.
 
 Examples:
@@ -54,6 +70,8 @@ Examples:
   unstall verify --faults cut,restart --seed 7
   unstall verify --count 1000000 --size 64 --times 200 --rate max --json
   unstall verify --plain --faults cut
+  unstall verify --topics --faults kill,cut --times 30
+  unstall verify --topics --store nats://127.0.0.1:4222/VERIFY --nodes 3
   unstall verify wss://relay.example/echo --tls-roots ca.pem";
 
 /// Break connections on purpose and prove that no message was lost
@@ -73,14 +91,10 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "B|A..B", default_value = "16..2048")]
     size: Sizes,
 
-    /// The kinds of faults, separated by commas
-    #[arg(
-        long,
-        value_name = "FAULTS",
-        value_delimiter = ',',
-        default_value = "cut,freeze,delay,refuse,slow"
-    )]
-    faults: Vec<Kind>,
+    /// The kinds of faults, separated by commas; default cut,freeze,delay,refuse,slow, and with
+    /// --topics cut,freeze,restart,kill
+    #[arg(long, value_name = "FAULTS", value_delimiter = ',')]
+    faults: Option<Vec<Named>>,
 
     /// The number of faults, spread over the run; 0 for none
     #[arg(long, value_name = "N", default_value_t = 20,
@@ -114,7 +128,19 @@ pub(crate) struct Verify {
     /// Trust the certificates of this PEM file instead of the system's
     #[arg(long, value_name = "FILE", requires = "url")]
     tls_roots: Option<PathBuf>,
+
+    #[command(flatten)]
+    of_topics: topics::Flags,
 }
+
+/// The faults of a run, unless it says.
+const FAULTS: [Kind; 5] = [
+    Kind::Cut,
+    Kind::Freeze,
+    Kind::Delay,
+    Kind::Refuse,
+    Kind::Slow,
+];
 
 /// The length of a default run in seconds.
 const SECONDS: f64 = 10.0;
@@ -136,6 +162,9 @@ struct Aim {
 
 impl Verify {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        if self.of_topics.topics {
+            return topics::run(self);
+        }
         let json = self.json;
         runtime::run(async {
             let verdict = Run::start(self.aim()?).await?.conclude().await;
@@ -153,7 +182,17 @@ impl Verify {
     }
 
     fn aim(self) -> Result<Aim, Failure> {
-        if self.url.is_some() && self.faults.contains(&Kind::Restart) {
+        let named = |fault| match fault {
+            Named::Network(kind) => Ok(kind),
+            Named::Kill | Named::Retention => Err(Failure::usage(
+                "`kill` and `retention` are faults of --topics; here `restart` kills the server",
+            )),
+        };
+        let faults = match self.faults {
+            Some(faults) => faults.into_iter().map(named).collect::<Result<_, _>>()?,
+            None => FAULTS.to_vec(),
+        };
+        if self.url.is_some() && faults.contains(&Kind::Restart) {
             return Err(Failure::usage(
                 "the server at a URL cannot be restarted: leave out `restart` or the URL",
             ));
@@ -172,7 +211,7 @@ impl Verify {
             tls_roots: self.tls_roots,
             count: self.count,
             sizes: self.size.with_seed(seed),
-            faults: self.faults,
+            faults,
             times: self.times as usize,
             rate: rate.is_finite().then_some(rate),
             seed,
