@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import unstall
-from conftest import Proxy, Serve, until
+from harness import Proxy, Serve, until
 from unstall._core.incoming import Incoming
 
 Run = Callable[..., Any]

@@ -66,16 +66,25 @@ async def first_of(*futures: asyncio.Future[Any], timeout: float | None = None) 
 
 
 async def until(ends: tuple[asyncio.Future[None], ...], work: Coroutine[Any, Any, Link]) -> Link | None:
-    """The link that `work` makes. None if another future is done before. No link stays behind."""
+    """The link that `work` makes. None if another future is done before. No link stays behind, even if the
+    link is there in the moment of a cancellation."""
     task = asyncio.ensure_future(work)
     try:
         await first_of(task, *ends)
-        if task.done():
-            return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-            if not task.cancelled() and task.exception() is None:
-                task.result().transport.abort()
+    except asyncio.CancelledError:
+        discard(task)
+        raise
+    if task.done():
+        return task.result()
+    discard(task)
     return None
+
+
+def discard(task: asyncio.Future[Link]) -> None:
+    task.cancel()
+    task.add_done_callback(drop)
+
+
+def drop(task: asyncio.Future[Link]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().transport.abort()

@@ -24,7 +24,7 @@ BATCHES = 16
 class CloseReport:
     """How it ended."""
 
-    #: Both sides have everything, or the peer closed normally.
+    #: It was closed, by either side, and everything that was accepted here is delivered.
     clean: bool
     #: Why it ended, if it was not closed.
     why: Error | None

@@ -62,6 +62,8 @@ class SessionTraffic:
         self.full: float | None = None
         #: The application receives no more: what is not taken need not be waited for.
         self.is_abandoned = False
+        #: It was closed and all own messages are delivered. Only messages that nobody wants were left.
+        self.is_left = False
         self.given_up: Error | None = None
         self.closed_here = False
         self.lost_at = 0.0
@@ -216,6 +218,7 @@ class SessionTraffic:
         if core.state == "closing" and core.outgoing.acked == core.outgoing.last and self.untaken():
             core.incoming.ack_now = core.incoming.owes_ack()
             self._pump()
+            self.is_left = True
             core.abort("its application closed before it received every message")
             self._tell()
             self._pump_soon()
@@ -245,7 +248,7 @@ class SessionTraffic:
             self._tell_one(event)
         if core.is_over() and not self.is_over:
             self.is_over = True
-            self.why = self.given_up or ended(core, self.closed_here)
+            self.why = None if self.is_left else self.given_up or ended(core, self.closed_here)
             if not self.over.done():
                 self.over.set_result(None)
             if self.link is not None:
