@@ -1,4 +1,4 @@
-"""Sessions for programs without asyncio.
+"""Sessions and topics for programs without asyncio.
 
 ```python
 from unstall.sync import connect
@@ -28,8 +28,9 @@ from ._session import CloseReport, Connect, Position
 from ._session import Session as AsyncSession
 from ._session import connect as connect_async
 from ._thread import LoopThread
+from .topics._sync import Subscription, Topics
 
-__all__ = ["Session", "connect"]
+__all__ = ["Session", "Subscription", "Topics", "connect"]
 
 P = ParamSpec("P")
 Item = str | bytes | Gap

@@ -18,7 +18,7 @@ from unstall.topics import Message, Subscription, Topics
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
 #: No test takes longer, in seconds, unless something hangs.
-TEST_TIMEOUT = 60.0
+TEST_TIMEOUT = 30.0
 
 
 def program() -> str:

@@ -139,8 +139,9 @@ class Keeper:
         if self.tokens.are_renewed:
             tasks.append(self.loop.create_task(self._renew(token)))
         try:
-            link.listen(self._on_message, self._flush)
+            # HELLO goes out before anything is heard.
             self._flush()
+            link.listen(self._on_message, self._flush)
             ends: set[asyncio.Future[Any]] = {tasks[0], self._leave}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not self._leave.done():
@@ -302,7 +303,7 @@ class Keeper:
             return
         self.ended = why
         for _, may_be_stored in self.core.give_up(self.now()):
-            self.answers.give_up(may_be_stored)
+            self.answers.give_up(may_be_stored, why)
         self._set_timer(None)
         for wake in list(self.readers.values()):
             wake()
