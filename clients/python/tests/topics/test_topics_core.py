@@ -288,3 +288,15 @@ def test_filters_match_as_their_text_says(pattern: list[str], topic: list[str]) 
     expected = all(want in ("*", token) for want, token in zip(fixed, topic, strict=False)) and (
         len(topic) >= len(pattern) if rest else len(topic) == len(pattern))  # fmt: skip
     assert matches(name, ".".join(topic).encode()) == expected
+
+
+def test_a_subscription_that_was_ended_is_forgotten_when_its_connection_is_lost() -> None:
+    """Once it stayed in memory for as long as the client lived."""
+    world = World()
+    world.client.subscribe(b"t", {"name": "beginning"})
+    world.connect()
+    world.carry(9, 9)
+    world.client.forget(1)
+    assert 1 in world.client.subscriptions
+    world.cut()
+    assert not world.client.subscriptions
