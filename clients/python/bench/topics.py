@@ -22,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
-import speed  # type: ignore[import-not-found]
+import speed
 
 from unstall.topics import Message, Stored, Topics
 
