@@ -39,7 +39,7 @@ async def carry_over(urls: list[str]) -> int:
             messages = []
             for delivery in deliveries:
                 if not isinstance(delivery, Message):
-                    raise Broken(f"messages are missing: {delivery}")
+                    raise Broken(f"a gap, messages are missing: {delivery}")
                 messages.append(delivery)
             await store(topics, messages)
             count += len(messages)
