@@ -337,9 +337,10 @@ export class Connector {
   }
 
   #redial(): void {
+    if (this.#suspended) return;
     const after = this.#backoff.next() + this.#next().rests;
     this.#carried.report("reconnecting", { attempt: this.#failures + 1, after });
-    if (this.#stopped || this.#suspended || this.#attempt || this.#socket) return;
+    if (this.#stopped || this.#attempt || this.#socket) return;
     clearTimeout(this.#timer);
     // Without a network an attempt is vain. The browser says when it is back; it may be wrong, too.
     const wait = isOffline() ? Math.max(after, defaults.RECONNECT_MAX) : after;
@@ -394,7 +395,9 @@ export class Connector {
     this.#check();
     if (this.#socket || this.#stopped || this.#suspended || this.#attempt) return;
     this.#backoff.reset();
-    this.#redial();
+    clearTimeout(this.#timer);
+    // The pages of one network do not come all at the same moment.
+    this.#timer = setTimeout(() => void this.#dial(), Math.random() * defaults.RECONNECT_FIRST);
   }
 
   #suspend(): void {
