@@ -1,6 +1,15 @@
 """One subscription on a server: a cursor in a log, and a credit (SPEC-TOPICS.md, sections 7 to 9)."""
 
-from topics_packet import ENDINGS, GAPS, cost, is_topic, number_of, pack, split
+from __future__ import annotations
+
+from typing import Any
+
+from .log import Log, Opening, Stored
+from .names import is_topic
+from .packet import ENDINGS, GAPS, number_of, pack, split
+from .records import Record, cost
+
+Packet = dict[str, Any]
 
 #: After so many offsets that the filter leaves out, CAUGHT_UP tells the place again.
 PROGRESS = 4_096
@@ -11,7 +20,7 @@ SMALLEST = 65
 class Delivery:
     """It reads the log only while it has credit, and keeps nothing but its place."""
 
-    def __init__(self, packet):
+    def __init__(self, packet: Packet) -> None:
         self.number, self.credit = packet["subscription"], packet["credit"]
         self.filter, self.start = packet["filter"], packet["start"]
         self.largest_lag = packet["largest_lag"]
@@ -19,40 +28,42 @@ class Delivery:
         self.spent = self.needs = 0
         #: "asked", "opened", "snapshot", "history", "live", "ending", "over".
         self.stage = "asked"
-        self.opening = self.gap = self.ending = None
+        self.opening: Opening | None = None
+        self.gap: Packet | None = None
+        self.ending: Packet | None = None
         #: Everything up to here is sent, left out, or in a GAP.
         self.place = 0
         #: The place and time that CAUGHT_UP is to tell; later what the client knows.
         self.target = (0, 0)
         #: The message of which some records are sent: its offset, and how many.
-        self.begun = None
+        self.begun: tuple[int, int] | None = None
 
     # The caller.
 
-    def accept(self, log):
+    def accept(self, log: Log) -> None:
         if self.stage == "asked":
             self.stage, self.opening = "opened", log.open(self.start, self.filter)
 
-    def finish(self, reason, text=""):
+    def finish(self, reason: str, text: str = "") -> None:
         if self.stage not in ("ending", "over"):
             self.stage, self.ending = "ending", {"reason": number_of(ENDINGS, reason), "text": text}
             self.gap = None
 
-    def has_credit(self):
-        return self.credit - self.spent >= max(self.needs, SMALLEST)
+    def has_credit(self) -> bool:
+        return bool(self.credit - self.spent >= max(self.needs, SMALLEST))
 
     # What is sent.
 
-    def next_packet(self, log, now, largest_message):
+    def next_packet(self, log: Log, now: float, largest_message: int) -> Packet | None:
         packet = self.next_fields(log, now, largest_message)
         return packet and {"kind": packet[0], "subscription": self.number} | packet[1]
 
-    def next_fields(self, log, now, largest_message):
+    def next_fields(self, log: Log, now: float, largest_message: int) -> tuple[str, Packet] | None:
         if self.stage in ("asked", "over"):
             return None
         if self.stage == "opened":
             return self.begin()
-        records = []
+        records: list[tuple[Stored, Record]] = []
         if self.stage != "ending" and not self.gap:
             records = self.look(log, now, largest_message)
         if self.gap:
@@ -61,11 +72,12 @@ class Delivery:
             return "GAP", gap
         if self.stage == "ending":
             self.stage = "over"
-            return "ENDED", self.ending
+            return "ENDED", self.ending or {}
         return self.caught_up(log) or self.messages(records)
 
-    def begin(self):
+    def begin(self) -> tuple[str, Packet]:
         opening, self.opening = self.opening, None
+        assert opening is not None
         self.place, self.target = opening.after, (opening.end, opening.end_time)
         self.stage = "history"
         if opening.snapshot is not None:
@@ -75,19 +87,18 @@ class Delivery:
             self.leave_out(opening.reason, 0, opening.after)
         return "SUBSCRIBED", {"after": opening.after, "time": opening.time, "end": opening.end}
 
-    def tell(self, place):
+    def tell(self, place: int) -> None:
         """The client knows this place now."""
         if self.stage == "live":
             self.target = (place, 0)
 
-    def leave_out(self, reason, certain, through):
+    def leave_out(self, reason: str, certain: int, through: int) -> None:
         """GAPs of one reason that follow each other are one."""
         after = self.gap["after"] if self.gap else self.place
-        self.gap = {"reason": number_of(GAPS, reason), "certain": certain, "after": after,
-                    "through": through}
+        self.gap = {"reason": number_of(GAPS, reason), "certain": certain, "after": after, "through": through}
         self.place = through
 
-    def look(self, log, now, largest_message):
+    def look(self, log: Log, now: float, largest_message: int) -> list[tuple[Stored, Record]]:
         """Moves the place past what is not sent, up to the next message that is. Gives its records,
         and those of messages behind it."""
         is_snapshot = self.stage == "snapshot"
@@ -95,7 +106,8 @@ class Delivery:
         if self.place >= bound or not self.has_credit():
             return []
         if not is_snapshot and log.first - 1 > self.place and not self.begun:
-            return self.leave_out("removed", 0, log.first - 1) or []
+            self.leave_out("removed", 0, log.first - 1)
+            return []
         find = log.latest if is_snapshot else log.matching
         found = find(self.filter, self.place, bound)
         if self.begun and self.begun[0] not in [m.offset for m in found]:
@@ -107,12 +119,15 @@ class Delivery:
             found = [m for m in found if m.offset <= begin]
             if not found:
                 self.place = max(self.place, begin)
-                return self.leave_out("damaged", 0, end) or []
+                self.leave_out("damaged", 0, end)
+                return []
         return self.choose(found, bound, log.last, now, largest_message)
 
-    def choose(self, found, bound, last, now, largest_message):
+    def choose(
+        self, found: list[Stored], bound: int, last: int, now: float, largest_message: int
+    ) -> list[tuple[Stored, Record]]:
         """Of messages that match, those that are sent now."""
-        records = []
+        records: list[tuple[Stored, Record]] = []
         for message in found:
             if self.stage == "history" and message.offset > self.target[0]:
                 # CAUGHT_UP comes first.
@@ -132,7 +147,8 @@ class Delivery:
                 return []
             lag = now - message.time if message.time and self.largest_lag else 0
             if not records and self.stage != "snapshot" and lag > self.largest_lag:
-                return self.leave_out("moved ahead", 1, last) or []
+                self.leave_out("moved ahead", 1, last)
+                return []
             records += self.records_of(message)
             if self.is_end(message):
                 return records
@@ -140,17 +156,25 @@ class Delivery:
             self.place = bound
         return records
 
-    def is_end(self, message):
+    def is_end(self, message: Stored) -> bool:
         return message.final and is_topic(self.filter)
 
-    def records_of(self, message):
-        records = [(message, record) for record in split(
-            message.text, message.final, message.payload, topic=message.topic,
-            offset=message.offset, time=message.time)]
+    def records_of(self, message: Stored) -> list[tuple[Stored, Record]]:
+        records = [
+            (message, record)
+            for record in split(
+                message.text,
+                message.final,
+                message.payload,
+                topic=message.topic,
+                offset=message.offset,
+                time=message.time,
+            )
+        ]
         sent = self.begun[1] if self.begun and self.begun[0] == message.offset else 0
         return records[sent:]
 
-    def caught_up(self, log):
+    def caught_up(self, log: Log) -> tuple[str, Packet] | None:
         is_due = self.stage in ("snapshot", "history") and self.place >= self.target[0]
         if self.begun:
             return None
@@ -161,13 +185,13 @@ class Delivery:
         self.stage = "live"
         return "CAUGHT_UP", {"offset": self.target[0], "time": self.target[1]}
 
-    def messages(self, records):
+    def messages(self, records: list[tuple[Stored, Record]]) -> tuple[str, Packet] | None:
         spent = self.spent
 
-        def fits(record):
+        def fits(record: Record) -> bool:
             nonlocal spent
             spent += cost(record)
-            return spent <= self.credit
+            return bool(spent <= self.credit)
 
         count = pack([record for _, record in records], 5, fits)
         if records:

@@ -1,33 +1,46 @@
-"""Packets, records and names of unstall.topics.v1: SPEC-TOPICS.md, sections 3 to 5."""
+"""Packets of unstall.topics.v1: SPEC-TOPICS.md, section 4."""
 
-import unicodedata
-from collections import namedtuple
+from __future__ import annotations
 
-from packet import (MAX_LARGEST_MESSAGE, MAX_MILLIS, MAX_REASON, MAX_RECORD, MIN_LARGEST_MESSAGE,
-                    RECORD_OVERHEAD, Refused, malformed, read_varint, write_varint)
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..packet import (
+    MAX_LARGEST_MESSAGE,
+    MAX_MILLIS,
+    MAX_REASON,
+    MAX_RECORD,
+    MIN_LARGEST_MESSAGE,
+    Refused,
+    malformed,
+    read_varint,
+    write_varint,
+)
+from .delivered import OFFSETS
+from .records import Record, read_record, write_record
 
 MAX_PACKET = 66_560
-MAX_NAME, MAX_TOKENS = 255, 32
 MAX_TOKEN = 8_192
 MIN_CREDIT = 131_072
 MIN_PUBLISH_WINDOW = 262_144
-#: Offsets and the times of messages are below this.
-OFFSETS = 1 << 62
 
 #: Kind, name, who sends it, and the fields after the kind. The last one may be the rest.
 LAYOUT = [
     (0x01, "HELLO", "client", "publisher:16 epoch:u64 largest_message:size token:token"),
-    (0x02, "WELCOME", "server",
-     "log:16 first:offset last:offset largest_message:size publish_window:u64 once:ms "
-     "subscriptions:u32 durability:u8 name:text"),
+    (
+        0x02,
+        "WELCOME",
+        "server",
+        "log:16 first:offset last:offset largest_message:size publish_window:u64 once:ms "
+        "subscriptions:u32 durability:u8 name:text",
+    ),
     (0x03, "REJECT", "server", "reason:u8 retry_after:ms text:text"),
     (0x04, "TOKEN", "client", "token:token"),
     (0x14, "PING", "both", "number:u64"),
     (0x15, "PONG", "both", "number:u64"),
     (0x1A, "ABORT", "both", "code:u16 text:text"),
     (0x1B, "GOAWAY", "server", "window:ms text:text"),
-    (0x20, "SUBSCRIBE", "client",
-     "subscription:u32 credit:u64 largest_lag:ms start:start filter:rest"),
+    (0x20, "SUBSCRIBE", "client", "subscription:u32 credit:u64 largest_lag:ms start:start filter:rest"),
     (0x21, "SUBSCRIBED", "server", "subscription:u32 after:offset time:offset end:offset"),
     (0x22, "MESSAGES", "server", "subscription:u32 records:stored"),
     (0x23, "GAP", "server", "subscription:u32 reason:u8 certain:u8 after:offset through:offset"),
@@ -45,18 +58,38 @@ KINDS = {name: kind for kind, name, _, _ in LAYOUT}
 SENDERS = {name: sender for _, name, sender, _ in LAYOUT}
 
 #: The starts of SUBSCRIBE: name and fields.
-STARTS = [("beginning", ""), ("now", ""), ("after", "log:16 offset:offset time:offset"),
-          ("last", "count:u64"), ("latest", "log:16 offset:offset"), ("since", "time:offset")]
+STARTS = [
+    ("beginning", ""),
+    ("now", ""),
+    ("after", "log:16 offset:offset time:offset"),
+    ("last", "count:u64"),
+    ("latest", "log:16 offset:offset"),
+    ("since", "time:offset"),
+]
 START_FIELDS = {name: [f.split(":") for f in fields.split()] for name, fields in STARTS}
 
 #: The reasons and the durabilities, by number.
 REJECTIONS = {1: "not allowed", 2: "full", 3: "unavailable"}
-GAPS = {1: "removed", 2: "another log", 3: "diverged", 4: "moved ahead", 5: "too large",
-        6: "damaged"}
-REFUSALS = {1: "not allowed", 2: "invalid topic", 3: "too large", 4: "full", 5: "fenced",
-            6: "expired", 7: "unknown", 8: "unavailable"}
-ENDINGS = {1: "unsubscribed", 2: "final", 3: "not allowed", 4: "expired", 5: "invalid filter",
-           6: "too many subscriptions", 7: "unavailable"}
+GAPS = {1: "removed", 2: "another log", 3: "diverged", 4: "moved ahead", 5: "too large", 6: "damaged"}
+REFUSALS = {
+    1: "not allowed",
+    2: "invalid topic",
+    3: "too large",
+    4: "full",
+    5: "fenced",
+    6: "expired",
+    7: "unknown",
+    8: "unavailable",
+}
+ENDINGS = {
+    1: "unsubscribed",
+    2: "final",
+    3: "not allowed",
+    4: "expired",
+    5: "invalid filter",
+    6: "too many subscriptions",
+    7: "unavailable",
+}
 REASONS = {"REJECT": REJECTIONS, "GAP": GAPS, "REFUSED": REFUSALS, "ENDED": ENDINGS}
 DURABILITIES = 5
 
@@ -65,126 +98,46 @@ FILL = 32_768
 #: In place of the record before: what comes is ignored, readable or not.
 IGNORED = object()
 
-#: A whole message or a piece of one. `topic` (bytes) is there in the first record of a message,
-#: `offset` and `time` too if it comes from the log.
-Record = namedtuple("Record", "text continues final payload topic offset time",
-                    defaults=[None, None, None])
+Fields = Sequence[Sequence[str]]
+Packet = dict[str, Any]
 
 
-def number_of(names, name):
+def number_of(names: Mapping[int, str], name: str) -> int:
     return next(number for number, known in names.items() if known == name)
-
-
-# Names: section 3.
-
-WHITE_SPACE = set("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
-    chr(c) for c in range(0x2000, 0x200B)}
-
-
-def is_plain(token):
-    """Whether it is a token without wildcards."""
-    return token and not any(c in WHITE_SPACE or c in ".*>" or unicodedata.category(c) == "Cc"
-                             for c in token)
-
-
-def is_name(name, wildcards):
-    """Whether these bytes are a topic, or with wildcards a filter."""
-    if not 1 <= len(name) <= MAX_NAME:
-        return False
-    try:
-        tokens = name.decode().split(".")
-    except UnicodeDecodeError:
-        return False
-    if len(tokens) > MAX_TOKENS:
-        return False
-    if wildcards:
-        tokens = tokens[:-1] if tokens[-1] == ">" else tokens
-        tokens = [token for token in tokens if token != "*"]
-    return all(map(is_plain, tokens))
-
-
-def is_topic(name):
-    return is_name(name, wildcards=False)
-
-
-def is_filter(name):
-    return is_name(name, wildcards=True)
-
-
-def matches(pattern, topic):
-    """Whether a filter matches a topic; both are bytes."""
-    pattern, topic = pattern.split(b"."), topic.split(b".")
-    if pattern[-1] == b">":
-        if len(topic) < len(pattern):
-            return False
-        pattern = pattern[:-1]
-        topic = topic[:len(pattern)]
-    return len(pattern) == len(topic) and all(
-        p in (b"*", t) for p, t in zip(pattern, topic))
 
 
 # Records: section 5.
 
 
-def cost(record):
-    return len(record.payload) + len(record.topic or b"") + RECORD_OVERHEAD
-
-
-def split(text, final, payload, **first):
+def split(text: bool, final: bool, payload: bytes, **first: Any) -> list[Record]:
     """A message as records; `first` are the fields of the first one."""
     starts = range(0, len(payload), MAX_RECORD) or [0]
-    return [Record(text, at + MAX_RECORD < len(payload), final, payload[at:at + MAX_RECORD],
-                   **(first if at == 0 else {})) for at in starts]
+    return [
+        Record(
+            text,
+            at + MAX_RECORD < len(payload),
+            final,
+            payload[at : at + MAX_RECORD],
+            **(first if at == 0 else {}),
+        )
+        for at in starts
+    ]
 
 
-def read_part(data, at, length):
-    if at + length > len(data):
-        raise malformed("a record that is cut short")
-    return data[at:at + length], at + length
-
-
-def read_records(data, stored, within):
+def read_records(data: bytes, stored: bool, within: Record | None) -> list[Record]:
     """The records of a packet. `within` is the record before, if its message continues."""
-    records, at = [], 0
+    records: list[Record] = []
+    at = 0
     while at < len(data):
-        word, at = read_varint(data, at)
-        text, continues, final, length = bool(word & 1), bool(word & 2), bool(word & 4), word >> 3
-        if length > MAX_RECORD:
-            raise malformed("a record that is too long")
-        if continues and length == 0:
-            raise malformed("an empty record that continues")
-        topic = offset = time = None
-        if within is None:
-            if stored:
-                offset, at = read_varint(data, at)
-                time, at = read_varint(data, at)
-                if offset == 0:
-                    raise malformed("a message at offset 0")
-            size, at = read_part(data, at, 1)
-            topic, at = read_part(data, at, size[0])
-            if stored and not is_topic(topic):
-                raise malformed("a topic that is none")
-        elif (within.text, within.final) != (text, final):
-            raise malformed("a message that changes")
-        payload, at = read_part(data, at, length)
-        records.append(Record(text, continues, final, payload, topic, offset, time))
-        within = records[-1] if continues else None
+        record, at = read_record(data, at, stored, within)
+        records.append(record)
+        within = record if record.continues else None
     if not records:
         raise malformed("no records")
     return records
 
 
-def write_record(record):
-    word = len(record.payload) << 3 | record.final << 2 | record.continues << 1 | record.text
-    data = write_varint(word)
-    if record.offset is not None:
-        data += write_varint(record.offset) + write_varint(record.time)
-    if record.topic is not None:
-        data += bytes([len(record.topic)]) + record.topic
-    return data + record.payload
-
-
-def pack(records, size, fits):
+def pack(records: Iterable[Record], size: int, fits: Callable[[Record], bool]) -> int:
     """How many records the next packet takes: about 32 KiB, and at least one."""
     count = 0
     for record in records:
@@ -198,8 +151,9 @@ def pack(records, size, fits):
 # Runs of PUBLISHED: section 10.
 
 
-def read_runs(data):
-    runs, at = [], 0
+def read_runs(data: bytes) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    at = 0
     while at < len(data):
         count, at = read_varint(data, at)
         offset, at = read_varint(data, at)
@@ -211,21 +165,21 @@ def read_runs(data):
     return runs
 
 
-def write_runs(runs):
+def write_runs(runs: Iterable[tuple[int, int]]) -> bytes:
     return b"".join(write_varint(count) + write_varint(offset) for count, offset in runs)
 
 
 # Packets: section 4.
 
 
-def read_fields(fields, data, within):
-    values = {}
+def read_fields(fields: Fields, data: bytes, within: Any) -> tuple[Packet, bytes]:
+    values: Packet = {}
     for name, form in fields:
         values[name], data = read_field(form, data, within)
     return values, data
 
 
-def read_field(form, data, within):
+def read_field(form: str, data: bytes, within: Any) -> tuple[Any, bytes]:
     """The value of a field, and what is left after it."""
     if form == "rest":
         return data, b""
@@ -257,7 +211,7 @@ def read_field(form, data, within):
     return number, rest
 
 
-def read_text(data):
+def read_text(data: bytes) -> str:
     if len(data) > MAX_REASON:
         raise malformed("a text that is too long")
     try:
@@ -266,7 +220,7 @@ def read_text(data):
         raise malformed("a text that is not UTF-8") from None
 
 
-def read_start(data, within):
+def read_start(data: bytes, within: Any) -> tuple[Packet, bytes]:
     if not data or data[0] >= len(STARTS):
         raise malformed("an unknown start, or none")
     name = STARTS[data[0]][0]
@@ -276,7 +230,7 @@ def read_start(data, within):
     return {"name": name} | start, rest
 
 
-def check_ranges(packet):
+def check_ranges(packet: Packet) -> None:
     kind = packet["kind"]
     if kind == "HELLO" and (packet["epoch"] == 0) != (packet["publisher"] == bytes(16)):
         raise malformed("an epoch without a publisher, or the reverse")
@@ -299,7 +253,7 @@ def check_ranges(packet):
         raise malformed("numbers beyond the largest")
 
 
-def decode(data, within=None):
+def decode(data: bytes, within: Any = None) -> Packet:
     """The packet as a dictionary; its `kind` is a number if it is to be ignored. `within` is the
     last record of the same stream, or a function that finds it for the packet's fields, if the
     packet begins within a message."""
@@ -310,7 +264,8 @@ def decode(data, within=None):
         if kind >= 0x80:
             return {"kind": kind}
         raise Refused("UNKNOWN_KIND", hex(kind))
-    packet, rest = {"kind": NAMES[kind]}, data[1:]
+    packet: Packet = {"kind": NAMES[kind]}
+    rest = data[1:]
     for name, form in FIELDS[packet["kind"]]:
         if form in ("stored", "published") and callable(within):
             within = within(packet)
@@ -321,24 +276,24 @@ def decode(data, within=None):
     return packet
 
 
-def write_field(form, value):
+def write_field(form: str, value: Any) -> bytes:
     if form in ("stored", "published"):
-        return b"".join(map(write_record, value))
+        return b"".join([write_record(record) for record in value])
     if form == "runs":
         return write_runs(value)
     if form in ("text", "token"):
-        return value.encode()
+        return str(value).encode()
     if form in ("rest", "16"):
-        return value
+        return bytes(value)
     if form == "start":
         number = [name for name, _ in STARTS].index(value["name"])
         return bytes([number]) + write_fields(START_FIELDS[value["name"]], value)
-    return value.to_bytes({"u8": 1, "u16": 2, "u32": 4}.get(form, 8), "big")
+    return int(value).to_bytes({"u8": 1, "u16": 2, "u32": 4}.get(form, 8), "big")
 
 
-def write_fields(fields, values):
+def write_fields(fields: Fields, values: Packet) -> bytes:
     return b"".join(write_field(form, values[name]) for name, form in fields)
 
 
-def encode(packet):
+def encode(packet: Packet) -> bytes:
     return bytes([KINDS[packet["kind"]]]) + write_fields(FIELDS[packet["kind"]], packet)
