@@ -26,8 +26,11 @@ mod identity;
 mod limits;
 mod pages;
 mod post;
+mod process;
 mod shares;
 mod tokens;
+
+pub(crate) use process::HubProcess;
 
 const EXAMPLES: &str = "\
 WebSockets at /topics speak unstall.topics.v1, as `unstall publish` and `unstall
