@@ -1,7 +1,7 @@
 import type { CaughtUp, TopicGap, TopicMessage } from "../core/topics/items.ts";
 import { placeText } from "../core/topics/start.ts";
 import type { CoreSubscription } from "../core/topics/subscription.ts";
-import { aborted, UnstallError } from "../errors.ts";
+import { aborted, printable, UnstallError } from "../errors.ts";
 import { type Deferred, deferred } from "../soon.ts";
 import type { Keeper } from "./keeper.ts";
 import type { SubscribeOptions } from "./options.ts";
@@ -179,7 +179,7 @@ export class Subscription implements AsyncIterableIterator<Delivery, undefined> 
 }
 
 function refused(reason: string, text: string): UnstallError {
-  const words = text && ` (${text})`;
+  const words = text && ` (${printable(text)})`;
   const retryable = reason === "too many subscriptions";
   return new UnstallError("rejected", `the node ended the subscription: ${reason}${words}`, retryable);
 }
