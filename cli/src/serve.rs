@@ -12,6 +12,7 @@ use unstall::{Connection, Options, Rejection, Server, ServerStats, ShutdownRepor
 use crate::compress::Compress;
 use crate::connect::{log_events, parse_seconds};
 use crate::failure::Failure;
+use crate::figures::Figures;
 use crate::{runtime, stdout};
 
 mod echo;
@@ -34,6 +35,8 @@ after these 16 bytes (u64, big-endian), and a payload derived from the index.
 Requests may be sent without waiting; they are answered in order. A client that
 offers the subprotocol unstall.v1 gets a session, which outlives its
 connections; every other client gets a plain WebSocket.
+
+If it listens on loopback, GET /metrics answers with its figures, for Prometheus.
 
 The first line on standard output is `listening on ws://ADDRESS`, with the
 actual port. SIGINT and SIGTERM close every connection with code 1001
@@ -135,6 +138,10 @@ impl Serve {
             .session_life(self.session_life)
             .compression(self.compress.option());
         let builder = Server::builder().options(options);
+        let builder = match self.listen.ip().is_loopback() {
+            true => builder.router(figures()?),
+            false => builder,
+        };
         let mut builder = builder.authenticate(|request| async {
             match handler_of(request.uri().path()) {
                 Some(_) => Ok(request),
@@ -171,6 +178,19 @@ enum Handler {
     Echo,
     Packets,
     Sink,
+}
+
+/// How the server is doing, and nothing else over HTTP.
+fn figures() -> Result<axum::Router, Failure> {
+    let figures = Figures::record()?;
+    let page = move || std::future::ready(figures.page());
+    let no_page = || async {
+        let upgrade = [(http::header::UPGRADE, "websocket")];
+        let why = "this is for WebSockets; over HTTP there is only /metrics\n";
+        (http::StatusCode::UPGRADE_REQUIRED, upgrade, why)
+    };
+    let router = axum::Router::new().route("/metrics", axum::routing::get(page));
+    Ok(router.fallback(no_page))
 }
 
 fn handler_of(path: &str) -> Option<Handler> {
