@@ -44,12 +44,9 @@ impl HubProcess {
     pub(crate) async fn end(&mut self) -> io::Result<()> {
         // Windows has no signal for it.
         #[cfg(unix)]
-        if let Some(id) = self.child.id() {
-            let id = id.to_string();
-            Command::new("kill")
-                .args(["-s", "TERM", &id])
-                .status()
-                .await?;
+        if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
+            use nix::{sys::signal, unistd::Pid};
+            signal::kill(Pid::from_raw(id), signal::Signal::SIGTERM)?;
             if let Ok(ended) = timeout(START, self.child.wait()).await {
                 return ended.map(|_| ());
             }

@@ -58,9 +58,7 @@ const MAX_COUNT: u64 = 10_000_000;
 /// A kind of fault by its name, of either kind of run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
-    Network(Kind),
-    /// A process is killed, as `kill -9` does.
-    Kill,
+    Of(Kind),
     /// A subscriber waits until retention has removed what it has not read.
     Retention,
 }
@@ -70,11 +68,10 @@ impl FromStr for Named {
 
     fn from_str(name: &str) -> Result<Named, String> {
         match name {
-            "kill" => Ok(Named::Kill),
             "retention" => Ok(Named::Retention),
-            _ => name.parse().map(Named::Network).map_err(|_| {
-                "the faults are cut, freeze, delay, refuse, restart, slow; with --topics also kill \
-                 and retention"
+            _ => name.parse().map(Named::Of).map_err(|_| {
+                "the faults are cut, freeze, delay, refuse, restart, slow; with --client or --topics \
+                 also kill; with --topics also retention"
                     .to_owned()
             }),
         }
@@ -124,8 +121,8 @@ fn aim(verify: Verify) -> Result<Aim, Failure> {
         ..
     } = verify.of_topics;
     let default = || {
-        let network = [Kind::Cut, Kind::Freeze, Kind::Restart].map(Named::Network);
-        network.into_iter().chain([Named::Kill]).collect()
+        let kinds = [Kind::Cut, Kind::Freeze, Kind::Restart, Kind::Kill];
+        kinds.map(Named::Of).to_vec()
     };
     let faults = verify.faults.unwrap_or_else(default);
     let is_nats = store.as_ref().is_some_and(|store| store.contains("://"));
@@ -134,7 +131,7 @@ fn aim(verify: Verify) -> Result<Aim, Failure> {
             "several hubs can serve one log only if it is on NATS: --store nats://HOST:PORT/STREAM",
         ));
     }
-    let ends = |fault: &Named| matches!(fault, Named::Kill | Named::Network(Kind::Restart));
+    let ends = |fault: &Named| matches!(fault, Named::Of(Kind::Kill | Kind::Restart));
     if store.as_deref() == Some("memory") && faults.iter().any(ends) {
         return Err(Failure::usage(
             "a log in memory ends with its hub: leave out `kill` and `restart`, or give a directory",

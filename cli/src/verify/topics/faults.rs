@@ -67,13 +67,13 @@ impl Plan {
             let place = number.saturating_mul(stretch);
             let at = place.saturating_add(random.below(stretch.max(1)));
             let strike = match kind {
-                Named::Kill => Strike::Kill(node, after),
-                Named::Network(Kind::Restart) => Strike::Restart(node, after),
+                Named::Of(Kind::Kill) => Strike::Kill(node, after),
+                Named::Of(Kind::Restart) => Strike::Restart(node, after),
                 // Once is enough, and it takes long.
                 Named::Retention if std::mem::replace(&mut retained, true) => continue,
                 // One that is there from the start.
                 Named::Retention => Strike::Retention(0),
-                Named::Network(_) => Strike::Slow(subscriber, slow),
+                Named::Of(_) => Strike::Slow(subscriber, slow),
             };
             let at = if matches!(strike, Strike::Retention(_)) {
                 messages / 20
@@ -102,8 +102,8 @@ impl Plan {
 /// The fault of the network that it is, if it is one.
 fn of_network(fault: Named) -> Option<Kind> {
     match fault {
-        Named::Network(Kind::Restart | Kind::Slow) | Named::Kill | Named::Retention => None,
-        Named::Network(kind) => Some(kind),
+        Named::Of(Kind::Restart | Kind::Slow | Kind::Kill) | Named::Retention => None,
+        Named::Of(kind) => Some(kind),
     }
 }
 

@@ -171,11 +171,8 @@ fn batch(
 ) -> Result<Vec<Publication>, String> {
     let message = |index| {
         let topic = messages::topic(part.seed, number, index).map_err(|error| error.to_string())?;
-        Ok(Publication::new(
-            topic,
-            Kind::Binary,
-            part.sizes.message(index),
-        ))
+        let (kind, payload) = part.sizes.payload(index);
+        Ok(Publication::new(topic, kind, payload))
     };
     indexes.map(message).collect()
 }
@@ -235,6 +232,13 @@ async fn subscribe(
     }
 }
 
+fn kind(message: &unstall_topics::Message) -> Kind {
+    match message.is_text() {
+        true => Kind::Text,
+        false => Kind::Binary,
+    }
+}
+
 type Received = Result<Option<Delivery>, unstall_topics::SubscriptionError>;
 
 /// Reports of a delivery, and of those that are there already.
@@ -247,7 +251,7 @@ fn gather(part: &Part, feed: &mut Subscription, first: Received) -> Result<Vec<R
         match delivery.map_err(|error| error.to_string())? {
             Some(Delivery::Message(message)) => {
                 let publisher = messages::publisher(message.topic());
-                let index = part.sizes.intact_index(message.as_bytes());
+                let index = part.sizes.intact_index(kind(&message), message.as_bytes());
                 match publisher.zip(index) {
                     Some((publisher, index)) => {
                         add(&mut took, publisher, index, message.offset().get());
