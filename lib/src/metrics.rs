@@ -21,7 +21,7 @@
 //! - `kind`: `plain` or `session`, as the present connection is, or the last one was.
 //! - `side`: `server` if this library took the upgrade request, else `client`. Streams that were adopted
 //!   count as `client`.
-//! - `cause`: what is waited for, as in [`StallCause`](crate::StallCause).
+//! - `cause`: what is waited for, as in [`StallCause`].
 //! - `queue`: `inbox` (received, and not yet taken by the application) or `outbox` (not yet sent).
 //! - `reason`: a fixed word.
 //!
