@@ -105,13 +105,14 @@ def reconnect_storm(unstall):
 
 
 def full_disk(unstall):
-    inside = 'mount -t tmpfs -o size=64m none "$1" && exec "$2" hub --listen 127.0.0.1:0 --store "$1/log"'
+    inside = 'mount -t tmpfs -o size=160m none "$1" && exec "$2" hub --listen 127.0.0.1:0 --store "$1/log"'
     folder = subprocess.check_output(["mktemp", "-d"], text=True).strip()
     program = Program("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside, "sh", folder, unstall)
 
     def during():
-        for _ in range(6):
-            request = urllib.request.Request(f"http://{program.address}/topics/a", data=os.urandom(1 << 20))
+        for _ in range(12):
+            request = urllib.request.Request(f"http://{program.address}/topics/a", data=os.urandom(1 << 20),
+                                             headers={"content-type": "application/octet-stream"})
             try:
                 urllib.request.urlopen(request, timeout=30).read()
             except urllib.error.HTTPError:
