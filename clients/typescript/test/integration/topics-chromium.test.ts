@@ -14,6 +14,8 @@ interface InPage {
   unstall: typeof import("../../src/index.ts");
   take(count: number): Promise<unknown>;
   waiting(): number;
+  topics: import("../../src/index.ts").Topics;
+  got: string[];
 }
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -154,5 +156,103 @@ describe.runIf(hasChromium)("in Chromium", () => {
     }
     await stored;
     expect(await visit()).toEqual({ sum: (count * (count + 1)) / 2, taken: 200 });
+  });
+
+  /** A page that reads the topic `t` and keeps what it gets, over a proxy. */
+  async function reader(options: object = {}) {
+    const hub = await hubOf("--store", await directory());
+    const proxy = await FaultProxy.start(hub.port);
+    opened.push(() => proxy.stop());
+    const browser = await chromium();
+    const url = await browser.sameOrigin(`${proxy.url}/topics`);
+    const open = async () => {
+      const page = await browser.newPage();
+      await page.evaluate(
+        ([url, options]) => {
+          const page = globalThis as unknown as InPage;
+          page.topics = new page.unstall.Topics(url, options);
+          page.got = [];
+          const read = async () => {
+            for await (const it of page.topics.subscribe("t"))
+              page.got.push(it.type === "message" ? String(it.data) : it.type);
+          };
+          read().catch((error) => page.got.push(error.code));
+        },
+        [url, options] as const,
+      );
+      return page;
+    };
+    return { open, proxy, topics: topicsOf(hub.url) };
+  }
+
+  const got = (page: Page) => page.evaluate(() => (globalThis as unknown as InPage).got);
+  const gets = (page: Page, words: string[]) =>
+    page.waitForFunction(
+      (words) => JSON.stringify((globalThis as unknown as InPage).got) === words,
+      JSON.stringify(words),
+    );
+
+  test("offline a page waits, and goes on as soon as there is a network again", async () => {
+    // The wait between two attempts is much longer than this test.
+    const { open, proxy, topics } = await reader({ reconnect: { first: 600_000, max: 600_000 } });
+    const page = await open();
+    await topics.publish("t", "1");
+    await gets(page, ["1"]);
+    await page.context().setOffline(true);
+    proxy.cut();
+    await topics.publish("t", "2");
+    const stored = page.evaluate(() => (globalThis as unknown as InPage).topics.publish("t", "3"));
+    expect(await got(page)).toEqual(["1"]);
+    await page.context().setOffline(false);
+    await gets(page, ["1", "2", "3"]);
+    expect((await stored).offset).toBe(3);
+  });
+
+  test("a page enters the back-forward cache without a connection, and goes on when it comes back", async () => {
+    const { open, topics } = await reader();
+    const page = await open();
+    await topics.publish("t", "1");
+    await gets(page, ["1"]);
+    const tell = (name: string) =>
+      page.evaluate((name) => {
+        globalThis.dispatchEvent(new PageTransitionEvent(name, { persisted: true }));
+      }, name);
+    await tell("pagehide");
+    await topics.publish("t", "2");
+    await page.waitForTimeout(300);
+    expect(await got(page)).toEqual(["1"]);
+    await tell("pageshow");
+    await gets(page, ["1", "2"]);
+  });
+
+  test("a page that is seen again notices that its connection has failed, and goes on", async () => {
+    const { open, proxy, topics } = await reader();
+    const page = await open();
+    await topics.publish("t", "1");
+    await gets(page, ["1"]);
+    proxy.freeze();
+    await topics.publish("t", "2");
+    await page.evaluate(() => document.dispatchEvent(new Event("resume")));
+    // Five seconds for an answer, instead of the thirty of a connection that nobody looks at.
+    await page.waitForFunction(
+      () => (globalThis as unknown as InPage).topics.stats.node === undefined,
+      undefined,
+      {
+        timeout: 9_000,
+      },
+    );
+    proxy.freeze(false);
+    await gets(page, ["1", "2"]);
+  });
+
+  test("several tabs read the same topic, and each gets everything once", async () => {
+    const { open, proxy, topics } = await reader({ reconnect: { first: 20, max: 100 } });
+    const pages = [await open(), await open(), await open()];
+    const all = numbers(300);
+    for (let at = 0; at < all.length; at += 100) {
+      await topics.publishMany(all.slice(at, at + 100).map((data) => ({ topic: "t", data })));
+      proxy.cut();
+    }
+    for (const page of pages) await gets(page, all);
   });
 });
