@@ -149,6 +149,8 @@ def cause_of(error: Exception) -> Exception | None:
 def from_websockets(error: Exception, target: Target) -> ConnectError:
     """What happened, and whether another attempt may help."""
     url = redacted(target.url)
+    if isinstance(error, ssl.SSLError):  # One of its kinds is a ValueError too.
+        return of_socket(error, target, url)
     if isinstance(error, InvalidURI | InvalidProxy | ValueError | ImportError):
         return unusable(error, url)
     if isinstance(error, InvalidStatus):

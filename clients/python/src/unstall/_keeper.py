@@ -319,6 +319,8 @@ class Keeper:
         self, traffic: PlainTraffic, lost: ConnectionLost | None
     ) -> Error | Literal[False] | None:
         """Why a plain connection has ended for good. False: it is made again."""
+        if not self._first.done():
+            raise ConnectError(f"the first connection was lost at once: {lost}", retryable=True) from lost
         if self._closing or (lost is not None and lost.code == 1000):
             traffic.give_up(None)
             return None

@@ -18,7 +18,7 @@ from unstall.topics import Message, Subscription, Topics
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
 #: No test takes longer, in seconds, unless something hangs.
-TEST_TIMEOUT = 60.0
+TEST_TIMEOUT = 30.0
 
 
 def program() -> str:
@@ -174,7 +174,7 @@ async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
 
 async def take(subscription: Subscription, count: int) -> list[Message]:
     """The next messages. Everything else fails."""
-    messages = []
+    messages: list[Message] = []
     while len(messages) < count:
         delivery = await subscription.recv()
         assert isinstance(delivery, Message), delivery

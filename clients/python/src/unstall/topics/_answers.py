@@ -87,14 +87,14 @@ class Answers:
 
     def on_unknown(self, unknown: Unknown) -> None:
         for _ in range(unknown.amount):
-            self.give_up(True)
+            self.give_up(True, "")
 
-    def give_up(self, may_be_stored: bool) -> None:
+    def give_up(self, may_be_stored: bool, why: str) -> None:
         """There will be no answer to the next message."""
         self.unknown += may_be_stored
         reason = "no answer" if may_be_stored else "not sent"
         pending, at, _ = self._next(1)
-        pending.answer(at, [PublishError(reason, may_be_stored=may_be_stored)])
+        pending.answer(at, [PublishError(reason, may_be_stored=may_be_stored, text=why)])
 
     def _next(self, most: int) -> tuple[Pending, int, int]:
         pending, at, count = self._line.popleft()

@@ -18,6 +18,7 @@ from .._core.topics.client import Client
 from .._core.topics.delivered import Position
 from .._core.topics.packet import MIN_PUBLISH_WINDOW
 from .._dial import Headers, Target, Token
+from .._text import printable
 from ._answers import Result, Stored
 from ._keeper import Keeper
 from ._publishing import Line, Publication, encoded
@@ -228,7 +229,7 @@ class Topics:
         publisher, welcomed = keeper.core.publisher, keeper.core.welcomed
         return TopicsStats(
             log=welcomed.log if welcomed else None,
-            node=welcomed.name if welcomed else None,
+            node=printable(welcomed.name) if welcomed else None,
             connections=keeper.connections,
             subscriptions=len(keeper.readers),
             unanswered=publisher.count(),

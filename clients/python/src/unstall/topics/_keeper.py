@@ -118,8 +118,11 @@ class Keeper:
             self.nodes.rejected(self._rejected, token)
             said = f" ({printable(self._rejected.text)})" if self._rejected.text else ""
             return f"the node rejects the client: {self._rejected.reason}{said}"
-        lasted, progressed = self.loop.time() - began, self.core.progress > progress
-        self.nodes.lived(lasted, self._was_welcomed, progressed)
+        # A node that breaks the protocol would do it again, so it earns no quick return.
+        is_broken = self._close_code != 1000
+        progressed = self.core.progress > progress and not is_broken
+        lasted = self.loop.time() - began
+        self.nodes.lived(lasted, self._was_welcomed and not is_broken, progressed)
         return why
 
     async def _dial(self, node: Node) -> Link:
@@ -139,8 +142,9 @@ class Keeper:
         if self.tokens.are_renewed:
             tasks.append(self.loop.create_task(self._renew(token)))
         try:
-            link.listen(self._on_message, self._flush)
+            # HELLO goes out before anything is heard.
             self._flush()
+            link.listen(self._on_message, self._flush)
             ends: set[asyncio.Future[Any]] = {tasks[0], self._leave}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not self._leave.done():
@@ -302,7 +306,7 @@ class Keeper:
             return
         self.ended = why
         for _, may_be_stored in self.core.give_up(self.now()):
-            self.answers.give_up(may_be_stored)
+            self.answers.give_up(may_be_stored, why)
         self._set_timer(None)
         for wake in list(self.readers.values()):
             wake()

@@ -81,7 +81,10 @@ class Line:
         publisher = core.publisher
         if keeper.ended is not None or self._is_closing:
             rest = len(messages) - at
-            errors: list[Result] = [PublishError("not sent", may_be_stored=False) for _ in range(rest)]
+            why = keeper.ended or "it is being closed"
+            errors: list[Result] = [
+                PublishError("not sent", may_be_stored=False, text=why) for _ in range(rest)
+            ]
             pending.answer(at, errors)
             return len(messages)
         while at < len(messages):
