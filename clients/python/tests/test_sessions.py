@@ -140,6 +140,31 @@ def test_a_restarted_server_is_a_gap_and_messages_come_back(
     run(main())
 
 
+def test_without_fresh_sessions_a_lost_one_is_the_end(own_serve: Callable[..., Serve], run: Run) -> None:
+    """Once a program that echoes sent what the lost session had left into the next one, before it met the
+    gap: the hole in what it sent was seen before it was told."""
+
+    async def main() -> None:
+        server = own_serve()
+        session = await connected(server.url + "/echo", fresh_sessions=False)
+        for number in range(5):
+            await session.send(str(number))
+        incoming = session._keeper.session().core.incoming  # type: ignore[union-attr]
+        await until(lambda: incoming.received[0] == 5, "the echoes are there")
+        server.kill()
+        await session.send("not delivered")
+        server.start()
+        await until(lambda: session.is_closed, "it ends")
+        assert [await session.recv() for _ in range(5)] == ["0", "1", "2", "3", "4"]
+        with pytest.raises(unstall.Closed):
+            await session.send("5")
+        with pytest.raises(unstall.SessionLost, match="the server was restarted"):
+            await session.recv()
+        assert session.take_undelivered()[-1].message == "not delivered"
+
+    run(main())
+
+
 def test_a_hundred_thousand_packets_with_a_consumer_that_stops_and_goes(serve: Serve, run: Run) -> None:
     async def main() -> None:
         async with unstall.connect(serve.url + "/packets", window=1 << 20) as session:

@@ -353,7 +353,10 @@ class Keeper:
 
     def _will_follow(self, traffic: Traffic) -> bool:
         """Whether another session follows this one, which has ended or is closing."""
-        if self.options.reconnect is None or self._closing or isinstance(traffic, PlainTraffic):
+        options = self.options
+        if options.reconnect is None or not options.fresh_sessions or self._closing:
+            return False
+        if isinstance(traffic, PlainTraffic):
             return False
         core = traffic.core
         if traffic.is_over:

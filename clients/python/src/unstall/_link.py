@@ -80,7 +80,7 @@ class Link(ClientConnection):
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent."""
-        return self.protocol.state is State.OPEN and not self.lost.done()
+        return self.protocol.state is State.OPEN and not self.transport.is_closing()
 
     @property
     def is_full(self) -> bool:
