@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -96,6 +97,23 @@ def test_a_frozen_connection_is_noticed_and_replaced(serve: Serve, run: Run) -> 
             proxy.thaw()
             assert await session.recv() == "in the dark"
             assert (await session.close()).clean
+
+    run(main())
+
+
+def test_a_program_that_is_busy_does_not_lose_its_connection(serve: Serve, run: Run) -> None:
+    """Once the connection was given up when the event loop had stood still for the silence timeout, although
+    the peer had been asked nothing."""
+
+    async def main() -> None:
+        async with unstall.connect(serve.url, ping_interval=0.1, silence_timeout=0.4) as session:
+            await asyncio.sleep(0.15)
+            for _ in range(3):
+                time.sleep(1)  # noqa: ASYNC251 - the event loop stands still
+                await asyncio.sleep(0.1)
+            await session.send("still there")
+            assert await session.recv() == "still there"
+            assert session.stats().connections == 1
 
     run(main())
 
