@@ -1,13 +1,15 @@
 //! `unstall serve`: a server to test clients against.
 
+use std::future::ready;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use http::{HeaderValue, Request, header};
 use serde::Serialize;
 use tracing::Instrument;
-use unstall::{Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
+use unstall::{BearerToken, Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
 
 use crate::compress::Compress;
 use crate::connect::{log_events, parse_seconds};
@@ -46,7 +48,8 @@ Examples:
   unstall serve
   unstall serve --listen 127.0.0.1:0 --json
   unstall serve --compress=level=6
-  unstall serve --tls-cert server.pem --tls-key server.key";
+  unstall serve --tls-cert server.pem --tls-key server.key
+  unstall serve --token FILE";
 
 /// Serve echoes, checked packets and a packet sink
 #[derive(Debug, Args)]
@@ -75,6 +78,11 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     compress: Compress,
+
+    /// Let in only clients with the token in this file: `Authorization: Bearer TOKEN`, or for a
+    /// page the subprotocol `unstall.bearer.` and the token in base64url. All others get 401
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
 
     /// End a session that was without a connection for this many seconds, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
@@ -134,14 +142,11 @@ impl Serve {
         let options = Options::default()
             .session_life(self.session_life)
             .compression(self.compress.option());
+        let token = self.token.as_deref().map(read_token).transpose()?;
         let builder = Server::builder().options(options);
-        let mut builder = builder.authenticate(|request| async {
-            match handler_of(request.uri().path()) {
-                Some(_) => Ok(request),
-                None => Err(Rejection::not_found(
-                    "the paths are /, /echo, /packets and /sink",
-                )),
-            }
+        let mut builder = builder.authenticate(move |request| {
+            let checked = check(&request, token.as_deref());
+            ready(checked.map(|()| request))
         });
         if let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
             builder = builder.tls_pem(cert, key);
@@ -163,6 +168,38 @@ impl Serve {
             return path.display().to_string();
         }
         format!("{scheme}://{}", server.local_addr())
+    }
+}
+
+/// The token in a file.
+fn read_token(file: &Path) -> Result<String, Failure> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::work(format_args!("cannot read the token {name}: {error}")))?;
+    let token = text.trim();
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    match is_token {
+        true => Ok(token.to_owned()),
+        false => Err(Failure::work(format_args!(
+            "the token {name} is empty, or not one word of ASCII characters"
+        ))),
+    }
+}
+
+/// Whether a request may come in: it has the token, and its path is served.
+fn check(request: &Request<()>, token: Option<&str>) -> Result<(), Rejection> {
+    if let Some(token) = token
+        && !BearerToken::of(request.headers()).is_some_and(|shown| shown.is(token))
+    {
+        let challenge = HeaderValue::from_static("Bearer");
+        return Err(Rejection::unauthorized("a valid token is needed\n")
+            .header(header::WWW_AUTHENTICATE, challenge));
+    }
+    match handler_of(request.uri().path()) {
+        Some(_) => Ok(()),
+        None => Err(Rejection::not_found(
+            "the paths are /, /echo, /packets and /sink",
+        )),
     }
 }
 

@@ -13,7 +13,10 @@ use aws_lc_rs::{
     encoding::AsDer,
     rsa::{KeyPair, KeySize},
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use support::{
@@ -21,6 +24,8 @@ use support::{
     http::{get, post},
     run, unstall,
 };
+use unstall::Client;
+use unstall_topics::{Topics, TopicsEvent};
 
 const TEXT: &str = "content-type: text/plain";
 const EVENTS: &str = "accept: text/event-stream";
@@ -241,6 +246,30 @@ fn a_token_that_is_not_valid_lets_nobody_in() {
         assert_eq!(refused.code, Some(1), "{what}: {refused:?}");
         assert!(!refused.stderr.contains(&token), "{what}: {refused:?}");
     }
+}
+
+/// A page cannot set headers. It shows its token among the subprotocols.
+#[tokio::test]
+async fn a_page_shows_its_token_among_the_subprotocols() {
+    let guarded = Guarded::secret();
+    let topics = |token: &str| {
+        let offer = format!("unstall.bearer.{}", URL_SAFE_NO_PAD.encode(token));
+        let client = Client::new(format!("{}/topics", guarded.hub.url));
+        Topics::over([client.without_proxy().subprotocol(offer)]).start()
+    };
+    let page = topics(&guarded.token(&claims(&["a"], &["a"])));
+    page.publish("a", "x").await.unwrap();
+    assert!(page.publish("b", "x").await.is_err());
+    let stranger = topics("nonsense");
+    let mut events = stranger.events();
+    let why = loop {
+        match events.next().await.unwrap() {
+            TopicsEvent::Disconnected { why } => break why,
+            _ => continue,
+        }
+    };
+    assert!(why.contains("not a signed JSON Web Token"), "{why}");
+    assert!(!why.contains("nonsense"), "{why}");
 }
 
 /// Once every token was refused like these: the library that checks them took `sub` for a text, whatever

@@ -287,9 +287,9 @@ pub use reports::{
 pub use server::axum;
 #[cfg(feature = "server")]
 pub use server::{
-    HandshakeStats, InvalidNetwork, Listener, PeerAddr, Principal, RefusalStats, Rejection, Server,
-    ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions, ShutdownReport,
-    TrustedProxies,
+    BearerToken, HandshakeStats, InvalidNetwork, Listener, PeerAddr, Principal, RefusalStats,
+    Rejection, Server, ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions,
+    ShutdownReport, TrustedProxies,
 };
 pub use settings::{Budget, Compression, KeyFn, Options, Overflow};
 #[cfg(feature = "spill")]

@@ -3,6 +3,7 @@
 mod admit;
 #[cfg(feature = "axum")]
 pub mod axum;
+mod bearer;
 mod budgets;
 mod builder;
 mod crowd;
@@ -50,6 +51,7 @@ use crate::{
     ws::{Side, WebSocket, transport::Upgraded},
 };
 
+pub use bearer::BearerToken;
 pub use builder::ServerBuilder;
 pub use handshake::Rejection;
 pub use holder::Principal;

@@ -33,13 +33,13 @@ class Broken(Exception):
 async def carry_over(urls: list[str]) -> int:
     """Gives how many messages there were."""
     count = 0
-    async with Topics(urls, reconnect=RECONNECT) as topics:
+    async with Topics(urls, reconnect=RECONNECT, ping_interval=0.5, silence_timeout=2.0) as topics:
         subscription = topics.subscribe("verify.in", start="beginning")
         while deliveries := await subscription.recv_batch():
             messages = []
             for delivery in deliveries:
                 if not isinstance(delivery, Message):
-                    raise Broken(f"messages are missing: {delivery}")
+                    raise Broken(f"a gap, messages are missing: {delivery}")
                 messages.append(delivery)
             await store(topics, messages)
             count += len(messages)

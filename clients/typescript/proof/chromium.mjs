@@ -6,9 +6,15 @@ import { connect, createServer as createTcpServer } from "node:net";
 import { extname, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
+import { findChromium } from "./page.mjs";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript" };
+
+const PAGE = `<!doctype html><title>unstall</title><script type="module">
+import * as unstall from "/dist/index.js";
+globalThis.unstall = unstall;
+</script>`;
 
 function listening(server) {
   return new Promise((resolve) => {
@@ -22,7 +28,7 @@ function fileServer() {
     const path = normalize(decodeURIComponent(new URL(request.url, "http://x").pathname));
     if (path === "/" || path === "/favicon.ico") {
       response.setHeader("content-type", "text/html");
-      response.end("<!doctype html><title>unstall</title>");
+      response.end(PAGE);
       return;
     }
     try {
@@ -62,16 +68,17 @@ function originRelay(port, host) {
 export async function openChromium(args = []) {
   const servers = [fileServer()];
   const port = await listening(servers[0]);
-  const executablePath = process.env.UNSTALL_CHROMIUM ?? "/usr/bin/chromium";
-  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", ...args] });
+  const flags = ["--no-sandbox", "--disable-dev-shm-usage", "--enable-precise-memory-info", ...args];
+  const browser = await chromium.launch({ executablePath: findChromium(), args: flags });
   return {
     browser,
     origin: `http://127.0.0.1:${port}`,
-    /** A page of this package. Its errors are printed. */
-    async newPage(path = "/") {
+    /** A page that has this package as `globalThis.unstall`. Its errors are printed. */
+    async newPage() {
       const page = await browser.newPage();
       page.on("pageerror", (error) => console.error(`page: ${error.stack ?? error}`));
-      await page.goto(`http://127.0.0.1:${port}${path}`);
+      await page.goto(`http://127.0.0.1:${port}/`);
+      await page.waitForFunction("globalThis.unstall");
       return page;
     },
     /** The URL by which a page reaches a WebSocket server that takes only its own pages. */

@@ -1,26 +1,19 @@
 #!/usr/bin/env node
-// The echo client of `unstall verify --client`: sends each message back, unchanged and in order.
-// Build the package first (npm run build).
+// The echo client of `unstall verify --client`: sends each message back, unchanged and in order. The page
+// "Proving a client" of the guide has its contract. Build the package first (npm run build).
 //
 //   unstall verify --client 'node clients/typescript/proof/echo.mjs {url}'
-import { connect, Gap } from "unstall";
+//   unstall verify --client 'node clients/typescript/proof/echo.mjs --by-hand {url}' --faults kill --times 5
+import * as unstall from "unstall";
 import { WebSocket } from "ws";
+import { echo } from "./echo-work.mjs";
 
-const url = process.argv[2];
-if (!url) {
-  console.error("usage: echo.mjs URL");
+const byHand = process.argv[2] === "--by-hand";
+const url = process.argv.at(-1);
+if (!url?.startsWith("ws")) {
+  console.error("usage: echo.mjs [--by-hand] URL");
   process.exit(2);
 }
-
-try {
-  const session = await connect(url, { WebSocket });
-  for await (const incoming of session) {
-    if (incoming instanceof Gap) throw new Error(String(incoming));
-    await session.send(incoming);
-  }
-  const { clean, error } = await session.closed;
-  if (!clean) throw error ?? new Error("the session was not closed in order");
-} catch (error) {
-  console.error(`echo: ${error.message}`);
-  process.exit(1);
-}
+const { code, words } = await echo(unstall, url, byHand, { WebSocket });
+if (words) console.error(words);
+process.exit(code);

@@ -1,6 +1,11 @@
 /** So many messages may be published and have no answer. */
 const OPEN = 1_000;
 
+/** The verifier expects another exit code for it. */
+export class GapFound extends Error {
+  name = "GapFound";
+}
+
 /**
  * Publishes each message of verify.in to verify.out, and resolves with their count when all are stored, behind
  * the final one. Rejects if anything is missing, or may be.
@@ -10,7 +15,8 @@ export async function relayed(topics) {
   let count = 0;
   let isComplete = false;
   for await (const delivery of topics.subscribe("verify.in")) {
-    if (delivery.type === "gap") throw new Error(`messages may be missing: ${delivery.reason}`);
+    if (delivery.type === "gap")
+      throw new GapFound(`a gap: messages may be missing: ${delivery.reason}`);
     if (delivery.type !== "message") continue;
     const { data, final } = delivery;
     open.push(topics.publish("verify.out", data, { final }));

@@ -1,5 +1,4 @@
-// The same as topics.mjs, with a page in Chromium as the client. UNSTALL_CHROMIUM is the browser, by default
-// /usr/bin/chromium.
+// The same as topics.mjs, with a page in Chromium as the client. See page.mjs for which one.
 
 import { openChromium } from "./chromium.mjs";
 
@@ -14,9 +13,9 @@ try {
   const nodes = await Promise.all(urls.map((url) => chromium.sameOrigin(url)));
   const page = await chromium.newPage();
   const count = await page.evaluate(async (nodes) => {
-    const { Topics } = await import("/dist/index.js");
+    const { Topics } = globalThis.unstall;
     const { relayed } = await import("/proof/relayed.mjs");
-    const topics = new Topics(nodes);
+    const topics = new Topics(nodes, { reconnect: { max: 1_000 } });
     const count = await relayed(topics);
     await topics.close();
     return count;
@@ -24,7 +23,7 @@ try {
   console.error(`${count} messages went through`);
 } catch (error) {
   console.error(`topics-chromium.mjs: ${error.message}`);
-  process.exitCode = 1;
+  process.exitCode = error.message.includes("GapFound") ? 1 : 2;
 } finally {
   await chromium.close();
 }

@@ -4,7 +4,7 @@
 
 import WebSocket from "ws";
 import { Topics } from "../dist/index.js";
-import { relayed } from "./relayed.mjs";
+import { GapFound, relayed } from "./relayed.mjs";
 
 const urls = process.argv[2]?.split(",");
 if (!urls) {
@@ -13,13 +13,12 @@ if (!urls) {
 }
 
 try {
-  const topics = new Topics(urls, { WebSocket });
+  const topics = new Topics(urls, { WebSocket, reconnect: { max: 1_000 } });
   const count = await relayed(topics);
   await topics.close();
   console.error(`${count} messages went through`);
 } catch (error) {
   console.error(`topics.mjs: ${error.message}`);
-  process.exitCode = 1;
   // What is under way does not matter any more.
-  process.exit();
+  process.exit(error instanceof GapFound ? 1 : 2);
 }

@@ -1,8 +1,9 @@
 import { type Carried, type ConnectionEvents, Connector, type Loss } from "./connection.ts";
-import { SUBPROTOCOL } from "./core/limits.ts";
+import { MAX_PACKET, SUBPROTOCOL } from "./core/limits.ts";
 import type { Undelivered } from "./core/outbox.ts";
 import type { Message } from "./core/record.ts";
 import * as core from "./core/session.ts";
+import * as defaults from "./defaults.ts";
 import { aborted, UnstallError } from "./errors.ts";
 import { Gap } from "./gap.ts";
 import { coreConfig, type SessionOptions } from "./options.ts";
@@ -224,6 +225,11 @@ export class Engine implements Carried {
   get protocols(): readonly string[] {
     const { session, protocols = [] } = this.options;
     return session === "never" || this.#plainNext ? protocols : [SUBPROTOCOL, ...protocols];
+  }
+
+  get largest(): number {
+    const { session, largestMessage = defaults.LARGEST } = this.options;
+    return session === "offered" || session === "never" ? largestMessage : MAX_PACKET;
   }
 
   report<Name extends keyof ConnectionEvents>(name: Name, detail: ConnectionEvents[Name]): void {

@@ -1,16 +1,20 @@
-import type { EndReason, Refusal, Rejection } from "./core/session.ts";
+import type { EndReason, Refusal } from "./core/session.ts";
 import { printable, UnstallError } from "./errors.ts";
 
-const REJECTED: Record<string, string> = {
-  expired: "it was without a connection for too long, or the server ended it",
-  unknown: "the server was restarted and does not know it",
-  "not yours": "it belongs to another client",
-  superseded: "a newer connection uses it",
-  full: "the server has no room for another session",
-  inconsistent: "the positions of the two sides do not fit",
-};
+/** The reasons of a rejection, from 1: SPEC.md, section 15. */
+const REJECTED = [
+  "it was without a connection for too long, or the server ended it",
+  "the server was restarted and does not know it",
+  "it belongs to another client",
+  "a newer connection uses it",
+  "the server has no room for it",
+  "the positions of the two sides do not fit",
+];
 
-const rejection = (reason: Rejection) => REJECTED[reason] ?? `the server rejects it for the ${reason}`;
+const rejection = (reason: number) => REJECTED[reason - 1] ?? `reason ${reason}`;
+
+const broken = (error: number) =>
+  new UnstallError("peer", `the server broke the protocol: error ${error} of SPEC.md, section 15`, true);
 
 /** The error for a session that ended; nothing if it was closed in order. */
 export function endError(reason: EndReason): UnstallError | undefined {
@@ -27,11 +31,7 @@ export function endError(reason: EndReason): UnstallError | undefined {
     case "rejected":
       return lost(rejection(reason.rejection));
     case "protocol":
-      return new UnstallError(
-        "peer",
-        `the server broke the protocol (${reason.error}): ${reason.why}`,
-        true,
-      );
+      return broken(reason.error);
     case "expired":
       return lost("it was without a connection for too long");
   }
@@ -49,11 +49,7 @@ export function isRefused(refusal: Refusal): UnstallError {
         true,
       );
     case "protocol":
-      return new UnstallError(
-        "peer",
-        `the server broke the protocol (${refusal.error}): ${refusal.why}`,
-        true,
-      );
+      return broken(refusal.error);
   }
 }
 

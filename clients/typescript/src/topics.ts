@@ -1,5 +1,5 @@
 import type { CoreSubscription } from "./core/topics/subscription.ts";
-import { UnstallError } from "./errors.ts";
+import { printable, UnstallError } from "./errors.ts";
 import type { Sendable } from "./session.ts";
 import { Keeper } from "./topics/keeper.ts";
 import {
@@ -112,7 +112,7 @@ export class Topics extends EventTarget {
     const { core, publisher, connector, readers } = this.#keeper;
     return {
       log: core.welcome?.log,
-      node: core.welcome?.name,
+      node: core.welcome && printable(core.welcome.name),
       connections: connector.connections,
       subscriptions: readers.size,
       unanswered: publisher.length,

@@ -80,7 +80,10 @@ class Link(ClientConnection):
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent."""
-        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+        # After a failed write the transport is closing, and `lost` is done a turn later. asyncio warns of
+        # writes in between.
+        is_open = self.protocol.state is State.OPEN and not self.lost.done()
+        return is_open and not self.transport.is_closing()
 
     @property
     def is_full(self) -> bool:

@@ -174,7 +174,7 @@ async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
 
 async def take(subscription: Subscription, count: int) -> list[Message]:
     """The next messages. Everything else fails."""
-    messages = []
+    messages: list[Message] = []
     while len(messages) < count:
         delivery = await subscription.recv()
         assert isinstance(delivery, Message), delivery

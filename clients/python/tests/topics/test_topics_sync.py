@@ -8,7 +8,7 @@ import pytest
 from support import Hub
 
 from unstall.sync import Topics
-from unstall.topics import CaughtUp, Message, PublishError, Stored
+from unstall.topics import CaughtUp, Delivery, Message, PublishError, Stored
 
 
 def test_what_is_published_is_received_in_order(hub: Hub) -> None:
@@ -35,7 +35,7 @@ def test_a_position_is_that_of_what_was_handed_over(hub: Hub) -> None:
             rest = subscription.recv_batch()
             assert len(rest) >= 6
         going_on = topics.subscribe("t", after=last.position, caught_up=True)
-        deliveries = []
+        deliveries: list[Delivery | None] = []
         while not deliveries or not isinstance(deliveries[-1], CaughtUp):
             deliveries.append(going_on.recv(5))
         assert [m.data for m in deliveries if isinstance(m, Message)] == ["4", "5", "6", "7", "8", "9"]

@@ -1,4 +1,5 @@
 import { type Config, DATA_HEADER, MAX_POSITION, RECORD_OVERHEAD } from "./limits.ts";
+import * as wire from "./packet.ts";
 import { malformed, Violation } from "./packet.ts";
 import { type Message, Records } from "./record.ts";
 
@@ -90,7 +91,7 @@ export class Inbox {
   /** Accepts the records of a DATA packet. Those that came before are dropped. */
   accept(packet: Uint8Array, first: number): void {
     const expected = this.received.seq + 1;
-    if (first > expected) throw new Violation("SEQUENCE_GAP", `record ${first} after ${expected - 1}`);
+    if (first > expected) throw new Violation(wire.SEQUENCE_GAP);
     const records = new Records(packet, DATA_HEADER);
     for (let known = expected - first; known > 0 && records.next(); known--) this.duplicates += 1;
     // A view keeps its whole packet. What credit has not paid for, such as duplicates, must not be kept.
@@ -136,10 +137,10 @@ export class Inbox {
   #advance(records: number, cost: number): Position {
     const seq = this.received.seq + records;
     const offset = this.received.offset + cost;
-    if (seq > this.last) throw new Violation("UNEXPECTED", "records after CLOSE");
-    if (offset > MAX_POSITION) throw new Violation("SEQUENCE_EXHAUSTED", "the numbers end");
+    if (seq > this.last) throw new Violation(wire.UNEXPECTED);
+    if (offset > MAX_POSITION) throw new Violation(wire.SEQUENCE_EXHAUSTED);
     if (offset > this.granted) {
-      throw new Violation("CREDIT_EXCEEDED", `sent up to ${offset}, granted ${this.granted}`);
+      throw new Violation(wire.CREDIT_EXCEEDED);
     }
     return { seq, offset };
   }
@@ -150,7 +151,7 @@ export class Inbox {
     const { isText, continues } = records;
     this.#partial ??= { isText, bytes: new Uint8Array(0), length: 0, cost: 0, start: this.received };
     const partial = this.#partial;
-    if (partial.isText !== isText) throw malformed("a message that changes its kind");
+    if (partial.isText !== isText) throw malformed();
     const length = partial.length + records.length;
     if (length > this.#largestMessage) throw this.#tooLarge();
     if (length > partial.bytes.length) {
@@ -173,7 +174,7 @@ export class Inbox {
   }
 
   #tooLarge(): Violation {
-    return new Violation("MESSAGE_TOO_LARGE", `a message of more than ${this.#largestMessage} bytes`);
+    return new Violation(wire.MESSAGE_TOO_LARGE);
   }
 
   /** The next messages for the application. */
@@ -220,4 +221,4 @@ export class Inbox {
   }
 }
 
-const invalidText = () => new Violation("INVALID_TEXT", "text that is not UTF-8");
+const invalidText = () => new Violation(wire.INVALID_TEXT);

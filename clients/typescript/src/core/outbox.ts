@@ -9,7 +9,7 @@ import {
   RECORD_OVERHEAD,
   SMALL_PACKET,
 } from "./limits.ts";
-import { DATA, Violation } from "./packet.ts";
+import { DATA, INCONSISTENT, INVALID_ACK, Violation } from "./packet.ts";
 import { type Message, Records } from "./record.ts";
 
 /** Whether the peer can have received an undelivered message. */
@@ -196,7 +196,7 @@ export class Outbox {
   /** Checks that a peer can have received up to `received`, and acknowledged up to `acked`. */
   checkResume(received: number, acked: number): void {
     if (received > this.#sent || received < this.acked || acked > received) {
-      throw new Violation("INCONSISTENT", "positions that cannot be");
+      throw new Violation(INCONSISTENT);
     }
     this.#checkWhole(acked);
   }
@@ -216,8 +216,7 @@ export class Outbox {
   /** The peer has acknowledged everything up to `seq`. */
   acknowledge(seq: number): void {
     if (seq <= this.acked) return;
-    if (seq > this.#onConnection)
-      throw new Violation("INVALID_ACK", "an acknowledgement of what was not sent");
+    if (seq > this.#onConnection) throw new Violation(INVALID_ACK);
     this.#checkWhole(seq);
     this.acked = seq;
     const done = this.#place((packet) => packet.seq > seq);
@@ -232,7 +231,7 @@ export class Outbox {
   #checkWhole(acked: number): void {
     const packet = this.#sealed.find((it) => it.seq >= acked);
     if (packet?.continues && packet.seq === acked) {
-      throw new Violation("INVALID_ACK", "an acknowledgement within a message");
+      throw new Violation(INVALID_ACK);
     }
   }
 

@@ -32,19 +32,19 @@ export class Records {
     if (at >= end) return false;
     let word = bytes[at]!;
     const size = 1 << (word >> 6);
-    if (at + size > end) throw malformed("a record whose length is cut short");
+    if (at + size > end) throw malformed();
     if (size > 1) {
       word &= 0x3f;
       // The two lowest bits are not touched by rounding, because such a word is too large anyway.
       for (let index = 1; index < size; index++) word = word * 256 + bytes[at + index]!;
     }
     const length = Math.floor(word / 4);
-    if (length > MAX_RECORD) throw malformed("a record that is too long");
+    if (length > MAX_RECORD) throw malformed();
     at += size;
-    if (at + length > end) throw malformed("a record that is cut short");
+    if (at + length > end) throw malformed();
     this.isText = (word & 1) !== 0;
     this.continues = (word & 2) !== 0;
-    if (this.continues && length === 0) throw malformed("an empty record that continues");
+    if (this.continues && length === 0) throw malformed();
     this.#from = at;
     this.length = length;
     this.at = at + length;
@@ -53,7 +53,9 @@ export class Records {
 
   /** The payload of this record, as a view. */
   payload(): Uint8Array {
-    return this.#bytes.subarray(this.#from, this.at);
+    // Twice as fast as `subarray`, which looks for a constructor first.
+    const { buffer, byteOffset } = this.#bytes;
+    return new Uint8Array(buffer, byteOffset + this.#from, this.length);
   }
 
   /** The payload as text; nothing if it is not UTF-8. */

@@ -3,19 +3,11 @@ import { type Batch, Inbox, type Position } from "./inbox.ts";
 import * as limits from "./limits.ts";
 import { Outbox, type Undelivered } from "./outbox.ts";
 import * as wire from "./packet.ts";
-import { type Code, type Packet, Violation } from "./packet.ts";
+import { type Packet, Violation } from "./packet.ts";
 import type { Message } from "./record.ts";
 
-/** Why the server rejects a session: SPEC.md, section 15. Their number is their place here, from 1. */
-export const REJECTIONS = [
-  "expired",
-  "unknown",
-  "not yours",
-  "superseded",
-  "full",
-  "inconsistent",
-] as const;
-export type Rejection = (typeof REJECTIONS)[number] | `reason ${number}`;
+/** The number of a rejection that only says: later (SPEC.md, section 15). */
+const REJECTED_FULL = 5;
 
 /** Why a session ended. */
 export type EndReason =
@@ -23,8 +15,8 @@ export type EndReason =
   | { type: "close timed out" }
   | { type: "aborted"; reason: string }
   | { type: "aborted by peer"; code: number; reason: string }
-  | { type: "rejected"; rejection: Rejection }
-  | { type: "protocol"; error: Code; why: string }
+  | { type: "rejected"; rejection: number }
+  | { type: "protocol"; error: number }
   | { type: "expired" };
 
 /** What happened to a session. */
@@ -41,8 +33,8 @@ export type CoreEvent =
 /** What a packet on a connection did to it. After each: send what there still is, then close the connection. */
 export type Refusal =
   | { type: "superseded" }
-  | { type: "rejected"; rejection: Rejection; retryAfter: number }
-  | { type: "protocol"; error: Code; why: string };
+  | { type: "rejected"; rejection: number; retryAfter: number }
+  | { type: "protocol"; error: number };
 
 /** What was received: messages, or at last the end. */
 export type Received =
@@ -302,13 +294,13 @@ export class Session {
   }
 
   /** After the resume exchange: goes on after what the peer has received. */
-  protected continueFrom(packet: Packet): number {
+  protected continueFrom(received: number, acked: number, credit: bigint): number {
     this.#timers[EXPIRY] = NEVER;
     this.#blockedTold = -1;
-    this.#raise(packet.credit!);
-    const replayed = this.outbox.rewind(Number(packet.received));
+    this.#raise(credit);
+    const replayed = this.outbox.rewind(received);
     this.counters.replayed += replayed;
-    this.#handleAck(Number(packet.acked));
+    this.#handleAck(acked);
     this.checkWritable();
     return replayed;
   }
@@ -318,41 +310,37 @@ export class Session {
   }
 
   #handleWelcome(packet: Packet): void {
-    if (this.phase !== HELLO_SENT) throw new Violation("UNEXPECTED", "WELCOME without HELLO");
+    type Welcome = [number, Uint8Array, ...bigint[]];
+    const [, token, epoch, generation, received, acked, credit, largest, life] = packet as Welcome;
+    if (this.phase !== HELLO_SENT) throw new Violation(wire.UNEXPECTED);
     const first = !this.epoch;
-    if (Number(packet.generation) !== this.generation || (!first && packet.epoch !== this.epoch)) {
-      throw new Violation("INCONSISTENT", "WELCOME to another connection, or from another epoch");
+    if (
+      Number(generation) !== this.generation ||
+      (first ? credit! < limits.MIN_WINDOW : epoch !== this.epoch)
+    ) {
+      throw new Violation(wire.INCONSISTENT);
     }
-    if (first && packet.credit! < limits.MIN_WINDOW) {
-      throw new Violation("INCONSISTENT", "a first window below the smallest");
-    }
-    this.outbox.checkResume(Number(packet.received), Number(packet.acked));
-    this.epoch = packet.epoch!;
-    this.peerLargest ??= Number(packet.largest_message);
-    this.life = Math.min(this.config.expiry, Number(packet.life));
-    this.token = packet.token!.slice();
+    this.outbox.checkResume(Number(received), Number(acked));
+    this.epoch = epoch!;
+    this.peerLargest ??= Number(largest);
+    this.life = Math.min(this.config.expiry, Number(life));
+    this.token = token;
     this.phase = ATTACHED;
     this.#timers[HANDSHAKE] = NEVER;
-    const replayed = this.continueFrom(packet);
+    const replayed = this.continueFrom(Number(received), Number(acked), credit!);
     this.#confirm = true;
     this.events.push(
       first ? { type: "opened" } : { type: "resumed", generation: this.generation, replayed },
     );
   }
 
-  #handleReject(now: number, packet: Packet): Refusal {
-    if (this.phase !== HELLO_SENT) throw new Violation("UNEXPECTED", "REJECT without HELLO");
-    const number = packet.reason as number;
-    const rejection = REJECTIONS[number - 1] ?? (`reason ${number}` as const);
-    if (rejection !== "full" || this.#state === FINISHED) {
-      this.end({ type: "rejected", rejection });
-    }
+  #handleReject(now: number, [, reason, retryAfter]: Packet): Refusal {
+    if (this.phase !== HELLO_SENT) throw new Violation(wire.UNEXPECTED);
+    const rejection = reason as number;
+    const isFull = rejection === REJECTED_FULL;
+    if (!isFull || this.#state === FINISHED) this.end({ type: "rejected", rejection });
     this.detach(now, this.generation);
-    return {
-      type: "rejected",
-      rejection,
-      retryAfter: rejection === "full" ? Number(packet.retry_after) : 0,
-    };
+    return { type: "rejected", rejection, retryAfter: isFull ? Number(retryAfter) : 0 };
   }
 
   // Packets that arrive.
@@ -361,12 +349,13 @@ export class Session {
   handlePacket(now: number, generation: number, bytes: Uint8Array): Refusal | undefined {
     return this.#handle(now, generation, () => {
       const packet = wire.decode(bytes);
-      if (packet.kind >= 0x80) return undefined;
-      if (packet.kind === wire.WELCOME) return this.#handleWelcome(packet);
-      if (packet.kind === wire.REJECT) return this.#handleReject(now, packet);
-      if (this.phase !== ATTACHED) throw new Violation("UNEXPECTED", "a packet before WELCOME");
+      const [kind, first] = packet;
+      if (kind >= 0x80) return undefined;
+      if (kind === wire.WELCOME) return this.#handleWelcome(packet);
+      if (kind === wire.REJECT) return this.#handleReject(now, packet);
+      if (this.phase !== ATTACHED) throw new Violation(wire.UNEXPECTED);
       this.confirmToken();
-      if (packet.kind === wire.DATA) return this.inbox.accept(bytes, Number(packet.first));
+      if (kind === wire.DATA) return this.inbox.accept(bytes, Number(first));
       return this.handleAttached(now, packet);
     });
   }
@@ -374,7 +363,7 @@ export class Session {
   /** A text message came on that connection. No packet is one. */
   handleText(now: number, generation: number): Refusal | undefined {
     return this.#handle(now, generation, () => {
-      throw wire.malformed("a text message");
+      throw wire.malformed();
     });
   }
 
@@ -391,13 +380,10 @@ export class Session {
       return handle() ?? undefined;
     } catch (error) {
       if (!(error instanceof Violation)) throw error;
-      const { code, message } = error;
-      if (code === "SEQUENCE_GAP") {
-        this.detach(now, generation);
-      } else {
-        this.end({ type: "protocol", error: code, why: message }, wire.CODES.indexOf(code) + 1, message);
-      }
-      return { type: "protocol", error: code, why: message };
+      const { code } = error;
+      if (code === wire.SEQUENCE_GAP) this.detach(now, generation);
+      else this.end({ type: "protocol", error: code }, code);
+      return { type: "protocol", error: code };
     }
   }
 
@@ -405,18 +391,20 @@ export class Session {
   protected confirmToken(): void {}
 
   protected handleAttached(now: number, packet: Packet): void {
-    switch (packet.kind) {
+    const [kind, field, reason] = packet;
+    const number = Number(field);
+    switch (kind) {
       case wire.ACK:
-        return this.#handleAck(Number(packet.seq));
+        return this.#handleAck(number);
       case wire.CREDIT:
-        return this.#raise(packet.offset!);
+        return this.#raise(number);
       case wire.BLOCKED:
-        return this.inbox.peerBlocked(Number(packet.offset));
+        return this.inbox.peerBlocked(number);
       case wire.PING:
-        this.#pong = packet.number;
+        this.#pong = field as bigint;
         return;
       case wire.PONG:
-        if (this.#pingSent !== undefined && Number(packet.number) === this.#pingNumber) {
+        if (this.#pingSent !== undefined && number === this.#pingNumber) {
           this.events.push({ type: "pong", roundTrip: now - this.#pingSent });
           this.#pingSent = undefined;
         }
@@ -424,23 +412,18 @@ export class Session {
       case wire.CLOSE:
         return this.#handleClose(now, packet);
       case wire.END:
-        if (this.#state !== FINISHED)
-          throw new Violation("UNEXPECTED", "END before everything is acknowledged");
+        if (this.#state !== FINISHED) throw new Violation(wire.UNEXPECTED);
         this.#peerEnded = true;
         return this.#restIfOver();
       case wire.ABORT:
-        return this.end({
-          type: "aborted by peer",
-          code: packet.code!,
-          reason: packet.reason as string,
-        });
+        return this.end({ type: "aborted by peer", code: number, reason: reason as string });
       case wire.GOAWAY: {
-        const within = Math.min(Number(packet.window), limits.MAX_GO_AWAY);
-        this.events.push({ type: "go away", within, reason: packet.reason as string });
+        const within = Math.min(number, limits.MAX_GO_AWAY);
+        this.events.push({ type: "go away", within, reason: reason as string });
         return;
       }
       default:
-        throw new Violation("UNEXPECTED", "a handshake on an attached connection");
+        throw new Violation(wire.UNEXPECTED);
     }
   }
 
@@ -516,21 +499,22 @@ export class Session {
   }
 
   #handleClose(now: number, packet: Packet): void {
-    const last = Number(packet.last);
+    const [, lastField, deadline, codeField, reasonField] = packet;
+    const last = Number(lastField);
     const received = this.inbox.received.seq;
-    if (last > received) throw new Violation("SEQUENCE_GAP", "records before CLOSE are missing");
+    if (last > received) throw new Violation(wire.SEQUENCE_GAP);
     if (last < received || this.inbox.hasPartial) {
-      throw new Violation("UNEXPECTED", "CLOSE before the end of what was sent");
+      throw new Violation(wire.UNEXPECTED);
     }
-    const code = packet.code!;
-    const reason = packet.reason as string;
+    const code = codeField as number;
+    const reason = reasonField as string;
     if (!this.#peerClose && (this.#state === OPEN || this.#state === CLOSING)) {
       this.#peerClose = { code, reason };
       this.inbox.last = last;
     }
     if (this.#state === OPEN) {
       this.#state = CLOSING;
-      const within = Math.min(Number(packet.deadline), limits.MAX_CLOSE);
+      const within = Math.min(Number(deadline), limits.MAX_CLOSE);
       this.#close = { within, code, reason };
       this.#timers[CLOSE] = now + within;
       this.events.push({ type: "closing", code, reason });
@@ -600,8 +584,7 @@ export class Session {
       } else if (timer === EXPIRY) this.end({ type: "expired" });
       else {
         const finished = this.#state === FINISHED;
-        const words = "the close was not completed in time";
-        this.end({ type: "close timed out" }, finished ? undefined : wire.CLOSE_TIMEOUT, words);
+        this.end({ type: "close timed out" }, finished ? undefined : wire.CLOSE_TIMEOUT);
       }
     }
   }
@@ -624,44 +607,34 @@ export class Session {
     if (this.#state === OVER) {
       const farewell = this.#farewell;
       this.#farewell = undefined;
-      return farewell && { kind: wire.ABORT, ...farewell };
+      return farewell && [wire.ABORT, farewell.code, farewell.reason];
     }
     return this.nextSign(now) ?? this.#nextOfStream();
   }
 
   protected greeting(): Packet {
     this.phase = HELLO_SENT;
-    return {
-      kind: wire.HELLO,
-      session_id: this.id,
-      token: this.token,
-      epoch: this.epoch,
-      ...this.positions(),
-      acked: this.#ready.seq,
-    };
+    const { id, token, epoch } = this;
+    return [wire.HELLO, id, token, epoch, ...this.positions(this.#ready.seq)];
   }
 
-  /** The fields that HELLO and WELCOME share, but for `acked`. */
-  protected positions(): Omit<Packet, "kind"> {
-    return {
-      generation: this.generation,
-      received: this.inbox.received.seq,
-      credit: this.inbox.renew(),
-      largest_message: Math.max(this.config.largestMessage, limits.MIN_LARGEST_MESSAGE),
-    };
+  /** The fields that HELLO and WELCOME share. */
+  protected positions(acked: number): number[] {
+    const largest = Math.max(this.config.largestMessage, limits.MIN_LARGEST_MESSAGE);
+    return [this.generation, this.inbox.received.seq, acked, this.inbox.renew(), largest];
   }
 
   protected nextSign(now: number): Packet | undefined {
     if (this.#pong !== undefined) {
       const number = this.#pong;
       this.#pong = undefined;
-      return { kind: wire.PONG, number };
+      return [wire.PONG, number];
     }
     if (this.#pingOwed) {
       this.#pingOwed = false;
       this.#pingSent = now;
       this.#pingNumber += 1;
-      return { kind: wire.PING, number: this.#pingNumber };
+      return [wire.PING, this.#pingNumber];
     }
     return undefined;
   }
@@ -670,24 +643,24 @@ export class Session {
     const creditDue = this.inbox.isCreditDue;
     const data = this.#nextOfData();
     if (this.#isAckDue || (this.#owesAck && (creditDue || data !== undefined))) {
-      return { kind: wire.ACK, seq: this.tellAck() };
+      return [wire.ACK, this.tellAck()];
     }
-    if (creditDue) return { kind: wire.CREDIT, offset: this.inbox.renew() };
+    if (creditDue) return [wire.CREDIT, this.inbox.renew()];
     switch (data) {
       case wire.DATA:
         return this.outbox.transmit();
       case wire.BLOCKED:
         this.#blockedTold = this.#credit;
-        return { kind: wire.BLOCKED, offset: this.#credit };
+        return [wire.BLOCKED, this.#credit];
       case wire.CLOSE: {
         this.#closeSent = true;
         const { within, code, reason } = this.#close!;
-        return { kind: wire.CLOSE, last: this.outbox.accepted, deadline: within, code, reason };
+        return [wire.CLOSE, this.outbox.accepted, within, code, reason];
       }
       case wire.END:
         this.#endSent = true;
         this.#restIfOver();
-        return { kind: wire.END };
+        return [wire.END];
       default:
         return undefined;
     }

@@ -2,7 +2,9 @@ import { type Carried, type ConnectionEvents, Connector, type Loss } from "../co
 import { hex } from "../core/topics/bytes.ts";
 import { type CoreEvent, TopicsCore } from "../core/topics/client.ts";
 import { LARGEST_MESSAGE, MIN_PUBLISH_WINDOW, SUBPROTOCOL } from "../core/topics/limits.ts";
+import { NO_LOG } from "../core/topics/start.ts";
 import { printable, UnstallError } from "../errors.ts";
+import { checkedUrls } from "../upgrade.ts";
 import type { TopicsEvents, TopicsOptions } from "./options.ts";
 import { Publisher } from "./publisher.ts";
 import { Tokens } from "./tokens.ts";
@@ -24,10 +26,10 @@ export class Keeper implements Carried {
   readonly #report: <Name extends keyof TopicsEvents>(name: Name, detail: TopicsEvents[Name]) => void;
   /** Those who read subscriptions look at what is there. */
   readonly readers = new Map<number, () => void>();
-  #addresses: number;
+  readonly #addresses: number;
   /** The nodes that rejected the client for good, each with the token that it did not take. */
   readonly #rejectedBy = new Map<string, string>();
-  #hopeless = new Set<string>();
+  readonly #hopeless = new Set<string>();
   #progressed = false;
   #pumping = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -50,7 +52,7 @@ export class Keeper implements Carried {
     // The token is in HELLO, so the connection itself carries none.
     const token = () => this.#tokens.next().then(() => undefined);
     this.connector = new Connector(urls, this, { ...options, token });
-    this.#addresses = Array.isArray(urls) ? new Set(urls.map(String)).size : 1;
+    this.#addresses = new Set(checkedUrls(urls)).size;
   }
 
   // What the connector calls.
@@ -286,7 +288,9 @@ export class Keeper implements Carried {
 
 function coreOptions(options: TopicsOptions) {
   const { publisher, publishWindow = MIN_PUBLISH_WINDOW, maxMessageBytes = LARGEST_MESSAGE } = options;
-  const isPublisher = !publisher || (/^[0-9a-f]{32}$/.test(publisher.id) && publisher.epoch > 0);
+  const isPublisher =
+    !publisher ||
+    (/^[0-9a-f]{32}$/.test(publisher.id) && publisher.id !== NO_LOG && publisher.epoch > 0);
   if (!isPublisher)
     throw new UnstallError(
       "options",

@@ -191,3 +191,19 @@ test("a signal ends one subscription, a wait for an answer, or the client", asyn
   all.abort();
   await expect(next).rejects.toMatchObject({ code: "closed" });
 });
+
+test("batches have the same deliveries, and leaving them ends the subscription", async () => {
+  const hub = await hubOf();
+  const topics = topicsOf(hub.url);
+  const all = numbers(5_000);
+  await topics.publishMany(all.map((data) => ({ topic: "t", data })));
+  const subscription = topics.subscribe("t");
+  const got: string[] = [];
+  for await (const batch of subscription.batches()) {
+    got.push(...batch.map((it) => (it.type === "message" ? `${it.data}` : it.type)));
+    if (got.length === all.length) break;
+  }
+  expect(got).toEqual(all);
+  expect(subscription.position).toMatch(/:5000:/);
+  expect(topics.stats.subscriptions).toBe(0);
+});

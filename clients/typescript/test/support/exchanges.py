@@ -1,5 +1,5 @@
 """Prints exchanges of topics, one a line, with every byte of what the server sends. The other side of
-each exchange is the second implementation in vectors/, so the client under test needs no server.
+each exchange is the second implementation, the core of the Python client, so the client under test needs no server.
 
     exchanges.py vectors            those of vectors/topics-exchanges.json
     exchanges.py random FIRST LAST  those that are drawn by these seeds
@@ -14,6 +14,7 @@ import zlib
 VECTORS = pathlib.Path(__file__).resolve().parents[4] / "vectors"
 sys.path.insert(0, str(VECTORS))
 
+import core_path  # noqa: E402, F401
 import topics_walk  # noqa: E402
 from random_exchanges import Draw  # noqa: E402
 

@@ -1,5 +1,5 @@
 import type { Config } from "../../src/core/limits.ts";
-import { decode, type Packet } from "../../src/core/packet.ts";
+import { decode, type Packet, SEQUENCE_GAP } from "../../src/core/packet.ts";
 import {
   CLOSED,
   type CoreEvent,
@@ -10,6 +10,7 @@ import {
   TOO_LARGE,
 } from "../../src/core/session.ts";
 import { packetValue, payloadValue, repeated, unhex } from "./hex.ts";
+import { errorName, rejectionName } from "./names.ts";
 import { reject, ServerSession } from "./server-session.ts";
 
 /** A script of vectors/sessions.json. vectors/README.md describes it. */
@@ -242,12 +243,12 @@ export class Runner {
 
   #refused(to: Side, refusal: Refusal): string {
     const resumable =
-      (refusal.type === "protocol" && refusal.error === "SEQUENCE_GAP") ||
-      (refusal.type === "rejected" && refusal.rejection === "full");
+      (refusal.type === "protocol" && refusal.error === SEQUENCE_GAP) ||
+      (refusal.type === "rejected" && rejectionName(refusal.rejection) === "full");
     // A farewell is sent before the connection is lost.
     if (this.#session(to).isOver || resumable) this.#detach(to);
-    if (refusal.type === "protocol") return refusal.error;
-    return refusal.type === "rejected" ? refusal.rejection : "not the current connection";
+    if (refusal.type === "protocol") return errorName(refusal.error);
+    return refusal.type === "rejected" ? rejectionName(refusal.rejection) : "not the current connection";
   }
 
   #greet(packet: Uint8Array): void {
@@ -263,7 +264,7 @@ export class Runner {
       else rejection = opened;
     }
     if (rejection) this.#reject = reject(rejection);
-    else this.#onServer = Number(hello.generation);
+    else this.#onServer = Number(hello[4]);
   }
 
   #detach(side: Side): void {
@@ -293,9 +294,9 @@ function reasonValue(reason: EndReason): unknown {
     case "aborted by peer":
       return { aborted_by_peer: reason.code };
     case "rejected":
-      return { rejected: reason.rejection };
+      return { rejected: rejectionName(reason.rejection) };
     case "protocol":
-      return { protocol: reason.error };
+      return { protocol: errorName(reason.error) };
     default:
       return reason.type;
   }

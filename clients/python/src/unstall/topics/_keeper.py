@@ -118,8 +118,11 @@ class Keeper:
             self.nodes.rejected(self._rejected, token)
             said = f" ({printable(self._rejected.text)})" if self._rejected.text else ""
             return f"the node rejects the client: {self._rejected.reason}{said}"
-        lasted, progressed = self.loop.time() - began, self.core.progress > progress
-        self.nodes.lived(lasted, self._was_welcomed, progressed)
+        # A node that breaks the protocol would do it again, so it earns no quick return.
+        is_broken = self._close_code != 1000
+        progressed = self.core.progress > progress and not is_broken
+        lasted = self.loop.time() - began
+        self.nodes.lived(lasted, self._was_welcomed and not is_broken, progressed)
         return why
 
     async def _dial(self, node: Node) -> Link:

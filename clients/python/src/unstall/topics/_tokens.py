@@ -36,10 +36,9 @@ class Tokens:
         if not callable(self._token):
             return checked(self._token or "")
         try:
-            token = await within(TOKEN_TIMEOUT, self._token())
+            return checked(await within(TOKEN_TIMEOUT, self._token()))
         except Exception as error:
             raise ConnectError("the function that gives the token failed", retryable=True) from error
-        return checked(token)
 
 
 def checked(token: object) -> str:

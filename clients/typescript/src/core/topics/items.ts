@@ -22,7 +22,7 @@ export class TopicMessage {
     readonly offset: number,
     /** When it was stored, in milliseconds since 1970, by the clock of whoever stored it. */
     readonly time: number,
-    /** Text is a string. */
+    /** Text is a string. Bytes are a view of the packet that they came in: `slice()` copies them. */
     readonly data: string | Uint8Array,
     /** Whether it is the last message of its topic. */
     readonly final: boolean,
@@ -80,6 +80,8 @@ export class Queue {
   #head = 0;
   /** What they cost together. */
   cost = 0;
+  /** What the item that was taken last did cost. */
+  taken = 0;
 
   get length(): number {
     return this.#items.length - this.#head;
@@ -91,19 +93,19 @@ export class Queue {
     this.cost += cost;
   }
 
-  /** The next item and its cost. */
-  shift(): [Item, number] | undefined {
+  /** The next item. {@link taken} has its cost. */
+  shift(): Item | undefined {
     const item = this.#items[this.#head];
     if (!item) return undefined;
-    const cost = this.#costs[this.#head++] as number;
-    this.cost -= cost;
+    this.taken = this.#costs[this.#head++] as number;
+    this.cost -= this.taken;
     if (this.#head === this.#items.length) this.clear();
     else if (this.#head >= 256 && 2 * this.#head >= this.#items.length) {
       this.#items = this.#items.slice(this.#head);
       this.#costs = this.#costs.slice(this.#head);
       this.#head = 0;
     }
-    return [item, cost];
+    return item;
   }
 
   clear(): void {

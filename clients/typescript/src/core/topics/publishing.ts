@@ -109,7 +109,7 @@ export class Publishing {
   #give(isLost: (open: Open) => boolean): Fate[] {
     const lost = this.#open.filter(isLost);
     if (lost.length === 0) return [];
-    this.#open = this.#open.filter((it) => !lost.includes(it));
+    this.#open = this.#open.filter((it) => !isLost(it));
     this.cost = this.#open.reduce((sum, it) => sum + it.cost, 0);
     return lost.map(({ number }) => ({ type: "unknown", number }));
   }

@@ -21,17 +21,30 @@ export interface Piece {
   readonly cost: number;
 }
 
+function isSame(one: Uint8Array, other: Uint8Array): boolean {
+  let at = one.length;
+  if (at !== other.length) return false;
+  while (at > 0 && one[at - 1] === other[at - 1]) at--;
+  return at === 0;
+}
+
 /** The topics of a subscription. Names that were looked at once are known. */
 export class Topics {
   readonly #known = new Set<string>();
+  /** The topic that came last, which mostly comes again. */
+  #last = new Uint8Array(0);
+  #lastName = "";
 
   constructor(readonly filter: string) {}
 
   /** The topic that these bytes are. */
   read(bytes: Uint8Array): string {
+    if (bytes.length > 0 && isSame(bytes, this.#last)) return this.#lastName;
     const name = textOf(bytes);
     if (name === undefined || !(this.#known.has(name) || isTopic(name)))
       throw malformed("a topic that is none");
+    this.#last = bytes.slice();
+    this.#lastName = name;
     return name;
   }
 

@@ -9,9 +9,6 @@ import * as packets from "./packet.ts";
 import { type Piece, readPieces, Topics } from "./records.ts";
 import { NO_LOG, type Place, placeText, type Start } from "./start.ts";
 
-/** A payload shorter than this is copied, so that it does not keep its packet in memory. */
-const COPIED = 8_192;
-
 export interface SubscriptionOptions {
   readonly filter: string;
   readonly start: Start;
@@ -106,12 +103,11 @@ export class CoreSubscription {
 
   /** The next item for the application. */
   take(): Item | undefined {
-    const next = this.queue.shift();
-    if (!next) return undefined;
-    const [item, cost] = next;
+    const item = this.queue.shift();
+    if (!item) return undefined;
     // What is left over of earlier connections comes first.
-    if (this.#leftOver > 0) this.#leftOver -= cost;
-    else this.#taken += cost;
+    if (this.#leftOver > 0) this.#leftOver -= this.queue.taken;
+    else this.#taken += this.queue.taken;
     return item;
   }
 
@@ -232,7 +228,7 @@ export class CoreSubscription {
         at += piece.payload.length;
       }
     }
-    if (!first.isText) return payload.length < COPIED ? payload.slice() : payload;
+    if (!first.isText) return payload;
     const text = textOf(payload);
     if (text === undefined) throw new ProtocolError("INVALID_TEXT", "not UTF-8");
     return text;

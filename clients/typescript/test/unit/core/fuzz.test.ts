@@ -11,7 +11,7 @@ import { Runner, type Script, withoutWords } from "../../support/script.ts";
 const target = fileURLToPath(new URL("../../../../../target/", import.meta.url));
 const places = ["debug", "release"].map((profile) => `${target}${profile}/examples/session_scripts`);
 const program = places.find(existsSync);
-const count = Number(process.env.UNSTALL_SCRIPTS ?? 1_000);
+const count = Number(process.env.UNSTALL_SCRIPTS ?? 10_000);
 const first = Number(process.env.UNSTALL_SEED ?? 0);
 
 test.skipIf(!program)(
@@ -38,7 +38,7 @@ test.skipIf(!program)(
     }
     expect(scripts).toBe(count);
     // The scripts reach what they are for.
-    if (count >= 1_000) {
+    if (count >= 10_000) {
       for (const name of [
         "end",
         "full",

@@ -6,9 +6,8 @@ import { Walk, wholePacket } from "../../support/topics-walk.ts";
 import { type Json, packetAsJson, readVectors } from "../../support/vectors.ts";
 
 const SCRIPT = fileURLToPath(new URL("../../support/exchanges.py", import.meta.url));
-/** CI draws 10,000. */
-const SEEDS = Number(process.env.UNSTALL_SEEDS ?? 300);
-const FIRST = Number(process.env.UNSTALL_FIRST_SEED ?? 0);
+const SEEDS = Number(process.env.UNSTALL_SCRIPTS ?? 10_000);
+const FIRST = Number(process.env.UNSTALL_SEED ?? 0);
 
 /** The exchanges that the script prints. */
 async function* exchanges(...args: string[]): AsyncGenerator<Json> {

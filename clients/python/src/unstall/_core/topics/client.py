@@ -68,11 +68,14 @@ class Client(Endpoint):
         self.abort_owed = self.pong = self.ping_at = None
         self.ping_owed = self.token_owed = False
         self.to_unsubscribe = []
-        for number, subscription in self.subscriptions.items():
-            if not subscription.is_over:
-                subscription.reset()
-                if subscription.items:
-                    self.readable.add(number)
+        for number, subscription in list(self.subscriptions.items()):
+            if subscription.is_over:
+                continue
+            subscription.reset()
+            if subscription.is_over and subscription.is_forgotten:
+                del self.subscriptions[number]
+            elif subscription.items:
+                self.readable.add(number)
         self.events += self.publisher.reset()
         self.handle_timeout(now)
 
