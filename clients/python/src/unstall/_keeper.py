@@ -366,9 +366,8 @@ class Keeper:
     def _mark(self, gap: Gap) -> None:
         """A gap stands in the stream behind what has arrived."""
         if isinstance(self.traffic, PlainTraffic):
-            while items := self.traffic.take():
-                self._received += len(items)
-                self._leftover.append(list(items))
+            self.traffic.mark(gap)
+            return
         last = self._leftover[-1] if self._leftover else None
         if last is None or not isinstance(last[0], Gap):
             self._leftover.append([gap])
