@@ -13,7 +13,10 @@ use aws_lc_rs::{
     encoding::AsDer,
     rsa::{KeyPair, KeySize},
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use support::{
@@ -21,6 +24,8 @@ use support::{
     http::{get, post},
     run, unstall,
 };
+use unstall::Client;
+use unstall_topics::{Topics, TopicsEvent};
 
 const TEXT: &str = "content-type: text/plain";
 const EVENTS: &str = "accept: text/event-stream";
@@ -243,6 +248,30 @@ fn a_token_that_is_not_valid_lets_nobody_in() {
     }
 }
 
+/// A page cannot set headers. It shows its token among the subprotocols.
+#[tokio::test]
+async fn a_page_shows_its_token_among_the_subprotocols() {
+    let guarded = Guarded::secret();
+    let topics = |token: &str| {
+        let offer = format!("unstall.bearer.{}", URL_SAFE_NO_PAD.encode(token));
+        let client = Client::new(format!("{}/topics", guarded.hub.url));
+        Topics::over([client.without_proxy().subprotocol(offer)]).start()
+    };
+    let page = topics(&guarded.token(&claims(&["a"], &["a"])));
+    page.publish("a", "x").await.unwrap();
+    assert!(page.publish("b", "x").await.is_err());
+    let stranger = topics("nonsense");
+    let mut events = stranger.events();
+    let why = loop {
+        match events.next().await.unwrap() {
+            TopicsEvent::Disconnected { why } => break why,
+            _ => continue,
+        }
+    };
+    assert!(why.contains("not a signed JSON Web Token"), "{why}");
+    assert!(!why.contains("nonsense"), "{why}");
+}
+
 /// Once every token was refused like these: the library that checks them took `sub` for a text, whatever
 /// the hub said.
 #[test]
@@ -409,4 +438,17 @@ fn an_idempotency_key_counts_for_one_identity() {
     // Also after ann's token was renewed.
     assert_eq!(offset(&of("ann", 700)), 2);
     assert_eq!(offset(&of("eve", 700)), 1);
+}
+
+#[test]
+fn figures_are_for_operators() {
+    let guarded = Guarded::secret();
+    let address = guarded.hub.address();
+    assert_eq!(get(address, "/metrics", &[]).status, 401);
+    let everything = guarded.authorization(&claims(&[">"], &[">"]));
+    assert_eq!(get(address, "/metrics", &[&everything]).status, 403);
+    let operator = json!({"operate": true, "exp": seconds_from_now(600)});
+    let operator = guarded.authorization(&operator);
+    assert_eq!(get(address, "/metrics", &[&operator]).status, 200);
+    assert_eq!(guarded.get("a", &[&operator]), 403, "and nothing else");
 }

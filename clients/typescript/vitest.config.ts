@@ -4,6 +4,8 @@ import { defineConfig } from "vitest/config";
 // Chromium: see test/support/programs.ts.
 export default defineConfig({
   test: {
+    // They mostly wait, and two of them leave room for the browsers.
+    maxWorkers: 2,
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
       {
@@ -12,7 +14,6 @@ export default defineConfig({
           include: ["test/integration/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          fileParallelism: false,
         },
       },
     ],

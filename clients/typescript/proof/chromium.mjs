@@ -28,6 +28,9 @@ function fileServer() {
     const path = normalize(decodeURIComponent(new URL(request.url, "http://x").pathname));
     if (path === "/" || path === "/favicon.ico") {
       response.setHeader("content-type", "text/html");
+      // Without these a page may not measure its memory.
+      response.setHeader("cross-origin-opener-policy", "same-origin");
+      response.setHeader("cross-origin-embedder-policy", "require-corp");
       response.end(PAGE);
       return;
     }

@@ -3,9 +3,10 @@
 use std::{
     cell::RefCell,
     future::Future,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
+    path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
@@ -127,6 +128,20 @@ pub(crate) fn percentile(times: &[Duration], part: f64) -> f64 {
     times.sort_unstable();
     let nth = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
     times.get(nth).map_or(f64::NAN, |it| it.as_secs_f64() * 1e6)
+}
+
+/// Writes so many bytes to a file and syncs it, over and over, as a store has to.
+pub(crate) fn syncs(directory: &Path, bytes: usize, count: u64) -> Result<Vec<Duration>> {
+    let mut file = tempfile::tempfile_in(directory)?;
+    let block = vec![b'.'; bytes];
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let begun = Instant::now();
+        file.write_all(&block)?;
+        file.sync_data()?;
+        times.push(begun.elapsed());
+    }
+    Ok(times)
 }
 
 /// How long messages were under way, in microseconds.
