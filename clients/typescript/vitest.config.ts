@@ -12,6 +12,7 @@ export default defineConfig({
         test: {
           name: "integration",
           include: ["test/integration/**/*.test.ts"],
+          globalSetup: "test/support/build.ts",
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

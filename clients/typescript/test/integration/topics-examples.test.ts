@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { hasChromium, openChromium } from "../support/browser.ts";
 import { unstallBin } from "../support/programs.ts";
 import { closeBehindEach, directory, hubOf, opened } from "../support/topics.ts";
@@ -11,10 +11,6 @@ closeBehindEach();
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const run = promisify(execFile);
 const example = (name: string) => import(new URL(`../../examples/${name}`, import.meta.url).href);
-
-beforeAll(async () => {
-  await run("npm", ["run", "--silent", "build"], { cwd: ROOT });
-});
 
 describe.runIf(hasChromium)("in Chromium", () => {
   test("an answer survives refreshes and a hub that is killed: it is shown whole, and once", async () => {
