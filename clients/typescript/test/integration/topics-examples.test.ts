@@ -22,6 +22,7 @@ describe.runIf(hasChromium)("in Chromium", () => {
     const chromium = await openChromium();
     opened.push(() => chromium.close());
     const page = await chromium.browser.newPage();
+    page.setDefaultTimeout(120_000);
     const shown = () => page.textContent("#answer");
     const writing = answer(hub.url, 42, 20);
     await page.goto(`${site.url}/examples/answer/?n=42`);
@@ -47,6 +48,7 @@ describe.runIf(hasChromium)("in Chromium", () => {
     expect(await shown()).toBe(ANSWER);
     // Another device reads it from the start.
     const other = await chromium.browser.newPage();
+    other.setDefaultTimeout(120_000);
     await other.goto(`${site.url}/examples/answer/?n=42`);
     await other.waitForFunction(() =>
       document.querySelector("#status")?.textContent?.includes("complete"),
