@@ -4,15 +4,17 @@ import { defineConfig } from "vitest/config";
 // Chromium: see test/support/programs.ts.
 export default defineConfig({
   test: {
+    // They mostly wait, and two of them leave room for the browsers.
+    maxWorkers: 2,
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
       {
         test: {
           name: "integration",
           include: ["test/integration/**/*.test.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
-          fileParallelism: false,
+          globalSetup: "test/support/build.ts",
+          testTimeout: 150_000,
+          hookTimeout: 150_000,
         },
       },
     ],

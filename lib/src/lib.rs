@@ -232,6 +232,7 @@
 //! | `server` | yes | [`Server`] |
 //! | `axum` | no | the extractor `unstall::axum::Upgrade` |
 //! | `http2` | no | WebSockets over HTTP/2 (RFC 8441), in the extractor and by `ServerBuilder::http2` |
+//! | `metrics` | no | `unstall::metrics`: figures of the whole process for the `metrics` facade |
 //! | `doctor` | yes | [`doctor()`] |
 //! | `spill` | yes | the overflow policy `Overflow::Spill` |
 //!
@@ -257,6 +258,8 @@ pub mod doctor;
 mod handles;
 mod kernel;
 mod messages;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod pump;
 mod queues;
 mod reports;
