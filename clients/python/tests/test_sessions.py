@@ -6,6 +6,7 @@ import asyncio
 import random
 import struct
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -198,6 +199,25 @@ def test_a_hundred_thousand_packets_with_a_consumer_that_stops_and_goes(serve: S
                 most = max(most, session.stats().unread_bytes)
             assert await session.recv() == '{"done":100000}'
             assert 256 << 10 < most <= 1 << 20, most
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [16, 1_000, 60_000])
+def test_a_consumer_that_stops_costs_a_window_and_no_more(serve: Serve, run: Run, size: int) -> None:
+    async def main() -> None:
+        window = 1 << 20
+        async with unstall.connect(serve.url + "/packets", window=window) as session:
+            await session.send("an invalid request")  # The first answer loads what is loaded only once.
+            await session.recv()
+            tracemalloc.start()
+            await session.send(f'{{"count":100000,"size":{size}}}')
+            await until(lambda: session.stats().unread_bytes > window - 70_000, "the window is full")
+            await asyncio.sleep(0.3)  # Time for more to come, if nothing held it up.
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 2 * window, peak
+            session.abort()
 
     run(main())
 
