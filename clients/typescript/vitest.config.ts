@@ -8,7 +8,7 @@ const pages = [
   "test/integration/topics-proof.test.ts",
   "test/integration/topics-react.test.ts",
 ];
-const patient = { testTimeout: 60_000, hookTimeout: 60_000 };
+const common = { globalSetup: "test/support/build.ts", testTimeout: 150_000, hookTimeout: 150_000 };
 
 // Unit tests need nothing but Node. The others need the program `unstall`, and some of them Chromium: see
 // test/support/programs.ts.
@@ -21,7 +21,7 @@ export default defineConfig({
           name: "integration",
           include: ["test/integration/**/*.test.ts"],
           exclude: pages,
-          ...patient,
+          ...common,
           // They mostly wait.
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
@@ -31,7 +31,7 @@ export default defineConfig({
         test: {
           name: "chromium",
           include: pages,
-          ...patient,
+          ...common,
           // One browser at a time.
           maxWorkers: 1,
           sequence: { groupOrder: 2 },

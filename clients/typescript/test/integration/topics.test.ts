@@ -142,7 +142,10 @@ test("a subscription that nobody reads holds its window, and no other one waits 
   expect((await all).length).toBe(1_001);
   expect(slow.stats.waitingBytes).toBeGreaterThan(200_000);
   expect(slow.stats.waitingBytes).toBeLessThanOrEqual(262_144);
-  expect((await textsOf(slow)).length).toBe(1_001);
+  expect((await slow.next()).value).toMatchObject({ offset: 1 });
+  expect(slow.stats.lag).toBeGreaterThan(90);
+  expect((await textsOf(slow)).length).toBe(1_000);
+  expect(slow.stats.lag).toBe(0);
 });
 
 test("a refused message says so, and that it is not stored", async () => {
@@ -165,6 +168,22 @@ test("a client that is closed tells of each message what is known", async () => 
   await expect(sent).rejects.toMatchObject({ reason: "not sent", mayBeStored: false });
   await expect(waiting).rejects.toMatchObject({ code: "closed" });
   await expect(topics.publish("t", "m")).rejects.toMatchObject({ reason: "not sent" });
+});
+
+test("data of a wrong type rejects, and no promise of this package is an unhandled rejection", async () => {
+  const hub = await hubOf();
+  const topics = topicsOf(hub.url);
+  const wrong = { topic: "t", data: 7 as never };
+  await expect(topics.publish("t", 7 as never)).rejects.toMatchObject({ code: "options" });
+  await expect(topics.publishMany([wrong])).rejects.toMatchObject({ code: "options" });
+  // Vitest fails if one of these is unhandled.
+  void topics.publishMany([wrong]);
+  void topics.publish("no topic", "m");
+  void topics.subscribe("t").next();
+  await topics.close();
+  void topics.publish("t", "m");
+  void topics.subscribe("t").next();
+  await new Promise((resolve) => setTimeout(resolve, 50));
 });
 
 test("closing waits for what is published", async () => {
