@@ -12,8 +12,9 @@ export default defineConfig({
         test: {
           name: "integration",
           include: ["test/integration/**/*.test.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          globalSetup: "test/support/build.ts",
+          testTimeout: 150_000,
+          hookTimeout: 150_000,
         },
       },
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -100,6 +101,23 @@ def test_a_frozen_connection_is_noticed_and_replaced(serve: Serve, run: Run) -> 
     run(main())
 
 
+def test_a_program_that_is_busy_does_not_lose_its_connection(serve: Serve, run: Run) -> None:
+    """Once the connection was given up when the event loop had stood still for the silence timeout, although
+    the peer had been asked nothing."""
+
+    async def main() -> None:
+        async with unstall.connect(serve.url, ping_interval=0.1, silence_timeout=0.4) as session:
+            await asyncio.sleep(0.15)
+            for _ in range(3):
+                time.sleep(1)  # noqa: ASYNC251 - the event loop stands still
+                await asyncio.sleep(0.1)
+            await session.send("still there")
+            assert await session.recv() == "still there"
+            assert session.stats().connections == 1
+
+    run(main())
+
+
 def test_refused_connections_are_tried_again(serve: Serve, run: Run) -> None:
     async def main() -> None:
         events: list[unstall.Event] = []
@@ -136,6 +154,31 @@ def test_a_restarted_server_is_a_gap_and_messages_come_back(
         assert isinstance(await session.recv(), str)
         assert session.take_undelivered() == []
         assert (await session.close()).clean
+
+    run(main())
+
+
+def test_without_fresh_sessions_a_lost_one_is_the_end(own_serve: Callable[..., Serve], run: Run) -> None:
+    """Once a program that echoes sent what the lost session had left into the next one, before it met the
+    gap: the hole in what it sent was seen before it was told."""
+
+    async def main() -> None:
+        server = own_serve()
+        session = await connected(server.url + "/echo", fresh_sessions=False)
+        for number in range(5):
+            await session.send(str(number))
+        incoming = session._keeper.session().core.incoming  # type: ignore[union-attr]
+        await until(lambda: incoming.received[0] == 5, "the echoes are there")
+        server.kill()
+        await session.send("not delivered")
+        server.start()
+        await until(lambda: session.is_closed, "it ends")
+        assert [await session.recv() for _ in range(5)] == ["0", "1", "2", "3", "4"]
+        with pytest.raises(unstall.Closed):
+            await session.send("5")
+        with pytest.raises(unstall.SessionLost, match="the server was restarted"):
+            await session.recv()
+        assert session.take_undelivered()[-1].message == "not delivered"
 
     run(main())
 

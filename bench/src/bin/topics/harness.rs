@@ -16,7 +16,7 @@ use nix::{
 };
 use tokio::task::LocalSet;
 
-use crate::{Result, node::Job};
+use crate::{Result, namespace, node::Job};
 
 /// The payload of most workloads, in bytes.
 pub(crate) const BYTES: usize = 200;
@@ -75,6 +75,18 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Sees to it that all connections have this congestion control, and says what they have. BBR, the
+/// default of many systems, distorts loopback.
+pub(crate) fn set_congestion(wanted: &str) {
+    let file = "/proc/sys/net/ipv4/tcp_congestion_control";
+    let default = std::fs::read_to_string(file).unwrap_or_default();
+    let default = default.trim();
+    match default == wanted || namespace::enter(wanted) {
+        true => println!("congestion control: {wanted}\n"),
+        false => println!("congestion control: {default}, because {wanted} cannot be set\n"),
     }
 }
 

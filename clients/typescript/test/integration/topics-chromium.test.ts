@@ -1,8 +1,5 @@
-import { execFile } from "node:child_process";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import type { Page } from "playwright-core";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { hasChromium, openChromium } from "../support/browser.ts";
 import { FaultProxy, seeded } from "../support/proxy.ts";
 import { closeBehindEach, directory, hubOf, numbers, opened, topicsOf } from "../support/topics.ts";
@@ -17,12 +14,6 @@ interface InPage {
   topics: import("../../src/index.ts").Topics;
   got: string[];
 }
-
-const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-
-beforeAll(async () => {
-  await promisify(execFile)("npm", ["run", "--silent", "build"], { cwd: ROOT });
-});
 
 async function chromium() {
   const chromium = await openChromium(["--enable-blink-features=ForceEagerMeasureMemory"]);

@@ -204,8 +204,7 @@ class Topics:
 
         Raises :class:`PublishError`, which says whether the message may be stored all the same.
         """
-        results = await self._publishers.publish([encoded(topic, message, final)])
-        result = results[0]
+        result = await self._publishers.publish_one(encoded(topic, message, final))
         if isinstance(result, PublishError):
             raise result
         return result
