@@ -5,6 +5,8 @@ mod admit;
 pub mod axum;
 mod budgets;
 mod builder;
+#[cfg(feature = "tls")]
+mod certificates;
 mod crowd;
 mod door;
 #[cfg(feature = "axum")]
@@ -51,6 +53,8 @@ use crate::{
 };
 
 pub use builder::ServerBuilder;
+#[cfg(feature = "tls")]
+pub use certificates::PeerCertificates;
 pub use handshake::Rejection;
 pub use holder::Principal;
 pub use limits::ServerLimits;

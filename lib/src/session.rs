@@ -7,6 +7,7 @@ mod carrier;
 mod client;
 mod ending;
 mod guard;
+pub(crate) mod opening;
 mod packets;
 mod receiving;
 mod sending;
