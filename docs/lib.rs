@@ -112,5 +112,6 @@ chapters! {
     Ported "src/ported.md"
     Protocol "src/protocol.md"
     Stalls "src/stalls.md"
+    Topics "src/topics.md"
     Tour "src/tour.md"
 }

@@ -6,6 +6,14 @@ use std::time::Duration;
 /// 1.9).
 pub const SUBPROTOCOL: &str = "unstall.v1";
 
+/// A subprotocol that begins with this is the bearer token of a page, which cannot set headers: what
+/// follows is the token in base64url without padding (SPEC.md, section 2). No server agrees to it.
+pub const BEARER_PREFIX: &str = "unstall.bearer.";
+
+/// The longest bearer token, in bytes. Servers take headers of 8 to 16 KiB; a signed token with many
+/// claims has 2.
+pub const MAX_BEARER_BYTES: usize = 8_192;
+
 /// What a record costs besides its payload, in bytes of credit and of replay.
 ///
 /// It stands for the places in queues that a message takes, so that a flood of empty messages is

@@ -56,14 +56,6 @@ pub(crate) enum Verdict {
     Full,
 }
 
-/// What changes with a batch. It takes effect when the batch is stored.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    pub(crate) changed: HashMap<Id, Known>,
-    /// How many of `changed` were not known before.
-    new: usize,
-}
-
 impl Publishers {
     pub(crate) fn new(limits: &Limits) -> Publishers {
         Publishers {
@@ -94,11 +86,10 @@ impl Publishers {
         self.known.get(id)
     }
 
-    /// What to do with a message, when `changes` came before it in its batch.
-    pub(crate) fn judge(&self, changes: &Changes, publisher: Publisher, number: u64) -> Verdict {
-        let known = changes.changed.get(&publisher.id);
-        let Some(known) = known.or_else(|| self.known.get(&publisher.id)) else {
-            return match self.known.len() + changes.new < self.limits.max_publishers {
+    /// What to do with a message.
+    pub(crate) fn judge(&self, publisher: Publisher, number: u64) -> Verdict {
+        let Some(known) = self.known.get(&publisher.id) else {
+            return match self.known.len() < self.limits.max_publishers {
                 true => Verdict::Store,
                 false => Verdict::Full,
             };
@@ -112,34 +103,30 @@ impl Publishers {
         }
     }
 
-    /// Notes in `changes` that a message is stored for which the verdict was to store it.
+    /// Remembers a message for which the verdict was to store it.
     pub(crate) fn stored(
-        &self,
-        changes: &mut Changes,
+        &mut self,
         (publisher, number): (Publisher, u64),
         offset: Offset,
         time: StoredAt,
     ) {
-        let known = match changes.changed.entry(publisher.id) {
+        let id = publisher.id;
+        let step = self.step(time);
+        let known = match self.known.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(match self.known.get(&publisher.id) {
-                Some(known) => known.clone(),
-                None => {
-                    changes.new += 1;
-                    Known::new(publisher.epoch)
-                }
-            }),
+            Entry::Vacant(vacant) => vacant.insert(Known::new(publisher.epoch)),
         };
+        let before = std::mem::replace(&mut known.last, time);
         if publisher.epoch > known.epoch {
             *known = Known::new(publisher.epoch);
+            known.last = time;
         }
         known.highest = number;
-        known.last = time;
         known.push(number, offset.get());
+        self.reorder(id, before, step);
     }
 
-    /// Takes a message into account that was found in the log. Whether it changes something is the
-    /// answer.
+    /// Takes a message into account that was found in the log. Whether it was not known is the answer.
     #[cfg(feature = "embedded")]
     pub(crate) fn found(
         &mut self,
@@ -147,34 +134,31 @@ impl Publishers {
         offset: Offset,
         time: StoredAt,
     ) -> bool {
-        let mut changes = Changes::default();
-        let is_new = match self.known.get(&publisher.id) {
-            Some(known) => {
-                publisher.epoch > known.epoch
-                    || (publisher.epoch == known.epoch && number > known.highest)
-            }
-            None => true,
+        let is_new = match self.judge(publisher, number) {
+            // There may be more than the limit if it was higher when they came.
+            Verdict::Store | Verdict::Full => true,
+            Verdict::Before(_) | Verdict::Fenced => false,
         };
         if is_new {
-            self.stored(&mut changes, (publisher, number), offset, time);
-            self.apply(changes);
+            self.stored((publisher, number), offset, time);
         }
         is_new
     }
 
-    /// The batch is stored: its changes take effect.
-    pub(crate) fn apply(&mut self, changes: Changes) {
-        for (id, known) in changes.changed {
-            self.insert(id, known);
-        }
-    }
-
-    /// Remembers a publisher.
+    /// Remembers a publisher as it was written.
+    #[cfg(feature = "embedded")]
     pub(crate) fn insert(&mut self, id: Id, known: Known) {
         let step = self.step(known.last);
         let before = self.known.insert(id, known);
-        if let Some(before) = before {
-            let before = self.step(before.last);
+        let before = before.map_or(StoredAt::UNKNOWN, |before| before.last);
+        self.reorder(id, before, step);
+    }
+
+    /// Moves a publisher in the order of forgetting. `before` is when it published last until now,
+    /// unknown if it was not there.
+    fn reorder(&mut self, id: Id, before: StoredAt, step: u64) {
+        if before != StoredAt::UNKNOWN {
+            let before = self.step(before);
             if before == step {
                 return;
             }
@@ -245,7 +229,7 @@ mod tests {
         Offset::new(number).unwrap()
     }
 
-    /// Stores messages at consecutive offsets, each in a batch of its own.
+    /// Stores messages at consecutive offsets.
     fn store(
         publishers: &mut Publishers,
         publisher: Publisher,
@@ -254,21 +238,15 @@ mod tests {
         time: StoredAt,
     ) {
         for (place, &number) in numbers.iter().enumerate() {
-            let mut changes = Changes::default();
-            assert_eq!(
-                publishers.judge(&changes, publisher, number),
-                Verdict::Store
-            );
+            assert_eq!(publishers.judge(publisher, number), Verdict::Store);
             let offset = offset(first + place as u64);
-            publishers.stored(&mut changes, (publisher, number), offset, time);
-            publishers.apply(changes);
+            publishers.stored((publisher, number), offset, time);
         }
     }
 
     #[test]
     fn the_last_sixteen_runs_tell_offsets_and_older_ones_only_that_it_was_stored() {
         let mut publishers = Publishers::new(&Limits::default());
-        let none = Changes::default();
         // Two messages in a row, then one of somebody else: 17 runs.
         for run in 0..17 {
             let numbers = [2 * run + 1, 2 * run + 2];
@@ -282,7 +260,7 @@ mod tests {
         }
         for run in 0..17 {
             for behind in 0..2 {
-                let verdict = publishers.judge(&none, publisher(1, 1), 2 * run + 1 + behind);
+                let verdict = publishers.judge(publisher(1, 1), 2 * run + 1 + behind);
                 let known = (run > 0).then(|| offset(1 + 3 * run + behind));
                 assert_eq!(verdict, Verdict::Before(known), "run {run}");
             }
@@ -295,7 +273,7 @@ mod tests {
     fn a_number_that_was_skipped_counts_as_stored_at_an_unknown_place() {
         let mut publishers = Publishers::new(&Limits::default());
         store(&mut publishers, publisher(1, 1), &[1, 3], 1, at(1));
-        let verdict = publishers.judge(&Changes::default(), publisher(1, 1), 2);
+        let verdict = publishers.judge(publisher(1, 1), 2);
         assert_eq!(verdict, Verdict::Before(None));
     }
 
@@ -304,37 +282,20 @@ mod tests {
         let once = Duration::from_millis(6_400);
         let limits = Limits::default().once(once).max_publishers(1);
         let mut publishers = Publishers::new(&limits);
-        let none = Changes::default();
         store(&mut publishers, publisher(1, 1), &[1], 1, at(1_000));
         store(&mut publishers, publisher(1, 1), &[2], 2, at(5_050));
         publishers.forget(at(5_050 + 6_400));
         assert_eq!(
-            publishers.judge(&none, publisher(2, 1), 1),
+            publishers.judge(publisher(2, 1), 1),
             Verdict::Full,
             "its numbers may still come again"
         );
         assert_eq!(
-            publishers.judge(&none, publisher(1, 1), 2),
+            publishers.judge(publisher(1, 1), 2),
             Verdict::Before(Some(offset(2)))
         );
         publishers.forget(at(5_050 + 6_400 + 100));
-        assert_eq!(publishers.judge(&none, publisher(2, 1), 1), Verdict::Store);
+        assert_eq!(publishers.judge(publisher(2, 1), 1), Verdict::Store);
         assert!(publishers.order.is_empty());
-    }
-
-    #[test]
-    fn new_publishers_of_one_batch_count_against_the_room() {
-        let publishers = Publishers::new(&Limits::default().max_publishers(1));
-        let mut changes = Changes::default();
-        let first = (publisher(1, 1), 1);
-        publishers.stored(&mut changes, first, offset(1), at(1));
-        assert_eq!(
-            publishers.judge(&changes, publisher(2, 1), 1),
-            Verdict::Full
-        );
-        assert_eq!(
-            publishers.judge(&changes, publisher(1, 1), 2),
-            Verdict::Store
-        );
     }
 }

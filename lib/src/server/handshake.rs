@@ -8,6 +8,9 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 
+use unstall_proto::{BEARER_PREFIX, Hello};
+
+use super::bearer;
 use crate::session::opening;
 use crate::settings::Compression;
 use crate::ws::{
@@ -15,7 +18,6 @@ use crate::ws::{
     extension::{self, CompressionAgreed},
     headers::{self, has_token, tokens},
 };
-use unstall_proto::Hello;
 
 /// Copies the request out of the HTTP server's read buffer. Else an open connection would keep the
 /// whole buffer in memory.
@@ -189,9 +191,10 @@ impl Agreement {
     }
 }
 
-/// Gives a request of HTTP/2 the form that one of HTTP/1.1 has: the host as a header, and the path
+/// Hides the secrets among the headers from `Debug`, and gives a request of HTTP/2 the form that one of HTTP/1.1 has: the host as a header, and the path
 /// alone as the URI. The hooks and checks then need not tell the two apart.
 pub(crate) fn normalise(request: &mut Parts) {
+    bearer::hide(&mut request.headers);
     if request.version != Version::HTTP_2 {
         return;
     }
@@ -240,6 +243,8 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
             false => Some(answer_to_key(headers)?),
         },
         subprotocol: tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
+            // The answer would repeat the token.
+            .filter(|offered| !offered.starts_with(BEARER_PREFIX))
             .find(|offered| subprotocols.iter().any(|known| known == offered))
             .map(str::to_owned),
         compression: None,

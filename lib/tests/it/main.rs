@@ -5,6 +5,7 @@
 
 mod architecture;
 mod axum_upgrade;
+mod bearer_tokens;
 mod both_write_before_they_read;
 mod cancellation;
 mod client_certificates_are_checked;

@@ -19,7 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use unstall::axum::Upgrade;
 use unstall::tokio_tungstenite::tungstenite::{handshake::derive_accept_key, protocol::Role};
 use unstall::{
-    Client, Compression, Connection, Options, Principal, Rejection, Server, ServerLimits, Sessions,
+    BearerToken, Client, Compression, Connection, Options, Principal, Rejection, Server,
+    ServerLimits, Sessions,
 };
 
 use unstall_proto::{Config, Packet, Session, SessionId, Time, Token};
@@ -321,6 +322,28 @@ async fn limits_and_hooks_count_streams_as_they_count_connections() {
     assert!([503, 429].contains(&refused.as_u16()), "{refused}");
     echoed(&mut first, "still here").await;
     assert_eq!(server.stats().refused.unauthenticated, 1);
+}
+
+/// The token of a page is among the subprotocols there, too.
+#[tokio::test]
+async fn a_token_among_the_subprotocols_is_taken_and_not_agreed_to() {
+    let server = bind(builder().authenticate(|request| async move {
+        match BearerToken::of(request.headers()) {
+            Some(token) if token.is("s3cret?") => Ok(request),
+            _ => Err(Rejection::unauthorized("a token is needed")),
+        }
+    }))
+    .await;
+    serve(&server, echo);
+    let mut requests = http2_to(server.local_addr()).await;
+    let mut ask = async |offers| {
+        let request = connect("/", &[("sec-websocket-protocol", offers)]);
+        let answer = stream(&mut requests, request).await;
+        answer.map(|(headers, _)| headers.get("sec-websocket-protocol").cloned())
+    };
+    assert_eq!(ask("unstall.bearer.czNjcmV0Pw").await, Ok(None));
+    let wrong = ask("unstall.bearer.czNjcmV0").await;
+    assert_eq!(wrong, Err(StatusCode::UNAUTHORIZED));
 }
 
 /// The end of the stream of a slow reader does not hold up others.

@@ -125,7 +125,16 @@ pub(super) fn publisher_of_key(key: &[u8]) -> Option<[u8; 16]> {
 
 pub(super) fn encode_message(message: &Publication, time: StoredAt) -> Vec<u8> {
     let topic = message.topic.as_str().as_bytes();
-    let mut value = Vec::with_capacity(HEAD + topic.len() + 36 + message.payload.len());
+    let mut publisher = Vec::new();
+    if let Some((Publisher { id, epoch }, number)) = &message.publisher {
+        publisher.reserve_exact(16 + 20);
+        publisher.extend_from_slice(id);
+        put(&mut publisher, *epoch);
+        put(&mut publisher, *number);
+    }
+    // The memory is kept for a while, so it is no more than needed.
+    let length = HEAD + topic.len() + publisher.len() + message.payload.len();
+    let mut value = Vec::with_capacity(length);
     value.extend_from_slice(&time.millis().to_be_bytes());
     let text = if message.kind == Kind::Text { TEXT } else { 0 };
     let last = if message.is_final { FINAL } else { 0 };
@@ -138,11 +147,7 @@ pub(super) fn encode_message(message: &Publication, time: StoredAt) -> Vec<u8> {
     // A topic has at most 255 bytes.
     value.push(topic.len() as u8);
     value.extend_from_slice(topic);
-    if let Some((publisher, number)) = message.publisher {
-        value.extend_from_slice(&publisher.id);
-        put(&mut value, publisher.epoch);
-        put(&mut value, number);
-    }
+    value.extend_from_slice(&publisher);
     value.extend_from_slice(&message.payload);
     value
 }

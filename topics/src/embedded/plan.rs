@@ -13,20 +13,20 @@ use super::{
 use crate::{
     defaults::embedded::MESSAGES_PER_PLACE,
     limits::Limits,
-    publishers::{Changes, Verdict},
+    publishers::Verdict,
     store::{Appended, Publication},
 };
 
-/// What a batch becomes, if it is committed.
+/// What a batch becomes. What is remembered of publishers has it already, so the state must be thrown
+/// away if it is not committed.
 pub(super) struct Plan {
     pub(super) answers: Vec<Appended>,
     /// What the stored messages cost.
-    pub(super) cost: u64,
+    cost: u64,
     /// The last offset then.
     pub(super) last: u64,
     time: StoredAt,
     messages: Vec<(u64, Publication)>,
-    changes: Changes,
 }
 
 impl Plan {
@@ -43,7 +43,6 @@ impl Plan {
             last: state.last,
             time: now,
             messages: Vec::with_capacity(batch.len()),
-            changes: Changes::default(),
         };
         for publication in batch {
             let answer = plan.add(state, limits, publication);
@@ -57,26 +56,15 @@ impl Plan {
         self.messages.is_empty()
     }
 
-    fn add(&mut self, state: &State, limits: &Limits, publication: &Publication) -> Appended {
-        if let Some((publisher, number)) = publication.publisher {
-            match state.publishers.judge(&self.changes, publisher, number) {
-                Verdict::Store => {}
-                Verdict::Before(offset) => return Appended::Before(offset),
-                Verdict::Fenced => return Appended::Refused(Refusal::Fenced),
-                Verdict::Full => return Appended::Refused(Refusal::Full),
-            }
-        }
-        if !limits.takes(publication) {
-            return Appended::Refused(Refusal::TooLarge);
+    fn add(&mut self, state: &mut State, limits: &Limits, publication: &Publication) -> Appended {
+        if let Some(answer) = answer_without(state, limits, publication) {
+            return answer;
         }
         let Some(offset) = Offset::new(self.last + 1) else {
             return Appended::Refused(Refusal::Full);
         };
         if let Some(numbered) = publication.publisher {
-            let changes = &mut self.changes;
-            state
-                .publishers
-                .stored(changes, numbered, offset, self.time);
+            state.publishers.stored(numbered, offset, self.time);
         }
         self.last = offset.get();
         self.cost += publication.cost();
@@ -107,8 +95,7 @@ impl Plan {
         }
         let written: Vec<_> = state.unwritten.first(self.places()).collect();
         for id in &written {
-            let known = self.changes.changed.get(id);
-            if let Some(known) = known.or_else(|| state.publishers.get(id)) {
+            if let Some(known) = state.publishers.get(id) {
                 batch.insert(index, publisher_key(id), encode_publisher(known));
             }
         }
@@ -151,8 +138,25 @@ impl Plan {
         }
         current.cost = cost;
         (current.last, current.last_time) = (self.last, self.time);
-        state.publishers.apply(self.changes);
     }
+}
+
+/// The answer to a message that is not to be stored. `None` if it is.
+pub(super) fn answer_without(
+    state: &State,
+    limits: &Limits,
+    publication: &Publication,
+) -> Option<Appended> {
+    if let Some((publisher, number)) = publication.publisher {
+        match state.publishers.judge(publisher, number) {
+            Verdict::Store => {}
+            Verdict::Before(offset) => return Some(Appended::Before(offset)),
+            Verdict::Fenced => return Some(Appended::Refused(Refusal::Fenced)),
+            Verdict::Full => return Some(Appended::Refused(Refusal::Full)),
+        }
+    }
+    let fits = limits.takes(publication);
+    (!fits).then_some(Appended::Refused(Refusal::TooLarge))
 }
 
 /// Writes the places of publishers, as far as they are still remembered, into the current

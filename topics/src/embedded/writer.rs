@@ -13,9 +13,15 @@ use std::{
 
 use fjall::{Keyspace, PersistMode};
 use tokio::sync::oneshot;
-use unstall_proto::topics::Offset;
+use unstall_proto::topics::{Offset, Refusal};
 
-use super::{directory::Directory, latest::Snapshots, plan::Plan, state::State, view::Shared};
+use super::{
+    directory::Directory,
+    latest::Snapshots,
+    plan::{Plan, answer_without},
+    state::State,
+    view::Shared,
+};
 use crate::{
     clock::Clock,
     defaults::embedded::{RESERVED_BYTES, TICK, WAITING_MEMTABLES, WAITING_TABLES},
@@ -54,6 +60,8 @@ pub(super) struct Writer {
 pub(super) struct Failure {
     error: String,
     is_full: bool,
+    /// Whether the state has what may not be on the disk.
+    is_stale: bool,
 }
 
 impl From<fjall::Error> for Failure {
@@ -67,6 +75,7 @@ impl From<fjall::Error> for Failure {
         Failure {
             is_full: io.is_some_and(|error| full.contains(&error.kind())),
             error: error.to_string(),
+            is_stale: false,
         }
     }
 }
@@ -116,14 +125,41 @@ impl Writer {
         if let Some((when, error)) = &self.failure
             && when.elapsed() < TICK
         {
-            return Err(error.clone());
+            return self.refuse(batch, error.clone());
         }
         let result = self.append_or_retry(batch);
-        self.failure = match &result {
-            Ok(_) => None,
-            Err(error) => Some((Instant::now(), error.clone())),
+        // What comes soon after is not tried, so nothing of it is stored.
+        let known = |error: &StoreError| match error {
+            StoreError::Unknown(why) => StoreError::Unavailable(why.clone()),
+            error => error.clone(),
         };
-        result
+        let failure = result.as_ref().err().map(known);
+        self.failure = failure.map(|error| (Instant::now(), error));
+        result.or_else(|error| self.refuse(batch, error))
+    }
+
+    /// Refuses a batch of which nothing is stored. A message that was stored before is told so all the
+    /// same.
+    fn refuse(
+        &self,
+        batch: &[Publication],
+        error: StoreError,
+    ) -> Result<Vec<Appended>, StoreError> {
+        let refusal = match &error {
+            StoreError::Full(_) => Refusal::Full,
+            StoreError::Unavailable(_) => Refusal::Unavailable,
+            _ => return Err(error),
+        };
+        let Some(state) = &self.state else {
+            return Err(error);
+        };
+        let answer = |publication| answer_without(state, &self.limits, publication);
+        let answers: Vec<_> = batch.iter().map(answer).collect();
+        if answers.iter().all(Option::is_none) {
+            return Err(error);
+        }
+        let refused = |answer: Option<_>| answer.unwrap_or(Appended::Refused(refusal));
+        Ok(answers.into_iter().map(refused).collect())
     }
 
     /// A failed commit may have reached the disk all the same, or may reach it when the database is
@@ -131,57 +167,65 @@ impl Writer {
     /// tried once more.
     fn append_or_retry(&mut self, batch: &[Publication]) -> Result<Vec<Appended>, StoreError> {
         self.revive()?;
-        let mut failure = None;
-        for _ in 0..2 {
-            let plan = self.plan(batch)?;
-            if plan.is_empty() {
-                return Ok(plan.answers);
-            }
-            let last = plan.last;
-            match self
-                .make_room(plan.cost)
-                .and_then(|()| self.check_room(&plan))
+        let cost = batch.iter().map(Publication::cost).sum();
+        let mut tried = false;
+        loop {
+            let (failed, answers) = match self.try_append(batch, cost) {
+                Ok(answers) => return Ok(answers),
+                Err(failed) => failed,
+            };
+            let failed = self.reopen_after(failed)?;
+            if let Some((last, answers)) = answers
+                && self.state.as_ref().is_some_and(|state| state.last >= last)
             {
-                Ok(()) => {}
-                Err(failed) => {
-                    failure = Some(self.reopen_after(failed)?);
-                    continue;
-                }
+                self.publish();
+                return Ok(answers);
             }
-            let answers = plan.answers.clone();
-            match self.commit(plan) {
-                Ok(()) => return Ok(answers),
-                Err(failed) => {
-                    let failed = self.reopen_after(failed)?;
-                    if self.state.as_ref().is_some_and(|state| state.last >= last) {
-                        self.publish();
-                        return Ok(answers);
-                    }
-                    failure = Some(failed);
-                }
+            // If it was opened again, there may be room now.
+            if tried || (failed.is_full && !failed.is_stale) {
+                return Err(failed.into_store_error());
             }
-        }
-        match failure {
-            Some(failure) => Err(failure.into_store_error()),
-            None => Err(StoreError::Unavailable("the disk failed twice".into())),
+            tried = true;
         }
     }
 
-    fn plan(&mut self, batch: &[Publication]) -> Result<Plan, StoreError> {
-        let state = self.state.as_mut().ok_or_else(closed)?;
+    /// If it fails, it says what the answers and the last offset are in case the batch is stored.
+    #[expect(clippy::type_complexity, reason = "it has one caller")]
+    fn try_append(
+        &mut self,
+        batch: &[Publication],
+        cost: u64,
+    ) -> Result<Vec<Appended>, (Failure, Option<(u64, Vec<Appended>)>)> {
+        let room = self.make_room(cost).and_then(|()| self.check_room(cost));
+        room.map_err(|failed| (failed, None))?;
+        let Some(state) = self.state.as_mut() else {
+            return Err((Failure::from(fjall::Error::Poisoned), None));
+        };
         let now = self.clock.now(state.last_time);
-        Ok(Plan::new(state, &self.limits, batch, now))
+        let plan = Plan::new(state, &self.limits, batch, now);
+        let (last, answers) = (plan.last, plan.answers.clone());
+        if plan.is_empty() {
+            return Ok(answers);
+        }
+        match self.commit(plan) {
+            Ok(()) => Ok(answers),
+            Err(mut failed) => {
+                failed.is_stale = true;
+                Err((failed, Some((last, answers))))
+            }
+        }
     }
 
     /// Whether the disk has room for a batch. What is left has to be enough for writing tables.
-    fn check_room(&self, plan: &Plan) -> Result<(), Failure> {
+    fn check_room(&self, cost: u64) -> Result<(), Failure> {
         let reserved = RESERVED_BYTES.min(self.limits.bytes() / 4);
         // The journal, and later a table.
-        let needed = reserved + 2 * plan.cost;
+        let needed = reserved + 2 * cost;
         match fs4::available_space(self.directory.path()) {
             Ok(free) if free < needed => Err(Failure {
                 error: format!("{free} bytes are free, and {needed} are needed"),
                 is_full: true,
+                is_stale: false,
             }),
             // If it cannot be known, the commit shows it.
             _ => Ok(()),
@@ -190,12 +234,10 @@ impl Writer {
 
     fn commit(&mut self, plan: Plan) -> Result<(), Failure> {
         self.wait_for_tables()?;
-        let state = self
-            .state
-            .as_mut()
-            .ok_or_else(|| Failure::from(fjall::Error::Poisoned))?;
-        plan.commit(state)?;
-        self.publish();
+        if let Some(state) = &mut self.state {
+            plan.commit(state)?;
+            self.publish();
+        }
         Ok(())
     }
 
@@ -280,7 +322,8 @@ impl Writer {
     fn reopen_after(&mut self, failure: Failure) -> Result<Failure, StoreError> {
         // A full disk that was seen before anything was written needs no mending.
         let works = |state: &State| state.database.persist(PersistMode::Buffer).is_ok();
-        if failure.is_full && self.state.as_ref().is_some_and(works) {
+        let is_usable = failure.is_full && !failure.is_stale;
+        if is_usable && self.state.as_ref().is_some_and(works) {
             return Ok(failure);
         }
         tracing::warn!(
@@ -334,8 +377,4 @@ impl Writer {
             }
         }
     }
-}
-
-fn closed() -> StoreError {
-    StoreError::Unavailable("the log is closed".into())
 }

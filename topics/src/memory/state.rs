@@ -17,7 +17,7 @@ use crate::{
     clock::earlier,
     defaults::{COPIED_BYTES, SCANNED_MESSAGES},
     limits::Limits,
-    publishers::{Changes, Publishers, Verdict},
+    publishers::{Publishers, Verdict},
     store::{Appended, Bounds, Chunk, Publication, Read, Stored},
 };
 
@@ -71,22 +71,15 @@ impl State {
 
     pub(super) fn append(&mut self, batch: Vec<Publication>, now: StoredAt) -> Vec<Appended> {
         self.publishers.forget(now);
-        let mut changes = Changes::default();
-        let append = |publication| self.append_one(publication, now, &mut changes);
+        let append = |publication| self.append_one(publication, now);
         let answers = batch.into_iter().map(append).collect();
-        self.publishers.apply(changes);
         self.expire(now);
         answers
     }
 
-    fn append_one(
-        &mut self,
-        publication: Publication,
-        now: StoredAt,
-        changes: &mut Changes,
-    ) -> Appended {
+    fn append_one(&mut self, publication: Publication, now: StoredAt) -> Appended {
         if let Some((publisher, number)) = publication.publisher {
-            match self.publishers.judge(changes, publisher, number) {
+            match self.publishers.judge(publisher, number) {
                 Verdict::Store => {}
                 Verdict::Before(offset) => return Appended::Before(offset),
                 Verdict::Fenced => return Appended::Refused(Refusal::Fenced),
@@ -100,7 +93,7 @@ impl State {
             return Appended::Refused(Refusal::Full);
         };
         if let Some(numbered) = publication.publisher {
-            self.publishers.stored(changes, numbered, offset, now);
+            self.publishers.stored(numbered, offset, now);
         }
         self.cost += publication.cost();
         self.last = offset.get();

@@ -7,12 +7,18 @@ use std::{
     process::Command,
 };
 
+use unstall_proto::topics::{Publisher, Refusal};
 use unstall_topics::{
     Embedded, Limits,
-    store::{Store, StoreError},
+    store::{Appended, Publication, Store, StoreError},
 };
 
 use crate::common::*;
+
+const PUBLISHER: Publisher = Publisher {
+    id: [5; 16],
+    epoch: 1,
+};
 
 /// Runs a child with a tmpfs of its own. Returns whether such a mount is possible here.
 fn on_tmpfs(test: &str, options: &str) -> bool {
@@ -51,10 +57,16 @@ fn can_mount() -> bool {
     status.is_ok_and(|status| status.success())
 }
 
+/// A message whose publisher gives it this number too. So one that was refused is stored later only if
+/// nothing of it is remembered.
+fn own(number: u64, length: usize) -> Publication {
+    numbered(message(number, length), PUBLISHER, number)
+}
+
 /// Appends until the store refuses, and returns the numbers that are stored and the refusal.
 async fn append_until_refused(store: &dyn Store, from: u64) -> (u64, StoreError) {
     for number in from.. {
-        match store.append(vec![message(number, 60_000)]).await {
+        match store.append(vec![own(number, 60_000)]).await {
             Ok(answers) => assert_eq!(offset_of(&answers[0]), offset(number)),
             Err(error) => return (number, error),
         }
@@ -97,8 +109,14 @@ async fn child_fills_the_disk() {
     check_all(&store, refused - 1).await;
     // Somebody else takes the rest.
     fill(&directory.join("rest"));
-    let error = store.append(vec![message(refused, 10)]).await.unwrap_err();
+    let error = store.append(vec![own(refused, 10)]).await.unwrap_err();
     assert!(matches!(error, StoreError::Full(_)), "{error}");
+    check_all(&store, refused - 1).await;
+    // A message whose answer was lost is not told as refused.
+    let batch = vec![own(1, 60_000), own(refused, 10)];
+    let answers = store.append(batch).await.unwrap();
+    let before = Appended::Before(Some(offset(1)));
+    assert_eq!(answers, [before, Appended::Refused(Refusal::Full)]);
     check_all(&store, refused - 1).await;
 
     fs::remove_file(directory.join("rest")).unwrap();
@@ -165,7 +183,7 @@ async fn child_runs_out_of_files() {
 /// Appends one message as soon as the store takes it, and returns the next number.
 async fn append_when_possible(store: &dyn Store, number: u64) -> u64 {
     for _ in 0..600 {
-        if let Ok(answers) = store.append(vec![message(number, 100)]).await {
+        if let Ok(answers) = store.append(vec![own(number, 100)]).await {
             assert_eq!(offset_of(&answers[0]), offset(number));
             return number + 1;
         }
