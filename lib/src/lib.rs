@@ -286,6 +286,8 @@ pub use reports::{
     Events, FlushError, Printable, ProxyError, QueueStats, RedactedUrl, SessionLoss, StallCause,
     StallStats, Stats, printable,
 };
+#[cfg(all(feature = "server", feature = "tls"))]
+pub use server::PeerCertificates;
 #[cfg(feature = "axum")]
 pub use server::axum;
 #[cfg(feature = "server")]

@@ -6,6 +6,8 @@ pub mod axum;
 mod bearer;
 mod budgets;
 mod builder;
+#[cfg(feature = "tls")]
+mod certificates;
 mod crowd;
 mod door;
 #[cfg(feature = "axum")]
@@ -55,6 +57,8 @@ use crate::{
 
 pub use bearer::BearerToken;
 pub use builder::ServerBuilder;
+#[cfg(feature = "tls")]
+pub use certificates::PeerCertificates;
 pub use handshake::Rejection;
 pub use holder::Principal;
 pub use limits::ServerLimits;

@@ -173,17 +173,8 @@ export class Engine implements Carried {
 
   report<Name extends keyof ConnectionEvents>(name: Name, detail: ConnectionEvents[Name]): void {
     this.#emit(name, detail as SessionEvents[Name]);
-    if (name === "attemptfailed") this.#countRefusal((detail as ConnectionEvents["attemptfailed"]).why);
-  }
-
-  /**
-   * A WebSocket does not open when a server selects none of the subprotocols, and browsers do not say why. So
-   * the attempt after a failed one is plain, if that is allowed and no server has shown that it has sessions.
-   */
-  #plainNext = false;
-
-  /** `connect` tries each server once, and no more. */
-  #countRefusal(why: UnstallError): void {
+    if (name !== "attemptfailed") return;
+    const { why } = detail as ConnectionEvents["attemptfailed"];
     if (this.options.session === "offered" && !this.core.wasOpened && why.code === "connect") {
       this.#plainNext = !this.#plainNext;
       if (this.#plainNext) {
@@ -191,6 +182,18 @@ export class Engine implements Carried {
         return;
       }
     }
+    this.#countRefusal(why);
+  }
+
+  /**
+   * A WebSocket does not open when a server selects none of the subprotocols, and browsers do not say why. So
+   * the attempt after a failed one is plain, if that is allowed and no server has shown that it has sessions.
+   * A server that agreed to a session and is slow is no reason for that.
+   */
+  #plainNext = false;
+
+  /** `connect` tries each server once, and no more. */
+  #countRefusal(why: UnstallError): void {
     this.#refused += 1;
     if (!this.isOpen) this.onRefused?.(why, this.#refused);
   }

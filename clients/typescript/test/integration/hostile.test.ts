@@ -162,6 +162,14 @@ describe("a server that breaks the protocol", () => {
     expect(times[2]! - times[1]!).toBeGreaterThanOrEqual(290);
   });
 
+  test("that agrees to a session and does not answer is asked for one again: no plain connection", async () => {
+    answer = () => {};
+    const over = session({ session: "offered" });
+    await until(() => connections === 2, "it is asked again after the handshake's ten seconds", 15_000);
+    expect(over.isSession).toBe(true);
+    expect([...server.clients].every((socket) => socket.protocol === "unstall.v1")).toBe(true);
+  });
+
   test("leaves no timer and no socket behind", async () => {
     behave = (socket) => socket.send(unhex("00"));
     await expectBroken(session());

@@ -4,8 +4,11 @@ import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
+const cwd = fileURLToPath(new URL("../..", import.meta.url));
+const shared = globalThis as { building?: Promise<unknown> };
+
 export default async function setup(): Promise<void> {
-  await promisify(execFile)("npm", ["run", "build"], {
-    cwd: fileURLToPath(new URL("../..", import.meta.url)),
-  });
+  // Two projects of tests ask for it, in one process.
+  shared.building ??= promisify(execFile)("npm", ["run", "build"], { cwd });
+  await shared.building;
 }
