@@ -146,7 +146,7 @@ fn count(mebibytes: u64) -> u64 {
 
 /// How many are published at a pace.
 fn paced(quick: bool) -> u64 {
-    if quick { TOPICS } else { 5_000 * PACE }
+    if quick { TOPICS } else { 2_000 * PACE }
 }
 
 fn once(args: &Args, stops: bool, quick: bool) -> Result<Report> {
