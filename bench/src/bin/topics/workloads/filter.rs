@@ -89,7 +89,7 @@ async fn fill(node: &Running, short: u64, total: u64) -> Result<()> {
     let often = Topic::new("often")?;
     let make = |number: u64| {
         let name = match number {
-            _ if number % OFTEN == 0 => &often,
+            _ if number.is_multiple_of(OFTEN) => &often,
             _ if number < short => &first[(number % TOPICS) as usize],
             _ => &others[(number % TOPICS) as usize],
         };
