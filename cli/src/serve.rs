@@ -14,6 +14,7 @@ use unstall::{BearerToken, Connection, Options, Rejection, Server, ServerStats, 
 use crate::compress::Compress;
 use crate::connect::{log_events, parse_seconds};
 use crate::failure::Failure;
+use crate::figures::Figures;
 use crate::{runtime, stdout};
 
 mod echo;
@@ -36,6 +37,8 @@ after these 16 bytes (u64, big-endian), and a payload derived from the index.
 Requests may be sent without waiting; they are answered in order. A client that
 offers the subprotocol unstall.v1 gets a session, which outlives its
 connections; every other client gets a plain WebSocket.
+
+If it listens on loopback without --token, GET /metrics answers with its figures, for Prometheus.
 
 The first line on standard output is `listening on ws://ADDRESS`, with the
 actual port. SIGINT and SIGTERM close every connection with code 1001
@@ -144,6 +147,10 @@ impl Serve {
             .compression(self.compress.option());
         let token = self.token.as_deref().map(read_token).transpose()?;
         let builder = Server::builder().options(options);
+        let builder = match self.listen.ip().is_loopback() && token.is_none() {
+            true => builder.router(figures()?),
+            false => builder,
+        };
         let mut builder = builder.authenticate(move |request| {
             let checked = check(&request, token.as_deref());
             ready(checked.map(|()| request))
@@ -208,6 +215,19 @@ enum Handler {
     Echo,
     Packets,
     Sink,
+}
+
+/// How the server is doing, and nothing else over HTTP.
+fn figures() -> Result<axum::Router, Failure> {
+    let figures = Figures::record()?;
+    let page = move || std::future::ready(figures.page());
+    let no_page = || async {
+        let upgrade = [(http::header::UPGRADE, "websocket")];
+        let why = "this is for WebSockets; over HTTP there is only /metrics\n";
+        (http::StatusCode::UPGRADE_REQUIRED, upgrade, why)
+    };
+    let router = axum::Router::new().route("/metrics", axum::routing::get(page));
+    Ok(router.fallback(no_page))
 }
 
 fn handler_of(path: &str) -> Option<Handler> {

@@ -439,3 +439,16 @@ fn an_idempotency_key_counts_for_one_identity() {
     assert_eq!(offset(&of("ann", 700)), 2);
     assert_eq!(offset(&of("eve", 700)), 1);
 }
+
+#[test]
+fn figures_are_for_operators() {
+    let guarded = Guarded::secret();
+    let address = guarded.hub.address();
+    assert_eq!(get(address, "/metrics", &[]).status, 401);
+    let everything = guarded.authorization(&claims(&[">"], &[">"]));
+    assert_eq!(get(address, "/metrics", &[&everything]).status, 403);
+    let operator = json!({"operate": true, "exp": seconds_from_now(600)});
+    let operator = guarded.authorization(&operator);
+    assert_eq!(get(address, "/metrics", &[&operator]).status, 200);
+    assert_eq!(guarded.get("a", &[&operator]), 403, "and nothing else");
+}

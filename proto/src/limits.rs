@@ -97,8 +97,10 @@ pub(crate) const CONTROL_BLOCK: usize = 128;
 /// times as long when source and target are not aligned alike, and here they never are.
 pub const COPY_PIECE: usize = 2 * 1024;
 
-/// The most blocks that are kept to be used again: those of one message of 1 MiB.
-pub(crate) const SPARE_BLOCKS: usize = 16;
+/// The most blocks that are kept to be used again: as many full packets as a first window of 1 MiB lets
+/// be under way. With fewer of them, acknowledgements that come together free blocks to the allocator,
+/// and the next packets allocate them anew, which costs page faults.
+pub(crate) const SPARE_BLOCKS: usize = 32;
 
 /// The most places that an empty queue keeps. It bounds what an idle session keeps after a burst.
 pub const SPARE_PLACES: usize = 1024;

@@ -49,6 +49,9 @@ struct Claims {
     aud: Option<IgnoredAny>,
     /// Who it is.
     id: Option<String>,
+    /// Whether it may see how the hub is doing.
+    #[serde(default)]
+    operate: bool,
 }
 
 impl Tokens {
@@ -89,7 +92,7 @@ impl Tokens {
                 Identity::Token(hash.as_ref().to_vec())
             }
         };
-        Ok(Pass::new(grants.until(expires), identity))
+        Ok(Pass::new(grants.until(expires), identity).operator(claims.operate))
     }
 
     /// The claims that the key has signed (RFC 7515 section 5.2).
@@ -117,7 +120,7 @@ impl Tokens {
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| NO_TOKEN)?;
         serde_json::from_slice(&payload).map_err(|_| {
             "its claims have another form: pub and sub are lists of filters, exp and nbf numbers, id a \
-             text"
+             text, operate true or false"
         })
     }
 }

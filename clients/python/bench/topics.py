@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+from typing import Any
 
 import speed
 
@@ -28,23 +29,20 @@ from unstall.topics import Message, Stored, Topics
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 SIZES = (64, 1024)
-#: The log has room for as many bytes.
-LOG_BYTES = 40 << 20
+#: How many messages are read.
+COUNT = 150_000
 #: How many messages `publish_many` takes at a time.
 BATCH = 1_000
 
 
-def check(message: object, number: int, size: int) -> None:
-    """The same that is checked of `websockets`: the length, and the number."""
-    data = message.data if isinstance(message, Message) else b""
-    if len(data) != size or struct.unpack_from(">Q", data) != (number,):  # type: ignore[arg-type]
-        raise AssertionError(f"message {number} is {message!r:.80}")
+async def connected(topics: Topics) -> None:
+    """What is measured of `websockets` begins when it is connected, too."""
+    await topics.publish("begin", "")
 
 
 async def fill(url: str, size: int) -> int:
-    """Publishes as many messages as the log has room for. Gives how many."""
-    count = LOG_BYTES // (size + 128)
-    rest = bytes(size - 8)
+    """Publishes messages and a final one. Gives how many."""
+    count, rest = COUNT, bytes(size - 8)
     async with Topics(url) as topics:
         for first in range(0, count, BATCH):
             some = range(first, min(first + BATCH, count))
@@ -56,11 +54,15 @@ async def fill(url: str, size: int) -> int:
 async def subscribe(url: str, size: int, count: int) -> float:
     """One at a time, as `async for` gives them."""
     async with Topics(url) as topics:
+        await connected(topics)
         number, begun = 0, time.perf_counter()
         async for message in topics.subscribe("t"):
             if number == count:
                 break
-            check(message, number, size)
+            assert isinstance(message, Message)
+            got: Any = message.data
+            if len(got) != size or struct.unpack_from(">Q", got) != (number,):
+                raise AssertionError(f"message {number} is {got[:80]!r}")
             number += 1
         assert number == count
         return count / (time.perf_counter() - begun)
@@ -68,13 +70,18 @@ async def subscribe(url: str, size: int, count: int) -> float:
 
 async def subscribe_batches(url: str, size: int, count: int) -> float:
     async with Topics(url) as topics:
-        subscription = topics.subscribe("t")
+        await connected(topics)
         number, begun = 0, time.perf_counter()
+        subscription = topics.subscribe("t")
         while batch := await subscription.recv_batch():
             for message in batch:
-                if number < count:
-                    check(message, number, size)
-                    number += 1
+                if number == count:
+                    break
+                assert isinstance(message, Message)
+                got: Any = message.data
+                if len(got) != size or struct.unpack_from(">Q", got) != (number,):
+                    raise AssertionError(f"message {number} is {got[:80]!r}")
+                number += 1
         assert number == count
         return count / (time.perf_counter() - begun)
 
@@ -123,7 +130,7 @@ class Server:
 
 def measured(size: int, seconds: float) -> dict[str, float]:
     """One round."""
-    serve, hub = Server("serve"), Server("hub", "--max-bytes", "64MiB")
+    serve, hub = Server("serve"), Server("hub", "--max-bytes", "512MiB")
     url = hub.url + "/topics"
     try:
         found = {

@@ -21,9 +21,7 @@ async def echo(session: unstall.Session, by_hand: bool) -> int:
     #: The place behind the last message whose echo was accepted.
     echoed: deque[unstall.Position] = deque(maxlen=1)
     async for message in session:
-        if isinstance(message, unstall.Gap):
-            print(f"gap: {message.why}", file=sys.stderr)
-            return 1
+        assert not isinstance(message, unstall.Gap), "a lost session is the end"
         await session.send(message)
         echoed.append(session.position)
         if by_hand and (waiting is None or waiting.done()):
@@ -52,6 +50,8 @@ async def connected(url: str, by_hand: bool) -> unstall.Session:
                 url,
                 require_session=True,
                 acknowledge_by_hand=by_hand,
+                # What follows a lost session must not be sent before the loss is told.
+                fresh_sessions=False,
                 reconnect=unstall.Reconnect(first=0.1, longest=1.0),
                 ping_interval=0.25,
                 silence_timeout=1.0,
@@ -67,11 +67,10 @@ async def main() -> int:
     session = await connected(sys.argv[-1], by_hand)
     try:
         return await echo(session, by_hand)
-    except unstall.Error as error:
-        print(error, file=sys.stderr)
-        return 2
-    finally:
-        session.abort()
+    except (unstall.SessionLost, unstall.Closed):
+        why = (await session.close()).why
+        print(f"gap: {why}" if isinstance(why, unstall.SessionLost) else why, file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -233,6 +233,36 @@ def test_a_server_that_goes_away_gets_its_clients_back(run: Run) -> None:
     run(against(handler, then))
 
 
+def test_a_server_that_sends_and_closes_again_and_again_fills_no_memory(run: Run) -> None:
+    """Once what a lost plain connection had left did not count in the inbox of the next one."""
+    inbox = 1 << 20
+    connections = 0
+
+    async def serve_one(connection: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.suppress(ConnectionClosed):
+            await connection.send(bytes(300_000))
+            await connection.close(1011)
+
+    async def main() -> None:
+        async with serve(serve_one, "127.0.0.1", 0, compression=None) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            reconnect = unstall.Reconnect(first=0.001, longest=0.002)
+            session = await unstall.connect(
+                f"ws://127.0.0.1:{port}", plain=True, inbox=inbox, reconnect=reconnect, silence_timeout=0.2
+            )
+            await asyncio.sleep(1)  # Time for hundreds of connections, if nothing held them up.
+            held = session.stats().unread_bytes
+            assert inbox <= held <= inbox + 600_000, held
+            received: list[object] = [await session.recv() for _ in range(12)]
+            assert sum(isinstance(item, unstall.Gap) for item in received) == 6
+            assert sum(isinstance(item, bytes) and len(item) == 300_000 for item in received) == 6
+            session.abort()
+
+    run(main())
+
+
 def test_floods_of_pings_are_answered_without_memory(run: Run) -> None:
     async def handler(connection: ServerConnection) -> None:
         await after_welcome()(connection)

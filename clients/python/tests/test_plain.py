@@ -104,12 +104,12 @@ def test_reading_pauses_while_the_application_does_not_receive(serve: Serve, run
     async def main() -> None:
         inbox = 1 << 20
         async with unstall.connect(
-            serve.url + "/packets", plain=True, inbox=inbox, ping_interval=0.05, silence_timeout=0.3
+            serve.url + "/packets", plain=True, inbox=inbox, ping_interval=0.2, silence_timeout=1.0
         ) as session:
             await session.send('{"count":100000,"size":128}')
             await until(lambda: session.stats().unread_bytes >= inbox, "the inbox is full")
             # Several silence timeouts: what is paused is not silent.
-            await asyncio.sleep(1)
+            await asyncio.sleep(2.5)
             assert session.stats().unread_bytes < inbox + (600 << 10)
             for number in range(100_000):
                 packet = await session.recv()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+import time
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -100,6 +102,23 @@ def test_a_frozen_connection_is_noticed_and_replaced(serve: Serve, run: Run) -> 
     run(main())
 
 
+def test_a_program_that_is_busy_does_not_lose_its_connection(serve: Serve, run: Run) -> None:
+    """Once the connection was given up when the event loop had stood still for the silence timeout, although
+    the peer had been asked nothing."""
+
+    async def main() -> None:
+        async with unstall.connect(serve.url, ping_interval=0.1, silence_timeout=0.4) as session:
+            await asyncio.sleep(0.15)
+            for _ in range(3):
+                time.sleep(1)  # noqa: ASYNC251 - the event loop stands still
+                await asyncio.sleep(0.1)
+            await session.send("still there")
+            assert await session.recv() == "still there"
+            assert session.stats().connections == 1
+
+    run(main())
+
+
 def test_refused_connections_are_tried_again(serve: Serve, run: Run) -> None:
     async def main() -> None:
         events: list[unstall.Event] = []
@@ -140,6 +159,31 @@ def test_a_restarted_server_is_a_gap_and_messages_come_back(
     run(main())
 
 
+def test_without_fresh_sessions_a_lost_one_is_the_end(own_serve: Callable[..., Serve], run: Run) -> None:
+    """Once a program that echoes sent what the lost session had left into the next one, before it met the
+    gap: the hole in what it sent was seen before it was told."""
+
+    async def main() -> None:
+        server = own_serve()
+        session = await connected(server.url + "/echo", fresh_sessions=False)
+        for number in range(5):
+            await session.send(str(number))
+        incoming = session._keeper.session().core.incoming  # type: ignore[union-attr]
+        await until(lambda: incoming.received[0] == 5, "the echoes are there")
+        server.kill()
+        await session.send("not delivered")
+        server.start()
+        await until(lambda: session.is_closed, "it ends")
+        assert [await session.recv() for _ in range(5)] == ["0", "1", "2", "3", "4"]
+        with pytest.raises(unstall.Closed):
+            await session.send("5")
+        with pytest.raises(unstall.SessionLost, match="the server was restarted"):
+            await session.recv()
+        assert session.take_undelivered()[-1].message == "not delivered"
+
+    run(main())
+
+
 def test_a_hundred_thousand_packets_with_a_consumer_that_stops_and_goes(serve: Serve, run: Run) -> None:
     async def main() -> None:
         async with unstall.connect(serve.url + "/packets", window=1 << 20) as session:
@@ -155,6 +199,25 @@ def test_a_hundred_thousand_packets_with_a_consumer_that_stops_and_goes(serve: S
                 most = max(most, session.stats().unread_bytes)
             assert await session.recv() == '{"done":100000}'
             assert 256 << 10 < most <= 1 << 20, most
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [16, 1_000, 60_000])
+def test_a_consumer_that_stops_costs_a_window_and_no_more(serve: Serve, run: Run, size: int) -> None:
+    async def main() -> None:
+        window = 1 << 20
+        async with unstall.connect(serve.url + "/packets", window=window) as session:
+            await session.send("an invalid request")  # The first answer loads what is loaded only once.
+            await session.recv()
+            tracemalloc.start()
+            await session.send(f'{{"count":100000,"size":{size}}}')
+            await until(lambda: session.stats().unread_bytes > window - 70_000, "the window is full")
+            await asyncio.sleep(0.3)  # Time for more to come, if nothing held it up.
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 2 * window, peak
+            session.abort()
 
     run(main())
 

@@ -6,7 +6,7 @@ import { connect, createServer as createTcpServer } from "node:net";
 import { extname, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
-import { findChromium } from "./page.mjs";
+import { findChromium, TIMEOUT } from "./page.mjs";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript" };
@@ -28,6 +28,9 @@ function fileServer() {
     const path = normalize(decodeURIComponent(new URL(request.url, "http://x").pathname));
     if (path === "/" || path === "/favicon.ico") {
       response.setHeader("content-type", "text/html");
+      // Without these a page may not measure its memory.
+      response.setHeader("cross-origin-opener-policy", "same-origin");
+      response.setHeader("cross-origin-embedder-policy", "require-corp");
       response.end(PAGE);
       return;
     }
@@ -76,6 +79,7 @@ export async function openChromium(args = []) {
     /** A page that has this package as `globalThis.unstall`. Its errors are printed. */
     async newPage() {
       const page = await browser.newPage();
+      page.setDefaultTimeout(TIMEOUT);
       page.on("pageerror", (error) => console.error(`page: ${error.stack ?? error}`));
       await page.goto(`http://127.0.0.1:${port}/`);
       await page.waitForFunction("globalThis.unstall");

@@ -4,6 +4,9 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
+/** Far longer than anything takes on a machine that is not overloaded, in milliseconds. */
+export const TIMEOUT = 120_000;
+
 const root = fileURLToPath(new URL("../", import.meta.url));
 
 /** Chromium: `CHROMIUM`, else the first of its usual names on the path. Nothing if it is not there. */
@@ -53,6 +56,7 @@ export async function openPage(webSocketUrl) {
   ];
   const browser = await chromium.launch({ executablePath, args });
   const context = await browser.newContext();
+  context.setDefaultTimeout(TIMEOUT);
   await context.route(/^https?:/, answer);
   const opened = await context.newPage();
   const url = `${new URL(webSocketUrl).origin.replace("ws", "http")}/`;

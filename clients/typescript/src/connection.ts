@@ -29,6 +29,7 @@ export interface ConnectionOptions {
   WebSocket?: new (
     url: string,
     protocols: string[],
+    options?: never,
   ) => WebSocketLike;
   /** When and how often to connect again; `false`: never. */
   reconnect?: ReconnectOptions | false;
@@ -64,6 +65,8 @@ export interface ConnectionEvents {
 export interface Carried {
   /** The subprotocols to offer, read before each attempt. */
   readonly protocols: readonly string[];
+  /** The largest WebSocket message that makes sense, in bytes. Only the package `ws` can be told. */
+  readonly largest?: number;
   /** A connection is open. {@link Connector.protocol} is what the server selected. */
   opened(): void;
   packet(bytes: Uint8Array): void;
@@ -277,7 +280,12 @@ export class Connector {
     }
     let socket: WebSocketLike;
     try {
-      socket = new Socket(url, protocols);
+      // Browsers take no options. Tokens must not be compressed, and one message must not fill the memory.
+      const options = {
+        maxPayload: this.#carried.largest ?? defaults.LARGEST,
+        perMessageDeflate: false,
+      };
+      socket = new Socket(url, protocols, options as never);
     } catch (cause) {
       throw new UnstallError(
         "connect",
@@ -287,7 +295,8 @@ export class Connector {
       );
     }
     this.#socket = socket;
-    socket.binaryType = "arraybuffer";
+    // The package `ws` copies each message for an ArrayBuffer.
+    socket.binaryType = "on" in socket ? "nodebuffer" : "arraybuffer";
     let why: unknown;
     const handlers = {
       onopen: () => this.#opened(),
@@ -353,7 +362,11 @@ export class Connector {
     this.#received = true;
     if (this.#live!.heard(clock())) this.#watch();
     if (typeof data === "string") this.#carried.text(data);
-    else this.#carried.packet(new Uint8Array(data as ArrayBuffer));
+    else if (data instanceof ArrayBuffer) this.#carried.packet(new Uint8Array(data));
+    else {
+      const { buffer, byteOffset, length } = data as Uint8Array;
+      this.#carried.packet(new Uint8Array(buffer, byteOffset, length));
+    }
   }
 
   #watch(): void {

@@ -32,3 +32,5 @@ export const BUFFER_FIRST = 512 << 10;
 export const BUFFER_MOST = 4 << 20;
 /** Between two looks at that buffer. Browsers do not run a repeated timer more often. */
 export const BUFFER_LOOK = 4;
+/** The largest WebSocket message, where the protocol does not say less. */
+export const LARGEST = 16 << 20;

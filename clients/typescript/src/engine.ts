@@ -1,49 +1,19 @@
 import { type Carried, type ConnectionEvents, Connector, type Loss } from "./connection.ts";
-import { SUBPROTOCOL } from "./core/limits.ts";
+import { MAX_PACKET, SUBPROTOCOL } from "./core/limits.ts";
 import type { Undelivered } from "./core/outbox.ts";
 import type { Message } from "./core/record.ts";
 import * as core from "./core/session.ts";
+import * as defaults from "./defaults.ts";
 import { aborted, UnstallError } from "./errors.ts";
+import type { Closed, SessionEvents } from "./events.ts";
 import { Gap } from "./gap.ts";
 import { coreConfig, type SessionOptions } from "./options.ts";
+import { Returned, Senders, Watchers } from "./outgoing.ts";
 import { isHidden } from "./page.ts";
 import { Plain } from "./plain.ts";
 import { type Position, Queue } from "./queue.ts";
 import { closedWith, endError, isFollowed, isRefused } from "./reasons.ts";
-import { type Deferred, deferred, rejected, soon } from "./soon.ts";
-
-/** What a session tells to those who listen, beside {@link ConnectionEvents}. */
-export interface SessionEvents extends ConnectionEvents {
-  /** The server accepted a session; or the connection is plain, because it has none. */
-  open: { isSession: boolean };
-  /** The session goes on over a new connection. So many records were sent again. */
-  resumed: { replayed: number };
-  /** The session ended and could not be resumed. So many messages come back. */
-  sessionlost: { why: UnstallError; undelivered: number };
-  /** So many undelivered messages were dropped, because nobody fetched them. */
-  undelivereddropped: { messages: number };
-  /** The server asks to connect again, elsewhere or later, within so many milliseconds. */
-  goaway: { within: number; reason: string };
-  /** The server closes the session. What it sent before can still be received. */
-  closing: { code: number; reason: string };
-  /** All is over. Without `why` it was closed in order. */
-  end: { why: UnstallError | undefined };
-}
-
-/** How a session ended. */
-export interface Closed {
-  /** Both sides have everything that the other one sent. */
-  clean: boolean;
-  code: number;
-  reason: string;
-  /** Why it ended, if not by a close in order. */
-  error: UnstallError | undefined;
-}
-
-interface Waiting {
-  message: Message;
-  deferred: Deferred<void>;
-}
+import { deferred, rejected, soon } from "./soon.ts";
 
 const clock = (): number => performance.now();
 const random = () => crypto.getRandomValues(new Uint8Array(16));
@@ -60,11 +30,9 @@ export class Engine implements Carried {
   number = 1;
   #generation = 0;
   plain: Plain | undefined;
-  #waiting: Waiting[] = [];
-  /** Who waits for the acknowledgement of a record. */
-  #watched: { seq: number; deferred: Deferred<void> }[] = [];
-  #undelivered: Undelivered[] = [];
-  #undeliveredCost = 0;
+  readonly #senders = new Senders();
+  readonly #watchers = new Watchers();
+  readonly #returned: Returned;
   readonly whenOpen = deferred<void>();
   readonly closed = deferred<Closed>();
   isOpen = false;
@@ -87,6 +55,7 @@ export class Engine implements Carried {
     this.options = options;
     this.#emit = emit;
     this.core = this.#newCore();
+    this.#returned = new Returned(2 * this.core.config.replay);
     this.queue = new Queue((all) => this.#taking(all));
     this.connector = new Connector(urls, this, options);
   }
@@ -100,7 +69,7 @@ export class Engine implements Carried {
   /** Whether the message was accepted; else why not. */
   trySend(message: Message): boolean {
     if (this.hasEnded || this.#closing) throw this.#closedError();
-    return this.#waiting.length === 0 && this.#accept(message);
+    return this.#senders.isEmpty && this.#accept(message);
   }
 
   #accept(message: Message): boolean {
@@ -142,32 +111,7 @@ export class Engine implements Carried {
     } catch (error) {
       return rejected(error);
     }
-    const waiting: Waiting = { message, deferred: deferred() };
-    this.#waiting.push(waiting);
-    const { promise } = waiting.deferred;
-    if (signal) {
-      const stop = () => {
-        this.#waiting = this.#waiting.filter((it) => it !== waiting);
-        waiting.deferred.reject(aborted(signal));
-      };
-      signal.addEventListener("abort", stop, { once: true });
-      const done = () => signal.removeEventListener("abort", stop);
-      promise.then(done, done);
-    }
-    return promise;
-  }
-
-  #serveSenders(): void {
-    while (this.#waiting.length > 0) {
-      const { message, deferred } = this.#waiting[0]!;
-      try {
-        if (!this.#accept(message)) return;
-        deferred.resolve();
-      } catch (error) {
-        deferred.reject(error);
-      }
-      this.#waiting.shift();
-    }
+    return this.#senders.add(message, signal);
   }
 
   delivered(signal?: AbortSignal): Promise<void> {
@@ -178,16 +122,12 @@ export class Engine implements Carried {
     const { accepted, acknowledged } = this.core;
     if (acknowledged >= accepted && !this.hasEnded) return SENT;
     if (this.hasEnded) return acknowledged >= accepted ? SENT : rejected(this.#closedError());
-    const watched = { seq: accepted, deferred: deferred<void>() };
-    this.#watched.push(watched);
-    signal?.addEventListener("abort", () => watched.deferred.reject(aborted(signal)), { once: true });
     this.soon();
-    return watched.deferred.promise;
+    return this.#watchers.add(accepted, signal);
   }
 
   takeUndelivered(): Undelivered[] {
-    this.#undeliveredCost = 0;
-    return this.#undelivered.splice(0);
+    return this.#returned.take();
   }
 
   #closedError(): UnstallError {
@@ -226,19 +166,15 @@ export class Engine implements Carried {
     return session === "never" || this.#plainNext ? protocols : [SUBPROTOCOL, ...protocols];
   }
 
-  report<Name extends keyof ConnectionEvents>(name: Name, detail: ConnectionEvents[Name]): void {
-    this.#emit(name, detail as SessionEvents[Name]);
-    if (name === "attemptfailed") this.#countRefusal((detail as ConnectionEvents["attemptfailed"]).why);
+  get largest(): number {
+    const { session, largestMessage = defaults.LARGEST } = this.options;
+    return session === "offered" || session === "never" ? largestMessage : MAX_PACKET;
   }
 
-  /**
-   * A WebSocket does not open when a server selects none of the subprotocols, and browsers do not say why. So
-   * the attempt after a failed one is plain, if that is allowed and no server has shown that it has sessions.
-   */
-  #plainNext = false;
-
-  /** `connect` tries each server once, and no more. */
-  #countRefusal(why: UnstallError): void {
+  report<Name extends keyof ConnectionEvents>(name: Name, detail: ConnectionEvents[Name]): void {
+    this.#emit(name, detail as SessionEvents[Name]);
+    if (name !== "attemptfailed") return;
+    const { why } = detail as ConnectionEvents["attemptfailed"];
     if (this.options.session === "offered" && !this.core.wasOpened && why.code === "connect") {
       this.#plainNext = !this.#plainNext;
       if (this.#plainNext) {
@@ -246,6 +182,18 @@ export class Engine implements Carried {
         return;
       }
     }
+    this.#countRefusal(why);
+  }
+
+  /**
+   * A WebSocket does not open when a server selects none of the subprotocols, and browsers do not say why. So
+   * the attempt after a failed one is plain, if that is allowed and no server has shown that it has sessions.
+   * A server that agreed to a session and is slow is no reason for that.
+   */
+  #plainNext = false;
+
+  /** `connect` tries each server once, and no more. */
+  #countRefusal(why: UnstallError): void {
     this.#refused += 1;
     if (!this.isOpen) this.onRefused?.(why, this.#refused);
   }
@@ -364,7 +312,7 @@ export class Engine implements Carried {
     if (this.hasEnded) return;
     if (this.plain) {
       this.plain.pump();
-      this.#serveSenders();
+      this.#senders.serve((message) => this.#accept(message));
       this.plain.pump();
       this.#closeWhenDue();
       return;
@@ -390,8 +338,8 @@ export class Engine implements Carried {
     const events = this.core.events.splice(0);
     for (const event of events) this.#tell(event);
     this.#deliver();
-    this.#settleWatched();
-    if (this.#waiting.length > 0) this.#serveSenders();
+    this.#watchers.settle(this.core.acknowledged);
+    this.#senders.serve((message) => this.#accept(message));
     this.#closeWhenDue();
     if (this.core.isOver) this.#over();
     else this.#arm(this.core.timeout);
@@ -451,12 +399,6 @@ export class Engine implements Carried {
     }
   }
 
-  #settleWatched(): void {
-    while (this.#watched.length > 0 && this.#watched[0]!.seq <= this.core.acknowledged) {
-      this.#watched.shift()!.deferred.resolve();
-    }
-  }
-
   /** The session is over for the protocol. */
   #over(): void {
     const reason = this.core.endReason!;
@@ -494,21 +436,14 @@ export class Engine implements Carried {
   #giveBack(rest: Undelivered[], why: UnstallError): void {
     this.#emit("sessionlost", { why, undelivered: rest.length });
     this.#store(rest);
-    for (const { deferred } of this.#watched.splice(0)) deferred.reject(why);
+    this.#watchers.refuse(why);
     this.queue.bound(2 * this.core.config.window);
     this.queue.pushOne(new Gap("session lost", why));
   }
 
-  /** Keeps undelivered messages until they are fetched; not more than a session may keep. */
   #store(rest: Undelivered[]): void {
-    this.#undelivered.push(...rest);
-    for (const { data } of rest) this.#undeliveredCost += data.length + 64;
-    let dropped = 0;
-    while (this.#undeliveredCost > 2 * this.core.config.replay) {
-      this.#undeliveredCost -= this.#undelivered[dropped++]!.data.length + 64;
-    }
-    this.#undelivered.splice(0, dropped);
-    if (dropped > 0) this.#emit("undelivereddropped", { messages: dropped });
+    const messages = this.#returned.add(rest);
+    if (messages > 0) this.#emit("undelivereddropped", { messages });
   }
 
   // The end.
@@ -531,7 +466,7 @@ export class Engine implements Carried {
     const now = clock();
     const left = closing.deadline - now;
     if (this.plain) {
-      if (left > 0 && (!this.plain.isIdle || this.#waiting.length > 0) && this.connector.isOpen) {
+      if (left > 0 && (!this.plain.isIdle || !this.#senders.isEmpty) && this.connector.isOpen) {
         this.#arm(closing.deadline);
         return;
       }
@@ -540,7 +475,7 @@ export class Engine implements Carried {
       return;
     }
     if (!closing.begun) {
-      if (left > 100 && this.#waiting.length > 0) {
+      if (left > 100 && !this.#senders.isEmpty) {
         this.#arm(closing.deadline - 100);
         return;
       }
@@ -601,9 +536,9 @@ export class Engine implements Carried {
     this.#deliver();
     this.queue.end(result.error);
     const error = result.error ?? this.#closedError();
-    this.#settleWatched();
-    for (const { deferred } of this.#watched.splice(0)) deferred.reject(error);
-    for (const { deferred } of this.#waiting.splice(0)) deferred.reject(error);
+    this.#watchers.settle(this.core.acknowledged);
+    this.#watchers.refuse(error);
+    this.#senders.refuse(error);
     this.whenOpen.reject(error);
     this.#emit("end", { why: result.error });
     this.closed.resolve(result);

@@ -1,7 +1,8 @@
 import type { Undelivered } from "./core/outbox.ts";
 import type { Message } from "./core/record.ts";
-import { type Closed, Engine, type SessionEvents } from "./engine.ts";
+import { Engine } from "./engine.ts";
 import { aborted, UnstallError } from "./errors.ts";
+import type { Closed, SessionEvents } from "./events.ts";
 import type { SessionOptions } from "./options.ts";
 import { type Incoming, type Position, QueueIterator } from "./queue.ts";
 

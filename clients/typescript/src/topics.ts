@@ -104,7 +104,10 @@ export class Topics extends EventTarget {
     };
     const all = Array.from(publications, (it) => this.#keeper.publisher.publish(it).catch(failed));
     this.#keeper.later();
-    return Promise.all(all);
+    const results = Promise.all(all);
+    // If nobody waits for it, nobody is to hear of it.
+    results.catch(() => {});
+    return results;
   }
 
   /** How it stands. */

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Router, response::Response, routing::any};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -21,6 +22,8 @@ use unstall::{
     BearerToken, Client, Compression, Connection, Options, Principal, Rejection, Server,
     ServerLimits, Sessions,
 };
+
+use unstall_proto::{Config, Packet, Session, SessionId, Time, Token};
 
 use crate::common::{
     adopt, echo, echoed,
@@ -201,6 +204,28 @@ async fn messages_are_compressed_over_http2_too() {
     let long = limit(raw.see_beyond_heartbeats()).await.unwrap();
     assert_eq!(long.reserved, 4, "RSV1: it is compressed");
     assert!(long.payload.len() < 100, "{} bytes", long.payload.len());
+}
+
+/// HELLO comes with the request, and WELCOME right behind the answer.
+#[tokio::test]
+async fn sessions_open_with_the_request_over_http2_too() {
+    let server = echo_server(builder()).await;
+    let mut requests = http2_to(server.local_addr()).await;
+    let (id, token) = (SessionId([7; 16]), Token([7; 16]));
+    let mut session = Session::client(Config::new(), id, token);
+    let generation = session.attach(Time::ORIGIN).unwrap();
+    let hello = session.poll_transmit(Time::ORIGIN, generation).unwrap();
+    let hello = URL_SAFE_NO_PAD.encode(hello);
+    let offer = [
+        ("sec-websocket-protocol", "unstall.v1"),
+        ("unstall-hello", &hello),
+    ];
+    let (headers, io) = stream(&mut requests, connect("/", &offer)).await.unwrap();
+    assert_eq!(headers["unstall-hello"], "taken");
+    let mut raw = RawPeer::client(io);
+    let first = limit(raw.see_beyond_heartbeats()).await.unwrap();
+    let packet = Packet::decode(first.payload.into()).unwrap();
+    assert!(matches!(packet, Packet::Welcome(_)), "{packet:?}");
 }
 
 #[tokio::test]

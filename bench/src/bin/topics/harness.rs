@@ -3,9 +3,10 @@
 use std::{
     cell::RefCell,
     future::Future,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
+    path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
@@ -15,7 +16,7 @@ use nix::{
 };
 use tokio::task::LocalSet;
 
-use crate::{Result, node::Job};
+use crate::{Result, namespace, node::Job};
 
 /// The payload of most workloads, in bytes.
 pub(crate) const BYTES: usize = 200;
@@ -77,6 +78,18 @@ impl Drop for Running {
     }
 }
 
+/// Sees to it that all connections have this congestion control, and says what they have. BBR, the
+/// default of many systems, distorts loopback.
+pub(crate) fn set_congestion(wanted: &str) {
+    let file = "/proc/sys/net/ipv4/tcp_congestion_control";
+    let default = std::fs::read_to_string(file).unwrap_or_default();
+    let default = default.trim();
+    match default == wanted || namespace::enter(wanted) {
+        true => println!("congestion control: {wanted}\n"),
+        false => println!("congestion control: {default}, because {wanted} cannot be set\n"),
+    }
+}
+
 /// Runs clients on one thread, which is bound to a core if there is one.
 pub(crate) fn clients<T>(core: Option<usize>, work: impl Future<Output = Result<T>>) -> Result<T> {
     let before = sched_getaffinity(Pid::from_raw(0))?;
@@ -127,6 +140,20 @@ pub(crate) fn percentile(times: &[Duration], part: f64) -> f64 {
     times.sort_unstable();
     let nth = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
     times.get(nth).map_or(f64::NAN, |it| it.as_secs_f64() * 1e6)
+}
+
+/// Writes so many bytes to a file and syncs it, over and over, as a store has to.
+pub(crate) fn syncs(directory: &Path, bytes: usize, count: u64) -> Result<Vec<Duration>> {
+    let mut file = tempfile::tempfile_in(directory)?;
+    let block = vec![b'.'; bytes];
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let begun = Instant::now();
+        file.write_all(&block)?;
+        file.sync_data()?;
+        times.push(begun.elapsed());
+    }
+    Ok(times)
 }
 
 /// How long messages were under way, in microseconds.

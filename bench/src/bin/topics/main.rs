@@ -6,6 +6,8 @@ mod foreign;
 mod harness;
 #[path = "../../limits.rs"]
 mod limits;
+#[path = "../../namespace.rs"]
+mod namespace;
 mod node;
 mod socket;
 mod speak;
@@ -33,6 +35,10 @@ struct Args {
     /// Tiny: shows that it still runs; its figures mean nothing
     #[arg(long, global = true)]
     quick: bool,
+    /// The congestion control of every connection. Where it is not the system's default, it needs
+    /// root and `ip`
+    #[arg(long, global = true, default_value = "cubic")]
+    congestion: String,
     #[command(flatten)]
     foreign: foreign::Programs,
 }
@@ -79,6 +85,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let (quick, programs) = (args.quick, &args.foreign);
+    if !matches!(args.what, What::Node { .. }) {
+        harness::set_congestion(&args.congestion);
+    }
     match &args.what {
         What::Fanout(it) => fanout::run(it, programs, quick),
         What::Idle(it) => idle::run(it, quick),

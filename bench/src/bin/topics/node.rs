@@ -3,7 +3,7 @@
 use std::{io::Read, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use unstall::{Connection, Server, ServerLimits};
+use unstall::{Connection, Incoming, Server, ServerLimits};
 use unstall_topics::{Limits, Log, Node, SUBPROTOCOL, jetstream::JetStream};
 
 use crate::{Result, harness, limits};
@@ -103,7 +103,11 @@ async fn serve(job: Job) -> Result<()> {
     Ok(())
 }
 
-/// A connection without topics, for comparison.
+/// A connection without topics, for comparison: it sends back what comes.
 async fn hold(mut connection: Connection) {
-    while let Ok(Some(_)) = connection.recv().await {}
+    while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
+        if connection.send(message).await.is_err() {
+            return;
+        }
+    }
 }

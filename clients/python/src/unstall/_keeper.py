@@ -353,7 +353,10 @@ class Keeper:
 
     def _will_follow(self, traffic: Traffic) -> bool:
         """Whether another session follows this one, which has ended or is closing."""
-        if self.options.reconnect is None or self._closing or isinstance(traffic, PlainTraffic):
+        options = self.options
+        if options.reconnect is None or not options.fresh_sessions or self._closing:
+            return False
+        if isinstance(traffic, PlainTraffic):
             return False
         core = traffic.core
         if traffic.is_over:
@@ -363,9 +366,8 @@ class Keeper:
     def _mark(self, gap: Gap) -> None:
         """A gap stands in the stream behind what has arrived."""
         if isinstance(self.traffic, PlainTraffic):
-            while items := self.traffic.take():
-                self._received += len(items)
-                self._leftover.append(list(items))
+            self.traffic.mark(gap)
+            return
         last = self._leftover[-1] if self._leftover else None
         if last is None or not isinstance(last[0], Gap):
             self._leftover.append([gap])

@@ -80,7 +80,10 @@ class Link(ClientConnection):
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent."""
-        return self.protocol.state is State.OPEN and not self.lost.done()
+        # After a failed write the transport is closing, and `lost` is done a turn later. asyncio warns of
+        # writes in between.
+        is_open = self.protocol.state is State.OPEN and not self.lost.done()
+        return is_open and not self.transport.is_closing()
 
     @property
     def is_full(self) -> bool:
@@ -170,6 +173,9 @@ class Link(ClientConnection):
             until = min(next_ping, silent_at)
             await asyncio.wait({self.lost}, timeout=max(until - now, 0.001))
             now = self.loop.time()
+            if now - until > silence_timeout / 4:
+                # This program was busy, and has asked the peer nothing for as long.
+                self.heard, next_ping = now, now
             if self.is_reading and now - self.heard >= silence_timeout:
                 silence = f"nothing was received from the peer for {silence_timeout:g} s"
                 self.abort(ConnectionLost(f"{silence}: the peer or the network has failed"))

@@ -39,6 +39,7 @@ class Options:
     require_session: bool = False
     plain: bool = False
     acknowledge_by_hand: bool = False
+    fresh_sessions: bool = True
     reconnect: Reconnect | None = field(default_factory=Reconnect)
     on_connect: Callable[[Setup], Awaitable[None]] | None = None
     on_event: Callable[[Event], None] | None = None

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 
 from ._errors import Closed, Error, MessageTooLarge, Returned
+from ._events import Gap
 from ._link import Link
 from ._options import OVERHEAD
 from ._traffic import Board
@@ -34,7 +35,7 @@ class PlainTraffic:
         self.is_ready = False
         self._queue: deque[str | bytes] = deque()
         self._queued = 0
-        self._inbox: list[str | bytes] = []
+        self._inbox: list[str | bytes | Gap] = []
         self._held = 0
         self._close: tuple[int, str] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -54,11 +55,11 @@ class PlainTraffic:
         self._pump_soon()
         return True
 
-    def take(self) -> list[str | bytes] | None:
+    def take(self) -> list[str | bytes | Gap] | None:
         if not self._inbox:
             return None
         messages, self._inbox = self._inbox[:TAKE_MESSAGES], self._inbox[TAKE_MESSAGES:]
-        self._held -= sum(map(len, messages)) + OVERHEAD * len(messages)
+        self._held -= sum(map(cost, messages))
         if self.link is not None and self._held <= self.options.inbox // 2:
             self.link.resume()
         messages.reverse()
@@ -96,9 +97,19 @@ class PlainTraffic:
 
     # ---- Connections ----
 
+    def mark(self, gap: Gap) -> None:
+        """A gap stands behind what has arrived. Gaps without a message between them are one."""
+        if not self._inbox or not isinstance(self._inbox[-1], Gap):
+            self._inbox.append(gap)
+            self._held += cost(gap)
+        self.board.readable.fire()
+
     def attach(self, link: Link) -> None:
         self.link, self.is_ready = link, False
         link.limit(self.options.max_message)
+        if self._held >= self.options.inbox:
+            # What earlier connections have left counts too.
+            link.pause()
         link.listen(self._on_message, self._pump)
 
     def ready(self) -> None:
@@ -143,3 +154,8 @@ class PlainTraffic:
             self.board.room.fire()
         if self._close is not None and not queue:
             link.write_close(*self._close)
+
+
+def cost(item: str | bytes | Gap) -> int:
+    """What an item of the inbox costs."""
+    return OVERHEAD if isinstance(item, Gap) else len(item) + OVERHEAD

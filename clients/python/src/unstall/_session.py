@@ -273,6 +273,7 @@ def connect(
     require_session: bool = False,
     plain: bool = False,
     acknowledge_by_hand: bool = False,
+    fresh_sessions: bool = True,
     reconnect: Reconnect | None = Reconnect(),  # noqa: B008
     on_connect: Callable[[Setup], Awaitable[None]] | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -307,6 +308,9 @@ def connect(
     - `require_session`, `plain`: only a session, or only a plain connection. By default a session is offered,
       and `Session.is_session` says what it is.
     - `acknowledge_by_hand`: a message counts as delivered once `Session.acknowledge` says so.
+    - `fresh_sessions`: if a session is lost, another one follows, and a `Gap` marks the place. What was not
+      delivered comes back from `take_undelivered`; what is sent from then on goes into the new session. With
+      False the lost session is the end: `recv` raises `SessionLost`, and `send` raises `Closed`.
     - `reconnect`: when to connect again; None: never.
     - `on_connect`: a function that runs on each plain connection and in each new session, before queued
       messages are sent: for subscribing again.
@@ -327,6 +331,7 @@ def connect(
         require_session=require_session,
         plain=plain,
         acknowledge_by_hand=acknowledge_by_hand,
+        fresh_sessions=fresh_sessions,
         reconnect=reconnect,
         on_connect=on_connect,
         on_event=on_event,

@@ -195,7 +195,7 @@ class SessionTraffic:
         link, core = self.link, self.core
         if link is not None:
             now = self.now()
-            while not link.is_full and (packet := core.transmit(now)) is not None:
+            while link.is_open and not link.is_full and (packet := core.transmit(now)) is not None:
                 link.write(packet)
         if core.events or (core.is_over() and not self.is_over):
             self._tell()

@@ -179,3 +179,36 @@ async def test_a_close_that_is_cancelled_ends_the_client_all_the_same() -> None:
             await topics.close(60)
         assert topics._keeper.ended is not None
         assert isinstance((await asyncio.gather(publishing, return_exceptions=True))[0], Exception)
+
+
+@on_loop
+async def test_an_iteration_that_is_cancelled_or_left_goes_on_with_the_next_one(hub: Hub) -> None:
+    count = 300
+    async with Topics(hub.url) as reader, Topics(hub.url) as writer:
+        subscription = reader.subscribe("t")
+        publishing = asyncio.ensure_future(publish_numbers(writer, "t", range(count), pause=0.001, size=5))
+        got: list[Message] = []
+        while len(got) < count:
+            with anyio.move_on_after(0.0015):
+                async for delivery in subscription:
+                    assert isinstance(delivery, Message)
+                    got.append(delivery)
+                    if len(got) % 11 == 0:
+                        break
+        await publishing
+    assert numbers_of(got) == list(range(count))
+
+
+@on_loop
+async def test_an_iteration_ends_when_its_subscription_is_closed(hub: Hub) -> None:
+    async with Topics(hub.url) as topics:
+        await publish_numbers(topics, "t", range(50))
+        subscription = topics.subscribe("t")
+        got = []
+        async for delivery in subscription:
+            got.append(delivery)
+            if len(got) == 3:
+                subscription.close()
+        assert len(got) == 3
+        assert subscription.stats().messages == 3
+        assert subscription.position == got[-1].position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from support import CutProxy, Hub, numbers_of, on_loop, publish_numbers, take, until
@@ -237,3 +238,26 @@ async def test_a_consumer_that_stops_stalls_its_own_subscription_alone(hub: Hub)
         assert len(await take(going, 1_000)) == 1_000
         assert stopped.stats().waiting_bytes <= 262_144
         assert len(await take(stopped, 1_000)) == 1_000
+
+
+@on_loop
+async def test_nothing_is_written_to_a_connection_that_has_failed(hub: Hub) -> None:
+    """Once asyncio warned of packets that were written after the socket had failed, in the same turn."""
+    warnings: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("asyncio").addHandler(listener)
+    async with Topics(hub.url, reconnect=QUICK) as topics:
+        await topics.publish("t", "0")
+        keeper = topics._keeper
+        link = keeper._link
+        assert link is not None
+        publishing = asyncio.ensure_future(topics.publish_many([("t", bytes(30_000))] * 20))
+        # In this turn the messages are accepted; they go out in the next one.
+        await asyncio.sleep(0)
+        assert keeper.core.publisher.waiting
+        link.transport.abort()
+        keeper._send()
+        assert len(await publishing) == 20
+    logging.getLogger("asyncio").removeHandler(listener)
+    assert warnings == []

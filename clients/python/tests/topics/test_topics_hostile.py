@@ -262,3 +262,23 @@ async def test_a_node_that_asks_its_clients_to_leave_is_left() -> None:
     assert [e.why for e in events if isinstance(e, Disconnected)] == [
         "the node asked the client to go elsewhere"
     ]
+
+
+@on_loop
+async def test_what_a_hub_says_is_safe_to_print() -> None:
+    async def refuse(connection: ServerConnection) -> None:
+        await hear(connection, "SUBSCRIBE")
+        await connection.send(encode(WELCOME))
+        await hear(connection, "PUBLISH")
+        await connection.send(encode({"kind": "REFUSED", "number": 1, "reason": 1, "text": "no \x1b[2J"}))
+        await connection.send(encode({"kind": "ENDED", "subscription": 1, "reason": 3, "text": "no \n!"}))
+        await connection.wait_closed()
+
+    async with hostile(refuse) as url, Topics(url) as topics:
+        subscription = topics.subscribe("t")
+        with pytest.raises(PublishError) as refused:
+            await topics.publish("t", "x")
+        assert r"no \x1b[2J" in str(refused.value)
+        with pytest.raises(SubscriptionError) as ended:
+            await subscription.recv()
+        assert str(ended.value) == r"the subscription has ended, not allowed: no \n!"

@@ -1,3 +1,4 @@
+import { Acks } from "./acks.ts";
 import { utf8 } from "./bytes.ts";
 import { type Batch, Inbox, type Position } from "./inbox.ts";
 import * as limits from "./limits.ts";
@@ -5,6 +6,7 @@ import { Outbox, type Undelivered } from "./outbox.ts";
 import * as wire from "./packet.ts";
 import { type Packet, Violation } from "./packet.ts";
 import type { Message } from "./record.ts";
+import { ACKNOWLEDGE, CLOSE, EXPIRY, HANDSHAKE, Timers } from "./timers.ts";
 
 /** The number of a rejection that only says: later (SPEC.md, section 15). */
 const REJECTED_FULL = 5;
@@ -59,13 +61,6 @@ const CLOSING = 1;
 const FINISHED = 2;
 const OVER = 3;
 
-// Timers, in the order in which they fire at the same moment.
-const ACKNOWLEDGE = 0;
-const HANDSHAKE = 1;
-const EXPIRY = 2;
-const CLOSE = 3;
-const NEVER = Number.POSITIVE_INFINITY;
-
 interface CloseFrame {
   within: number;
   code: number;
@@ -105,16 +100,12 @@ export class Session {
   #blockedTold = -1;
   /** The cost of the message that was refused last for lack of room. */
   #wanted: number | undefined;
-  /** The end of what may be acknowledged, and of what was. */
-  #ready: Position = { seq: 0, offset: 0 };
-  #told: Position = { seq: 0, offset: 0 };
-  #urgent = false;
-  #confirm = false;
+  readonly #acks = new Acks();
   #pong: bigint | number | undefined;
   #pingOwed = false;
   #pingNumber = 0;
   #pingSent: number | undefined;
-  readonly #timers = [NEVER, NEVER, NEVER, NEVER];
+  readonly #timers = new Timers();
   /** What happened, in order. The caller empties it. */
   readonly events: CoreEvent[] = [];
   readonly counters = { messagesSent: 0, replayed: 0, packetsSent: 0, packetsReceived: 0 };
@@ -222,39 +213,19 @@ export class Session {
 
   #acknowledge(now: number, position: Position): void {
     if (this.#state === OVER) return;
-    if (position.seq > this.#ready.seq) this.#ready = position;
-    if (this.#owesAck) this.#start(ACKNOWLEDGE, now + limits.ACK_DELAY);
+    if (position.seq > this.#acks.ready.seq) this.#acks.ready = position;
+    if (this.#acks.isOwed) this.#timers.start(ACKNOWLEDGE, now + limits.ACK_DELAY);
     this.#checkFinished();
-  }
-
-  get #owesAck(): boolean {
-    return this.#confirm || this.#ready.seq > this.#told.seq;
-  }
-
-  get #isAckDue(): boolean {
-    return (
-      this.#owesAck &&
-      (this.#confirm ||
-        this.#urgent ||
-        this.#ready.offset - this.#told.offset >= limits.ACK_COST ||
-        this.#ready.seq - this.#told.seq >= limits.ACK_RECORDS)
-    );
   }
 
   /** Acknowledges what there is without delay: for pages whose timers do not run in time. */
   hurryAcknowledgement(): void {
-    this.#urgent = true;
+    this.#acks.urgent = true;
   }
 
   protected tellAck(): number {
-    this.#timers[ACKNOWLEDGE] = NEVER;
-    this.#told = this.#ready;
-    this.#urgent = this.#confirm = false;
-    return this.#ready.seq;
-  }
-
-  protected get readySeq(): number {
-    return this.#ready.seq;
+    this.#timers.stop(ACKNOWLEDGE);
+    return this.#acks.tell();
   }
 
   // Connections.
@@ -263,7 +234,7 @@ export class Session {
   attach(now: number): number {
     if (!this.wantsConnection) return 0;
     this.newConnection(GREETING_OWED, this.generation + 1);
-    this.#timers[HANDSHAKE] = now + limits.HANDSHAKE_TIMEOUT;
+    this.#timers.set(HANDSHAKE, now + limits.HANDSHAKE_TIMEOUT);
     return this.generation;
   }
 
@@ -286,16 +257,16 @@ export class Session {
   detach(now: number, generation: number): void {
     if (!this.isCurrent(generation)) return;
     this.newConnection(DETACHED, generation);
-    this.#timers[HANDSHAKE] = NEVER;
+    this.#timers.stop(HANDSHAKE);
     this.#farewell = undefined;
-    if (this.epoch && !this.isOver) this.#start(EXPIRY, now + this.life);
+    if (this.epoch && !this.isOver) this.#timers.start(EXPIRY, now + this.life);
     this.#forgetUnopened();
     this.#restIfOver();
   }
 
   /** After the resume exchange: goes on after what the peer has received. */
   protected continueFrom(received: number, acked: number, credit: bigint): number {
-    this.#timers[EXPIRY] = NEVER;
+    this.#timers.stop(EXPIRY);
     this.#blockedTold = -1;
     this.#raise(credit);
     const replayed = this.outbox.rewind(received);
@@ -326,9 +297,9 @@ export class Session {
     this.life = Math.min(this.config.expiry, Number(life));
     this.token = token;
     this.phase = ATTACHED;
-    this.#timers[HANDSHAKE] = NEVER;
+    this.#timers.stop(HANDSHAKE);
     const replayed = this.continueFrom(Number(received), Number(acked), credit!);
-    this.#confirm = true;
+    this.#acks.confirm = true;
     this.events.push(
       first ? { type: "opened" } : { type: "resumed", generation: this.generation, replayed },
     );
@@ -440,10 +411,10 @@ export class Session {
     if (this.#state === OPEN) {
       this.#state = CLOSING;
       this.#close = { within: limits.between(within, 0, limits.MAX_MILLIS), code, reason };
-      this.#timers[CLOSE] = now + within;
+      this.#timers.set(CLOSE, now + within);
       this.#forgetUnopened();
     } else if (this.#state !== OVER && !this.#peerEnded) {
-      this.#timers[CLOSE] = Math.min(this.#timers[CLOSE]!, now + within);
+      this.#timers.shorten(CLOSE, now + within);
     }
   }
 
@@ -516,20 +487,20 @@ export class Session {
       this.#state = CLOSING;
       const within = Math.min(Number(deadline), limits.MAX_CLOSE);
       this.#close = { within, code, reason };
-      this.#timers[CLOSE] = now + within;
+      this.#timers.set(CLOSE, now + within);
       this.events.push({ type: "closing", code, reason });
     }
     this.#checkFinished();
   }
 
   #checkFinished(): void {
-    if (this.#state !== CLOSING || !this.#peerClose || this.inbox.last !== this.#ready.seq) return;
+    if (this.#state !== CLOSING || !this.#peerClose || this.inbox.last !== this.#acks.ready.seq) return;
     // No more messages will come, so the acknowledgement need not wait for them.
-    this.#urgent = true;
+    this.#acks.urgent = true;
     if (!this.outbox.isDelivered) return;
     this.#state = FINISHED;
     this.#reason = { type: "closed", ...this.#peerClose };
-    this.#timers[ACKNOWLEDGE] = NEVER;
+    this.#timers.stop(ACKNOWLEDGE);
     this.events.push({ type: "ended", reason: this.#reason });
   }
 
@@ -548,35 +519,29 @@ export class Session {
       this.#reason = reason;
       this.events.push({ type: "ended", reason });
     }
-    this.#timers.fill(NEVER);
+    this.#timers.stopAll();
     this.inbox.dropPartial();
     this.#state = OVER;
     if (code !== undefined && this.isAttached) this.#farewell = { code, reason: words };
   }
 
   #restIfOver(): void {
-    if (this.isOver) this.#timers.fill(NEVER);
+    if (this.isOver) this.#timers.stopAll();
   }
 
   // Time.
 
-  #start(timer: number, at: number): void {
-    if (this.#timers[timer] === NEVER) this.#timers[timer] = at;
-  }
-
   /** When to call {@link handleTimeout} next; `Infinity`: never. */
   get timeout(): number {
-    return Math.min(...this.#timers);
+    return this.#timers.next;
   }
 
   /** The time has passed. Calling it too early does no harm. */
   handleTimeout(now: number): void {
     for (;;) {
-      const at = this.timeout;
-      if (at > now) return;
-      const timer = this.#timers.indexOf(at);
-      this.#timers[timer] = NEVER;
-      if (timer === ACKNOWLEDGE) this.#urgent = true;
+      const timer = this.#timers.fired(now);
+      if (timer === undefined) return;
+      if (timer === ACKNOWLEDGE) this.#acks.urgent = true;
       else if (timer === HANDSHAKE) {
         const { generation } = this;
         this.detach(now, generation);
@@ -615,7 +580,7 @@ export class Session {
   protected greeting(): Packet {
     this.phase = HELLO_SENT;
     const { id, token, epoch } = this;
-    return [wire.HELLO, id, token, epoch, ...this.positions(this.#ready.seq)];
+    return [wire.HELLO, id, token, epoch, ...this.positions(this.#acks.ready.seq)];
   }
 
   /** The fields that HELLO and WELCOME share. */
@@ -642,7 +607,7 @@ export class Session {
   #nextOfStream(): Packet | Uint8Array | undefined {
     const creditDue = this.inbox.isCreditDue;
     const data = this.#nextOfData();
-    if (this.#isAckDue || (this.#owesAck && (creditDue || data !== undefined))) {
+    if (this.#acks.isDue || (this.#acks.isOwed && (creditDue || data !== undefined))) {
       return [wire.ACK, this.tellAck()];
     }
     if (creditDue) return [wire.CREDIT, this.inbox.renew()];

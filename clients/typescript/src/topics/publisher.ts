@@ -90,8 +90,13 @@ export class Publisher {
   publish(publication: Publication, signal?: AbortSignal): Promise<Stored> {
     if (this.#ended) return rejected(new PublishError("not sent", false));
     if (signal?.aborted) return rejected(aborted(signal));
-    const { topic, final = false } = publication;
-    const open: Open = { topic, data: dataOf(publication.data), final, answer: deferred(), expired: 0 };
+    let open: Open;
+    try {
+      const { topic, final = false } = publication;
+      open = { topic, data: dataOf(publication.data), final, answer: deferred(), expired: 0 };
+    } catch (error) {
+      return rejected(error);
+    }
     if (this.#line.length > 0 || !this.#begin(open)) this.#line.push(open);
     if (signal) this.#watch(open, signal);
     return open.answer.promise;

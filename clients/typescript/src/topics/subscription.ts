@@ -21,6 +21,11 @@ export interface SubscriptionStats {
   readonly partialBytes: number;
   /** What the node may still send, in bytes. At 0 it waits for the application. */
   readonly creditBytes: number;
+  /**
+   * How far the application is behind the end of the log, in offsets, as far as the client knows that end. Messages
+   * of other topics count as well. Nothing before anything was delivered.
+   */
+  readonly lag: number | undefined;
 }
 
 const DONE: IteratorReturnResult<undefined> = { done: true, value: undefined };
@@ -39,6 +44,8 @@ export class Subscription implements AsyncIterableIterator<Delivery, undefined> 
   /** Those who wait for the next delivery, in order. */
   #waiters: Deferred<IteratorResult<Delivery, undefined>>[] = [];
   #position: string | TopicMessage | undefined;
+  /** The offset of that position. */
+  #offset: number | undefined;
   #messages = 0;
   #isCaughtUp = false;
   /** A new token is asked for: the subscription goes on with it. */
@@ -81,7 +88,15 @@ export class Subscription implements AsyncIterableIterator<Delivery, undefined> 
       waitingBytes: core.queue.cost,
       partialBytes: core.incomplete,
       creditBytes: core.granted - core.received,
+      lag: this.#lag,
     };
+  }
+
+  get #lag(): number | undefined {
+    if (this.#offset === undefined) return undefined;
+    const { end, place } = this.#core;
+    const known = [this.#keeper.core.welcome?.last, end, place?.offset];
+    return Math.max(...known.map((it) => Number(it ?? 0))) - this.#offset;
   }
 
   [Symbol.asyncIterator](): this {
@@ -114,6 +129,7 @@ export class Subscription implements AsyncIterableIterator<Delivery, undefined> 
         continue;
       }
       this.#position = item.type === "message" ? item : item.position;
+      this.#offset = Number(item.type === "gap" ? item.through : item.offset);
       if (item.type === "message") this.#messages++;
       if (item.type !== "caughtUp") return item;
       const isFirst = !this.#isCaughtUp;

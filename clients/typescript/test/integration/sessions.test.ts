@@ -1,3 +1,6 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket, WebSocketServer } from "ws";
 import {
@@ -293,6 +296,19 @@ describe("connecting", () => {
     expect(plain).toEqual(["tökén 1", "tökén 2"]);
     over.abort();
     foreign.close();
+  });
+
+  test("a server that wants a token lets in who has it, and nobody else", async () => {
+    const file = join(mkdtempSync(join(tmpdir(), "unstall-")), "token");
+    writeFileSync(file, "a-secret.token_1");
+    const guarded = await serve("serve", ["--token", file]);
+    await expect(connect(guarded.url, options())).rejects.toMatchObject({ code: "connect" });
+    await expect(connect(guarded.url, options({ token: "wrong" }))).rejects.toMatchObject({
+      code: "connect",
+    });
+    const over = await session("/echo", { token: () => "a-secret.token_1" }, guarded.url);
+    await echoed(over, 10);
+    await guarded.kill();
   });
 
   test("a token function that fails is an error, and is asked again", async () => {

@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { hasChromium, openChromium } from "../support/browser.ts";
 import { unstallBin } from "../support/programs.ts";
 import { closeBehindEach, directory, hubOf, opened } from "../support/topics.ts";
@@ -11,10 +11,6 @@ closeBehindEach();
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const run = promisify(execFile);
 const example = (name: string) => import(new URL(`../../examples/${name}`, import.meta.url).href);
-
-beforeAll(async () => {
-  await run("npm", ["run", "--silent", "build"], { cwd: ROOT });
-});
 
 describe.runIf(hasChromium)("in Chromium", () => {
   test("an answer survives refreshes and a hub that is killed: it is shown whole, and once", async () => {
@@ -26,6 +22,7 @@ describe.runIf(hasChromium)("in Chromium", () => {
     const chromium = await openChromium();
     opened.push(() => chromium.close());
     const page = await chromium.browser.newPage();
+    page.setDefaultTimeout(120_000);
     const shown = () => page.textContent("#answer");
     const writing = answer(hub.url, 42, 20);
     await page.goto(`${site.url}/examples/answer/?n=42`);
@@ -51,6 +48,7 @@ describe.runIf(hasChromium)("in Chromium", () => {
     expect(await shown()).toBe(ANSWER);
     // Another device reads it from the start.
     const other = await chromium.browser.newPage();
+    other.setDefaultTimeout(120_000);
     await other.goto(`${site.url}/examples/answer/?n=42`);
     await other.waitForFunction(() =>
       document.querySelector("#status")?.textContent?.includes("complete"),

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { hasChromium } from "../support/browser.ts";
 import { FaultProxy, seeded, until } from "../support/proxy.ts";
 import { closeBehindEach, directory, hubOf, opened, topicsOf } from "../support/topics.ts";
@@ -50,11 +50,6 @@ async function goesThrough(script: string): Promise<void> {
   expect(got).toEqual(sent);
   expect(await result).toEqual({ code: 0, said: `${COUNT} messages went through\n` });
 }
-
-beforeAll(async () => {
-  const build = spawn("npm", ["run", "--silent", "build"], { cwd: ROOT, stdio: "ignore" });
-  expect(await once(build, "close")).toEqual([0, null]);
-});
 
 closeBehindEach();
 

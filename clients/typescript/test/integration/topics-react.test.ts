@@ -1,8 +1,6 @@
-import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { build } from "esbuild";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { hasChromium, openChromium } from "../support/browser.ts";
 import { closeBehindEach, hubOf, numbers, opened, topicsOf } from "../support/topics.ts";
 
@@ -15,10 +13,6 @@ interface InPage {
   renders(): number;
   subscriptions(): number;
 }
-
-beforeAll(async () => {
-  await promisify(execFile)("npm", ["run", "--silent", "build"], { cwd: ROOT });
-});
 
 describe.runIf(hasChromium)("in Chromium", () => {
   test("a component shows what a topic delivers, changes its topic, and ends its subscription", async () => {

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { closeBehindEach, hubOf, opened } from "../support/topics.ts";
 
 closeBehindEach();
@@ -24,10 +24,6 @@ async function directory(): Promise<string> {
   opened.push(() => rm(path, { recursive: true }));
   return path;
 }
-
-beforeAll(async () => {
-  await run("npm", ["run", "--silent", "build"], { cwd: ROOT });
-});
 
 test("the programs of README run, one after the other, against a hub", async () => {
   const hub = await hubOf();

@@ -142,7 +142,10 @@ test("a subscription that nobody reads holds its window, and no other one waits 
   expect((await all).length).toBe(1_001);
   expect(slow.stats.waitingBytes).toBeGreaterThan(200_000);
   expect(slow.stats.waitingBytes).toBeLessThanOrEqual(262_144);
-  expect((await textsOf(slow)).length).toBe(1_001);
+  expect((await slow.next()).value).toMatchObject({ offset: 1 });
+  expect(slow.stats.lag).toBeGreaterThan(90);
+  expect((await textsOf(slow)).length).toBe(1_000);
+  expect(slow.stats.lag).toBe(0);
 });
 
 test("a refused message says so, and that it is not stored", async () => {
@@ -165,6 +168,22 @@ test("a client that is closed tells of each message what is known", async () => 
   await expect(sent).rejects.toMatchObject({ reason: "not sent", mayBeStored: false });
   await expect(waiting).rejects.toMatchObject({ code: "closed" });
   await expect(topics.publish("t", "m")).rejects.toMatchObject({ reason: "not sent" });
+});
+
+test("data of a wrong type rejects, and no promise of this package is an unhandled rejection", async () => {
+  const hub = await hubOf();
+  const topics = topicsOf(hub.url);
+  const wrong = { topic: "t", data: 7 as never };
+  await expect(topics.publish("t", 7 as never)).rejects.toMatchObject({ code: "options" });
+  await expect(topics.publishMany([wrong])).rejects.toMatchObject({ code: "options" });
+  // Vitest fails if one of these is unhandled.
+  void topics.publishMany([wrong]);
+  void topics.publish("no topic", "m");
+  void topics.subscribe("t").next();
+  await topics.close();
+  void topics.publish("t", "m");
+  void topics.subscribe("t").next();
+  await new Promise((resolve) => setTimeout(resolve, 50));
 });
 
 test("closing waits for what is published", async () => {
@@ -206,4 +225,56 @@ test("batches have the same deliveries, and leaving them ends the subscription",
   expect(got).toEqual(all);
   expect(subscription.position).toMatch(/:5000:/);
   expect(topics.stats.subscriptions).toBe(0);
+});
+
+test("a reader that prefers fresh over complete is moved ahead, and a gap says so", async () => {
+  const hub = await hubOf();
+  const topics = topicsOf(hub.url);
+  const slow = topics.subscribe("t", { window: 262_144, largestLag: 50, from: "now" });
+  await topics.publish("t", "first");
+  expect((await slow.next()).value).toMatchObject({ data: "first" });
+  const many = numbers(500).map((number) => ({ topic: "t", data: number.padEnd(2_000) }));
+  await topics.publishMany(many);
+  // By now what waits at the hub is older than the largest lag.
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const got: string[] = [];
+  for await (const delivery of slow) {
+    got.push(delivery.type === "message" ? `${delivery.data}` : delivery.type);
+    if (delivery.type !== "gap") continue;
+    expect(delivery).toMatchObject({ reason: "moved ahead", through: 501 });
+    await topics.publish("t", "fresh", { final: true });
+  }
+  expect(got.slice(-2)).toEqual(["gap", "fresh"]);
+  expect(got.length).toBeLessThan(400);
+});
+
+test("a hub that is asked to end and starts again interrupts nothing", async () => {
+  const hub = await hubOf("--store", await directory());
+  const topics = topicsOf(hub.url);
+  const all = textsOf(topics.subscribe("t"));
+  for (let round = 0; round < 3; round++) {
+    const stored = topics.publishMany(
+      numbers(100, 100 * round + 1).map((data) => ({ topic: "t", data })),
+    );
+    await hub.kill("SIGTERM");
+    await hub.start();
+    expect((await stored).filter((it) => it instanceof PublishError)).toEqual([]);
+  }
+  await topics.publish("t", "end", { final: true });
+  expect(await all).toEqual([...numbers(300), "end"]);
+});
+
+test("a topic without its final message goes on, and one that is complete ends at once for late readers", async () => {
+  const hub = await hubOf();
+  const topics = topicsOf(hub.url);
+  await topics.publish("done", "1");
+  await topics.publish("done", "2", { final: true });
+  expect(await textsOf(topics.subscribe("done"))).toEqual(["1", "2"]);
+  // A pattern does not end with one of its topics.
+  const open = topics.subscribe("*");
+  expect(await textsOf(open, 2)).toEqual(["1", "2"]);
+  const waiting = topics.subscribe("*", { from: "now" });
+  const next = waiting.next();
+  await topics.publish("other", "3");
+  expect((await next).value).toMatchObject({ topic: "other", data: "3" });
 });

@@ -99,7 +99,7 @@ export class FaultProxy {
 }
 
 /** Waits until it holds. */
-export async function until(holds: () => boolean, what: string, within = 20_000): Promise<void> {
+export async function until(holds: () => boolean, what: string, within = 60_000): Promise<void> {
   const deadline = performance.now() + within;
   while (!holds()) {
     if (performance.now() > deadline) throw new Error(`after ${within} ms not yet: ${what}`);

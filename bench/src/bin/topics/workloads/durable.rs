@@ -2,9 +2,7 @@
 //! without any connection.
 
 use std::{
-    fs::File,
-    io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -223,7 +221,7 @@ fn publisher(nth: u64) -> Publisher {
 /// One publisher of the library that waits for each answer, beside a write and a sync of a plain file.
 fn one_at_a_time(args: &Args, quick: bool, table: &mut Table) -> Result<()> {
     let count = if quick { 20 } else { 3_000 };
-    let synced = syncs(&args.directory, count)?;
+    let synced = harness::syncs(&args.directory, BYTES, count)?;
     let folder = TempDir::new_in(&args.directory)?;
     let node = Running::node(&Job::new(Place::Directory(folder.path().to_owned())))?;
     let times = harness::clients(None, async {
@@ -256,16 +254,4 @@ fn one_at_a_time(args: &Args, quick: bool, table: &mut Table) -> Result<()> {
         p99 <= 2.0 * sync99,
     );
     Ok(())
-}
-
-fn syncs(directory: &Path, count: usize) -> Result<Vec<Duration>> {
-    let mut file: File = tempfile::tempfile_in(directory)?;
-    let mut times = Vec::new();
-    for _ in 0..count {
-        let begun = Instant::now();
-        file.write_all(&[b'.'; BYTES])?;
-        file.sync_data()?;
-        times.push(begun.elapsed());
-    }
-    Ok(times)
 }

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args, quick: bool) -> Result<()> {
     let mut job = Job::new(Place::Directory(folder.path().to_owned()));
     job.max_bytes = Some(kept << 20);
     let node = Running::node(&job)?;
-    let times = harness::clients(None, async {
+    let (times, cost) = harness::clients(None, async {
         let topics = Topics::connect([node.url()]);
         let names: Vec<Topic> = (0..GROUP)
             .map(|it| Topic::new(&format!("topic.{it}")))
@@ -58,8 +58,9 @@ pub(crate) fn run(args: &Args, quick: bool) -> Result<()> {
             }
             times.push(begun.elapsed());
         }
-        Ok(times)
+        Ok((times, cost))
     })?;
+    let synced = harness::syncs(&args.directory, cost as usize, times.len() as u64)?;
     let [p50, p99, longest] = [0.5, 0.99, 1.0].map(|part| percentile(&times, part) / 1e3);
     let mut table = Table::new(&format!(
         "publish {mebibytes} MiB, {kept} MiB kept, groups of {GROUP}"
@@ -67,6 +68,11 @@ pub(crate) fn run(args: &Args, quick: bool) -> Result<()> {
     table.row(
         "p50 and p99 of a group",
         format!("{p50:.2} ms, {p99:.2} ms"),
+    );
+    let sync = percentile(&synced, 1.0) / 1e3;
+    table.row(
+        "the longest write and sync of as much to a plain file, afterwards",
+        format!("{sync:.1} ms"),
     );
     let figure = format!("{longest:.1} ms");
     table.goal(

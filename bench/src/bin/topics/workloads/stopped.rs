@@ -21,7 +21,7 @@ use crate::{
 const TOPICS: u64 = 100;
 
 /// The bytes of a message.
-const BYTES: usize = 1_000;
+const BYTES: usize = 4_000;
 
 /// Messages that are published each millisecond while latency is measured.
 const PACE: u64 = 5;

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from .._core.topics.delivered import Position
 from .._core.topics.events import Refusal, Unknown
 from .._core.topics.events import Stored as StoredRun
+from .._text import printable
 from .errors import PublishError
 
 
@@ -81,7 +82,8 @@ class Answers:
 
     def on_refused(self, refusal: Refusal) -> None:
         self.refused += 1
-        error = PublishError(refusal.reason, may_be_stored=refusal.may_be_stored, text=refusal.text)
+        text = printable(refusal.text)
+        error = PublishError(refusal.reason, may_be_stored=refusal.may_be_stored, text=text)
         pending, at, _ = self._next(1)
         pending.answer(at, [error])
 

@@ -57,7 +57,7 @@ class Topics:
     :param ping_interval: seconds between pings. None: no pings.
     :param silence_timeout: a connection on which nothing arrives for so many seconds is lost.
     :param window: the bytes that a subscription holds for the application, from 262,144 to 1 GiB. Each
-        message counts its payload, its topic, and 64. In memory of Python it may be up to six times as
+        message counts its payload, its topic, and 64. In memory of Python it may be up to seven times as
         much, if messages are short.
     :param publish_window: the bytes of published messages without an answer. Publishing waits when they
         are used up.
@@ -204,8 +204,7 @@ class Topics:
 
         Raises :class:`PublishError`, which says whether the message may be stored all the same.
         """
-        results = await self._publishers.publish([encoded(topic, message, final)])
-        result = results[0]
+        result = await self._publishers.publish_one(encoded(topic, message, final))
         if isinstance(result, PublishError):
             raise result
         return result

@@ -39,20 +39,34 @@ class Line:
         self._settled: asyncio.Future[None] | None = None
         self._is_closing = False
 
+    async def publish_one(self, message: Encoded) -> Result:
+        """As `publish`, in less time if nobody stands in line and there is room."""
+        if not self._turn.locked():
+            pending = Pending(1, self._keeper.loop.create_future())
+            if self._accept([message], 0, pending):
+                self._keeper.flush()
+                if pending.unanswered:
+                    await pending.future
+                result = pending.results[0]
+                if result is not None and not self._is_late(result):
+                    return result
+        return (await self.publish([message]))[0]
+
+    def _is_late(self, result: Result) -> bool:
+        """Whether it was refused because of a token that has a successor."""
+        return (
+            self._keeper.tokens.are_renewed
+            and isinstance(result, PublishError)
+            and result.reason == "expired"
+            and not result.may_be_stored
+        )
+
     async def publish(self, messages: list[Encoded]) -> list[Result]:
         """Publishes messages in order. What was refused because the token had expired is published again
         with the next one."""
         results = await self._publish_once(messages)
-        if not self._keeper.tokens.are_renewed:
-            return results
-        for _ in range(EXPIRED_AGAIN):
-            late = [
-                at
-                for at, result in enumerate(results)
-                if isinstance(result, PublishError)
-                and result.reason == "expired"
-                and not result.may_be_stored
-            ]
+        for _ in range(EXPIRED_AGAIN if self._keeper.tokens.are_renewed else 0):
+            late = [at for at, result in enumerate(results) if self._is_late(result)]
             if not late:
                 break
             again = await self._publish_once([messages[at] for at in late])

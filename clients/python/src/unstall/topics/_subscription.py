@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Any
 
 from .._core.topics.delivered import Batch, CaughtUp, Ended, Gap, Message, Position
 from .._core.topics.names import is_filter
+from .._text import printable
 from ._keeper import EXPIRED, Keeper
 from .errors import SubscriptionError
 from .events import SubscriptionStats
@@ -57,8 +58,17 @@ class Subscription:
         keeper.readers[self._number] = self._news.wake
         keeper.flush()
 
-    def __aiter__(self) -> Subscription:
-        return self
+    async def __aiter__(self) -> AsyncIterator[Delivery]:
+        """Everything, up to the end. It may be left and begun again: nothing is lost. Raises as
+        :meth:`recv` does."""
+        while True:
+            for message in self._batch:
+                self._last = message
+                yield message
+            delivery = await self._next()
+            if delivery is None:
+                return
+            yield delivery
 
     async def __anext__(self) -> Delivery:
         message = next(self._batch, None)
@@ -217,12 +227,14 @@ class Subscription:
             keeper.flush()
             return
         if end.reason not in ("final", "unsubscribed"):
-            self._error = SubscriptionError(end.reason, end.text)
+            self._error = SubscriptionError(end.reason, printable(end.text))
         self._finish()
 
     def _finish(self) -> None:
         self._is_over = True
-        self._batch, self._cost = iter(()), 0
+        # An iteration that is under way ends too.
+        self._messages -= sum(1 for _ in self._batch)
+        self._cost = 0
         forget(self._keeper, self._number)
 
 

@@ -28,14 +28,15 @@ export class ProtocolError extends Error {
   override name = "ProtocolError";
   constructor(
     readonly code: Code,
-    why: string,
+    why: string = code,
   ) {
-    super(`${code}: ${why}`);
+    super(why);
   }
 }
 
-export function malformed(why: string): ProtocolError {
-  return new ProtocolError("MALFORMED", why);
+/** What does not hold is an error of the node. */
+export function must(holds: boolean, code: Code = "MALFORMED"): asserts holds {
+  if (!holds) throw new ProtocolError(code);
 }
 
 export function add(a: Int, b: Int): Int {
@@ -75,13 +76,13 @@ export class Fields extends Reader {
   /** An offset, or the time of a message. */
   offset(): Int {
     const value = this.int();
-    if (value >= OFFSETS) throw malformed("an offset or a time that is too large");
+    must(value < OFFSETS);
     return value;
   }
 
   millis(): number {
     const value = this.number();
-    if (value > MAX_MILLIS) throw malformed("a time of more than ten years");
+    must(value <= MAX_MILLIS);
     return value;
   }
 
@@ -93,7 +94,7 @@ export class Fields extends Reader {
   /** A field that has one of these values. The first value has the number `first`. */
   one<T>(values: readonly T[], first: number): T {
     const value = values[this.u8() - first];
-    if (value === undefined) throw malformed("an unknown reason");
+    must(value !== undefined);
     return value;
   }
 
@@ -101,13 +102,13 @@ export class Fields extends Reader {
   text(): string {
     const bytes = this.rest();
     const found = bytes.length > MAX_TEXT ? undefined : text(bytes);
-    if (found === undefined) throw malformed("a text that is too long or not UTF-8");
+    must(found !== undefined);
     return found;
   }
 
   /** All fields were there. */
   check(): void {
-    if (this.failed) throw malformed("cut short");
+    must(!this.failed);
   }
 }
 

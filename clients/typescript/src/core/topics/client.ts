@@ -9,7 +9,7 @@
  */
 
 import { utf8 } from "../bytes.ts";
-import { CODES, type Int, malformed, ProtocolError } from "./bytes.ts";
+import { CODES, type Int, must, ProtocolError } from "./bytes.ts";
 import { MIN_LARGEST_MESSAGE } from "./limits.ts";
 import { isTopic } from "./name.ts";
 import type { OfSubscription, Packet, Rejection, Welcome } from "./packet.ts";
@@ -165,13 +165,16 @@ export class TopicsCore {
   handle(now: number, data: Uint8Array | string): ProtocolError | undefined {
     if (this.state === "closed" || this.state === "off") return undefined;
     try {
-      if (typeof data === "string") throw malformed("a text message");
+      must(typeof data !== "string");
       const packet = packets.decode(data);
       if (packet) this.#dispatch(now, packet);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
-      this.#end(1002, error);
-      return error;
+      const { code } = error;
+      const what = typeof data === "string" ? "a text message" : `a packet of the kind ${data[0]}`;
+      const told = new ProtocolError(code, `${what} is ${code}`);
+      this.#end(1002, told);
+      return told;
     }
     return undefined;
   }
@@ -189,8 +192,7 @@ export class TopicsCore {
       return;
     }
     const isAnswer = packet.kind === "WELCOME" || packet.kind === "REJECT";
-    if ((this.state === "asked") !== isAnswer)
-      throw new ProtocolError("UNEXPECTED", `${packet.kind} now`);
+    must((this.state === "asked") === isAnswer, "UNEXPECTED");
     switch (packet.kind) {
       case "WELCOME":
         this.#handleWelcome(now, packet);
@@ -248,8 +250,7 @@ export class TopicsCore {
 
   #handleSubscription(packet: OfSubscription): void {
     const subscription = this.subscriptions.get(packet.subscription);
-    if (!subscription || subscription.isOver)
-      throw new ProtocolError("UNEXPECTED", `subscription ${packet.subscription}`);
+    must(subscription !== undefined && !subscription.isOver, "UNEXPECTED");
     subscription.handle(packet, this.welcome?.log ?? "");
     if (packet.kind !== "SUBSCRIBED") this.#readable.add(packet.subscription);
     if (packet.kind !== "ENDED") return;

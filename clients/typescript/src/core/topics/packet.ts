@@ -1,17 +1,7 @@
 /** The packets of a node, and those of a client: SPEC-TOPICS.md, section 4. */
 
 import { utf8 } from "../bytes.ts";
-import {
-  add,
-  type Code,
-  Fields,
-  type Int,
-  malformed,
-  ProtocolError,
-  packet as packetOf,
-  u32,
-  unhex,
-} from "./bytes.ts";
+import { add, Fields, type Int, must, packet as packetOf, u32, unhex } from "./bytes.ts";
 import {
   MAX_LARGEST_MESSAGE,
   MAX_PACKET,
@@ -121,45 +111,43 @@ export type Packet =
       readonly text: string;
     };
 
-const DECODERS: Record<number, (reader: Fields) => Packet> = {
-  2: readWelcome,
-  3: (r) => ({
-    kind: "REJECT",
-    reason: r.one(REJECTIONS, 1),
-    retryAfter: r.millis(),
-    text: r.text(),
-  }),
-  20: (r) => ({ kind: "PING", number: r.int() }),
-  21: (r) => ({ kind: "PONG", number: r.int() }),
-  26: (r) => ({ kind: "ABORT", code: r.u16(), text: r.text() }),
-  27: (r) => ({ kind: "GOAWAY", window: r.millis(), text: r.text() }),
-  33: (r) => ({
-    kind: "SUBSCRIBED",
-    subscription: r.u32(),
-    after: r.offset(),
-    time: r.offset(),
-    end: r.offset(),
-  }),
-  35: readGap,
-  36: (r) => ({
-    kind: "CAUGHT_UP",
-    subscription: r.u32(),
-    offset: r.offset(),
-    time: r.offset(),
-  }),
-  39: (r) => ({
-    kind: "ENDED",
-    subscription: r.u32(),
-    reason: r.one(ENDINGS, 1),
-    text: r.text(),
-  }),
-  49: readPublished,
-  50: (r) => ({
-    kind: "REFUSED",
-    number: atLeastOne(r.int()),
-    reason: r.one(REFUSALS, 1),
-    text: r.text(),
-  }),
+/** The packets of a node by their kind: the name, and the fields with their forms. */
+const LAYOUT: Record<number, string> = {
+  2:
+    "WELCOME log:id first:offset last:offset largestMessage:int publishWindow:int once:millis " +
+    "subscriptions:u32 durability:durability name:text",
+  3: "REJECT reason:rejection retryAfter:millis text:text",
+  20: "PING number:int",
+  21: "PONG number:int",
+  26: "ABORT code:u16 text:text",
+  27: "GOAWAY window:millis text:text",
+  33: "SUBSCRIBED subscription:u32 after:offset time:offset end:offset",
+  34: "MESSAGES subscription:u32 records:rest",
+  35: "GAP subscription:u32 reason:gap certain:flag after:offset through:offset",
+  36: "CAUGHT_UP subscription:u32 offset:offset time:offset",
+  39: "ENDED subscription:u32 reason:ending text:text",
+  49: "PUBLISHED durability:durability first:number runs:runs",
+  50: "REFUSED number:number reason:refusal text:text",
+};
+
+/** How a form is read. The records of MESSAGES are read later. */
+const FORMS: Record<string, (fields: Fields) => unknown> = {
+  id: (it) => it.id(),
+  int: (it) => it.int(),
+  u16: (it) => it.u16(),
+  u32: (it) => it.u32(),
+  text: (it) => it.text(),
+  millis: (it) => it.millis(),
+  offset: (it) => it.offset(),
+  number: (it) => atLeastOne(it.int()),
+  flag: (it) => it.one([false, true], 0),
+  rejection: (it) => it.one(REJECTIONS, 1),
+  gap: (it) => it.one(GAPS, 1),
+  ending: (it) => it.one(ENDINGS, 1),
+  refusal: (it) => it.one(REFUSALS, 1),
+  durability: (it) => it.one(DURABILITIES, 0),
+  runs: readRuns,
+  rest: (it) => new Fields(it.rest()),
 };
 
 /** The kinds that only a client sends. */
@@ -167,77 +155,50 @@ const OF_CLIENTS = [0x01, 0x04, 0x20, 0x25, 0x26, 0x30];
 
 /** A packet of a node. Nothing if it is of a kind that is to be ignored. */
 export function decode(bytes: Uint8Array): Packet | undefined {
-  if (bytes.length > MAX_PACKET) throw malformed("a packet that is too long");
+  must(bytes.length > 0 && bytes.length <= MAX_PACKET);
   const reader = new Fields(bytes);
-  const kind = reader.u8();
-  reader.check();
-  if (kind === 0x22) {
-    const subscription = reader.u32();
-    reader.check();
-    return { kind: "MESSAGES", subscription, records: reader };
+  const number = reader.u8();
+  const layout = LAYOUT[number];
+  if (!layout) {
+    must(number >= 0x80, OF_CLIENTS.includes(number) ? "UNEXPECTED" : "UNKNOWN_KIND");
+    return undefined;
   }
-  const read = DECODERS[kind];
-  if (!read) {
-    if (kind >= 0x80) return undefined;
-    const code: Code = OF_CLIENTS.includes(kind) ? "UNEXPECTED" : "UNKNOWN_KIND";
-    throw new ProtocolError(code, `a packet of the kind ${kind}`);
+  const [kind, ...fields] = layout.split(" ");
+  const values: Record<string, unknown> = { kind };
+  for (const field of fields) {
+    const [name, form] = field.split(":") as [string, string];
+    values[name] = FORMS[form]!(reader);
   }
-  const packet = read(reader);
   reader.check();
-  if (reader.left > 0) throw malformed("bytes left over");
+  must(reader.left === 0);
+  const packet = values as unknown as Packet;
+  if (packet.kind === "WELCOME") checkWelcome(packet);
+  if (packet.kind === "PUBLISHED")
+    must(packet.runs.reduce((next, [count]) => add(next, count), packet.first) <= 1n << 64n);
   return packet;
 }
 
 function atLeastOne(value: Int): Int {
-  if (value === 0) throw malformed("the number 0");
+  must(value !== 0);
   return value;
 }
 
-function readWelcome(r: Fields): Packet {
-  const log = r.id();
-  const first = r.offset();
-  const last = r.offset();
-  const largest = r.int();
-  const publishWindow = r.int();
-  const once = r.millis();
-  const subscriptions = r.u32();
-  const durability = r.one(DURABILITIES, 0);
-  const name = r.text();
-  const isValid =
-    first >= 1 &&
-    first <= add(last, 1) &&
-    largest >= MIN_LARGEST_MESSAGE &&
-    largest <= MAX_LARGEST_MESSAGE &&
-    publishWindow >= MIN_PUBLISH_WINDOW &&
-    subscriptions > 0;
-  if (!isValid) throw malformed("a field of WELCOME out of its range");
-  const largestMessage = Number(largest);
-  const limits = { largestMessage, publishWindow, once, subscriptions };
-  return { kind: "WELCOME", log, first, last, ...limits, durability, name };
+function checkWelcome(welcome: Welcome): void {
+  const { first, last, largestMessage, publishWindow, subscriptions } = welcome;
+  must(first >= 1 && first <= add(last, 1));
+  must(largestMessage >= MIN_LARGEST_MESSAGE && largestMessage <= MAX_LARGEST_MESSAGE);
+  must(publishWindow >= MIN_PUBLISH_WINDOW && subscriptions > 0);
 }
 
-function readGap(r: Fields): Packet {
-  const subscription = r.u32();
-  const reason = r.one(GAPS, 1);
-  const certain = r.one([false, true], 0);
-  const [after, through] = [r.offset(), r.offset()];
-  return { kind: "GAP", subscription, reason, certain, after, through };
-}
-
-function readPublished(r: Fields): Packet {
-  const durability = r.one(DURABILITIES, 0);
-  const first = atLeastOne(r.int());
+function readRuns(fields: Fields): [Int, Int][] {
   const runs: [Int, Int][] = [];
-  let next = first;
   do {
-    const [count, offset] = [atLeastOne(r.count()), r.count()];
-    r.check();
-    next = add(next, count);
-    if (next > 1n << 64n || add(offset, count) > OFFSETS)
-      throw malformed("a run beyond the largest number");
+    const [count, offset] = [atLeastOne(fields.count()), fields.count()];
+    fields.check();
+    must(add(offset, count) <= OFFSETS);
     runs.push([count, offset]);
-  } while (r.left > 0);
-  return { kind: "PUBLISHED", durability, first, runs };
+  } while (fields.left > 0);
+  return runs;
 }
 
 // What a client sends.

@@ -1,6 +1,6 @@
 /** What the application publishes: SPEC-TOPICS.md, section 10. */
 
-import { add, type Int, ProtocolError, packet } from "./bytes.ts";
+import { add, type Int, must, packet } from "./bytes.ts";
 import { FILL } from "./limits.ts";
 import type { Durability, Refusal } from "./packet.ts";
 import { costOf, type Outgoing, recordSize, recordsOf, writeRecord } from "./records.ts";
@@ -180,8 +180,7 @@ export class Publishing {
   #check(number: Int, count: Int): void {
     const last = this.#open[Number(count) - 1];
     const fits = this.#open[0]?.number === number && last && count <= this.#begun;
-    if (!fits || last.sent < last.records)
-      throw new ProtocolError("INCONSISTENT", `answers to ${count} from ${number} on`);
+    must(Boolean(fits && last.sent === last.records), "INCONSISTENT");
   }
 
   #answered(): Open {

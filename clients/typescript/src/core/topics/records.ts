@@ -1,7 +1,7 @@
 /** Records: a whole message or a piece of one. SPEC-TOPICS.md, section 5. */
 
 import { text as textOf, type Writer } from "../bytes.ts";
-import { type Fields, type Int, malformed, ProtocolError } from "./bytes.ts";
+import { type Fields, type Int, must } from "./bytes.ts";
 import { KNOWN_TOPICS, MAX_RECORD, RECORD_OVERHEAD } from "./limits.ts";
 import { isTopic, matches } from "./name.ts";
 
@@ -41,8 +41,7 @@ export class Topics {
   read(bytes: Uint8Array): string {
     if (bytes.length > 0 && isSame(bytes, this.#last)) return this.#lastName;
     const name = textOf(bytes);
-    if (name === undefined || !(this.#known.has(name) || isTopic(name)))
-      throw malformed("a topic that is none");
+    must(name !== undefined && (this.#known.has(name) || isTopic(name)));
     this.#last = bytes.slice();
     this.#lastName = name;
     return name;
@@ -51,8 +50,7 @@ export class Topics {
   /** The filter has to match the topic. */
   check(name: string): void {
     if (this.#known.has(name)) return;
-    if (!matches(this.filter, name))
-      throw new ProtocolError("INCONSISTENT", "a message of another topic");
+    must(matches(this.filter, name), "INCONSISTENT");
     if (this.#known.size >= KNOWN_TOPICS) this.#known.clear();
     this.#known.add(name);
   }
@@ -72,23 +70,23 @@ export function readPieces(reader: Fields, topics: Topics, before: Piece | undef
 
 function readPiece(reader: Fields, topics: Topics, open: Piece | undefined): Piece {
   const word = reader.count();
-  if (word >= 8 * (MAX_RECORD + 1)) throw malformed("a record that is too long");
+  must(word < 8 * (MAX_RECORD + 1));
   const bits = Number(word);
   const length = bits >> 3;
   const isText = (bits & TEXT) > 0;
   const continues = (bits & CONTINUES) > 0;
   const isFinal = (bits & FINAL) > 0;
-  if (continues && length === 0) throw malformed("an empty record that continues");
+  must(!continues || length > 0);
   let offset: Int = 0;
   let time: Int = 0;
   let topic = "";
   let cost = length + RECORD_OVERHEAD;
   if (open) {
-    if (open.isText !== isText || open.isFinal !== isFinal) throw malformed("a message that changes");
+    must(open.isText === isText && open.isFinal === isFinal);
   } else {
     offset = reader.count();
     time = reader.count();
-    if (offset === 0) throw malformed("a message at offset 0");
+    must(offset !== 0);
     const name = reader.take(reader.u8());
     cost += name.length;
     reader.check();

@@ -1,7 +1,7 @@
 /** One subscription, over all connections: SPEC-TOPICS.md, sections 7 to 9. */
 
 import { text as textOf } from "../bytes.ts";
-import { type Int, ProtocolError } from "./bytes.ts";
+import { type Int, must } from "./bytes.ts";
 import { CaughtUp, Ended, type Item, Queue, TopicGap, TopicMessage } from "./items.ts";
 import { MAX_RECORD, MIN_CREDIT } from "./limits.ts";
 import type { Ending, GapReason, OfSubscription } from "./packet.ts";
@@ -19,8 +19,9 @@ export interface SubscriptionOptions {
   readonly largestMessage: number;
 }
 
-function inconsistent(why: string): ProtocolError {
-  return new ProtocolError("INCONSISTENT", why);
+/** It has to fit what was said before. */
+function mustFit(fits: boolean): asserts fits {
+  must(fits, "INCONSISTENT");
 }
 
 export class CoreSubscription {
@@ -154,28 +155,29 @@ export class CoreSubscription {
       return;
     }
     if (this.state === "unsubscribing") return;
-    if ((packet.kind === "SUBSCRIBED") !== (this.state === "asked"))
-      throw new ProtocolError("UNEXPECTED", `${packet.kind} of a subscription`);
+    must((packet.kind === "SUBSCRIBED") === (this.state === "asked"), "UNEXPECTED");
     if (packet.kind === "SUBSCRIBED") {
       this.#handleSubscribed(packet, log);
       return;
     }
     const pieces =
       packet.kind === "MESSAGES" && readPieces(packet.records, this.#topics, this.#pieces.at(-1));
-    if (this.#owesGap && !(packet.kind === "GAP" && packet.reason === this.#owesGap))
-      throw inconsistent(`no GAP ${this.#owesGap}`);
+    mustFit(!this.#owesGap || (packet.kind === "GAP" && packet.reason === this.#owesGap));
     const newPlace = this.#newPlace;
     this.#newPlace = undefined;
-    if (pieces) for (const piece of pieces) this.#handlePiece(piece);
-    else if (this.#pieces.length > 0)
-      throw new ProtocolError("UNEXPECTED", `${packet.kind} within a message`);
-    else if (packet.kind === "GAP") this.#handleGap(packet, newPlace);
+    if (pieces) {
+      for (const piece of pieces) this.#handlePiece(piece);
+      return;
+    }
+    // Nothing else may come within a message.
+    must(this.#pieces.length === 0, "UNEXPECTED");
+    if (packet.kind === "GAP") this.#handleGap(packet, newPlace);
     else if (packet.kind === "CAUGHT_UP") this.#handleCaughtUp(packet);
   }
 
   #handleSubscribed(packet: { after: Int; time: Int; end: Int }, log: string): void {
     const { after, time, end } = packet;
-    if (after > end) throw inconsistent("a place behind the end");
+    mustFit(after <= end);
     this.state = "subscribed";
     this.end = end;
     const newPlace = { log, offset: after, time };
@@ -193,15 +195,13 @@ export class CoreSubscription {
   #handlePiece(piece: Piece): void {
     const place = this.place as Place;
     const isFirst = this.#pieces.length === 0;
-    if (isFirst && piece.offset <= place.offset) throw inconsistent(`offset ${piece.offset} again`);
+    mustFit(!isFirst || piece.offset > place.offset);
     if (isFirst) this.#topics.check(piece.topic);
     this.received += piece.cost;
-    if (this.received > this.granted)
-      throw new ProtocolError("CREDIT_EXCEEDED", `${this.received} of ${this.granted}`);
+    must(this.received <= this.granted, "CREDIT_EXCEEDED");
     this.incomplete += piece.cost;
     this.#payload += piece.payload.length;
-    if (this.#payload > this.options.largestMessage)
-      throw new ProtocolError("MESSAGE_TOO_LARGE", `${this.#payload} bytes`);
+    must(this.#payload <= this.options.largestMessage, "MESSAGE_TOO_LARGE");
     this.#pieces.push(isFirst || piece.payload.length === MAX_RECORD ? piece : kept(piece));
     if (!piece.continues) this.#deliver(this.#pieces[0] as Piece);
   }
@@ -230,7 +230,7 @@ export class CoreSubscription {
     }
     if (!first.isText) return payload;
     const text = textOf(payload);
-    if (text === undefined) throw new ProtocolError("INVALID_TEXT", "not UTF-8");
+    must(text !== undefined, "INVALID_TEXT");
     return text;
   }
 
@@ -247,16 +247,13 @@ export class CoreSubscription {
     const place = this.place as Place;
     if (reason === "another log" || reason === "diverged") {
       // A diverged log can begin at the same place: its message there is another one.
-      if (!newPlace || !(this.#owesGap || reason === "diverged"))
-        throw inconsistent(`${reason}, but the place fits`);
-      if (after !== place.offset || through !== newPlace.offset)
-        throw inconsistent("a GAP between other places");
+      mustFit(newPlace !== undefined && (reason === "diverged" || this.#owesGap !== undefined));
+      mustFit(after === place.offset && through === newPlace.offset);
       this.place = newPlace;
       this.#owesGap = undefined;
-    } else if (after < place.offset || through < after) {
-      throw inconsistent(`a gap from ${after} to ${through}`);
-    } else if (through !== place.offset) {
-      this.place = { log: place.log, offset: through, time: 0 };
+    } else {
+      mustFit(place.offset <= after && after <= through);
+      if (through !== place.offset) this.place = { log: place.log, offset: through, time: 0 };
     }
     const now = this.place as Place;
     const text = placeText(now);
@@ -267,8 +264,7 @@ export class CoreSubscription {
   #handleCaughtUp(packet: { offset: Int; time: Int }): void {
     const { offset, time } = packet;
     const place = this.place as Place;
-    if (offset < place.offset || offset < this.end)
-      throw inconsistent(`caught up with ${offset} after ${place.offset}`);
+    mustFit(offset >= place.offset && offset >= this.end);
     this.place = { log: place.log, offset, time };
     this.#isCaughtUp = true;
     this.queue.pushCaughtUp(new CaughtUp(offset as number, time as number, placeText(this.place)));

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 from ..packet import Refused, malformed
 
 MAX_NAME, MAX_TOKENS = 255, 32
-#: How many topics a subscription remembers as checked. More are checked again.
+#: How many topics are remembered as checked, of all and of each subscription. More are checked again.
 CHECKED = 4_096
 
 WHITE_SPACE = set("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
@@ -38,6 +39,7 @@ def is_name(name: bytes, wildcards: bool) -> bool:
     return all(map(is_plain, tokens))
 
 
+@lru_cache(maxsize=CHECKED)
 def is_topic(name: bytes) -> bool:
     return is_name(name, wildcards=False)
 

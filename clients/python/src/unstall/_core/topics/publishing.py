@@ -154,31 +154,37 @@ class Publisher:
         if not self.wants_packet():
             return None
         self.has_begun = True
-        number = self.first + len(self.sent)
-        parts = [PUBLISH + number.to_bytes(8, "big")]
+        waiting, sent, window = self.waiting, self.sent, self.window
+        parts = [PUBLISH + (self.first + len(sent)).to_bytes(8, "big")]
         size = len(parts[0])
-        while self.wants_packet():
-            message = self.waiting[0]
-            begun = self.piece or 0
-            end = min(len(message.payload), begun + MAX_RECORD)
-            continues = end < len(message.payload)
-            head = record_head(
-                message.text, continues, message.final, end - begun, None if begun else message.topic
-            )
-            size += len(head) + end - begun
+        may_begin = self.first > self.barrier
+        while waiting:
+            message = waiting[0]
+            payload, begun = message.payload, self.piece
+            if begun is None:
+                on_way = self.on_way
+                if not may_begin or (on_way and on_way + message.cost > window):
+                    break
+            length = len(payload)
+            continues = length - (begun or 0) > MAX_RECORD
+            if continues or begun:
+                payload = payload[begun or 0 : (begun or 0) + MAX_RECORD]
+            topic = message.topic if begun is None else None
+            head = record_head(message.text, continues, message.final, len(payload), topic)
+            size += len(head) + len(payload)
             if size > FILL and len(parts) > 1:
                 break
-            if not begun:
-                self.on_way += message.cost
             parts.append(head)
-            parts.append(message.payload[begun:end])
+            parts.append(payload)
+            if begun is None:
+                self.on_way += message.cost
             if continues:
-                self.piece = end
+                self.piece = (begun or 0) + MAX_RECORD
                 continue
             self.piece = None
             if message.since is None and not message.void:
                 message.since = now
-            self.sent.append(self.waiting.popleft())
+            sent.append(waiting.popleft())
         return b"".join(parts)
 
     def change_token(self) -> None:

@@ -3,10 +3,9 @@ they are whole messages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..packet import MAX_RECORD, RECORD_OVERHEAD, Refused, malformed, read_varint, write_varint
 from .delivered import Message
@@ -66,33 +65,51 @@ def read_record(data: bytes, at: int, stored: bool, within: Record | None) -> tu
 LETTERS = ("B", "H", "I", "Q")
 SIZES = (1, 2, 4, 8)
 
-#: What records of one shape have in common: how to read word, offset, time and the length of the
-#: topic; the bytes of these; the shift to the two bits of size in the word, and what they add to it; and
-#: of offset and time the shift, these bits, and what they add.
-Shape = tuple[Callable[..., tuple[Any, ...]], int, int, int, int, int, int, int, int, int]
+#: How many lengths of a shape are remembered. There are 64 shapes, so a server cannot take more than 13 MB
+#: with them.
+LENGTHS = 2_048
 
 
-@lru_cache(maxsize=64)
-def shape_of(word: int, offset: int, time: int) -> Shape:
-    """The shape of records whose three numbers have these bits of size."""
-    head = Struct(">" + LETTERS[word] + LETTERS[offset] + LETTERS[time] + "B")
-    shifts = [8 * SIZES[bits] - 2 for bits in (word, offset, time)]
-    return (
-        head.unpack_from,
-        head.size,
-        shifts[0],
-        word << shifts[0],
-        shifts[1],
-        offset,
-        offset << shifts[1],
-        shifts[2],
-        time,
-        time << shifts[2],
-    )
+class Lengths(dict[int, "int | None"]):
+    """The length of the payload by the word of a record, as it stands there: of text below zero, as
+    -1 - length. None if the record is not a whole message, or final."""
+
+    def __init__(self, base: int, end: int) -> None:
+        super().__init__()
+        self._base, self._end = base, end
+
+    def __missing__(self, word: int) -> int | None:
+        if len(self) >= LENGTHS:
+            self.clear()
+        length: int | None = None
+        if self._base <= word < self._end and not word & 6:
+            length = (word - self._base) >> 3
+            length = -1 - length if word & 1 else length
+        self[word] = length
+        return length
+
+
+class Shape:
+    """What records of one shape have in common: the sizes of their three numbers. A number stands in the
+    record with two bits of size in front, so each has a `base` and is below an `end`."""
+
+    def __init__(self, word: int, offset: int, time: int) -> None:
+        head = Struct(">" + LETTERS[word] + LETTERS[offset] + LETTERS[time] + "B")
+        self.unpack, self.size = head.unpack_from, head.size
+        ranges = [
+            (bits << (8 * SIZES[bits] - 2), (bits + 1) << (8 * SIZES[bits] - 2))
+            for bits in (word, offset, time)
+        ]
+        self.lengths = Lengths(*ranges[0])
+        self.offset_base, self.offset_end = ranges[1]
+        self.time_base, self.time_end = ranges[2]
+
+
+shape_of = lru_cache(maxsize=64)(Shape)
 
 
 def shape_at(data: bytes, at: int) -> Shape | None:
-    """The shape of the record there. Nothing if it is cut short."""
+    """The shape of the record there. None if it is cut short."""
     try:
         word = data[at] >> 6
         at += SIZES[word]
@@ -105,54 +122,47 @@ def shape_at(data: bytes, at: int) -> Shape | None:
 def read_wholes(
     data: bytes, at: int, log: bytes, place: int, names: NameCache, into: list[Message]
 ) -> tuple[int, int, int]:
-    """Reads records that are whole messages, not final, and have one shape, as far as they go. The
-    packet is at most 65,536 bytes. Gives where the next record begins, the last offset, and the cost."""
+    """Reads records as far as they are whole messages, not final, in order, and of one shape. The packet
+    is at most 65,536 bytes. Gives where the next record begins, the last offset, and the cost."""
     shape = shape_at(data, at)
     if shape is None:
         return at, place, 0
-    (
-        unpack,
-        head,
-        word_shift,
-        word_base,
-        offset_shift,
-        offset_bits,
-        offset_base,
-        time_shift,
-        time_bits,
-        time_base,
-    ) = shape
+    unpack, head, lengths = shape.unpack, shape.size, shape.lengths
+    offset_base, offset_end = shape.offset_base, shape.offset_end
+    time_base, time_end = shape.time_base, shape.time_end
     known, learn, append, new = names.known, names.learn, into.append, tuple.__new__
-    end, begun, count = len(data), at, 0
+    begun, before, end = at, len(into), len(data)
+    # Offsets are compared as they stand there.
+    last = place + offset_base
     try:
         while at + head <= end:
             word, offset, time, topic_end = unpack(data, at)
-            word -= word_base
-            if word & 6 or word < 0 or word >> word_shift:
-                break
-            if offset >> offset_shift != offset_bits or time >> time_shift != time_bits:
+            length = lengths[word]
+            if length is None or not last < offset < offset_end or not time_base <= time < time_end:
                 break
             topic_at = at + head
             topic_end += topic_at
-            payload_end = topic_end + (word >> 3)
-            if payload_end > end:
-                break
-            offset -= offset_base
-            if offset <= place:
-                raise Refused("INCONSISTENT", f"offset {offset} after {place}")
+            payload: str | bytes
+            if length >= 0:
+                payload_end = topic_end + length
+                if payload_end > end:
+                    break
+                payload = data[topic_end:payload_end]
+            else:
+                payload_end = topic_end - 1 - length
+                if payload_end > end:
+                    break
+                payload = data[topic_end:payload_end].decode()
             name = data[topic_at:topic_end]
             topic = known.get(name)
             if topic is None:
                 topic = learn(name)
-            payload: str | bytes = data[topic_end:payload_end]
-            if word & 1:
-                payload = payload.decode()  # type: ignore[union-attr]
-            append(new(Message, (topic, payload, offset, time - time_base, False, log)))
-            place, at = offset, payload_end
-            count += 1
+            append(new(Message, (topic, payload, offset - offset_base, time - time_base, False, log)))
+            last, at = offset, payload_end
     except UnicodeDecodeError:
         raise Refused("INVALID_TEXT", "not UTF-8") from None
-    return at, place, at - begun - count * (head - RECORD_OVERHEAD)
+    count = len(into) - before
+    return at, last - offset_base, at - begun - count * (head - RECORD_OVERHEAD)
 
 
 # Writing.
