@@ -72,6 +72,9 @@ in the midst of it. The faults are these, besides cut, freeze, delay and refuse:
   retention  the log is small, and a subscriber receives nothing until messages are
              removed that it has not read: it must be told of them
 
+With --client, the client gets a list of URLs, and forwards every message of the topic
+verify.in to verify.out. `slow` stops its process. What is counted is verify.out.
+
 `published` is the sum of `stored`, `not_stored` and `unknown`. A stored message has
 to reach every subscriber once and in order, or be within a gap that is reported.
 
@@ -119,7 +122,7 @@ pub(crate) struct Verify {
     rate: Option<f64>,
 
     /// Verify a client in any language: a command with {url} where the URL goes. It must send every
-    /// message back; the page "Proving a client" of the guide says how
+    /// message back, or with --topics forward it; see `Proving a client` in the guide
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["url", "plain"])]
     client: Option<ClientCommand>,
 

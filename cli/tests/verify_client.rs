@@ -285,7 +285,7 @@ fn a_client_that_ends_early_is_told_with_its_exit_code() {
     caught(
         "complains at the end",
         &SHORT,
-        "the client ended with exit status: 5",
+        "the client with exit status: 5",
     );
     let missing = run(&["verify", "--client", "/nowhere/client {url}"]);
     assert_eq!(missing.code, Some(1), "{missing:?}");

@@ -102,6 +102,20 @@ fn hubs_that_are_killed_and_restarted_lose_nothing() {
     assert_eq!(json["published"], 12_000);
 }
 
+/// Of each message that was confirmed there is one, and of each without an answer at most one: nothing is
+/// lost, duplicated or false.
+#[test]
+fn a_hub_killed_twenty_times_in_mid_publish_keeps_what_it_confirmed() {
+    let faults = ["--faults", "kill", "--times", "20", "--seed", "11"];
+    let json = kept(&[&faults[..], &["--count", "20000", "--rate", "2500"]].concat());
+    all_delivered(&json);
+    assert_eq!(
+        (&json["kills"], &json["published"]),
+        (&json!(20), &json!(20_000)),
+        "{json}"
+    );
+}
+
 #[test]
 fn connections_that_break_and_stand_still_lose_nothing() {
     let args = [

@@ -14,7 +14,7 @@ use super::peer::SILENCE;
 use super::process::{Ears, Process, Speaker};
 use super::talk::{Connections, Order, Part, Report, Side};
 use super::verdict::{Foreign, Found, Peaks, Verdict};
-use super::visit::{KILLED_WITHIN, News, Visit};
+use super::visit::{FINISH, KILLED_WITHIN, News, Visit};
 use super::{Aim, memory_limit_bytes};
 use crate::failure::Failure;
 use crate::faults::proxy::{self, Route};
@@ -27,9 +27,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How long messages under way may take after an interruption or a failure.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
-
-/// How long a process may take to finish before it is killed. The library's close takes less.
-const FINISH: Duration = Duration::from_secs(10);
 
 pub(super) struct Run {
     aim: Aim,

@@ -1,10 +1,10 @@
 //! `unstall verify --topics`: publishers, hubs and subscribers, each a process of its own.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use clap::Args;
 
-use super::{Verify, any_seed};
+use super::{Verify, any_seed, foreign::ClientCommand};
 use crate::{failure::Failure, faults::Kind, runtime, stdout};
 use run::Run;
 
@@ -93,7 +93,14 @@ struct Aim {
     /// Messages a second of each publisher.
     rate: Option<f64>,
     seed: u64,
+    /// A client in any language, which forwards what is published.
+    client: Option<ClientCommand>,
+    /// If nothing is reported for this long, the run has stalled.
+    patience: Duration,
 }
+
+/// It is far longer than a fault, and than a hub may take to start.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs it, and prints the verdict.
 pub(super) fn run(verify: Verify) -> Result<(), Failure> {
@@ -137,6 +144,16 @@ fn aim(verify: Verify) -> Result<Aim, Failure> {
             "a log in memory ends with its hub: leave out `kill` and `restart`, or give a directory",
         ));
     }
+    if verify.client.is_some() && faults.contains(&Named::Retention) {
+        return Err(Failure::usage(
+            "what retention removes cannot be forwarded: leave out `retention` or --client",
+        ));
+    }
+    // A client forwards one topic, which one process publishes to.
+    let publishers = match verify.client {
+        Some(_) => 1,
+        None => publishers,
+    };
     if verify.count > MAX_COUNT {
         return Err(Failure::usage(format_args!(
             "--topics takes at most {MAX_COUNT} messages"
@@ -150,10 +167,15 @@ fn aim(verify: Verify) -> Result<Aim, Failure> {
         publishers,
         subscribers,
         count: verify.count.div_ceil(u64::from(publishers)),
-        sizes: verify.size.with_seed(seed),
+        sizes: match verify.client {
+            Some(_) => verify.size.with_seed(seed).with_texts(),
+            None => verify.size.with_seed(seed),
+        },
         faults,
         times: verify.times as usize,
         rate: rate.is_finite().then_some(rate / f64::from(publishers)),
         seed,
+        client: verify.client,
+        patience: verify.patience.map_or(PATIENCE, Duration::from_secs),
     })
 }

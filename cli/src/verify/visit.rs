@@ -15,6 +15,9 @@ use crate::time::later;
 /// whoever acknowledges too early is caught.
 pub(super) const KILLED_WITHIN: Duration = Duration::from_millis(150);
 
+/// How long a process may take to finish before it is killed. The library's close takes less.
+pub(super) const FINISH: Duration = Duration::from_secs(10);
+
 /// A program in any language that is verified.
 pub(super) struct Visit {
     command: ClientCommand,
@@ -165,18 +168,18 @@ impl Visit {
         self.resume();
         self.kill_at = None;
         let Some(mut client) = self.client.take() else {
-            return Err("the client was not running at the end".to_owned());
+            return Err("the client does not run at the end".to_owned());
         };
         let began = Time::now();
         match timeout(within, client.ended()).await {
             Err(_) => Err(format!(
-                "the client did not end within {:.0?} after the session was closed",
+                "the client did not end within {:.0?} after the end of the stream",
                 began.elapsed()
             )),
             Ok(Err(error)) => Err(format!("the client could not be waited for: {error}")),
             Ok(Ok(exit)) if exit.is_success() => Ok(()),
             Ok(Ok(exit)) => Err(format!(
-                "the session was closed normally, and the client ended with {exit}"
+                "the stream ended normally, and the client with {exit}"
             )),
         }
     }

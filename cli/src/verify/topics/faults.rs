@@ -123,6 +123,8 @@ mod tests {
             times: 20,
             rate: None,
             seed,
+            client: None,
+            patience: Duration::from_secs(60),
         }
     }
 

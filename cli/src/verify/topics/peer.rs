@@ -141,7 +141,7 @@ async fn publish(
         let end = due.min(count).min(next.saturating_add(BATCH));
         let mut sends = !stops && under_way.len() < BATCHES;
         if sends && end > next {
-            let batch = batch(part, number, next..end)?;
+            let batch = batch(part, number, next..end, count)?;
             let first = next;
             let publishing = topics
                 .publish_many(batch)
@@ -168,11 +168,14 @@ fn batch(
     part: &Part,
     number: u32,
     indexes: std::ops::Range<u64>,
+    count: u64,
 ) -> Result<Vec<Publication>, String> {
     let message = |index| {
-        let topic = messages::topic(part.seed, number, index).map_err(|error| error.to_string())?;
+        let topic = messages::topic(part, number, index).map_err(|error| error.to_string())?;
         let (kind, payload) = part.sizes.payload(index);
-        Ok(Publication::new(topic, kind, payload))
+        let mut publication = Publication::new(topic, kind, payload);
+        publication.is_final = part.forwarded && index.checked_add(1) == Some(count);
+        Ok(publication)
     };
     indexes.map(message).collect()
 }
@@ -206,7 +209,7 @@ async fn subscribe(
     topics: &Topics,
     mut orders: watch::Receiver<Halt>,
 ) -> Result<(), String> {
-    let filter = messages::filter(part.seed).map_err(|error| error.to_string())?;
+    let filter = messages::filter(part).map_err(|error| error.to_string())?;
     let start = match part.role {
         Role::Subscriber {
             told_of_removed: true,
@@ -228,7 +231,11 @@ async fn subscribe(
         let reports = gather(part, &mut feed, first)?;
         let at = feed.position().map_or(0, |position| position.offset.get());
         let at = (at != std::mem::replace(&mut told, at)).then_some(Report::At(at));
+        let is_over = matches!(reports.last(), Some(Report::Final));
         report(&reports.into_iter().chain(at).collect::<Vec<_>>()).map_err(pipe)?;
+        if is_over {
+            return Ok(());
+        }
     }
 }
 
@@ -253,6 +260,10 @@ fn gather(part: &Part, feed: &mut Subscription, first: Received) -> Result<Vec<R
                 let publisher = messages::publisher(message.topic());
                 let index = part.sizes.intact_index(kind(&message), message.as_bytes());
                 match publisher.zip(index) {
+                    // The order that counts is that of `verify.in`.
+                    Some((publisher, index)) if part.forwarded => {
+                        add(&mut took, publisher, index, index.saturating_add(1));
+                    }
                     Some((publisher, index)) => {
                         add(&mut took, publisher, index, message.offset().get());
                     }
@@ -264,6 +275,11 @@ fn gather(part: &Part, feed: &mut Subscription, first: Received) -> Result<Vec<R
                 reports.push(Report::Gap(gap.after.get(), gap.through.get()));
             }
             Some(_) => {}
+            None if part.forwarded => {
+                reports.push(Report::Took(took));
+                reports.push(Report::Final);
+                return Ok(reports);
+            }
             None => return Err("the subscription ended by itself".to_owned()),
         }
         count = count.saturating_add(1);

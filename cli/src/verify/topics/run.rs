@@ -18,7 +18,10 @@ use tokio::{
 };
 
 use super::{
-    super::peer::SILENCE,
+    super::{
+        peer::SILENCE,
+        visit::{FINISH, News, Visit},
+    },
     Aim, Named,
     account::{Published, Received},
     faults::{Plan, Strike},
@@ -40,10 +43,6 @@ use crate::{
 /// How often the bar is drawn, and the clock is looked at.
 const TICK: Duration = Duration::from_millis(20);
 
-/// If nothing is reported for this long, the run has stalled. It is far longer than a fault, and than
-/// a hub may take to start.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
-
 /// What the log keeps if retention is to remove something. It is the least of a log in a directory.
 const RETAINED_BYTES: u64 = 16 << 20;
 
@@ -60,6 +59,8 @@ pub(super) struct Run {
     urls: Vec<String>,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
+    /// A client in any language, which forwards what is published.
+    visit: Option<Visit>,
     published: Published,
     counts: Counts,
     /// Why the run ended early.
@@ -88,6 +89,8 @@ struct Subscriber {
     received: Received,
     /// Everything up to this offset has arrived.
     at: u64,
+    /// The final message has arrived.
+    is_over: bool,
     paused: Option<Until>,
 }
 
@@ -125,6 +128,7 @@ impl Run {
             urls: Vec::new(),
             publishers: Vec::new(),
             subscribers: Vec::new(),
+            visit: aim.client.clone().map(Visit::new),
             published: Published::new(aim.publishers, aim.count),
             counts: Counts::default(),
             broken_off: None,
@@ -159,13 +163,17 @@ impl Run {
                 process: None,
                 received: Received::new(self.aim.publishers, self.aim.count),
                 at: 0,
+                is_over: false,
                 paused: None,
             });
         }
         for number in (0..self.subscribers.len()).step_by(2) {
             self.start_subscriber(number).await?;
         }
-        Ok(())
+        match &mut self.visit {
+            Some(visit) => visit.begin(self.urls.join(",")),
+            None => Ok(()),
+        }
     }
 
     async fn start_node(&mut self, number: u32, messages: u64) -> io::Result<()> {
@@ -176,7 +184,15 @@ impl Run {
             (None, Some(directory)) => directory.display().to_string(),
             (None, None) => "memory".to_owned(),
         };
-        let size = self.aim.sizes.bytes(messages);
+        // What is forwarded is stored twice.
+        let (size, messages, forwarders) = match self.visit {
+            Some(_) => (
+                self.aim.sizes.bytes(messages).saturating_mul(2),
+                messages.saturating_mul(2),
+                1,
+            ),
+            None => (self.aim.sizes.bytes(messages), messages, 0),
+        };
         let bytes = match self.aim.faults.contains(&Named::Retention) {
             true => RETAINED_BYTES,
             // Nothing is removed.
@@ -191,7 +207,8 @@ impl Run {
         let share = size
             .checked_div(u64::from(self.aim.nodes))
             .unwrap_or_default();
-        let down = share.saturating_mul(u64::from(self.aim.subscribers));
+        let readers = u64::from(self.aim.subscribers).saturating_add(forwarders);
+        let down = share.saturating_mul(readers);
         let (kinds, times) = &self.plan.network;
         let times = times.div_ceil(self.aim.nodes as usize);
         let seed = self.aim.seed.wrapping_add(u64::from(number));
@@ -215,6 +232,7 @@ impl Run {
         Part {
             urls: self.urls.clone(),
             seed: self.aim.seed,
+            forwarded: self.visit.is_some(),
             sizes: self.aim.sizes,
             role,
         }
@@ -249,12 +267,18 @@ impl Run {
                     if let Err(error) = self.tick().await {
                         self.broken_off = Some(format!("a process could not be started: {error}"));
                     }
-                    if heard_at.elapsed() > STALLED_AFTER {
-                        self.broken_off = Some(format!("nothing moved for {STALLED_AFTER:?}"));
+                    if heard_at.elapsed() > self.aim.patience {
+                        self.broken_off = Some(self.stalled());
                     }
                 }
+                news = Visit::news(&mut self.visit) => self.client_news(news),
                 _ = &mut interrupt => self.broken_off = Some("interrupted".to_owned()),
             }
+        }
+        if let (Some(visit), None) = (&mut self.visit, &self.broken_off)
+            && visit.runs()
+        {
+            self.broken_off = visit.conclude(FINISH).await.err();
         }
         self.bar.finish_and_clear();
         let seconds = self.started.elapsed().as_secs_f64();
@@ -288,9 +312,13 @@ impl Run {
         })
     }
 
-    /// Every publisher has every answer, and every subscriber has read up to the last of them.
+    /// Every publisher has every answer, and every subscriber has read up to the last of them, or to the
+    /// final message.
     fn is_done(&self) -> bool {
         let last = self.published.last;
+        if self.visit.is_some() {
+            return self.all_published() && self.subscribers.iter().all(|it| it.is_over);
+        }
         self.all_published()
             && self
                 .subscribers
@@ -302,9 +330,35 @@ impl Run {
         self.publishers.iter().all(|publisher| publisher.is_done)
     }
 
+    fn stalled(&self) -> String {
+        let patience = self.aim.patience;
+        match &self.visit {
+            Some(visit) if !visit.runs() => format!(
+                "nothing moved for {patience:?}: the client has ended, and no final message has come"
+            ),
+            _ => format!("nothing moved for {patience:?}"),
+        }
+    }
+
+    /// The client in any language has ended. If it did so too early, messages are missing.
+    fn client_news(&mut self, news: News) {
+        match news {
+            News::Due => {}
+            News::Ended(Ok(exit)) if exit.is_success() => {}
+            News::Ended(Ok(exit)) => {
+                self.broken_off = Some(format!("the client ended early: {exit}"));
+            }
+            News::Ended(Err(error)) => {
+                self.broken_off = Some(format!("the client could not be waited for: {error}"));
+            }
+        }
+    }
+
     fn heard(&mut self, (speaker, report): Heard) {
         let subscriber = speaker.checked_sub(self.publishers.len());
+        let is_over = |number: usize| self.subscribers.get(number).is_some_and(|it| it.is_over);
         match (report, subscriber) {
+            (None, Some(number)) if is_over(number) => {}
             (Some(Report::Failed(why)), _) => {
                 self.broken_off = Some(format!("{}: {why}", self.name(speaker)));
             }
@@ -348,6 +402,7 @@ impl Run {
             Report::Corrupted(messages) => subscriber.received.corrupted(*messages),
             Report::Gap(after, through) => subscriber.received.gap(*after, *through),
             Report::At(offset) => subscriber.at = *offset,
+            Report::Final => subscriber.is_over = true,
             _ => {}
         }
     }
@@ -409,6 +464,11 @@ impl Run {
                 node.hub.start_again().await?;
             }
             Strike::Slow(number, lasts) => {
+                if let Some(visit) = &mut self.visit {
+                    visit.stop(lasts);
+                    self.counts.others = self.counts.others.saturating_add(1);
+                    return Ok(());
+                }
                 self.pause(number, Until::Time(later(Instant::now(), lasts)))
                     .await;
             }

@@ -12,6 +12,8 @@ pub(super) struct Part {
     /// Of the nodes.
     pub(super) urls: Vec<String>,
     pub(super) seed: u64,
+    /// A client in any language forwards the messages from one topic to another.
+    pub(super) forwarded: bool,
     pub(super) sizes: Sizes,
     pub(super) role: Role,
 }
@@ -73,6 +75,8 @@ pub(super) enum Report {
     Corrupted(u64),
     /// The stream told of a gap here: behind one offset and up to another.
     Gap(u64, u64),
+    /// The final message was received.
+    Final,
     /// The subscription is behind this offset.
     At(u64),
     /// The process failed.
