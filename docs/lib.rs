@@ -110,7 +110,9 @@ chapters! {
     Moving "src/moving.md"
     Operating "src/operating.md"
     Ported "src/ported.md"
+    Proof "src/proof.md"
     Protocol "src/protocol.md"
     Stalls "src/stalls.md"
+    Topics "src/topics.md"
     Tour "src/tour.md"
 }

@@ -10,6 +10,7 @@ import json
 import random
 import sys
 
+import core_path  # noqa: F401
 from topics_walk import Walk
 
 LOG, LOG2, NONE = "10" * 16, "11" * 16, "00" * 16

@@ -1,8 +1,10 @@
 """How topics-packets.json writes packets and names, and whether this implementation agrees."""
 
 from forms import message_as_json, payload_of
-from packet import Refused
-from topics_packet import (FIELDS, START_FIELDS, Record, decode, encode, is_filter, is_topic, matches)
+from _core.packet import Refused
+from _core.topics.names import is_filter, is_topic, matches
+from _core.topics.packet import FIELDS, START_FIELDS, decode, encode
+from _core.topics.records import Record
 
 
 def differ(what, got, expected):

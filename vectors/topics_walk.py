@@ -1,12 +1,14 @@
 """Goes through the exchanges and answers of topics with the second implementation."""
 
 from forms import message_as_json, packet_as_json, payload_of, without_words
-from topics_client import Client
-from topics_delivery import Delivery
+from _core.topics.client import Client
+from _core.topics import events as told
+from _core.topics.delivered import Batch, CaughtUp, Ended, Gap
+from _core.topics.delivery import Delivery
 from topics_forms import bytes_of, differ, with_hex
-from topics_log import Log, Publishers, Stored
-from topics_packet import ENDINGS, GAPS
-from topics_server import Server
+from _core.topics.log import Log, Publishers, Stored
+from _core.topics.packet import ENDINGS, GAPS
+from _core.topics.server import Server
 
 
 # Exchanges.
@@ -32,6 +34,48 @@ def jsonable_field(name, field):
     if isinstance(field, bytes):
         return field.hex() if name == "log" else field.decode()
     return jsonable(field)
+
+
+def event_as_json(event):
+    """What the client or a server reports. Runs of messages are one event each."""
+    if isinstance(event, dict):
+        return [jsonable(event)]
+    if isinstance(event, told.Stored):
+        return [{"published": event.first + at, "offset": event.offset and event.offset + at,
+                 "durability": event.durability} for at in range(event.amount)]
+    if isinstance(event, told.Unknown):
+        return [{"unknown": event.first + at} for at in range(event.amount)]
+    if isinstance(event, told.Refusal):
+        known = {"refused": event.number, "reason": event.reason, "text": event.text}
+        return [known | ({"may_be_stored": True} if event.may_be_stored else {})]
+    if isinstance(event, told.Welcomed):
+        return [{"welcome": event.log.hex(), "name": event.name}]
+    if isinstance(event, told.Rejected):
+        return [{"rejected": event.reason, "retry_after": event.retry_after, "text": event.text}]
+    if isinstance(event, told.GoAway):
+        return [{"go_away_within": event.window, "text": event.text}]
+    if isinstance(event, told.Pong):
+        return [{"pong_after": event.after}]
+    return [{"aborted_by_peer": event.code}]
+
+
+def item_as_json(item):
+    """What the client delivers."""
+    if isinstance(item, Batch):
+        return [{"offset": m.offset, "time": m.time, "topic": m.topic}
+                | message_as_json(isinstance(m.data, str), as_bytes(m.data))
+                | ({"final": True} if m.final else {}) for m in item.messages]
+    if isinstance(item, Gap):
+        return [{"gap": item.reason, "certain": int(item.certain), "after": item.after,
+                 "through": item.through}]
+    if isinstance(item, CaughtUp):
+        return [{"caught_up": item.position.offset, "time": item.position.time}]
+    assert isinstance(item, Ended)
+    return [{"ended": item.reason}]
+
+
+def as_bytes(data):
+    return data.encode() if isinstance(data, str) else data
 
 
 def start_of(step):
@@ -81,7 +125,8 @@ class Walk:
         for name in before:
             side = self.side(name)
             if side and side.events:
-                events[name], side.events = jsonable(side.events), []
+                events[name] = [one for event in side.events for one in event_as_json(event)]
+                side.events = []
         return results | ({"events": events} if events else {})
 
     def code_of(self, name):
@@ -127,7 +172,12 @@ class Walk:
         self.client.unsubscribe(step["of"])
 
     def do_take(self, step):
-        return {"items": jsonable(self.client.subscriptions[step["of"]].take())}
+        items = []
+        while item := self.client.next_item(step["of"]):
+            items += item_as_json(item)
+            if isinstance(item, Batch):
+                self.client.taken(step["of"], item.cost)
+        return {"items": items}
 
     def do_publish(self, step):
         text, payload = payload_of(step)

@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Subscribe(subscribe::Subscribe),
     Verify(verify::Verify),
     VerifyPeer(verify::VerifyPeer),
+    VerifyTopicsPeer(verify::VerifyTopicsPeer),
     Doctor(doctor::Arguments),
     Completions(completions::Completions),
     Man(man::Man),
@@ -98,6 +99,7 @@ impl Command {
             Self::Subscribe(subscribe) => subscribe.run(),
             Self::Verify(verify) => verify.run(),
             Self::VerifyPeer(peer) => peer.run(),
+            Self::VerifyTopicsPeer(peer) => peer.run(),
             Self::Completions(completions) => completions.run(),
             Self::Man(man) => man.run(),
         };

@@ -1,4 +1,4 @@
-//! `unstall demo`: four clients fetch the same packets for the same slow consumer.
+//! `unstall demo`: five clients fetch the same packets for the same slow consumer.
 
 use std::fmt::Write as _;
 
@@ -9,11 +9,13 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::{runtime, stdout};
 use cut::Cuts;
+use killed::Kills;
 use row::{Ending, Row, RowResult};
 use wire::KernelBuffers;
 
 mod consumer;
 mod cut;
+mod killed;
 mod naive;
 mod queue;
 mod row;
@@ -32,6 +34,9 @@ each request before it reads the next.
   unstall          the same slow consumer behind an unstall connection
   unstall, cut     unstall at both ends, while a proxy between them cuts every
                    connection, at bytes that differ from run to run
+  topic, killed    the packets are published to a topic of `unstall hub`, in a
+                   directory of their own. The server process is killed (SIGKILL) and
+                   started again, six times
 
 Nothing is staged: a row that does not stall says so. Exit code 1: unstall did not
 deliver every packet intact, once and in order, within its memory limit.
@@ -151,7 +156,12 @@ fn table(result: &DemoResult) -> String {
                 .cuts
                 .map_or(String::new(), |Cuts { cuts, resumes }| format!(
                     "   cut {cuts} times, resumed {resumes} times"
-                )),
+                ))
+                + &row
+                    .kills
+                    .map_or(String::new(), |Kills { kills, .. }| format!(
+                        "   server killed {kills} times"
+                    )),
         );
     }
     for row in result

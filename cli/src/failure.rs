@@ -32,6 +32,13 @@ impl Failure {
         Self::Usage(reason.to_string())
     }
 
+    /// What happened, without the exit code.
+    pub(crate) fn into_reason(self) -> String {
+        match self {
+            Self::Work(reason) | Self::Usage(reason) => reason,
+        }
+    }
+
     /// Writes it to stderr and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         let (reason, code) = match self {

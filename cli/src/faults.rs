@@ -18,16 +18,18 @@ pub(crate) enum Kind {
     Refuse,
     Restart,
     Slow,
+    Kill,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Cut,
         Self::Freeze,
         Self::Delay,
         Self::Refuse,
         Self::Restart,
         Self::Slow,
+        Self::Kill,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Kind {
             Self::Refuse => "refuse",
             Self::Restart => "restart",
             Self::Slow => "slow",
+            Self::Kill => "kill",
         }
     }
 }
@@ -47,7 +50,9 @@ impl FromStr for Kind {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|kind| kind.name() == name);
-        known.ok_or_else(|| "the faults are cut, freeze, delay, refuse, restart, slow".to_owned())
+        known.ok_or_else(|| {
+            "the faults are cut, freeze, delay, refuse, restart, slow, kill".to_owned()
+        })
     }
 }
 
@@ -94,6 +99,8 @@ pub(crate) enum Action {
     Refuse(Duration),
     /// The server process is killed, and started again after this.
     Restart(Duration),
+    /// The client process is killed, and started again after this.
+    Kill(Duration),
     /// The application at the end of this direction receives nothing.
     Slow(Direction, Duration),
 }
@@ -116,6 +123,7 @@ impl Action {
             },
             Kind::Refuse => Self::Refuse(random.millis(50, 400)),
             Kind::Restart => Self::Restart(random.millis(0, 300)),
+            Kind::Kill => Self::Kill(random.millis(0, 300)),
             Kind::Slow => Self::Slow(direction, random.millis(100, 600)),
         }
     }
@@ -131,6 +139,7 @@ impl fmt::Display for Action {
             Self::Delay { lasts, by } => write!(f, "delayed by {by:?} for {lasts:?}"),
             Self::Refuse(lasts) => write!(f, "cut, and refused for {lasts:?}"),
             Self::Restart(after) => write!(f, "server killed, started again after {after:?}"),
+            Self::Kill(after) => write!(f, "client killed, started again after {after:?}"),
             Self::Slow(Direction::Up, lasts) => {
                 write!(f, "the server's application receives nothing for {lasts:?}")
             }

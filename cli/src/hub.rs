@@ -10,6 +10,7 @@ use unstall_topics::{Node, SUBPROTOCOL};
 use crate::{
     connect::parse_seconds,
     failure::Failure,
+    figures::Figures,
     runtime,
     serve::{ServeResult, end_asked},
     stdout,
@@ -26,8 +27,11 @@ mod identity;
 mod limits;
 mod pages;
 mod post;
+mod process;
 mod shares;
 mod tokens;
+
+pub(crate) use process::HubProcess;
 
 const EXAMPLES: &str = "\
 WebSockets at /topics speak unstall.topics.v1, as `unstall publish` and `unstall
@@ -44,6 +48,7 @@ subscribe` do. HTTP is for everything else:
   GET  /topics/FILTER       with Accept: text/event-stream: a stream of events, from
                             now on, or from ?from=…, or from behind Last-Event-ID.
                             The id of an event is a position: LOG:OFFSET:TIME
+  GET  /metrics             the hub's figures, for Prometheus
   GET  /healthz             answers ok
 
 A FILTER is a topic, in which * stands for any token, and > for all the rest.
@@ -51,8 +56,9 @@ A FILTER is a topic, in which * stands for any token, and > for all the rest.
 Without --token-key everybody may do everything, so it listens on loopback only.
 With --token-key, clients show a JSON Web Token: in the first packet of a
 WebSocket, or as `Authorization: Bearer …`. Its claims are pub and sub, lists of
-filters that it may publish to and subscribe to; exp, when it expires; and id, who
-it is, which keeps the publishers of different clients apart. An EventSource
+filters that it may publish to and subscribe to; exp, when it expires; id, who it
+is, which keeps the publishers of different clients apart; and operate, true for
+those who may read /metrics. An EventSource
 cannot set headers: let your site set the token as the cookie unstall-token, with
 HttpOnly, Secure and SameSite=Strict. It counts for reading only. Tokens in URLs
 are not taken, because URLs are logged.
@@ -112,7 +118,9 @@ impl Hub {
             let log = self.store.open().await?;
             let (ending, _) = watch::channel(false);
             let node = Node::new(&log).access(door.clone());
-            let server = self.bind(Shared::new(log, door, &ending)).await?;
+            let server = self
+                .bind(Shared::new(log, door, Figures::record()?, &ending))
+                .await?;
             let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
             stdout::print(&format!("listening on {scheme}://{}", server.local_addr()))?;
             let serving = server.serve(move |connection| {

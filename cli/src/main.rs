@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod failure;
 mod faults;
+mod figures;
 mod hub;
 mod logging;
 mod man;

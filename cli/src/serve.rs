@@ -1,17 +1,20 @@
 //! `unstall serve`: a server to test clients against.
 
+use std::future::ready;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use http::{HeaderValue, Request, header};
 use serde::Serialize;
 use tracing::Instrument;
-use unstall::{Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
+use unstall::{BearerToken, Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
 
 use crate::compress::Compress;
 use crate::connect::{log_events, parse_seconds};
 use crate::failure::Failure;
+use crate::figures::Figures;
 use crate::{runtime, stdout};
 
 mod echo;
@@ -35,6 +38,8 @@ Requests may be sent without waiting; they are answered in order. A client that
 offers the subprotocol unstall.v1 gets a session, which outlives its
 connections; every other client gets a plain WebSocket.
 
+If it listens on loopback without --token, GET /metrics answers with its figures, for Prometheus.
+
 The first line on standard output is `listening on ws://ADDRESS`, with the
 actual port. SIGINT and SIGTERM close every connection with code 1001
 and end the server.
@@ -46,7 +51,8 @@ Examples:
   unstall serve
   unstall serve --listen 127.0.0.1:0 --json
   unstall serve --compress=level=6
-  unstall serve --tls-cert server.pem --tls-key server.key";
+  unstall serve --tls-cert server.pem --tls-key server.key
+  unstall serve --token FILE";
 
 /// Serve echoes, checked packets and a packet sink
 #[derive(Debug, Args)]
@@ -75,6 +81,11 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     compress: Compress,
+
+    /// Let in only clients with the token in this file: `Authorization: Bearer TOKEN`, or for a
+    /// page the subprotocol `unstall.bearer.` and the token in base64url. All others get 401
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
 
     /// End a session that was without a connection for this many seconds, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
@@ -134,14 +145,15 @@ impl Serve {
         let options = Options::default()
             .session_life(self.session_life)
             .compression(self.compress.option());
+        let token = self.token.as_deref().map(read_token).transpose()?;
         let builder = Server::builder().options(options);
-        let mut builder = builder.authenticate(|request| async {
-            match handler_of(request.uri().path()) {
-                Some(_) => Ok(request),
-                None => Err(Rejection::not_found(
-                    "the paths are /, /echo, /packets and /sink",
-                )),
-            }
+        let builder = match self.listen.ip().is_loopback() && token.is_none() {
+            true => builder.router(figures()?),
+            false => builder,
+        };
+        let mut builder = builder.authenticate(move |request| {
+            let checked = check(&request, token.as_deref());
+            ready(checked.map(|()| request))
         });
         if let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
             builder = builder.tls_pem(cert, key);
@@ -166,11 +178,56 @@ impl Serve {
     }
 }
 
+/// The token in a file.
+fn read_token(file: &Path) -> Result<String, Failure> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::work(format_args!("cannot read the token {name}: {error}")))?;
+    let token = text.trim();
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    match is_token {
+        true => Ok(token.to_owned()),
+        false => Err(Failure::work(format_args!(
+            "the token {name} is empty, or not one word of ASCII characters"
+        ))),
+    }
+}
+
+/// Whether a request may come in: it has the token, and its path is served.
+fn check(request: &Request<()>, token: Option<&str>) -> Result<(), Rejection> {
+    if let Some(token) = token
+        && !BearerToken::of(request.headers()).is_some_and(|shown| shown.is(token))
+    {
+        let challenge = HeaderValue::from_static("Bearer");
+        return Err(Rejection::unauthorized("a valid token is needed\n")
+            .header(header::WWW_AUTHENTICATE, challenge));
+    }
+    match handler_of(request.uri().path()) {
+        Some(_) => Ok(()),
+        None => Err(Rejection::not_found(
+            "the paths are /, /echo, /packets and /sink",
+        )),
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Handler {
     Echo,
     Packets,
     Sink,
+}
+
+/// How the server is doing, and nothing else over HTTP.
+fn figures() -> Result<axum::Router, Failure> {
+    let figures = Figures::record()?;
+    let page = move || std::future::ready(figures.page());
+    let no_page = || async {
+        let upgrade = [(http::header::UPGRADE, "websocket")];
+        let why = "this is for WebSockets; over HTTP there is only /metrics\n";
+        (http::StatusCode::UPGRADE_REQUIRED, upgrade, why)
+    };
+    let router = axum::Router::new().route("/metrics", axum::routing::get(page));
+    Ok(router.fallback(no_page))
 }
 
 fn handler_of(path: &str) -> Option<Handler> {

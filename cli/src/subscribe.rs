@@ -9,7 +9,7 @@ use clap::Args;
 use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use unstall::printable;
-use unstall_topics::{Delivery, Filter, Start, Subscription, SubscriptionError, Topics};
+use unstall_topics::{Delivery, Filter, Start, Subscription, SubscriptionError};
 
 use crate::{
     cat::show,
@@ -102,7 +102,7 @@ impl Subscribe {
             let topics = self.nodes.start()?.connected().await?;
             let start = match resume.as_ref().and_then(Resume::position) {
                 Some(position) => Start::After(position),
-                None => begin(&topics, &filter, self.from).await?,
+                None => self.from.begin(&topics, &filter).await?,
             };
             let feed = topics.subscribe(filter.as_str(), start);
             let feed = feed.map_err(Failure::because)?;
@@ -125,23 +125,6 @@ impl Subscribe {
                 End::Enough => Ok(()),
             }
         })
-    }
-}
-
-/// Where to begin in the log that is there. An offset alone does not say of which log it is.
-async fn begin(topics: &Topics, filter: &Filter, from: start::From) -> Result<Start, Failure> {
-    if let start::From::Start(start) = from {
-        return Ok(start);
-    }
-    let now = topics.subscribe(filter.as_str(), Start::Now);
-    let mut now = now.map_err(Failure::because)?;
-    loop {
-        match now.recv().await.map_err(Failure::because)? {
-            Some(Delivery::CaughtUp(position)) => return Ok(from.in_log(position.log)),
-            Some(Delivery::Message(message)) => return Ok(from.in_log(message.position().log)),
-            Some(_) => {}
-            None => return Err(Failure::work("the subscription ended before it began")),
-        }
     }
 }
 

@@ -13,7 +13,7 @@ fn the_demo_holds_what_it_promises_and_its_rows_add_up() {
     let json = ended.json();
     assert_eq!(json["kept"], json!(true));
     let rows = json["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 4);
+    assert_eq!(rows.len(), 5);
     for row in rows {
         let (received, lost) = (
             row["received"].as_u64().unwrap(),
@@ -44,6 +44,10 @@ fn the_demo_holds_what_it_promises_and_its_rows_add_up() {
     assert_eq!(cut["received"], COUNT);
     assert!(cut["cuts"].as_u64().unwrap() >= 10, "{cut}");
     assert!(cut["resumes"].as_u64().unwrap() >= 1, "{cut}");
+    let killed = &rows[4];
+    assert_eq!(killed["received"], COUNT);
+    assert!(killed["kills"].as_u64().unwrap() >= 5, "{killed}");
+    assert_eq!(killed["gaps"], 0, "{killed}");
     assert!(rows[1]["queue_limit_bytes"].is_null());
     for buffer in [
         "client_send",
@@ -70,6 +74,9 @@ fn completions_and_manual_pages_know_every_subcommand() {
         "serve",
         "pull",
         "cat",
+        "hub",
+        "publish",
+        "subscribe",
         "verify",
         "doctor",
         "completions",

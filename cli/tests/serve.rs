@@ -133,6 +133,53 @@ async fn an_unknown_path_is_refused_with_404() {
 
 #[cfg(unix)]
 #[tokio::test]
+async fn with_a_token_it_lets_in_only_who_shows_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "s3cret?\n").unwrap();
+    let serve = Serve::start(&["--token", file.to_str().unwrap()]);
+    let ask = |name, value| {
+        let request = http::Request::get(serve.at("/echo"))
+            .header("host", serve.address())
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header(name, value);
+        tokio_tungstenite::connect_async(request.body(()).unwrap())
+    };
+    let offers = "sec-websocket-protocol";
+    // Base64url of the token, which no answer repeats.
+    let page = ask(offers, "unstall.v1, unstall.bearer.czNjcmV0Pw").await;
+    let (_, answer) = page.unwrap();
+    assert_eq!(answer.headers()[offers], "unstall.v1");
+    assert!(ask("authorization", "Bearer s3cret?").await.is_ok());
+    for (name, value) in [
+        ("authorization", "Bearer s3cret"),
+        (offers, "unstall.v1"),
+        (offers, "unstall.v1, unstall.bearer.czNjcmV0"),
+    ] {
+        match ask(name, value).await.unwrap_err() {
+            tokio_tungstenite::tungstenite::Error::Http(answer) => {
+                assert_eq!(answer.status(), 401, "{value}");
+                assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+            }
+            other => panic!("{value}: {other}"),
+        }
+    }
+    std::fs::write(&file, "two words").unwrap();
+    let ended = run(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--token",
+        file.to_str().unwrap(),
+    ]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(!ended.stderr.contains("two words"), "{ended:?}");
+}
+
+#[tokio::test]
 async fn a_signal_closes_every_connection_with_1001_and_ends_with_0() {
     for signal in ["TERM", "INT"] {
         let mut serve = Serve::start(&["--json"]);

@@ -345,7 +345,7 @@ impl Client {
         let dialer = Dialer::new(self);
         async move {
             let mut dialer = dialer?;
-            let upgraded = dialer.dial().await?;
+            let upgraded = dialer.dial(true).await?;
             Ok(dialer.spawn(Some(Box::new(upgraded))))
         }
     }

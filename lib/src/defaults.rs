@@ -271,8 +271,9 @@ pub const WINDOW_BYTES: usize = 8 << 20;
 pub(crate) const FIRST_WINDOW_BYTES: u64 = 1 << 20;
 
 /// How much of a session's messages one acknowledgement covers, in bytes of credit. More of them cost
-/// both sides a system call each; fewer keep more of the sender's memory out of the processor's cache.
-pub(crate) const ACKNOWLEDGE_BYTES: u64 = 256 << 10;
+/// both sides a system call each, and wake a thread of the sender. Half of the first window is granted
+/// anew at a time, so that an acknowledgement and a renewal of credit share a write.
+pub(crate) const ACKNOWLEDGE_BYTES: u64 = FIRST_WINDOW_BYTES / 2;
 
 /// How long a session lives without a connection. It covers a deployment, a tunnel, and a laptop that
 /// is carried to another room.

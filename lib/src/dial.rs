@@ -18,7 +18,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 pub(crate) use self::connector::Connector;
@@ -56,6 +56,8 @@ pub(crate) struct DialOptions {
     pub(crate) session: Wanted,
     /// Offered to the server.
     pub(crate) compression: Option<Compression>,
+    /// HELLO of a new session, if one is offered.
+    pub(crate) hello: Option<HeaderValue>,
     /// One timeout over all steps.
     pub(crate) connect_timeout: Duration,
 }

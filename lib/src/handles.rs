@@ -10,6 +10,8 @@ mod reunite;
 mod sender;
 mod shared;
 mod sink;
+#[cfg(feature = "metrics")]
+pub(crate) mod sums;
 
 pub use connection::Connection;
 pub(crate) use connection::{TaskGuard, span};

@@ -232,6 +232,7 @@
 //! | `server` | yes | [`Server`] |
 //! | `axum` | no | the extractor `unstall::axum::Upgrade` |
 //! | `http2` | no | WebSockets over HTTP/2 (RFC 8441), in the extractor and by `ServerBuilder::http2` |
+//! | `metrics` | no | `unstall::metrics`: figures of the whole process for the `metrics` facade |
 //! | `doctor` | yes | [`doctor()`] |
 //! | `spill` | yes | the overflow policy `Overflow::Spill` |
 //!
@@ -257,6 +258,8 @@ pub mod doctor;
 mod handles;
 mod kernel;
 mod messages;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod pump;
 mod queues;
 mod reports;
@@ -283,13 +286,15 @@ pub use reports::{
     Events, FlushError, Printable, ProxyError, QueueStats, RedactedUrl, SessionLoss, StallCause,
     StallStats, Stats, printable,
 };
+#[cfg(all(feature = "server", feature = "tls"))]
+pub use server::PeerCertificates;
 #[cfg(feature = "axum")]
 pub use server::axum;
 #[cfg(feature = "server")]
 pub use server::{
-    HandshakeStats, InvalidNetwork, Listener, PeerAddr, Principal, RefusalStats, Rejection, Server,
-    ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions, ShutdownReport,
-    TrustedProxies,
+    BearerToken, HandshakeStats, InvalidNetwork, Listener, PeerAddr, Principal, RefusalStats,
+    Rejection, Server, ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions,
+    ShutdownReport, TrustedProxies,
 };
 pub use settings::{Budget, Compression, KeyFn, Options, Overflow};
 #[cfg(feature = "spill")]

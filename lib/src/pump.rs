@@ -234,6 +234,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Traffic> Pump<S, T> {
                 Poll::Ready(Ok(Received::Pong(payload))) => {
                     if let Some(round_trip) = self.liveness.pong(&payload, now) {
                         self.report.counters.round_trip = Some(round_trip);
+                        #[cfg(feature = "metrics")]
+                        crate::reports::counted::round_trip(round_trip);
                     }
                 }
                 Poll::Ready(Ok(Received::Close(close))) => {

@@ -2,6 +2,8 @@
 
 mod close;
 pub(crate) mod connect_error;
+#[cfg(feature = "metrics")]
+pub(crate) mod counted;
 mod error;
 mod events;
 mod printable;

@@ -3,8 +3,11 @@
 mod admit;
 #[cfg(feature = "axum")]
 pub mod axum;
+mod bearer;
 mod budgets;
 mod builder;
+#[cfg(feature = "tls")]
+mod certificates;
 mod crowd;
 mod door;
 #[cfg(feature = "axum")]
@@ -25,6 +28,8 @@ mod places;
 mod proxies;
 mod queue;
 mod registry;
+#[cfg(feature = "metrics")]
+pub(crate) mod roll;
 mod sessions;
 mod stats;
 mod table;
@@ -50,7 +55,10 @@ use crate::{
     ws::{Side, WebSocket, transport::Upgraded},
 };
 
+pub use bearer::BearerToken;
 pub use builder::ServerBuilder;
+#[cfg(feature = "tls")]
+pub use certificates::PeerCertificates;
 pub use handshake::Rejection;
 pub use holder::Principal;
 pub use limits::ServerLimits;
@@ -126,6 +134,13 @@ struct ServerState {
     stage: watch::Sender<Stage>,
 }
 
+#[cfg(feature = "metrics")]
+impl Drop for ServerState {
+    fn drop(&mut self) {
+        roll::add_ended(&self.stats());
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Accepting,
@@ -140,6 +155,17 @@ impl ServerState {
     fn options(&self, client: &Holders) -> Options {
         let options = self.config.options.clone();
         options.budget(self.budgets.of(client))
+    }
+
+    fn stats(&self) -> ServerStats {
+        let sessions = self.config.sessions.as_ref();
+        let mut stats = self.counters.snapshot();
+        stats.handshakes.evicted = self.door.evicted();
+        stats.handshaking = self.door.handshaking();
+        stats.waiting = self.door.waiting();
+        stats.open = self.places.taken();
+        stats.sessions = sessions.map_or(0, Sessions::len);
+        stats
     }
 
     fn advance(&self, to: Stage) {
@@ -199,6 +225,8 @@ impl Server {
             stage: watch::Sender::new(Stage::Accepting),
             config,
         });
+        #[cfg(feature = "metrics")]
+        roll::add(&state);
         tokio::spawn(listen::run(listener, state.clone()));
         Ok(Server {
             handle: Arc::new(Handle { state, address }),
@@ -331,15 +359,7 @@ impl Server {
 
     /// The server's counters since its start, and its present state.
     pub fn stats(&self) -> ServerStats {
-        let state = self.state();
-        let sessions = state.config.sessions.as_ref();
-        let mut stats = state.counters.snapshot();
-        stats.handshakes.evicted = state.door.evicted();
-        stats.handshaking = state.door.handshaking();
-        stats.waiting = state.door.waiting();
-        stats.open = state.places.taken();
-        stats.sessions = sessions.map_or(0, Sessions::len);
-        stats
+        self.state().stats()
     }
 }
 

@@ -7,6 +7,7 @@ mod carrier;
 mod client;
 mod ending;
 mod guard;
+pub(crate) mod opening;
 mod packets;
 mod receiving;
 mod sending;
@@ -168,14 +169,15 @@ impl Session {
     /// Tells the handles what was delivered, and charges what the protocol keeps.
     fn settle(&mut self, shared: &Shared) {
         self.settle_deliveries(shared);
-        let stats = self.protocol.stats();
-        let held = stats.send_memory + stats.receive_memory;
-        self.hold(usize::try_from(held).unwrap_or(usize::MAX));
+        self.hold();
     }
 
     /// Charges the bytes that the protocol keeps. They are held already, so this is never refused;
     /// accepting more messages is.
-    fn hold(&mut self, bytes: usize) {
+    fn hold(&mut self) {
+        let stats = self.protocol.stats();
+        let bytes = stats.send_memory + stats.receive_memory;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.share.cover_anyway(bytes);
         self.share.relax(bytes);
         self.sending.kept = bytes;

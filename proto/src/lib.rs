@@ -118,7 +118,7 @@ mod wire;
 
 pub use error::{ErrorCode, ProtocolError};
 pub use event::{EndReason, Event, Incoming};
-pub use limits::{Acknowledge, AnswerClose, Config, SUBPROTOCOL};
+pub use limits::{Acknowledge, AnswerClose, BEARER_PREFIX, Config, MAX_BEARER_BYTES, SUBPROTOCOL};
 pub use message::{Batch, Message, MessageRef};
 pub use number::{Generation, Offset, Position, Seq};
 pub use packet::{CloseFrame, Packet};

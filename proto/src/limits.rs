@@ -6,6 +6,14 @@ use std::time::Duration;
 /// 1.9).
 pub const SUBPROTOCOL: &str = "unstall.v1";
 
+/// A subprotocol that begins with this is the bearer token of a page, which cannot set headers: what
+/// follows is the token in base64url without padding (SPEC.md, section 2). No server agrees to it.
+pub const BEARER_PREFIX: &str = "unstall.bearer.";
+
+/// The longest bearer token, in bytes. Servers take headers of 8 to 16 KiB; a signed token with many
+/// claims has 2.
+pub const MAX_BEARER_BYTES: usize = 8_192;
+
 /// What a record costs besides its payload, in bytes of credit and of replay.
 ///
 /// It stands for the places in queues that a message takes, so that a flood of empty messages is
@@ -89,8 +97,10 @@ pub(crate) const CONTROL_BLOCK: usize = 128;
 /// times as long when source and target are not aligned alike, and here they never are.
 pub const COPY_PIECE: usize = 2 * 1024;
 
-/// The most blocks that are kept to be used again: those of one message of 1 MiB.
-pub(crate) const SPARE_BLOCKS: usize = 16;
+/// The most blocks that are kept to be used again: as many full packets as a first window of 1 MiB lets
+/// be under way. With fewer of them, acknowledgements that come together free blocks to the allocator,
+/// and the next packets allocate them anew, which costs page faults.
+pub(crate) const SPARE_BLOCKS: usize = 32;
 
 /// The most places that an empty queue keeps. It bounds what an idle session keeps after a burst.
 pub const SPARE_PLACES: usize = 1024;

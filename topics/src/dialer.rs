@@ -63,9 +63,9 @@ pub(crate) struct Dialed {
 
 /// What came of an attempt.
 pub(crate) enum Outcome {
-    /// The node welcomed the client, and later the connection ended.
+    /// There was a connection, and it ended. One that ended before the welcome achieved nothing.
     Lived {
-        received_any: bool,
+        welcomed: bool,
     },
     Rejected(ServerReject, AccessToken),
     Failed(DialError),
@@ -119,10 +119,10 @@ impl Dialer {
     pub(crate) fn after(&mut self, outcome: &Outcome) -> Option<Duration> {
         let since = self.connected.take();
         match outcome {
-            Outcome::Lived { received_any } => {
+            Outcome::Lived { welcomed } => {
                 self.failures = 0;
                 let lived = since.map(|since| since.elapsed()).unwrap_or_default();
-                self.backoff.lived(lived, *received_any);
+                self.backoff.lived(lived, *welcomed);
                 self.way.note(|node| {
                     node.hopeless = false;
                     node.rejected = None;

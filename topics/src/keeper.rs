@@ -60,7 +60,6 @@ pub(crate) struct State {
     leave_at: Option<Instant>,
     rejected: Option<ServerReject>,
     welcomed: bool,
-    received_any: bool,
     counters: Counters,
 }
 
@@ -85,7 +84,6 @@ impl Handle {
             leave_at: None,
             rejected: None,
             welcomed: false,
-            received_any: false,
             counters: Counters::default(),
         };
         let shared = Arc::new(Shared {
@@ -167,15 +165,13 @@ impl Shared {
         let token = dialed.token.clone();
         self.with(|state, now| {
             (state.leave, state.leave_at) = (None, None);
-            (state.welcomed, state.received_any) = (false, false);
+            state.welcomed = false;
             state.client.attach(now, token.clone());
         });
         let why = self.carry(dialed).await;
-        let (rejected, received_any) = self.with(|state, now| {
+        let (rejected, welcomed) = self.with(|state, now| {
             state.client.detach(now);
-            // A connection that ended before the welcome achieved nothing.
-            let received_any = state.received_any && state.welcomed;
-            (state.rejected.take(), received_any)
+            (state.rejected.take(), state.welcomed)
         });
         self.dispatch();
         Some(match rejected {
@@ -183,7 +179,7 @@ impl Shared {
                 let why = words(&reject).into();
                 (Outcome::Rejected(reject, token), why)
             }
-            None => (Outcome::Lived { received_any }, why),
+            None => (Outcome::Lived { welcomed }, why),
         })
     }
 
@@ -238,16 +234,12 @@ impl Shared {
     }
 
     fn received(&self, received: Result<Received, Lost>) -> Result<(), Arc<str>> {
+        let received = received.map_err(|Lost(why)| lost(why))?;
         let now = self.now();
-        let mut state = self.lock();
-        state.received_any = true;
+        let client = &mut self.lock().client;
         let handled = match received {
-            Ok(Received::Packet(packet)) => state.client.handle_packet(now, packet),
-            Ok(Received::Text) => state.client.handle_text(now),
-            Err(Lost(why)) => {
-                state.received_any = false;
-                return Err(lost(why));
-            }
+            Received::Packet(packet) => client.handle_packet(now, packet),
+            Received::Text => client.handle_text(now),
         };
         handled.map_err(|error| format!("the node broke the protocol: {error}").into())
     }

@@ -34,6 +34,7 @@
 //! | --- | --- | --- |
 //! | `embedded` | yes | the store in a directory |
 //! | `jetstream` | no | the store over NATS JetStream |
+//! | `metrics` | no | `metrics`: what a log counts, for the `metrics` facade |
 //! | `conformance` | no | tests of a store against the contract of [`Store`](store::Store) |
 
 mod access;
@@ -58,6 +59,8 @@ mod local;
 mod log;
 mod memory;
 mod message;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod node;
 mod place;
 mod publish_error;

@@ -90,6 +90,7 @@ pub(super) async fn run(
         peak_queued_bytes: None,
         queue_limit_bytes: None,
         cuts: Some(Cuts { cuts, resumes }),
+        kills: None,
     })
 }
 

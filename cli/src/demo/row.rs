@@ -13,6 +13,7 @@ use unstall::{Connection, Options, Stats};
 
 use super::consumer::SlowConsumer;
 use super::cut::{self, Cuts};
+use super::killed::{self, Kills};
 use super::queue::QueuedBytes;
 use super::watch::{Progress, Steps, Watched, watch};
 use super::wire::KernelBuffers;
@@ -26,6 +27,7 @@ pub(super) enum Row {
     Queue,
     Unstall,
     Cut,
+    Killed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -50,12 +52,21 @@ pub(super) struct RowResult {
     /// In the row with cuts: how often the connection was cut, and how often the session resumed.
     #[serde(flatten)]
     pub(super) cuts: Option<Cuts>,
+    /// In the row with kills: how often the server process was killed.
+    #[serde(flatten)]
+    pub(super) kills: Option<Kills>,
 }
 
 pub(super) type RowError = Box<dyn Error + Send + Sync>;
 
 impl Row {
-    pub(super) const ALL: [Self; 4] = [Self::Naive, Self::Queue, Self::Unstall, Self::Cut];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Naive,
+        Self::Queue,
+        Self::Unstall,
+        Self::Cut,
+        Self::Killed,
+    ];
 
     pub(super) fn title(self) -> &'static str {
         match self {
@@ -63,12 +74,13 @@ impl Row {
             Self::Queue => "unbounded queue",
             Self::Unstall => "unstall",
             Self::Cut => "unstall, cut",
+            Self::Killed => "topic, killed",
         }
     }
 
     /// Whether unstall is the client.
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::Unstall | Self::Cut)
+        matches!(self, Self::Unstall | Self::Cut | Self::Killed)
     }
 
     /// How long nothing may move before the row counts as stalled. Two seconds are enough to show
@@ -77,6 +89,8 @@ impl Row {
         match self {
             Self::Naive => Duration::from_secs(2),
             Self::Queue | Self::Unstall | Self::Cut => Duration::from_secs(10),
+            // A killed hub reads its journal before it serves again.
+            Self::Killed => Duration::from_secs(30),
         }
     }
 
@@ -89,12 +103,14 @@ impl Row {
         let progress = Arc::new(Progress::default());
         let bar = packets_bar(self.title(), plan.count);
         let started = Instant::now();
-        let (outcome, buffers) = if let Self::Cut = self {
-            let outcome = cut::run(plan, &progress, &bar, self.stalled_after()).await?;
-            (outcome, None)
-        } else {
-            let (outcome, buffers) = self.run_over_one(plan, &progress, &bar).await?;
-            (outcome, Some(buffers))
+        let patience = self.stalled_after();
+        let (outcome, buffers) = match self {
+            Self::Cut => (cut::run(plan, &progress, &bar, patience).await?, None),
+            Self::Killed => (killed::run(plan, &progress, &bar, patience).await?, None),
+            Self::Naive | Self::Queue | Self::Unstall => {
+                let (outcome, buffers) = self.run_over_one(plan, &progress, &bar).await?;
+                (outcome, Some(buffers))
+            }
         };
         let seconds = started.elapsed().as_secs_f64();
         bar.set_position(progress.consumed.get());
@@ -117,6 +133,7 @@ impl Row {
             peak_queued_bytes: outcome.peak_queued_bytes,
             queue_limit_bytes: outcome.queue_limit_bytes,
             cuts: outcome.cuts,
+            kills: outcome.kills,
         };
         Ok((result, buffers))
     }
@@ -154,6 +171,7 @@ impl Row {
                     peak_queued_bytes: None,
                     queue_limit_bytes: None,
                     cuts: None,
+                    kills: None,
                 }
             }
             Self::Queue => {
@@ -167,9 +185,10 @@ impl Row {
                     peak_queued_bytes: Some(queued.peak()),
                     queue_limit_bytes: None,
                     cuts: None,
+                    kills: None,
                 }
             }
-            Self::Unstall | Self::Cut => {
+            Self::Unstall | Self::Cut | Self::Killed => {
                 let options = Options::default();
                 let (sender, receiver) = Connection::from_websocket(ws, options).split();
                 let mut consumer = SlowConsumer::new(plan, progress.clone());
@@ -188,6 +207,7 @@ impl Row {
                     peak_queued_bytes: Some((inbox.high_water + outbox.high_water) as u64),
                     queue_limit_bytes: Some((inbox.limit + outbox.limit) as u64),
                     cuts: None,
+                    kills: None,
                 }
             }
         }
@@ -201,11 +221,12 @@ pub(super) struct Outcome {
     pub(super) peak_queued_bytes: Option<u64>,
     pub(super) queue_limit_bytes: Option<u64>,
     pub(super) cuts: Option<Cuts>,
+    pub(super) kills: Option<Kills>,
 }
 
 impl RowResult {
     /// Whether every packet came intact, once and in order, the queues stayed within their limit,
-    /// and the session survived every cut.
+    /// the session survived every cut, and the topic every kill.
     pub(super) fn is_kept(&self) -> bool {
         let within_limit = self
             .peak_queued_bytes
@@ -215,6 +236,7 @@ impl RowResult {
             && self.report.is_perfect()
             && within_limit
             && self.cuts.is_none_or(Cuts::are_overcome)
+            && self.kills.is_none_or(Kills::are_overcome)
     }
 
     /// The result in two or three words.

@@ -247,7 +247,7 @@ impl Proxy {
                 weather.delayed_by = by;
             }
             // These are faults of the processes. The verifier injects them.
-            Action::Restart(_) | Action::Slow(..) => {}
+            Action::Restart(_) | Action::Kill(_) | Action::Slow(..) => {}
         });
         let _ = self.struck.send((now, fault));
     }

@@ -4,6 +4,7 @@ use std::{fmt, path::Path, sync::Arc};
 
 use futures_util::future::{BoxFuture, ready};
 use http::{HeaderMap, header};
+use unstall::BearerToken;
 use unstall_topics::{Access, Denied, Grants, Permit, Visitor};
 
 use super::{
@@ -52,20 +53,22 @@ impl Door {
 
     /// The name of who sends a request, if its token has one.
     pub(super) fn principal(&self, headers: &HeaderMap) -> Option<String> {
-        let pass = self.tokens.as_ref()?.check(bearer(headers)?).ok()?;
+        let token = BearerToken::of(headers)?;
+        let pass = self.tokens.as_ref()?.check(token.reveal()).ok()?;
         pass.name().map(str::to_owned)
     }
 
     /// What the sender of a request may do. A cookie counts only for reading, because a browser
     /// sends it with what other sites ask for, too.
     pub(super) fn enter_http(&self, headers: &HeaderMap, reads: bool) -> Result<Pass, Denied> {
-        let token = bearer(headers).or_else(|| reads.then(|| cookie(headers)).flatten());
-        self.enter_with(token)
+        let token = BearerToken::of(headers);
+        let token = token.as_ref().map(BearerToken::reveal);
+        self.enter_with(token.or_else(|| reads.then(|| cookie(headers)).flatten()))
     }
 
     fn enter_with(&self, token: Option<&str>) -> Result<Pass, Denied> {
         match (&self.tokens, token) {
-            (None, _) => Ok(Pass::new(Grants::all(), Identity::Anybody)),
+            (None, _) => Ok(Pass::new(Grants::all(), Identity::Anybody).operator(true)),
             (Some(tokens), Some(token)) => tokens.check(token),
             (Some(_), None) => Err(Denied("a token is needed".to_owned())),
         }
@@ -74,21 +77,14 @@ impl Door {
 
 impl Access for Door {
     fn enter<'a>(&'a self, visitor: Visitor<'a>) -> BoxFuture<'a, Result<Arc<dyn Permit>, Denied>> {
-        let of_request = || bearer(visitor.request?.headers());
+        let of_request = visitor.request.and_then(|it| BearerToken::of(it.headers()));
         let token = match visitor.token {
-            "" => of_request(),
+            "" => of_request.as_ref().map(BearerToken::reveal),
             token => Some(token),
         };
         let pass = self.enter_with(token);
         Box::pin(ready(pass.map(|pass| Arc::new(pass) as Arc<dyn Permit>)))
     }
-}
-
-/// The token of `Authorization: Bearer`.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {

@@ -10,12 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio::sync::watch;
 use unstall_topics::{Denied, Log};
 
 use super::{door::Door, feed, limits, post, shares::Shares};
+use crate::figures::Figures;
 
 /// What all requests share.
 #[derive(Clone)]
@@ -26,15 +27,22 @@ pub(super) struct Shared {
     pub(super) bodies: Arc<Shares>,
     /// Answers that read from the log.
     pub(super) readers: Arc<Shares>,
+    pub(super) figures: Figures,
     /// `true`: the hub ends.
     pub(super) ending: watch::Receiver<bool>,
 }
 
 impl Shared {
-    pub(super) fn new(log: Log, door: Door, ending: &watch::Sender<bool>) -> Shared {
+    pub(super) fn new(
+        log: Log,
+        door: Door,
+        figures: Figures,
+        ending: &watch::Sender<bool>,
+    ) -> Shared {
         Shared {
             log,
             door,
+            figures,
             bodies: Shares::new(limits::BODY_BYTES),
             readers: Shares::new(limits::READERS),
             ending: ending.subscribe(),
@@ -44,7 +52,8 @@ impl Shared {
 
 pub(super) fn router(shared: Shared) -> Router {
     let not_found = || async {
-        let paths = "the paths are /topics/TOPIC and /healthz, and /topics for WebSockets";
+        let paths =
+            "the paths are /topics/TOPIC, /metrics and /healthz, and /topics for WebSockets";
         Problem::new(StatusCode::NOT_FOUND, paths)
     };
     let no_websocket = || async {
@@ -54,6 +63,7 @@ pub(super) fn router(shared: Shared) -> Router {
     Router::new()
         .route("/topics", any(no_websocket))
         .route("/topics/{*name}", get(feed::read).post(post::publish))
+        .route("/metrics", get(metrics))
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(shared.clone(), check_page))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -65,6 +75,17 @@ async fn check_page(State(shared): State<Shared>, request: Request, next: Next) 
         Ok(()) => next.run(request).await,
         Err(why) => Problem::new(StatusCode::FORBIDDEN, why.trim_end()).into_response(),
     }
+}
+
+/// How the hub is doing. No topic, message or token is on this page.
+async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
+    let pass = shared.door.enter_http(&headers, true)?;
+    if !pass.is_operator() {
+        let why = "the token does not have the claim \"operate\": true";
+        return Err(Problem::new(StatusCode::FORBIDDEN, why));
+    }
+    unstall_topics::metrics::update(&shared.log);
+    Ok(shared.figures.page())
 }
 
 /// Who sent a request.

@@ -21,11 +21,27 @@ pub(super) enum Identity {
 pub(super) struct Pass {
     grants: Grants,
     identity: Identity,
+    is_operator: bool,
 }
 
 impl Pass {
     pub(super) fn new(grants: Grants, identity: Identity) -> Pass {
-        Pass { grants, identity }
+        Pass {
+            grants,
+            identity,
+            is_operator: false,
+        }
+    }
+
+    /// Says whether the visitor may see how the hub is doing. By default it may not.
+    pub(super) fn operator(mut self, is_operator: bool) -> Pass {
+        self.is_operator = is_operator;
+        self
+    }
+
+    /// Whether the visitor may see how the hub is doing.
+    pub(super) fn is_operator(&self) -> bool {
+        self.is_operator
     }
 
     /// The visitor's name, if its token has one.

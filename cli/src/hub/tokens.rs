@@ -6,8 +6,9 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, errors::ErrorKind};
-use serde::Deserialize;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto::verify, decode_header};
+use serde::{Deserialize, de::IgnoredAny};
 use unstall_topics::{Denied, Filter, Grants};
 
 use super::identity::{Identity, Pass};
@@ -19,19 +20,19 @@ const SECRET_BYTES: usize = 32;
 /// The key that signs tokens. It decides the algorithm; what a token says of that must agree.
 pub(super) struct Tokens {
     key: DecodingKey,
-    validation: Validation,
+    algorithm: Algorithm,
 }
 
 impl std::fmt::Debug for Tokens {
     // Without the key, which may be a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokens")
-            .field("algorithms", &self.validation.algorithms)
+            .field("algorithm", &self.algorithm)
             .finish_non_exhaustive()
     }
 }
 
-/// What a token says. Other claims are ignored, but for `nbf` and `aud`.
+/// What a token says. Other claims are ignored.
 #[derive(Deserialize)]
 struct Claims {
     /// Filters that it may publish to.
@@ -41,9 +42,16 @@ struct Claims {
     #[serde(default, rename = "sub")]
     subscribe: Vec<String>,
     /// When it expires, in seconds since 1970.
-    exp: f64,
+    exp: Option<f64>,
+    /// When it becomes valid, in seconds since 1970.
+    nbf: Option<f64>,
+    /// Who it is for. The hub has no name, so it is for others.
+    aud: Option<IgnoredAny>,
     /// Who it is.
     id: Option<String>,
+    /// Whether it may see how the hub is doing.
+    #[serde(default)]
+    operate: bool,
 }
 
 impl Tokens {
@@ -58,21 +66,18 @@ impl Tokens {
 
     fn from_bytes(bytes: &[u8]) -> Result<Tokens, String> {
         let text = String::from_utf8_lossy(bytes);
+        // The algorithm is the key's alone. Else a public key could be taken for a secret.
         let (algorithm, key) = match text.contains("-----BEGIN ") {
             true => public_key(&text)?,
             false => (Algorithm::HS256, secret(bytes)?),
         };
-        // The algorithm is the key's alone. Else a public key could be taken for a secret.
-        let mut validation = Validation::new(algorithm);
-        validation.validate_nbf = true;
-        validation.leeway = 0;
-        Ok(Tokens { key, validation })
+        Ok(Tokens { key, algorithm })
     }
 
     /// What the bearer of a token may do.
     pub(super) fn check(&self, token: &str) -> Result<Pass, Denied> {
-        let decoded = decode::<Claims>(token, &self.key, &self.validation);
-        let claims = decoded.map_err(|error| denied(why(error.kind())))?.claims;
+        let claims = self.claims(token).map_err(denied)?;
+        let expires = claims.valid_until(SystemTime::now()).map_err(denied)?;
         let mut grants = Grants::none();
         for filter in &claims.publish {
             grants = grants.publish(self::filter(filter)?);
@@ -80,10 +85,6 @@ impl Tokens {
         for filter in &claims.subscribe {
             grants = grants.subscribe(self::filter(filter)?);
         }
-        let expires = Duration::try_from_secs_f64(claims.exp)
-            .ok()
-            .and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
-        let expires = expires.ok_or_else(|| denied("its claim exp is not a time"))?;
         let identity = match claims.id {
             Some(id) => Identity::Named(id),
             None => {
@@ -91,8 +92,64 @@ impl Tokens {
                 Identity::Token(hash.as_ref().to_vec())
             }
         };
-        Ok(Pass::new(grants.until(expires), identity))
+        Ok(Pass::new(grants.until(expires), identity).operator(claims.operate))
     }
+
+    /// The claims that the key has signed (RFC 7515 section 5.2).
+    ///
+    /// `jsonwebtoken::decode` would also read `sub` as a text, and refuses every token whose `sub` is a
+    /// list.
+    fn claims(&self, token: &str) -> Result<Claims, &'static str> {
+        const NO_TOKEN: &str = "it is not a signed JSON Web Token";
+        let header = decode_header(token).map_err(|_| NO_TOKEN)?;
+        if header.alg != self.algorithm {
+            return Err("it names another algorithm than the key's");
+        }
+        // An extension that has to be understood: none is.
+        let encoding = header.extras.get::<bool>("b64");
+        if header.crit.is_some() || !matches!(encoding, Ok(None | Some(true))) {
+            return Err("its header needs an extension that the hub does not have");
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(NO_TOKEN)?;
+        let (_, payload) = message.split_once('.').ok_or(NO_TOKEN)?;
+        match verify(signature, message.as_bytes(), &self.key, self.algorithm) {
+            Ok(true) => {}
+            Ok(false) => return Err("another key has signed it"),
+            Err(_) => return Err(NO_TOKEN),
+        }
+        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| NO_TOKEN)?;
+        serde_json::from_slice(&payload).map_err(|_| {
+            "its claims have another form: pub and sub are lists of filters, exp and nbf numbers, id a \
+             text, operate true or false"
+        })
+    }
+}
+
+impl Claims {
+    /// When it expires, if it is valid now.
+    fn valid_until(&self, now: SystemTime) -> Result<SystemTime, &'static str> {
+        let expires = self.exp.ok_or("it has no claim exp")?;
+        let expires = time(expires).ok_or("its claim exp is not a time")?;
+        if expires <= now {
+            return Err("it has expired");
+        }
+        if let Some(begins) = self.nbf {
+            let begins = time(begins).ok_or("its claim nbf is not a time")?;
+            if begins > now {
+                return Err("it is not valid yet");
+            }
+        }
+        match self.aud {
+            None => Ok(expires),
+            Some(IgnoredAny) => Err("it is for another audience"),
+        }
+    }
+}
+
+/// A time in seconds since 1970.
+fn time(seconds: f64) -> Option<SystemTime> {
+    let since = Duration::try_from_secs_f64(seconds).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
 fn filter(text: &str) -> Result<Filter, Denied> {
@@ -102,22 +159,6 @@ fn filter(text: &str) -> Result<Filter, Denied> {
 
 fn denied(why: &str) -> Denied {
     Denied(format!("the token is not valid: {why}"))
-}
-
-/// Why a token is not taken, without a word of it.
-fn why(error: &ErrorKind) -> &'static str {
-    match error {
-        ErrorKind::ExpiredSignature => "it has expired",
-        ErrorKind::ImmatureSignature => "it is not valid yet",
-        ErrorKind::InvalidSignature => "another key has signed it",
-        ErrorKind::InvalidAlgorithm => "it names another algorithm than the key's",
-        ErrorKind::MissingRequiredClaim(_) => "it has no claim exp",
-        ErrorKind::InvalidAudience => "it is for another audience",
-        ErrorKind::Json(_) => {
-            "its claims have another form; pub and sub are lists of filters, exp a number, id a text"
-        }
-        _ => "it is not a signed JSON Web Token",
-    }
 }
 
 fn secret(bytes: &[u8]) -> Result<DecodingKey, String> {

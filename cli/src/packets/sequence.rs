@@ -102,6 +102,15 @@ impl Sequence {
         self.next
     }
 
+    /// The indexes of a range that arrived.
+    pub(crate) fn received_within(&self, range: Range<u64>) -> impl Iterator<Item = u64> + '_ {
+        let end = range.end.min(self.next);
+        (range.start..end).filter(|index| {
+            let hole = self.holes.range(..=index).next_back();
+            hole.is_none_or(|(_, hole)| *index >= hole.end)
+        })
+    }
+
     /// Different indexes that arrived.
     pub(crate) fn received(&self) -> u64 {
         self.received

@@ -2,7 +2,9 @@
 
 use std::str::FromStr;
 
-use unstall_topics::{LogId, Offset, Position, Start, StoredAt};
+use unstall_topics::{Delivery, Filter, LogId, Offset, Position, Start, StoredAt, Topics};
+
+use crate::failure::Failure;
 
 /// A place to begin at, as people write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,26 @@ impl From {
                 offset,
                 time: StoredAt::UNKNOWN,
             }),
+        }
+    }
+
+    /// Where to begin in the log that is there. An offset alone does not say of which log it is, so
+    /// the log is asked.
+    pub(crate) async fn begin(self, topics: &Topics, filter: &Filter) -> Result<Start, Failure> {
+        if let From::Start(start) = self {
+            return Ok(start);
+        }
+        let now = topics.subscribe(filter.as_str(), Start::Now);
+        let mut now = now.map_err(Failure::because)?;
+        loop {
+            match now.recv().await.map_err(Failure::because)? {
+                Some(Delivery::CaughtUp(position)) => return Ok(self.in_log(position.log)),
+                Some(Delivery::Message(message)) => {
+                    return Ok(self.in_log(message.position().log));
+                }
+                Some(_) => {}
+                None => return Err(Failure::work("the subscription ended before it began")),
+            }
         }
     }
 }

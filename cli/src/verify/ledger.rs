@@ -1,6 +1,6 @@
 //! The account of one direction: which messages were sent, received, and reported as missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Sum;
 use std::time::Duration;
 
@@ -44,6 +44,10 @@ pub(super) struct Ledger {
     sent: u64,
     corrupted: u64,
     ended: Option<u64>,
+    /// Messages that are sent again, and that were received before: they may arrive once more.
+    again: BTreeSet<u64>,
+    /// Of those, the ones that did.
+    repeated: u64,
     /// Messages that came back to the sender: start to end (exclusive), disjoint.
     returned: BTreeMap<u64, u64>,
     /// When a new message was received last.
@@ -65,7 +69,10 @@ impl Ledger {
     pub(super) fn took(&mut self, first: u64, last: u64, at: Instant) {
         let before = self.sequence.received();
         for index in first..=last {
-            self.sequence.take(index);
+            match self.again.remove(&index) {
+                true => self.repeated += 1,
+                false => self.sequence.take(index),
+            }
         }
         if self.sequence.received() > before {
             self.not_silent(at);
@@ -76,6 +83,18 @@ impl Ledger {
         if let Some(last) = self.last.replace(at) {
             self.longest_silence = self.longest_silence.max(at.saturating_duration_since(last));
         }
+    }
+
+    /// Messages are sent again, because their receiver did not acknowledge them.
+    pub(super) fn again(&mut self, first: u64, end: u64) {
+        // Those that have not arrived yet arrive for the first time.
+        let received = self.sequence.received_within(first..end);
+        self.again = received.collect();
+    }
+
+    /// How many messages arrived once more than they would have without being sent again.
+    pub(super) fn repeated(&self) -> u64 {
+        self.repeated
     }
 
     pub(super) fn corrupted(&mut self, count: u64) {
@@ -225,6 +244,19 @@ mod tests {
         assert!(!ledger.is_ended());
         ledger.ended(10);
         assert!(ledger.is_ended());
+    }
+
+    #[test]
+    fn what_is_sent_again_may_arrive_once_more_and_not_twice_more() {
+        let mut ledger = ledger(10, &[(0, 1), (3, 5)]);
+        // 2 is missing, 6 and above were under way.
+        ledger.again(2, 8);
+        for (first, last) in [(3, 5), (3, 3), (6, 9)] {
+            ledger.took(first, last, Instant::now());
+        }
+        assert_eq!(ledger.repeated(), 3);
+        let account = ledger.close();
+        assert_eq!((account.duplicated, account.lost), (1, 1));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use unstall::{
     Client, CloseCode, CloseReport, Connection, Message, Options, Reconnect, Sender, Server,
 };
 
+use super::echoed;
 use super::plan::Sizes;
 use super::stream::{Halt, Over, Stream};
 use super::talk::{Order, Part, Report, Side, report, runs};
@@ -44,6 +45,7 @@ impl VerifyPeer {
             let mut orders = Orders::new();
             let part: Part = orders.first().await?;
             let done = match &part.side {
+                Side::Server if part.echoed => echoed::serve(&part, orders).await,
                 Side::Server => serve(&part, orders).await,
                 Side::Client { .. } => connect(&part, orders).await,
             };
@@ -55,7 +57,7 @@ impl VerifyPeer {
     }
 }
 
-enum Failed {
+pub(super) enum Failed {
     /// It was reported to the verifier.
     Told,
     /// The verifier has ended.
@@ -68,7 +70,7 @@ impl From<io::Error> for Failed {
     }
 }
 
-fn failed(why: impl std::fmt::Display) -> Failed {
+pub(super) fn failed(why: impl std::fmt::Display) -> Failed {
     match report(&[Report::Failed(why.to_string())]) {
         Ok(()) => Failed::Told,
         Err(error) => Failed::Pipe(error),
@@ -76,7 +78,7 @@ fn failed(why: impl std::fmt::Display) -> Failed {
 }
 
 /// The lines of standard input.
-struct Orders(Lines<BufReader<Stdin>>);
+pub(super) struct Orders(Lines<BufReader<Stdin>>);
 
 impl Orders {
     fn new() -> Self {
@@ -91,7 +93,7 @@ impl Orders {
     }
 
     /// Follows orders until the order to finish. Ends the process if the verifier has ended.
-    async fn obey(&mut self, halt: &Halt) {
+    pub(super) async fn obey(&mut self, halt: &Halt) {
         loop {
             let line = self.0.next_line().await;
             let order = line.ok().flatten().map(|line| serde_json::from_str(&line));
@@ -105,7 +107,7 @@ impl Orders {
     }
 }
 
-fn options(part: &Part) -> Options {
+pub(super) fn options(part: &Part) -> Options {
     Options::default()
         // Every message must be at least as long as the text that ends the run.
         .max_message_bytes(part.sizes.largest().max(128))
@@ -236,6 +238,6 @@ pub(super) fn back(sender: &Sender, closed: Option<CloseReport>, sizes: Sizes) -
         .map(|undelivered| &undelivered.message)
         .chain(&closed.maybe_delivered)
         .chain(&closed.unsent);
-    let index = |message: &Message| sizes.intact_index(message.as_bytes());
+    let index = |message: &Message| sizes.index_of(message);
     Report::Undelivered(runs(messages.filter_map(index)))
 }

@@ -13,7 +13,8 @@ use super::ledger::Ledger;
 use super::peer::SILENCE;
 use super::process::{Ears, Process, Speaker};
 use super::talk::{Connections, Order, Part, Report, Side};
-use super::verdict::{Found, Peaks, Verdict};
+use super::verdict::{Foreign, Found, Peaks, Verdict};
+use super::visit::{FINISH, KILLED_WITHIN, News, Visit};
 use super::{Aim, memory_limit_bytes};
 use crate::failure::Failure;
 use crate::faults::proxy::{self, Route};
@@ -24,15 +25,8 @@ use crate::time::later;
 /// How often the bar is drawn and the processes' memory is checked.
 const TICK: Duration = Duration::from_millis(100);
 
-/// If nothing is received for this long, the run has stalled. It is far longer than the longest
-/// fault and every timeout of the run.
-const STALLED_AFTER: Duration = Duration::from_secs(30);
-
 /// How long messages under way may take after an interruption or a failure.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
-
-/// How long a process may take to finish before it is killed. The library's close takes less.
-const FINISH: Duration = Duration::from_secs(10);
 
 pub(super) struct Run {
     aim: Aim,
@@ -40,8 +34,10 @@ pub(super) struct Run {
     ears: Ears,
     network: Network,
     client: Option<Process>,
+    /// The client, if it is a program in any language.
+    visit: Option<Visit>,
     server: ServerProcess,
-    /// One for each direction. With an echo server, only the first is used.
+    /// One for each direction. With an echo, only the first is used.
     ledgers: [Ledger; 2],
     connections: Connections,
     recoveries: Recoveries,
@@ -136,7 +132,8 @@ impl Run {
         let (proxy, strikes) = proxy::start(route, schedule)
             .await
             .map_err(|error| Failure::work(format_args!("starting the fault proxy: {error}")))?;
-        let ways = if aim.url.is_some() { 1 } else { 2 };
+        let is_echo = aim.url.is_some() || aim.client.is_some();
+        let ways = if is_echo { 1 } else { 2 };
         let mut run = Self {
             started: Instant::now(),
             ears: Ears::new(),
@@ -147,6 +144,7 @@ impl Run {
                 faults: 0,
             },
             client: None,
+            visit: aim.client.clone().map(Visit::new),
             server: ServerProcess::default(),
             ledgers: Default::default(),
             connections: Connections::default(),
@@ -168,6 +166,7 @@ impl Run {
         Part {
             side,
             plain: self.aim.plain,
+            echoed: self.visit.is_some(),
             compress: self.aim.compress.clone(),
             first,
             count: self.aim.count,
@@ -178,7 +177,7 @@ impl Run {
 
     /// The new server starts after the last message that the earlier one may have sent.
     async fn start_server(&mut self) -> io::Result<()> {
-        let first = self.ledgers[Direction::Down.index()].sent();
+        let first = self.ledger(Direction::Down).sent();
         let mut part = self.part(Side::Server, first);
         if self.ending.by.is_some() {
             // If the run was interrupted, nothing more is sent.
@@ -189,6 +188,9 @@ impl Run {
     }
 
     async fn start_client(&mut self) -> io::Result<()> {
+        if let Some(visit) = &mut self.visit {
+            return visit.begin(format!("ws://{}/", self.network.proxy));
+        }
         let (url, proxy) = match &self.aim.url {
             Some(url) => (url.clone(), Some(format!("http://{}", self.network.proxy))),
             None => (format!("ws://{}/", self.network.proxy), None),
@@ -227,6 +229,7 @@ impl Run {
                         self.break_off(format!("the server could not be started again: {error}"));
                     }
                 }
+                news = Visit::news(&mut self.visit) => self.client_news(news),
                 heard = self.ears.next() => {
                     if let Some((speaker, at, report)) = heard {
                         self.hear(speaker, at, report).await;
@@ -248,12 +251,17 @@ impl Run {
 
     /// The ledgers of the directions that are used.
     fn ways(&self) -> impl Iterator<Item = &Ledger> {
-        let ways = if self.aim.url.is_some() { 1 } else { 2 };
+        let ways = if self.is_echo() { 1 } else { 2 };
         self.ledgers.iter().take(ways)
     }
 
+    /// Whether one side sends every message back.
+    fn is_echo(&self) -> bool {
+        self.aim.url.is_some() || self.visit.is_some()
+    }
+
     fn ledger(&mut self, direction: Direction) -> &mut Ledger {
-        let echo = self.aim.url.is_some();
+        let echo = self.is_echo();
         &mut self.ledgers[if echo { 0 } else { direction.index() }]
     }
 
@@ -262,9 +270,9 @@ impl Run {
         match report {
             Some(Report::Listening(address)) => {
                 self.network.server_at.send_replace(address);
-                if self.client.is_none()
-                    && let Err(error) = self.start_client().await
-                {
+                let has_begun =
+                    self.client.is_some() || self.visit.as_ref().is_some_and(Visit::has_begun);
+                if !has_begun && let Err(error) = self.start_client().await {
                     self.break_off(format!("the client could not be started: {error}"));
                 }
             }
@@ -279,10 +287,21 @@ impl Run {
                 }
             }
             Some(Report::Recovered) => {
-                if speaker == Speaker::Client {
+                if speaker == Speaker::Client || self.visit.is_some() {
                     self.recoveries.recovered(at);
                 }
             }
+            Some(Report::Session) => {
+                if let Some(visit) = &mut self.visit {
+                    visit.sessions += 1;
+                    self.connections.reconnects += u64::from(visit.sessions > 1);
+                }
+            }
+            Some(Report::Resumed(times)) => {
+                self.connections.resumes += times;
+                self.connections.reconnects += times;
+            }
+            Some(Report::Again(first, end)) => self.ledger(taking).again(first, end),
             Some(Report::Connections(connections)) => self.connections = connections,
             Some(Report::Failed(why)) => self.break_off(format!("the {speaker} failed: {why}")),
             None => self.ended(speaker),
@@ -320,7 +339,19 @@ impl Run {
                 self.recoveries.cut(at);
             }
             Action::Restart(after) => self.kill_server(at, after),
+            Action::Kill(after) => {
+                if let Some(visit) = &mut self.visit {
+                    visit.kill_soon(after);
+                    // Echoes are then under way or in the client, and not delivered.
+                    if let Some(server) = &mut self.server.process {
+                        server.order(Order::pause(KILLED_WITHIN * 2)).await;
+                    }
+                }
+            }
             Action::Slow(direction, lasts) => {
+                if let (Direction::Down, Some(visit)) = (direction, &mut self.visit) {
+                    return visit.stop(lasts);
+                }
                 let taker = match direction {
                     Direction::Up => &mut self.server.process,
                     Direction::Down => &mut self.client,
@@ -341,11 +372,33 @@ impl Run {
         }
     }
 
+    /// A client that is a program in any language has ended, or has to be started again.
+    fn client_news(&mut self, news: News) {
+        let kills = self.server.kills;
+        let Some(visit) = &mut self.visit else { return };
+        let why = match news {
+            News::Due => visit.start().err().map(|error| error.to_string()),
+            News::Ended(Err(error)) => Some(error.to_string()),
+            News::Ended(Ok(exit)) if exit.tells_of_a_gap() && visit.gaps < kills => {
+                visit.gaps += 1;
+                self.connections.sessions_lost += 1;
+                let started = visit.start();
+                self.ledger(Direction::Down).gap();
+                started.err().map(|error| error.to_string())
+            }
+            News::Ended(Ok(exit)) => Some(exit.to_string()),
+        };
+        if let Some(why) = why {
+            self.break_off(format!("the client ended early: {why}"));
+        }
+    }
+
     /// Ends the run early. Only the first reason is kept.
     fn break_off(&mut self, why: String) {
         self.ending.why.get_or_insert(why);
         // Without a client nothing more can be received.
-        let moments = if self.client.is_none() {
+        let has_client = self.client.is_some() || self.visit.as_ref().is_some_and(Visit::runs);
+        let moments = if !has_client {
             Duration::ZERO
         } else {
             LAST_MOMENTS
@@ -375,12 +428,20 @@ impl Run {
         if let Some(client) = &mut self.client {
             client.look_at_memory();
         }
+        if let Some(visit) = &mut self.visit {
+            visit.look_at_memory();
+        }
         self.server.look_at_memory();
         let last = self.ways().filter_map(Ledger::last).max();
         let between = self.aim.rate.map_or(0.0, |rate| 2.0 / rate);
-        let patience = STALLED_AFTER.saturating_add(Duration::from_secs_f64(between));
+        let patience = self.aim.patience;
+        let patience = patience.saturating_add(Duration::from_secs_f64(between));
         if self.ending.why.is_none() && last.unwrap_or(self.started).elapsed() > patience {
-            self.break_off(format!("nothing was received for {patience:.0?}: stalled"));
+            let is_away = self.visit.as_ref().is_some_and(|visit| visit.sessions == 0);
+            self.break_off(match is_away {
+                true => format!("the client has begun no session within {patience:.0?}"),
+                false => format!("nothing was received for {patience:.0?}: stalled"),
+            });
         }
     }
 
@@ -391,7 +452,10 @@ impl Run {
         }
         self.look();
         let seconds = self.started.elapsed().as_secs_f64();
-        let client_peak_rss_bytes = self.client.as_mut().and_then(Process::look_at_memory);
+        let client_peak_rss_bytes = match &self.visit {
+            Some(visit) => visit.peak_rss_bytes,
+            None => self.client.as_mut().and_then(Process::look_at_memory),
+        };
         for speaker in [Speaker::Client, Speaker::Server] {
             let process = match speaker {
                 Speaker::Client => &mut self.client,
@@ -402,7 +466,17 @@ impl Run {
                 self.hear_out(speaker).await;
             }
         }
+        if let (Some(visit), None) = (&mut self.visit, &self.ending.why) {
+            self.ending.why = visit.conclude(FINISH).await.err();
+        }
         self.bar.finish_and_clear();
+        let foreign = self.visit.as_ref().map(|visit| Foreign {
+            kills: visit.kills,
+            repeated: self.ledgers[0].repeated(),
+            sessions: visit.sessions,
+            // Of each process one, and another one if it goes on after the server was killed.
+            sessions_expected: visit.starts + self.server.kills,
+        });
         let longest_silence = self.ways().map(Ledger::longest_silence).max();
         let ways = self.ways().count();
         Verdict::new(Found {
@@ -424,6 +498,7 @@ impl Run {
             plain: self.aim.plain,
             faults: self.network.faults,
             kills: self.server.kills,
+            foreign,
             seconds,
             broken_off: self.ending.why,
         })

@@ -80,6 +80,7 @@ impl<'a> Stream<'a> {
                 sizes: part.sizes,
                 halt,
                 fresh: false,
+                tells_of_resumes: part.echoed,
                 sessions_lost: 0,
             },
         }
@@ -101,6 +102,18 @@ impl<'a> Stream<'a> {
             over = self.consumer.run(sender, receiver, events, &gap) => over,
             failed = self.producer.run(sender, &gap) => Err(failed),
         }
+    }
+
+    /// A new session begins.
+    pub(super) fn begins(&mut self) {
+        self.consumer.fresh = true;
+    }
+
+    /// Sends again from this index on. Returns the indexes that were sent before.
+    pub(super) fn go_back(&mut self, first: u64) -> std::ops::Range<u64> {
+        let next = self.producer.next;
+        self.producer.next = next.min(first);
+        first..next
     }
 
     /// Receives the messages that a connection still holds after its end.
@@ -161,7 +174,7 @@ impl Producer<'_> {
                 self.told = (self.told + AHEAD).min(self.count);
                 report(&[Report::Sending(self.told)])?;
             }
-            let message = Message::binary(self.sizes.message(self.next));
+            let message = self.sizes.message(self.next);
             if sender.send(message).await.is_err() {
                 // The receiving half also sees the end, and reports why.
                 return std::future::pending().await;
@@ -202,6 +215,8 @@ struct Consumer<'a> {
     halt: &'a Halt,
     /// Set from a new connection to the first message over it.
     fresh: bool,
+    /// Each resume is reported as it happens.
+    tells_of_resumes: bool,
     sessions_lost: u64,
 }
 
@@ -216,10 +231,15 @@ impl Consumer<'_> {
         loop {
             let mut incoming = receiver.recv().await;
             // Nothing is awaited between here and the report, so every received message is reported.
-            while let Some(Some(event)) = events.recv().now_or_never() {
-                self.fresh |= matches!(event, Event::Resumed { .. });
-            }
             let (mut notes, mut taken) = (Notes::default(), 0);
+            let mut resumes = 0;
+            while let Some(Some(event)) = events.recv().now_or_never() {
+                resumes += u64::from(matches!(event, Event::Resumed { .. }));
+            }
+            self.fresh |= resumes > 0;
+            if resumes > 0 && self.tells_of_resumes {
+                notes.0.push(Report::Resumed(resumes));
+            }
             let over = loop {
                 match incoming {
                     Ok(Some(Incoming::Message(message))) => self.take(&message, &mut notes),
@@ -255,14 +275,14 @@ impl Consumer<'_> {
     }
 
     fn take(&mut self, message: &Message, notes: &mut Notes) {
-        if let Some(text) = message.as_text() {
-            match serde_json::from_str(text) {
-                Ok(End { end }) => notes.0.push(Report::Ended(end)),
-                Err(_) => notes.0.push(Report::Corrupted(1)),
-            }
+        let index = self.sizes.index_of(message);
+        if index.is_none()
+            && let Some(Ok(End { end })) = message.as_text().map(serde_json::from_str)
+        {
+            notes.0.push(Report::Ended(end));
             return;
         }
-        notes.take(self.sizes.intact_index(message.as_bytes()));
+        notes.take(index);
         if std::mem::take(&mut self.fresh) {
             notes.0.push(Report::Recovered);
         }

@@ -17,6 +17,8 @@ use crate::compress::How;
 pub(super) struct Part {
     pub(super) side: Side,
     pub(super) plain: bool,
+    /// The other side is a client in any language, which sends every message back.
+    pub(super) echoed: bool,
     /// Compress messages.
     pub(super) compress: Option<How>,
     /// Messages to send, `first` and up, below `count`.
@@ -67,6 +69,13 @@ pub(super) enum Report {
     Recovered,
     /// The peer sends no message of this index or a higher one.
     Ended(u64),
+    /// A client has begun a session.
+    Session,
+    /// A session went on over a new connection, so many times.
+    Resumed(u64),
+    /// The messages from the first index to the second, without the second, are sent again in a new
+    /// session.
+    Again(u64, u64),
     /// Messages that came back, from the first index to the second, both included.
     Undelivered(Vec<(u64, u64)>),
     /// The client's counts: new connections, sessions resumed, sessions lost.

@@ -24,6 +24,8 @@ pub(super) struct Verdict {
     #[serde(flatten)]
     memory: Peaks,
     seed: u64,
+    #[serde(flatten)]
+    foreign: Option<Foreign>,
     #[serde(skip)]
     told: Told,
 }
@@ -43,6 +45,21 @@ impl Peaks {
     }
 }
 
+/// What is counted of a client in any language. The fields are those of the JSON object.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Foreign {
+    /// How often it was killed.
+    #[serde(rename = "client_kills")]
+    pub(super) kills: u64,
+    /// Messages that came back once more, because its process was killed before it had acknowledged
+    /// them.
+    pub(super) repeated: u64,
+    pub(super) sessions: u64,
+    /// The most sessions that it has reason to begin.
+    #[serde(skip)]
+    pub(super) sessions_expected: u64,
+}
+
 /// The facts of a run, from which the verdict follows.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -59,6 +76,8 @@ pub(super) struct Found {
     pub(super) faults: u64,
     /// How often the server was killed.
     pub(super) kills: u64,
+    /// If the client is a program in any language.
+    pub(super) foreign: Option<Foreign>,
     pub(super) seconds: f64,
     /// Why the run ended before every message was sent and received.
     pub(super) broken_off: Option<String>,
@@ -89,6 +108,7 @@ impl Verdict {
             recovery_ms_p99: percentile(&recoveries, 99),
             memory: found.memory,
             seed: found.seed,
+            foreign: found.foreign,
             told: Told {
                 faults: found.faults,
                 seconds: found.seconds,
@@ -137,7 +157,18 @@ fn broken_promises(found: &Found, account: Account) -> Vec<String> {
             HumanCount(undelivered)
         ));
     }
+    if let Some(foreign) = found
+        .foreign
+        .filter(|it| it.sessions > it.sessions_expected)
+    {
+        broken.push(format!(
+            "the client has begun {} sessions, and had reason to begin {}: it does not resume them",
+            foreign.sessions, foreign.sessions_expected
+        ));
+    }
     let over = found.memory.of_each_side();
+    // The runtime of another language has a size of its own.
+    let over = over.filter(|(side, _)| found.foreign.is_none() || *side != "client");
     let over = over.filter(|(_, peak)| *peak > found.memory_limit_bytes);
     broken.extend(over.map(|(side, peak)| {
         let limit = HumanBytes(found.memory_limit_bytes);
@@ -184,11 +215,23 @@ impl fmt::Display for Verdict {
         if let (Some(p50), Some(p99)) = (self.recovery_ms_p50, self.recovery_ms_p99) {
             writeln!(f, "{:<24} {p50:>12.1} ms, p99 {p99:.1} ms", "recovery p50")?;
         }
+        if let Some(foreign) = self.foreign {
+            for (name, value) in [
+                ("sessions", foreign.sessions),
+                ("client killed", foreign.kills),
+                ("came back once more", foreign.repeated),
+            ] {
+                writeln!(f, "{name:<24} {:>12}", count(value))?;
+            }
+        }
         let limit = HumanBytes(self.told.memory_limit_bytes);
         for (side, peak) in self.memory.of_each_side() {
             let name = format!("peak memory, {side}");
             let peak = HumanBytes(peak).to_string();
-            writeln!(f, "{name:<24} {peak:>12}, limit {limit}")?;
+            match self.foreign.is_some() && side == "client" {
+                true => writeln!(f, "{name:<24} {peak:>12}")?,
+                false => writeln!(f, "{name:<24} {peak:>12}, limit {limit}")?,
+            }
         }
         if self.ok {
             write!(f, "\nverdict: every promise kept")
@@ -257,6 +300,15 @@ mod tests {
             sessions_lost,
             ..Connections::default()
         };
+        let without_resuming = Found {
+            foreign: Some(Foreign {
+                sessions: 3,
+                sessions_expected: 2,
+                ..Foreign::default()
+            }),
+            ..found(zero)
+        };
+        assert!(!Verdict::new(without_resuming).ok);
         let session_lost = Found {
             connections: lost(2),
             kills: 1,

@@ -19,6 +19,7 @@ use crate::{
     messages::Gap,
     pump::{Ended, Plain, Pump, Reading},
     reports::{CloseCode, ConnectError, ConnectionError, Event, StallCause},
+    session::opening::Opening,
     settings::Options,
     time::{granted, later},
     ws::{Side, WebSocket, transport::Upgraded},
@@ -50,6 +51,8 @@ pub(super) struct Dialer {
     /// The next connection is plain, because HELLO was not answered. After it sessions are offered
     /// again.
     pub(super) plain_once: bool,
+    /// The session that the last request offered to open.
+    pub(super) opening: Option<Opening>,
 }
 
 impl Dialer {
@@ -79,6 +82,7 @@ impl Dialer {
                 subprotocols: client.subprotocols.clone(),
                 session: client.session,
                 compression: client.options.compression.clone(),
+                hello: None,
                 connect_timeout: client.options.connect_timeout,
             },
             headers: client.headers.clone(),
@@ -94,6 +98,7 @@ impl Dialer {
             refused: 0,
             asked: None,
             plain_once: false,
+            opening: None,
         })
     }
 
@@ -107,7 +112,9 @@ impl Dialer {
         connection
     }
 
-    pub(super) async fn dial(&mut self) -> Result<Upgraded, ConnectError> {
+    /// Dials. `fresh`: no session is waiting for a connection, so the request may open one.
+    pub(super) async fn dial(&mut self, fresh: bool) -> Result<Upgraded, ConnectError> {
+        self.opening = fresh.then(Opening::new);
         let made = self
             .header_fn
             .as_ref()
@@ -119,18 +126,15 @@ impl Dialer {
             }
             Ok(headers)
         };
-        let plain;
-        let options = match std::mem::take(&mut self.plain_once) {
-            false => &self.dial_options,
-            true => {
-                plain = DialOptions {
-                    session: Wanted::Never,
-                    ..self.dial_options.clone()
-                };
-                &plain
-            }
-        };
-        dial(&self.target, options, headers).await
+        let mut options = self.dial_options.clone();
+        options.hello = self
+            .opening
+            .as_ref()
+            .and_then(|it| it.header(&self.options));
+        if std::mem::take(&mut self.plain_once) {
+            options.session = Wanted::Never;
+        }
+        dial(&self.target, &options, headers).await
     }
 
     /// Runs from the first connection to the end of the last.
@@ -238,9 +242,10 @@ impl Dialer {
         };
         let dialed = loop {
             let wait = self.begin_attempt(shared);
+            let fresh = matches!(away, Away::Plain(_));
             let work = async {
                 sleep_until(later(Instant::now(), wait)).await;
-                self.dial().await
+                self.dial(fresh).await
             };
             match away.until(shared, work).await {
                 None => break Dialed::Ended,

@@ -16,8 +16,11 @@ use crate::{
     handles::Shared,
     pump::{Ended, Pump, Reading},
     reports::{ConnectionError, Event, SessionLoss},
-    session::{Packets, Session, SessionGuard, over_packets},
-    ws::{Side, transport::Upgraded},
+    session::{Packets, Session, SessionGuard, opening::Opening, over_packets},
+    ws::{
+        Failure, Side,
+        transport::{HelloSent, Upgraded},
+    },
 };
 
 /// What follows the end of a session.
@@ -39,7 +42,9 @@ impl Dialer {
         reading: &mut Reading,
     ) -> Next {
         let renewed = self.fresh_sessions && self.backoff.is_some();
-        let mut guarded = SessionGuard::new(Session::client(shared, renewed), shared.clone());
+        let opening = self.opening.take().unwrap_or_else(Opening::new);
+        let fresh = Session::client(shared, &opening, renewed);
+        let mut guarded = SessionGuard::new(fresh, shared.clone());
         let session = &mut guarded.session;
         let mut next = Some(open);
         let (mut last, mut in_setup) = (false, false);
@@ -151,7 +156,14 @@ impl Dialer {
         reading: &mut Reading,
         session: &mut Session,
     ) -> (Ended, bool) {
-        let ws = over_packets(*open, Side::Client, &shared.options);
+        let hello = open.hello;
+        let mut ws = over_packets(*open, Side::Client, &shared.options);
+        if hello != HelloSent::Never {
+            let taken = hello == HelloSent::Taken;
+            if let Err(Failure::Broken(why)) = session.opened_with_request(taken, &mut ws) {
+                return (Ended::because(why), false);
+            }
+        }
         let hook = self.hook.as_ref().filter(|_| !session.was_opened());
         let mut pump = Pump::new(ws, shared.clone(), Packets { session, reading });
         let Some(hook) = hook else {

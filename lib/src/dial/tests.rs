@@ -32,6 +32,7 @@ fn options() -> DialOptions {
         connector: None,
         subprotocols: Vec::new(),
         compression: None,
+        hello: None,
         session: Wanted::Never,
         connect_timeout: AMPLE,
     }

@@ -10,15 +10,17 @@ use super::secrets::Secrets;
 use super::target::Target;
 use crate::dial::Wanted;
 use crate::reports::{ConnectError, RedactedUrl, connect_error};
+use crate::session::opening::{HELLO_HEADER, is_taken};
 use crate::settings::Compression;
 use crate::ws;
 use crate::ws::extension::{self, CompressionAgreed};
 use crate::ws::headers::has_token;
-use crate::ws::transport::{Transport, Upgraded};
+use crate::ws::transport::{HelloSent, Transport, Upgraded};
 use unstall_proto::SUBPROTOCOL;
 
 /// Headers that the handshake sets itself.
-const RESERVED: [HeaderName; 9] = [
+const RESERVED: [HeaderName; 10] = [
+    HELLO_HEADER,
     header::CONNECTION,
     header::UPGRADE,
     header::SEC_WEBSOCKET_KEY,
@@ -69,6 +71,10 @@ impl Offer {
             },
         }
     }
+
+    fn is_session(&self) -> bool {
+        self.names.iter().any(|name| name == SUBPROTOCOL)
+    }
 }
 
 /// Asks the server at the other end of `transport` for a WebSocket.
@@ -87,6 +93,10 @@ pub(super) async fn upgrade(
         let extensions = extension::offer(compression);
         let headers = request.headers_mut();
         headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
+    }
+    let hello = options.hello.as_ref().filter(|_| offer.is_session());
+    if let Some(hello) = hello {
+        request.headers_mut().insert(HELLO_HEADER, hello.clone());
     }
     let host = target.host_and_port();
     match exchange(transport, request).await {
@@ -119,6 +129,11 @@ pub(super) async fn upgrade(
                 leftover,
                 subprotocol: agreed.0,
                 compression: agreed.1,
+                hello: match hello {
+                    None => HelloSent::Never,
+                    Some(_) if is_taken(head.headers()) => HelloSent::Taken,
+                    Some(_) => HelloSent::Unanswered,
+                },
                 response: Some(head),
                 peer,
                 local,

@@ -257,6 +257,10 @@ impl Receiver {
         if next.is_some() {
             self.report_in_time();
         }
+        #[cfg(feature = "metrics")]
+        if let Some(Incoming::Gap(gap)) = &next {
+            crate::reports::counted::gap(gap.reason());
+        }
         Some(next)
     }
 

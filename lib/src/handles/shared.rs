@@ -189,6 +189,12 @@ impl Shared {
         known.identity.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
     }
 
+    /// Whether this side took the upgrade request.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn is_server(&self) -> bool {
+        self.known.lock().unwrap().identity.request.is_some()
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.control.lock().unwrap().close.is_some()
     }
@@ -320,6 +326,8 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        #[cfg(feature = "metrics")]
+        super::sums::add_ended(self);
         register::remove(self.id);
     }
 }

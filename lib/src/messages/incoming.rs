@@ -86,6 +86,17 @@ pub enum Gap {
 }
 
 impl Gap {
+    /// A fixed word for each reason.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Gap::Reconnected { .. } => "reconnected",
+            Gap::SessionLost { .. } => "session_lost",
+            Gap::Dropped { .. } => "dropped",
+            Gap::Conflated { .. } => "conflated",
+        }
+    }
+
     /// Takes in the next gap, if no message is between the two and one can stand for both.
     pub(crate) fn join(&mut self, next: &Gap) -> bool {
         match (self, next) {

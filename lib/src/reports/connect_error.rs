@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
+use unstall_proto::BEARER_PREFIX;
 
 use super::{Brief, ProxyError, RedactedUrl};
 use crate::defaults::SUBPROTOCOL_CHARS;
@@ -202,6 +203,9 @@ impl ConnectPhase {
 
 /// A subprotocol's name, cut so that a token in its place is not told.
 pub(crate) fn cut_name(name: &str) -> String {
+    if name.starts_with(BEARER_PREFIX) {
+        return format!("{BEARER_PREFIX}…");
+    }
     match name.char_indices().nth(SUBPROTOCOL_CHARS) {
         None => name.to_owned(),
         Some((end, _)) => format!("{}…", &name[..end]),

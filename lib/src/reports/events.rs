@@ -139,6 +139,8 @@ pub(crate) struct EventLog {
 impl EventLog {
     pub(crate) fn push(&self, event: Event) {
         tracing::debug!(?event);
+        #[cfg(feature = "metrics")]
+        super::counted::event(&event);
         let listeners = {
             let mut log = self.log.lock().unwrap();
             log.ended |= matches!(event, Event::Ended { .. });

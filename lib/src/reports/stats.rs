@@ -47,11 +47,11 @@ pub struct Stats {
     pub id: u64,
     /// Messages written to the socket.
     pub messages_sent: u64,
-    /// Their payloads' bytes.
+    /// Their payloads' bytes. In a session, the bytes of its packets.
     pub bytes_sent: u64,
     /// Messages read from the socket.
     pub messages_received: u64,
-    /// Their payloads' bytes.
+    /// Their payloads' bytes. In a session, the bytes of its packets.
     pub bytes_received: u64,
     /// Received messages that wait for the application.
     pub inbox: QueueStats,

@@ -3,13 +3,15 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, request::Parts};
+use http::{Extensions, Request, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout_at},
 };
 
+#[cfg(feature = "tls")]
+use super::certificates::PeerCertificates;
 #[cfg(feature = "axum")]
 use super::guests;
 #[cfg(feature = "http2")]
@@ -31,12 +33,14 @@ use super::{
 use crate::{
     defaults,
     dial::tls,
+    session::opening,
     time::{earlier, later},
     ws::{
         extension::CompressionAgreed,
-        transport::{Held, Transport, Upgraded},
+        transport::{Held, HelloSent, Transport, Upgraded},
     },
 };
+use unstall_proto::Hello;
 
 /// A handshake under way.
 pub(super) struct Handshake {
@@ -49,11 +53,35 @@ pub(super) struct Handshake {
     pub(super) over: Option<Over>,
 }
 
-/// The addresses of the TCP connection.
-#[derive(Clone, Copy, Default)]
+/// What the connection below HTTP tells of both ends.
+#[derive(Clone, Default)]
 pub(super) struct Ends {
-    pub(super) local: Option<SocketAddr>,
-    pub(super) peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
+    #[cfg(feature = "tls")]
+    certificates: Option<PeerCertificates>,
+}
+
+impl Ends {
+    fn of(transport: &Transport) -> Ends {
+        Ends {
+            local: transport.local(),
+            peer: transport.peer(),
+            #[cfg(feature = "tls")]
+            certificates: PeerCertificates::new(transport.peer_certificates()),
+        }
+    }
+
+    /// Puts what the application may ask for into the extensions of a request.
+    pub(super) fn tell(&self, peer: PeerAddr, extensions: &mut Extensions) {
+        if let Some(peer) = peer.known() {
+            extensions.insert(peer);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(certificates) = &self.certificates {
+            extensions.insert(certificates.clone());
+        }
+    }
 }
 
 /// A request that is accepted.
@@ -61,6 +89,8 @@ pub(super) struct Agreed {
     request: Request<()>,
     subprotocol: Option<String>,
     compression: Option<CompressionAgreed>,
+    /// The HELLO that came with it.
+    hello: Option<Hello>,
     peer: PeerAddr,
     client: Holders,
     seat: Arc<Seat>,
@@ -137,10 +167,7 @@ impl Handshake {
         let (transport, peer) = secure(stream, self.peer, &state.config).await?;
         self.peer = peer;
         self.over = self.moved_to(peer);
-        self.ends = Ends {
-            local: transport.local(),
-            peer: transport.peer(),
-        };
+        self.ends = Ends::of(&transport);
         #[cfg(feature = "axum")]
         if let Some(router) = &state.config.router {
             return guests::serve(self, transport, router.clone()).await;
@@ -169,6 +196,7 @@ impl Handshake {
             subprotocol: agreed.subprotocol.clone(),
             compression: agreed.compression.clone(),
             response: None,
+            hello: HelloSent::Never,
         };
         let sessions = self.state.config.sessions.as_ref();
         match sessions.filter(|_| upgraded.is_session()) {
@@ -206,7 +234,8 @@ impl Handshake {
         let options = self.state.options(&agreed.client);
         upgraded.transport = upgraded.transport.holding(Held(agreed.seat.clone()));
         let identity = hello::identity(&upgraded, agreed.request, agreed.peer.known());
-        let greeting = match Greeting::hear(upgraded, identity, &options).await {
+        let greeting = Greeting::hear(upgraded, identity, agreed.hello, &options);
+        let greeting = match greeting.await {
             Ok(greeting) => greeting,
             Err(unheard) => {
                 counters.handshakes_failed.add();
@@ -264,8 +293,10 @@ impl Handshake {
         } = &*self.state;
         let refused = &counters.refused;
         handshake::normalise(&mut parts);
+        let hello = opening::take_hello(&mut parts.headers);
         let mut agreement = handshake::check(&parts, &config.subprotocols)
             .inspect_err(|_| refused.requests.add())?;
+        agreement.greet(hello);
         agreement.compress(config.options.compression.as_ref(), &parts.headers);
         config
             .origins
@@ -296,8 +327,7 @@ impl Handshake {
             places.look(&Holders::new(network, None)).map_err(full)?;
         }
         let mut request = Request::from_parts(parts, ());
-        peer.known()
-            .map(|peer| request.extensions_mut().insert(peer));
+        self.ends.tell(peer, request.extensions_mut());
         let request = self.authenticated(request).await?;
         let principal = request.extensions().get::<Principal>();
         let client = Holders::new(network, principal);
@@ -309,6 +339,7 @@ impl Handshake {
             request,
             subprotocol: agreement.subprotocol.clone(),
             compression: agreement.compression(),
+            hello: agreement.hello(),
             peer,
             client,
             seat,

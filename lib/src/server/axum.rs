@@ -12,7 +12,7 @@ use http::{Request, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use tokio::{net::TcpStream, time::timeout};
-use unstall_proto::SUBPROTOCOL;
+use unstall_proto::{Hello, SUBPROTOCOL};
 
 use super::{
     handshake::{self, Rejection},
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     defaults,
     handles::Connection,
+    session::opening,
     settings::Options,
     ws::transport::{self, Transport},
 };
@@ -58,6 +59,7 @@ use crate::{
 #[must_use = "the handshake is answered by `on_upgrade`"]
 pub struct Upgrade {
     request: Parts,
+    hello: Option<Hello>,
     upgrade: OnUpgrade,
     options: Options,
     subprotocols: Vec<String>,
@@ -71,6 +73,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Upgrade, Rejection> {
         handshake::normalise(parts);
+        let hello = opening::take_hello(&mut parts.headers);
         handshake::check(parts, &[])?;
         let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
             let why = "The HTTP server cannot hand its connection over.\n";
@@ -78,6 +81,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
         };
         Ok(Upgrade {
             request: parts.clone(),
+            hello,
             upgrade,
             options: Options::default(),
             subprotocols: Vec::new(),
@@ -153,9 +157,10 @@ impl Upgrade {
             Ok(agreement) => agreement,
             Err(rejection) => return IntoResponse::into_response(rejection),
         };
+        agreement.greet(self.hello);
         agreement.compress(self.options.compression.as_ref(), &self.request.headers);
         let response = agreement.response();
-        let compression = agreement.compression();
+        let (compression, hello) = (agreement.compression(), agreement.hello());
         let (upgrade, subprotocol, options) = (self.upgrade, agreement.subprotocol, self.options);
         let mut request = Request::from_parts(self.request, ());
         let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
@@ -183,11 +188,12 @@ impl Upgrade {
                 subprotocol,
                 compression,
                 response: None,
+                hello: transport::HelloSent::Never,
             };
             match sessions.filter(|_| upgraded.is_session()) {
                 None => handler(super::start_plain(upgraded, request, peer, options).0).await,
                 Some(sessions) => {
-                    let opened = attach(&sessions, upgraded, request, peer, &options).await;
+                    let opened = attach(&sessions, upgraded, hello, request, peer, &options).await;
                     // A resumed session keeps the handler that it has.
                     if let Some(opened) = opened {
                         let _held = opened.tenancy;
@@ -204,6 +210,7 @@ impl Upgrade {
 async fn attach(
     sessions: &Sessions,
     upgraded: transport::Upgraded,
+    hello: Option<Hello>,
     request: Request<()>,
     peer: Option<PeerAddr>,
     options: &Options,
@@ -213,7 +220,7 @@ async fn attach(
     let principal = hello::principal(&identity);
     let client = Holders::new(Network::of(address), principal.as_ref());
     let attach = async {
-        match Greeting::hear(upgraded, identity, options).await {
+        match Greeting::hear(upgraded, identity, hello, options).await {
             Ok(greeting) => Ok(sessions.0.attach(greeting, client, options, None).await),
             Err(unheard) => Err(unheard),
         }

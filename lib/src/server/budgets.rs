@@ -34,6 +34,12 @@ impl Budgets {
         }
     }
 
+    /// The budget of all clients.
+    #[cfg(feature = "metrics")]
+    pub(super) fn process(&self) -> &Budget {
+        &self.process
+    }
+
     /// The budget that all bytes held for this client are drawn from.
     pub(super) fn of(&self, client: &Holders) -> Budget {
         let mut known = self.known.lock().unwrap();

@@ -181,7 +181,7 @@ impl Shared {
             slot: own.or_else(|| self.state.door.enter(network, now))?,
             state: self.state.clone(),
             peer: self.peer,
-            ends: self.ends,
+            ends: self.ends.clone(),
             deadline: later(now, self.state.config.limits.handshake_timeout),
             over: self.over,
         })
@@ -213,8 +213,8 @@ impl Shared {
 
     async fn pass(&self, request: Request<Incoming>, peer: PeerAddr) -> Response<Body> {
         let mut request = request.map(Body::new);
+        self.ends.tell(peer, request.extensions_mut());
         if let Some(peer) = peer.known() {
-            request.extensions_mut().insert(peer);
             request.extensions_mut().insert(ConnectInfo(peer.client));
         }
         // A router is always ready.

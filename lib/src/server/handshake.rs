@@ -8,6 +8,10 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 
+use unstall_proto::{BEARER_PREFIX, Hello};
+
+use super::bearer;
+use crate::session::opening;
 use crate::settings::Compression;
 use crate::ws::{
     self,
@@ -129,9 +133,21 @@ pub(crate) struct Agreement {
     pub(crate) subprotocol: Option<String>,
     /// The agreement to compress messages, and how the client is told.
     compression: Option<(CompressionAgreed, HeaderValue)>,
+    /// The HELLO of a new session that came with the request.
+    hello: Option<Hello>,
 }
 
 impl Agreement {
+    /// Opens a session with the HELLO of the request, if both sides agree to one.
+    pub(crate) fn greet(&mut self, hello: Option<Hello>) {
+        self.hello = hello.filter(|_| self.is_session());
+    }
+
+    /// The HELLO with which the session opens. If there is none, it is the first packet.
+    pub(crate) fn hello(&self) -> Option<Hello> {
+        self.hello.clone()
+    }
+
     /// Agrees to compress messages if the client offers it.
     pub(crate) fn compress(&mut self, compression: Option<&Compression>, headers: &HeaderMap) {
         self.compression = compression.and_then(|it| extension::answer(it, headers));
@@ -161,6 +177,9 @@ impl Agreement {
         if let Some((_, answer)) = &self.compression {
             headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer.clone());
         }
+        if self.hello.is_some() {
+            opening::tell_taken(headers);
+        }
         if let Some(name) = &self.subprotocol {
             let name = HeaderValue::try_from(name.as_str());
             headers.insert(
@@ -172,9 +191,10 @@ impl Agreement {
     }
 }
 
-/// Gives a request of HTTP/2 the form that one of HTTP/1.1 has: the host as a header, and the path
+/// Hides the secrets among the headers from `Debug`, and gives a request of HTTP/2 the form that one of HTTP/1.1 has: the host as a header, and the path
 /// alone as the URI. The hooks and checks then need not tell the two apart.
 pub(crate) fn normalise(request: &mut Parts) {
+    bearer::hide(&mut request.headers);
     if request.version != Version::HTTP_2 {
         return;
     }
@@ -223,9 +243,12 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
             false => Some(answer_to_key(headers)?),
         },
         subprotocol: tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
+            // The answer would repeat the token.
+            .filter(|offered| !offered.starts_with(BEARER_PREFIX))
             .find(|offered| subprotocols.iter().any(|known| known == offered))
             .map(str::to_owned),
         compression: None,
+        hello: None,
     })
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Greeting {
     pub(super) hello: Hello,
     pub(super) ws: WebSocket<Transport>,
     pub(super) identity: Identity,
+    /// HELLO came with the request.
+    pub(super) with_request: bool,
 }
 
 /// A connection whose client sent something else than HELLO.
@@ -33,18 +35,25 @@ pub(super) struct Unheard {
 }
 
 impl Greeting {
-    /// Waits for HELLO. Dropping the future drops the connection.
+    /// Waits for HELLO, unless it came with the request. Dropping the future drops the connection.
     pub(super) async fn hear(
         upgraded: Upgraded,
         identity: Identity,
+        with_request: Option<Hello>,
         options: &Options,
     ) -> Result<Greeting, Box<Unheard>> {
         let mut ws = over_packets(upgraded, Side::Server, options);
-        match read_hello(&mut ws).await {
+        let came = with_request.is_some();
+        let hello = match with_request {
+            Some(hello) => Ok(hello),
+            None => read_hello(&mut ws).await,
+        };
+        match hello {
             Ok(hello) => Ok(Greeting {
                 hello,
                 ws,
                 identity,
+                with_request: came,
             }),
             Err(error) => Err(Box::new(Unheard { error, ws })),
         }

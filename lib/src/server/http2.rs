@@ -207,7 +207,7 @@ impl Shared {
             slot: own.or_else(|| self.state.door.enter(network, now))?,
             state: self.state.clone(),
             peer: self.peer,
-            ends: self.ends,
+            ends: self.ends.clone(),
             deadline: later(now, self.state.config.limits.handshake_timeout),
             over: self.over,
         })

@@ -107,6 +107,7 @@ impl Registry {
             hello,
             ws,
             identity,
+            with_request,
         } = greeting;
         loop {
             let refused = match self.find(&hello.id, &principal) {
@@ -120,7 +121,10 @@ impl Registry {
                 Err(rejection) => Err(Some((rejection, None))),
             };
             match refused {
-                Ok((connection, keeper, tenancy)) => {
+                Ok((connection, mut keeper, tenancy)) => {
+                    if with_request {
+                        keeper.guarded.session.came_with_request(hello);
+                    }
                     let shared = keeper.guarded.shared.clone();
                     let span = span(&shared);
                     let run = keeper.run(Box::new(ws)).instrument(span);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use unstall_proto as proto;
 
@@ -24,6 +25,9 @@ pub(super) struct Carrier {
     leave_at: Option<Instant>,
     /// When the last connection was lost.
     lost_at: Option<Instant>,
+    /// On a server: the HELLO that came with the request. Until another packet has come, the client may
+    /// send it again, because it does not know that it was taken.
+    with_request: Option<Box<proto::Hello>>,
 }
 
 /// The server's answer to HELLO on the present connection.
@@ -64,6 +68,13 @@ impl Carrier {
 
     pub(super) fn was_unanswered(&mut self) {
         self.answer = HelloAnswer::TimedOut;
+    }
+
+    /// Whether the packet repeats the HELLO that came with the request. Only the first packet can.
+    #[inline]
+    pub(super) fn repeats_hello(&mut self, packet: &Bytes) -> bool {
+        let taken = self.with_request.take();
+        taken.is_some_and(|taken| proto::Hello::from_packet(packet.clone()) == Ok(*taken))
     }
 
     /// The server asks its clients to leave within this time. Each client draws its own moment, so
@@ -109,9 +120,16 @@ impl Session {
     /// The session goes on over a new connection.
     pub(crate) fn attached(&mut self, generation: proto::Generation) {
         self.carrier.generation = Some(generation);
+        self.carrier.with_request = None;
         self.evictable.set_idle(false);
         self.carrier.answer = HelloAnswer::Awaited;
         self.carrier.leave_at = None;
+    }
+
+    /// On a server: the HELLO of the new connection came with its request.
+    #[cfg(feature = "server")]
+    pub(crate) fn came_with_request(&mut self, hello: proto::Hello) {
+        self.carrier.with_request = Some(Box::new(hello));
     }
 
     /// The connection is lost.

@@ -4,27 +4,44 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use unstall_proto::{
-    self as proto, EndReason, SessionId, Token,
+    EndReason,
     limits::{MIN_WINDOW, RECORD_OVERHEAD},
 };
 
-use super::{Session, random};
+use super::{Session, opening::Opening};
 use crate::{
     handles::Shared,
     messages::{Gap, Incoming},
     pump::{Ended, Reading},
     queues::items::{Item, Items},
     reports::{CloseCode, ConnectionError},
+    ws::{Failure, WebSocket, transport::Transport},
 };
 
 impl Session {
     /// A fresh session. `renewed`: if it is lost, another one follows.
-    pub(crate) fn client(shared: &Shared, renewed: bool) -> Session {
-        let config = shared.options.session_config();
-        let protocol = proto::Session::client(config, SessionId(random()), Token(random()));
+    pub(crate) fn client(shared: &Shared, opening: &Opening, renewed: bool) -> Session {
+        let protocol = opening.session(&shared.options);
         let mut session = Session::new(protocol, Instant::now(), &shared.account);
         session.ending.renew(renewed);
         session
+    }
+
+    /// HELLO of the first connection was sent with its request. Unless the server has said that it took
+    /// it, HELLO is the first packet all the same. It is written at once: if the server has taken it,
+    /// its answer may be there already.
+    pub(crate) fn opened_with_request(
+        &mut self,
+        taken: bool,
+        ws: &mut WebSocket<Transport>,
+    ) -> Result<(), Failure> {
+        let time = self.time(Instant::now());
+        let generation = self.carrier.generation();
+        let hello = generation.and_then(|it| self.protocol.poll_transmit_parts(time, it));
+        match hello.filter(|_| !taken) {
+            Some(hello) => ws.write_packet(hello),
+            None => Ok(()),
+        }
     }
 
     /// Whether this connection, which has ended, has shown that the server does not speak the protocol

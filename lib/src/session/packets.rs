@@ -40,6 +40,9 @@ impl Packets<'_> {
             true => session.protocol.handle_text(time, generation),
             false => {
                 let packet = packet.into_bytes();
+                if session.carrier.repeats_hello(&packet) {
+                    return Ok(());
+                }
                 session.protocol.handle_packet(time, generation, packet)
             }
         };

@@ -89,6 +89,13 @@ impl Session {
     /// Whether the budget allows the session to keep more. If not, an idle session is told to go, and
     /// the task is woken when bytes are given back.
     fn has_memory(&mut self, turn: &mut TurnContext<'_, '_>) -> bool {
+        if self.share.cover(self.sending.kept + BUDGET_FLOOR_BYTES) {
+            return true;
+        }
+        // If nothing waits for an acknowledgement, only memory for the next packets is held. Nobody
+        // else would free it.
+        self.protocol.shrink();
+        self.hold();
         self.share.cover(self.sending.kept + BUDGET_FLOOR_BYTES)
             || self.share.poll_refused(turn.cx).is_ready()
     }

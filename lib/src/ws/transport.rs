@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use tokio_rustls::client;
 #[cfg(all(feature = "tls", feature = "server"))]
-use tokio_rustls::server;
+use tokio_rustls::{rustls::pki_types::CertificateDer, server};
 
 use super::extension::CompressionAgreed;
 use crate::defaults;
@@ -84,10 +84,24 @@ pub(crate) struct Upgraded {
     pub(crate) compression: Option<CompressionAgreed>,
     /// The head of the server's answer; on a client only.
     pub(crate) response: Option<http::Response<()>>,
+    /// What became of a session's HELLO in the request; on a client only.
+    pub(crate) hello: HelloSent,
     /// The other end of the TCP connection. Behind a proxy, the proxy's address.
     pub(crate) peer: Option<SocketAddr>,
     /// This end of the TCP connection.
     pub(crate) local: Option<SocketAddr>,
+}
+
+/// What became of a session's HELLO in the request of a handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum HelloSent {
+    /// The request had none.
+    #[default]
+    Never,
+    /// The request had it, and the answer does not say that the server took it.
+    Unanswered,
+    /// The server took it.
+    Taken,
 }
 
 impl Upgraded {
@@ -98,6 +112,15 @@ impl Upgraded {
 }
 
 impl Transport {
+    /// The certificates of the client at the other end, if it presented any.
+    #[cfg(all(feature = "tls", feature = "server"))]
+    pub(crate) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match &self.stream {
+            Stream::TlsServer(tls) => tls.get_ref().1.peer_certificates(),
+            _ => None,
+        }
+    }
+
     /// Plain TCP. Sets the socket's options.
     pub(crate) fn tcp_stream(tcp: TcpStream) -> Transport {
         set_options(&tcp);

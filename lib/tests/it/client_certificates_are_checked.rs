@@ -9,7 +9,7 @@ use unstall::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::WebPkiClientVerifier,
 };
-use unstall::{Client, ConnectError, Server};
+use unstall::{Client, ConnectError, PeerCertificates, Server};
 
 use crate::common::{
     echo, echoed, limit,
@@ -90,4 +90,41 @@ async fn only_clients_with_a_certificate_of_the_authority_connect() {
         assert!(!error.is_retryable(), "{error}");
     }
     assert_eq!(server.stats().accepted, 1);
+}
+
+/// Once neither the hook nor a handler could tell which certificate a client had.
+#[tokio::test]
+async fn hook_and_handler_see_the_certificate_of_the_client() {
+    let authority = Authority::new();
+    let (hook_saw, hook_sees) = std::sync::mpsc::channel();
+    let builder = Server::builder().tls(server_config(&authority));
+    let server = bind(builder.authenticate(move |request| {
+        let certificates = request.extensions().get::<PeerCertificates>();
+        hook_saw.send(certificates.cloned()).unwrap();
+        std::future::ready(Ok(request))
+    }))
+    .await;
+    let config = client_config(&authority, Some(&authority));
+    for plain in [true, false] {
+        let url = format!("wss://localhost:{}/", server.local_addr().port());
+        let client = Client::new(&url).tls(config.clone()).without_reconnect();
+        let client = if plain { client.plain() } else { client };
+        let mut connection = limit(client.connect()).await.unwrap();
+        connection.send("hello").await.unwrap();
+        let accepted = limit(server.accept()).await.unwrap();
+        let request = accepted.request().unwrap();
+        let seen = request.extensions().get::<PeerCertificates>().unwrap();
+        let hook = hook_sees.recv().unwrap().unwrap();
+        assert_eq!(seen.chain(), hook.chain());
+        assert_eq!(seen.chain().len(), 1);
+        let issued = is_the_clients(seen.end_entity());
+        assert!(issued, "it is the client's, with its name");
+        accepted.send("seen").await.unwrap();
+        limit(connection.recv()).await.unwrap();
+    }
+}
+
+/// Whether the certificate has the name `client`.
+fn is_the_clients(certificate: &CertificateDer<'_>) -> bool {
+    certificate.windows(6).any(|bytes| bytes == b"client")
 }

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod axum_upgrade;
+mod bearer_tokens;
 mod both_write_before_they_read;
 mod cancellation;
 mod client_certificates_are_checked;
@@ -40,6 +41,7 @@ mod server_shuts_down_in_time;
 mod server_survives_want_of_descriptors;
 mod session_hooks_and_fallback;
 mod sessions_close_in_time;
+mod sessions_open_with_the_upgrade;
 mod sessions_resume;
 mod sessions_that_cannot_resume;
 mod silence_is_noticed;

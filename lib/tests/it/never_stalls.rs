@@ -9,8 +9,14 @@ use crate::common::{
     net::bind,
     numbered, pair, plain, sessions, until,
 };
-use std::{sync::Arc, time::Duration};
-use unstall::{CloseCode, Message, Options, Overflow, Receiver, Sender, Server, Spill, StallCause};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use unstall::defaults::PING_INTERVAL;
+use unstall::{
+    Budget, CloseCode, Message, Options, Overflow, Receiver, Sender, Server, Spill, StallCause,
+};
 
 const MESSAGE_BYTES: usize = 64 << 10;
 const MESSAGES: u64 = (256 << 20) / MESSAGE_BYTES as u64;
@@ -157,5 +163,32 @@ async fn message_that_found_no_room_comes_when_there_is_some() {
                 assert_eq!(message.as_bytes()[0], number, "{engine:?}");
             }
         }
+    }
+}
+
+/// Packets that are kept to be used again are memory, and may be all that a budget has. Then they are
+/// freed, and the session goes on at once. Otherwise the next ping would have freed them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_packets_that_fill_the_budget_do_not_stop_a_session() {
+    const MESSAGES: usize = 4_000;
+    let server = bind(Server::builder()).await;
+    let options = Options::default().budget(Budget::new(1 << 20));
+    let client = client(server.local_addr(), options).require_session();
+    let sender = limit(client.connect()).await.unwrap();
+    let mut receiver = limit(server.accept()).await.unwrap();
+    for _burst in 0..4 {
+        let sending = async {
+            let messages = std::iter::repeat_n(vec![7; 4096], MESSAGES);
+            sender.send_many(messages).await.unwrap();
+            sender.delivered().await.unwrap();
+        };
+        let receiving = async {
+            for _ in 0..MESSAGES {
+                plain(receiver.recv().await);
+            }
+        };
+        let began = Instant::now();
+        limit(async { tokio::join!(sending, receiving) }).await;
+        assert!(began.elapsed() < PING_INTERVAL, "it waited for a ping");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Router, response::Response, routing::any};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -18,8 +19,11 @@ use tokio::net::{TcpListener, TcpStream};
 use unstall::axum::Upgrade;
 use unstall::tokio_tungstenite::tungstenite::{handshake::derive_accept_key, protocol::Role};
 use unstall::{
-    Client, Compression, Connection, Options, Principal, Rejection, Server, ServerLimits, Sessions,
+    BearerToken, Client, Compression, Connection, Options, Principal, Rejection, Server,
+    ServerLimits, Sessions,
 };
+
+use unstall_proto::{Config, Packet, Session, SessionId, Time, Token};
 
 use crate::common::{
     adopt, echo, echoed,
@@ -202,6 +206,28 @@ async fn messages_are_compressed_over_http2_too() {
     assert!(long.payload.len() < 100, "{} bytes", long.payload.len());
 }
 
+/// HELLO comes with the request, and WELCOME right behind the answer.
+#[tokio::test]
+async fn sessions_open_with_the_request_over_http2_too() {
+    let server = echo_server(builder()).await;
+    let mut requests = http2_to(server.local_addr()).await;
+    let (id, token) = (SessionId([7; 16]), Token([7; 16]));
+    let mut session = Session::client(Config::new(), id, token);
+    let generation = session.attach(Time::ORIGIN).unwrap();
+    let hello = session.poll_transmit(Time::ORIGIN, generation).unwrap();
+    let hello = URL_SAFE_NO_PAD.encode(hello);
+    let offer = [
+        ("sec-websocket-protocol", "unstall.v1"),
+        ("unstall-hello", &hello),
+    ];
+    let (headers, io) = stream(&mut requests, connect("/", &offer)).await.unwrap();
+    assert_eq!(headers["unstall-hello"], "taken");
+    let mut raw = RawPeer::client(io);
+    let first = limit(raw.see_beyond_heartbeats()).await.unwrap();
+    let packet = Packet::decode(first.payload.into()).unwrap();
+    assert!(matches!(packet, Packet::Welcome(_)), "{packet:?}");
+}
+
 #[tokio::test]
 async fn server_with_http2_still_takes_http1() {
     let server = echo_server(builder()).await;
@@ -296,6 +322,28 @@ async fn limits_and_hooks_count_streams_as_they_count_connections() {
     assert!([503, 429].contains(&refused.as_u16()), "{refused}");
     echoed(&mut first, "still here").await;
     assert_eq!(server.stats().refused.unauthenticated, 1);
+}
+
+/// The token of a page is among the subprotocols there, too.
+#[tokio::test]
+async fn a_token_among_the_subprotocols_is_taken_and_not_agreed_to() {
+    let server = bind(builder().authenticate(|request| async move {
+        match BearerToken::of(request.headers()) {
+            Some(token) if token.is("s3cret?") => Ok(request),
+            _ => Err(Rejection::unauthorized("a token is needed")),
+        }
+    }))
+    .await;
+    serve(&server, echo);
+    let mut requests = http2_to(server.local_addr()).await;
+    let mut ask = async |offers| {
+        let request = connect("/", &[("sec-websocket-protocol", offers)]);
+        let answer = stream(&mut requests, request).await;
+        answer.map(|(headers, _)| headers.get("sec-websocket-protocol").cloned())
+    };
+    assert_eq!(ask("unstall.bearer.czNjcmV0Pw").await, Ok(None));
+    let wrong = ask("unstall.bearer.czNjcmV0").await;
+    assert_eq!(wrong, Err(StatusCode::UNAUTHORIZED));
 }
 
 /// The end of the stream of a slow reader does not hold up others.

@@ -125,7 +125,7 @@ impl Session {
 
     /// Frees the memory that acknowledged packets have left for the next ones. A session that sends
     /// again allocates it again. Call it now and then, for example with each ping: a session that
-    /// stops in the middle of much traffic keeps up to 1 MiB until then.
+    /// stops in the middle of much traffic keeps up to 2 MiB until then.
     pub fn shrink(&mut self) {
         self.sending.outbox.shrink();
     }

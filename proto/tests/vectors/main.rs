@@ -2,6 +2,7 @@
 //! the formats. With `UNSTALL_VECTORS=write` the expectations are written anew.
 
 mod packets;
+mod runner;
 mod sessions;
 
 use std::path::PathBuf;
@@ -32,14 +33,4 @@ fn written(name: &str, value: &Value) -> bool {
         std::fs::write(path(name), text + "\n").expect("the vectors can be written");
     }
     write
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    assert!(text.len().is_multiple_of(2), "an odd number of digits");
-    let digits = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal");
-    (0..text.len()).step_by(2).map(digits).collect()
 }

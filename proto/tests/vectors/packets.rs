@@ -8,7 +8,8 @@ use unstall_proto::{
     Rejection, Seq, SessionId, Token, Welcome,
 };
 
-use crate::{hex, read, unhex, writing, written};
+use crate::runner::{error_name, hex, unhex};
+use crate::{read, writing, written};
 
 fn hello(epoch: u64, generation: u64, received: u64) -> Packet {
     Packet::Hello(Hello {
@@ -315,23 +316,6 @@ fn records(mut bytes: &[u8]) -> Vec<Value> {
         bytes = &bytes[record.size()..];
     }
     all
-}
-
-/// The name of an error, as SPEC.md gives it.
-pub(crate) fn error_name(error: &ProtocolError) -> &'static str {
-    match error.code() {
-        ErrorCode::MALFORMED => "MALFORMED",
-        ErrorCode::UNKNOWN_KIND => "UNKNOWN_KIND",
-        ErrorCode::UNEXPECTED => "UNEXPECTED",
-        ErrorCode::SEQUENCE_GAP => "SEQUENCE_GAP",
-        ErrorCode::SEQUENCE_EXHAUSTED => "SEQUENCE_EXHAUSTED",
-        ErrorCode::CREDIT_EXCEEDED => "CREDIT_EXCEEDED",
-        ErrorCode::INVALID_ACK => "INVALID_ACK",
-        ErrorCode::MESSAGE_TOO_LARGE => "MESSAGE_TOO_LARGE",
-        ErrorCode::INVALID_TEXT => "INVALID_TEXT",
-        ErrorCode::INCONSISTENT => "INCONSISTENT",
-        other => panic!("an error without a name: {other:?}"),
-    }
 }
 
 /// What decoding, and walking the records, says of a packet.

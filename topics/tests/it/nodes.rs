@@ -6,11 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use unstall::Reconnect;
 use unstall_proto::topics::TopicPacket;
 use unstall_topics::{Limits, Log, Node, Start, Topics};
 
 use crate::common::{
-    Served, fake, in_time, log, message, next, number, numbered,
+    Served,
+    cutter::Cutter,
+    fake, in_time, log, message, next, number, numbered,
     raw::{Raw, hello},
     soon, until, url,
 };
@@ -122,6 +125,33 @@ async fn goaway_moves_clients_to_another_node() {
     let count = in_time(publishing).await.unwrap();
     for feed in &mut feeds {
         expect(feed, 50..count).await;
+    }
+}
+
+/// Once every connection that was lost counted as one that had never received anything. So the first
+/// attempt after it waited too, and each time the wait was twice as long, up to half a minute.
+#[tokio::test]
+async fn after_a_connection_that_lived_the_next_one_is_made_without_a_wait() {
+    let log: Log = log().await;
+    let node = Served::node(Node::new(&log)).await;
+    let cutter = Cutter::to(node.address, 0).await;
+    let day = Duration::from_secs(86_400);
+    let patient = Reconnect::default()
+        .first(day)
+        .max(day)
+        .proof(Duration::from_millis(1));
+    let topics = Topics::builder([url(cutter.address)])
+        .reconnect(patient)
+        .start();
+    let mut feed = topics.subscribe("n", Start::Beginning).unwrap();
+    for at in 0..3 {
+        log.publish("n", numbered(at, 8)).await.unwrap();
+        expect(&mut feed, at..at + 1).await;
+        // Shorter lives do not prove that a server is well (`unstall::defaults::RECONNECT_AT_ONCE`).
+        tokio::time::sleep(unstall::defaults::RECONNECT_AT_ONCE * 2).await;
+        cutter.cut();
+        let connections = at as usize + 2;
+        until("the next connection", || cutter.arrived() == connections).await;
     }
 }
 

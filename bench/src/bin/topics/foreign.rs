@@ -1,14 +1,80 @@
-//! Servers that others wrote, each on one core.
+//! Servers that others wrote.
 
 use std::{
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use crate::Result;
+use crate::{Result, harness::Running};
+
+/// Where they are installed.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Programs {
+    /// The program nats-server, as `.ci/nats-server` installs it
+    #[arg(long, global = true, default_value = "target/nats-server/nats-server")]
+    nats_server: PathBuf,
+    /// The folder in which `npm install ws` was run
+    #[arg(long, global = true, default_value = "target/npm-ws")]
+    npm: PathBuf,
+}
+
+/// Servers that do a fan-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Contestant {
+    Unstall,
+    Nats,
+    Ws,
+}
+
+impl Programs {
+    /// Whether the server of a contestant is installed. Says so if it is not.
+    pub(crate) fn have(&self, contestant: Contestant) -> bool {
+        let (there, install) = match contestant {
+            Contestant::Unstall => (true, ""),
+            Contestant::Nats => (self.nats_server.exists(), ".ci/nats-server"),
+            Contestant::Ws => (
+                self.npm.join("node_modules/ws").exists(),
+                "npm install --prefix target/npm-ws ws",
+            ),
+        };
+        if !there {
+            println!("SKIPPED: {contestant:?} is not installed; run `{install}`\n");
+        }
+        there
+    }
+
+    /// nats-server with a WebSocket listener, on one core.
+    pub(crate) fn nats(&self) -> Result<Running> {
+        nats(&self.nats_server)
+    }
+
+    /// npm's `ws`, on one core.
+    pub(crate) fn ws(&self) -> Result<Running> {
+        ws(&self.npm)
+    }
+
+    /// nats-server with JetStream, which keeps its streams in this directory.
+    pub(crate) fn jetstream(&self, directory: &Path) -> Result<Running> {
+        let port = free_port()?;
+        let server = Command::new(&self.nats_server)
+            .args([
+                "--addr",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--jetstream",
+            ])
+            .arg("--store_dir")
+            .arg(directory)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        started(server, port)
+    }
+}
 
 /// What `ws` has to do: whatever one client sends goes to all others.
 const RELAY: &str = r#"
@@ -22,7 +88,7 @@ server.on("connection", (client) => {
 });
 "#;
 
-pub(crate) fn nats(program: &Path) -> Result<(Child, String)> {
+fn nats(program: &Path) -> Result<Running> {
     let (plain, websocket) = (free_port()?, free_port()?);
     let folder = std::env::temp_dir();
     let config = folder.join(format!("unstall-bench-nats-{websocket}.conf"));
@@ -38,22 +104,13 @@ pub(crate) fn nats(program: &Path) -> Result<(Child, String)> {
         .env("GOMAXPROCS", "1")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| {
-            format!("nats-server does not start ({error}); run .ci/nats-server first")
-        })?;
+        .spawn()?;
     started(server, websocket)
 }
 
-pub(crate) fn ws(npm: &Path) -> Result<(Child, String)> {
+fn ws(npm: &Path) -> Result<Running> {
     let port = free_port()?;
     let script = npm.join("relay.js");
-    if !npm.join("node_modules/ws").exists() {
-        let npm = npm.display();
-        return Err(
-            format!("install ws first: mkdir -p {npm} && npm install --prefix {npm} ws").into(),
-        );
-    }
     std::fs::write(&script, RELAY)?;
     let server = Command::new("taskset")
         .args(["-c", "0", "node"])
@@ -63,11 +120,11 @@ pub(crate) fn ws(npm: &Path) -> Result<(Child, String)> {
     started(server, port)
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn started(mut server: Child, port: u16) -> Result<(Child, String)> {
+fn started(mut server: Child, port: u16) -> Result<Running> {
     let begun = Instant::now();
     let address = format!("127.0.0.1:{port}");
     while std::net::TcpStream::connect(&address).is_err() {
@@ -77,5 +134,5 @@ fn started(mut server: Child, port: u16) -> Result<(Child, String)> {
         }
         sleep(Duration::from_millis(20));
     }
-    Ok((server, address))
+    Ok(Running::new(server, address))
 }

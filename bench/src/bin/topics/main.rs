@@ -1,20 +1,25 @@
-//! Topics measured beside nats-server and npm's `ws`: one publisher, many subscribers over WebSocket.
-//! See bench/README.md, "Topics".
+//! Topics measured, beside nats-server and npm's `ws` where those do the same. See bench/README.md,
+//! "Topics".
 
+mod client;
 mod foreign;
-mod load;
+mod harness;
+#[path = "../../limits.rs"]
+mod limits;
+#[path = "../../namespace.rs"]
+mod namespace;
 mod node;
 mod socket;
 mod speak;
+mod workloads;
 
-use std::{
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, ExitCode, Stdio},
-};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use serde::{Deserialize, Serialize};
+
+use workloads::{
+    catch_up, durable, failover, fanout, filter, idle, jetstream, publish, retention, stopped,
+};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -22,87 +27,54 @@ type Result<T, E = Failure> = std::result::Result<T, E>;
 #[derive(Debug, Parser)]
 #[command(
     name = "topics",
-    about = "Measures topics beside other servers of the same kind"
+    about = "Measures topics, and prints the goal beside each figure"
 )]
 struct Args {
     #[command(subcommand)]
     what: What,
+    /// Tiny: shows that it still runs; its figures mean nothing
+    #[arg(long, global = true)]
+    quick: bool,
+    /// The congestion control of every connection. Where it is not the system's default, it needs
+    /// root and `ip`
+    #[arg(long, global = true, default_value = "cubic")]
+    congestion: String,
+    #[command(flatten)]
+    foreign: foreign::Programs,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
     /// One publisher, many subscribers of one topic: deliveries a second, or latency at a rate
-    Fanout(Fanout),
-    /// The server of a run, on a core of its own
+    Fanout(fanout::Args),
+    /// The server's memory for subscribers that only wait
+    Idle(idle::Args),
+    /// One subscriber of many stops while 1 GiB is published
+    Stopped(stopped::Args),
+    /// One publisher as fast as it goes, a log in memory
+    Publish(publish::Args),
+    /// Many publishers, each waiting for its answer, a log on a disk
+    Durable(durable::Args),
+    /// The longest wait for an answer while retention works on a disk
+    Retention(retention::Args),
+    /// One subscriber reads a log on a disk from its beginning, while others follow its end
+    CatchUp(catch_up::Args),
+    /// Filters that match one of 10,000 topics, in logs of two lengths
+    Filter(filter::Args),
+    /// kill -9 of a node, until a client has the next message from another node
+    Failover(failover::Args),
+    /// Publishing through JetStream, and with async-nats directly
+    Jetstream(jetstream::Args),
+    /// All of them
+    All,
+    /// The server of a run
     #[command(hide = true)]
-    Node,
-    /// The clients of a run, on a core of their own
-    #[command(hide = true)]
-    Load { job: String },
+    Node { job: String },
 }
-
-#[derive(Clone, Debug, clap::Args)]
-struct Fanout {
-    /// The servers, in the order in which they run in each round
-    #[arg(long, value_delimiter = ',', default_value = "unstall,nats,ws")]
-    only: Vec<Contestant>,
-    /// How many subscribers
-    #[arg(long, default_value_t = 1000)]
-    subscribers: usize,
-    /// How many messages a subscriber gets; a tenth for `ws`, which is slower
-    #[arg(long, default_value_t = 5000)]
-    messages: u64,
-    /// Messages a second, one at a time; 0: as fast as it goes
-    #[arg(long, default_value_t = 0)]
-    rate: u64,
-    /// How often each server runs
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// The program nats-server, as `.ci/nats-server` installs it
-    #[arg(long, default_value = "target/nats-server/nats-server")]
-    nats_server: PathBuf,
-    /// The folder in which `npm install ws` was run
-    #[arg(long, default_value = "target/npm-ws")]
-    npm: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-enum Contestant {
-    Unstall,
-    Nats,
-    Ws,
-}
-
-/// What the process with the clients has to do.
-#[derive(Debug, Serialize, Deserialize)]
-struct Job {
-    contestant: Contestant,
-    address: String,
-    subscribers: usize,
-    messages: u64,
-    rate: u64,
-}
-
-/// What it found.
-#[derive(Debug, Serialize, Deserialize)]
-struct Report {
-    deliveries_per_second: f64,
-    /// In microseconds.
-    p50: u64,
-    p99: u64,
-}
-
-/// The bytes of a message.
-const BYTES: usize = 200;
 
 fn main() -> ExitCode {
-    let done = match Args::parse().what {
-        What::Fanout(args) => fanout(&args),
-        What::Node => node::run(),
-        What::Load { job } => load::run(&job),
-    };
-    match done {
+    let args = Args::parse();
+    match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("topics: {error}");
@@ -111,92 +83,45 @@ fn main() -> ExitCode {
     }
 }
 
-fn fanout(args: &Fanout) -> Result<()> {
-    let mut reports: Vec<Vec<Report>> = args.only.iter().map(|_| Vec::new()).collect();
-    for round in 0..args.rounds {
-        for (contestant, reports) in args.only.iter().zip(&mut reports) {
-            let report = once(args, *contestant)?;
-            eprintln!("round {}: {contestant:?} {report:?}", round + 1);
-            reports.push(report);
-        }
+fn run(args: &Args) -> Result<()> {
+    let (quick, programs) = (args.quick, &args.foreign);
+    if !matches!(args.what, What::Node { .. }) {
+        harness::set_congestion(&args.congestion);
     }
-    println!("| server | deliveries a second | latency p50, µs | p99, µs |");
-    println!("| --- | --- | --- | --- |");
-    for (contestant, mut reports) in args.only.iter().zip(reports) {
-        let mut median = |of: fn(&Report) -> f64| {
-            reports.sort_by(|a, b| of(a).total_cmp(&of(b)));
-            of(&reports[reports.len() / 2])
-        };
-        println!(
-            "| {contestant:?} | {:.0} | {:.0} | {:.0} |",
-            median(|it| it.deliveries_per_second),
-            median(|it| it.p50 as f64),
-            median(|it| it.p99 as f64),
-        );
-    }
-    Ok(())
-}
-
-/// One server with its clients.
-fn once(args: &Fanout, contestant: Contestant) -> Result<Report> {
-    let (server, address) = match contestant {
-        Contestant::Unstall => own_node()?,
-        Contestant::Nats => foreign::nats(&args.nats_server)?,
-        Contestant::Ws => foreign::ws(&args.npm)?,
-    };
-    let _server = Running(server);
-    let slow = contestant == Contestant::Ws && args.rate == 0;
-    let job = Job {
-        contestant,
-        address,
-        subscribers: args.subscribers,
-        messages: if slow {
-            args.messages.div_ceil(10)
-        } else {
-            args.messages
-        },
-        rate: args.rate,
-    };
-    let output = Command::new(std::env::current_exe()?)
-        .arg("load")
-        .arg(serde_json::to_string(&job)?)
-        .stderr(Stdio::inherit())
-        .output()?;
-    if !output.status.success() {
-        return Err(format!("the clients of {contestant:?} failed").into());
-    }
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-fn own_node() -> Result<(Child, String)> {
-    let mut server = Command::new(std::env::current_exe()?)
-        .arg("node")
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
-    let stdout = server.stdout.take().ok_or("no output")?;
-    BufReader::new(stdout).read_line(&mut line)?;
-    Ok((server, line.trim().to_owned()))
-}
-
-/// A server that is killed when the run is over.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    match &args.what {
+        What::Fanout(it) => fanout::run(it, programs, quick),
+        What::Idle(it) => idle::run(it, quick),
+        What::Stopped(it) => stopped::run(it, quick),
+        What::Publish(it) => publish::run(it, quick),
+        What::Durable(it) => durable::run(it, quick),
+        What::Retention(it) => retention::run(it, quick),
+        What::CatchUp(it) => catch_up::run(it, quick),
+        What::Filter(it) => filter::run(it, quick),
+        What::Failover(it) => failover::run(it, programs, quick),
+        What::Jetstream(it) => jetstream::run(it, programs, quick),
+        What::All => all(programs, quick),
+        What::Node { job } => node::run(job),
     }
 }
 
-/// Binds this process to a core, where the system allows it.
-fn pin(core: usize) {
-    use nix::{
-        sched::{CpuSet, sched_setaffinity},
-        unistd::Pid,
-    };
-    let mut set = CpuSet::new();
-    if set.set(core).is_ok() {
-        let _ = sched_setaffinity(Pid::from_raw(0), &set);
-    }
+fn all(programs: &foreign::Programs, quick: bool) -> Result<()> {
+    fanout::run(&defaults(), programs, quick)?;
+    let mut at_a_rate: fanout::Args = defaults();
+    at_a_rate.rate = 20;
+    fanout::run(&at_a_rate, programs, quick)?;
+    idle::run(&defaults(), quick)?;
+    stopped::run(&defaults(), quick)?;
+    publish::run(&defaults(), quick)?;
+    durable::run(&defaults(), quick)?;
+    retention::run(&defaults(), quick)?;
+    catch_up::run(&defaults(), quick)?;
+    filter::run(&defaults(), quick)?;
+    failover::run(&defaults(), programs, quick)?;
+    jetstream::run(&defaults(), programs, quick)
+}
+
+/// The arguments of a workload when none are given.
+fn defaults<A: clap::Args>() -> A {
+    let command = A::augment_args(clap::Command::new("topics"));
+    A::from_arg_matches(&command.get_matches_from(["topics"])).unwrap_or_else(|error| error.exit())
 }

@@ -49,6 +49,14 @@ pub(crate) async fn connect(address: &str, subprotocol: Option<&str>) -> Result<
     ))
 }
 
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+pub(crate) enum Frame {
+    Message(BytesMut),
+    Ping(BytesMut),
+}
+
 pub(crate) struct Reader {
     socket: OwnedReadHalf,
     buffer: BytesMut,
@@ -60,18 +68,19 @@ pub(crate) struct Writer {
 }
 
 impl Reader {
-    /// The payload of the next message. Control frames are passed over; no server here fragments.
-    pub(crate) async fn next(&mut self) -> Result<BytesMut> {
+    /// The next frame. No server here fragments.
+    pub(crate) async fn next(&mut self) -> Result<Frame> {
         loop {
             if let Some((opcode, head, length)) = head(&self.buffer)
                 && self.buffer.len() >= head + length
             {
                 self.buffer.advance(head);
                 let payload = self.buffer.split_to(length);
-                if opcode < 8 {
-                    return Ok(payload);
+                match opcode {
+                    0..=7 => return Ok(Frame::Message(payload)),
+                    PING => return Ok(Frame::Ping(payload)),
+                    _ => continue,
                 }
-                continue;
             }
             self.buffer.reserve(16 << 10);
             if self.socket.read_buf(&mut self.buffer).await? == 0 {
@@ -96,9 +105,19 @@ fn head(bytes: &[u8]) -> Option<(u8, usize, usize)> {
 }
 
 impl Writer {
-    /// Adds a message. The masking key is zero, which costs nothing and is as good as another.
-    pub(crate) fn push(&mut self, payload: &[u8], text: bool) {
-        self.out.push(if text { 0x81 } else { 0x82 });
+    /// Adds a message.
+    pub(crate) fn push(&mut self, payload: &[u8]) {
+        self.frame(2, payload);
+    }
+
+    /// Adds the answer to a ping.
+    pub(crate) fn pong(&mut self, payload: &[u8]) {
+        self.frame(PONG, payload);
+    }
+
+    /// The masking key is zero, which costs nothing and is as good as another.
+    fn frame(&mut self, opcode: u8, payload: &[u8]) {
+        self.out.push(0x80 | opcode);
         match payload.len() {
             short @ 0..126 => self.out.push(0x80 | short as u8),
             long @ 126..65_536 => {

@@ -9,7 +9,10 @@ use unstall_proto::{
     },
 };
 
-use crate::{Contestant, Result, socket::Writer};
+use crate::{Result, foreign::Contestant, socket::Writer};
+
+/// The topic of a fan-out.
+pub(crate) const FANOUT: &str = "bench.fanout";
 
 /// A subscriber's side of a protocol.
 pub(crate) enum Subscriber {
@@ -20,28 +23,27 @@ pub(crate) enum Subscriber {
 }
 
 impl Subscriber {
-    /// Subscribes.
-    pub(crate) async fn start(contestant: Contestant, writer: &mut Writer) -> Result<Subscriber> {
-        let mut subscriber = match contestant {
-            Contestant::Unstall => {
-                let mut client = Box::new(Client::new(ClientConfig::new()));
-                client.attach(Time::ORIGIN, AccessToken::NONE);
-                let filter = Filter::new("bench.fanout")?;
-                let id = client.subscribe(filter, Start::Now, SubscribeOptions::new());
-                Subscriber::Unstall(client, id)
-            }
+    /// Subscribes to what a contestant publishes in a fan-out.
+    pub(crate) fn of(contestant: Contestant, writer: &mut Writer) -> Result<Subscriber> {
+        Ok(match contestant {
+            Contestant::Unstall => Subscriber::topics(Filter::new(FANOUT)?, Start::Now, writer),
             Contestant::Nats => {
-                writer.push(
-                    b"CONNECT {\"verbose\":false}\r\nSUB bench.fanout 1\r\nPING\r\n",
-                    false,
-                );
+                let words = format!("CONNECT {{\"verbose\":false}}\r\nSUB {FANOUT} 1\r\nPING\r\n");
+                writer.push(words.as_bytes());
                 Subscriber::Nats(BytesMut::new())
             }
             Contestant::Ws => Subscriber::Ws,
-        };
+        })
+    }
+
+    /// Subscribes to a filter of topics.
+    pub(crate) fn topics(filter: Filter, start: Start, writer: &mut Writer) -> Subscriber {
+        let mut client = Box::new(Client::new(ClientConfig::new()));
+        client.attach(Time::ORIGIN, AccessToken::NONE);
+        let id = client.subscribe(filter, start, SubscribeOptions::new());
+        let mut subscriber = Subscriber::Unstall(client, id);
         subscriber.answer(writer);
-        writer.flush().await?;
-        Ok(subscriber)
+        subscriber
     }
 
     /// Hands the payloads in a WebSocket message to `each`. `true`: the server has answered that the
@@ -81,7 +83,7 @@ impl Subscriber {
     pub(crate) fn answer(&mut self, writer: &mut Writer) {
         if let Subscriber::Unstall(client, _) = self {
             while let Some(packet) = client.poll_transmit(Time::ORIGIN) {
-                writer.push(&packet.into_bytes(), false);
+                writer.push(&packet.into_bytes());
             }
         }
     }

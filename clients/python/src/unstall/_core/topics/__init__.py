@@ -1,0 +1,1 @@
+"""The protocol unstall.topics.v1 (SPEC-TOPICS.md). The server and its log are for tests."""

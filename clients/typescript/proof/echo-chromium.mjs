@@ -1,0 +1,19 @@
+#!/usr/bin/env node
+// The same as echo.mjs, in a page of Chromium.
+//
+//   unstall verify --client 'node clients/typescript/proof/echo-chromium.mjs {url}' --patience 120
+import { echo } from "./echo-work.mjs";
+import { openPage } from "./page.mjs";
+
+const byHand = process.argv[2] === "--by-hand";
+const url = process.argv.at(-1);
+if (!url?.startsWith("ws")) {
+  console.error("usage: echo-chromium.mjs [--by-hand] URL");
+  process.exit(2);
+}
+const { page, close } = await openPage(url);
+const run = `(${echo})(unstall, ${JSON.stringify(url)}, ${byHand})`;
+const { code, words } = await page.evaluate(run);
+if (words) console.error(words);
+await close();
+process.exit(code);

@@ -1,0 +1,34 @@
+import type { Position } from "./inbox.ts";
+import { ACK_COST, ACK_RECORDS } from "./limits.ts";
+
+/** What may be acknowledged, and what was: SPEC.md, section 6. */
+export class Acks {
+  /** The end of what may be acknowledged, and of what was. */
+  ready: Position = { seq: 0, offset: 0 };
+  #told: Position = this.ready;
+  /** Acknowledge now, and do not wait for more. */
+  urgent = false;
+  /** Acknowledge even if nothing is new: the first packet after WELCOME confirms the new token. */
+  confirm = false;
+
+  get isOwed(): boolean {
+    return this.confirm || this.ready.seq > this.#told.seq;
+  }
+
+  /** Whether to acknowledge now, also when nothing else is to be sent. */
+  get isDue(): boolean {
+    return (
+      this.isOwed &&
+      (this.confirm ||
+        this.urgent ||
+        this.ready.offset - this.#told.offset >= ACK_COST ||
+        this.ready.seq - this.#told.seq >= ACK_RECORDS)
+    );
+  }
+
+  tell(): number {
+    this.#told = this.ready;
+    this.urgent = this.confirm = false;
+    return this.ready.seq;
+  }
+}
