@@ -236,6 +236,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         message: &Bytes,
         offset: usize,
     ) -> Result<usize, Failure> {
+        let (opcode, payload, end) = self.part(text, message, offset);
+        self.write_frame(opcode, end == message.len(), payload)?;
+        Ok(end)
+    }
+
+    /// The same for a message that must not be compressed. Each frame of it is written so.
+    pub(crate) fn write_uncompressed(
+        &mut self,
+        text: bool,
+        message: &Bytes,
+        offset: usize,
+    ) -> Result<usize, Failure> {
+        let (opcode, payload, end) = self.part(text, message, offset);
+        let is_final = end == message.len();
+        match &mut self.engine {
+            Engine::Own(own) => own.write_uncompressed(opcode, is_final, payload)?,
+            // It never compresses.
+            Engine::Adopted(adopted) => adopted.write(opcode, is_final, payload.into_bytes())?,
+        }
+        Ok(end)
+    }
+
+    /// The part of a message that is its next frame, and where it ends.
+    fn part(
+        &self,
+        text: bool,
+        message: &Bytes,
+        offset: usize,
+    ) -> (Opcode, CowBytes<'static>, usize) {
         let len = message.len();
         let end = len.min(offset.saturating_add(self.fragment_bytes));
         let payload = match end - offset == len {
@@ -246,8 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             0 => Opcode::data(text),
             _ => Opcode::Continuation,
         };
-        self.write_frame(opcode, end == len, CowBytes::Shared(payload))?;
-        Ok(end)
+        (opcode, CowBytes::Shared(payload), end)
     }
 
     /// Appends a copy of a whole message.

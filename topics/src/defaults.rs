@@ -31,6 +31,10 @@ pub(crate) const RUNS: usize = 16;
 /// of forgetting does not change with each message.
 pub(crate) const ONCE_STEPS: u64 = 64;
 
+/// The part of what a store remembers that clients are not told: one in so many. They measure by their
+/// own clock, a message is on its way for a while, and the clock of the machine may be corrected.
+pub(crate) const ONCE_MARGIN: u32 = 64;
+
 /// A payload below this size is copied when it is kept in memory. A longer one may keep its packet,
 /// which is at most 66,560 bytes, and so at most eight times as large.
 pub(crate) const COPIED_BYTES: usize = 8 << 10;

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TrySendError as QueueError};
 use unstall::{CloseCode, Incoming, Message, TrySendError};
-use unstall_proto::topics::limits::SUBPROTOCOL;
+use unstall_proto::topics::{TopicPacket, limits::SUBPROTOCOL};
 
 use crate::defaults::LOCAL_LINK_PACKETS;
 
@@ -66,11 +66,17 @@ pub(crate) fn speaks_topics(connection: &unstall::Connection) -> bool {
 impl LinkSender {
     pub(crate) fn try_send(&self, packet: Bytes) -> Result<(), NotSent> {
         match self {
-            LinkSender::Socket(sender) => match sender.try_send(Message::from(packet)) {
-                Ok(()) => Ok(()),
-                Err(TrySendError::Full(message)) => Err(NotSent::Full(message.into_bytes())),
-                Err(_) => Err(NotSent::Lost),
-            },
+            LinkSender::Socket(sender) => {
+                let sent = match TopicPacket::is_secret(&packet) {
+                    true => sender.try_send_uncompressed(packet),
+                    false => sender.try_send(Message::from(packet)),
+                };
+                match sent {
+                    Ok(()) => Ok(()),
+                    Err(TrySendError::Full(message)) => Err(NotSent::Full(message.into_bytes())),
+                    Err(_) => Err(NotSent::Lost),
+                }
+            }
             LinkSender::Local(queue) => match queue.try_send(packet) {
                 Ok(()) => Ok(()),
                 Err(QueueError::Full(packet)) => Err(NotSent::Full(packet)),
@@ -85,7 +91,10 @@ impl LinkSender {
     pub(crate) async fn send(&self, packet: Bytes) -> Result<(), Lost> {
         match self {
             LinkSender::Socket(sender) => {
-                let sent = sender.send(Message::from(packet)).await;
+                let sent = match TopicPacket::is_secret(&packet) {
+                    true => sender.send_uncompressed(packet).await,
+                    false => sender.send(Message::from(packet)).await,
+                };
                 sent.map_err(|_| Lost(None))
             }
             LinkSender::Local(queue) => queue.send(packet).await.map_err(|_| Lost(None)),

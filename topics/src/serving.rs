@@ -24,7 +24,9 @@ use crate::{
     appender::{Halt, may_come_again},
     clock::now,
     connected::Place,
-    defaults::{FAREWELL_TIMEOUT, HELLO_TIMEOUT, OPENINGS, PACKETS_A_TURN, READ_LATER},
+    defaults::{
+        FAREWELL_TIMEOUT, HELLO_TIMEOUT, ONCE_MARGIN, OPENINGS, PACKETS_A_TURN, READ_LATER,
+    },
     interest::Interest,
     link::{self, LinkReceiver, LinkSender, Lost, NotSent, Received},
     log::{Log, Shared, block},
@@ -330,8 +332,9 @@ impl Serving {
         let log = self.log();
         let bounds = log.tail.bounds();
         let durability = log.store.durability();
-        let info = LogInfo::new(log.store.id(), bounds.first, bounds.last, durability)
-            .once(log.store.once());
+        let once = log.store.once();
+        let once = once.map(|once| once.saturating_sub(once / ONCE_MARGIN));
+        let info = LogInfo::new(log.store.id(), bounds.first, bounds.last, durability).once(once);
         self.server.welcome(&info);
     }
 

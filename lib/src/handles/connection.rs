@@ -98,6 +98,23 @@ impl Connection {
         self.sender.send_within(message, time_to_live).await
     }
 
+    /// Queues a message that is not compressed, because it holds a secret:
+    /// [`Sender::send_uncompressed`].
+    ///
+    /// # Errors
+    /// As [`Sender::send`], with the message.
+    pub async fn send_uncompressed(&self, message: impl IntoMessage) -> Result<(), SendError> {
+        self.sender.send_uncompressed(message).await
+    }
+
+    /// The same if there is room now: [`Sender::try_send_uncompressed`].
+    ///
+    /// # Errors
+    /// As [`Sender::try_send`], with the message.
+    pub fn try_send_uncompressed(&self, message: impl IntoMessage) -> Result<(), TrySendError> {
+        self.sender.try_send_uncompressed(message)
+    }
+
     /// Queues a message if there is room now: [`Sender::try_send`].
     ///
     /// # Errors

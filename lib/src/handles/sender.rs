@@ -2,12 +2,21 @@
 
 use std::{future::Future, sync::Arc, task::Poll, time::Duration};
 
+use tokio::time::Instant;
+
 use crate::{
     handles::{MessageSink, Shared, facts::tells_of_its_connection},
     messages::{
         CloseReport, IntoMessage, Message, SendError, SendRefusal, TrySendError, Undelivered,
     },
+    queues::outbox::Manner,
     reports::{CloseCode, DeliveryError, FlushError},
+    time::later,
+};
+
+const UNCOMPRESSED: Manner = Manner {
+    expires: None,
+    uncompressed: true,
 };
 
 /// The sending half of a connection, from [`Connection::split`](crate::Connection::split).
@@ -55,7 +64,7 @@ impl Sender {
                 match self.try_send_twice(message.into()) {
                     Ok(()) => return Poll::Ready(Ok(())),
                     Err(TrySendError::Full(message)) => {
-                        waiting = Some(Box::pin(outbox.send(message, None)));
+                        waiting = Some(Box::pin(outbox.send(message, Manner::default())));
                     }
                     Err(TrySendError::Refused(error)) => return Poll::Ready(Err(error)),
                 }
@@ -150,10 +159,35 @@ impl Sender {
         message: impl IntoMessage,
         time_to_live: Duration,
     ) -> Result<(), SendError> {
-        self.shared
-            .outbox
-            .send(message.into(), Some(time_to_live))
-            .await
+        let manner = Manner {
+            expires: Some(later(Instant::now(), time_to_live)),
+            ..Manner::default()
+        };
+        self.shared.outbox.send(message.into(), manner).await
+    }
+
+    /// Queues a message that is not compressed, as [`send`](Self::send) does. For what holds a secret
+    /// next to something that others may choose: the length of such a message in compressed form gives
+    /// the secret away, bit by bit.
+    ///
+    /// It changes nothing where [compression](crate::Options::compression) was not agreed. In a session
+    /// it is `send`: packets are compressed as a whole, with all messages in them.
+    ///
+    /// Cancel safety: as [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), with the message.
+    pub async fn send_uncompressed(&self, message: impl IntoMessage) -> Result<(), SendError> {
+        self.shared.outbox.send(message.into(), UNCOMPRESSED).await
+    }
+
+    /// Queues a message that is [not compressed](Self::send_uncompressed) if there is room now, and
+    /// never waits.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send), with the message.
+    pub fn try_send_uncompressed(&self, message: impl IntoMessage) -> Result<(), TrySendError> {
+        self.shared.outbox.try_send_in(message.into(), UNCOMPRESSED)
     }
 
     /// Queues a message if there is room now, and never waits.

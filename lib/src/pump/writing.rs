@@ -141,9 +141,14 @@ impl Writing {
                 }
             };
             let message = &queued.message;
-            let in_time = self.offset > 0 || queued.expires.is_none_or(|expires| expires > now);
+            let manner = queued.manner;
+            let in_time = self.offset > 0 || manner.expires.is_none_or(|expires| expires > now);
             if in_time {
-                let end = ws.write(message.is_text(), &message.bytes(), self.offset)?;
+                let (text, payload) = (message.is_text(), message.bytes());
+                let end = match manner.uncompressed {
+                    true => ws.write_uncompressed(text, &payload, self.offset)?,
+                    false => ws.write(text, &payload, self.offset)?,
+                };
                 bytes += end - self.offset + 1;
                 if end < message.len() {
                     self.offset = end;

@@ -15,7 +15,6 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Waker,
-    time::Duration,
 };
 use tokio::{
     sync::{Notify, Semaphore},
@@ -27,10 +26,9 @@ use crate::{
     messages::{Message, SendError, SendRefusal, TrySendError, kind},
     reports::{ConnectionError, FlushError, QueueStats},
     settings::{Account, Options},
-    time::later,
 };
 use entry::messages;
-pub(crate) use entry::{Done, Entry, Packed, Queued};
+pub(crate) use entry::{Done, Entry, Manner, Packed, Queued};
 use lane::Lane;
 use packets::Packets;
 
@@ -144,33 +142,24 @@ impl Outbox {
 
     /// Waits for room and queues the message. If the future is dropped before it resolves, the
     /// message is not queued.
-    pub(crate) async fn send(
-        &self,
-        message: Message,
-        time_to_live: Option<Duration>,
-    ) -> Result<(), SendError> {
+    pub(crate) async fn send(&self, message: Message, manner: Manner) -> Result<(), SendError> {
         let message = self.check_size(message)?;
-        let expires = time_to_live.map(|life| later(Instant::now(), life));
-        match self.push_now(message, expires) {
+        match self.push_now(message, manner) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(message)) => self.wait_and_push(message, expires).await,
+            Err(TrySendError::Full(message)) => self.wait_and_push(message, manner).await,
             Err(TrySendError::Refused(error)) => Err(error),
         }
     }
 
     /// Waits in the line of senders, then for room, and queues the message.
-    async fn wait_and_push(
-        &self,
-        mut message: Message,
-        expires: Option<Instant>,
-    ) -> Result<(), SendError> {
+    async fn wait_and_push(&self, mut message: Message, manner: Manner) -> Result<(), SendError> {
         self.expire(Instant::now());
         // If the connection has ended, the line is closed, and `push` says why.
         let _place = self.line.acquire().await;
         loop {
             // Registered before the attempt, so that no later notification is missed.
             let written = self.written.notified();
-            match self.push(message, expires) {
+            match self.push(message, manner) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full(back)) => message = back,
                 Err(TrySendError::Refused(error)) => return Err(error),
@@ -188,13 +177,17 @@ impl Outbox {
     }
 
     pub(crate) fn try_send(&self, message: Message) -> Result<(), TrySendError> {
-        self.push_now(self.check_size(message)?, None)
+        self.try_send_in(message, Manner::default())
+    }
+
+    pub(crate) fn try_send_in(&self, message: Message, manner: Manner) -> Result<(), TrySendError> {
+        self.push_now(self.check_size(message)?, manner)
     }
 
     /// Queues the message if there is room and no sender waits.
-    fn push_now(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
+    fn push_now(&self, message: Message, manner: Manner) -> Result<(), TrySendError> {
         if !self.has_line() {
-            return self.push(message, expires);
+            return self.push(message, manner);
         }
         let ended = self.lock().main.ended.clone();
         Err(match ended {
@@ -203,11 +196,11 @@ impl Outbox {
         })
     }
 
-    fn push(&self, message: Message, expires: Option<Instant>) -> Result<(), TrySendError> {
+    fn push(&self, message: Message, manner: Manner) -> Result<(), TrySendError> {
         let pump = {
             let mut state = self.lock();
             let OutboxState { main, packets, .. } = &mut *state;
-            main.push(message, expires, self.limit, packets)?;
+            main.push(message, manner, self.limit, packets)?;
             self.note_filled(main, DRIVE_LONG_BYTES);
             state.pump.take()
         };
@@ -268,7 +261,7 @@ impl Outbox {
                 let mut state = self.lock();
                 let OutboxState { setup, packets, .. } = &mut *state;
                 let pushed = match setup {
-                    Some(setup) => setup.push(message, None, self.limit, packets),
+                    Some(setup) => setup.push(message, Manner::default(), self.limit, packets),
                     None => Err(refused(message, Arc::new(ConnectionError::ClosedHere))),
                 };
                 pushed.map(|()| state.pump.take())

@@ -114,7 +114,7 @@ impl Session {
                 }
                 accepted.messages += messages;
             }
-            Entry::One(queued) if queued.expires.is_some_and(|at| at <= turn.now) => {
+            Entry::One(queued) if queued.manner.expires.is_some_and(|at| at <= turn.now) => {
                 accepted.expired += 1;
             }
             Entry::One(queued) => match queued.message.send(&mut self.protocol) {

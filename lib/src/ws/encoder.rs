@@ -101,6 +101,17 @@ impl Encoder {
         self.append(opcode, is_final, false, payload)
     }
 
+    /// Appends a frame as it is, also if compression was agreed. All frames of its message have to be
+    /// appended so.
+    pub(super) fn plain_frame(
+        &mut self,
+        opcode: Opcode,
+        is_final: bool,
+        payload: CowBytes<'_>,
+    ) -> io::Result<()> {
+        self.append(opcode, is_final, false, [payload])
+    }
+
     /// Whether it takes frames that are encoded already: it neither masks nor compresses.
     pub(super) fn takes_frames(&self) -> bool {
         self.keys.is_none() && self.deflater.is_none()

@@ -168,6 +168,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Own<S> {
         written.map_err(|error| Failure::Broken(error.into()))
     }
 
+    /// Appends a frame of a message that must not be compressed.
+    pub(super) fn write_uncompressed(
+        &mut self,
+        opcode: Opcode,
+        is_final: bool,
+        payload: CowBytes<'_>,
+    ) -> Result<(), Failure> {
+        if self.close_sent {
+            return Err(Failure::Closed);
+        }
+        self.unflushed = true;
+        let written = self.encoder.plain_frame(opcode, is_final, payload);
+        written.map_err(|error| Failure::Broken(error.into()))
+    }
+
     /// Whether [`write_frames`](Self::write_frames) can be called.
     pub(super) fn writes_packed(&self) -> bool {
         self.encoder.takes_frames()

@@ -269,6 +269,40 @@ async fn a_raw_peer_sees_what_is_compressed_and_what_is_not() {
     );
 }
 
+/// Once a token went compressed, and its length told whoever listened whether it was like the message
+/// before.
+#[tokio::test]
+async fn what_must_not_be_compressed_is_sent_as_it_is_and_no_later_message_refers_to_it() {
+    let (ours, mut raw) = raw_server(options().fragment_bytes(20_000)).await;
+    let (usual, secret, long) = (tick(7), tick(8), tick(9).repeat(100));
+    ours.send(&usual).await.unwrap();
+    ours.send_uncompressed(&secret).await.unwrap();
+    ours.try_send_uncompressed(&long).unwrap();
+    ours.send(&secret).await.unwrap();
+    let first = raw.see_beyond_heartbeats().await.unwrap();
+    assert_eq!((first.reserved, first.opcode), (4, TEXT));
+    let seen = raw.see_beyond_heartbeats().await.unwrap();
+    assert_eq!((seen.reserved, &seen.payload[..]), (0, secret.as_bytes()));
+    let mut whole = Vec::new();
+    while whole.len() < long.len() {
+        let seen = raw.see_beyond_heartbeats().await.unwrap();
+        assert_eq!(seen.reserved, 0);
+        whole.extend(seen.payload);
+    }
+    assert_eq!(whole, long.as_bytes());
+    let again = raw.see_beyond_heartbeats().await.unwrap();
+    assert_eq!((again.reserved, again.opcode), (4, TEXT));
+    // The peer inflates it with what it knows: the first message.
+    let mut inflater = flate2::Decompress::new(false);
+    let mut out = Vec::with_capacity(10_000);
+    for frame in [first, again] {
+        let data = [&frame.payload[..], &[0, 0, 0xff, 0xff]].concat();
+        let done = inflater.decompress_vec(&data, &mut out, flate2::FlushDecompress::Sync);
+        done.unwrap();
+    }
+    assert_eq!(out, [usual, secret].concat().into_bytes());
+}
+
 #[tokio::test]
 async fn what_rfc_7692_forbids_ends_the_connection_with_its_code() {
     let cases: Vec<(&str, Vec<Frame>, u16)> = vec![

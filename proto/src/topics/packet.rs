@@ -188,6 +188,11 @@ pub(super) fn write_run(buf: &mut BytesMut, count: u64, offset: Option<Offset>) 
 }
 
 impl TopicPacket {
+    /// Whether a packet carries a token, so it must not be compressed (SPEC-TOPICS.md, "Agreement").
+    pub fn is_secret(packet: &[u8]) -> bool {
+        matches!(packet.first(), Some(&(shared::HELLO | kind::TOKEN)))
+    }
+
     /// Decodes one WebSocket binary message. Records are not read yet.
     ///
     /// # Errors

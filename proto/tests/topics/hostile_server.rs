@@ -122,6 +122,11 @@ fn another_place_than_was_named_needs_its_gap_at_once() {
         answer_to(named, &[elsewhere.clone(), gap(2, 5, 3)]),
         inconsistent
     );
+    for after in [3, 4, 6] {
+        let gap = gap(3, after, 3);
+        let answer = answer_to(named, &[elsewhere.clone(), gap]);
+        assert_eq!(answer, inconsistent, "the client named 5, not {after}");
+    }
     let there = subscribed(1, 5, time(5), 9);
     assert_eq!(
         answer_to(named, &[there.clone(), gap(2, 5, 5)]),
@@ -144,7 +149,9 @@ fn another_place_than_was_named_needs_its_gap_at_once() {
         answer_to(other_log, &[same_offset.clone(), message]),
         inconsistent
     );
-    assert_eq!(answer_to(other_log, &[same_offset, gap(2, 5, 5)]), Ok(()));
+    let gap_behind = |after| answer_to(other_log, &[same_offset.clone(), gap(2, after, 5)]);
+    assert_eq!(gap_behind(5), Ok(()));
+    assert_eq!(gap_behind(4), inconsistent, "the client named 5");
 }
 
 #[test]

@@ -123,6 +123,26 @@ fn a_subscription_without_credit_reads_nothing_and_holds_nothing() {
     assert_eq!(read.after, offset(2));
 }
 
+/// Once a subscriber that had stopped within a long message kept all of it, up to 1 MiB, for as long as
+/// its connection lasted.
+#[test]
+fn a_heartbeat_of_a_client_that_has_stopped_frees_what_it_holds() {
+    let mut server = welcomed(ServerConfig::new());
+    let request = asked(&mut server, subscribe(1, CREDIT, ">"));
+    server.subscribed(request.key, Opening::beginning(&bounds(1, 1)));
+    sent(&mut server);
+    let read = server.poll_read().unwrap();
+    let long = block(&[message(1, "a", &[7; 900_000])]);
+    server.read(read.key, long.clone(), offset(1), Offset::START);
+    let first = sent(&mut server);
+    assert!(!first.is_empty() && server.in_hand() > 900_000);
+    server.handle_packet(hex("14 0000000000000001")).unwrap();
+    assert_eq!(server.in_hand(), 0);
+    assert_eq!(Arc::strong_count(&long), 1, "the block is free");
+    assert_eq!(sent(&mut server).len(), 1, "the PONG");
+    assert!(server.poll_read().is_none(), "it has no credit");
+}
+
 #[test]
 fn a_long_message_goes_on_where_the_credit_ended_after_it_was_released() {
     let mut server = welcomed(ServerConfig::new());

@@ -13,6 +13,7 @@ mod nodes;
 mod once_and_in_order;
 mod retention;
 mod runtimes;
+mod secrets_are_not_compressed;
 mod stalls_alone;
 mod starts;
 mod stats;

@@ -7,10 +7,15 @@ use std::{
 };
 
 use unstall::Reconnect;
-use unstall_topics::{Log, Node, Start, Topics};
+use unstall_proto::topics::TopicPacket;
+use unstall_topics::{Limits, Log, Node, Start, Topics};
 
 use crate::common::{
-    Served, cutter::Cutter, fake, in_time, log, message, next, number, numbered, soon, until, url,
+    Served,
+    cutter::Cutter,
+    fake, in_time, log, message, next, number, numbered,
+    raw::{Raw, hello},
+    soon, until, url,
 };
 
 fn of(nodes: &[&Served]) -> Topics {
@@ -164,4 +169,19 @@ async fn a_message_published_at_one_node_is_delivered_at_the_other() {
         publisher.publish("n", numbered(at, 50)).await.unwrap();
         expect(&mut feed, at..at + 1).await;
     }
+}
+
+/// Once a node told its clients the whole time for which it remembers numbers. A message that was sent
+/// again at its very end, by a clock that was a little late, was stored twice.
+#[tokio::test]
+async fn clients_are_told_less_than_the_time_for_which_numbers_are_remembered() {
+    let limits = Limits::default().once(Duration::from_secs(64));
+    let node = Node::new(&Log::memory(limits).await.unwrap());
+    let served = Served::node(node).await;
+    let mut raw = Raw::connect(served.address).await;
+    raw.say(hello(7, "")).await;
+    let Some(TopicPacket::Welcome(welcome)) = raw.packet().await else {
+        panic!("it is welcome");
+    };
+    assert_eq!(welcome.once_millis, 63_000);
 }

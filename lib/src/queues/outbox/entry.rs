@@ -17,14 +17,23 @@ pub(crate) enum Entry {
     Packed(Packed),
 }
 
-/// A message with an entry of its own: a long one, or one that expires.
+/// How a message is to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Manner {
+    /// When its time to live is over. It is not sent after that.
+    pub(crate) expires: Option<Instant>,
+    /// A plain connection sends it without compression.
+    pub(crate) uncompressed: bool,
+}
+
+/// A message with an entry of its own: a long one, or one that is to be sent in another manner than
+/// usual.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) message: Message,
     /// Its number among all messages ever accepted, from 0.
     pub(super) number: u64,
-    /// When its time to live is over. It is not sent after that.
-    pub(crate) expires: Option<Instant>,
+    pub(crate) manner: Manner,
 }
 
 /// Short messages in a row, encoded when they were sent.

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 use unstall_proto::{Kind, Records, limits::PACKET_FILL, util::push_back};
 
-use super::{Done, Entry, Packed, Packets, Queued, refused};
+use super::{Done, Entry, Manner, Packed, Packets, Queued, refused};
 use crate::{
     defaults::{BUDGET_FLOOR_BYTES, IDLE_QUEUE_PLACES, MESSAGE_OVERHEAD_BYTES, PACKED_BYTES},
     messages::{Message, TrySendError},
@@ -137,7 +137,7 @@ impl Lane {
     pub(super) fn push(
         &mut self,
         message: Message,
-        expires: Option<Instant>,
+        manner: Manner,
         limit: usize,
         packets: &mut Packets,
     ) -> Result<(), TrySendError> {
@@ -147,22 +147,22 @@ impl Lane {
         if !self.make_room(message.len(), limit) {
             return Err(TrySendError::Full(message));
         }
-        if expires.is_some() || message.len() > PACKED_BYTES {
-            self.append(message, expires);
+        if manner != Manner::default() || message.len() > PACKED_BYTES {
+            self.append(message, manner);
         } else {
             self.append_short(message.kind(), message.as_bytes(), packets);
         }
         Ok(())
     }
 
-    fn append(&mut self, message: Message, expires: Option<Instant>) {
-        self.expiring |= expires.is_some();
+    fn append(&mut self, message: Message, manner: Manner) {
+        self.expiring |= manner.expires.is_some();
         let number = self.numbers.accepted;
         self.numbers.accepted += 1;
         self.queue.push_back(Entry::One(Queued {
             message,
             number,
-            expires,
+            manner,
         }));
     }
 
@@ -236,7 +236,7 @@ impl Lane {
             return VecDeque::new();
         }
         let is_expired = |entry: &Entry| match entry {
-            Entry::One(queued) => queued.expires.is_some_and(|expires| expires <= now),
+            Entry::One(queued) => queued.manner.expires.is_some_and(|expires| expires <= now),
             Entry::Packed(_) => false,
         };
         let (expired, kept): (VecDeque<_>, _) = std::mem::take(&mut self.queue)

@@ -291,6 +291,10 @@ impl Subscription {
     /// GAP.
     pub(super) fn handle_gap(&mut self, log: LogId, gap: Gap) -> Result<(), ProtocolError> {
         let anew = starts_anew(gap.reason);
+        let named = self.place.map(|place| place.offset);
+        if anew && self.stage == Stage::Open && named != Some(gap.after) {
+            return Err(ProtocolError::Inconsistent("a gap behind another place"));
+        }
         let position = match self.expects {
             Expects::Gap {
                 reason,

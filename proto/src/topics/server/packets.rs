@@ -64,7 +64,13 @@ impl Server {
         }
         match packet {
             TopicPacket::Token(token) => self.handle_token(token),
-            TopicPacket::Ping(number) => self.signals.pong = Some(number),
+            TopicPacket::Ping(number) => {
+                self.signals.pong = Some(number);
+                // A client sends them regularly, so one that has stopped holds nothing for long.
+                if self.lines.in_hand > 0 {
+                    self.release();
+                }
+            }
             TopicPacket::Pong(number) => self.handle_pong(number),
             TopicPacket::Unknown(_) => {}
             TopicPacket::Abort { code, reason } => {

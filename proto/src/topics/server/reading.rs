@@ -133,8 +133,8 @@ impl Server {
     }
 
     /// Gives up what subscriptions without credit have in hand: the rest of a long message. It is
-    /// read again when there is credit. [`poll_read`](Server::poll_read) does this when too much is
-    /// in hand; call it from time to time, so that a client that stops holds nothing.
+    /// read again when there is credit. A PING of the client does this, so that a client that stops
+    /// holds nothing for long, and [`poll_read`](Server::poll_read) when too much is in hand.
     pub fn release(&mut self) {
         for subscription in &mut self.subscriptions {
             let held = subscription.hand_bytes();
