@@ -1,4 +1,4 @@
-//! What all connections and servers of the process do, told to the [`metrics`](::metrics) facade.
+//! What all connections and servers of the process do, told to the [`::metrics`] facade.
 //!
 //! Install a recorder, such as `metrics-exporter-prometheus`. Call [`update`] before each time that it
 //! is read, for example in the handler of `GET /metrics`.

@@ -1,4 +1,4 @@
-//! What a log counts, told to the [`metrics`](::metrics) facade.
+//! What a log counts, told to the [`::metrics`] facade.
 //!
 //! As with `unstall::metrics`: call [`describe`] once, and [`update`] before each time that the recorder is
 //! read. Nothing is counted a second time for this, so it costs nothing between two reads.

@@ -1,4 +1,4 @@
-"""`unstall verify --client` breaks the network and the server of the client in proof/echo.py, and counts."""
+"""`unstall verify --client` breaks the network and the server of the client in proof/, and counts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 
 from harness import binary
 
-ECHO = pathlib.Path(__file__).resolve().parent.parent / "proof/echo.py"
+PROOF = pathlib.Path(__file__).resolve().parent.parent / "proof"
 
 
-def verdict(client: str, faults: str, seed: int) -> dict[str, object]:
-    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(ECHO))} {client}{{url}}"
+def verdict(kind: list[str], client: str, faults: str, seed: int) -> dict[str, object]:
+    program, *options = client.split()
+    command = shlex.join([sys.executable, str(PROOF / program), *options]) + " {url}"
     amount = ["--count", "8000", "--rate", "2000", "--times", "12", "--seed", str(seed)]
-    arguments = [binary(), "verify", "--client", command, "--faults", faults, "--json", *amount]
+    arguments = [binary(), "verify", *kind, "--client", command, "--faults", faults, "--json", *amount]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     result: dict[str, object] = json.loads(done.stdout)
@@ -28,8 +29,13 @@ def verdict(client: str, faults: str, seed: int) -> dict[str, object]:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_sessions_keep_every_promise(seed: int) -> None:
-    verdict("", "cut,freeze,delay,refuse,slow,restart", seed)
+    verdict([], "echo.py", "cut,freeze,delay,refuse,slow,restart", seed)
 
 
 def test_sessions_that_acknowledge_by_hand_keep_every_promise() -> None:
-    verdict("--by-hand ", "cut,kill", 1)
+    verdict([], "echo.py --by-hand", "cut,kill", 1)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_topics_keep_every_promise(seed: int) -> None:
+    verdict(["--topics"], "topics.py", "cut,freeze,restart,kill", seed)
