@@ -17,31 +17,38 @@ pub(crate) async fn find(
     Ok(match start {
         Start::Beginning => Opening::beginning(&bounds),
         Start::Now => Opening::now(&bounds),
-        Start::After(position) => after(log, position).await?,
+        Start::After(position) => {
+            let (bounds, found) = look(log, position).await?;
+            Opening::after(&bounds, position, found)
+        }
         Start::Last(count) => {
             let filter = filter.clone();
             let after = log.store.seek(Seek::Last { filter, count }).await?;
             Opening::sought(&bounds, after)
         }
         Start::Since(time) => Opening::sought(&bounds, log.store.seek(Seek::Since(time)).await?),
-        Start::Latest(behind) => Opening::latest(&bounds, behind),
+        Start::Latest(None) => Opening::latest(&bounds, None, StoredAt::UNKNOWN),
+        Start::Latest(Some(position)) => {
+            let (bounds, found) = look(log, position).await?;
+            Opening::latest(&bounds, Some(position), found)
+        }
         // A start that this version does not know is not decoded.
         _ => return Err(StoreError::Unsupported("this start is not known".into())),
     })
 }
 
-async fn after(log: &Shared, position: Position) -> Result<Opening, StoreError> {
+/// What the log has for a position: its bounds, and the time of the message there.
+async fn look(log: &Shared, position: Position) -> Result<(LogBounds, StoredAt), StoreError> {
     let mut bounds = log.tail.bounds();
     if position.log != log.store.id() {
-        let bounds = log_bounds(log, bounds);
-        return Ok(Opening::after(&bounds, position, StoredAt::UNKNOWN));
+        return Ok((log_bounds(log, bounds), StoredAt::UNKNOWN));
     }
     if position.offset > bounds.last {
         // This node may only be behind.
         bounds = log.store.bounds().await?;
     }
     let found = time_at(log, position, bounds).await?;
-    Ok(Opening::after(&log_bounds(log, bounds), position, found))
+    Ok((log_bounds(log, bounds), found))
 }
 
 /// When the message at a position was stored, if it is still there.

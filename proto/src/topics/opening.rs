@@ -63,30 +63,28 @@ impl Opening {
         Opening::behind(bounds, after.min(bounds.last), StoredAt::UNKNOWN)
     }
 
-    /// [`Start::Latest`](super::Start::Latest).
-    pub fn latest(bounds: &LogBounds, behind: Option<(LogId, Offset)>) -> Opening {
+    /// [`Start::Latest`](super::Start::Latest). `bounds` and `found` are as in
+    /// [`after`](Opening::after).
+    pub fn latest(bounds: &LogBounds, behind: Option<Position>, found: StoredAt) -> Opening {
         let mut opening = Opening::behind(bounds, Offset::START, StoredAt::UNKNOWN);
         opening.snapshot = Some(Offset::START);
-        match behind {
-            Some((log, offset)) if log != bounds.log => {
-                opening.gap = Some(Gap {
-                    reason: GapReason::AnotherLog,
-                    certain: false,
-                    after: offset,
-                    through: Offset::START,
-                });
+        let Some(position) = behind else {
+            return opening;
+        };
+        let reason = match () {
+            () if position.log != bounds.log => GapReason::AnotherLog,
+            () if has_diverged(bounds, position, found) => GapReason::Diverged,
+            () => {
+                opening.snapshot = Some(position.offset);
+                return opening;
             }
-            Some((_, offset)) if offset > bounds.last => {
-                opening.gap = Some(Gap {
-                    reason: GapReason::Diverged,
-                    certain: false,
-                    after: offset,
-                    through: Offset::START,
-                });
-            }
-            Some((_, offset)) => opening.snapshot = Some(offset),
-            None => {}
-        }
+        };
+        opening.gap = Some(Gap {
+            reason,
+            certain: false,
+            after: position.offset,
+            through: Offset::START,
+        });
         opening
     }
 
@@ -107,8 +105,7 @@ impl Opening {
         if position.log != bounds.log {
             return lost(GapReason::AnotherLog, bounds.first.before());
         }
-        let at_end = position.offset == bounds.last && position.time.contradicts(bounds.last_time);
-        if position.offset > bounds.last || at_end || position.time.contradicts(found) {
+        if has_diverged(bounds, position, found) {
             let end = lost(GapReason::Diverged, bounds.last);
             return Opening {
                 time: bounds.last_time,
@@ -126,4 +123,10 @@ impl Opening {
         }
         opening
     }
+}
+
+/// Whether the log no longer has what a position in it names.
+fn has_diverged(bounds: &LogBounds, position: Position, found: StoredAt) -> bool {
+    let at_end = position.offset == bounds.last && position.time.contradicts(bounds.last_time);
+    position.offset > bounds.last || at_end || position.time.contradicts(found)
 }

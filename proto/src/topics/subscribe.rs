@@ -56,23 +56,27 @@ impl Subscribe {
         match self.start {
             Start::Beginning => buf.put_u8(0),
             Start::Now => buf.put_u8(1),
-            Start::After(position) => {
-                buf.put_u8(2);
-                buf.put_slice(&position.log.0);
-                buf.put_u64(position.offset.get());
-                buf.put_u64(position.time.millis());
-            }
+            Start::After(place) => position(buf, 2, place),
             Start::Last(count) => number(buf, 3, count.into()),
-            Start::Latest(behind) => {
-                let (log, offset) = behind.unwrap_or((LogId::NONE, Offset::START));
-                buf.put_u8(4);
-                buf.put_slice(&log.0);
-                buf.put_u64(offset.get());
-            }
+            Start::Latest(behind) => position(buf, 4, behind.unwrap_or(NO_POSITION)),
             Start::Since(time) => number(buf, 5, time.millis()),
         }
         buf.put_slice(&self.filter);
     }
+}
+
+/// *latest* from the beginning.
+const NO_POSITION: Position = Position {
+    log: LogId::NONE,
+    offset: Offset::START,
+    time: StoredAt::UNKNOWN,
+};
+
+fn position(buf: &mut BytesMut, start: u8, position: Position) {
+    buf.put_u8(start);
+    buf.put_slice(&position.log.0);
+    buf.put_u64(position.offset.get());
+    buf.put_u64(position.time.millis());
 }
 
 fn number(buf: &mut BytesMut, start: u8, number: u64) {
@@ -80,23 +84,29 @@ fn number(buf: &mut BytesMut, start: u8, number: u64) {
     buf.put_u64(number);
 }
 
+fn decode_position(fields: &mut Fields<'_>) -> Result<Position, ProtocolError> {
+    Ok(Position {
+        log: LogId(fields.array()?),
+        offset: Offset::decode(fields)?,
+        time: StoredAt::decode(fields)?,
+    })
+}
+
 fn decode_start(fields: &mut Fields<'_>) -> Result<Start, ProtocolError> {
     Ok(match fields.u8()? {
         0 => Start::Beginning,
         1 => Start::Now,
-        2 => Start::After(Position {
-            log: LogId(fields.array()?),
-            offset: Offset::decode(fields)?,
-            time: StoredAt::decode(fields)?,
-        }),
+        2 => Start::After(decode_position(fields)?),
         3 => match u32::try_from(fields.u64()?) {
             Ok(count @ 1..) => Start::Last(count),
             _ => return Err(ProtocolError::Malformed("a count that is out of its range")),
         },
-        4 => match (LogId(fields.array()?), Offset::decode(fields)?) {
-            (LogId::NONE, Offset::START) => Start::Latest(None),
-            (LogId::NONE, _) => return Err(ProtocolError::Malformed("an offset of no log")),
-            (log, offset) => Start::Latest(Some((log, offset))),
+        4 => match decode_position(fields)? {
+            NO_POSITION => Start::Latest(None),
+            position if position.log == LogId::NONE => {
+                return Err(ProtocolError::Malformed("a position of no log"));
+            }
+            position => Start::Latest(Some(position)),
         },
         5 => Start::Since(StoredAt::decode(fields)?),
         _ => return Err(ProtocolError::Malformed("a start that does not exist")),

@@ -1,6 +1,6 @@
 //! Words that client and server exchange (SPEC-TOPICS.md, "Packets"), with their numbers on the wire.
 
-use super::position::{LogId, Offset, Position, StoredAt};
+use super::position::{Offset, Position, StoredAt};
 
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +14,9 @@ pub enum Start {
     After(Position),
     /// With the last messages of the filter, this many or fewer. At least 1.
     Last(u32),
-    /// With the latest message of each topic, then what follows. Of a log and an offset, only what
-    /// is behind them: that is how a snapshot that was cut off goes on.
-    Latest(Option<(LogId, Offset)>),
+    /// With the latest message of each topic, then what follows. Of a position, only what is behind
+    /// it: that is how a snapshot that was cut off goes on.
+    Latest(Option<Position>),
     /// With the first message that was stored at this time or later.
     Since(StoredAt),
 }

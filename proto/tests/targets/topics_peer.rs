@@ -155,7 +155,8 @@ impl Servers {
                     };
                     match script.u8() % 4 {
                         0 => server.end(key, SubscriptionEnd::NotAllowed, "no"),
-                        1 => server.subscribed(key, Opening::latest(&bounds, None)),
+                        1 => server
+                            .subscribed(key, Opening::latest(&bounds, None, StoredAt::UNKNOWN)),
                         2 => server.subscribed(key, Opening::now(&bounds)),
                         _ => server.subscribed(key, Opening::beginning(&bounds)),
                     }

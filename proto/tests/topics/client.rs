@@ -90,7 +90,7 @@ fn a_snapshot_that_was_cut_off_goes_on_as_one_and_then_as_a_position() {
         .handle_packet(NOW, messages(&[message(4, "a", b"x")]))
         .unwrap();
     let again = connect(&mut client, LOG);
-    assert_eq!(starts(&again), [Start::Latest(Some((LOG, offset(4))))]);
+    assert_eq!(starts(&again), [Start::Latest(Some(at(4)))]);
     client
         .handle_packet(NOW, subscribed(1, 0, StoredAt::UNKNOWN, 9))
         .unwrap();

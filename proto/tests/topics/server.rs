@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use unstall_proto::topics::{
-    Block, BlockBuilder, Filter, GapReason, Offset, Opening, ServerConfig, ServerEvent,
-    SubscriptionEnd, TopicPacket, TopicRecord,
+    Block, BlockBuilder, Filter, GapReason, Offset, Opening, Position, ServerConfig, ServerEvent,
+    StoredAt, SubscriptionEnd, TopicPacket, TopicRecord,
 };
 
 use crate::common::*;
@@ -310,9 +310,10 @@ fn a_subscription_that_lags_is_moved_ahead_with_a_gap_but_not_within_a_snapshot(
     assert_eq!(told(&packets), ["gap MovedAhead 0-5", "caught up 5"]);
 
     let mut server = welcomed(ServerConfig::new());
-    let latest = [&[4][..], &[0; 24]].concat();
+    let latest = [&[4][..], &[0; 32]].concat();
     let request = asked(&mut server, lag(&latest));
-    server.subscribed(request.key, Opening::latest(&bounds(1, 1), None));
+    let opening = Opening::latest(&bounds(1, 1), None, StoredAt::UNKNOWN);
+    server.subscribed(request.key, opening);
     assert!(server.poll_transmit(time(1_000)).is_some());
     let read = server.poll_read().unwrap();
     assert!(read.latest);
@@ -443,4 +444,32 @@ fn a_log_that_cannot_be_read_in_part_is_a_gap_and_not_at_all_is_an_end() {
     let read = server.poll_read().unwrap();
     server.read_failed(read.key, "the disk does not answer");
     assert_eq!(told(&sent(&mut server)), ["ended Unavailable"]);
+}
+
+/// Once *latest* named no time. A client was cut in the midst of its snapshot, the log lost its end and grew
+/// past the client's place, and the client kept messages that the log no longer had, in silence.
+#[test]
+fn a_snapshot_of_a_log_that_lost_its_end_and_grew_again_begins_anew_behind_a_gap() {
+    let place = |time| Position {
+        log: LOG,
+        offset: offset(11),
+        time,
+    };
+    let bounds = bounds(1, 12);
+    let goes_on = Opening::latest(&bounds, Some(place(time(11))), time(11));
+    assert_eq!((goes_on.gap, goes_on.snapshot), (None, Some(offset(11))));
+    // It is not known what is there, because it is removed.
+    let removed = Opening::latest(&bounds, Some(place(time(11))), StoredAt::UNKNOWN);
+    assert_eq!((removed.gap, removed.snapshot), (None, Some(offset(11))));
+    let other = Opening::latest(&bounds, Some(place(time(11))), time(40));
+    let gap = other.gap.unwrap();
+    assert_eq!((gap.reason, gap.after), (GapReason::Diverged, offset(11)));
+    assert_eq!(other.snapshot, Some(Offset::START));
+    // Its last message tells its time anyway.
+    let end = Position {
+        offset: offset(12),
+        ..place(time(999))
+    };
+    let other = Opening::latest(&bounds, Some(end), StoredAt::UNKNOWN);
+    assert_eq!(other.gap.unwrap().reason, GapReason::Diverged);
 }

@@ -296,7 +296,10 @@ fn subscribe(server: &mut Server, request: &SubscribeRequest, ledger: &Ledger) -
                 first.map_or(bounds.last, |entry| entry.offset.before()),
             )
         }
-        Start::Latest(behind) => Opening::latest(&bounds, behind),
+        Start::Latest(behind) => {
+            let found = behind.map_or(StoredAt::UNKNOWN, |it| ledger.found(it.offset));
+            Opening::latest(&bounds, behind, found)
+        }
         other => panic!("{other:?}"),
     };
     server.subscribed(request.key, opening);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use unstall_proto::Kind;
 use unstall_proto::topics::{
-    Block, Filter, LogBounds, LogId, Offset, Opening, ReadRequest, Server, Start, StoredAt,
-    StoredMessage,
+    Block, Filter, LogBounds, LogId, Offset, Opening, Position, ReadRequest, Server, Start,
+    StoredAt, StoredMessage,
 };
 
 use crate::{list, number, repeated, text, unhex};
@@ -64,18 +64,22 @@ pub(crate) fn start(value: &Value) -> Start {
     match name {
         "beginning" => Start::Beginning,
         "now" => Start::Now,
-        "after" => Start::After(unstall_proto::topics::Position {
-            log: log_id(&value["log"]),
-            offset: offset(&value["offset"]),
-            time: stored_at(&value["time"]),
-        }),
+        "after" => Start::After(position(value)),
         "last" => Start::Last(number(&value["count"]).try_into().expect("a count")),
         "latest" => {
-            let log = log_id(&value["log"]);
-            Start::Latest((log != LogId::NONE).then(|| (log, offset(&value["offset"]))))
+            let behind = position(value);
+            Start::Latest((behind.log != LogId::NONE).then_some(behind))
         }
         "since" => Start::Since(stored_at(&value["time"])),
         other => panic!("an unknown start {other}"),
+    }
+}
+
+fn position(value: &Value) -> Position {
+    Position {
+        log: log_id(&value["log"]),
+        offset: offset(&value["offset"]),
+        time: stored_at(&value["time"]),
     }
 }
 
@@ -146,24 +150,29 @@ impl Log {
         match start {
             Start::Beginning => Opening::beginning(bounds),
             Start::Now => Opening::now(bounds),
-            Start::After(position) => {
-                let mut messages = self.messages.iter();
-                let found = messages.find(|message| message.offset == position.offset);
-                let found = found.map_or(StoredAt::UNKNOWN, |found| found.time);
-                Opening::after(bounds, *position, found)
-            }
+            Start::After(position) => Opening::after(bounds, *position, self.found(position)),
             Start::Last(count) => {
                 let found: Vec<_> = self.matching(filter).collect();
                 let first = found.len().checked_sub(*count as usize);
                 sought(first.map(|first| found[first]), bounds.first.before())
             }
-            Start::Latest(behind) => Opening::latest(bounds, *behind),
+            Start::Latest(behind) => {
+                let found = behind.as_ref().map(|position| self.found(position));
+                Opening::latest(bounds, *behind, found.unwrap_or(StoredAt::UNKNOWN))
+            }
             Start::Since(time) => {
                 let mut messages = self.messages.iter();
                 sought(messages.find(|message| message.time >= *time), bounds.last)
             }
             other => panic!("an unknown start {other:?}"),
         }
+    }
+
+    /// When the message at a position was stored, if it is there.
+    fn found(&self, position: &Position) -> StoredAt {
+        let mut messages = self.messages.iter();
+        let found = messages.find(|message| message.offset == position.offset);
+        found.map_or(StoredAt::UNKNOWN, |found| found.time)
     }
 
     /// Answers everything that a server wants to read. Whether it wanted something.

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 use unstall_proto::topics::{
-    ClientHello, Filter, Offset, ServerReject, ServerWelcome, Start, StoredAt, Subscribe, Topic,
-    TopicPacket, TopicRecord, published_runs,
+    ClientHello, Filter, LogId, Offset, Position, ServerReject, ServerWelcome, Start, StoredAt,
+    Subscribe, Topic, TopicPacket, TopicRecord, published_runs,
 };
 use unstall_proto::{Kind, ProtocolError};
 
@@ -86,11 +86,15 @@ fn start(start: &Start) -> Value {
         }),
         Start::Last(count) => json!({ "name": "last", "count": decimal(u64::from(*count)) }),
         Start::Latest(behind) => {
-            let (log, behind) = match behind {
-                Some((log, behind)) => (log.0, behind.get()),
-                None => ([0; 16], 0),
-            };
-            json!({ "name": "latest", "log": hex(&log), "offset": decimal(behind) })
+            let behind = behind.unwrap_or(Position {
+                log: LogId::NONE,
+                offset: Offset::START,
+                time: StoredAt::UNKNOWN,
+            });
+            json!({
+                "name": "latest", "log": hex(&behind.log.0), "offset": offset(behind.offset),
+                "time": time(behind.time),
+            })
         }
         Start::Since(since) => json!({ "name": "since", "time": time(*since) }),
         other => panic!("a start without a name: {other:?}"),

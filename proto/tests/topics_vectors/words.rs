@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use unstall_proto::topics::{
-    Durability, Gap, GapReason, Offset, Refusal, RejectReason, Start, SubscriptionEnd,
+    Durability, Gap, GapReason, Refusal, RejectReason, Start, SubscriptionEnd,
 };
 use unstall_proto::{ErrorCode, Kind};
 
@@ -122,9 +122,10 @@ pub(crate) fn start(start: &Start) -> Value {
         }),
         Start::Last(count) => json!({ "name": "last", "count": count }),
         Start::Latest(behind) => {
-            let log = behind.map_or([0; 16], |(log, _)| log.0);
-            let offset = behind.map_or(0, |(_, offset)| Offset::get(offset));
-            json!({ "name": "latest", "log": hex(&log), "offset": offset })
+            let log = behind.map_or([0; 16], |it| it.log.0);
+            let offset = behind.map_or(0, |it| it.offset.get());
+            let time = behind.map_or(0, |it| it.time.millis());
+            json!({ "name": "latest", "log": hex(&log), "offset": offset, "time": time })
         }
         Start::Since(time) => json!({ "name": "since", "time": time.millis() }),
         other => panic!("a start without a name: {other:?}"),

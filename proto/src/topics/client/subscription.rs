@@ -122,7 +122,7 @@ impl Subscription {
     pub(super) fn start(&self) -> Start {
         match self.place {
             None => self.start,
-            Some(place) if self.snapshot => Start::Latest(Some((place.log, place.offset))),
+            Some(place) if self.snapshot => Start::Latest(Some(place)),
             Some(place) => Start::After(place),
         }
     }
@@ -235,14 +235,14 @@ impl Subscription {
         self.target = Some(end);
         let (named, begins) = match start {
             Start::After(place) => ((place.log, place.offset), place.offset),
-            Start::Latest(Some(named)) => (named, Offset::START),
+            Start::Latest(Some(place)) => ((place.log, place.offset), Offset::START),
             Start::Latest(None) => ((log, after), Offset::START),
             _ => ((log, after), after),
         };
         // SUBSCRIBED gives a place to a subscription that has none, and does not change one: if the
         // connection is lost before the gap, the old place is named again, with its time.
         self.place = self.place.or(Some(match start {
-            Start::After(place) => place,
+            Start::After(place) | Start::Latest(Some(place)) => place,
             _ => {
                 let (log, offset) = named;
                 let known = named == (log, after);

@@ -255,13 +255,15 @@ export function subscribe(fields: Subscribe): Uint8Array {
       writer.u8(1);
       break;
     case "after":
-      writer.u8(2).raw(unhex(start.log)).u64(start.offset).u64(start.time);
+    case "latest":
+      writer
+        .u8(start.name === "after" ? 2 : 4)
+        .raw(unhex(start.log))
+        .u64(start.offset)
+        .u64(start.time);
       break;
     case "last":
       writer.u8(3).u64(start.count);
-      break;
-    case "latest":
-      writer.u8(4).raw(unhex(start.log)).u64(start.offset);
       break;
     case "since":
       writer.u8(5).u64(start.time);

@@ -15,9 +15,8 @@ export interface Place {
 /** The start of SUBSCRIBE. */
 export type Start =
   | { readonly name: "beginning" | "now" }
-  | ({ readonly name: "after" } & Place)
+  | ({ readonly name: "after" | "latest" } & Place)
   | { readonly name: "last"; readonly count: number }
-  | { readonly name: "latest"; readonly log: string; readonly offset: Int }
   | { readonly name: "since"; readonly time: Int };
 
 /** No log, in a start that names no position. */

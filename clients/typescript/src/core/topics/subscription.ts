@@ -60,9 +60,7 @@ export class CoreSubscription {
   ) {
     this.#topics = new Topics(options.filter);
     const { start } = options;
-    if (start.name === "after") this.place = start;
-    if (start.name === "latest" && start.log !== NO_LOG)
-      this.place = { log: start.log, offset: start.offset, time: 0 };
+    if (start.name === "after" || (start.name === "latest" && start.log !== NO_LOG)) this.place = start;
   }
 
   /** A connection begins or ends. A message that is not whole is dropped. */
@@ -262,9 +260,11 @@ export class CoreSubscription {
   }
 
   #handleCaughtUp(packet: { offset: Int; time: Int }): void {
-    const { offset, time } = packet;
+    const { offset } = packet;
     const place = this.place as Place;
     mustFit(offset >= place.offset && offset >= this.end);
+    // A node that does not know the time takes nothing away from what is known.
+    const time = packet.time || (offset === place.offset ? place.time : 0);
     this.place = { log: place.log, offset, time };
     this.#isCaughtUp = true;
     this.queue.pushCaughtUp(new CaughtUp(offset as number, time as number, placeText(this.place)));

@@ -130,8 +130,8 @@ function startOf(start: Json): Start {
   const { name, log } = start;
   if (name === "last") return { name, count: Number(start.count) };
   if (name === "since") return { name, time: int(start.time) };
-  if (name === "latest") return { name, log, offset: int(start.offset) };
-  if (name === "after") return { name, log, offset: int(start.offset), time: int(start.time) };
+  if (name === "after" || name === "latest")
+    return { name, log, offset: int(start.offset), time: int(start.time) };
   return { name };
 }
 

@@ -63,7 +63,7 @@ STARTS = [
     ("now", ""),
     ("after", "log:16 offset:offset time:offset"),
     ("last", "count:u64"),
-    ("latest", "log:16 offset:offset"),
+    ("latest", "log:16 offset:offset time:offset"),
     ("since", "time:offset"),
 ]
 START_FIELDS = {name: [f.split(":") for f in fields.split()] for name, fields in STARTS}

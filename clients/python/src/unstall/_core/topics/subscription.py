@@ -95,7 +95,7 @@ class Subscription:
             return self.start
         log, offset, time = self.position
         if self.is_latest():
-            return {"name": "latest", "log": log, "offset": offset}
+            return {"name": "latest", "log": log, "offset": offset, "time": time}
         return {"name": "after", "log": log, "offset": offset, "time": time}
 
     def next_item(self) -> Item | None:
