@@ -114,7 +114,10 @@ impl Dialer {
 
     /// Dials. `fresh`: no session is waiting for a connection, so the request may open one.
     pub(super) async fn dial(&mut self, fresh: bool) -> Result<Upgraded, ConnectError> {
-        self.opening = fresh.then(Opening::new);
+        match &mut self.opening {
+            Some(opening) if fresh => opening.again(),
+            opening => *opening = fresh.then(Opening::new),
+        }
         let made = self
             .header_fn
             .as_ref()

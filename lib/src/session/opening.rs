@@ -23,6 +23,8 @@ const TAKEN: HeaderValue = HeaderValue::from_static("taken");
 pub(crate) struct Opening {
     id: SessionId,
     token: Token,
+    /// A request has carried HELLO, and its answer did not come. The server may have the session.
+    asked_before: bool,
 }
 
 impl Opening {
@@ -30,16 +32,32 @@ impl Opening {
         Opening {
             id: SessionId(random()),
             token: Token(random()),
+            asked_before: false,
         }
+    }
+
+    /// The next attempt begins, and the last one has failed. If its request carried HELLO, the server may
+    /// have taken it. So the same session goes on, with a HELLO that has to be a packet.
+    pub(crate) fn again(&mut self) {
+        self.asked_before = true;
     }
 
     /// A session that begins with this HELLO.
     pub(super) fn session(&self, options: &Options) -> proto::Session {
-        proto::Session::client(options.session_config(), self.id, self.token)
+        let mut session = proto::Session::client(options.session_config(), self.id, self.token);
+        if self.asked_before
+            && let Some(generation) = session.attach(Time::ORIGIN)
+        {
+            session.detach(Time::ORIGIN, generation);
+        }
+        session
     }
 
     /// HELLO of the session's first connection, as a header of the request.
     pub(crate) fn header(&self, options: &Options) -> Option<HeaderValue> {
+        if self.asked_before {
+            return None;
+        }
         let mut session = self.session(options);
         let generation = session.attach(Time::ORIGIN)?;
         let hello = session.poll_transmit(Time::ORIGIN, generation)?;
