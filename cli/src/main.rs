@@ -18,6 +18,7 @@ mod hub;
 mod logging;
 mod man;
 mod packets;
+mod process_group;
 mod progress;
 mod publish;
 mod pull;

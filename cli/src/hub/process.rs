@@ -8,6 +8,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::process_group;
+
 /// How long a hub may take to start. After a kill it reads its journal, on a disk that may be busy.
 const START: Duration = Duration::from_secs(30);
 
@@ -69,11 +71,7 @@ async fn spawn(listen: SocketAddr, store: &[String]) -> io::Result<(Child, Socke
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
-    // Only the parent handles Ctrl-C.
-    #[cfg(unix)]
-    command.process_group(0);
-    #[cfg(windows)]
-    command.creation_flags(0x0000_0200); // CREATE_NEW_PROCESS_GROUP
+    process_group::lead(&mut command);
     let mut child = command.spawn()?;
     let stdout = child
         .stdout

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::rss::peak_rss_bytes_of;
+use crate::{process_group, rss::peak_rss_bytes_of};
 
 /// Where the URL stands in a command.
 const URL: &str = "{url}";
@@ -102,11 +102,8 @@ impl ForeignClient {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        // Only the verifier handles Ctrl-C. A wrapper and its children are stopped and killed together.
-        #[cfg(unix)]
-        command.process_group(0);
-        #[cfg(windows)]
-        command.creation_flags(0x0000_0200); // CREATE_NEW_PROCESS_GROUP
+        // A wrapper and its children are stopped and killed together.
+        process_group::lead(&mut command);
         let mut child = command
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;

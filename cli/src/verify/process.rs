@@ -1,70 +1,40 @@
-//! Starts the two processes of a run and receives their reports.
+//! The processes of a run, and their reports.
 
 use std::io;
 use std::process::Stdio;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::talk::{Order, Part, Report, Side};
-use crate::faults::Direction;
+use crate::process_group;
 use crate::rss::peak_rss_bytes_of;
 
 /// The most reports that are queued for the verifier. More wait in the pipe.
 const REPORTS_WAITING: usize = 256;
 
-/// The process that a report comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speaker {
-    Client,
-    Server,
-}
-
-impl Speaker {
-    /// The direction of the messages that it receives.
-    pub(super) fn takes(self) -> Direction {
-        match self {
-            Self::Client => Direction::Down,
-            Self::Server => Direction::Up,
-        }
-    }
-
-    /// The direction of the messages that it sends.
-    pub(super) fn sends(self) -> Direction {
-        match self {
-            Self::Client => Direction::Up,
-            Self::Server => Direction::Down,
-        }
-    }
-}
-
-impl std::fmt::Display for Speaker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        })
-    }
-}
-
-/// A report and its time. `None` means that the process has ended.
-pub(super) type Heard = (Speaker, Instant, Option<Report>);
+/// A report, who made it, and its time. `None` means that the process has ended.
+pub(super) type Heard<S, R> = (S, Instant, Option<R>);
 
 /// The reports of all processes of the run.
-pub(super) struct Ears {
-    speak: mpsc::Sender<Heard>,
-    heard: mpsc::Receiver<Heard>,
+pub(super) struct Ears<S, R> {
+    speak: mpsc::Sender<Heard<S, R>>,
+    heard: mpsc::Receiver<Heard<S, R>>,
 }
 
-impl Ears {
+impl<S, R> Ears<S, R> {
     pub(super) fn new() -> Self {
         let (speak, heard) = mpsc::channel(REPORTS_WAITING);
         Self { speak, heard }
     }
 
-    pub(super) async fn next(&mut self) -> Option<Heard> {
+    /// The next report.
+    ///
+    /// Cancel safety: if dropped before it resolves, nothing is lost.
+    pub(super) async fn next(&mut self) -> Option<Heard<S, R>> {
         self.heard.recv().await
     }
 }
@@ -77,22 +47,24 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) async fn start(part: &Part, ears: &Ears) -> io::Result<Self> {
-        let speaker = match part.side {
-            Side::Server => Speaker::Server,
-            Side::Client { .. } => Speaker::Client,
-        };
+    /// Starts this program with a hidden subcommand, and tells it its part.
+    pub(super) async fn start<S, R>(
+        subcommand: &str,
+        speaker: S,
+        part: &impl Serialize,
+        ears: &Ears<S, R>,
+    ) -> io::Result<Self>
+    where
+        S: Copy + Send + 'static,
+        R: DeserializeOwned + Send + 'static,
+    {
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .arg("verify-peer")
+            .arg(subcommand)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
-        // Only the verifier handles Ctrl-C.
-        #[cfg(unix)]
-        command.process_group(0);
-        #[cfg(windows)]
-        command.creation_flags(0x0000_0200); // CREATE_NEW_PROCESS_GROUP
+        process_group::lead(&mut command);
         let mut child = command.spawn()?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (orders, reports) = pipes.ok_or_else(|| io::Error::other("no pipes"))?;
@@ -120,14 +92,14 @@ impl Process {
         Ok(process)
     }
 
-    async fn write(&mut self, line: &impl serde::Serialize) -> io::Result<()> {
+    async fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
         let line = serde_json::to_string(line)? + "\n";
         self.orders.write_all(line.as_bytes()).await?;
         self.orders.flush().await
     }
 
     /// Gives an order. If the process has ended, its last report says so.
-    pub(super) async fn order(&mut self, order: Order) {
+    pub(super) async fn order(&mut self, order: impl Serialize) {
         let _ = self.write(&order).await;
     }
 

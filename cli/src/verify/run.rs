@@ -11,8 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout_at};
 
 use super::ledger::Ledger;
 use super::peer::SILENCE;
-use super::process::{Ears, Process, Speaker};
-use super::talk::{Connections, Order, Part, Report, Side};
+use super::process::{Ears, Process};
+use super::talk::{Connections, Order, Part, Report, Side, Speaker};
 use super::verdict::{Foreign, Found, Peaks, Verdict};
 use super::visit::{FINISH, KILLED_WITHIN, News, Visit};
 use super::{Aim, memory_limit_bytes};
@@ -28,10 +28,13 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long messages under way may take after an interruption or a failure.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
+/// The subcommand of the processes.
+const PEER: &str = "verify-peer";
+
 pub(super) struct Run {
     aim: Aim,
     started: Instant,
-    ears: Ears,
+    ears: Ears<Speaker, Report>,
     network: Network,
     client: Option<Process>,
     /// The client, if it is a program in any language.
@@ -183,7 +186,8 @@ impl Run {
             // If the run was interrupted, nothing more is sent.
             part.count = first;
         }
-        self.server.process = Some(Process::start(&part, &self.ears).await?);
+        let process = Process::start(PEER, Speaker::Server, &part, &self.ears);
+        self.server.process = Some(process.await?);
         Ok(())
     }
 
@@ -202,7 +206,8 @@ impl Run {
             tls_roots: self.aim.tls_roots.clone(),
         };
         let part = self.part(side, 0);
-        self.client = Some(Process::start(&part, &self.ears).await?);
+        let process = Process::start(PEER, Speaker::Client, &part, &self.ears);
+        self.client = Some(process.await?);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Sizes;
 use crate::compress::How;
+use crate::faults::Direction;
 
 /// The first line that a process reads: its part in the run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +40,40 @@ pub(super) enum Side {
         headers: Vec<(String, String)>,
         tls_roots: Option<std::path::PathBuf>,
     },
+}
+
+/// The process that a report comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaker {
+    Client,
+    Server,
+}
+
+impl Speaker {
+    /// The direction of the messages that it receives.
+    pub(super) fn takes(self) -> Direction {
+        match self {
+            Self::Client => Direction::Down,
+            Self::Server => Direction::Up,
+        }
+    }
+
+    /// The direction of the messages that it sends.
+    pub(super) fn sends(self) -> Direction {
+        match self {
+            Self::Client => Direction::Up,
+            Self::Server => Direction::Down,
+        }
+    }
+}
+
+impl std::fmt::Display for Speaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        })
+    }
 }
 
 /// An order to a process.
@@ -92,7 +127,7 @@ pub(super) struct Connections {
 }
 
 /// Writes reports to standard output. When it returns, they are in the pipe.
-pub(super) fn report(reports: &[Report]) -> io::Result<()> {
+pub(super) fn report(reports: &[impl Serialize]) -> io::Result<()> {
     let mut lines = Vec::new();
     for report in reports {
         serde_json::to_writer(&mut lines, report)?;

@@ -12,7 +12,6 @@ mod account;
 mod faults;
 mod messages;
 mod peer;
-mod process;
 mod run;
 mod talk;
 mod verdict;

@@ -1,6 +1,9 @@
 //! The sums over all connections of the process, those that have ended included.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{LazyLock, Mutex},
+    time::Duration,
+};
 
 use super::{Shared, register};
 use crate::reports::{QueueStats, StallCause, Stats};
@@ -94,28 +97,12 @@ impl Group {
 }
 
 /// The counts of the connections that have ended.
-static ENDED: Mutex<[Counts; GROUPS.len()]> = Mutex::new(
-    [Counts {
-        messages_sent: 0,
-        bytes_sent: 0,
-        messages_received: 0,
-        bytes_received: 0,
-        overflowed: 0,
-        expired: 0,
-        discarded: 0,
-        connects: 0,
-        reconnects: 0,
-        resumes: 0,
-        stalled: [Duration::ZERO; StallCause::ALL.len()],
-    }; GROUPS.len()],
-);
+static ENDED: LazyLock<Mutex<[Counts; GROUPS.len()]>> = LazyLock::new(Mutex::default);
 
 /// Keeps the counts of a connection that is dropped.
 pub(super) fn add_ended(shared: &Shared) {
     let (group, stats) = (Group::of(shared), shared.stats());
-    let mut ended = ENDED
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut ended = ENDED.lock().unwrap();
     if let Some(counts) = ended.get_mut(group.place()) {
         counts.add(&stats);
     }
@@ -126,9 +113,7 @@ pub(crate) fn all() -> [Sums; GROUPS.len()] {
     let mut sums = [Sums::default(); GROUPS.len()];
     // A connection that ends in between is in neither. Counters only grow, so it is there next time.
     let living = register::living();
-    let ended = *ENDED
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let ended = *ENDED.lock().unwrap();
     for (sums, counts) in sums.iter_mut().zip(ended) {
         sums.counts = counts;
     }

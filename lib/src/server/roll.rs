@@ -1,6 +1,6 @@
 //! The servers of this process, and the sums of what they count.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use super::{HandshakeStats, RefusalStats, ServerState, ServerStats};
 
@@ -11,7 +11,7 @@ struct Roll {
     ended: ServerStats,
 }
 
-static ROLL: Mutex<Option<Roll>> = Mutex::new(None);
+static ROLL: LazyLock<Mutex<Roll>> = LazyLock::new(Mutex::default);
 
 /// What all servers of the process have counted.
 #[derive(Debug, Default)]
@@ -25,16 +25,14 @@ pub(crate) struct ServerSums {
 
 /// Lists a server until it has ended.
 pub(super) fn add(server: &Arc<ServerState>) {
-    let mut roll = ROLL.lock().unwrap_or_else(PoisonError::into_inner);
-    let roll = roll.get_or_insert_default();
+    let mut roll = ROLL.lock().unwrap();
     roll.servers.retain(|it| it.strong_count() > 0);
     roll.servers.push(Arc::downgrade(server));
 }
 
 /// Keeps the counts of a server that has ended.
 pub(super) fn add_ended(stats: &ServerStats) {
-    let mut roll = ROLL.lock().unwrap_or_else(PoisonError::into_inner);
-    let ended = &mut roll.get_or_insert_default().ended;
+    let ended = &mut ROLL.lock().unwrap().ended;
     *ended = sum(ended, stats);
     (ended.handshaking, ended.waiting, ended.open, ended.sessions) = (0, 0, 0, 0);
 }
@@ -42,8 +40,7 @@ pub(super) fn add_ended(stats: &ServerStats) {
 /// The sums over all servers.
 pub(crate) fn all() -> ServerSums {
     let (servers, ended) = {
-        let mut roll = ROLL.lock().unwrap_or_else(PoisonError::into_inner);
-        let roll = roll.get_or_insert_default();
+        let roll = ROLL.lock().unwrap();
         let servers: Vec<_> = roll.servers.iter().filter_map(Weak::upgrade).collect();
         (servers, roll.ended)
     };

@@ -17,9 +17,9 @@ use unstall_topics::{
 };
 
 use super::{
-    super::peer::SILENCE,
+    super::{peer::SILENCE, talk::report},
     messages,
-    talk::{Fate, Order, Part, Report, Role, add, report},
+    talk::{Fate, Order, Part, Report, Role, add},
 };
 use crate::{failure::Failure, runtime, time::later, topics::start::From};
 

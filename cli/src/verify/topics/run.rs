@@ -20,12 +20,12 @@ use tokio::{
 use super::{
     super::{
         peer::SILENCE,
+        process::{Ears, Process},
         visit::{FINISH, News, Visit},
     },
     Aim, Named,
     account::{Published, Received},
     faults::{Plan, Strike},
-    process::{Ears, Heard, Process, Speaker},
     talk::{Order, Part, Report, Role},
     verdict::{Found, Verdict},
 };
@@ -49,11 +49,17 @@ const RETAINED_BYTES: u64 = 16 << 20;
 /// A subscriber has to wait until this much is published. Some MiB are on their way to it already.
 const OUTRUN_BYTES: u64 = 3 * RETAINED_BYTES;
 
+/// The subcommand of the processes.
+const PEER: &str = "verify-topics-peer";
+
+/// Who reports: a number among all publishers and subscribers.
+type Speaker = usize;
+
 pub(super) struct Run {
     aim: Aim,
     started: Instant,
     plan: Plan,
-    ears: Ears,
+    ears: Ears<Speaker, Report>,
     nodes: Vec<Node>,
     /// Where clients connect to.
     urls: Vec<String>,
@@ -152,7 +158,7 @@ impl Run {
                 rate: self.aim.rate,
             };
             let part = self.part(role);
-            let process = Process::start(number as usize, &part, &self.ears).await?;
+            let process = Process::start(PEER, number as usize, &part, &self.ears).await?;
             self.publishers.push(Publisher {
                 _process: process,
                 is_done: false,
@@ -243,7 +249,7 @@ impl Run {
             told_of_removed: self.aim.faults.contains(&Named::Retention),
         });
         let speaker = number.saturating_add(self.publishers.len());
-        let process = Process::start(speaker, &part, &self.ears).await?;
+        let process = Process::start(PEER, speaker, &part, &self.ears).await?;
         if let Some(subscriber) = self.subscribers.get_mut(number) {
             subscriber.process = Some(process);
         }
@@ -259,9 +265,9 @@ impl Run {
         let mut interrupt = pin!(tokio::signal::ctrl_c());
         while !self.is_done() && self.broken_off.is_none() {
             tokio::select! {
-                Some((speaker, report)) = self.ears.next() => {
+                Some((speaker, _, report)) = self.ears.next() => {
                     heard_at = Instant::now();
-                    self.heard((speaker, report));
+                    self.heard(speaker, report);
                 }
                 _ = ticks.tick() => {
                     if let Err(error) = self.tick().await {
@@ -354,7 +360,7 @@ impl Run {
         }
     }
 
-    fn heard(&mut self, (speaker, report): Heard) {
+    fn heard(&mut self, speaker: Speaker, report: Option<Report>) {
         let subscriber = speaker.checked_sub(self.publishers.len());
         let is_over = |number: usize| self.subscribers.get(number).is_some_and(|it| it.is_over);
         match (report, subscriber) {

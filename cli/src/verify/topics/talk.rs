@@ -1,7 +1,5 @@
 //! The messages between the verifier and its publishers and subscribers: lines of JSON, in pipes.
 
-use std::io::{self, Write};
-
 use serde::{Deserialize, Serialize};
 
 use super::super::plan::Sizes;
@@ -81,18 +79,6 @@ pub(super) enum Report {
     At(u64),
     /// The process failed.
     Failed(String),
-}
-
-/// Writes reports to standard output. When it returns, they are in the pipe.
-pub(super) fn report(reports: &[Report]) -> io::Result<()> {
-    let mut lines = Vec::new();
-    for report in reports {
-        serde_json::to_writer(&mut lines, report)?;
-        lines.push(b'\n');
-    }
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(&lines)?;
-    stdout.flush()
 }
 
 /// Adds a message to stretches of messages.
