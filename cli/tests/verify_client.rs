@@ -3,33 +3,21 @@
 mod support;
 
 use std::{
-    process::{Stdio, exit},
+    process::exit,
     time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
 use serde_json::Value;
-use support::{Ended, Running, run, unstall};
+use support::{
+    client::{self, GOOD_MESSAGES, caught, verify},
+    run,
+};
 use unstall::{Client, Connection, Incoming, Message, Options, Reconnect};
 
-/// What the client of a run does, in the environment of its process.
-const MANNERS: &str = "UNSTALL_TEST_MANNERS";
-
-/// The messages that a bad client echoes before it does something bad.
-const GOOD_MESSAGES: usize = 700;
-
-/// This program as the client of a run: the verifier starts it with a URL. Among the tests it is none,
-/// because they have no URL.
 #[test]
 fn as_client() {
-    let Some(url) = std::env::args().find(|argument| argument.starts_with("ws://")) else {
-        assert!(std::env::var(MANNERS).is_err(), "a client needs its URL");
-        return;
-    };
-    let manners = std::env::var(MANNERS).unwrap();
-    tokio::runtime::Runtime::new()
-        .unwrap()
-        .block_on(behave(&url, &manners));
+    client::as_client(behave);
 }
 
 async fn behave(url: &str, manners: &str) {
@@ -147,38 +135,7 @@ async fn settle(ws: &mut Connection) {
     }
 }
 
-/// Verifies a client with these manners.
-fn verify(manners: &str, args: &[&str]) -> (Ended, Value) {
-    let client = std::env::current_exe().unwrap();
-    let client = format!(
-        "'{}' --exact as_client --nocapture {{url}}",
-        client.display()
-    );
-    let mut command = unstall(&["verify", "--json", "--seed", "7", "--client", &client]);
-    command
-        .args(args)
-        .env(MANNERS, manners)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let running = Running {
-        child: command.spawn().unwrap(),
-    };
-    let ended = running.end();
-    let json = ended.json();
-    (ended, json)
-}
-
 const SHORT: [&str; 6] = ["--count", "3000", "--rate", "max", "--times", "0"];
-
-/// A client with these manners is caught, for this reason.
-fn caught(manners: &str, args: &[&str], why: &str) -> Value {
-    let (ended, json) = verify(manners, args);
-    assert_eq!(ended.code, Some(1), "{manners}: {ended:?}");
-    assert_eq!(json["ok"], false, "{manners}: {json}");
-    assert!(ended.stderr.contains(why), "{manners}: {why}: {ended:?}");
-    json
-}
 
 /// A client with these manners passes.
 fn passes(manners: &str, args: &[&str]) -> Value {

@@ -2,36 +2,22 @@
 
 mod support;
 
-use std::{
-    process::{Stdio, exit},
-    time::Duration,
-};
+use std::{process::exit, time::Duration};
 
 use futures_util::FutureExt;
 use serde_json::Value;
-use support::{Ended, Running, run, unstall};
+use support::{
+    Ended,
+    client::{self, GOOD_MESSAGES},
+    run, topics_are_whole,
+};
 use unstall::{Client, Options, Reconnect};
 use unstall_proto::Kind;
 use unstall_topics::{Delivery, Message, PublishError, Start, Topic, Topics, store::Publication};
 
-/// What the client of a run does, in the environment of its process.
-const MANNERS: &str = "UNSTALL_TEST_MANNERS";
-
-/// The messages that a bad client forwards before it does something bad.
-const GOOD_MESSAGES: usize = 700;
-
-/// This program as the client of a run: the verifier starts it with URLs. Among the tests it is none,
-/// because they have no URL.
 #[test]
 fn as_client() {
-    let Some(urls) = std::env::args().find(|argument| argument.starts_with("ws://")) else {
-        assert!(std::env::var(MANNERS).is_err(), "a client needs its URLs");
-        return;
-    };
-    let manners = std::env::var(MANNERS).unwrap();
-    tokio::runtime::Runtime::new()
-        .unwrap()
-        .block_on(forward(&urls, &manners));
+    client::as_client(forward);
 }
 
 async fn forward(urls: &str, manners: &str) {
@@ -138,26 +124,10 @@ fn connect(urls: &str) -> Topics {
 
 /// Verifies a client with these manners.
 fn verify(manners: &str, args: &[&str]) -> (Ended, Value) {
-    let client = std::env::current_exe().unwrap();
-    let client = format!(
-        "'{}' --exact as_client --nocapture {{url}}",
-        client.display()
-    );
-    let mut command = unstall(&["verify", "--topics", "--json", "--seed", "7"]);
-    command
-        .args(["--client", &client, "--subscribers", "1"])
-        .args(args)
-        .env(MANNERS, manners)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let running = Running {
-        child: command.spawn().unwrap(),
-    };
-    let ended = running.end();
-    let json = ended.json();
-    (ended, json)
+    client::verify(manners, &[&TOPICS[..], args].concat())
 }
+
+const TOPICS: [&str; 3] = ["--topics", "--subscribers", "1"];
 
 const SHORT: [&str; 8] = [
     "--count", "2000", "--rate", "max", "--times", "0", "--store", "memory",
@@ -165,12 +135,8 @@ const SHORT: [&str; 8] = [
 
 /// A client with these manners is caught, for this reason.
 fn caught(manners: &str, args: &[&str], why: &str) -> Value {
-    let args = [&SHORT[..], &["--faults", "cut"], args].concat();
-    let (ended, json) = verify(manners, &args);
-    assert_eq!(ended.code, Some(1), "{manners}: {ended:?}");
-    assert_eq!(json["ok"], false, "{manners}: {json}");
-    assert!(ended.stderr.contains(why), "{manners}: {why}: {ended:?}");
-    json
+    let args = [&TOPICS[..], &SHORT, &["--faults", "cut"], args].concat();
+    client::caught(manners, &args, why)
 }
 
 #[test]
@@ -181,15 +147,7 @@ fn a_good_client_forwards_everything_over_hubs_that_are_killed_and_networks_that
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(json["delivered"][0], 12_000, "{json}");
     assert_eq!(json["published"], 12_000, "{json}");
-    for count in [
-        "lost",
-        "duplicated",
-        "reordered",
-        "corrupted",
-        "false_messages",
-    ] {
-        assert_eq!(json[count], 0, "{count}: {json}");
-    }
+    topics_are_whole(&json);
     let number = |name: &str| json[name].as_u64().unwrap();
     assert!(number("kills") >= 1 && number("restarts") >= 1, "{json}");
 }

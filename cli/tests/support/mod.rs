@@ -1,6 +1,7 @@
 //! Runs the real command, under a deadline.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod client;
 pub(crate) mod http;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,6 +16,19 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// Far longer than any test takes, so that only a hang fails, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// No message was lost, doubled, reordered, changed or made up in a run of topics.
+pub(crate) fn topics_are_whole(json: &Value) {
+    for count in [
+        "lost",
+        "duplicated",
+        "reordered",
+        "corrupted",
+        "false_messages",
+    ] {
+        assert_eq!(json[count], 0, "{count}: {json}");
+    }
+}
 
 pub(crate) fn unstall(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_unstall"));
