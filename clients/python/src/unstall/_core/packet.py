@@ -46,7 +46,8 @@ FIELDS: dict[str, Fields] = {
 }
 NAMES = {kind: name for kind, name, _ in LAYOUT}
 KINDS = {name: kind for kind, name, _ in LAYOUT}
-SIZES = {"u8": 1, "u16": 2, "u64": 8, "ms": 8, "16": 16}
+#: The sizes of fields. What is not here has 8 bytes.
+SIZES = {"u8": 1, "u16": 2, "u32": 4, "16": 16}
 
 #: The fields of a packet by their names, and its `kind`: a name, or the number of one to be ignored.
 Packet = dict[str, Any]
@@ -136,8 +137,13 @@ def read_field(form: str, data: bytes) -> tuple[Any, bytes]:
     if form == "records":
         return read_records(data), b""
     if form == "text":
-        return read_reason(data), b""
-    size = SIZES[form]
+        return read_text(data, "a reason"), b""
+    return read_sized(form, data)
+
+
+def read_sized(form: str, data: bytes) -> tuple[Any, bytes]:
+    """The value of a field that has a size, and what is left after it. Topics read such fields too."""
+    size = SIZES.get(form, 8)
     if len(data) < size:
         raise malformed("cut short")
     field, rest = data[:size], data[size:]
@@ -149,13 +155,13 @@ def read_field(form: str, data: bytes) -> tuple[Any, bytes]:
     return number, rest
 
 
-def read_reason(data: bytes) -> str:
+def read_text(data: bytes, what: str) -> str:
     if len(data) > MAX_REASON:
-        raise malformed("a reason that is too long")
+        raise malformed(f"{what} that is too long")
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise malformed("a reason that is not UTF-8") from None
+        raise malformed(f"{what} that is not UTF-8") from None
 
 
 def check_ranges(packet: Packet) -> None:
@@ -193,9 +199,12 @@ def write_field(form: str, value: Any) -> bytes:
         return write_records(value)
     if form == "text":
         return str(value).encode()
-    if form == "16":
-        return bytes(value)
-    return int(value).to_bytes(SIZES[form], "big")
+    return write_sized(form, value)
+
+
+def write_sized(form: str, value: Any) -> bytes:
+    """The reverse of `read_sized`."""
+    return bytes(value) if form == "16" else int(value).to_bytes(SIZES.get(form, 8), "big")
 
 
 def encode(packet: Packet) -> bytes:

@@ -7,13 +7,14 @@ from typing import Any
 
 from ..packet import (
     MAX_LARGEST_MESSAGE,
-    MAX_MILLIS,
-    MAX_REASON,
     MAX_RECORD,
     MIN_LARGEST_MESSAGE,
     Refused,
     malformed,
+    read_sized,
+    read_text,
     read_varint,
+    write_sized,
     write_varint,
 )
 from .delivered import OFFSETS
@@ -188,36 +189,19 @@ def read_field(form: str, data: bytes, within: Any) -> tuple[Any, bytes]:
     if form == "runs":
         return read_runs(data), b""
     if form == "text":
-        return read_text(data), b""
+        return read_text(data, "a text"), b""
     if form == "token":
         if len(data) > MAX_TOKEN or not all(0x21 <= byte <= 0x7E for byte in data):
             raise malformed("a token that is too long or not visible ASCII")
         return data.decode(), b""
     if form == "start":
         return read_start(data, within)
-    size = {"u8": 1, "u16": 2, "u32": 4, "16": 16}.get(form, 8)
-    if len(data) < size:
-        raise malformed("cut short")
-    field, rest = data[:size], data[size:]
-    if form == "16":
-        return field, rest
-    number = int.from_bytes(field, "big")
-    if form == "ms" and number > MAX_MILLIS:
-        raise malformed("a time of more than ten years")
+    number, rest = read_sized(form, data)
     if form == "offset" and number >= OFFSETS:
         raise malformed("an offset or a time that is too large")
     if form == "size" and not MIN_LARGEST_MESSAGE <= number <= MAX_LARGEST_MESSAGE:
         raise malformed("a largest message out of its range")
     return number, rest
-
-
-def read_text(data: bytes) -> str:
-    if len(data) > MAX_REASON:
-        raise malformed("a text that is too long")
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise malformed("a text that is not UTF-8") from None
 
 
 def read_start(data: bytes, within: Any) -> tuple[Packet, bytes]:
@@ -283,12 +267,12 @@ def write_field(form: str, value: Any) -> bytes:
         return write_runs(value)
     if form in ("text", "token"):
         return str(value).encode()
-    if form in ("rest", "16"):
+    if form == "rest":
         return bytes(value)
     if form == "start":
         number = [name for name, _ in STARTS].index(value["name"])
         return bytes([number]) + write_fields(START_FIELDS[value["name"]], value)
-    return int(value).to_bytes({"u8": 1, "u16": 2, "u32": 4}.get(form, 8), "big")
+    return write_sized(form, value)
 
 
 def write_fields(fields: Fields, values: Packet) -> bytes:
