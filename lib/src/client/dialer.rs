@@ -114,9 +114,10 @@ impl Dialer {
 
     /// Dials. `fresh`: no session is waiting for a connection, so the request may open one.
     pub(super) async fn dial(&mut self, fresh: bool) -> Result<Upgraded, ConnectError> {
+        let opens = fresh && self.dial_options.session != Wanted::Never;
         match &mut self.opening {
-            Some(opening) if fresh => opening.again(),
-            opening => *opening = fresh.then(Opening::new),
+            Some(opening) if opens => opening.again(),
+            opening => *opening = opens.then(Opening::new),
         }
         let made = self
             .header_fn
