@@ -131,9 +131,12 @@ impl Hub {
                 () = serving => {}
                 () = end_asked => tracing::info!("received a signal: shutting down"),
             }
-            // Streams of events have no end of their own.
-            ending.send_replace(true);
-            let shutdown = server.shutdown(self.drain).await;
+            // Streams of events have no end of their own. The shutdown counts them before they end.
+            let (shutdown, _) = tokio::join!(
+                biased;
+                server.shutdown(self.drain),
+                async { ending.send_replace(true) },
+            );
             let result = ServeResult::new(server.stats(), shutdown);
             tracing::info!("{result:?}");
             if self.json {
