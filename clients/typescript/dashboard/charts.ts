@@ -4,8 +4,11 @@ import { clock, count } from "./format.ts";
 import { POINTS } from "./model.ts";
 import type { Point, Recovery } from "./types.ts";
 
+/** What is seen at most, in milliseconds: 15 minutes. */
 const SPAN = POINTS * 1_000;
-const LEFT = 44;
+/** A process that has just begun is seen closer, in minutes. */
+const SPANS = [1, 2, 5, 10];
+const LEFT = 52;
 const RIGHT = 10;
 const TOP = 10;
 const BOTTOM = 20;
@@ -34,6 +37,12 @@ function round(value: number): number {
   return step * power;
 }
 
+/** How much time a chart shows, if it begins at this moment. */
+export function spanOf(first: number, now: number): number {
+  const minutes = SPANS.find((it) => now - first <= it * 60_000);
+  return minutes === undefined ? SPAN : minutes * 60_000;
+}
+
 export class Chart {
   readonly #canvas: HTMLCanvasElement;
   readonly #tip: HTMLElement;
@@ -56,7 +65,10 @@ export class Chart {
     });
   }
 
-  #begin(now: number): { context: CanvasRenderingContext2D; width: number; height: number; x: Scale } {
+  #begin(
+    now: number,
+    span: number,
+  ): { context: CanvasRenderingContext2D; width: number; height: number; x: Scale } {
     const canvas = this.#canvas;
     const scale = globalThis.devicePixelRatio || 1;
     const { clientWidth: width, clientHeight: height } = canvas;
@@ -66,18 +78,27 @@ export class Chart {
     context.setTransform(scale, 0, 0, scale, 0, 0);
     context.clearRect(0, 0, width, height);
     context.font = "11px system-ui, sans-serif";
-    const x: Scale = (at) => LEFT + ((at - now + SPAN) / SPAN) * (width - LEFT - RIGHT);
-    this.#times(context, now, x, width, height);
+    const x: Scale = (at) => LEFT + ((at - now + span) / span) * (width - LEFT - RIGHT);
+    this.#times(context, now, span, x, width, height);
     return { context, width, height, x };
   }
 
-  #times(context: CanvasRenderingContext2D, now: number, x: Scale, width: number, height: number): void {
+  #times(
+    context: CanvasRenderingContext2D,
+    now: number,
+    span: number,
+    x: Scale,
+    width: number,
+    height: number,
+  ): void {
     context.fillStyle = color("--faint");
     context.textAlign = "center";
     context.textBaseline = "alphabetic";
-    for (const minutes of [12, 9, 6, 3]) {
-      const at = x(now - minutes * 60_000);
-      if (width > 260 || minutes % 6 === 0) context.fillText(`−${minutes} min`, at, height - 5);
+    const minutes = span / 60_000;
+    const step = minutes > 5 ? minutes / 5 : minutes > 2 ? 1 : minutes / 4;
+    for (let at = step; at < minutes; at += step) {
+      const words = step < 1 ? `−${at * 60} s` : `−${at} min`;
+      context.fillText(words, x(now - at * 60_000), height - 5);
     }
     context.textAlign = "right";
     context.fillText("now", width - RIGHT, height - 5);
@@ -101,7 +122,7 @@ export class Chart {
   /** Lines or stacked areas over time. */
   plot(points: Point[], now: number, plot: Plot): void {
     this.#redraw = () => this.plot(points, now, plot);
-    const { context, width, height, x } = this.#begin(now);
+    const { context, width, height, x } = this.#begin(now, spanOf(points[0]?.at ?? now, now));
     const { series, stacked = false, format = count, least = 1 } = plot;
     const sum = (point: Point) => series.reduce((sum, it) => sum + it.value(point), 0);
     const most = (point: Point) =>
@@ -134,10 +155,10 @@ export class Chart {
   }
 
   /** Dots over time, on a scale of powers of ten. */
-  dots(recoveries: Recovery[], now: number, format: (ms: number) => string): void {
-    this.#redraw = () => this.dots(recoveries, now, format);
-    const { context, width, height, x } = this.#begin(now);
-    const shown = recoveries.filter((it) => it.at > now - SPAN);
+  dots(recoveries: Recovery[], now: number, span: number, format: (ms: number) => string): void {
+    this.#redraw = () => this.dots(recoveries, now, span, format);
+    const { context, width, height, x } = this.#begin(now, span);
+    const shown = recoveries.filter((it) => it.at > now - span);
     const low = 1;
     const high = Math.max(1_000, ...shown.map((it) => it.ms));
     const decades = Math.log10(high / low);

@@ -84,14 +84,14 @@ export class Detail {
     const side = row.side === "server" ? "accepted here" : "dialed from here";
     const about = [`connection ${row.id}`, row.principal, row.kind, side];
     text(byId("d-about"), about.filter((it) => it !== null).join(" · "));
-    this.#drawCauses(row, ended);
+    this.#drawCauses(row, known?.at ?? this.#one?.now ?? 0, ended);
     if (known) this.#drawTraffic(known);
     this.#inbox.draw(row.inbox.bytes, row.inbox.limit, queue(row.inbox));
     this.#outbox.draw(row.outbox.bytes, row.outbox.limit, queue(row.outbox));
     this.#drawFigures(row);
   }
 
-  #drawCauses(row: Row, ended: boolean): void {
+  #drawCauses(row: Row, at: number, ended: boolean): void {
     const now = this.#model.time();
     const long = row.stalls.filter((stall) => now - stall.since >= 500);
     const calm = ended ? "It has ended." : "It waits for nothing.";
@@ -106,7 +106,11 @@ export class Detail {
     byId("d-causes").replaceChildren(
       ...(items.length > 0 ? items : [element("li", { class: "calm" }, calm)]),
     );
-    const totals = Object.entries(row.stalled_ms).sort(([, a], [, b]) => b - a);
+    // Present waits go on, and are not told again each second.
+    const sums = new Map(Object.entries(row.stalled_ms));
+    if (!ended)
+      for (const { cause } of long) sums.set(cause, (sums.get(cause) ?? 0) + Math.max(now - at, 0));
+    const totals = [...sums].sort(([, a], [, b]) => b - a);
     const words = totals.map(([cause, ms]) => `${CAUSES[cause] ?? cause} ${span(ms)}`);
     text(byId("d-totals"), words.length > 0 ? `In all: ${words.join(", ")}` : "It has never waited.");
   }

@@ -1,6 +1,6 @@
 /** The page of unstall-dashboard. */
 
-import { Chart, forgetColors, type Series } from "./charts.ts";
+import { Chart, forgetColors, type Series, spanOf } from "./charts.ts";
 import { Detail } from "./detail.ts";
 import { byId, element, text } from "./dom.ts";
 import { Feed, type Link, setToken } from "./feed.ts";
@@ -87,7 +87,7 @@ function drawCharts(): void {
     value: (point: { stalled: number[] }) => point.stalled[at] ?? 0,
   }));
   charts.stalls.plot(points, now, { series, stacked: true });
-  charts.recoveries.dots(recoveries, now, span);
+  charts.recoveries.dots(recoveries, now, spanOf(points[0]?.at ?? now, now), span);
   drawLegend(series);
   const recent = recoveries.filter((it) => it.at > now - 900_000).map((it) => it.ms);
   recent.sort((a, b) => a - b);

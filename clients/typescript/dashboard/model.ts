@@ -20,6 +20,8 @@ export const POINTS = 900;
 /** A connection, and what the page has seen of it. */
 export interface Known {
   row: Row;
+  /** The time of the server when it was as the row says. */
+  at: number;
   /** Messages a second, both ways. The newest is at {@link Model.beat}. */
   spark: Float32Array;
   /** The messages and bytes at the beat before. */
@@ -70,6 +72,7 @@ export class Model {
     const same = before && before.row.since === row.since;
     this.rows.set(row.id, {
       row,
+      at: this.time(),
       spark: same ? before.spark : new Float32Array(SPARK),
       messages: messagesOf(row),
       bytes: bytesOf(row),
@@ -82,7 +85,7 @@ export class Model {
     for (const row of born) this.#add(row);
     for (const row of changed) {
       const known = this.rows.get(row.id);
-      if (known) known.row = row;
+      if (known) [known.row, known.at] = [row, this.time()];
       else this.#add(row);
     }
     for (const id of gone) this.rows.delete(id);
