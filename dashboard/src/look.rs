@@ -48,7 +48,7 @@ impl Subject {
             rows.truncate(ROWS);
         }
         rows.sort_unstable_by_key(|row| row.id);
-        let subscriptions = self.subscriptions().await;
+        let (subscriptions, subscriptions_total) = self.subscriptions().await;
         let seen = Seen {
             now: Now {
                 version: VERSION,
@@ -60,7 +60,7 @@ impl Subject {
                 server: status::servers().map(Into::into),
                 log: self.log.as_ref().map(|log| LogNow::from(log.stats())),
                 connections_total,
-                subscriptions_total: subscriptions.len(),
+                subscriptions_total,
             },
             rows,
             subscriptions,
@@ -69,10 +69,15 @@ impl Subject {
         (totals, seen)
     }
 
-    async fn subscriptions(&self) -> Vec<SubscriptionRow> {
-        let Some(_node) = &self.node else {
-            return Vec::new();
+    /// Some of the subscriptions, and how many there are.
+    async fn subscriptions(&self) -> (Vec<SubscriptionRow>, usize) {
+        let Some(node) = &self.node else {
+            return (Vec::new(), 0);
         };
-        Vec::new()
+        let all = node.subscriptions(ROWS).await;
+        (
+            all.list.iter().map(SubscriptionRow::from).collect(),
+            all.total,
+        )
     }
 }
