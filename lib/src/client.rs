@@ -107,6 +107,7 @@ pub struct Client {
     invalid_header: Option<(String, String)>,
     header_fn: Option<HeaderFn>,
     subprotocols: Vec<String>,
+    subprotocol_required: bool,
     tls: Option<Arc<ClientConfig>>,
     way: Way,
     session: Wanted,
@@ -143,6 +144,7 @@ impl Client {
             invalid_header: None,
             header_fn: None,
             subprotocols: Vec::new(),
+            subprotocol_required: true,
             tls: None,
             way: Way::Environment,
             session: Wanted::Offered,
@@ -188,11 +190,21 @@ impl Client {
     }
 
     /// Offers a subprotocol (RFC 6455 §1.9). Call it again to offer more; the preferred one comes
-    /// first. If any is offered, the server must agree to one.
+    /// first. If any is offered, the server must agree to one, unless it is
+    /// [optional](Client::optional_subprotocol).
     ///
     /// Both sides can agree to only one subprotocol. So no session is offered together with others.
     pub fn subprotocol(mut self, name: impl Into<String>) -> Client {
         self.subprotocols.push(name.into());
+        self
+    }
+
+    /// Connects even if the server agrees to none of the subprotocols that are offered.
+    /// [`Connection::subprotocol`] then is `None`. By default this is
+    /// [`ConnectError::Subprotocol`], because an application that offers subprotocols goes on to speak
+    /// one of them.
+    pub fn optional_subprotocol(mut self) -> Client {
+        self.subprotocol_required = false;
         self
     }
 

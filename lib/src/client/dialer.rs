@@ -80,6 +80,7 @@ impl Dialer {
                 proxy,
                 connector,
                 subprotocols: client.subprotocols.clone(),
+                subprotocol_required: client.subprotocol_required,
                 session: client.session,
                 compression: client.options.compression.clone(),
                 hello: None,
