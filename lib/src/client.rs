@@ -114,6 +114,7 @@ pub struct Client {
     fresh_sessions: bool,
     options: Options,
     reconnect: Option<Reconnect>,
+    plain_reconnects: bool,
     hook: Option<Hook>,
 }
 
@@ -151,6 +152,7 @@ impl Client {
             fresh_sessions: true,
             options: Options::default(),
             reconnect: Some(Reconnect::default()),
+            plain_reconnects: true,
             hook: None,
         }
     }
@@ -318,6 +320,13 @@ impl Client {
     /// Sets when to connect again.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Client {
         self.reconnect = Some(reconnect);
+        self
+    }
+
+    /// Connects again only to resume a session. The first loss of a plain connection ends it for good,
+    /// because what was lost with it cannot be resumed.
+    pub fn reconnect_sessions_only(mut self) -> Client {
+        self.plain_reconnects = false;
         self
     }
 
