@@ -55,7 +55,7 @@ memory, and up to --spill in a file. Then the client is closed with code 1008.
 What a client sends waits in the client, once upstream does not take it.
 
 Close codes and reasons pass both ways. If upstream is lost without a close frame,
-the client is closed with code 1014, and the reason says why. If a client is lost,
+the client is closed with code 1012, and the reason says why. If a client is lost,
 upstream is closed with code 1001. There is never a silent gap.
 
 Two relays have a session between them, unless --plain. A cut that is shorter than

@@ -2,12 +2,13 @@
 //!
 //! A code that a peer sent passes as it is, with its reason. What is no close frame becomes one that
 //! says what happened: 1006 and 1015 are never sent, and a close frame without a code becomes 1000.
-//! - 1014 (bad gateway): upstream was lost, or the session with the relay there. It is registered for a
-//!   gateway that lost the server behind it, so a client can tell it from a close by the server itself.
+//! - 1012 (service restart): upstream was lost, or the session with the relay there. It tells a client to
+//!   connect again. 1014 (bad gateway) would say more, but Go's gorilla and Rust's tungstenite take it
+//!   for a violation of the protocol.
 //! - 1008 (policy violation): the client reads too slowly.
 //! - 1001 (going away): to upstream, its client was lost; to both sides, the relay shuts down.
 
-use unstall::{Close, CloseCode, CloseReport, ConnectError, ConnectionError};
+use unstall::{Close, CloseCode, CloseReport, ConnectError, ConnectionError, Gap};
 
 use crate::failure::chain;
 
@@ -44,7 +45,7 @@ impl Farewell {
     pub(super) fn of_error(from: From, error: &ConnectionError) -> Farewell {
         let lost = match from {
             From::Client => CloseCode::GOING_AWAY,
-            From::Upstream => CloseCode::BAD_GATEWAY,
+            From::Upstream => CloseCode::SERVICE_RESTART,
         };
         match (error, from) {
             (ConnectionError::ClosedByPeer(close), _) => Farewell::of_close(from, close),
@@ -78,6 +79,16 @@ impl Farewell {
         }
     }
 
+    /// For the side that is left, when messages of the other one are missing.
+    pub(super) fn of_gap(from: From, gap: &Gap) -> Farewell {
+        match gap {
+            Gap::Reconnected { why, .. } | Gap::SessionLost { why } => {
+                Farewell::of_error(from, why)
+            }
+            _ => Farewell::new(CloseCode::SERVICE_RESTART, "messages are missing here"),
+        }
+    }
+
     fn of_close(from: From, close: &Close) -> Farewell {
         let Some(code) = close.code else {
             return Farewell::new(CloseCode::NORMAL, close.reason.as_str());
@@ -87,7 +98,7 @@ impl Farewell {
             None => {
                 let code = match from {
                     From::Client => CloseCode::GOING_AWAY,
-                    From::Upstream => CloseCode::BAD_GATEWAY,
+                    From::Upstream => CloseCode::SERVICE_RESTART,
                 };
                 Farewell::new(code, format!("closed with {close}"))
             }
@@ -100,7 +111,12 @@ impl Farewell {
             ConnectError::Refused { status, .. } => format!("upstream refused with {status}"),
             _ => "upstream cannot be reached".to_owned(),
         };
-        Farewell::new(CloseCode::BAD_GATEWAY, reason)
+        // A client of the library connects again after 1013, and not after 1008.
+        let code = match error.is_retryable() {
+            true => CloseCode::TRY_AGAIN_LATER,
+            false => CloseCode::POLICY_VIOLATION,
+        };
+        Farewell::new(code, reason)
     }
 
     pub(super) fn shutting_down() -> Farewell {
@@ -120,7 +136,7 @@ mod tests {
     #[test]
     fn what_is_no_close_frame_becomes_one_that_says_what_happened() {
         let (code, reason) = of(From::Upstream, ConnectionError::EndOfStream);
-        assert_eq!(code, 1014);
+        assert_eq!(code, 1012);
         assert!(
             reason.starts_with("the connection upstream was lost"),
             "{reason}"

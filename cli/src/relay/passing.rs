@@ -80,16 +80,17 @@ impl Pair<'_> {
             }
         }
         drop(from);
-        if gap.is_some() {
-            let lost = Farewell::new(CloseCode::GOING_AWAY, "messages of the client are missing");
-            let _ = self.client.close(lost.code, &lost.reason).now_or_never();
-            let _ = self.upstream.close(lost.code, &lost.reason).await;
-            return;
-        }
-        let report = self.client.ended().await;
-        let farewell = Farewell::of_report(From::Client, &report);
+        // A session that was lost is a gap first. Then the client has ended.
+        let farewell = match &gap {
+            Some(gap) => Farewell::of_gap(From::Client, gap),
+            None => Farewell::of_report(From::Client, &self.client.ended().await),
+        };
         tracing::info!("the client ended: {} {}", farewell.code, farewell.reason);
-        let _ = self.upstream.close(farewell.code, &farewell.reason).await;
+        let (code, reason) = (farewell.code, &farewell.reason);
+        tokio::join!(
+            self.upstream.close(code, reason),
+            self.client.close(code, reason)
+        );
     }
 
     /// From upstream to the client. What upstream sent before its end is sent on, unless the client
@@ -127,16 +128,7 @@ impl Pair<'_> {
                 None => {}
                 Some(gap) if self.goes_on_after(&gap).await => {}
                 Some(gap) => {
-                    let farewell = match gap {
-                        Gap::Reconnected { why, .. } | Gap::SessionLost { why } => {
-                            Farewell::of_error(From::Upstream, &why)
-                        }
-                        _ => Farewell::new(
-                            CloseCode::BAD_GATEWAY,
-                            "messages from upstream are missing",
-                        ),
-                    };
-                    let _ = self.verdict.set(farewell);
+                    let _ = self.verdict.set(Farewell::of_gap(From::Upstream, &gap));
                     return;
                 }
             }

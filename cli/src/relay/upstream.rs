@@ -138,7 +138,7 @@ impl Upstream {
         let client = self.client(&url, &names);
         let made = {
             let (opened, settled, fresh) = (opened.clone(), settled.clone(), self.fresh.clone());
-            let (names, pairs) = (names.clone(), self.wanted != Wanted::Plain);
+            let (names, pairs) = (names.clone(), self.offers_session(&names));
             move |_| {
                 let mut headers = headers.clone();
                 if pairs {
@@ -171,6 +171,15 @@ impl Upstream {
             connection,
             acceptance,
         })
+    }
+
+    /// Whether the request upstream offers a session. Beside other subprotocols it offers none.
+    fn offers_session(&self, names: &[String]) -> bool {
+        match self.wanted {
+            Wanted::Offered => names.is_empty(),
+            Wanted::Session => true,
+            Wanted::Plain => false,
+        }
     }
 
     fn client(&self, url: &str, names: &[String]) -> Client {

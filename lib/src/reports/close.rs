@@ -31,8 +31,6 @@ impl CloseCode {
     pub const SERVICE_RESTART: CloseCode = CloseCode(1012);
     /// 1013: try again later.
     pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
-    /// 1014: a gateway has lost the server behind it, or got no valid answer from it.
-    pub const BAD_GATEWAY: CloseCode = CloseCode(1014);
 
     /// A code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999. `None` for any other.
     pub fn new(code: u16) -> Option<CloseCode> {
