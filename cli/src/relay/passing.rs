@@ -87,7 +87,7 @@ impl Pair<'_> {
         };
         tracing::info!("the client ended: {} {}", farewell.code, farewell.reason);
         let (code, reason) = (farewell.code, &farewell.reason);
-        tokio::join!(
+        let _ = tokio::join!(
             self.upstream.close(code, reason),
             self.client.close(code, reason)
         );

@@ -59,6 +59,7 @@ impl Upstream {
             while let Ok((stream, _)) = listener.accept().await {
                 let (seen, shared) = (seen.clone(), shared.clone());
                 tokio::spawn(async move {
+                    #[allow(clippy::result_large_err, reason = "tungstenite asks for it")]
                     let upgrade = |request: &Request<()>, response: Response<()>| {
                         seen.lock().unwrap().push(request.clone());
                         shared.0(request, response).map_err(|refusal| *refusal)
