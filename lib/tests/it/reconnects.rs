@@ -29,7 +29,7 @@ use tokio::{
 };
 use unstall::{
     Client, CloseCode, ConnectError, Connection, ConnectionError, Event, Events, Gap, Incoming,
-    Message, Options, Reconnect, SendRefusal, Server, StallCause,
+    Message, Options, Reconnect, SendRefusal, StallCause,
     tokio_tungstenite::{
         self, WebSocketStream,
         tungstenite::{Message as WsMessage, protocol::CloseFrame},
@@ -354,7 +354,7 @@ async fn a_client_that_makes_only_sessions_again_ends_with_its_plain_connection(
     })
     .await;
     // A session is made again.
-    let server = echo_server(Server::builder()).await;
+    let server = echo_server(unstall::Server::builder()).await;
     let proxy = Proxy::to(server.local_addr()).await;
     let client = Client::new(format!("ws://{}/", proxy.address)).reconnect_sessions_only();
     let mut session = client.connect().await.unwrap();
