@@ -143,7 +143,7 @@ impl Store {
 }
 
 /// A number of bytes, with a unit or without: `1000`, `64KiB`, `2G`.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.get(digits.len()..).unwrap_or_default();
     let shift = match unit {

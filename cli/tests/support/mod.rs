@@ -151,7 +151,7 @@ pub(crate) fn run_with(args: &[&str], input: impl AsRef<[u8]>) -> Ended {
     running.end()
 }
 
-/// A running `unstall serve` or `unstall hub`.
+/// A running `unstall serve`, `unstall hub` or `unstall relay`.
 pub(crate) struct Serve {
     pub(crate) running: Running,
     pub(crate) stdout: BufReader<ChildStdout>,
@@ -169,7 +169,12 @@ impl Serve {
         Self::of(&[&["hub", "--listen", "127.0.0.1:0"], args].concat())
     }
 
-    fn of(args: &[&str]) -> Self {
+    /// A relay on a free port, to this URL.
+    pub(crate) fn relay(to: &str, args: &[&str]) -> Self {
+        Self::of(&[&["relay", "--listen", "ws://127.0.0.1:0", "--to", to], args].concat())
+    }
+
+    pub(crate) fn of(args: &[&str]) -> Self {
         Self::try_start(args).unwrap_or_else(|ended| panic!("it does not listen: {ended:?}"))
     }
 
