@@ -404,7 +404,8 @@ impl Relay {
 
 /// Passes the messages of one client.
 async fn relay(client: Connection, door: &Door, on_loss: &OnLoss, passed: &Passed) {
-    let upstream = match door.upstream_of(&client).await {
+    // In a box, so that an open connection does not keep the memory for dialing.
+    let upstream = match Box::pin(door.upstream_of(&client)).await {
         Ok(upstream) => upstream,
         Err(farewell) => {
             let _ = client.close(farewell.code, &farewell.reason).await;
