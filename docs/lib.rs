@@ -114,6 +114,7 @@ chapters! {
     Protocol "src/protocol.md"
     Relay "src/relay.md"
     Stalls "src/stalls.md"
+    Status "src/status.md"
     Topics "src/topics.md"
     Tour "src/tour.md"
 }

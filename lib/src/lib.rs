@@ -233,6 +233,7 @@
 //! | `axum` | no | the extractor `unstall::axum::Upgrade` |
 //! | `http2` | no | WebSockets over HTTP/2 (RFC 8441), in the extractor and by `ServerBuilder::http2` |
 //! | `metrics` | no | `unstall::metrics`: figures of the whole process for the `metrics` facade |
+//! | `status` | no | `unstall::status`: each connection of the process as it is now, and what happened to it |
 //! | `doctor` | yes | [`doctor()`] |
 //! | `spill` | yes | the overflow policy `Overflow::Spill` |
 //!
@@ -267,6 +268,8 @@ mod reports;
 mod server;
 mod session;
 mod settings;
+#[cfg(feature = "status")]
+pub mod status;
 mod time;
 mod ws;
 

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc::UnboundedSender};
+
+use crate::stats::NodeSubscriptions;
 
 /// The connections of a node.
 #[derive(Debug, Default)]
@@ -17,15 +19,28 @@ pub(crate) struct Connected {
     state: Mutex<State>,
     /// How often the connections were asked to go.
     asked: AtomicU64,
+    /// How often they were asked how their subscriptions stand.
+    surveys: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    news: HashMap<u64, Arc<Notify>>,
+    members: HashMap<u64, Member>,
     /// What was said last.
     words: Option<(Duration, Arc<str>)>,
 }
+
+/// A connection, as the others see it.
+#[derive(Debug)]
+struct Member {
+    news: Arc<Notify>,
+    /// Somebody asks how its subscriptions stand.
+    asks: Option<Asker>,
+}
+
+/// Waits for the answers of connections. An answer that does not come is known by the end of this.
+pub(crate) type Asker = UnboundedSender<NodeSubscriptions>;
 
 /// A place among [`Connected`], which ends when this is dropped.
 #[derive(Debug)]
@@ -33,6 +48,7 @@ pub(crate) struct Place {
     connected: Arc<Connected>,
     id: u64,
     told: u64,
+    answered: u64,
 }
 
 impl Connected {
@@ -41,11 +57,16 @@ impl Connected {
         let mut state = self.lock();
         let id = state.next_id;
         state.next_id += 1;
-        state.news.insert(id, news.clone());
+        let member = Member {
+            news: news.clone(),
+            asks: None,
+        };
+        state.members.insert(id, member);
         Place {
             connected: self.clone(),
             id,
             told: 0,
+            answered: 0,
         }
     }
 
@@ -54,7 +75,18 @@ impl Connected {
         let mut state = self.lock();
         state.words = Some((within, reason.into()));
         self.asked.fetch_add(1, Relaxed);
-        state.news.values().for_each(|news| news.notify_one());
+        state.members.values().for_each(|it| it.news.notify_one());
+    }
+
+    /// Asks all how their subscriptions stand. Who asks again meanwhile takes the place of who asked before.
+    pub(crate) fn ask(&self, asker: &Asker) {
+        let mut state = self.lock();
+        // Counted under the lock: who sees the count finds who asks.
+        self.surveys.fetch_add(1, Relaxed);
+        for member in state.members.values_mut() {
+            member.asks = Some(asker.clone());
+            member.news.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -76,8 +108,20 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Who asks how the subscriptions of this connection stand, once each time.
+    pub(crate) fn asked_how_it_stands(&mut self) -> Option<Asker> {
+        let surveys = self.connected.surveys.load(Relaxed);
+        if surveys == self.answered {
+            return None;
+        }
+        self.answered = surveys;
+        self.connected.lock().members.get_mut(&self.id)?.asks.take()
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connected.lock().news.remove(&self.id);
+        self.connected.lock().members.remove(&self.id);
     }
 }

@@ -131,3 +131,11 @@ pub(crate) const TAKEN_STEP: u64 = 64 << 10;
 /// What the messages of a log on a disk may cost, in bytes. It fits on any server, and holds a day
 /// of 45 messages of 200 bytes a second.
 pub const EMBEDDED_BYTES: u64 = 1 << 30;
+
+/// How many subscriptions of one connection are told to who asks how they stand: enough to see who lags,
+/// and a client with thousands of them fills no memory.
+pub const SUBSCRIPTIONS_TOLD: usize = 20;
+
+/// How long connections may take to say how their subscriptions stand. They answer at once, unless the
+/// machine is busy.
+pub const SURVEY_TIMEOUT: Duration = Duration::from_millis(200);

@@ -85,14 +85,14 @@ pub use memory::Memory;
 pub use message::{Delivery, Message};
 pub use node::Node;
 pub use publish_error::PublishError;
-pub use stats::{LogStats, SubscriptionStats, TopicsStats};
+pub use stats::{LogStats, NodeSubscription, NodeSubscriptions, SubscriptionStats, TopicsStats};
 pub use store::Publication;
 pub use subscription::{Subscription, SubscriptionError};
 pub use topics::{Topics, TopicsBuilder};
 pub use unstall_proto::Kind;
 pub use unstall_proto::topics::{
     Durability, Filter, Gap, GapReason, LogId, NameError, Offset, Position, Publisher, Refusal,
-    Start, StoredAt, SubscribeOptions, Topic, limits::SUBPROTOCOL,
+    Start, StoredAt, SubscribeOptions, SubscriptionStage, Topic, limits::SUBPROTOCOL,
 };
 
 /// The program of the package's page is tested too.

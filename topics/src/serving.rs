@@ -26,6 +26,7 @@ use crate::{
     connected::Place,
     defaults::{
         FAREWELL_TIMEOUT, HELLO_TIMEOUT, ONCE_MARGIN, OPENINGS, PACKETS_A_TURN, READ_LATER,
+        SUBSCRIPTIONS_TOLD,
     },
     interest::Interest,
     link::{self, LinkReceiver, LinkSender, Lost, NotSent, Received},
@@ -33,6 +34,7 @@ use crate::{
     message::copied,
     node::Node,
     place,
+    stats::{NodeSubscription, NodeSubscriptions},
     store::{Appended, Chunk, Publication, Read, StoreError},
     tail::Found,
 };
@@ -42,6 +44,8 @@ use crate::{
 pub(crate) struct Serving {
     node: Node,
     request: Option<Arc<http::Request<()>>>,
+    /// The number of the connection. `None` within the process.
+    connection: Option<u64>,
     server: Server,
     /// When the connection began.
     since: Instant,
@@ -79,10 +83,12 @@ impl Node {
             let _ = connection.close(CloseCode::PROTOCOL_ERROR, why).await;
             return;
         }
-        let request = connection.request();
+        let (request, id) = (connection.request(), connection.stats().id);
         let (sender, receiver) = link::socket(connection);
+        let mut serving = Serving::new(self, request);
+        serving.connection = Some(id);
         // The connection itself tells why it ended: nothing is left to be said here.
-        Serving::new(self, request).run(sender, receiver).await;
+        serving.run(sender, receiver).await;
     }
 }
 
@@ -104,6 +110,7 @@ impl Serving {
             place: node.connected.enter(&news),
             node: node.clone(),
             request,
+            connection: None,
             server: Server::new(node.config.clone()),
             since: Instant::now(),
             permit: None,
@@ -212,6 +219,9 @@ impl Serving {
         if let Some((within, reason)) = self.place.asked_to_go() {
             self.server.go_away(within, &reason);
         }
+        if let Some(asker) = self.place.asked_how_it_stands() {
+            let _ = asker.send(self.subscriptions());
+        }
         let mut packets = 0;
         loop {
             let bounds = self.log().tail.bounds();
@@ -243,6 +253,27 @@ impl Serving {
                 return Ok(false);
             }
         }
+    }
+
+    /// How the subscriptions of this connection stand.
+    fn subscriptions(&self) -> NodeSubscriptions {
+        let end = self.log().tail.bounds().last.get();
+        let list = self.server.progress().map(|it| NodeSubscription {
+            connection: self.connection,
+            lag: end.saturating_sub(it.place.get()),
+            filter: it.filter,
+            stage: it.stage,
+            offset: it.place,
+            credit_bytes: it.credit,
+            waits_for_credit: it.waits_for_credit,
+        });
+        let list: Vec<_> = list.collect();
+        let mut told = NodeSubscriptions {
+            total: list.len(),
+            list,
+        };
+        told.cut(SUBSCRIPTIONS_TOLD);
+        told
     }
 
     fn received(&mut self, received: Received) {

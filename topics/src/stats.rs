@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use unstall_proto::topics::{LogId, Offset, Position};
+use unstall_proto::topics::{Filter, LogId, Offset, Position, SubscriptionStage};
 
 /// A log, as this process knows it. See [`Log::stats`](crate::Log::stats).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,45 @@ pub struct LogStats {
     pub cache_hits: u64,
     /// Reads of the store, for subscriptions that lag further behind.
     pub store_reads: u64,
+}
+
+/// The subscriptions of a node's clients. See [`Node::subscriptions`](crate::Node::subscriptions).
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct NodeSubscriptions {
+    /// Some of them. Those that lag most come first.
+    pub list: Vec<NodeSubscription>,
+    /// How many there are.
+    pub total: usize,
+}
+
+/// A subscription, as the node sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeSubscription {
+    /// The connection, as in [`unstall::Stats::id`]. `None` within the process.
+    pub connection: Option<u64>,
+    /// What it subscribes to.
+    pub filter: Filter,
+    /// How far it is.
+    pub stage: SubscriptionStage,
+    /// Everything up to here is sent, left out, or in a gap.
+    pub offset: Offset,
+    /// How many offsets the end of the log is ahead of that.
+    pub lag: u64,
+    /// What the client still accepts, in bytes: each message costs its payload, its topic, and 64.
+    pub credit_bytes: u64,
+    /// There is more to send, and the client does not take it.
+    pub waits_for_credit: bool,
+}
+
+impl NodeSubscriptions {
+    /// Keeps the `count` that lag most, in this order.
+    pub(crate) fn cut(&mut self, count: usize) {
+        let order = |it: &NodeSubscription| std::cmp::Reverse((it.waits_for_credit, it.lag));
+        self.list.sort_by_key(order);
+        self.list.truncate(count);
+    }
 }
 
 /// A client. See [`Topics::stats`](crate::Topics::stats).

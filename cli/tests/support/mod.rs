@@ -175,19 +175,25 @@ impl Serve {
     }
 
     pub(crate) fn of(args: &[&str]) -> Self {
+        Self::try_start(args).unwrap_or_else(|ended| panic!("it does not listen: {ended:?}"))
+    }
+
+    /// Starts this, or returns how it ended.
+    pub(crate) fn try_start(args: &[&str]) -> Result<Self, Ended> {
         let mut running = Running::start(args);
         let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let Some(url) = line.strip_prefix("listening on ") else {
-            panic!("the first line is {line:?}: {:?}", running.end());
+            assert_eq!(line, "", "the first line");
+            return Err(running.end());
         };
         let url = url.trim_end().to_owned();
-        Self {
+        Ok(Self {
             running,
             stdout,
             url,
-        }
+        })
     }
 
     /// Its address.

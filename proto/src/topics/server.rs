@@ -21,6 +21,7 @@ use crate::util;
 pub use config::ServerConfig;
 pub use event::{
     Outcome, PublishRequest, ReadRequest, ServerEvent, SubscribeRequest, SubscriptionKey,
+    SubscriptionProgress, SubscriptionStage,
 };
 use publishing::Publishing;
 use subscription::Subscription;
@@ -177,6 +178,12 @@ impl Server {
     pub fn subscriptions(&self) -> impl Iterator<Item = (SubscriptionKey, &Filter)> {
         let open = self.subscriptions.iter().filter(|it| !it.is_ending());
         open.map(|subscription| (subscription.key, &subscription.filter))
+    }
+
+    /// How the subscriptions that have not ended stand.
+    pub fn progress(&self) -> impl Iterator<Item = SubscriptionProgress> {
+        let open = self.subscriptions.iter().filter(|it| !it.is_ending());
+        open.map(|subscription| subscription.progress(self.end.0))
     }
 
     /// Answers [`ServerEvent::Subscribe`]: where delivery begins. An answer to a subscription that

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use unstall_topics::{Limits, Log, Node, Start};
+use unstall_topics::{Limits, Log, Node, NodeSubscription, Start, SubscriptionStage, defaults};
 
 use crate::common::{
     Served, bent::Bent, client, log, message, next, number, numbered, publication,
@@ -100,4 +100,64 @@ async fn reads_of_the_store_are_counted() {
         stats.cached_bytes <= unstall_topics::defaults::TAIL_BYTES,
         "{stats:?}"
     );
+}
+
+#[tokio::test]
+async fn a_node_says_who_lags_and_waits_for_its_reader() {
+    let log = log().await;
+    let node = Node::new(&log);
+    assert_eq!(node.subscriptions(10).await.total, 0);
+    let served = Served::node(node.clone()).await;
+    let (stopped, reads) = (client(served.address), client(served.address));
+    let _never_read = stopped.subscribe("n", Start::Beginning).unwrap();
+    let mut feed = reads.subscribe(">", Start::Beginning).unwrap();
+    publish_numbered(&log, 0..5_000, 1000, |_| "n".into()).await;
+    while number(&message(&mut feed).await) < 4_999 {}
+
+    let mut told = node.subscriptions(10).await;
+    for _ in 0..1_000 {
+        let is_still = |it: &NodeSubscription| it.waits_for_credit || it.lag == 0;
+        if told.total == 2 && told.list.len() == 2 && told.list.iter().all(is_still) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        told = node.subscriptions(10).await;
+    }
+    let [first, second] = &told.list[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!((first.filter.as_str(), first.waits_for_credit), ("n", true));
+    assert!(
+        first.lag > 2_000 && first.offset.get() + first.lag == 5_000,
+        "{first:?}"
+    );
+    assert_eq!(
+        (second.filter.as_str(), second.waits_for_credit),
+        (">", false)
+    );
+    assert_eq!((second.lag, second.stage), (0, SubscriptionStage::Live));
+    assert!(first.connection.is_some() && first.connection != second.connection);
+    let few = node.subscriptions(1).await;
+    assert_eq!((few.total, few.list.len()), (2, 1));
+    assert!(few.list[0].waits_for_credit);
+}
+
+/// A client with a thousand subscriptions fills neither the answer nor memory.
+#[tokio::test]
+async fn of_one_connection_a_node_tells_a_few() {
+    let log = log().await;
+    let node = Node::new(&log);
+    let served = Served::node(node.clone()).await;
+    let topics = client(served.address);
+    let subscribe = |nth| topics.subscribe(format!("t{nth}"), Start::Now).unwrap();
+    let _feeds: Vec<_> = (0..100).map(subscribe).collect();
+    for _ in 0..1_000 {
+        if node.subscriptions(50).await.total == 100 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let told = node.subscriptions(50).await;
+    assert_eq!(told.total, 100);
+    assert_eq!(told.list.len(), defaults::SUBSCRIPTIONS_TOLD);
 }

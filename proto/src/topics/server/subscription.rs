@@ -14,7 +14,7 @@ use super::super::packet::TopicPacket;
 use super::super::position::{Offset, StoredAt};
 use super::super::subscribe::Subscribe;
 use super::super::terms::{Gap, GapReason, SubscriptionEnd};
-use super::event::SubscriptionKey;
+use super::event::{SubscriptionKey, SubscriptionProgress, SubscriptionStage};
 use crate::transmit::Transmit;
 use crate::util::cut_reason;
 
@@ -167,6 +167,24 @@ impl Subscription {
 
     fn has_credit(&self) -> bool {
         self.credit_left() >= self.needs.max(RECORD_OVERHEAD + 1)
+    }
+
+    /// How it stands, if the log ends at `end`.
+    pub(super) fn progress(&self, end: Offset) -> SubscriptionProgress {
+        let stage = match self.stage {
+            Stage::Asked | Stage::Opened(_) => SubscriptionStage::Opening,
+            Stage::Snapshot | Stage::History => SubscriptionStage::History,
+            _ => SubscriptionStage::Live,
+        };
+        let more = self.hand.is_some() || self.place < end;
+        SubscriptionProgress {
+            key: self.key,
+            filter: self.filter.clone(),
+            stage,
+            place: self.place,
+            credit: self.credit_left(),
+            waits_for_credit: stage != SubscriptionStage::Opening && more && !self.has_credit(),
+        }
     }
 
     pub(super) fn is_snapshot(&self) -> bool {
