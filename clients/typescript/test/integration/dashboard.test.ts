@@ -119,9 +119,8 @@ describe.runIf(hasChromium)("in Chromium", () => {
   test("an empty server says that nothing is there, and shows what comes", async () => {
     const server = await served();
     const page = await open(server.url);
-    // The page's own connection is listed until its handler has begun, and a look may fall into that moment.
-    await page.waitForFunction(() => document.querySelector("#t-connections")?.textContent === "0");
     expect(await page.textContent("#none")).toBe("No connections yet.");
+    expect(await page.textContent("#t-connections")).toBe("0");
     await picture(page, "empty");
     await socket(`${server.url}/echo`);
     await page.waitForSelector(".row");
