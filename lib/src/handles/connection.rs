@@ -47,7 +47,9 @@ tells_of_its_connection!(Connection, sender.shared);
 impl Connection {
     /// The handles over `shared`, and the guard that ends the connection if its task is dropped.
     pub(crate) fn over(shared: Arc<Shared>) -> (Connection, TaskGuard) {
-        register::add(&shared);
+        if shared.is_listed() {
+            register::add(&shared);
+        }
         let guard = TaskGuard(shared.clone());
         let connection = Connection {
             sender: Sender::new(shared.clone()),
