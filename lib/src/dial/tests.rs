@@ -32,6 +32,7 @@ fn options() -> DialOptions {
         proxy: None,
         connector: None,
         subprotocols: Vec::new(),
+        subprotocol_required: true,
         compression: None,
         hello: None,
         session: Wanted::Never,
