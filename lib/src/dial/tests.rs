@@ -27,7 +27,6 @@ const SHORT: Duration = Duration::from_millis(700);
 
 fn options() -> DialOptions {
     DialOptions {
-        subprotocol_required: true,
         tls: None,
         proxy: None,
         connector: None,
