@@ -44,6 +44,7 @@ mod pair;
 mod passing;
 mod path;
 mod record;
+mod systemd;
 mod upstream;
 
 pub(crate) use record::Place;
@@ -248,6 +249,7 @@ impl Relay {
             let recorder = self.record.recorder().await?;
             let server = self.bind(&door).await?;
             stdout::print(&format!("listening on {}", self.address(&server)))?;
+            let _watchdog = systemd::ready();
             if let Some(address) = recorder.as_ref().and_then(|it| it.address()) {
                 stdout::print(&format!("recordings at ws://{address}"))?;
             }
@@ -269,6 +271,7 @@ impl Relay {
                 () = serving => {}
                 () = end_asked => tracing::info!("received a signal: shutting down"),
             }
+            systemd::stopping();
             let shutdown = server.shutdown(self.clients.drain).await;
             let result = RelayResult {
                 clients: ServeResult::new(server.stats(), shutdown),
@@ -403,6 +406,9 @@ impl Relay {
         #[cfg(unix)]
         if let Some(path) = &clients.unix_socket {
             return builder.bind_unix(path).await.map_err(Failure::work);
+        }
+        if let Some(listener) = systemd::listener()? {
+            return builder.listener(listener).map_err(Failure::work);
         }
         let address = (self.listen.host.as_str(), self.listen.port);
         builder.bind(address).await.map_err(Failure::work)

@@ -11,3 +11,4 @@ mod passes;
 mod peers;
 mod records;
 mod serves;
+mod systemd;
