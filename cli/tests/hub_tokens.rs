@@ -444,11 +444,20 @@ fn an_idempotency_key_counts_for_one_identity() {
 fn figures_are_for_operators() {
     let guarded = Guarded::secret();
     let address = guarded.hub.address();
-    assert_eq!(get(address, "/metrics", &[]).status, 401);
     let everything = guarded.authorization(&claims(&[">"], &[">"]));
-    assert_eq!(get(address, "/metrics", &[&everything]).status, 403);
     let operator = json!({"operate": true, "exp": seconds_from_now(600)});
     let operator = guarded.authorization(&operator);
-    assert_eq!(get(address, "/metrics", &[&operator]).status, 200);
+    let cookie = operator.replace("authorization: Bearer ", "cookie: a=b; unstall-token=");
+    assert!(cookie.starts_with("cookie: "), "{operator}");
+    for path in ["/metrics", "/status.json", "/status/history.json"] {
+        assert_eq!(get(address, path, &[]).status, 401, "{path}");
+        assert_eq!(get(address, path, &[&everything]).status, 403, "{path}");
+        assert_eq!(get(address, path, &[&operator]).status, 200, "{path}");
+        assert_eq!(get(address, path, &[&cookie]).status, 200, "{path}");
+        let other_site = [cookie.as_str(), "origin: https://evil.example"];
+        assert_eq!(get(address, path, &other_site).status, 403, "{path}");
+    }
+    // The page has no figure in it, and asks for the token.
+    assert_eq!(get(address, "/", &[]).status, 200);
     assert_eq!(guarded.get("a", &[&operator]), 403, "and nothing else");
 }

@@ -57,7 +57,7 @@ use look::Subject;
 use one::Surgery;
 use sampler::Sampler;
 
-/// The path of the page's WebSocket. It speaks [`SUBPROTOCOL`](unstall_topics::SUBPROTOCOL).
+/// The path of the page's WebSocket. It speaks [`SUBPROTOCOL`].
 pub const LIVE: &str = "/status/live";
 
 /// The page of a process. Clones share everything. It looks at the process until the last one is dropped.
@@ -97,7 +97,7 @@ impl Dashboard {
 
     /// The server answers with the page, too. It calls [`ServerBuilder::router`],
     /// [`ServerBuilder::subprotocols`] and [`ServerBuilder::unlisted`]. With a router or subprotocols of your own, merge
-    /// [`router`](Dashboard::router) into the one, add [`SUBPROTOCOL`](unstall_topics::SUBPROTOCOL) to the
+    /// [`router`](Dashboard::router) into the one, add [`SUBPROTOCOL`] to the
     /// others, and keep [`LIVE`] [unlisted](ServerBuilder::unlisted).
     pub fn on(&self, builder: ServerBuilder) -> ServerBuilder {
         let builder = builder.router(self.router()).unlisted(LIVE);
