@@ -68,6 +68,7 @@ mod publisher;
 mod publishers;
 mod random;
 mod serving;
+mod spans;
 mod stats;
 pub mod store;
 mod subscription;

@@ -18,6 +18,7 @@ use crate::{
     memory::Memory,
     message::publication,
     publish_error::{PublishError, is_no_text},
+    spans,
     stats::{LogCounters, LogStats},
     store::{Appended, Bounds, Publication, Read, Store, StoreError, Stored},
     tail::Tail,
@@ -191,10 +192,12 @@ impl Log {
     /// the same order.
     ///
     /// Cancel safety: if dropped before it resolves, each message may be published or not.
-    pub async fn publish_many(
-        &self,
-        mut batch: Vec<Publication>,
-    ) -> Vec<Result<Offset, PublishError>> {
+    pub async fn publish_many(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+        let span = spans::publish(&batch);
+        spans::published(span, self.append(batch)).await
+    }
+
+    async fn append(&self, mut batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         let bad: Vec<usize> = (0..batch.len())
             .filter(|nth| is_no_text(&batch[*nth]))
             .collect();
@@ -210,16 +213,9 @@ impl Log {
     }
 
     async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {
-        let outcomes = self
-            .submit(vec![publication], Halt::default())
-            .await
-            .outcome()
-            .await;
-        outcomes
-            .into_iter()
-            .map(offset)
-            .next()
-            .unwrap_or(Err(PublishError::Refused(Refusal::Unknown)))
+        let results = self.publish_many(vec![publication]).await;
+        let unknown = Err(PublishError::Refused(Refusal::Unknown));
+        results.into_iter().next().unwrap_or(unknown)
     }
 
     /// Queues a batch behind those before it.
