@@ -57,6 +57,7 @@ mod limits;
 mod link;
 mod local;
 mod log;
+mod marks;
 mod memory;
 mod message;
 #[cfg(feature = "metrics")]
@@ -86,7 +87,9 @@ pub use memory::Memory;
 pub use message::{Delivery, Message};
 pub use node::Node;
 pub use publish_error::PublishError;
-pub use stats::{LogStats, SubscriptionStats, TopicsStats};
+pub use stats::{
+    Lag, LogStats, NodeSubscription, SubscriptionState, SubscriptionStats, TopicsStats,
+};
 pub use store::Publication;
 pub use subscription::{Subscription, SubscriptionError};
 pub use topics::{Topics, TopicsBuilder};

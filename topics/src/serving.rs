@@ -62,6 +62,10 @@ pub(crate) struct Serving {
     /// How many subscriptions look for their beginning.
     openings: usize,
     interests: HashMap<SubscriptionKey, Interest>,
+    /// Subscriptions whose place changes. Whoever watches is told where they come to rest.
+    moving: Vec<SubscriptionKey>,
+    /// The connection's number, for whoever watches.
+    connection: Option<u64>,
     news: Arc<Notify>,
     place: Place,
 }
@@ -79,10 +83,12 @@ impl Node {
             let _ = connection.close(CloseCode::PROTOCOL_ERROR, why).await;
             return;
         }
-        let request = connection.request();
+        let (request, id) = (connection.request(), connection.stats().id);
         let (sender, receiver) = link::socket(connection);
         // The connection itself tells why it ended: nothing is left to be said here.
-        Serving::new(self, request).run(sender, receiver).await;
+        let mut serving = Serving::new(self, request);
+        serving.connection = Some(id);
+        serving.run(sender, receiver).await;
     }
 }
 
@@ -117,6 +123,8 @@ impl Serving {
             is_submitting: false,
             openings: 0,
             interests: HashMap::new(),
+            moving: Vec::new(),
+            connection: None,
             news,
         })
     }
@@ -128,6 +136,7 @@ impl Serving {
                 Ok(more) => more,
                 Err(Lost(_)) => return,
             };
+            self.tell_standings();
             if self.server.is_over() {
                 // Boxed, as what follows: most connections only wait, so their futures are small.
                 return Box::pin(self.farewell(sender)).await;
@@ -245,6 +254,25 @@ impl Serving {
         }
     }
 
+    /// Tells those who watch how the subscriptions stand that have moved.
+    fn tell_standings(&mut self) {
+        let (server, interests) = (&self.server, &self.interests);
+        self.moving.retain(|key| {
+            let (Some(standing), Some(interest)) = (server.standing(*key), interests.get(key))
+            else {
+                return false;
+            };
+            interest.stands(standing);
+            standing.is_moving
+        });
+    }
+
+    fn moves(&mut self, key: SubscriptionKey) {
+        if !self.moving.contains(&key) {
+            self.moving.push(key);
+        }
+    }
+
     fn received(&mut self, received: Received) {
         self.look_at_permit();
         let handled = match received {
@@ -358,7 +386,9 @@ impl Serving {
         }
         let log = &self.node.log.shared;
         let end = || log.tail.bounds().last;
-        let interest = log.interests.add(&request.filter, &self.news, end);
+        let interest = log
+            .interests
+            .add(&request.filter, self.connection, &self.news, end);
         self.interests.insert(key, interest);
         self.openings += 1;
         let log = self.node.log.shared.clone();
@@ -369,6 +399,7 @@ impl Serving {
 
     fn opened(&mut self, key: SubscriptionKey, opening: Result<Opening, StoreError>) {
         self.openings -= 1;
+        self.moves(key);
         match opening {
             Ok(opening) => self.server.subscribed(key, opening),
             Err(error) => self.end(key, SubscriptionEnd::Unavailable, &error.to_string()),
@@ -382,6 +413,7 @@ impl Serving {
 
     /// Reads from the tail if it has the messages, and else asks the store.
     fn read(&mut self, request: ReadRequest) {
+        self.moves(request.key);
         if !request.latest {
             let interest = self.interests.get(&request.key);
             let quiet = interest.map_or(request.after, |it| it.quiet_through(request.after));

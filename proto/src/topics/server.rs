@@ -24,6 +24,7 @@ pub use event::{
 };
 use publishing::Publishing;
 use subscription::Subscription;
+pub use subscription::{Standing, StandingStage};
 use transmitting::Signals;
 
 /// The server's side of one connection: it answers a [`Client`](super::Client).
@@ -177,6 +178,13 @@ impl Server {
     pub fn subscriptions(&self) -> impl Iterator<Item = (SubscriptionKey, &Filter)> {
         let open = self.subscriptions.iter().filter(|it| !it.is_ending());
         open.map(|subscription| (subscription.key, &subscription.filter))
+    }
+
+    /// How a subscription stands now. `None` if there is none.
+    pub fn standing(&self, key: SubscriptionKey) -> Option<Standing> {
+        let index = self.index(key.number).ok()?;
+        let subscription = &self.subscriptions[index];
+        (subscription.key == key).then(|| subscription.standing())
     }
 
     /// Answers [`ServerEvent::Subscribe`]: where delivery begins. An answer to a subscription that

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use unstall_topics::{Limits, Log, Node, Start};
+use unstall_topics::{Limits, Log, Node, Start, SubscriptionState};
 
 use crate::common::{
     Served, bent::Bent, client, log, message, next, number, numbered, publication,
@@ -100,4 +100,57 @@ async fn reads_of_the_store_are_counted() {
         stats.cached_bytes <= unstall_topics::defaults::TAIL_BYTES,
         "{stats:?}"
     );
+}
+
+#[tokio::test]
+async fn a_log_says_which_subscriptions_lag_and_how_far() {
+    let log = log().await;
+    let served = Served::node(Node::new(&log)).await;
+    let (topics, others) = (client(served.address), client(served.address));
+    let mut feed = topics.subscribe("n", Start::Beginning).unwrap();
+    let mut quiet = others.subscribe("other.>", Start::Beginning).unwrap();
+    let here = log.subscribe("n", Start::Beginning).unwrap();
+    next(&mut feed).await;
+    next(&mut quiet).await;
+    until("all are live", || {
+        let all = log.subscriptions();
+        all.len() == 3 && all.iter().all(|it| it.state == SubscriptionState::Live)
+    })
+    .await;
+    assert_eq!((log.lag().subscriptions, log.lag().lagging), (3, 0));
+
+    publish_numbered(&log, 0..5_000, 1000, |_| "n".into()).await;
+    let behind = || log.subscriptions().into_iter().filter(|it| it.lag > 0);
+    // Neither application takes anything, so both windows are full.
+    until("two wait", || {
+        behind().filter(|it| it.waits_for_credit).count() == 2
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    for lagging in behind() {
+        assert_eq!(lagging.filter.as_str(), "n");
+        assert_eq!(lagging.lag, 5_000 - lagging.offset.get());
+        assert!(lagging.lag_bytes >= lagging.lag * 1000, "{lagging:?}");
+        assert!(lagging.lag_bytes <= 5_000_000, "{lagging:?}");
+        assert!(lagging.lag_time >= Duration::from_millis(20), "{lagging:?}");
+    }
+    let mut connections: Vec<_> = behind().map(|it| it.connection.is_some()).collect();
+    connections.sort_unstable();
+    assert_eq!(connections, [false, true]);
+    let lag = log.lag();
+    assert_eq!((lag.subscriptions, lag.lagging, lag.waiting), (3, 2, 2));
+    assert!(
+        lag.max_offsets > 1_000 && lag.offsets > lag.max_offsets,
+        "{lag:?}"
+    );
+    assert!(
+        lag.max_bytes < lag.bytes && lag.max_time < lag.time,
+        "{lag:?}"
+    );
+
+    drop(here);
+    while number(&message(&mut feed).await) < 4_999 {}
+    until("nobody lags", || log.lag().lagging == 0).await;
+    assert_eq!(log.lag().max_time, Duration::ZERO);
+    until("one has ended", || log.lag().subscriptions == 2).await;
 }

@@ -51,6 +51,36 @@ pub(super) struct Subscription {
     is_topic: bool,
 }
 
+/// How a subscription stands, for whoever watches. See [`Server::standing`](super::Server::standing).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Standing {
+    /// How far it is.
+    pub stage: StandingStage,
+    /// Everything up to here is sent, left out, or in a gap.
+    pub place: Offset,
+    /// What its client still accepts, in bytes.
+    pub credit: u64,
+    /// The credit is too small for the next message. It waits for its client if there is one.
+    pub has_no_credit: bool,
+    /// Messages are being read for it, or were read and are not sent yet. The place will change.
+    pub is_moving: bool,
+}
+
+/// How far a subscription is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StandingStage {
+    /// It looks for its beginning.
+    Opening,
+    /// It sends what was there when it began.
+    History,
+    /// It has caught up once.
+    Live,
+    /// It is over, and its client is to be told.
+    Ending,
+}
+
 /// How far a subscription is.
 #[derive(Clone, Debug)]
 enum Stage {
@@ -146,6 +176,22 @@ impl Subscription {
     /// ENDED was sent.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over)
+    }
+
+    /// How it stands.
+    pub(super) fn standing(&self) -> Standing {
+        Standing {
+            stage: match self.stage {
+                Stage::Asked | Stage::Opened(_) => StandingStage::Opening,
+                Stage::Snapshot | Stage::History => StandingStage::History,
+                Stage::Live => StandingStage::Live,
+                Stage::Ending(..) | Stage::Over => StandingStage::Ending,
+            },
+            place: self.place,
+            credit: self.credit_left(),
+            has_no_credit: !self.has_credit(),
+            is_moving: self.reading || self.hand.is_some() || self.gap.is_some(),
+        }
     }
 
     /// The bytes of the block in hand.
