@@ -113,6 +113,7 @@ chapters! {
     Proof "src/proof.md"
     Protocol "src/protocol.md"
     Stalls "src/stalls.md"
+    Status "src/status.md"
     Topics "src/topics.md"
     Tour "src/tour.md"
 }

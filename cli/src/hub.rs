@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 use tokio::sync::watch;
 use unstall::{Options, Principal, Rejection, Server};
+use unstall_dashboard::{Dashboard, DashboardBuilder};
 use unstall_topics::{Node, SUBPROTOCOL};
 
 use crate::{
@@ -48,6 +49,9 @@ subscribe` do. HTTP is for everything else:
   GET  /topics/FILTER       with Accept: text/event-stream: a stream of events, from
                             now on, or from ?from=…, or from behind Last-Event-ID.
                             The id of an event is a position: LOG:OFFSET:TIME
+  GET  /                    a page that shows connections and subscriptions: what waits,
+                            why, and since when
+  GET  /status.json         the same as JSON
   GET  /metrics             the hub's figures, for Prometheus
   GET  /healthz             answers ok
 
@@ -58,7 +62,7 @@ With --token-key, clients show a JSON Web Token: in the first packet of a
 WebSocket, or as `Authorization: Bearer …`. Its claims are pub and sub, lists of
 filters that it may publish to and subscribe to; exp, when it expires; id, who it
 is, which keeps the publishers of different clients apart; and operate, true for
-those who may read /metrics. An EventSource
+those who may see how the hub is doing: /, /status.json and /metrics. An EventSource
 cannot set headers: let your site set the token as the cookie unstall-token, with
 HttpOnly, Secure and SameSite=Strict. It counts for reading only. Tokens in URLs
 are not taken, because URLs are logged.
@@ -118,15 +122,21 @@ impl Hub {
             let log = self.store.open().await?;
             let (ending, _) = watch::channel(false);
             let node = Node::new(&log).access(door.clone());
-            let server = self
-                .bind(Shared::new(log, door, Figures::record()?, &ending))
-                .await?;
+            let dashboard = dashboard(&door).node(&node).start().await;
+            let shared = Shared::new(log, door, Figures::record()?, &ending);
+            let server = self.bind(shared, &dashboard).await?;
             let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
             stdout::print(&format!("listening on {scheme}://{}", server.local_addr()))?;
-            let serving = server.serve(move |connection| {
+            let page = if self.tls_cert.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            tracing::info!("{page}://{}/ shows the connections", server.local_addr());
+            let serving = server.serve(dashboard.beside(move |connection| {
                 let node = node.clone();
                 async move { node.serve(connection).await }
-            });
+            }));
             tokio::select! {
                 () = serving => {}
                 () = end_asked => tracing::info!("received a signal: shutting down"),
@@ -160,17 +170,20 @@ impl Hub {
         }
     }
 
-    async fn bind(&self, shared: Shared) -> Result<Server, Failure> {
+    async fn bind(&self, shared: Shared, dashboard: &Dashboard) -> Result<Server, Failure> {
         let door = shared.door.clone();
         let options = Options::default().max_message_bytes(limits::PACKET_BYTES);
         let mut builder = Server::builder()
             .options(options)
             .plain()
             .subprotocols([SUBPROTOCOL])
-            .router(http::router(shared));
+            .router(http::router(shared, dashboard.router()));
         builder = builder.authenticate(move |mut request| {
             let door = door.clone();
             async move {
+                if request.uri().path() == unstall_dashboard::LIVE {
+                    return Ok(request);
+                }
                 if request.uri().path() != "/topics" {
                     return Err(Rejection::not_found("The WebSocket is at /topics.\n"));
                 }
@@ -187,5 +200,19 @@ impl Hub {
             builder = builder.tls_pem(cert, key);
         }
         builder.bind(self.listen).await.map_err(Failure::work)
+    }
+}
+
+/// The page that shows the connections of this process. Who may see it has the claim `operate`.
+fn dashboard(door: &Door) -> DashboardBuilder {
+    let builder = Dashboard::builder()
+        .name("unstall hub")
+        .version(env!("CARGO_PKG_VERSION"));
+    match door.is_open() {
+        true => builder,
+        false => {
+            let door = door.clone();
+            builder.authorize(move |asked| door.check_operator(asked.headers, asked.token))
+        }
     }
 }

@@ -10,6 +10,7 @@ use http::{HeaderValue, Request, header};
 use serde::Serialize;
 use tracing::Instrument;
 use unstall::{BearerToken, Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
+use unstall_dashboard::Dashboard;
 
 use crate::compress::Compress;
 use crate::connect::{log_events, parse_seconds};
@@ -38,7 +39,9 @@ Requests may be sent without waiting; they are answered in order. A client that
 offers the subprotocol unstall.v1 gets a session, which outlives its
 connections; every other client gets a plain WebSocket.
 
-If it listens on loopback without --token, GET /metrics answers with its figures, for Prometheus.
+If it listens on loopback without --token, a browser finds a page at http://ADDRESS/ that
+shows its connections: what waits, why, and since when. GET /status.json has the same as
+JSON, and GET /metrics its figures, for Prometheus.
 
 The first line on standard output is `listening on ws://ADDRESS`, with the
 actual port. SIGINT and SIGTERM close every connection with code 1001
@@ -123,11 +126,26 @@ impl Serve {
             // Signals are handled before the first line of output, because its reader may send one
             // immediately.
             let end_asked = end_asked().map_err(Failure::work)?;
-            let server = self.bind().await?;
+            let dashboard = match self.is_for_this_machine() {
+                true => Some(dashboard().await),
+                false => None,
+            };
+            let server = self.bind(dashboard.as_ref()).await?;
             let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
             stdout::print(&format!("listening on {}", self.address(scheme, &server)))?;
+            let serving = async {
+                match &dashboard {
+                    Some(dashboard) => {
+                        if self.has_tcp() {
+                            tracing::info!("http://{}/ shows the connections", server.local_addr());
+                        }
+                        server.serve(dashboard.beside(route)).await;
+                    }
+                    None => server.serve(route).await,
+                }
+            };
             tokio::select! {
-                () = server.serve(route) => {}
+                () = serving => {}
                 () = end_asked => tracing::info!("received a signal: shutting down"),
             }
             let shutdown = server.shutdown(self.drain).await;
@@ -141,15 +159,30 @@ impl Serve {
         })
     }
 
-    async fn bind(&self) -> Result<Server, Failure> {
+    /// Whether only programs of this machine come in, and each may see everything.
+    fn is_for_this_machine(&self) -> bool {
+        self.listen.ip().is_loopback() && self.token.is_none()
+    }
+
+    fn has_tcp(&self) -> bool {
+        #[cfg(unix)]
+        return self.unix_socket.is_none();
+        #[cfg(not(unix))]
+        return true;
+    }
+
+    async fn bind(&self, dashboard: Option<&Dashboard>) -> Result<Server, Failure> {
         let options = Options::default()
             .session_life(self.session_life)
             .compression(self.compress.option());
         let token = self.token.as_deref().map(read_token).transpose()?;
         let builder = Server::builder().options(options);
-        let builder = match self.listen.ip().is_loopback() && token.is_none() {
-            true => builder.router(figures()?),
-            false => builder,
+        let builder = match dashboard {
+            Some(dashboard) => {
+                let builder = dashboard.on(builder);
+                builder.router(dashboard.router().merge(figures()?))
+            }
+            None => builder,
         };
         let mut builder = builder.authenticate(move |request| {
             let checked = check(&request, token.as_deref());
@@ -202,8 +235,10 @@ fn check(request: &Request<()>, token: Option<&str>) -> Result<(), Rejection> {
         return Err(Rejection::unauthorized("a valid token is needed\n")
             .header(header::WWW_AUTHENTICATE, challenge));
     }
-    match handler_of(request.uri().path()) {
+    let path = request.uri().path();
+    match handler_of(path) {
         Some(_) => Ok(()),
+        None if path == unstall_dashboard::LIVE => Ok(()),
         None => Err(Rejection::not_found(
             "the paths are /, /echo, /packets and /sink",
         )),
@@ -217,13 +252,19 @@ enum Handler {
     Sink,
 }
 
+/// The page that shows the connections of this process.
+async fn dashboard() -> Dashboard {
+    let builder = Dashboard::builder().name("unstall serve");
+    builder.version(env!("CARGO_PKG_VERSION")).start().await
+}
+
 /// How the server is doing, and nothing else over HTTP.
 fn figures() -> Result<axum::Router, Failure> {
     let figures = Figures::record()?;
     let page = move || std::future::ready(figures.page());
     let no_page = || async {
         let upgrade = [(http::header::UPGRADE, "websocket")];
-        let why = "this is for WebSockets; over HTTP there is only /metrics\n";
+        let why = "this is for WebSockets; over HTTP there are only /, /status.json and /metrics\n";
         (http::StatusCode::UPGRADE_REQUIRED, upgrade, why)
     };
     let router = axum::Router::new().route("/metrics", axum::routing::get(page));

@@ -228,6 +228,19 @@ pub(crate) const BRIEF_CHARS: usize = 240;
 /// How many events are kept for a slow listener. Older ones are counted as missed.
 pub const EVENT_BACKLOG: usize = 256;
 
+/// How many connections that have ended keep their last events for `status::events`: enough to look up
+/// what just happened. Clients that come and go by the thousand take no more memory.
+#[cfg(feature = "status")]
+pub const ENDED_KEPT: usize = 128;
+
+/// How many events each of them keeps: the last attempts and the reason of the end.
+#[cfg(feature = "status")]
+pub const ENDED_KEPT_EVENTS: usize = 32;
+
+/// How many recoveries are kept for `status::recoveries`: a picture of the last minutes, in 40 KB.
+#[cfg(feature = "status")]
+pub const RECOVERIES_KEPT: usize = 1_000;
+
 /// A budget never refuses this many bytes to a queue or a read buffer, so that no connection can
 /// starve another to a standstill. They count in the budget all the same.
 pub const BUDGET_FLOOR_BYTES: usize = 64 << 10;

@@ -4,13 +4,15 @@ mod connection;
 mod delivery;
 mod driver;
 mod facts;
+#[cfg(feature = "status")]
+pub(crate) mod past;
 mod receiver;
 pub(crate) mod register;
 mod reunite;
 mod sender;
 mod shared;
 mod sink;
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "status"))]
 pub(crate) mod sums;
 
 pub use connection::Connection;

@@ -235,6 +235,7 @@
 //! | `http2` | no | WebSockets over HTTP/2 (RFC 8441), in the extractor and by `ServerBuilder::http2` |
 //! | `metrics` | no | `unstall::metrics`: figures of the whole process for the `metrics` facade |
 //! | `opentelemetry` | no | the spans of a client and its server become one trace: its context travels with the upgrade request |
+//! | `status` | no | `unstall::status`: each connection of the process as it is now, and what happened to it |
 //! | `doctor` | yes | [`doctor()`] |
 //! | `spill` | yes | the overflow policy `Overflow::Spill` |
 //!
@@ -270,6 +271,8 @@ mod server;
 mod session;
 mod settings;
 mod spans;
+#[cfg(feature = "status")]
+pub mod status;
 mod time;
 mod ws;
 

@@ -8,6 +8,8 @@ mod error;
 mod events;
 mod printable;
 mod proxy_error;
+#[cfg(feature = "status")]
+pub(crate) mod recoveries;
 mod redacted_url;
 mod stall;
 mod stats;
@@ -16,6 +18,8 @@ pub use close::{Close, CloseCode};
 pub use connect_error::{ConnectError, ConnectPhase};
 pub use error::{BoxError, ConnectionError, DeliveryError, FlushError, SessionLoss};
 pub(crate) use events::EventLog;
+#[cfg(feature = "status")]
+pub(crate) use events::TimedEvent;
 pub use events::{Event, Events};
 pub(crate) use printable::Brief;
 pub use printable::{Printable, printable};

@@ -28,7 +28,7 @@ mod places;
 mod proxies;
 mod queue;
 mod registry;
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "status"))]
 pub(crate) mod roll;
 mod sessions;
 mod stats;
@@ -135,7 +135,7 @@ struct ServerState {
     stage: watch::Sender<Stage>,
 }
 
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "status"))]
 impl Drop for ServerState {
     fn drop(&mut self) {
         roll::add_ended(&self.stats());
@@ -226,7 +226,7 @@ impl Server {
             stage: watch::Sender::new(Stage::Accepting),
             config,
         });
-        #[cfg(feature = "metrics")]
+        #[cfg(any(feature = "metrics", feature = "status"))]
         roll::add(&state);
         tokio::spawn(listen::run(listener, state.clone()));
         Ok(Server {

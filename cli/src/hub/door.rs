@@ -5,6 +5,7 @@ use std::{fmt, path::Path, sync::Arc};
 use futures_util::future::{BoxFuture, ready};
 use http::{HeaderMap, header};
 use unstall::BearerToken;
+use unstall_dashboard::Refusal;
 use unstall_topics::{Access, Denied, Grants, Permit, Visitor};
 
 use super::{
@@ -16,6 +17,9 @@ use crate::failure::Failure;
 
 /// The cookie with the token of a page, whose EventSource can set no header.
 const COOKIE: &str = "unstall-token";
+
+/// Why a token does not show how the hub is doing.
+pub(super) const NO_OPERATOR: &str = "the token does not have the claim \"operate\": true";
 
 /// Decides who may come in.
 #[derive(Clone)]
@@ -64,6 +68,25 @@ impl Door {
         let token = BearerToken::of(headers);
         let token = token.as_ref().map(BearerToken::reveal);
         self.enter_with(token.or_else(|| reads.then(|| cookie(headers)).flatten()))
+    }
+
+    /// Whether everybody may do everything.
+    pub(super) fn is_open(&self) -> bool {
+        self.tokens.is_none()
+    }
+
+    /// Whether the sender of a request may see how the hub is doing.
+    pub(super) fn check_operator(
+        &self,
+        headers: &HeaderMap,
+        token: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let pass = self.enter_with(token.or_else(|| cookie(headers)));
+        match pass {
+            Ok(pass) if pass.is_operator() => Ok(()),
+            Ok(_) => Err(Refusal::Forbidden(NO_OPERATOR.to_owned())),
+            Err(Denied(why)) => Err(Refusal::Unauthorized(why)),
+        }
     }
 
     fn enter_with(&self, token: Option<&str>) -> Result<Pass, Denied> {

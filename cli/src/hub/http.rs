@@ -15,7 +15,11 @@ use serde::Serialize;
 use tokio::sync::watch;
 use unstall_topics::{Denied, Log};
 
-use super::{door::Door, feed, limits, post, shares::Shares};
+use super::{
+    door::{Door, NO_OPERATOR},
+    feed, limits, post,
+    shares::Shares,
+};
 use crate::figures::Figures;
 
 /// What all requests share.
@@ -50,10 +54,10 @@ impl Shared {
     }
 }
 
-pub(super) fn router(shared: Shared) -> Router {
+/// `page`: the answers of the page, which checks who may see it.
+pub(super) fn router(shared: Shared, page: Router) -> Router {
     let not_found = || async {
-        let paths =
-            "the paths are /topics/TOPIC, /metrics and /healthz, and /topics for WebSockets";
+        let paths = "the paths are /topics/TOPIC, /, /status.json, /metrics and /healthz, and /topics for WebSockets";
         Problem::new(StatusCode::NOT_FOUND, paths)
     };
     let no_websocket = || async {
@@ -68,6 +72,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .layer(middleware::from_fn_with_state(shared.clone(), check_page))
         .route("/healthz", get(|| async { "ok\n" }))
         .with_state(shared)
+        .merge(page)
 }
 
 async fn check_page(State(shared): State<Shared>, request: Request, next: Next) -> Response {
@@ -81,8 +86,7 @@ async fn check_page(State(shared): State<Shared>, request: Request, next: Next) 
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
     let pass = shared.door.enter_http(&headers, true)?;
     if !pass.is_operator() {
-        let why = "the token does not have the claim \"operate\": true";
-        return Err(Problem::new(StatusCode::FORBIDDEN, why));
+        return Err(Problem::new(StatusCode::FORBIDDEN, NO_OPERATOR));
     }
     unstall_topics::metrics::update(&shared.log);
     Ok(shared.figures.page())

@@ -16,15 +16,25 @@ pub(crate) fn add(connection: &Arc<Shared>) {
     CONNECTIONS.lock().unwrap().insert(connection.id, entry);
 }
 
+/// Lists a connection no more. Whether it was listed.
+///
 /// The memory of many connections is given back when they are gone.
-pub(super) fn remove(id: u64) {
+pub(crate) fn remove(id: u64) -> bool {
     let mut connections = CONNECTIONS.lock().unwrap();
-    connections.remove(&id);
+    let was_listed = connections.remove(&id).is_some();
     // Halved at a quarter: a constant share of the work.
     let len = connections.len();
     if len < connections.capacity() / 4 {
         connections.shrink_to(2 * len);
     }
+    was_listed
+}
+
+/// The connection of this number, if it is alive.
+#[cfg(feature = "status")]
+pub(crate) fn find(id: u64) -> Option<Arc<Shared>> {
+    let connections = CONNECTIONS.lock().unwrap();
+    connections.get(&id).and_then(Weak::upgrade)
 }
 
 /// The connections that are alive now.

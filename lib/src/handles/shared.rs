@@ -112,6 +112,8 @@ struct Control {
 /// Inbox, outbox, events and control of one connection. It survives reconnects.
 pub(crate) struct Shared {
     pub(crate) id: u64,
+    /// When it was made.
+    pub(crate) since: Instant,
     pub(crate) options: Arc<Options>,
     /// The bytes that are held for this connection, wherever they are.
     pub(crate) account: Account,
@@ -129,12 +131,14 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(options: Options, identity: Identity) -> Arc<Shared> {
-        let events = Arc::new(EventLog::default());
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let events = Arc::new(EventLog::of(id));
         let meter = Arc::new(Meter::new(events.clone(), options.stall_after));
         let options = Arc::new(options);
         let account = Account::new(options.budget.clone());
         Arc::new(Shared {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id,
+            since: Instant::now(),
             inbox: Inbox::new(options.clone(), &account),
             outbox: Outbox::new(&options, &account),
             known: KnownIdentity::new(identity, &account),
@@ -190,7 +194,7 @@ impl Shared {
     }
 
     /// Whether this side took the upgrade request.
-    #[cfg(feature = "metrics")]
+    #[cfg(any(feature = "metrics", feature = "status"))]
     pub(crate) fn is_server(&self) -> bool {
         self.known.lock().unwrap().identity.request.is_some()
     }
@@ -326,9 +330,13 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        #[cfg(feature = "metrics")]
-        super::sums::add_ended(self);
-        register::remove(self.id);
+        // One that is not listed counts nowhere.
+        if register::remove(self.id) {
+            #[cfg(any(feature = "metrics", feature = "status"))]
+            super::sums::add_ended(self);
+            #[cfg(feature = "status")]
+            super::past::add(self);
+        }
     }
 }
 

@@ -45,6 +45,29 @@ pub(crate) struct Now {
     pub(crate) stalled: [usize; StallCause::ALL.len()],
 }
 
+/// What a connection does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// It is open.
+    Open,
+    /// There is no connection. A client connects, or a server waits for the client of a session.
+    Connecting,
+    /// It was asked to close, or has ended while the application still holds a handle of it.
+    Closing,
+}
+
+impl ConnectionState {
+    pub(crate) fn of(shared: &Shared, stats: &Stats) -> ConnectionState {
+        let is_connecting = stats.stalled_by().any(|it| it == StallCause::Connecting);
+        match (shared.is_closing(), is_connecting) {
+            (true, _) => ConnectionState::Closing,
+            (false, true) => ConnectionState::Connecting,
+            (false, false) => ConnectionState::Open,
+        }
+    }
+}
+
 /// The queues of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QueueNow {
@@ -110,6 +133,11 @@ pub(super) fn add_ended(shared: &Shared) {
 
 /// The sums of each group, in the order of [`GROUPS`]. It visits each connection once.
 pub(crate) fn all() -> [Sums; GROUPS.len()] {
+    all_with(|_, _| {})
+}
+
+/// The same, and shows each connection to `visit`. No lock is held meanwhile.
+pub(crate) fn all_with(mut visit: impl FnMut(&Shared, Stats)) -> [Sums; GROUPS.len()] {
     let mut sums = [Sums::default(); GROUPS.len()];
     // A connection that ends in between is in neither. Counters only grow, so it is there next time.
     let living = register::living();
@@ -122,6 +150,7 @@ pub(crate) fn all() -> [Sums; GROUPS.len()] {
             let stats = shared.stats();
             sums.counts.add(&stats);
             sums.now.add(&shared, &stats);
+            visit(&shared, stats);
         }
     }
     sums
@@ -149,11 +178,10 @@ impl Counts {
 impl Now {
     fn add(&mut self, shared: &Shared, stats: &Stats) {
         let plus = |sum: &mut usize, more: usize| *sum = sum.saturating_add(more);
-        let is_connecting = stats.stalled_by().any(|it| it == StallCause::Connecting);
-        let state = match (shared.is_closing(), is_connecting) {
-            (true, _) => &mut self.closing,
-            (false, true) => &mut self.connecting,
-            (false, false) => &mut self.open,
+        let state = match ConnectionState::of(shared, stats) {
+            ConnectionState::Open => &mut self.open,
+            ConnectionState::Connecting => &mut self.connecting,
+            ConnectionState::Closing => &mut self.closing,
         };
         plus(state, 1);
         plus(&mut self.held_bytes, shared.account.held());

@@ -2,10 +2,11 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_core::Stream;
@@ -121,11 +122,108 @@ pub enum Event {
     Missed(u64),
 }
 
+/// An event, and when it happened.
+pub(crate) type TimedEvent = (SystemTime, Event);
+
+/// The event in a sentence without its period, for people. The words may change.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Connected { generation: 1 } => f.write_str("connected"),
+            Event::Connected { generation } => {
+                write!(f, "connected again, connection {generation}")
+            }
+            Event::Disconnected { why, in_flight: 0 } => {
+                write!(f, "the connection was lost: {why}")
+            }
+            Event::Disconnected { why, in_flight } => write!(
+                f,
+                "the connection was lost: {why}; {} on their way",
+                Count(*in_flight, "message")
+            ),
+            Event::SessionOpened => f.write_str("the session is open"),
+            Event::SessionNotSpoken => {
+                f.write_str("the server agreed to unstall.v1 and does not speak it")
+            }
+            Event::Resumed { after, replayed } => write!(
+                f,
+                "resumed {} later; {} sent again",
+                Span(*after),
+                Count(*replayed, "record")
+            ),
+            Event::SessionLost { why, undelivered } => write!(
+                f,
+                "the session was lost: {why}; {} came back",
+                Count(*undelivered, "message")
+            ),
+            Event::UndeliveredDropped { messages } => write!(
+                f,
+                "{} dropped, which came back and nobody collected",
+                Count(*messages, "message")
+            ),
+            Event::GoAway { within } => {
+                write!(
+                    f,
+                    "the server asked to connect again within {}",
+                    Span(*within)
+                )
+            }
+            Event::AttemptFailed { attempt, why } => write!(f, "attempt {attempt} failed: {why}"),
+            Event::Reconnecting { attempt, after } => {
+                write!(f, "attempt {attempt} begins in {}", Span(*after))
+            }
+            Event::Overflow { messages, bytes } => write!(
+                f,
+                "the inbox was full; its policy took {} ({bytes} bytes)",
+                Count(*messages, "message")
+            ),
+            Event::SpillFailed { why } => write!(f, "the spill file cannot be written: {why}"),
+            Event::Stalled { cause, since } => write!(f, "waits for {}: {cause}", Span(*since)),
+            Event::Moving { cause, after } => {
+                write!(f, "moves again after {}: {cause}", Span(*after))
+            }
+            Event::Expired { messages } => {
+                write!(f, "{} dropped: too old", Count(*messages, "message"))
+            }
+            Event::PeerClosed(close) => write!(f, "the peer closed: {close}"),
+            Event::Ended { why: None } => f.write_str("ended by a normal close"),
+            Event::Ended { why: Some(why) } => write!(f, "ended: {why}"),
+            Event::Missed(count) => write!(f, "{} missing here", Count(*count, "event")),
+        }
+    }
+}
+
+/// How many of a thing there are.
+struct Count(u64, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count(count, what) = *self;
+        write!(f, "{count} {what}{}", if count == 1 { "" } else { "s" })
+    }
+}
+
+/// A time with a unit that suits it.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            0 => write!(f, "{} ms", self.0.as_millis()),
+            1..60 => write!(f, "{:.1} s", self.0.as_secs_f64()),
+            seconds => write!(f, "{} min {} s", seconds / 60, seconds % 60),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Log {
-    events: VecDeque<Event>,
+    events: VecDeque<TimedEvent>,
     /// How many events were ever dropped from the front.
     dropped: u64,
+    /// When the connection was lost, until there is another one.
+    #[cfg(feature = "status")]
+    lost: Option<SystemTime>,
     ended: bool,
     listeners: Vec<Waker>,
 }
@@ -133,22 +231,36 @@ struct Log {
 /// The latest events of one connection. Writing never waits for a listener.
 #[derive(Debug, Default)]
 pub(crate) struct EventLog {
+    #[cfg_attr(not(feature = "status"), allow(dead_code))]
+    connection: u64,
     log: Mutex<Log>,
 }
 
 impl EventLog {
+    pub(crate) fn of(connection: u64) -> EventLog {
+        EventLog {
+            connection,
+            log: Mutex::default(),
+        }
+    }
+
     pub(crate) fn push(&self, event: Event) {
         tracing::debug!(?event);
         #[cfg(feature = "metrics")]
         super::counted::event(&event);
+        let now = SystemTime::now();
         let listeners = {
             let mut log = self.log.lock().unwrap();
+            #[cfg(feature = "status")]
+            if let Some(after) = log.recovered(&event, now) {
+                super::recoveries::add(self.connection, now, after);
+            }
             log.ended |= matches!(event, Event::Ended { .. });
             if log.events.len() == EVENT_BACKLOG {
                 log.events.pop_front();
                 log.dropped += 1;
             }
-            log.events.push_back(event);
+            log.events.push_back((now, event));
             std::mem::take(&mut log.listeners)
         };
         listeners.into_iter().for_each(Waker::wake);
@@ -158,6 +270,33 @@ impl EventLog {
         Events {
             log: self.clone(),
             next: 0,
+        }
+    }
+
+    /// At most the last `count` events that are kept, the oldest first.
+    #[cfg(feature = "status")]
+    pub(crate) fn kept(&self, count: usize) -> Vec<TimedEvent> {
+        let log = self.log.lock().unwrap();
+        let skipped = log.events.len().saturating_sub(count);
+        log.events.iter().skip(skipped).cloned().collect()
+    }
+}
+
+#[cfg(feature = "status")]
+impl Log {
+    /// How long there was no connection, if this event is the end of that.
+    fn recovered(&mut self, event: &Event, now: SystemTime) -> Option<Duration> {
+        match event {
+            Event::Disconnected { .. } => {
+                self.lost.get_or_insert(now);
+                None
+            }
+            // The clock of the system may be set.
+            Event::Connected { .. } => {
+                let lost = self.lost.take()?;
+                Some(now.duration_since(lost).unwrap_or_default())
+            }
+            _ => None,
         }
     }
 }
@@ -190,7 +329,7 @@ impl Events {
             return Poll::Ready(Some(Event::Missed(missed)));
         }
         let index = (self.next - log.dropped) as usize;
-        if let Some(event) = log.events.get(index) {
+        if let Some((_, event)) = log.events.get(index) {
             self.next += 1;
             return Poll::Ready(Some(event.clone()));
         }

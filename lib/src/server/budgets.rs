@@ -35,7 +35,7 @@ impl Budgets {
     }
 
     /// The budget of all clients.
-    #[cfg(feature = "metrics")]
+    #[cfg(any(feature = "metrics", feature = "status"))]
     pub(super) fn process(&self) -> &Budget {
         &self.process
     }

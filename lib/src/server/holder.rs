@@ -22,6 +22,12 @@ impl Principal {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Its name, shared.
+    #[cfg(feature = "status")]
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.0.clone()
+    }
 }
 
 impl fmt::Display for Principal {

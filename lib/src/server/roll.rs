@@ -16,6 +16,8 @@ static ROLL: LazyLock<Mutex<Roll>> = LazyLock::new(Mutex::default);
 /// What all servers of the process have counted.
 #[derive(Debug, Default)]
 pub(crate) struct ServerSums {
+    /// How many servers there are, and one more if some have ended.
+    pub(crate) servers: usize,
     pub(crate) stats: ServerStats,
     /// Bytes that are held for clients now.
     pub(crate) held_bytes: usize,
@@ -44,7 +46,9 @@ pub(crate) fn all() -> ServerSums {
         let servers: Vec<_> = roll.servers.iter().filter_map(Weak::upgrade).collect();
         (servers, roll.ended)
     };
+    let some_ended = usize::from(ended != ServerStats::default());
     let mut sums = ServerSums {
+        servers: servers.len().saturating_add(some_ended),
         stats: ended,
         ..ServerSums::default()
     };

@@ -46,6 +46,7 @@ mod sessions_resume;
 mod sessions_that_cannot_resume;
 mod silence_is_noticed;
 mod stalls_name_their_cause;
+mod status_shows_every_connection;
 mod stopped_application;
 mod streams_of_any_kind;
 mod users_code_harms_nobody_else;
