@@ -6,7 +6,9 @@ use clap::{ArgAction, Parser, Subcommand};
 use unstall::RedactedUrl;
 
 use crate::failure::Failure;
-use crate::{cat, completions, demo, doctor, hub, man, publish, pull, serve, subscribe, verify};
+use crate::{
+    cat, completions, demo, doctor, hub, man, publish, pull, serve, subscribe, top, verify,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +18,7 @@ Examples:
   unstall cat wss://feed.example/stream     print messages as lines
   unstall hub                               topics: logs to publish and subscribe to
   unstall verify                            break connections, lose no message
+  unstall top ws://127.0.0.1:9200           what a server's connections wait for
   unstall doctor                            find out which connection is stuck
   echo '{\"report\":true}' | unstall cat ws://127.0.0.1:9100/sink
 
@@ -47,6 +50,7 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     VerifyPeer(verify::VerifyPeer),
     VerifyTopicsPeer(verify::VerifyTopicsPeer),
+    Top(top::Top),
     Doctor(doctor::Arguments),
     Completions(completions::Completions),
     Man(man::Man),
@@ -98,6 +102,7 @@ impl Command {
             Self::Publish(publish) => publish.run(),
             Self::Subscribe(subscribe) => subscribe.run(),
             Self::Verify(verify) => verify.run(),
+            Self::Top(top) => top.run(),
             Self::VerifyPeer(peer) => peer.run(),
             Self::VerifyTopicsPeer(peer) => peer.run(),
             Self::Completions(completions) => completions.run(),

@@ -25,9 +25,13 @@ mod pull;
 mod rss;
 mod runtime;
 mod serve;
+mod status;
 mod stdout;
 mod subscribe;
+mod table;
+mod terminal;
 mod time;
+mod top;
 mod topics;
 mod verify;
 

@@ -212,7 +212,7 @@ impl Serve {
 }
 
 /// The token in a file.
-fn read_token(file: &Path) -> Result<String, Failure> {
+pub(crate) fn read_token(file: &Path) -> Result<String, Failure> {
     let name = file.display();
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::work(format_args!("cannot read the token {name}: {error}")))?;
