@@ -112,6 +112,7 @@ chapters! {
     Ported "src/ported.md"
     Proof "src/proof.md"
     Protocol "src/protocol.md"
+    Relay "src/relay.md"
     Stalls "src/stalls.md"
     Status "src/status.md"
     Topics "src/topics.md"

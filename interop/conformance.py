@@ -3,9 +3,10 @@
 import asyncio
 import collections
 import contextlib
-import functools
+import multiprocessing
 import re
 import sys
+from typing import NamedTuple
 
 import kosoku
 from kosoku import _caseindex
@@ -60,6 +61,17 @@ def hurry():
         first.WAITSECS = seconds
 
 
+class Result(NamedTuple):
+    case: str
+    behavior: str
+    closed: str
+    why: str
+
+    def is_good(self) -> bool:
+        allowed = {"OK"} if self.case.startswith(STRICT) else {"OK", "NON-STRICT", "INFORMATIONAL"}
+        return self.behavior in allowed and self.closed in {"OK", "INFORMATIONAL"}
+
+
 async def results_of(run):
     try:
         return await asyncio.wait_for(run, DEADLINE)
@@ -82,41 +94,51 @@ async def client(program: str, chosen: list[str]):
         return await results_of(fuzzing.get_result())
 
 
-def is_good(result) -> bool:
-    allowed = {"OK"} if result.case_id.startswith(STRICT) else {"OK", "NON-STRICT", "INFORMATIONAL"}
-    return result.behavior.value in allowed and result.behavior_close.value in {
-        "OK",
-        "INFORMATIONAL",
-    }
+def run(side, program: str, chosen: list[str]) -> list[Result]:
+    """Runs cases, in a process of its own."""
+    return [
+        Result(it.case_id, it.behavior.value, it.behavior_close.value, str(it.result))
+        for it in asyncio.run(side(program, chosen))
+    ]
 
 
-async def main() -> int:
+def run_hurried(side, program: str, chosen: list[str]) -> list[Result]:
+    with hurry():
+        return run(side, program, chosen)
+
+
+def main() -> int:
     unstall, program, *chosen = sys.argv[1:]
     accept_uncompressed_messages()
-    worst = 0
-    for name, run in [
-        ("server", functools.partial(server, unstall)),
-        ("client", functools.partial(client, program)),
-    ]:
-        with hurry():
-            results = {result.case_id: result for result in await run(chosen or CHAPTERS)}
-        # A case has ten seconds, and some move hundreds of megabytes. On a busy machine one may be late.
-        # It is run again with nothing beside it.
-        late = [case for case, it in results.items() if not is_good(it) and LATE.search(str(it.result))]
-        assert HURRIED in late or HURRIED not in results, f"case {HURRIED} needed no time"
-        for case in late:
-            results.update({again.case_id: again for again in await run([case])})
-        results = list(results.values())
-        counts = collections.Counter(result.behavior.value for result in results)
-        bad = [result for result in results if not is_good(result)]
-        for result in bad:
-            why = f"{result.behavior.value}, closed {result.behavior_close.value}: {result.result}"
-            print(f"FAILED  {name}: case {result.case_id}: {why}")
-        told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-        print(f"{name}: {len(results)} cases: {told}; run again: {len(late)}", flush=True)
-        if bad or (not chosen and len(results) != CASES):
-            worst = 1
+    sides = [(server, unstall), (client, program)]
+    # The runner uses one core, so the two sides run side by side.
+    with multiprocessing.get_context("fork").Pool(len(sides), maxtasksperchild=1) as processes:
+        runs = [processes.apply_async(run_hurried, (*it, chosen or CHAPTERS)) for it in sides]
+        first = [run.get() for run in runs]
+        worst = 0
+        for it, results in zip(sides, first, strict=True):
+            # A case has ten seconds, and some move hundreds of megabytes. On a busy machine one may be
+            # late. It is run again with nothing beside it.
+            by_case = {result.case: result for result in results}
+            late = [it.case for it in results if not it.is_good() and LATE.search(it.why)]
+            assert HURRIED in late or HURRIED not in by_case, f"case {HURRIED} needed no time"
+            for case in late:
+                by_case.update({again.case: again for again in processes.apply(run, (*it, [case]))})
+            if not judge(it[0].__name__, list(by_case.values()), len(late), all_of_them=not chosen):
+                worst = 1
     return worst
 
 
-sys.exit(asyncio.run(main()))
+def judge(side: str, results: list[Result], late: int, *, all_of_them: bool) -> bool:
+    """Prints how the cases of a side ended. Returns whether that is good."""
+    bad = [result for result in results if not result.is_good()]
+    for it in bad:
+        print(f"FAILED  {side}: case {it.case}: {it.behavior}, closed {it.closed}: {it.why}")
+    counts = collections.Counter(result.behavior for result in results)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    print(f"{side}: {len(results)} cases: {told}; run again: {late}", flush=True)
+    return not bad and (not all_of_them or len(results) == CASES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

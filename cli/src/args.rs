@@ -7,7 +7,7 @@ use unstall::RedactedUrl;
 
 use crate::failure::Failure;
 use crate::{
-    cat, completions, demo, doctor, hub, man, publish, pull, serve, subscribe, top, verify,
+    cat, completions, demo, doctor, hub, man, publish, pull, relay, serve, subscribe, top, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -17,6 +17,7 @@ Examples:
   unstall pull ws://127.0.0.1:9100/packets  fetch and check 100,000 packets
   unstall cat wss://feed.example/stream     print messages as lines
   unstall hub                               topics: logs to publish and subscribe to
+  unstall relay --to wss://feed.example     pass WebSockets on, for programs as they are
   unstall verify                            break connections, lose no message
   unstall top ws://127.0.0.1:9200           what a server's connections wait for
   unstall doctor                            find out which connection is stuck
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Hub(hub::Hub),
     Publish(publish::Publish),
     Subscribe(subscribe::Subscribe),
+    Relay(Box<relay::Relay>),
     Verify(verify::Verify),
     VerifyPeer(verify::VerifyPeer),
     VerifyTopicsPeer(verify::VerifyTopicsPeer),
@@ -101,6 +103,7 @@ impl Command {
             Self::Hub(hub) => hub.run(),
             Self::Publish(publish) => publish.run(),
             Self::Subscribe(subscribe) => subscribe.run(),
+            Self::Relay(relay) => relay.run(),
             Self::Verify(verify) => verify.run(),
             Self::Top(top) => top.run(),
             Self::VerifyPeer(peer) => peer.run(),

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use unstall::rustls::ClientConfig;
 use unstall::{Client, ConnectError, Connection, Event, Events, Options, RedactedUrl, StallCause};
 
 use crate::compress::Compress;
@@ -30,9 +32,25 @@ pub(crate) struct Connect {
     way: Way,
 }
 
-/// How to connect
+/// How to connect, and whether to compress
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Way {
+    #[command(flatten)]
+    reach: Reach,
+
+    /// Connect to this Unix socket; the URL says what to ask for
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["proxy", "no_proxy"],
+          help_heading = "Connection")]
+    unix_socket: Option<PathBuf>,
+
+    #[command(flatten)]
+    compress: Compress,
+}
+
+/// How to reach a server
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Reach {
     /// Send this header with the upgrade request; may be repeated
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header,
           help_heading = "Connection")]
@@ -47,12 +65,6 @@ pub(crate) struct Way {
     #[arg(long, value_name = "URL", value_parser = url, help_heading = "Connection")]
     proxy: Option<RedactedUrl>,
 
-    /// Connect to this Unix socket; the URL says what to ask for
-    #[cfg(unix)]
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["proxy", "no_proxy"],
-          help_heading = "Connection")]
-    unix_socket: Option<PathBuf>,
-
     /// Connect directly, whatever HTTP_PROXY, HTTPS_PROXY and ALL_PROXY say
     #[arg(long, conflicts_with = "proxy", help_heading = "Connection")]
     no_proxy: bool,
@@ -60,10 +72,7 @@ pub(crate) struct Way {
     /// Give up an attempt to connect after this many seconds, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10",
           help_heading = "Connection")]
-    connect_timeout: Duration,
-
-    #[command(flatten)]
-    compress: Compress,
+    pub(crate) connect_timeout: Duration,
 }
 
 impl Connect {
@@ -85,27 +94,61 @@ impl Way {
     /// A client of this address.
     pub(crate) fn client(&self, url: &str) -> Result<Client, Failure> {
         let options = Options::default()
-            .connect_timeout(self.connect_timeout)
+            .connect_timeout(self.reach.connect_timeout)
             .compression(self.compress.option());
-        let mut client = Client::new(url).options(options);
-        for header in &self.headers {
-            let (name, value) = header.split()?;
+        let mut client = self.reach.prepared()?.client(url).options(options);
+        for header in self.reach.headers() {
+            let (name, value) = header?;
             client = client.header(name, value);
-        }
-        if let Some(file) = &self.tls_roots {
-            client = client.tls(unstall::client_config_from_pem(file).map_err(Failure::because)?);
-        }
-        if let Some(proxy) = &self.proxy {
-            client = client.proxy(proxy.reveal());
-        }
-        if self.no_proxy {
-            client = client.without_proxy();
         }
         #[cfg(unix)]
         if let Some(path) = &self.unix_socket {
             client = client.unix_socket(path);
         }
         Ok(client)
+    }
+}
+
+impl Reach {
+    /// The way to any number of servers. Files are read now.
+    pub(crate) fn prepared(&self) -> Result<Prepared, Failure> {
+        let roots = self.tls_roots.as_deref();
+        let tls = roots.map(unstall::client_config_from_pem).transpose();
+        Ok(Prepared {
+            tls: tls.map_err(Failure::because)?,
+            proxy: self.proxy.clone(),
+            direct: self.no_proxy,
+        })
+    }
+
+    /// The headers, as they were typed.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = Result<(&str, &str), Failure>> {
+        self.headers.iter().map(Header::split)
+    }
+}
+
+/// The way to servers, without their addresses.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    tls: Option<Arc<ClientConfig>>,
+    proxy: Option<RedactedUrl>,
+    direct: bool,
+}
+
+impl Prepared {
+    /// A client of this address, without headers and options.
+    pub(crate) fn client(&self, url: &str) -> Client {
+        let mut client = Client::new(url);
+        if let Some(tls) = &self.tls {
+            client = client.tls(tls.clone());
+        }
+        if let Some(proxy) = &self.proxy {
+            client = client.proxy(proxy.reveal());
+        }
+        match self.direct {
+            true => client.without_proxy(),
+            false => client,
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod process_group;
 mod progress;
 mod publish;
 mod pull;
+mod relay;
 mod rss;
 mod runtime;
 mod serve;

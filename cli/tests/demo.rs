@@ -80,6 +80,7 @@ fn completions_and_manual_pages_know_every_subcommand() {
         "verify",
         "doctor",
         "completions",
+        "relay",
         "man",
     ] {
         assert!(

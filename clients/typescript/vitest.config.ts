@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 // Tests that open pages of Chromium.
 const pages = [
   "test/integration/chromium.test.ts",
+  "test/integration/dashboard.test.ts",
   "test/integration/topics-chromium.test.ts",
   "test/integration/topics-examples.test.ts",
   "test/integration/topics-proof.test.ts",

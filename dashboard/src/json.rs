@@ -10,7 +10,7 @@ use unstall::{
     QueueStats, StallCause,
     status::{ConnectionState, ConnectionStatus, ServersStatus, Totals},
 };
-use unstall_topics::LogStats;
+use unstall_topics::{LogStats, NodeSubscription, SubscriptionStage};
 
 use crate::limits::{NAME_CHARS, SAME_WAIT, STALLED_AFTER};
 
@@ -373,6 +373,25 @@ pub(crate) struct SubscriptionRow {
     pub(crate) lag: u64,
     pub(crate) credit_bytes: u64,
     pub(crate) waits_for_credit: bool,
+}
+
+impl From<&NodeSubscription> for SubscriptionRow {
+    fn from(it: &NodeSubscription) -> SubscriptionRow {
+        SubscriptionRow {
+            connection: it.connection,
+            filter: shown_name(it.filter.as_str()),
+            state: match it.stage {
+                SubscriptionStage::Opening => "opening",
+                SubscriptionStage::History => "history",
+                SubscriptionStage::Ending => "ending",
+                _ => "live",
+            },
+            offset: it.offset.get(),
+            lag: it.lag,
+            credit_bytes: it.credit_bytes,
+            waits_for_credit: it.waits_for_credit,
+        }
+    }
 }
 
 /// The word for a cause, as in the figures for Prometheus.

@@ -48,7 +48,7 @@ impl Subject {
             rows.truncate(ROWS);
         }
         rows.sort_unstable_by_key(|row| row.id);
-        let subscriptions = self.subscriptions().await;
+        let (subscriptions, subscriptions_total) = self.subscriptions();
         let seen = Seen {
             now: Now {
                 version: VERSION,
@@ -60,7 +60,7 @@ impl Subject {
                 server: status::servers().map(Into::into),
                 log: self.log.as_ref().map(|log| LogNow::from(log.stats())),
                 connections_total,
-                subscriptions_total: subscriptions.len(),
+                subscriptions_total,
             },
             rows,
             subscriptions,
@@ -69,10 +69,17 @@ impl Subject {
         (totals, seen)
     }
 
-    async fn subscriptions(&self) -> Vec<SubscriptionRow> {
-        let Some(_node) = &self.node else {
-            return Vec::new();
+    /// Some of the subscriptions, and how many there are.
+    fn subscriptions(&self) -> (Vec<SubscriptionRow>, usize) {
+        let Some(node) = &self.node else {
+            return (Vec::new(), 0);
         };
-        Vec::new()
+        let mut all = node.log().subscriptions();
+        // Those within the process are no client's.
+        all.retain(|it| it.connection.is_some());
+        let total = all.len();
+        all.sort_unstable_by_key(|it| Reverse((it.waits_for_credit, it.lag)));
+        all.truncate(ROWS);
+        (all.iter().map(SubscriptionRow::from).collect(), total)
     }
 }

@@ -107,12 +107,14 @@ pub struct Client {
     invalid_header: Option<(String, String)>,
     header_fn: Option<HeaderFn>,
     subprotocols: Vec<String>,
+    subprotocol_required: bool,
     tls: Option<Arc<ClientConfig>>,
     way: Way,
     session: Wanted,
     fresh_sessions: bool,
     options: Options,
     reconnect: Option<Reconnect>,
+    plain_reconnects: bool,
     hook: Option<Hook>,
 }
 
@@ -143,12 +145,14 @@ impl Client {
             invalid_header: None,
             header_fn: None,
             subprotocols: Vec::new(),
+            subprotocol_required: true,
             tls: None,
             way: Way::Environment,
             session: Wanted::Offered,
             fresh_sessions: true,
             options: Options::default(),
             reconnect: Some(Reconnect::default()),
+            plain_reconnects: true,
             hook: None,
         }
     }
@@ -188,11 +192,21 @@ impl Client {
     }
 
     /// Offers a subprotocol (RFC 6455 §1.9). Call it again to offer more; the preferred one comes
-    /// first. If any is offered, the server must agree to one.
+    /// first. If any is offered, the server must agree to one, unless it is
+    /// [optional](Client::optional_subprotocol).
     ///
     /// Both sides can agree to only one subprotocol. So no session is offered together with others.
     pub fn subprotocol(mut self, name: impl Into<String>) -> Client {
         self.subprotocols.push(name.into());
+        self
+    }
+
+    /// Connects even if the server agrees to none of the subprotocols that are offered.
+    /// [`Connection::subprotocol`] then is `None`. By default this is
+    /// [`ConnectError::Subprotocol`], because an application that offers subprotocols goes on to speak
+    /// one of them.
+    pub fn optional_subprotocol(mut self) -> Client {
+        self.subprotocol_required = false;
         self
     }
 
@@ -306,6 +320,13 @@ impl Client {
     /// Sets when to connect again.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Client {
         self.reconnect = Some(reconnect);
+        self
+    }
+
+    /// Connects again only to resume a session. The first loss of a plain connection ends it for good,
+    /// because what was lost with it cannot be resumed.
+    pub fn reconnect_sessions_only(mut self) -> Client {
+        self.plain_reconnects = false;
         self
     }
 

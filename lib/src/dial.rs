@@ -55,6 +55,8 @@ pub(crate) struct DialOptions {
     pub(crate) connector: Option<Connector>,
     /// Offered in this order.
     pub(crate) subprotocols: Vec<String>,
+    /// Whether the server has to agree to one of them.
+    pub(crate) subprotocol_required: bool,
     pub(crate) session: Wanted,
     /// Offered to the server.
     pub(crate) compression: Option<Compression>,

@@ -298,9 +298,9 @@ pub use server::PeerCertificates;
 pub use server::axum;
 #[cfg(feature = "server")]
 pub use server::{
-    BearerToken, HandshakeStats, InvalidNetwork, Listener, PeerAddr, Principal, RefusalStats,
-    Rejection, Server, ServerBuilder, ServerLimits, ServerStats, SessionLimits, Sessions,
-    ShutdownReport, TrustedProxies,
+    Acceptance, BearerToken, HandshakeStats, InvalidNetwork, Listener, PeerAddr, Principal,
+    RefusalStats, Rejection, Server, ServerBuilder, ServerLimits, ServerStats, SessionLimits,
+    Sessions, ShutdownReport, TrustedProxies,
 };
 pub use settings::{Budget, Compression, KeyFn, Options, Overflow};
 #[cfg(feature = "spill")]

@@ -1,5 +1,6 @@
 //! A WebSocket server: accepts connections, checks and limits them, shuts down.
 
+mod acceptance;
 mod admit;
 #[cfg(feature = "axum")]
 pub mod axum;
@@ -56,6 +57,7 @@ use crate::{
     ws::{Side, WebSocket, transport::Upgraded},
 };
 
+pub use acceptance::Acceptance;
 pub use bearer::BearerToken;
 pub use builder::ServerBuilder;
 #[cfg(feature = "tls")]

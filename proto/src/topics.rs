@@ -133,7 +133,7 @@ pub use position::{InvalidPosition, LogId, Offset, Position, StoredAt};
 pub use record::{FirstRecord, TopicRecord};
 pub use server::{
     Outcome, PublishRequest, ReadRequest, Server, ServerConfig, ServerEvent, Standing,
-    StandingStage, SubscribeRequest, SubscriptionKey,
+    SubscribeRequest, SubscriptionKey, SubscriptionStage,
 };
 pub use subscribe::Subscribe;
 pub use terms::{Durability, Gap, GapReason, Publisher, Refusal, Start, SubscriptionEnd};

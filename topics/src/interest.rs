@@ -13,9 +13,9 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use unstall_proto::topics::{Filter, Offset, Standing, StandingStage, Topic};
+use unstall_proto::topics::{Filter, Offset, Standing, SubscriptionStage, Topic};
 
-use crate::stats::{NodeSubscription, SubscriptionState};
+use crate::stats::NodeSubscription;
 
 /// The subscriptions of a log's nodes that wait for messages, by what they wait for.
 #[derive(Debug, Default)]
@@ -76,15 +76,10 @@ impl Waiter {
 
     fn subscription(&self) -> NodeSubscription {
         let standing = *self.standing();
-        let state = match standing.map(|it| it.stage) {
-            Some(StandingStage::History) => SubscriptionState::History,
-            Some(StandingStage::Live) => SubscriptionState::Live,
-            Some(StandingStage::Ending) => SubscriptionState::Ending,
-            _ => SubscriptionState::Opening,
-        };
+        let stage = standing.map_or(SubscriptionStage::Opening, |it| it.stage);
         let offset = standing.map_or(Offset::START, |it| it.place);
-        let lag = match state {
-            SubscriptionState::History | SubscriptionState::Live => {
+        let lag = match stage {
+            SubscriptionStage::History | SubscriptionStage::Live => {
                 self.last.load(Acquire).saturating_sub(offset.get())
             }
             _ => 0,
@@ -92,7 +87,7 @@ impl Waiter {
         NodeSubscription {
             connection: self.connection,
             filter: self.filter.clone(),
-            state,
+            stage,
             offset,
             lag,
             lag_bytes: 0,

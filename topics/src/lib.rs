@@ -87,16 +87,14 @@ pub use memory::Memory;
 pub use message::{Delivery, Message};
 pub use node::Node;
 pub use publish_error::PublishError;
-pub use stats::{
-    Lag, LogStats, NodeSubscription, SubscriptionState, SubscriptionStats, TopicsStats,
-};
+pub use stats::{Lag, LogStats, NodeSubscription, SubscriptionStats, TopicsStats};
 pub use store::Publication;
 pub use subscription::{Subscription, SubscriptionError};
 pub use topics::{Topics, TopicsBuilder};
 pub use unstall_proto::Kind;
 pub use unstall_proto::topics::{
     Durability, Filter, Gap, GapReason, LogId, NameError, Offset, Position, Publisher, Refusal,
-    Start, StoredAt, SubscribeOptions, Topic, limits::SUBPROTOCOL,
+    Start, StoredAt, SubscribeOptions, SubscriptionStage, Topic, limits::SUBPROTOCOL,
 };
 
 /// The program of the package's page is tested too.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use unstall_proto::topics::{Filter, LogId, Offset, Position};
+use unstall_proto::topics::{Filter, LogId, Offset, Position, SubscriptionStage};
 
 /// A log, as this process knows it. See [`Log::stats`](crate::Log::stats).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub struct NodeSubscription {
     /// What it asks for.
     pub filter: Filter,
     /// How far it is.
-    pub state: SubscriptionState,
+    pub stage: SubscriptionStage,
     /// Everything up to here is sent. Its client may not have received it yet.
     pub offset: Offset,
     /// How many offsets the last message that concerns it is ahead. Messages of other topics in between
@@ -106,20 +106,6 @@ pub struct NodeSubscription {
     pub credit_bytes: u64,
     /// There is more to send, and its client does not accept it: its application is too slow.
     pub waits_for_credit: bool,
-}
-
-/// How far a subscription is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SubscriptionState {
-    /// It looks for its beginning.
-    Opening,
-    /// It catches up with what was there when it began.
-    History,
-    /// It has caught up once.
-    Live,
-    /// It is over, and its client is to be told.
-    Ending,
 }
 
 /// How far subscriptions lag behind. See [`Log::lag`](crate::Log::lag), and [`NodeSubscription`] for what

@@ -232,3 +232,64 @@ fn an_idle_subscription_costs_a_kibibyte_at_most() {
         assert!(each <= 1024, "{each}");
     });
 }
+
+/// Each message has a topic of its own, of the longest name, and no payload. The names are then nearly
+/// all that there is.
+#[test]
+fn endless_names_cost_what_the_log_may_hold() {
+    const FULL: u64 = 60_000;
+    const COUNT: u64 = 240_000;
+    run(async {
+        let log = small_log().await;
+        let served = Served::node(Node::new(&log)).await;
+        let topics = client(served.address);
+        // One that reads on, one that asks for the last message of each topic and stops, and one of few
+        // matches.
+        let mut reading = topics.subscribe(">", Start::Beginning).unwrap();
+        let mut latest = topics.subscribe(">", Start::Latest(None)).unwrap();
+        let mut few = topics.subscribe("*.7", Start::Now).unwrap();
+        in_time(few.recv()).await.unwrap().unwrap();
+        let mut growth = None;
+        let mut read = 0;
+        for first in (0..COUNT).step_by(400) {
+            let batch = (first..first + 400).map(|at| {
+                let name = format!("{at:0>200}.{}", at % 1000);
+                publication(&name, Vec::new())
+            });
+            for result in log.publish_many(batch.collect()).await {
+                result.unwrap();
+            }
+            while read < first + 400 {
+                match in_time(reading.recv()).await.unwrap().unwrap() {
+                    Delivery::Message(_) => read += 1,
+                    Delivery::CaughtUp(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            if first + 400 == FULL {
+                growth = Some(Growth::start());
+            }
+        }
+        let peak = growth.unwrap().peak();
+        println!("{} KiB", peak >> 10);
+        assert!(peak <= 4 * MIB, "it grew by {peak}");
+        let mut found = 0;
+        while found < COUNT / 1000 {
+            match in_time(few.recv()).await.unwrap().unwrap() {
+                Delivery::Message(message) => {
+                    assert!(message.topic().as_str().ends_with(".7"));
+                    found += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // The one that stopped goes on up to the last.
+        let end = format!("{:0>200}.{}", COUNT - 1, (COUNT - 1) % 1000);
+        loop {
+            match in_time(latest.recv()).await.unwrap().unwrap() {
+                Delivery::Message(message) if message.topic().as_str() == end => break,
+                _ => {}
+            }
+        }
+    });
+}

@@ -3,11 +3,12 @@
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossterm::event::{self, Event, KeyEventKind};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use tokio::time::Instant;
 
 use super::details;
 use super::draw;
@@ -15,6 +16,7 @@ use super::view::{View, Wish};
 use crate::failure::{Failure, chain};
 use crate::status::{Asker, Details, Problem, Status};
 use crate::terminal::{Screen, interruption};
+use crate::time::later;
 use crate::{stdout, table};
 
 /// How soon a key is seen to, and an answer.
@@ -113,7 +115,7 @@ fn show(asker: Asker, interval: Duration, view: &mut View) -> io::Result<()> {
     let mut changed = true;
     loop {
         if asked == 0 && Instant::now() >= next {
-            next = Instant::now() + interval;
+            next = later(Instant::now(), interval);
             let _ = ask.send(None);
             asked += 1;
             if let Some((id, _)) = view.details {

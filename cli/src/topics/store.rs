@@ -4,7 +4,10 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 use unstall::{RedactedUrl, printable};
-use unstall_topics::{Embedded, Limits, Log, Memory, jetstream::JetStream};
+use unstall_topics::{
+    Embedded, Limits, Log, Memory,
+    jetstream::{JetStream, async_nats::ConnectOptions},
+};
 
 use crate::failure::Failure;
 
@@ -24,6 +27,15 @@ pub(crate) struct Store {
     /// Remove messages that are older than so many seconds, or with a unit: 90s, 15m, 12h, 7d
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     max_age: Option<Duration>,
+
+    /// Log in to NATS with the user's credentials in this file, as `nsc` writes them. A user and a
+    /// password, or a token, stand in the address: nats://USER:PASSWORD@HOST:PORT/STREAM
+    #[arg(long, value_name = "FILE")]
+    nats_credentials: Option<PathBuf>,
+
+    /// Trust the certificates in this PEM file for tls://HOST:PORT/STREAM, too
+    #[arg(long, value_name = "FILE")]
+    nats_ca: Option<PathBuf>,
 }
 
 /// The value of `--store`.
@@ -94,7 +106,8 @@ impl Store {
                 Log::with_store(store.map_err(Failure::because)?).await
             }
             Place::Nats { servers, stream } => {
-                let mut builder = JetStream::builder(servers.clone(), stream.clone());
+                let mut builder = JetStream::builder(servers.clone(), stream.clone())
+                    .connect_options(self.login().await?);
                 if let Some(bytes) = self.max_bytes {
                     builder = builder.max_bytes(bytes);
                 }
@@ -112,10 +125,25 @@ impl Store {
         };
         opened.map_err(Failure::because)
     }
+
+    /// Who the client of NATS is, and whom it trusts.
+    async fn login(&self) -> Result<ConnectOptions, Failure> {
+        let mut options = ConnectOptions::new().name("unstall");
+        if let Some(file) = &self.nats_credentials {
+            options = options.credentials_file(file).await.map_err(|error| {
+                let name = file.display();
+                Failure::work(format_args!("cannot read the credentials {name}: {error}"))
+            })?;
+        }
+        if let Some(file) = &self.nats_ca {
+            options = options.add_root_certificates(file.clone());
+        }
+        Ok(options)
+    }
 }
 
 /// A number of bytes, with a unit or without: `1000`, `64KiB`, `2G`.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.get(digits.len()..).unwrap_or_default();
     let shift = match unit {

@@ -151,7 +151,7 @@ pub(crate) fn run_with(args: &[&str], input: impl AsRef<[u8]>) -> Ended {
     running.end()
 }
 
-/// A running `unstall serve` or `unstall hub`.
+/// A running `unstall serve`, `unstall hub` or `unstall relay`.
 pub(crate) struct Serve {
     pub(crate) running: Running,
     pub(crate) stdout: BufReader<ChildStdout>,
@@ -169,20 +169,31 @@ impl Serve {
         Self::of(&[&["hub", "--listen", "127.0.0.1:0"], args].concat())
     }
 
-    fn of(args: &[&str]) -> Self {
+    /// A relay on a free port, to this URL.
+    pub(crate) fn relay(to: &str, args: &[&str]) -> Self {
+        Self::of(&[&["relay", "--listen", "ws://127.0.0.1:0", "--to", to], args].concat())
+    }
+
+    pub(crate) fn of(args: &[&str]) -> Self {
+        Self::try_start(args).unwrap_or_else(|ended| panic!("it does not listen: {ended:?}"))
+    }
+
+    /// Starts this, or returns how it ended.
+    pub(crate) fn try_start(args: &[&str]) -> Result<Self, Ended> {
         let mut running = Running::start(args);
         let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let Some(url) = line.strip_prefix("listening on ") else {
-            panic!("the first line is {line:?}: {:?}", running.end());
+            assert_eq!(line, "", "the first line");
+            return Err(running.end());
         };
         let url = url.trim_end().to_owned();
-        Self {
+        Ok(Self {
             running,
             stdout,
             url,
-        }
+        })
     }
 
     /// Its address.

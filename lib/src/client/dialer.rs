@@ -45,6 +45,8 @@ pub(super) struct Dialer {
     pub(super) backoff: Option<Backoff>,
     pub(super) attempt: Attempt,
     pub(super) fresh_sessions: bool,
+    /// Whether a plain connection that was lost is made again.
+    plain_reconnects: bool,
     /// How many connections in a row agreed to a session without starting or resuming one.
     pub(super) refused: u32,
     /// The wait that the server asked for before the next attempt.
@@ -81,6 +83,7 @@ impl Dialer {
                 proxy,
                 connector,
                 subprotocols: client.subprotocols.clone(),
+                subprotocol_required: client.subprotocol_required,
                 session: client.session,
                 compression: client.options.compression.clone(),
                 hello: None,
@@ -96,6 +99,7 @@ impl Dialer {
                 last_error: None,
             },
             fresh_sessions: client.fresh_sessions,
+            plain_reconnects: client.plain_reconnects,
             refused: 0,
             asked: None,
             plain_once: false,
@@ -228,7 +232,7 @@ impl Dialer {
 
     /// The reason to connect again; `None` if this was the last connection.
     fn reason_to_reconnect(&self, ended: &Ended) -> Option<ConnectionError> {
-        if self.backoff.is_none() || ended.requested {
+        if self.backoff.is_none() || !self.plain_reconnects || ended.requested {
             return None;
         }
         match (&ended.why, &ended.peer) {

@@ -31,6 +31,7 @@ fn options() -> DialOptions {
         proxy: None,
         connector: None,
         subprotocols: Vec::new(),
+        subprotocol_required: false,
         compression: None,
         hello: None,
         session: Wanted::Never,

@@ -15,27 +15,14 @@ use crate::settings::Compression;
 use crate::spans;
 use crate::ws;
 use crate::ws::extension::{self, CompressionAgreed};
-use crate::ws::headers::has_token;
+use crate::ws::headers::{has_token, of_handshake};
 use crate::ws::transport::{HelloSent, Transport, Upgraded};
 use unstall_proto::SUBPROTOCOL;
 
-/// Headers that the handshake sets itself.
-const RESERVED: [HeaderName; 10] = [
-    HELLO_HEADER,
-    header::CONNECTION,
-    header::UPGRADE,
-    header::SEC_WEBSOCKET_KEY,
-    header::SEC_WEBSOCKET_VERSION,
-    header::SEC_WEBSOCKET_EXTENSIONS,
-    header::SEC_WEBSOCKET_PROTOCOL,
-    header::SEC_WEBSOCKET_ACCEPT,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-];
-
 /// Refuses headers that would break the handshake.
 pub(super) fn check_headers(headers: &HeaderMap) -> Result<(), ConnectError> {
-    match RESERVED.iter().find(|name| headers.contains_key(*name)) {
+    let hello = headers.contains_key(HELLO_HEADER).then_some(HELLO_HEADER);
+    match hello.or_else(|| of_handshake(headers)) {
         None => Ok(()),
         Some(name) => Err(ConnectError::Header {
             name: name.to_string(),
@@ -68,7 +55,7 @@ impl Offer {
             },
             Wanted::Offered | Wanted::Never => Offer {
                 names: own.clone(),
-                required: !own.is_empty(),
+                required: options.subprotocol_required && !own.is_empty(),
             },
         }
     }
@@ -120,6 +107,7 @@ pub(super) async fn upgrade(
             status: head.status(),
             body: secrets.hidden(body),
             retry_after: connect_error::retry_after(head.headers()),
+            headers: Box::new(connect_error::hidden(head.headers())),
             location: text(head.headers(), header::LOCATION).map(RedactedUrl::new),
         }),
         Ok(Answer::Switched(mut head, transport, leftover)) => {

@@ -1,9 +1,6 @@
 //! The last events of the connections that have ended, for who looks a moment later.
 
-use std::{
-    collections::VecDeque,
-    sync::{LazyLock, Mutex},
-};
+use std::{collections::VecDeque, sync::Mutex};
 
 use super::Shared;
 use crate::{
@@ -11,8 +8,11 @@ use crate::{
     reports::TimedEvent,
 };
 
-/// Those that ended last, with their numbers. The oldest first.
-static PAST: LazyLock<Mutex<VecDeque<(u64, Vec<TimedEvent>)>>> = LazyLock::new(Mutex::default);
+/// A connection's number, and its last events.
+type Past = (u64, Vec<TimedEvent>);
+
+/// Those that ended last. The oldest first.
+static PAST: Mutex<VecDeque<Past>> = Mutex::new(VecDeque::new());
 
 /// Keeps the last events of a connection that is dropped.
 pub(super) fn add(shared: &Shared) {

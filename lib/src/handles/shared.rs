@@ -113,6 +113,7 @@ struct Control {
 pub(crate) struct Shared {
     pub(crate) id: u64,
     /// When it was made.
+    #[cfg(feature = "status")]
     pub(crate) since: Instant,
     pub(crate) options: Arc<Options>,
     /// The bytes that are held for this connection, wherever they are.
@@ -138,6 +139,7 @@ impl Shared {
         let account = Account::new(options.budget.clone());
         Arc::new(Shared {
             id,
+            #[cfg(feature = "status")]
             since: Instant::now(),
             inbox: Inbox::new(options.clone(), &account),
             outbox: Outbox::new(&options, &account),

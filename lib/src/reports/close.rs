@@ -27,6 +27,8 @@ impl CloseCode {
     pub const MANDATORY_EXTENSION: CloseCode = CloseCode(1010);
     /// 1011: the endpoint had an internal error.
     pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
+    /// 1012: the server restarts. The client may connect again.
+    pub const SERVICE_RESTART: CloseCode = CloseCode(1012);
     /// 1013: try again later.
     pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
 

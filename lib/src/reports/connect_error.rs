@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use unstall_proto::BEARER_PREFIX;
 
 use super::{Brief, ProxyError, RedactedUrl};
@@ -135,6 +135,9 @@ pub enum ConnectError {
         /// How long the server asks to wait, from `Retry-After`. At most
         /// [`RETRY_AFTER_MAX`](crate::defaults::RETRY_AFTER_MAX).
         retry_after: Option<Duration>,
+        /// The headers of the answer, such as `WWW-Authenticate`. All of them are marked as sensitive,
+        /// so that `Debug` does not show them.
+        headers: Box<HeaderMap>,
         /// The target of a redirect. Redirects are not followed: connect to the new URL.
         location: Option<RedactedUrl>,
     },
@@ -252,6 +255,17 @@ impl ConnectError {
             _ => None,
         }
     }
+}
+
+/// The headers of an answer, with values that `Debug` does not show. They have their own memory.
+pub(crate) fn hidden(headers: &HeaderMap) -> HeaderMap {
+    let mut hidden = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+        copy.set_sensitive(true);
+        hidden.append(name, copy);
+    }
+    hidden
 }
 
 /// Status codes of conditions that may pass (RFC 9110 section 15, RFC 6585 section 4).

@@ -19,6 +19,7 @@ use super::guests;
 use super::http2;
 use super::{
     ServerState,
+    acceptance::Acceptance,
     builder::Config,
     door::{Arrival, Slot},
     handshake::{self, Rejection},
@@ -342,7 +343,10 @@ impl Handshake {
         }
         let mut request = Request::from_parts(parts, ());
         self.ends.tell(peer, request.extensions_mut());
-        let request = self.authenticated(request).await?;
+        let mut request = self.authenticated(request).await?;
+        if let Some(acceptance) = request.extensions_mut().remove::<Acceptance>() {
+            agreement.accept(acceptance, request.headers())?;
+        }
         let principal = request.extensions().get::<Principal>();
         let client = Holders::new(network, principal);
         let seat = Arc::new(Seat::new(places, client.clone()));

@@ -220,7 +220,8 @@ impl ServerBuilder {
     /// The hook gets the request, with a [`PeerAddr`](crate::PeerAddr) among its extensions, and
     /// returns it to accept it. Extensions that the hook adds are in
     /// [`Connection::request`](crate::Connection::request). Add a [`Principal`](crate::Principal)
-    /// to say who the user is. The hook runs under the handshake's deadline. If it panics, only
+    /// to say who the user is, and an [`Acceptance`](crate::Acceptance) to choose the subprotocol or to
+    /// add headers to the answer. The hook runs under the handshake's deadline. If it panics, only
     /// this handshake ends.
     ///
     /// ```

@@ -10,7 +10,7 @@ use http::{
 
 use unstall_proto::{BEARER_PREFIX, Hello};
 
-use super::bearer;
+use super::{acceptance::Acceptance, bearer};
 use crate::session::opening;
 use crate::settings::Compression;
 use crate::ws::{
@@ -135,9 +135,23 @@ pub(crate) struct Agreement {
     compression: Option<(CompressionAgreed, HeaderValue)>,
     /// The HELLO of a new session that came with the request.
     hello: Option<Hello>,
+    /// What the hook adds to the answer.
+    headers: HeaderMap,
 }
 
 impl Agreement {
+    /// Adds what the hook asked for.
+    pub(crate) fn accept(
+        &mut self,
+        acceptance: Acceptance,
+        request: &HeaderMap,
+    ) -> Result<(), Rejection> {
+        let (subprotocol, headers) = acceptance.checked(request, self.is_session())?;
+        self.subprotocol = subprotocol.or(self.subprotocol.take());
+        self.headers = headers;
+        Ok(())
+    }
+
     /// Opens a session with the HELLO of the request, if both sides agree to one.
     pub(crate) fn greet(&mut self, hello: Option<Hello>) {
         self.hello = hello.filter(|_| self.is_session());
@@ -182,6 +196,7 @@ impl Agreement {
             headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.clone());
         }
         let headers = response.headers_mut();
+        headers.extend(self.headers.clone());
         if let Some((_, answer)) = &self.compression {
             headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer.clone());
         }
@@ -257,6 +272,7 @@ pub(crate) fn check(request: &Parts, subprotocols: &[String]) -> Result<Agreemen
             .map(str::to_owned),
         compression: None,
         hello: None,
+        headers: HeaderMap::new(),
     })
 }
 

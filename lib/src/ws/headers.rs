@@ -1,6 +1,26 @@
 //! HTTP headers of a handshake, on both sides.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// Headers that a handshake of RFC 6455 sets itself, on either side. An application that set them would
+/// break it.
+const OF_HANDSHAKE: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+];
+
+/// The first of these headers that the handshake sets itself.
+pub(crate) fn of_handshake(headers: &HeaderMap) -> Option<HeaderName> {
+    let found = OF_HANDSHAKE.iter().find(|name| headers.contains_key(*name));
+    found.cloned()
+}
 
 /// A copy of the headers that has its own memory. A received value is a slice of the buffer that the
 /// whole head was read into, and keeps all of it.

@@ -5,10 +5,12 @@ mod hook;
 
 use crate::common::{
     clock::leap,
+    echoed,
     events::{disconnected, ended, moving, reconnecting, rest, stalled, wait_for},
     frames::{header, listen, read_head, switching},
     limit,
-    net::unused_address,
+    net::{echo_server, unused_address},
+    proxy::Proxy,
     until,
 };
 use futures_util::{SinkExt, StreamExt};
@@ -335,6 +337,31 @@ async fn policy_violation_is_not_retried() {
         );
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_client_that_makes_only_sessions_again_ends_with_its_plain_connection() {
+    limit(async {
+        let (listener, address) = listen().await;
+        let client = client(address).reconnect_sessions_only();
+        let (mut connection, server) = connect(client, &listener).await;
+        close_with(server, 1011).await;
+        let end = connection.recv().await;
+        assert!(
+            matches!(end, Err(ConnectionError::ClosedByPeer(_))),
+            "{end:?}"
+        );
+    })
+    .await;
+    // A session is made again.
+    let server = echo_server(unstall::Server::builder()).await;
+    let proxy = Proxy::to(server.local_addr()).await;
+    let client = Client::new(format!("ws://{}/", proxy.address)).reconnect_sessions_only();
+    let mut session = client.connect().await.unwrap();
+    echoed(&mut session, "before the cut").await;
+    proxy.cut();
+    echoed(&mut session, "after a cut").await;
+    assert_eq!(session.stats().resumes, 1);
 }
 
 #[tokio::test]

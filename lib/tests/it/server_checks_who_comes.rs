@@ -8,9 +8,10 @@ use crate::common::{
     net::{Certificate, answer, ask, bind, connect, status},
     plain, until,
 };
+use http::{HeaderValue, header};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use unstall::{Client, ConnectError, PeerAddr, Rejection, Server, ServerLimits};
+use unstall::{Acceptance, Client, ConnectError, PeerAddr, Rejection, Server, ServerLimits};
 
 #[derive(Clone, Debug, PartialEq)]
 struct User(String);
@@ -233,4 +234,84 @@ async fn frames_sent_together_with_the_request_are_not_lost() {
     let mut connection = server.accept().await.unwrap();
     let message = plain(connection.recv().await);
     assert_eq!(message.as_text(), Some("hi"));
+}
+
+/// A server whose hook adds to its answer what the path says.
+async fn accepting() -> Server {
+    Server::builder()
+        .authenticate(|mut request| async move {
+            let value = HeaderValue::from_static;
+            let acceptance = match request.uri().path() {
+                "/second" => Acceptance::default()
+                    .subprotocol("second")
+                    .header(header::SET_COOKIE, value("a=1"))
+                    .header(header::SET_COOKIE, value("b=2")),
+                "/third" => Acceptance::default().subprotocol("third"),
+                "/session" => Acceptance::default().subprotocol("unstall.v1"),
+                "/reserved" => {
+                    Acceptance::default().header(header::SEC_WEBSOCKET_ACCEPT, value("x"))
+                }
+                _ => return Ok(request),
+            };
+            request.extensions_mut().insert(acceptance);
+            Ok(request)
+        })
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_hook_chooses_the_subprotocol_and_adds_headers_to_the_answer() {
+    let server = accepting().await;
+    let client = |path: &str| {
+        let client = Client::new(format!("ws://{}/{path}", server.local_addr()));
+        client.subprotocol("first").subprotocol("second")
+    };
+    let connection = client("second").connect().await.unwrap();
+    assert_eq!(connection.subprotocol().as_deref(), Some("second"));
+    let answer = connection.response().unwrap();
+    let cookies: Vec<_> = answer
+        .headers()
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+    // A hook that chooses nothing: a server that speaks neither agrees to neither.
+    let error = client("").connect().await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Subprotocol { chosen: None, .. }),
+        "{error:?}"
+    );
+    let connection = client("").optional_subprotocol().connect().await.unwrap();
+    assert_eq!(connection.subprotocol(), None);
+}
+
+#[tokio::test]
+async fn an_answer_of_the_hook_that_breaks_the_handshake_is_500() {
+    let server = accepting().await;
+    for path in ["third", "session", "reserved"] {
+        let client = Client::new(format!("ws://{}/{path}", server.local_addr()));
+        let client = match path {
+            "session" => client.require_session(),
+            _ => client.subprotocol("first"),
+        };
+        let error = client.connect().await.unwrap_err();
+        let ConnectError::Refused { status, .. } = error else {
+            panic!("{path}: {error:?}");
+        };
+        assert_eq!(status, 500, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_headers_of_a_refusal_are_told_and_not_printed() {
+    let server = guarded().await;
+    let client = Client::new(format!("ws://{}", server.local_addr()));
+    let error = client.connect().await.unwrap_err();
+    let ConnectError::Refused { headers, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(headers[header::WWW_AUTHENTICATE], "Bearer");
+    assert!(!format!("{error:?}").contains("Bearer"), "{error:?}");
 }

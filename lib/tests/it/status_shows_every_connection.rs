@@ -52,7 +52,7 @@ async fn both_ends_of_a_session_are_shown_until_they_are_gone() {
     assert!(look.totals.open >= 2 && look.totals.sessions >= 2 && look.totals.server >= 1);
     assert!(status::servers().is_some_and(|it| it.stats.accepted >= 1));
 
-    client.close(CloseCode::NORMAL, "").await;
+    let _ = client.close(CloseCode::NORMAL, "").await;
     drop((client, there));
     until("both are listed no more", || {
         ids.iter().all(|id| status::connection(*id).is_none())

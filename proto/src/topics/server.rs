@@ -21,10 +21,11 @@ use crate::util;
 pub use config::ServerConfig;
 pub use event::{
     Outcome, PublishRequest, ReadRequest, ServerEvent, SubscribeRequest, SubscriptionKey,
+    SubscriptionStage,
 };
 use publishing::Publishing;
+pub use subscription::Standing;
 use subscription::Subscription;
-pub use subscription::{Standing, StandingStage};
 use transmitting::Signals;
 
 /// The server's side of one connection: it answers a [`Client`](super::Client).

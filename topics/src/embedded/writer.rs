@@ -72,9 +72,14 @@ impl From<fjall::Error> for Failure {
             _ => None,
         };
         let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        let is_full = io.is_some_and(|why| full.contains(&why.kind()));
         Failure {
-            is_full: io.is_some_and(|error| full.contains(&error.kind())),
-            error: error.to_string(),
+            is_full,
+            error: match io {
+                Some(why) if is_full => why.to_string(),
+                Some(why) => format!("the disk refused: {why}"),
+                None => format!("the database failed: {error}"),
+            },
             is_stale: false,
         }
     }

@@ -71,8 +71,8 @@ pub enum OpenError {
     Invalid(String),
     /// No server can be reached, or it refuses this client. Try again later, or correct the
     /// addresses or credentials.
-    #[error("cannot connect to any server of NATS")]
-    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot connect to any server of NATS: {0}")]
+    Connect(Box<dyn std::error::Error + Send + Sync>),
     /// The server is too old.
     #[error("the server of NATS has version {version}, and a log needs 2.10 or newer; update it")]
     ServerTooOld {

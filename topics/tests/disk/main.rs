@@ -9,3 +9,5 @@ mod directory;
 mod full;
 #[cfg(unix)]
 mod killed;
+#[cfg(target_os = "linux")]
+mod refusing;

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use unstall_topics::{Limits, Log, Node, Start, SubscriptionState};
+use unstall_topics::{Limits, Log, Node, Start, SubscriptionStage};
 
 use crate::common::{
     Served, bent::Bent, client, log, message, next, number, numbered, publication,
@@ -114,7 +114,7 @@ async fn a_log_says_which_subscriptions_lag_and_how_far() {
     next(&mut quiet).await;
     until("all are live", || {
         let all = log.subscriptions();
-        all.len() == 3 && all.iter().all(|it| it.state == SubscriptionState::Live)
+        all.len() == 3 && all.iter().all(|it| it.stage == SubscriptionStage::Live)
     })
     .await;
     assert_eq!((log.lag().subscriptions, log.lag().lagging), (3, 0));

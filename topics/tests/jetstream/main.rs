@@ -6,6 +6,7 @@
 mod cluster;
 mod common;
 mod conformance;
+mod logins;
 mod losses;
 mod once;
 mod reading;

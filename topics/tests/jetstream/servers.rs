@@ -14,6 +14,8 @@ use tempfile::TempDir;
 pub(crate) struct Servers {
     folder: TempDir,
     ports: Vec<u16>,
+    /// More lines of the configuration.
+    more: String,
     running: Mutex<Vec<Option<Child>>>,
 }
 
@@ -48,9 +50,15 @@ fn program() -> Option<PathBuf> {
 impl Servers {
     /// One server, or a cluster of as many.
     pub(crate) fn start(count: usize) -> Servers {
+        Servers::with(count, "")
+    }
+
+    /// The same, with more lines of the configuration.
+    pub(crate) fn with(count: usize, more: &str) -> Servers {
         let servers = Servers {
             folder: tempfile::tempdir().unwrap(),
             ports: free_ports(2 * count),
+            more: more.to_owned(),
             running: Mutex::new((0..count).map(|_| None).collect()),
         };
         (0..count).for_each(|at| servers.restart(at));
@@ -94,8 +102,8 @@ impl Servers {
         let count = self.count();
         let store = self.store(at);
         let mut config = format!(
-            "server_name: n{at}\nlisten: 127.0.0.1:{}\njetstream {{ store_dir: {store:?} }}\n",
-            self.ports[at],
+            "server_name: n{at}\nlisten: 127.0.0.1:{}\njetstream {{ store_dir: {store:?} }}\n{}\n",
+            self.ports[at], self.more,
         );
         if count > 1 {
             let route = |at: usize| format!("nats://127.0.0.1:{}", self.ports[count + at]);

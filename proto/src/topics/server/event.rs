@@ -140,3 +140,17 @@ pub struct ReadRequest {
     /// Read only the latest message of each topic.
     pub latest: bool,
 }
+
+/// How far a subscription is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscriptionStage {
+    /// It looks for its beginning.
+    Opening,
+    /// It sends what was there when it began.
+    History,
+    /// It has caught up once.
+    Live,
+    /// It is over, and its client is to be told.
+    Ending,
+}

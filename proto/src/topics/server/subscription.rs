@@ -14,7 +14,7 @@ use super::super::packet::TopicPacket;
 use super::super::position::{Offset, StoredAt};
 use super::super::subscribe::Subscribe;
 use super::super::terms::{Gap, GapReason, SubscriptionEnd};
-use super::event::SubscriptionKey;
+use super::event::{SubscriptionKey, SubscriptionStage};
 use crate::transmit::Transmit;
 use crate::util::cut_reason;
 
@@ -56,7 +56,7 @@ pub(super) struct Subscription {
 #[non_exhaustive]
 pub struct Standing {
     /// How far it is.
-    pub stage: StandingStage,
+    pub stage: SubscriptionStage,
     /// Everything up to here is sent, left out, or in a gap.
     pub place: Offset,
     /// What its client still accepts, in bytes.
@@ -65,20 +65,6 @@ pub struct Standing {
     pub has_no_credit: bool,
     /// Messages are being read for it, or were read and are not sent yet. The place will change.
     pub is_moving: bool,
-}
-
-/// How far a subscription is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StandingStage {
-    /// It looks for its beginning.
-    Opening,
-    /// It sends what was there when it began.
-    History,
-    /// It has caught up once.
-    Live,
-    /// It is over, and its client is to be told.
-    Ending,
 }
 
 /// How far a subscription is.
@@ -182,10 +168,10 @@ impl Subscription {
     pub(super) fn standing(&self) -> Standing {
         Standing {
             stage: match self.stage {
-                Stage::Asked | Stage::Opened(_) => StandingStage::Opening,
-                Stage::Snapshot | Stage::History => StandingStage::History,
-                Stage::Live => StandingStage::Live,
-                Stage::Ending(..) | Stage::Over => StandingStage::Ending,
+                Stage::Asked | Stage::Opened(_) => SubscriptionStage::Opening,
+                Stage::Snapshot | Stage::History => SubscriptionStage::History,
+                Stage::Live => SubscriptionStage::Live,
+                Stage::Ending(..) | Stage::Over => SubscriptionStage::Ending,
             },
             place: self.place,
             credit: self.credit_left(),

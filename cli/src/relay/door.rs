@@ -1,0 +1,125 @@
+//! Who may come in, and what a request gets before it is answered: a connection upstream.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Request, header};
+use unstall::{BearerToken, Connection, Rejection};
+
+use super::{
+    ending::Farewell,
+    limits,
+    pair::Offer,
+    upstream::{self, Upstream},
+};
+use crate::{
+    failure::{Failure, chain},
+    serve::read_token,
+};
+
+/// Checks requests, and connects upstream for them.
+#[derive(Debug)]
+pub(super) struct Door {
+    /// `None`: everybody may come in.
+    token: Option<String>,
+    /// Clients may open sessions.
+    sessions: bool,
+    pub(super) upstream: Upstream,
+    /// Requests for which no connection upstream could be made.
+    pub(super) unreached: AtomicU64,
+    retry_after: Duration,
+}
+
+/// The connection upstream that was made for a request, among the extensions of the request.
+#[derive(Clone, Debug)]
+struct Made(Arc<Mutex<Option<Connection>>>);
+
+impl Door {
+    pub(super) fn new(
+        upstream: Upstream,
+        token: Option<&Path>,
+        sessions: bool,
+    ) -> Result<Door, Failure> {
+        Ok(Door {
+            token: token.map(read_token).transpose()?,
+            sessions,
+            upstream,
+            unreached: AtomicU64::new(0),
+            retry_after: limits::RETRY_AFTER,
+        })
+    }
+
+    /// Whether a request may see the figures. `open`: without a token everybody may.
+    pub(super) fn may_watch(&self, headers: &HeaderMap, open: bool) -> bool {
+        (open && self.token.is_none()) || self.is_known(headers)
+    }
+
+    /// Whether the relay has a token, and the request shows it.
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        let token = self.token.as_deref();
+        token.is_some_and(|token| BearerToken::of(headers).is_some_and(|shown| shown.is(token)))
+    }
+
+    /// Whether it may come in.
+    fn check(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        match self.token.is_none() || self.is_known(headers) {
+            true => Ok(()),
+            false => {
+                let challenge = HeaderValue::from_static("Bearer");
+                Err(Rejection::unauthorized("a valid token is needed\n")
+                    .header(header::WWW_AUTHENTICATE, challenge))
+            }
+        }
+    }
+
+    /// Checks a request. Connects upstream before it is answered, because the answer depends on that:
+    /// its status, the subprotocol, and its headers.
+    ///
+    /// A session's request may be one to resume. Only a relay says which it is. For the sessions of
+    /// others the connection is made once the session is open.
+    pub(super) async fn enter(&self, mut request: Request<()>) -> Result<Request<()>, Rejection> {
+        self.check(request.headers())?;
+        let asked = self.upstream.asked(&request, self.token.is_some())?;
+        let offer = Offer::take(&mut request.headers().clone());
+        if self.sessions && offer.session && !offer.opens {
+            return Ok(request);
+        }
+        let reached = self.upstream.reach(asked).await.map_err(|error| {
+            self.unreached.fetch_add(1, Relaxed);
+            upstream::rejection(&error, self.retry_after)
+        })?;
+        let made = Made(Arc::new(Mutex::new(Some(reached.connection))));
+        request.extensions_mut().insert(made);
+        request.extensions_mut().insert(reached.acceptance);
+        Ok(request)
+    }
+
+    /// The connection upstream of a client that came in. For the session of a client that is no relay,
+    /// it is made now.
+    pub(super) async fn upstream_of(&self, client: &Connection) -> Result<Connection, Farewell> {
+        let Some(request) = client.request() else {
+            return Err(Farewell::shutting_down());
+        };
+        let made = request.extensions().get::<Made>();
+        let made = made.and_then(|made| made.0.lock().ok()?.take());
+        if let Some(connection) = made {
+            return Ok(connection);
+        }
+        let asked = self.upstream.asked(&request, self.token.is_some());
+        let asked = asked.map_err(|_| Farewell::shutting_down())?;
+        match self.upstream.reach(asked).await {
+            Ok(reached) => Ok(reached.connection),
+            Err(error) => {
+                self.unreached.fetch_add(1, Relaxed);
+                tracing::warn!("upstream cannot be reached: {}", chain(&error));
+                Err(Farewell::of_refusal(&error))
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The limits of a relay, each with its reason. Those of its connections are the library's.
+
+use std::time::Duration;
+
+/// What a slow client does not take is held in memory up to this. A hundred slow clients then hold
+/// 400 MiB, which is within the default of `--memory`.
+pub(super) const BUFFER_BYTES: &str = "4MiB";
+
+/// What all connections may hold together, as in a server of the library.
+pub(super) const MEMORY_BYTES: &str = "768MiB";
+
+/// The largest message, as in the library.
+pub(super) const MESSAGE_BYTES: &str = "16MiB";
+
+/// What a client has sent and upstream does not take. Then the client is read no more, and TCP slows it
+/// down, so more would only add delay.
+pub(super) const CLIENT_INBOX_BYTES: usize = 256 << 10;
+
+/// What the handshake with a client may take beyond the time to connect upstream: TLS and the request.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most that a file or a command for headers may have. All headers of a request must fit into 16
+/// KiB with most servers.
+pub(super) const FRESH_HEADERS_BYTES: u64 = 64 << 10;
+
+/// How many commands for headers run at once, when many clients connect again together.
+pub(super) const FRESH_HEADERS_COMMANDS: usize = 8;
+
+/// The most clients, as in a server of the library.
+pub(super) const CONNECTIONS: usize = 10_000;
+
+/// How long a client is asked to wait when upstream cannot be reached, as when a limit is reached.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
