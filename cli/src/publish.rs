@@ -9,12 +9,14 @@ use tokio::time::Instant;
 use unstall_topics::{Offset, PublishError, Topic, Topics};
 
 use crate::{
-    connect::parse_seconds, failure::Failure, runtime, stdout, time::later, topics::nodes::Nodes,
+    connect::parse_seconds, failure::Failure, relay::Place, runtime, stdout, time::later,
+    topics::nodes::Nodes,
 };
 use input::Input;
 use unstored::Unstored;
 
 mod input;
+mod replay;
 mod unstored;
 
 const EXAMPLES: &str = "\
@@ -32,6 +34,7 @@ Exit code 1: some lines were not stored, or may not be. Standard error says whic
 Examples:
   echo hello | unstall publish ws://127.0.0.1:9200 greetings
   unstall publish ws://a:9200,ws://b:9200 events --json <events.jsonl
+  unstall publish --replay data/feed.1764453600000 ws://127.0.0.1:9200 again
   tail -f log | unstall publish --rate 100 wss://hub.example/topics log.web1";
 
 /// How many lines are published together. A thousand short ones fill a packet or two.
@@ -49,6 +52,16 @@ pub(crate) struct Publish {
 
     /// The topic: tokens with dots between, such as prices.EUR.USD
     topic: String,
+
+    /// Publish a recorded stream in place of standard input: the messages of this topic, or filter, in
+    /// the log of a directory, with their timing
+    #[arg(long, value_name = "DIR/TOPIC", conflicts_with_all = ["binary", "rate", "is_final"])]
+    replay: Option<Place>,
+
+    /// Replay so many times as fast
+    #[arg(long, value_name = "N", value_parser = replay::parse_speed, requires = "replay",
+          default_value = "1")]
+    speed: f64,
 
     /// Publish lines as binary messages, which may have any bytes; the newline is removed
     #[arg(long)]

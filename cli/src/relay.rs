@@ -11,8 +11,8 @@ use clap::Args;
 use http::HeaderMap;
 use serde::Serialize;
 use unstall::{
-    Budget, Connection, Options, Overflow, RedactedUrl, Server, ServerLimits, Spill, SpillFallback,
-    TrustedProxies,
+    Budget, CloseCode, Connection, Options, Overflow, RedactedUrl, Server, ServerLimits, Spill,
+    SpillFallback, TrustedProxies,
 };
 
 use crate::{
@@ -30,6 +30,7 @@ use fresh::FreshHeaders;
 use listen::Listen;
 use passing::{OnLoss, Passed};
 use path::Paths;
+use record::{Record, Recorder};
 use upstream::{Upstream, Wanted};
 
 mod door;
@@ -42,7 +43,10 @@ mod listen;
 mod pair;
 mod passing;
 mod path;
+mod record;
 mod upstream;
+
+pub(crate) use record::Place;
 
 const EXAMPLES: &str = "\
 For each client there is one connection upstream. It is made before the client
@@ -51,7 +55,8 @@ the subprotocol and the headers of its answer. What stands after the path of
 --listen is appended to the URL of --to.
 
 What upstream sends and a slow client does not take is held up to --buffer in
-memory, and up to --spill in a file. Then the client is closed with code 1008.
+memory. Then upstream has to wait. With --spill more is held in a file, so that
+upstream never waits; when that is full, the client is closed with code 1008.
 What a client sends waits in the client, once upstream does not take it.
 
 Close codes and reasons pass both ways. If upstream is lost without a close frame,
@@ -129,6 +134,9 @@ pub(crate) struct Relay {
     #[command(flatten)]
     reach: Reach,
 
+    #[command(flatten)]
+    record: Record,
+
     /// Print one JSON object at the end, with counts
     #[arg(long)]
     json: bool,
@@ -189,15 +197,10 @@ struct Limits {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Limits")]
     spill: Option<u64>,
 
-    /// What happens when both are full: `close` the client with code 1008, or `pause` reading
-    /// upstream, which then has to wait
-    #[arg(
-        long,
-        value_name = "WHAT",
-        default_value = "close",
-        help_heading = "Limits"
-    )]
-    overflow: Full,
+    /// What happens when these are full: `pause` reading upstream, which then has to wait, or `close`
+    /// the client with code 1008. Default: `pause`, and with --spill `close`
+    #[arg(long, value_name = "WHAT", help_heading = "Limits")]
+    overflow: Option<Full>,
 
     /// The largest message, in either direction
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = limits::MESSAGE_BYTES,
@@ -242,8 +245,12 @@ impl Relay {
             // immediately.
             let end_asked = end_asked().map_err(Failure::work)?;
             let door = Arc::new(self.door()?);
+            let recorder = self.record.recorder().await?;
             let server = self.bind(&door).await?;
             stdout::print(&format!("listening on {}", self.address(&server)))?;
+            if let Some(address) = recorder.as_ref().and_then(|it| it.address()) {
+                stdout::print(&format!("recordings at ws://{address}"))?;
+            }
             let passed = Arc::new(Passed::default());
             let on_loss = Arc::new(OnLoss {
                 gap_message: self.gap_message.clone(),
@@ -252,7 +259,10 @@ impl Relay {
                 let (door, passed) = (door.clone(), passed.clone());
                 server.serve(move |client| {
                     let (door, on_loss, passed) = (door.clone(), on_loss.clone(), passed.clone());
-                    async move { relay(client, &door, &on_loss, &passed).await }
+                    let recorder = recorder.clone();
+                    async move {
+                        relay(client, &door, &on_loss, &passed, recorder.as_deref()).await;
+                    }
                 })
             };
             tokio::select! {
@@ -322,7 +332,14 @@ impl Relay {
 
     fn upstream_options(&self) -> Options {
         let buffer = in_memory(self.limits.buffer);
-        let overflow = match (self.limits.spill, self.limits.overflow) {
+        let full = match self.limits.spill {
+            // A client that is slower than upstream must not fail at every burst.
+            None => Full::Pause,
+            // Who pays with a file wants that upstream never waits.
+            Some(_) => Full::Close,
+        };
+        let full = self.limits.overflow.unwrap_or(full);
+        let overflow = match (self.limits.spill, full) {
             (None, Full::Close) => Overflow::Disconnect,
             (None, Full::Pause) => Overflow::Pause,
             (Some(bytes), full) => {
@@ -403,16 +420,33 @@ impl Relay {
 }
 
 /// Passes the messages of one client.
-async fn relay(client: Connection, door: &Door, on_loss: &OnLoss, passed: &Passed) {
-    let upstream = match door.upstream_of(&client).await {
+async fn relay(
+    client: Connection,
+    door: &Door,
+    on_loss: &OnLoss,
+    passed: &Passed,
+    recorder: Option<&Recorder>,
+) {
+    // In a box, so that an open connection does not keep the memory for dialing.
+    let upstream = match Box::pin(door.upstream_of(&client)).await {
         Ok(upstream) => upstream,
         Err(farewell) => {
             let _ = client.close(farewell.code, &farewell.reason).await;
             return;
         }
     };
+    let recording = match recorder.map(Recorder::begin).transpose() {
+        Ok(recording) => recording,
+        Err(failure) => {
+            tracing::error!("{}", failure.into_reason());
+            let why = "what passes here cannot be recorded";
+            let _ = client.close(CloseCode::INTERNAL_ERROR, why).await;
+            return;
+        }
+    };
     let logging = log_events(&upstream);
-    tokio::join!(passing::pass(client, upstream, on_loss, passed), logging);
+    let passing = passing::pass(client, upstream, on_loss, passed, recording);
+    tokio::join!(passing, logging);
 }
 
 fn has_credentials(url: &str) -> bool {

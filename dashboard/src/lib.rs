@@ -237,3 +237,8 @@ impl DashboardBuilder {
         }
     }
 }
+
+/// The program of the package's page is tested too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -208,3 +208,55 @@ pub(crate) async fn run(sampler: Weak<Sampler>) {
         sampler.tick().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use unstall_topics::{Limits, Offset};
+
+    use super::*;
+    use crate::json::Process;
+
+    async fn sampler() -> Arc<Sampler> {
+        let process = Process {
+            name: "test".to_owned(),
+            version: String::new(),
+            pid: 1,
+            started: 0,
+        };
+        let subject = Subject {
+            process,
+            log: None,
+            node: None,
+        };
+        Sampler::new(subject, Log::memory(Limits::default()).await.unwrap())
+    }
+
+    fn told(sampler: &Sampler) -> Offset {
+        sampler.live.bounds().last
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_are_looked_at_only_while_somebody_watches() {
+        let sampler = sampler().await;
+        sampler.tick().await;
+        assert_eq!(told(&sampler), Offset::START);
+        assert!(sampler.state().seen.is_none());
+
+        sampler.seen().await;
+        sampler.tick().await;
+        let watched = told(&sampler);
+        assert!(watched > Offset::START);
+
+        tokio::time::advance(AWAKE).await;
+        sampler.tick().await;
+        assert_eq!(told(&sampler), watched);
+        assert!(sampler.state().seen.is_none());
+
+        // A page that is connected watches for as long as it is.
+        sampler.viewers.fetch_add(1, Relaxed);
+        sampler.tick().await;
+        assert!(told(&sampler) > watched);
+        let (points, _) = sampler.history();
+        assert_eq!(points.len(), 4);
+    }
+}

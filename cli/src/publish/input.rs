@@ -11,7 +11,7 @@ use tokio::{
 use unstall_proto::Kind;
 use unstall_topics::{Topic, store::Publication};
 
-use super::Publish;
+use super::{Publish, replay::replay};
 use crate::{
     cat::Lines, failure::Failure, packets::MAX_PACKET_BYTES as MAX_LINE_BYTES, time::later,
 };
@@ -45,7 +45,10 @@ impl Input {
                 .and_then(|rate| Duration::from_secs(1).checked_div(rate)),
         };
         let (to, lines) = mpsc::channel(WAITING);
-        let reading = tokio::spawn(async move { how.read(to).await });
+        let reading = match publish.replay.clone() {
+            None => tokio::spawn(async move { how.read(to).await }),
+            Some(from) => tokio::spawn(replay(from, publish.speed, how.topic, to)),
+        };
         Input { lines, reading }
     }
 

@@ -31,3 +31,13 @@ pub(super) const CONNECTIONS: usize = 10_000;
 
 /// How long a client is asked to wait when upstream cannot be reached, as when a limit is reached.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What a log of recordings keeps, as in `unstall hub --store DIR`.
+pub(super) const RECORD_BYTES: &str = "1GiB";
+
+/// How many batches of one connection wait for the log. Then its stream waits too.
+pub(super) const RECORD_BATCHES: usize = 4;
+
+/// How much of a stream is a batch. With the batches that wait, a connection holds 1 MiB for its
+/// recording, beside its largest message.
+pub(super) const RECORD_BATCH_BYTES: usize = 256 << 10;

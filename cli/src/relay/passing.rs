@@ -4,18 +4,24 @@
 use std::{
     future::pending,
     sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use futures_util::FutureExt;
+use tokio::sync::Notify;
 use unstall::{
     CloseCode, Connection, ConnectionError, Event, Events, Gap, Incoming, Message, Receiver, Sender,
 };
 
-use super::ending::{Farewell, From};
+use super::{
+    ending::{Farewell, From},
+    limits,
+    record::Recording,
+};
 use crate::failure::chain;
+use unstall::defaults::MESSAGE_OVERHEAD_BYTES;
 
 /// What happens when a plain connection upstream is lost and can be made again.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +46,8 @@ struct Pair<'p> {
     passed: &'p Passed,
     /// Messages of this pair, in either direction.
     messages: AtomicU64,
+    /// Some had passed when upstream was lost last.
+    used: AtomicBool,
     /// Why the client has to be closed, if it is not what upstream's end says.
     verdict: OnceLock<Farewell>,
 }
@@ -50,6 +58,7 @@ pub(super) async fn pass(
     upstream: Connection,
     on_loss: &OnLoss,
     passed: &Passed,
+    recording: Option<Recording>,
 ) {
     let events = upstream.events();
     let (to_client, from_client) = client.split();
@@ -60,9 +69,13 @@ pub(super) async fn pass(
         on_loss,
         passed,
         messages: AtomicU64::new(0),
+        used: AtomicBool::new(false),
         verdict: OnceLock::new(),
     };
-    tokio::join!(pair.up(from_client), pair.down(from_upstream, events));
+    tokio::join!(
+        pair.up(from_client),
+        pair.down(from_upstream, events, recording)
+    );
 }
 
 impl Pair<'_> {
@@ -95,11 +108,15 @@ impl Pair<'_> {
 
     /// From upstream to the client. What upstream sent before its end is sent on, unless the client
     /// reads too slowly for that.
-    async fn down(&self, from: Receiver, events: Events) {
+    async fn down(&self, from: Receiver, events: Events, recording: Option<Recording>) {
+        let failed = recording.as_ref().map(Recording::failed);
         tokio::select! {
-            () = self.send_down(from) => {}
-            () = self.overflow() => {}
+            // A loss is noted before the gap that it leaves.
+            biased;
             () = self.watch(events) => {}
+            () = self.recording_fails(failed) => {}
+            () = self.overflow() => {}
+            () = self.send_down(from, recording) => {}
         }
         let report = match self.verdict.get() {
             Some(_) => None,
@@ -115,24 +132,51 @@ impl Pair<'_> {
         let _ = self.upstream.close(farewell.code, &farewell.reason).await;
     }
 
-    async fn send_down(&self, mut from: Receiver) {
+    async fn send_down(&self, mut from: Receiver, recording: Option<Recording>) {
         let mut gap = None;
+        let mut recorded = true;
         while let Ok(Some(first)) = from.recv().await {
-            let run = self.run(first, &mut from, &mut gap, &self.passed.down);
+            let mut copies = Copies::of(&recording);
+            let mut run = self.run(first, &mut from, &mut gap, &self.passed.down);
+            run.copies = copies.as_mut();
             if self.client.send_many(run).await.is_err() {
                 // The client has ended, and the other direction tells upstream. What else comes is
                 // read and dropped until then.
                 break;
             }
+            if let (Some(recording), Some(copies)) = (&recording, copies) {
+                recorded = recording.append(copies.messages).await;
+            }
             match gap.take() {
+                _ if !recorded => break,
                 None => {}
                 Some(gap) if self.goes_on_after(&gap).await => {}
                 Some(gap) => {
                     let _ = self.verdict.set(Farewell::of_gap(From::Upstream, &gap));
-                    return;
+                    break;
                 }
             }
         }
+        if let Some(recording) = recording
+            && !recording.end().await
+        {
+            self.unrecorded();
+        }
+    }
+
+    /// Resolves when the recording has failed.
+    async fn recording_fails(&self, failed: Option<Arc<Notify>>) {
+        match failed {
+            None => pending().await,
+            Some(failed) => failed.notified().await,
+        }
+        self.unrecorded();
+    }
+
+    fn unrecorded(&self) {
+        let why = "what passes here cannot be recorded any more";
+        let farewell = Farewell::new(CloseCode::INTERNAL_ERROR, why);
+        let _ = self.verdict.set(farewell);
     }
 
     /// Whether the client can go on after a gap: nothing is missing for it, or it is told.
@@ -140,7 +184,7 @@ impl Pair<'_> {
         let Gap::Reconnected { why, away } = gap else {
             return false;
         };
-        if self.messages.load(Relaxed) == 0 {
+        if !self.used.load(Relaxed) {
             return true;
         }
         let Some(text) = &self.on_loss.gap_message else {
@@ -169,7 +213,9 @@ impl Pair<'_> {
             let Event::Disconnected { why, .. } = event else {
                 continue;
             };
-            let told = self.on_loss.gap_message.is_some() || self.messages.load(Relaxed) == 0;
+            let used = self.messages.load(Relaxed) > 0;
+            self.used.store(used, Relaxed);
+            let told = self.on_loss.gap_message.is_some() || !used;
             if !told && !self.upstream.is_session() {
                 let _ = self.verdict.set(Farewell::of_error(From::Upstream, &why));
                 let closing = self.upstream.close(CloseCode::GOING_AWAY, "");
@@ -191,6 +237,7 @@ impl Pair<'_> {
             from,
             gap,
             count: 0,
+            copies: None,
             counters: [passed, &self.messages],
         }
     }
@@ -203,7 +250,33 @@ struct Run<'r> {
     from: &'r mut Receiver,
     gap: &'r mut Option<Gap>,
     count: u64,
+    /// Where copies go, for the recording.
+    copies: Option<&'r mut Copies>,
     counters: [&'r AtomicU64; 2],
+}
+
+/// Copies of the messages of a run.
+#[derive(Default)]
+struct Copies {
+    messages: Vec<Message>,
+    bytes: usize,
+}
+
+impl Copies {
+    /// An empty list, if there is a recording.
+    fn of(recording: &Option<Recording>) -> Option<Copies> {
+        recording.as_ref().map(|_| Copies::default())
+    }
+
+    fn add(&mut self, message: &Message) {
+        let cost = MESSAGE_OVERHEAD_BYTES.saturating_add(message.len());
+        self.bytes = self.bytes.saturating_add(cost);
+        self.messages.push(message.clone());
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= limits::RECORD_BATCH_BYTES
+    }
 }
 
 impl Drop for Run<'_> {
@@ -219,7 +292,8 @@ impl Iterator for Run<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Message> {
-        if self.gap.is_some() {
+        let is_full = self.copies.as_ref().is_some_and(|copies| copies.is_full());
+        if self.gap.is_some() || is_full {
             return None;
         }
         let next = match self.first.take() {
@@ -229,6 +303,9 @@ impl Iterator for Run<'_> {
         match next {
             Incoming::Message(message) => {
                 self.count += 1;
+                if let Some(copies) = &mut self.copies {
+                    copies.add(&message);
+                }
                 Some(message)
             }
             Incoming::Gap(gap) => {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -134,13 +134,15 @@ impl Upstream {
         } = asked;
         let names = offer.names;
         let opened = Arc::new(AtomicBool::new(false));
+        let headers = Arc::new(Mutex::new(headers));
         let settled: Arc<OnceLock<Option<String>>> = Arc::default();
         let client = self.client(&url, &names);
         let made = {
             let (opened, settled, fresh) = (opened.clone(), settled.clone(), self.fresh.clone());
+            let headers = headers.clone();
             let (names, pairs) = (names.clone(), self.offers_session(&names));
             move |_| {
-                let mut headers = headers.clone();
+                let mut headers = lock(&headers).clone();
                 if pairs {
                     // Only the first request opens the stream. Once a subprotocol is agreed, the
                     // later ones offer no other.
@@ -157,6 +159,10 @@ impl Upstream {
         };
         let connection = client.headers_with(made).connect().await?;
         opened.store(true, SeqCst);
+        if !connection.is_session() && !self.reconnects {
+            // There is no later request, so an idle connection need not hold them.
+            *lock(&headers) = HeaderMap::new();
+        }
         let mut answer = connection.response().map_or_else(HeaderMap::new, |answer| {
             headers::end_to_end(answer.headers())
         });
@@ -198,6 +204,10 @@ impl Upstream {
             false => client.reconnect_sessions_only(),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the client's answer has: the headers of upstream's, and the subprotocol. A relay in front gets

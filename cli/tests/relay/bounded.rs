@@ -91,7 +91,10 @@ fn peak(_: &Serve) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_stops_is_closed_with_1008_and_the_others_go_on() {
     let (upstream, mut sent) = floods(u64::MAX).await;
-    let relay = Serve::relay(&upstream.url(), &["--buffer", "1MiB"]);
+    let relay = Serve::relay(
+        &upstream.url(),
+        &["--buffer", "1MiB", "--overflow", "close"],
+    );
     let before = peak(&relay);
     let mut stopped = open(&relay.url).await;
     let mut other = open(&relay.url).await;
@@ -141,10 +144,10 @@ async fn what_a_slow_client_does_not_take_waits_in_a_file_of_bounded_size() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_pause_upstream_waits_for_its_client() {
+async fn without_a_file_upstream_waits_for_its_client() {
     const COUNT: u64 = 500;
     let (upstream, mut sent) = floods(COUNT).await;
-    let args = ["--buffer", "256KiB", "--overflow", "pause"];
+    let args = ["--buffer", "256KiB"];
     let relay = Serve::relay(&upstream.url(), &args);
     let mut slow = open(&relay.url).await;
     send(&mut slow, "flood").await;

@@ -39,8 +39,11 @@ fn python() -> Option<PathBuf> {
 struct Program(Child);
 
 impl Drop for Program {
+    /// Once nginx was killed, and left its worker behind. These programs end their children when they
+    /// are asked to end.
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let id = self.0.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &id]).status();
         let _ = self.0.wait();
     }
 }

@@ -9,4 +9,5 @@ mod hostile;
 mod pair;
 mod passes;
 mod peers;
+mod records;
 mod serves;

@@ -259,7 +259,18 @@ function area(
   context.strokeStyle = color(name);
   context.lineWidth = 1.5;
   context.lineJoin = "round";
-  if (!filled) context.stroke();
+  if (!filled) {
+    context.stroke();
+    const last = points.length - 1;
+    context.beginPath();
+    context.arc(x(points[last]!.at), top(last), 2.5, 0, 2 * Math.PI);
+    context.fillStyle = color(name);
+    context.fill();
+    context.beginPath();
+    points.forEach((point, at) => {
+      context.lineTo(x(point.at), top(at));
+    });
+  }
   for (let at = points.length - 1; at >= 0; at--) context.lineTo(x(points[at]!.at), bottom(at));
   context.closePath();
   context.fillStyle = color(name);

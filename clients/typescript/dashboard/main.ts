@@ -70,6 +70,7 @@ const sum = (names: ("messages_sent" | "messages_received")[]): Series["value"] 
 
 function drawCharts(): void {
   const { points, recoveries } = model;
+  drawLegend();
   const now = model.time();
   charts.throughput.plot(points, now, {
     series: [
@@ -83,12 +84,11 @@ function drawCharts(): void {
   });
   const series = model.causes.map((cause, at) => ({
     name: CAUSES[cause] ?? cause,
-    color: `--${cause.replaceAll("_", "-")}`,
+    color: colorOf(cause),
     value: (point: { stalled: number[] }) => point.stalled[at] ?? 0,
   }));
   charts.stalls.plot(points, now, { series, stacked: true });
   charts.recoveries.dots(recoveries, now, spanOf(points[0]?.at ?? now, now), span);
-  drawLegend(series);
   const recent = recoveries.filter((it) => it.at > now - 900_000).map((it) => it.ms);
   recent.sort((a, b) => a - b);
   const median = recent[Math.floor(recent.length / 2)];
@@ -96,16 +96,19 @@ function drawCharts(): void {
   text(byId("h-recoveries"), words);
 }
 
-function drawLegend(series: { name: string; color: string }[]): void {
+/** It is there before the charts, which take the room that it leaves. */
+function drawLegend(): void {
   const legend = byId("legend");
-  if (legend.children.length === series.length) return;
-  const items = series.map(({ name, color }) => {
+  if (legend.children.length === model.causes.length) return;
+  const items = model.causes.map((cause) => {
     const dot = element("i");
-    dot.style.background = `var(${color})`;
-    return element("span", {}, dot, name);
+    dot.style.background = `var(${colorOf(cause)})`;
+    return element("span", {}, dot, CAUSES[cause] ?? cause);
   });
   legend.replaceChildren(...items);
 }
+
+const colorOf = (cause: string) => `--${cause.replaceAll("_", "-")}`;
 
 function drawSubscriptions(): void {
   const { subscriptions, now } = model;
@@ -153,7 +156,7 @@ function drawLink(): void {
   const name = model.now?.process.name ?? "the server";
   text(
     byId("gone"),
-    `${name} does not answer${since}. What you see is how it was. This page goes on by itself.`,
+    `${name} has not answered${since}. What you see is how it was. This page goes on by itself.`,
   );
   byId("enter").hidden = link.state !== "refused";
   text(byId("enter-why"), link.why);

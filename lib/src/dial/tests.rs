@@ -31,7 +31,7 @@ fn options() -> DialOptions {
         proxy: None,
         connector: None,
         subprotocols: Vec::new(),
-        subprotocol_required: false,
+        subprotocol_required: true,
         compression: None,
         hello: None,
         session: Wanted::Never,

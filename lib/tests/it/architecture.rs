@@ -106,7 +106,16 @@ fn every_dependency_has_its_line() {
     let map = fs::read_to_string(root().join("../ARCHITECTURE.md")).unwrap();
     let (_, table) = map.split_once("## Dependencies").unwrap();
     let mut seen = 0;
-    for member in ["proto", "lib", "topics", "cli", "bench", "docs", "fuzz"] {
+    for member in [
+        "proto",
+        "lib",
+        "topics",
+        "dashboard",
+        "cli",
+        "bench",
+        "docs",
+        "fuzz",
+    ] {
         let manifest = root().join("..").join(member).join("Cargo.toml");
         let mut listed = false;
         for line in fs::read_to_string(manifest).unwrap().lines() {

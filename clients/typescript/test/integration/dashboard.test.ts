@@ -134,7 +134,7 @@ describe.runIf(hasChromium)("in Chromium", () => {
     await page.waitForSelector(".row");
     await server.kill();
     await page.waitForSelector("#gone:not([hidden])");
-    expect(await page.textContent("#gone")).toContain("unstall serve does not answer since");
+    expect(await page.textContent("#gone")).toContain("unstall serve has not answered since");
     // What was seen last is still there.
     expect(await page.locator(".row").count()).toBe(1);
     await picture(page, "gone");
