@@ -59,17 +59,21 @@ async fn a_client_that_has_just_come_in_when_the_signal_comes_is_told_upstream_t
     let upstream = Upstream::start(move |mut ws| {
         let tell = tell.clone();
         async move {
-            tell.send(closed(&mut ws).await).unwrap();
+            let end = closed(&mut ws).await;
+            // It answers the close.
+            closed(&mut ws).await;
+            tell.send(end).unwrap();
         }
     })
     .await;
-    for _ in 0..10 {
+    for _ in 0..5 {
         let relay = Serve::relay(&upstream.url(), &[]);
         let mut ws = open(&relay.url).await;
         relay.running.signal("TERM");
         // It answers the close.
         closed(&mut ws).await;
         closed(&mut ws).await;
+        drop(ws);
         let (_, end) = told.recv().await.unwrap();
         assert_eq!(end.unwrap().0, 1001);
     }
