@@ -25,6 +25,8 @@ pub(crate) fn run(json: &str) -> Result<()> {
         Runtime::Pinned => (pin::pin(job.core), Builder::new_current_thread()),
         Runtime::Default => (None, Builder::new_multi_thread()),
     };
+    #[cfg(feature = "scrape")]
+    scrape()?;
     let runtime = builder.enable_all().build()?;
     let began = Instant::now();
     let work = async { timeout(job.limit, workloads::work(&job)).await };
@@ -33,6 +35,21 @@ pub(crate) fn run(json: &str) -> Result<()> {
     say(&Line::Report(Report { pinned, ..report }))?;
     // Does not wait for background tasks of the engines.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(())
+}
+
+/// Renders the figures each second, on the core of the worker.
+#[cfg(feature = "scrape")]
+fn scrape() -> Result<()> {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
+    unstall::metrics::describe();
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            unstall::metrics::update();
+            std::hint::black_box(recorder.render());
+        }
+    });
     Ok(())
 }
 

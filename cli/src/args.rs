@@ -7,7 +7,7 @@ use unstall::RedactedUrl;
 
 use crate::failure::Failure;
 use crate::{
-    cat, completions, demo, doctor, hub, man, publish, pull, relay, serve, subscribe, verify,
+    cat, completions, demo, doctor, hub, man, publish, pull, relay, serve, subscribe, top, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -19,6 +19,7 @@ Examples:
   unstall hub                               topics: logs to publish and subscribe to
   unstall relay --to wss://feed.example     pass WebSockets on, for programs as they are
   unstall verify                            break connections, lose no message
+  unstall top ws://127.0.0.1:9200           what a server's connections wait for
   unstall doctor                            find out which connection is stuck
   echo '{\"report\":true}' | unstall cat ws://127.0.0.1:9100/sink
 
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     VerifyPeer(verify::VerifyPeer),
     VerifyTopicsPeer(verify::VerifyTopicsPeer),
+    Top(top::Top),
     Doctor(doctor::Arguments),
     Completions(completions::Completions),
     Man(man::Man),
@@ -103,6 +105,7 @@ impl Command {
             Self::Subscribe(subscribe) => subscribe.run(),
             Self::Relay(relay) => relay.run(),
             Self::Verify(verify) => verify.run(),
+            Self::Top(top) => top.run(),
             Self::VerifyPeer(peer) => peer.run(),
             Self::VerifyTopicsPeer(peer) => peer.run(),
             Self::Completions(completions) => completions.run(),

@@ -2,13 +2,18 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use unstall::doctor::{Doctor, Finding, sockets_of};
 
+use crate::serve::read_token;
+use library::Asking;
+
 mod json;
+mod library;
 mod report;
 mod watch;
 
@@ -18,6 +23,9 @@ mod watch;
 /// which side does not read, or whether the network is at fault. Without --pid, --port or --all it
 /// examines the connections of your own processes; as root, those of all users. It sees its own
 /// network namespace: to examine a container, run it inside the container.
+///
+/// Programs called `unstall` that listen on this machine are also asked what the library says of
+/// their connections. With --ask every examined program is asked.
 ///
 /// Exit code 0: nothing is stuck. 1: something is. 2: wrong usage, missing
 /// rights, or a system other than Linux.
@@ -39,6 +47,15 @@ pub(crate) struct Arguments {
     /// Print JSON: one object, with --watch one in a line per look
     #[arg(long)]
     json: bool,
+
+    /// Ask every examined program that listens on this machine what the library says of its
+    /// connections, by one request for /status.json to each of its ports
+    #[arg(long, conflicts_with = "watch")]
+    ask: bool,
+
+    /// Show the token in this file to the programs that are asked
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    token: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -82,6 +99,11 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 
 /// Prints one report. Returns whether something is stuck.
 fn once(arguments: &Arguments) -> io::Result<bool> {
+    let token = arguments.token.as_deref().map(read_token).transpose();
+    let asking = Asking {
+        all: arguments.ask,
+        token: token.map_err(|failure| io::Error::other(failure.into_reason()))?,
+    };
     let mut doctor = Doctor::new();
     let began = Instant::now();
     let mut looks = 0;
@@ -94,10 +116,11 @@ fn once(arguments: &Arguments) -> io::Result<bool> {
         thread::sleep(arguments.interval);
     }
     let findings = arguments.selection.of(&doctor)?;
+    let said = library::ask(&findings, &asking);
     let text = if arguments.json {
-        json::object(&findings)
+        json::object(&findings, &said)
     } else {
-        report::text(&findings)
+        report::text(&findings, &said)
     };
     match print(&text) {
         // The reader of the pipe has closed it.
@@ -179,7 +202,7 @@ fn own_user() -> Option<u32> {
     None
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());

@@ -177,6 +177,7 @@ impl Hub {
             .options(options)
             .plain()
             .subprotocols([SUBPROTOCOL])
+            .unlisted(unstall_dashboard::LIVE)
             .router(http::router(shared, dashboard.router()));
         builder = builder.authenticate(move |mut request| {
             let door = door.clone();

@@ -26,9 +26,13 @@ mod relay;
 mod rss;
 mod runtime;
 mod serve;
+mod status;
 mod stdout;
 mod subscribe;
+mod table;
+mod terminal;
 mod time;
+mod top;
 mod topics;
 mod verify;
 

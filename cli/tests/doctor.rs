@@ -43,7 +43,7 @@ fn a_program_that_stops_reading_is_named_at_both_ends() {
     assert_eq!(keys(&json), "connections");
     assert_eq!(
         keys(&report.server),
-        "evidence local peer pid program sentence since_ms verdict"
+        "evidence library local peer pid program sentence since_ms verdict"
     );
     assert_eq!(report.server["pid"], talk.server.pid());
     assert_eq!(report.client["pid"], talk.client.pid());

@@ -9,8 +9,8 @@ use unstall::{
 };
 
 use crate::{
-    json::{Rates, millis, per_second},
-    limits::POINTS,
+    json::{Rates, millis, per_second, span},
+    limits::{HISTORY, POINTS},
 };
 
 /// A second.
@@ -69,7 +69,8 @@ pub(crate) struct History(VecDeque<Point>);
 
 impl History {
     pub(crate) fn push(&mut self, point: Point) {
-        if self.0.len() >= POINTS {
+        let begin = point.at.saturating_sub(span(HISTORY));
+        while self.0.len() >= POINTS || self.0.front().is_some_and(|first| first.at < begin) {
             self.0.pop_front();
         }
         self.0.push_back(point);
@@ -93,6 +94,11 @@ mod tests {
         }
         assert_eq!(history.points().count(), POINTS);
         assert_eq!(history.points().next().map(|it| it.at), Some(50));
+        // Points further apart are fewer, and cover no more time.
+        let later = 10 * span(HISTORY);
+        history.push(Point::between(later, &totals, &totals, 5.0));
+        history.push(Point::between(later + 5_000, &totals, &totals, 5.0));
+        assert_eq!(history.points().count(), 2);
     }
 
     #[test]

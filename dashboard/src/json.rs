@@ -383,6 +383,7 @@ impl From<&NodeSubscription> for SubscriptionRow {
             state: match it.stage {
                 SubscriptionStage::Opening => "opening",
                 SubscriptionStage::History => "history",
+                SubscriptionStage::Ending => "ending",
                 _ => "live",
             },
             offset: it.offset.get(),

@@ -95,12 +95,13 @@ impl Dashboard {
         }
     }
 
-    /// The server answers with the page, too. It calls [`ServerBuilder::router`] and
-    /// [`ServerBuilder::subprotocols`]. With a router or subprotocols of your own, merge
-    /// [`router`](Dashboard::router) into the one and add [`SUBPROTOCOL`](unstall_topics::SUBPROTOCOL) to the
-    /// others.
+    /// The server answers with the page, too. It calls [`ServerBuilder::router`],
+    /// [`ServerBuilder::subprotocols`] and [`ServerBuilder::unlisted`]. With a router or subprotocols of your own, merge
+    /// [`router`](Dashboard::router) into the one, add [`SUBPROTOCOL`](unstall_topics::SUBPROTOCOL) to the
+    /// others, and keep [`LIVE`] [unlisted](ServerBuilder::unlisted).
     pub fn on(&self, builder: ServerBuilder) -> ServerBuilder {
-        builder.router(self.router()).subprotocols([SUBPROTOCOL])
+        let builder = builder.router(self.router()).unlisted(LIVE);
+        builder.subprotocols([SUBPROTOCOL])
     }
 
     /// A handler that takes the WebSockets of the page and leaves all others to yours.
@@ -143,7 +144,6 @@ impl Dashboard {
     ///
     /// Cancel safety: if dropped, the connection closes.
     pub async fn serve(&self, connection: Connection) {
-        unstall::status::unlist(&connection);
         let request = connection.request();
         let allowed = request.is_some_and(|request| {
             let access = &self.shared.access;

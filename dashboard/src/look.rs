@@ -48,7 +48,7 @@ impl Subject {
             rows.truncate(ROWS);
         }
         rows.sort_unstable_by_key(|row| row.id);
-        let (subscriptions, subscriptions_total) = self.subscriptions().await;
+        let (subscriptions, subscriptions_total) = self.subscriptions();
         let seen = Seen {
             now: Now {
                 version: VERSION,
@@ -70,14 +70,16 @@ impl Subject {
     }
 
     /// Some of the subscriptions, and how many there are.
-    async fn subscriptions(&self) -> (Vec<SubscriptionRow>, usize) {
+    fn subscriptions(&self) -> (Vec<SubscriptionRow>, usize) {
         let Some(node) = &self.node else {
             return (Vec::new(), 0);
         };
-        let all = node.subscriptions(ROWS).await;
-        (
-            all.list.iter().map(SubscriptionRow::from).collect(),
-            all.total,
-        )
+        let mut all = node.log().subscriptions();
+        // Those within the process are no client's.
+        all.retain(|it| it.connection.is_some());
+        let total = all.len();
+        all.sort_unstable_by_key(|it| Reverse((it.waits_for_credit, it.lag)));
+        all.truncate(ROWS);
+        (all.iter().map(SubscriptionRow::from).collect(), total)
     }
 }

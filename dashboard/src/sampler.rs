@@ -17,7 +17,7 @@ use crate::{
     changes,
     history::{History, Point, Recovered},
     json::{Now, Rates, millis},
-    limits::{AWAKE, STEP, SUBSCRIPTIONS_A_MESSAGE},
+    limits::{AWAKE, IDLE_SHARE, IDLE_STEP, STEP, SUBSCRIPTIONS_A_MESSAGE},
     look::{Seen, Subject},
 };
 
@@ -40,6 +40,8 @@ struct State {
     /// The sums of the last look, and when it was.
     last: (Instant, Totals),
     rates: Rates,
+    /// When to look again while nobody watches.
+    due: Instant,
     /// The number of the last recovery that was published.
     recovered: u64,
     awake_until: Option<Instant>,
@@ -62,6 +64,7 @@ impl Sampler {
             history: History::default(),
             last: (Instant::now(), status::totals()),
             rates: Rates::default(),
+            due: Instant::now(),
             recovered: 0,
             awake_until: None,
             seen: None,
@@ -132,10 +135,17 @@ impl Sampler {
             self.tell(at).await;
             return;
         }
+        let begin = Instant::now();
+        if self.state().due > begin {
+            return;
+        }
         // It visits each connection, which takes some milliseconds for 10,000 of them.
         let totals = tokio::task::spawn_blocking(status::totals).await;
+        let rest = (begin.elapsed() * IDLE_SHARE).min(IDLE_STEP);
         let mut state = self.state();
         state.seen = None;
+        // Half a step earlier, so that the next step is not missed by a moment.
+        state.due = begin + rest.saturating_sub(STEP / 2);
         state.note(at, totals.unwrap_or_default());
     }
 

@@ -4,7 +4,7 @@
 docs/metrics/record.py [--unstall target/debug/unstall] > docs/metrics/alerts_test.yml
 
 Each incident runs for a few seconds and is sampled often; a sample stands for 15 seconds, so that promtool
-sees minutes. Linux only: the full disk is a tmpfs in a namespace of its own.
+sees minutes. A lag in seconds is stretched alike. Linux only: the full disk is a tmpfs in a namespace of its own.
 """
 import argparse
 import base64
@@ -20,7 +20,7 @@ import urllib.request
 SAMPLES, INTERVAL = 32, 0.2
 QUIET = 8  # samples before the incident
 KEPT = re.compile(r"unstall_(stalled_connections|connections|server_accepted_total|reconnects_total"
-                  r"|topics_refused_messages_total|server_held_(limit_)?bytes|gaps_total)\b")
+                  r"|topics_refused_messages_total|topics_max_lag_seconds|server_held_(limit_)?bytes|gaps_total)\b")
 
 
 class Program:
@@ -55,6 +55,8 @@ def record(program, begin, during=lambda: None):
         for line in program.page().splitlines():
             if KEPT.match(line):
                 name, value = line.rsplit(" ", 1)
+                if "lag_seconds" in name:
+                    value = f"{float(value) * 15 / INTERVAL:g}"
                 series.setdefault(name, ["_"] * sample).append(value)
         for values in series.values():
             values.extend(["_"] * (sample + 1 - len(values)))
@@ -124,15 +126,38 @@ def full_disk(unstall):
     return series
 
 
+def lagging_subscriber(unstall):
+    program = Program(unstall, "hub", "--listen", "127.0.0.1:0")
+    subscriber = subprocess.Popen([unstall, "subscribe", f"ws://{program.address}", "a"], stdout=subprocess.DEVNULL)
+
+    def begin():
+        subscriber.send_signal(signal.SIGSTOP)
+        during()
+
+    def during():
+        for _ in range(4):
+            request = urllib.request.Request(f"http://{program.address}/topics/a", data=os.urandom(1 << 20),
+                                             headers={"content-type": "application/octet-stream"})
+            urllib.request.urlopen(request, timeout=30).read()
+
+    series = record(program, begin, during)
+    subscriber.kill()
+    subscriber.wait()
+    program.end()
+    return series
+
+
 INCIDENTS = [
     ("a consumer that does not read", stalled_consumer,
      {"UnstallStalled": {"side": "server", "cause": "socket_full"}}),
     ("clients that come back and leave at once", reconnect_storm, {"UnstallReconnectStorm": {}}),
+    ("a subscriber that has stopped", lagging_subscriber,
+     {"UnstallSubscriptionLags": {}, "UnstallStalled": {"side": "server", "cause": "socket_full"}}),
     ("a full disk", full_disk, {"UnstallMessagesNotStored": {}}),
 ]
 SEVERITY = {"UnstallMessagesNotStored": "critical"}
-ALERTS = ["UnstallStalled", "UnstallReconnectStorm", "UnstallMessagesNotStored", "UnstallMemoryNearLimit",
-          "UnstallGaps"]
+ALERTS = ["UnstallStalled", "UnstallReconnectStorm", "UnstallMessagesNotStored", "UnstallSubscriptionLags",
+          "UnstallMemoryNearLimit", "UnstallGaps"]
 
 
 def quoted(text):

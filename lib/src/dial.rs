@@ -18,8 +18,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::{Instant, error::Elapsed, timeout_at};
+use tracing::Instrument;
 
 pub(crate) use self::connector::Connector;
 pub use self::connector::Endpoint;
@@ -28,6 +29,7 @@ pub(crate) use self::target::Target;
 use self::tls::ClientConfig;
 use crate::reports::{ConnectError, ConnectPhase};
 use crate::settings::Compression;
+use crate::spans;
 use crate::time::later;
 use crate::ws::transport::{Transport, Upgraded};
 
@@ -97,8 +99,15 @@ pub(crate) async fn dial(
         let tls = connect_tls(transport, target, options);
         transport = deadline.cover(ConnectPhase::Tls, tls).await?;
     }
-    let upgrade = upgrade::upgrade(transport, target, options, headers);
-    deadline.cover(ConnectPhase::Upgrade, upgrade).await
+    let span = spans::request();
+    let upgrade = upgrade::upgrade(transport, target, options, headers).instrument(span.clone());
+    let upgraded = deadline.cover(ConnectPhase::Upgrade, upgrade).await;
+    match &upgraded {
+        Ok(_) => spans::answered(&span, StatusCode::SWITCHING_PROTOCOLS),
+        Err(ConnectError::Refused { status, .. }) => spans::answered(&span, *status),
+        Err(_) => {}
+    }
+    upgraded
 }
 
 /// One deadline over several steps. Its error names the step that did not finish in time.

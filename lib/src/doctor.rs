@@ -34,7 +34,7 @@ mod verdict;
 
 pub use crate::kernel::{TcpAccount, TcpState, TcpTimer};
 pub use own::{Diagnosis, doctor};
-pub use owners::{Process, sockets_of};
+pub use owners::{Process, listeners_of, sockets_of};
 pub use verdict::Verdict;
 
 use crate::defaults::{DOCTOR_OBSERVED, DOCTOR_SPACING};

@@ -245,6 +245,11 @@ pub(crate) fn tcp_account(local: SocketAddr, peer: SocketAddr) -> io::Result<Opt
     netlink::tcp_account(local, peer)
 }
 
+/// The listening TCP sockets of this network namespace.
+pub(crate) fn tcp_listeners() -> io::Result<Vec<TcpAccount>> {
+    netlink::tcp_listeners()
+}
+
 /// The accounts of all TCP connections (IPv4 and IPv6) of this network namespace, except listeners
 /// and those in TIME_WAIT.
 ///

@@ -52,7 +52,7 @@
 //! More whole programs are in
 //! [`examples`](https://github.com/unstall/unstall/tree/main/lib/examples): market data, a chat in
 //! axum, an agent's tokens, calls and answers, a file, TLS and authentication, client certificates, an
-//! adopted stream, metrics.
+//! adopted stream, metrics, a trace over two processes.
 //!
 //! # Plain peers
 //! The other end may be any WebSocket program (RFC 6455). The connection then never deadlocks, is
@@ -209,7 +209,8 @@
 //! [`Connection::stats`] counts, and says what the connection waits for ([`StallCause`]).
 //! [`Connection::events`] tells what happens to it. [`doctor()`] joins that with the kernel's account
 //! of the sockets, and says for every connection of the process which side does not read, or whether
-//! the network is at fault. Each connection logs in a [tracing](https://docs.rs/tracing) span.
+//! the network is at fault. Attempts to connect, handshakes, connections and sessions are
+//! [tracing](https://docs.rs/tracing) spans.
 //! ```no_run
 //! # async fn example(connection: unstall::Connection) {
 //! let stats = connection.stats();
@@ -233,6 +234,7 @@
 //! | `axum` | no | the extractor `unstall::axum::Upgrade` |
 //! | `http2` | no | WebSockets over HTTP/2 (RFC 8441), in the extractor and by `ServerBuilder::http2` |
 //! | `metrics` | no | `unstall::metrics`: figures of the whole process for the `metrics` facade |
+//! | `opentelemetry` | no | the spans of a client and its server become one trace: its context travels with the upgrade request |
 //! | `status` | no | `unstall::status`: each connection of the process as it is now, and what happened to it |
 //! | `doctor` | yes | [`doctor()`] |
 //! | `spill` | yes | the overflow policy `Overflow::Spill` |
@@ -268,6 +270,7 @@ mod reports;
 mod server;
 mod session;
 mod settings;
+mod spans;
 #[cfg(feature = "status")]
 pub mod status;
 mod time;

@@ -51,8 +51,9 @@ use tracing::Instrument;
 
 use crate::{
     defaults,
-    handles::{Connection, span},
+    handles::Connection,
     settings::{Budget, Options},
+    spans,
     ws::{Side, WebSocket, transport::Upgraded},
 };
 
@@ -259,8 +260,7 @@ impl Server {
     /// Runs `handler` for each connection, in a task of its own, until the server has shut down.
     ///
     /// If a handler panics, only its own connection ends, with code 1011. The panic is logged, and
-    /// counted in [`ServerStats::handler_panics`]. A handler runs in the tracing span of its
-    /// connection.
+    /// counted in [`ServerStats::handler_panics`]. A handler runs in a tracing span of its own.
     ///
     /// Cancel safety: if dropped, no further connections are handled. Running handlers go on.
     pub async fn serve<H, F>(&self, handler: H)
@@ -277,7 +277,7 @@ impl Server {
                 place,
             } = accepted;
             let (handler, counted) = (handler.clone(), state.clone());
-            let (span, running) = (span(connection.shared()), member.clone());
+            let (span, running) = (handler_span(&connection), member.clone());
             let run = async move {
                 // The place is free again when both the connection and its handler have ended.
                 let _held = (running, place);
@@ -363,6 +363,13 @@ impl Server {
     pub fn stats(&self) -> ServerStats {
         self.state().stats()
     }
+}
+
+/// The span of a connection's handler.
+fn handler_span(connection: &Connection) -> tracing::Span {
+    let request = connection.request();
+    let headers = request.as_deref().map(http::Request::headers);
+    spans::handler(connection.shared().id, connection.peer_addr(), headers)
 }
 
 /// Starts a plain connection. Aborting its task drops the socket.

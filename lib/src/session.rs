@@ -15,6 +15,7 @@ mod sending;
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
+use tracing::Span;
 use unstall_proto as proto;
 use unstall_proto::Wait;
 
@@ -24,6 +25,7 @@ use crate::{
     pump::{Alarm, Reading, TurnContext, WhenFull},
     reports::{ConnectionError, Event, Report, SessionLoss, StallCause},
     settings::{Account, Evictable, Share},
+    spans,
     time::later,
 };
 
@@ -44,6 +46,8 @@ pub(crate) struct Session {
     sending: Sending,
     receiving: Receiving,
     ending: Ending,
+    /// Its span, once its task runs.
+    span: Span,
     /// The bytes that the protocol keeps in memory.
     share: Share,
     /// Declared after the share, so that the share gives its bytes back first.
@@ -60,9 +64,16 @@ impl Session {
             sending: Sending::default(),
             receiving: Receiving::default(),
             ending: Ending::default(),
+            span: Span::none(),
             share: account.share(),
             evictable: account.evictable(),
         }
+    }
+
+    /// Begins the span of the session, as a child of the current span.
+    pub(crate) fn begin_span(&mut self) -> &Span {
+        self.span = spans::session();
+        &self.span
     }
 
     fn time(&self, now: Instant) -> proto::Time {

@@ -25,7 +25,6 @@ use std::{
 pub use crate::handles::sums::ConnectionState;
 pub use crate::reports::recoveries::Recovery;
 use crate::{
-    Connection,
     handles::{
         Shared, past, register,
         sums::{self, GROUPS, Group, Sums},
@@ -39,7 +38,7 @@ use crate::{
 pub struct ConnectionStatus {
     /// Its counters, queues and waits. [`Stats::id`] stays the same over reconnects.
     pub stats: Stats,
-    /// The peer's address, as in [`Connection::peer_addr`].
+    /// The peer's address, as in [`Connection::peer_addr`](crate::Connection::peer_addr).
     pub peer: Option<SocketAddr>,
     /// The name of the [`Principal`](crate::Principal) that the authentication hook gave.
     pub principal: Option<Arc<str>>,
@@ -144,12 +143,6 @@ pub fn events(id: u64) -> Option<Vec<(SystemTime, Event)>> {
 /// [`RECOVERIES_KEPT`](crate::defaults::RECOVERIES_KEPT) of the process are kept. Give 0 for all.
 pub fn recoveries(behind: u64) -> Vec<Recovery> {
     recoveries::behind(behind)
-}
-
-/// Lists a connection no more: neither here, nor in the sums, nor by [`doctor()`](crate::doctor()). It is
-/// for connections that carry what is looked at here, and would show themselves.
-pub fn unlist(connection: &Connection) {
-    register::remove(connection.stats().id);
 }
 
 /// What all servers of the process have counted, and hold now. `None` if there was never one.

@@ -1,10 +1,22 @@
 //! Each program in `lib/examples` runs by the command in its first line, ends by itself, and prints
 //! what it promises.
 
-use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex},
+};
+
+use axum::{Router, body::Bytes, routing::post};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest, trace::v1::Span,
+};
+use prost::Message;
 
 /// The examples, in the order of the tests below.
-const TESTED: [&str; 9] = [
+const TESTED: [&str; 10] = [
     "adopt",
     "agent_tokens",
     "axum_chat",
@@ -12,12 +24,18 @@ const TESTED: [&str; 9] = [
     "file_transfer",
     "market_data",
     "metrics",
+    "opentelemetry",
     "rpc",
     "tls_auth",
 ];
 
 /// Runs the command in the first line of the example. Returns the lines that it prints.
 fn run(name: &str) -> Vec<String> {
+    run_with(name, &[])
+}
+
+/// As [`run`], with environment variables.
+fn run_with(name: &str, variables: &[(&str, &str)]) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let source = fs::read_to_string(folder.join(name).with_extension("rs")).unwrap();
     let first = source.lines().next().unwrap();
@@ -30,6 +48,7 @@ fn run(name: &str) -> Vec<String> {
         .args(["run", "--quiet"])
         .args(&words[2..])
         .current_dir(&folder)
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
@@ -161,4 +180,105 @@ fn user_with_a_valid_token_is_greeted_and_the_other_is_refused() {
     assert!(lines[1].starts_with("an old token: "), "{}", lines[1]);
     assert!(lines[1].contains("401 Unauthorized: a valid token is needed"));
     assert_eq!(lines[2], "worth another attempt: false");
+}
+
+/// A collector of OTLP over HTTP: the spans of each service that exports to it.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
+
+impl Collector {
+    fn take(&self, body: &Bytes) {
+        let request = ExportTraceServiceRequest::decode(&body[..]).expect("OTLP");
+        let mut spans = self.0.lock().unwrap();
+        for resource in request.resource_spans {
+            let service = resource.resource.unwrap().attributes.into_iter();
+            let mut service = service.filter(|it| it.key == "service.name");
+            let service = format!("{:?}", service.next().unwrap().value);
+            let service = ["asker", "shouter"]
+                .into_iter()
+                .find(|it| service.contains(it));
+            let found = resource.scope_spans.into_iter().flat_map(|it| it.spans);
+            spans.extend(found.map(|span| (service.unwrap().to_owned(), span)));
+        }
+    }
+}
+
+#[test]
+fn spans_of_a_client_and_its_server_are_one_trace_without_secrets() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let collector = Collector::default();
+    let to = collector.clone();
+    let app = Router::new().route(
+        "/v1/traces",
+        post(move |body: Bytes| async move { to.take(&body) }),
+    );
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
+    let listener = listener.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    runtime.spawn(async move { axum::serve(listener, app).await });
+    let lines = run_with(
+        "opentelemetry",
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)],
+    );
+    assert_eq!(lines[1..], ["HELLO"]);
+
+    let spans = collector.0.lock().unwrap();
+    let names: BTreeMap<&[u8], String> = spans
+        .iter()
+        .map(|(service, span)| (&span.span_id[..], format!("{service} {}", span.name)))
+        .collect();
+    let mut tree: Vec<(&str, &str)> = spans
+        .iter()
+        .map(|(_, span)| {
+            let parent = names.get(&span.parent_span_id[..]);
+            let name = &names[&span.span_id[..]];
+            (name.as_str(), parent.map_or("", |parent| parent))
+        })
+        .collect();
+    tree.sort_unstable();
+    assert_eq!(
+        tree,
+        [
+            ("asker ask", ""),
+            ("asker connect", "asker ask"),
+            ("asker connection", "asker ask"),
+            ("asker handshake", "asker connect"),
+            ("asker session", "asker connection"),
+            ("shouter connection", "asker handshake"),
+            ("shouter handler", "asker handshake"),
+            ("shouter handshake", "asker handshake"),
+            ("shouter session", "shouter connection"),
+            ("shouter shout", "shouter handler"),
+        ]
+    );
+    let attributes = |name: &str| {
+        let (_, span) = spans
+            .iter()
+            .find(|(service, span)| format!("{service} {}", span.name) == name)
+            .unwrap();
+        format!("{:?} {:?}", span.kind(), span.attributes)
+    };
+    let asked = attributes("asker connect");
+    for part in ["Client", "server.address", "127.0.0.1", "server.port"] {
+        assert!(asked.contains(part), "{part}: {asked}");
+    }
+    for (name, kind) in [
+        ("asker handshake", "Client"),
+        ("shouter handshake", "Server"),
+    ] {
+        let found = attributes(name);
+        assert!(found.starts_with(kind) && found.contains("http.response.status_code"));
+        assert!(found.contains("IntValue(101)"), "{name}: {found}");
+    }
+    for (service, span) in spans.iter() {
+        let trace: String = span.trace_id.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            lines[0],
+            format!("trace {trace}"),
+            "{service} {}",
+            span.name
+        );
+        let all = format!("{span:?}");
+        assert!(!all.contains("s3cret") && !all.contains("token"), "{all}");
+    }
 }

@@ -132,8 +132,8 @@ pub use packet::{PublishedRun, TopicPacket, published_runs};
 pub use position::{InvalidPosition, LogId, Offset, Position, StoredAt};
 pub use record::{FirstRecord, TopicRecord};
 pub use server::{
-    Outcome, PublishRequest, ReadRequest, Server, ServerConfig, ServerEvent, SubscribeRequest,
-    SubscriptionKey, SubscriptionProgress, SubscriptionStage,
+    Outcome, PublishRequest, ReadRequest, Server, ServerConfig, ServerEvent, Standing,
+    SubscribeRequest, SubscriptionKey, SubscriptionStage,
 };
 pub use subscribe::Subscribe;
 pub use terms::{Durability, Gap, GapReason, Publisher, Refusal, Start, SubscriptionEnd};

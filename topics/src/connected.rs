@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, mpsc::UnboundedSender};
-
-use crate::stats::NodeSubscriptions;
+use tokio::sync::Notify;
 
 /// The connections of a node.
 #[derive(Debug, Default)]
@@ -19,28 +17,15 @@ pub(crate) struct Connected {
     state: Mutex<State>,
     /// How often the connections were asked to go.
     asked: AtomicU64,
-    /// How often they were asked how their subscriptions stand.
-    surveys: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    members: HashMap<u64, Member>,
+    news: HashMap<u64, Arc<Notify>>,
     /// What was said last.
     words: Option<(Duration, Arc<str>)>,
 }
-
-/// A connection, as the others see it.
-#[derive(Debug)]
-struct Member {
-    news: Arc<Notify>,
-    /// Somebody asks how its subscriptions stand.
-    asks: Option<Asker>,
-}
-
-/// Waits for the answers of connections. An answer that does not come is known by the end of this.
-pub(crate) type Asker = UnboundedSender<NodeSubscriptions>;
 
 /// A place among [`Connected`], which ends when this is dropped.
 #[derive(Debug)]
@@ -48,7 +33,6 @@ pub(crate) struct Place {
     connected: Arc<Connected>,
     id: u64,
     told: u64,
-    answered: u64,
 }
 
 impl Connected {
@@ -57,16 +41,11 @@ impl Connected {
         let mut state = self.lock();
         let id = state.next_id;
         state.next_id += 1;
-        let member = Member {
-            news: news.clone(),
-            asks: None,
-        };
-        state.members.insert(id, member);
+        state.news.insert(id, news.clone());
         Place {
             connected: self.clone(),
             id,
             told: 0,
-            answered: 0,
         }
     }
 
@@ -75,18 +54,7 @@ impl Connected {
         let mut state = self.lock();
         state.words = Some((within, reason.into()));
         self.asked.fetch_add(1, Relaxed);
-        state.members.values().for_each(|it| it.news.notify_one());
-    }
-
-    /// Asks all how their subscriptions stand. Who asks again meanwhile takes the place of who asked before.
-    pub(crate) fn ask(&self, asker: &Asker) {
-        let mut state = self.lock();
-        // Counted under the lock: who sees the count finds who asks.
-        self.surveys.fetch_add(1, Relaxed);
-        for member in state.members.values_mut() {
-            member.asks = Some(asker.clone());
-            member.news.notify_one();
-        }
+        state.news.values().for_each(|news| news.notify_one());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -108,20 +76,8 @@ impl Place {
     }
 }
 
-impl Place {
-    /// Who asks how the subscriptions of this connection stand, once each time.
-    pub(crate) fn asked_how_it_stands(&mut self) -> Option<Asker> {
-        let surveys = self.connected.surveys.load(Relaxed);
-        if surveys == self.answered {
-            return None;
-        }
-        self.answered = surveys;
-        self.connected.lock().members.get_mut(&self.id)?.asks.take()
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connected.lock().members.remove(&self.id);
+        self.connected.lock().news.remove(&self.id);
     }
 }

@@ -73,6 +73,16 @@ pub const LOCAL_LINK_PACKETS: usize = 16;
 /// of 80,000 messages of 200 bytes. Who lags further behind reads from the store.
 pub const TAIL_BYTES: usize = 16 << 20;
 
+/// How far apart in time are the moments by which a log tells how far a subscription lags behind, in
+/// bytes and seconds. Whoever looks at a lag looks at seconds.
+pub(crate) const MARK_EVERY: Duration = Duration::from_secs(1);
+
+/// How many such moments are kept, of 24 bytes each. That is room for years, because older ones get fewer.
+pub(crate) const MARKS: usize = 1024;
+
+/// Moments of the past are as far apart as this part of their age. So a lag is exact to 2 %.
+pub(crate) const MARK_PART: u64 = 64;
+
 /// How much is encoded together, at most, unless it is one message. A block fills a packet.
 pub(crate) const BLOCK_BYTES: usize = 48 << 10;
 
@@ -131,11 +141,3 @@ pub(crate) const TAKEN_STEP: u64 = 64 << 10;
 /// What the messages of a log on a disk may cost, in bytes. It fits on any server, and holds a day
 /// of 45 messages of 200 bytes a second.
 pub const EMBEDDED_BYTES: u64 = 1 << 30;
-
-/// How many subscriptions of one connection are told to who asks how they stand: enough to see who lags,
-/// and a client with thousands of them fills no memory.
-pub const SUBSCRIPTIONS_TOLD: usize = 20;
-
-/// How long connections may take to say how their subscriptions stand. They answer at once, unless the
-/// machine is busy.
-pub const SURVEY_TIMEOUT: Duration = Duration::from_millis(200);

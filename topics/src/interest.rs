@@ -9,10 +9,13 @@ use std::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
+    time::Duration,
 };
 
 use tokio::sync::Notify;
-use unstall_proto::topics::{Filter, Offset, Topic};
+use unstall_proto::topics::{Filter, Offset, Standing, SubscriptionStage, Topic};
+
+use crate::stats::NodeSubscription;
 
 /// The subscriptions of a log's nodes that wait for messages, by what they wait for.
 #[derive(Debug, Default)]
@@ -28,7 +31,7 @@ struct State {
     /// Filters without wildcards.
     topics: HashMap<Topic, BTreeMap<u64, Arc<Waiter>>>,
     /// All others.
-    patterns: BTreeMap<u64, (Filter, Arc<Waiter>)>,
+    patterns: BTreeMap<u64, Arc<Waiter>>,
 }
 
 /// A subscription that waits. It knows where messages of its filter are, so that one whose topic is
@@ -39,6 +42,11 @@ struct State {
 #[derive(Debug)]
 struct Waiter {
     notify: Arc<Notify>,
+    filter: Filter,
+    /// The connection that it came over.
+    connection: Option<u64>,
+    /// How it stood when it was last at rest, for whoever watches.
+    standing: Mutex<Option<Standing>>,
     /// The subscription has read up to here. It never goes back.
     place: AtomicU64,
     /// Where the first messages behind the place were that concern it. 0: not known.
@@ -65,6 +73,33 @@ impl Waiter {
         self.last.fetch_max(last.get(), Release);
         self.notify.notify_one();
     }
+
+    fn subscription(&self) -> NodeSubscription {
+        let standing = *self.standing();
+        let stage = standing.map_or(SubscriptionStage::Opening, |it| it.stage);
+        let offset = standing.map_or(Offset::START, |it| it.place);
+        let lag = match stage {
+            SubscriptionStage::History | SubscriptionStage::Live => {
+                self.last.load(Acquire).saturating_sub(offset.get())
+            }
+            _ => 0,
+        };
+        NodeSubscription {
+            connection: self.connection,
+            filter: self.filter.clone(),
+            stage,
+            offset,
+            lag,
+            lag_bytes: 0,
+            lag_time: Duration::ZERO,
+            credit_bytes: standing.map_or(0, |it| it.credit),
+            waits_for_credit: lag > 0 && standing.is_some_and(|it| it.has_no_credit),
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Option<Standing>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Interests {
@@ -72,6 +107,7 @@ impl Interests {
     pub(crate) fn add(
         self: &Arc<Self>,
         filter: &Filter,
+        connection: Option<u64>,
         notify: &Arc<Notify>,
         end: impl FnOnce() -> Offset,
     ) -> Interest {
@@ -82,6 +118,9 @@ impl Interests {
         // What is told from now on is told to it. Of what was there before, nothing is known.
         let waiter = Arc::new(Waiter {
             notify: notify.clone(),
+            filter: filter.clone(),
+            connection,
+            standing: Mutex::new(None),
             place: AtomicU64::new(0),
             first: AtomicU64::new(0),
             last: AtomicU64::new(end().get()),
@@ -92,8 +131,7 @@ impl Interests {
                 waiting.insert(id, waiter.clone());
             }
             None => {
-                let pattern = (filter.clone(), waiter.clone());
-                state.patterns.insert(id, pattern);
+                state.patterns.insert(id, waiter.clone());
             }
         }
         Interest {
@@ -114,8 +152,11 @@ impl Interests {
                 .flatten()
                 .for_each(|(_, it)| it.wake(range));
         }
-        for (filter, waiter) in state.patterns.values() {
-            if topics.iter().any(|topic| filter.matches(topic.as_str())) {
+        for waiter in state.patterns.values() {
+            if topics
+                .iter()
+                .any(|topic| waiter.filter.matches(topic.as_str()))
+            {
                 waiter.wake(range);
             }
         }
@@ -134,10 +175,14 @@ impl Interests {
     }
 
     fn each(&self, tell: impl Fn(&Waiter)) {
-        let state = self.lock();
-        let exact = state.topics.values().flatten().map(|(_, it)| it);
-        let patterns = state.patterns.values().map(|(_, it)| it);
-        exact.chain(patterns).for_each(|waiter| tell(waiter));
+        self.lock().waiters().for_each(|waiter| tell(waiter));
+    }
+
+    /// All subscriptions, in no order. What their lags are in bytes and time is not known here.
+    pub(crate) fn all(&self) -> Vec<NodeSubscription> {
+        // Publishers need the lock, so it is held only to copy the list.
+        let waiters: Vec<_> = self.lock().waiters().cloned().collect();
+        waiters.iter().map(|waiter| waiter.subscription()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,7 +191,19 @@ impl Interests {
     }
 }
 
+impl State {
+    fn waiters(&self) -> impl Iterator<Item = &Arc<Waiter>> {
+        let exact = self.topics.values().flatten().map(|(_, it)| it);
+        exact.chain(self.patterns.values())
+    }
+}
+
 impl Interest {
+    /// How the subscription stands, for whoever watches.
+    pub(crate) fn stands(&self, standing: Standing) {
+        *self.waiter.standing() = Some(standing);
+    }
+
     /// The subscription has everything up to `after`. Returns up to where nothing of its filter
     /// follows: at least `after`.
     pub(crate) fn quiet_through(&self, after: Offset) -> Offset {
@@ -202,7 +259,8 @@ mod tests {
             .iter()
             .zip(&notifies)
             .map(|(filter, notify)| {
-                interests.add(&Filter::new(filter).unwrap(), notify, || Offset::START)
+                let filter = Filter::new(filter).unwrap();
+                interests.add(&filter, None, notify, || Offset::START)
             })
             .collect();
         interests.wake(&[&Topic::new("a.b").unwrap()], (at(1), at(1)));
@@ -228,7 +286,7 @@ mod tests {
             log.iter_mut().for_each(|mine| *mine = rng.bool());
             let end = at(log.len() as u64);
             let filter = Filter::new("mine").unwrap();
-            let interest = interests.add(&filter, &Arc::default(), || end);
+            let interest = interests.add(&filter, None, &Arc::default(), || end);
             for _ in 0..40 {
                 if rng.bool() {
                     let first = log.len() as u64 + 1;

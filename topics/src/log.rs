@@ -12,13 +12,16 @@ use unstall_proto::topics::{
 use crate::embedded::{Embedded, OpenError};
 use crate::{
     appender::{Answer, Appender, Halt},
+    clock::now,
     defaults::{BLOCK_BYTES, FOLLOW_AGAIN, NUDGE_EVERY, READ_BYTES, TAIL_BYTES},
     interest::Interests,
     limits::Limits,
+    marks::Marks,
     memory::Memory,
     message::publication,
     publish_error::{PublishError, is_no_text},
-    stats::{LogCounters, LogStats},
+    spans,
+    stats::{Lag, LogCounters, LogStats, NodeSubscription},
     store::{Appended, Bounds, Publication, Read, Store, StoreError, Stored},
     tail::Tail,
 };
@@ -57,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) tail: Tail,
     pub(crate) interests: Arc<Interests>,
     pub(crate) counters: LogCounters,
+    marks: Marks,
 }
 
 impl Log {
@@ -112,6 +116,7 @@ impl Log {
             tail: Tail::new(bounds, TAIL_BYTES),
             interests: Arc::default(),
             counters: LogCounters::default(),
+            marks: Marks::default(),
             store: store.clone(),
         });
         let here = shared.clone();
@@ -150,6 +155,25 @@ impl Log {
         let range = (bounds.first, bounds.last);
         let waiting = self.appender.waiting_bytes();
         self.shared.counters.stats(range, waiting, cached)
+    }
+
+    /// The subscriptions to the log that this process serves now, in no order: those of all its nodes,
+    /// and those within the process. It visits each once.
+    pub fn subscriptions(&self) -> Vec<NodeSubscription> {
+        let (marks, now) = (&self.shared.marks, now());
+        let mut all = self.shared.interests.all();
+        for subscription in &mut all {
+            if subscription.lag > 0 {
+                let behind = marks.behind(subscription.offset, now);
+                (subscription.lag_bytes, subscription.lag_time) = behind;
+            }
+        }
+        all
+    }
+
+    /// How far these subscriptions lag behind, all together and the one that lags most.
+    pub fn lag(&self) -> Lag {
+        Lag::of(&self.subscriptions())
     }
 
     /// The largest payload that the log takes, in bytes.
@@ -191,10 +215,12 @@ impl Log {
     /// the same order.
     ///
     /// Cancel safety: if dropped before it resolves, each message may be published or not.
-    pub async fn publish_many(
-        &self,
-        mut batch: Vec<Publication>,
-    ) -> Vec<Result<Offset, PublishError>> {
+    pub async fn publish_many(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+        let span = spans::publish(&batch);
+        spans::published(span, self.append(batch)).await
+    }
+
+    async fn append(&self, mut batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         let bad: Vec<usize> = (0..batch.len())
             .filter(|nth| is_no_text(&batch[*nth]))
             .collect();
@@ -210,16 +236,9 @@ impl Log {
     }
 
     async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {
-        let outcomes = self
-            .submit(vec![publication], Halt::default())
-            .await
-            .outcome()
-            .await;
-        outcomes
-            .into_iter()
-            .map(offset)
-            .next()
-            .unwrap_or(Err(PublishError::Refused(Refusal::Unknown)))
+        let results = self.publish_many(vec![publication]).await;
+        let unknown = Err(PublishError::Refused(Refusal::Unknown));
+        results.into_iter().next().unwrap_or(unknown)
     }
 
     /// Queues a batch behind those before it.
@@ -263,6 +282,8 @@ impl Shared {
             return;
         };
         let range = (first.offset, last.offset);
+        let bytes = messages.iter().map(|it| it.payload.len()).sum();
+        self.marks.add(bytes, last.offset, last.time);
         self.tail.push(blocks(&messages));
         let mut topics: Vec<&Topic> = messages.iter().map(|it| &it.topic).collect();
         topics.sort_unstable();

@@ -14,6 +14,11 @@
 //! | `unstall_topics_cached_bytes` | gauge | the newest messages, kept in memory for subscribers |
 //! | `unstall_topics_cache_hits_total` | counter | blocks of messages that subscriptions got from memory |
 //! | `unstall_topics_store_reads_total` | counter | reads of the store, for subscriptions that lag further behind |
+//! | `unstall_topics_subscriptions` | gauge | subscriptions that are served now |
+//! | `unstall_topics_lagging_subscriptions` | gauge | those that have not been sent everything that concerns them |
+//! | `unstall_topics_waiting_subscriptions` | gauge | those of them that wait for their clients |
+//! | `unstall_topics_lag_messages`, `…_lag_bytes`, `…_lag_seconds` | gauge | the sum of their lags; see [`NodeSubscription`](crate::NodeSubscription) for what these are |
+//! | `unstall_topics_max_lag_messages`, `…_max_lag_bytes`, `…_max_lag_seconds` | gauge | the largest of their lags |
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
@@ -21,8 +26,8 @@ use crate::Log;
 
 /// Tells the recorder what each figure is. Call it once, after a recorder is installed.
 pub fn describe() {
-    use Unit::{Bytes, Count};
-    let gauges: [(&'static str, Unit, &'static str); 4] = [
+    use Unit::{Bytes, Count, Seconds};
+    let gauges: [(&'static str, Unit, &'static str); 13] = [
         (
             "unstall_topics_log_first_offset",
             Count,
@@ -43,6 +48,35 @@ pub fn describe() {
             Bytes,
             "The newest messages, kept in memory",
         ),
+        (
+            "unstall_topics_subscriptions",
+            Count,
+            "Subscriptions that are served",
+        ),
+        (
+            "unstall_topics_lagging_subscriptions",
+            Count,
+            "Subscriptions that have not been sent everything",
+        ),
+        (
+            "unstall_topics_waiting_subscriptions",
+            Count,
+            "Lagging subscriptions that wait for their clients",
+        ),
+        (
+            "unstall_topics_lag_messages",
+            Count,
+            "The sum of all lags, in offsets",
+        ),
+        ("unstall_topics_lag_bytes", Bytes, "The sum of all lags"),
+        ("unstall_topics_lag_seconds", Seconds, "The sum of all lags"),
+        (
+            "unstall_topics_max_lag_messages",
+            Count,
+            "The largest lag, in offsets",
+        ),
+        ("unstall_topics_max_lag_bytes", Bytes, "The largest lag"),
+        ("unstall_topics_max_lag_seconds", Seconds, "The longest lag"),
     ];
     for (name, unit, what) in gauges {
         describe_gauge!(name, unit, what);
@@ -71,12 +105,21 @@ pub fn describe() {
 /// Tells the recorder the present figures of the log that this process serves. There are no labels: with
 /// several logs in a process, call it for one of them.
 pub fn update(log: &Log) {
-    let stats = log.stats();
+    let (stats, lag) = (log.stats(), log.lag());
     for (name, value) in [
         ("unstall_topics_log_first_offset", stats.first.get() as f64),
         ("unstall_topics_log_last_offset", stats.last.get() as f64),
         ("unstall_topics_waiting_bytes", stats.waiting_bytes as f64),
         ("unstall_topics_cached_bytes", stats.cached_bytes as f64),
+        ("unstall_topics_subscriptions", lag.subscriptions as f64),
+        ("unstall_topics_lagging_subscriptions", lag.lagging as f64),
+        ("unstall_topics_waiting_subscriptions", lag.waiting as f64),
+        ("unstall_topics_lag_messages", lag.offsets as f64),
+        ("unstall_topics_lag_bytes", lag.bytes as f64),
+        ("unstall_topics_lag_seconds", lag.time.as_secs_f64()),
+        ("unstall_topics_max_lag_messages", lag.max_offsets as f64),
+        ("unstall_topics_max_lag_bytes", lag.max_bytes as f64),
+        ("unstall_topics_max_lag_seconds", lag.max_time.as_secs_f64()),
     ] {
         gauge!(name).set(value);
     }

@@ -2,19 +2,15 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Semaphore, mpsc::unbounded_channel},
-    time::timeout,
-};
+use tokio::sync::Semaphore;
 use unstall::Options;
 use unstall_proto::topics::{ServerConfig, limits::MAX_PACKET};
 
 use crate::{
     access::{Access, Open},
     connected::Connected,
-    defaults::{NODE_READS, SURVEY_TIMEOUT},
+    defaults::NODE_READS,
     log::Log,
-    stats::NodeSubscriptions,
 };
 
 /// Serves a log to clients, over any number of connections. Clones share everything.
@@ -98,34 +94,6 @@ impl Node {
     /// At most 123 bytes of the reason reach them.
     pub fn go_away(&self, within: Duration, reason: &str) {
         self.connected.go_away(within, reason);
-    }
-
-    /// How the subscriptions of its clients stand: at most `limit` of them, and of each connection at most
-    /// the [20](crate::defaults::SUBSCRIPTIONS_TOLD) that lag most. Those that wait for their client come
-    /// first, then those that lag most.
-    ///
-    /// It wakes each connection once. A connection that does not answer within
-    /// [200 ms](crate::defaults::SURVEY_TIMEOUT) is left out. If two ask at once, one may get less.
-    ///
-    /// Cancel safety: if dropped, nothing is lost.
-    pub async fn subscriptions(&self, limit: usize) -> NodeSubscriptions {
-        let (asker, mut answers) = unbounded_channel();
-        self.connected.ask(&asker);
-        // The channel ends when the last connection has answered, or is gone.
-        drop(asker);
-        let mut all = NodeSubscriptions::default();
-        let collecting = async {
-            while let Some(some) = answers.recv().await {
-                all.total += some.total;
-                all.list.extend(some.list);
-                if all.list.len() > limit.saturating_mul(2) {
-                    all.cut(limit);
-                }
-            }
-        };
-        let _ = timeout(SURVEY_TIMEOUT, collecting).await;
-        all.cut(limit);
-        all
     }
 
     /// The log that it serves.

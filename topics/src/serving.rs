@@ -26,7 +26,6 @@ use crate::{
     connected::Place,
     defaults::{
         FAREWELL_TIMEOUT, HELLO_TIMEOUT, ONCE_MARGIN, OPENINGS, PACKETS_A_TURN, READ_LATER,
-        SUBSCRIPTIONS_TOLD,
     },
     interest::Interest,
     link::{self, LinkReceiver, LinkSender, Lost, NotSent, Received},
@@ -34,7 +33,6 @@ use crate::{
     message::copied,
     node::Node,
     place,
-    stats::{NodeSubscription, NodeSubscriptions},
     store::{Appended, Chunk, Publication, Read, StoreError},
     tail::Found,
 };
@@ -44,8 +42,6 @@ use crate::{
 pub(crate) struct Serving {
     node: Node,
     request: Option<Arc<http::Request<()>>>,
-    /// The number of the connection. `None` within the process.
-    connection: Option<u64>,
     server: Server,
     /// When the connection began.
     since: Instant,
@@ -66,6 +62,10 @@ pub(crate) struct Serving {
     /// How many subscriptions look for their beginning.
     openings: usize,
     interests: HashMap<SubscriptionKey, Interest>,
+    /// Subscriptions whose place changes. Whoever watches is told where they come to rest.
+    moving: Vec<SubscriptionKey>,
+    /// The connection's number, for whoever watches.
+    connection: Option<u64>,
     news: Arc<Notify>,
     place: Place,
 }
@@ -85,9 +85,9 @@ impl Node {
         }
         let (request, id) = (connection.request(), connection.stats().id);
         let (sender, receiver) = link::socket(connection);
+        // The connection itself tells why it ended: nothing is left to be said here.
         let mut serving = Serving::new(self, request);
         serving.connection = Some(id);
-        // The connection itself tells why it ended: nothing is left to be said here.
         serving.run(sender, receiver).await;
     }
 }
@@ -110,7 +110,6 @@ impl Serving {
             place: node.connected.enter(&news),
             node: node.clone(),
             request,
-            connection: None,
             server: Server::new(node.config.clone()),
             since: Instant::now(),
             permit: None,
@@ -124,6 +123,8 @@ impl Serving {
             is_submitting: false,
             openings: 0,
             interests: HashMap::new(),
+            moving: Vec::new(),
+            connection: None,
             news,
         })
     }
@@ -135,6 +136,7 @@ impl Serving {
                 Ok(more) => more,
                 Err(Lost(_)) => return,
             };
+            self.tell_standings();
             if self.server.is_over() {
                 // Boxed, as what follows: most connections only wait, so their futures are small.
                 return Box::pin(self.farewell(sender)).await;
@@ -219,9 +221,6 @@ impl Serving {
         if let Some((within, reason)) = self.place.asked_to_go() {
             self.server.go_away(within, &reason);
         }
-        if let Some(asker) = self.place.asked_how_it_stands() {
-            let _ = asker.send(self.subscriptions());
-        }
         let mut packets = 0;
         loop {
             let bounds = self.log().tail.bounds();
@@ -255,25 +254,23 @@ impl Serving {
         }
     }
 
-    /// How the subscriptions of this connection stand.
-    fn subscriptions(&self) -> NodeSubscriptions {
-        let end = self.log().tail.bounds().last.get();
-        let list = self.server.progress().map(|it| NodeSubscription {
-            connection: self.connection,
-            lag: end.saturating_sub(it.place.get()),
-            filter: it.filter,
-            stage: it.stage,
-            offset: it.place,
-            credit_bytes: it.credit,
-            waits_for_credit: it.waits_for_credit,
+    /// Tells those who watch how the subscriptions stand that have moved.
+    fn tell_standings(&mut self) {
+        let (server, interests) = (&self.server, &self.interests);
+        self.moving.retain(|key| {
+            let (Some(standing), Some(interest)) = (server.standing(*key), interests.get(key))
+            else {
+                return false;
+            };
+            interest.stands(standing);
+            standing.is_moving
         });
-        let list: Vec<_> = list.collect();
-        let mut told = NodeSubscriptions {
-            total: list.len(),
-            list,
-        };
-        told.cut(SUBSCRIPTIONS_TOLD);
-        told
+    }
+
+    fn moves(&mut self, key: SubscriptionKey) {
+        if !self.moving.contains(&key) {
+            self.moving.push(key);
+        }
     }
 
     fn received(&mut self, received: Received) {
@@ -389,7 +386,9 @@ impl Serving {
         }
         let log = &self.node.log.shared;
         let end = || log.tail.bounds().last;
-        let interest = log.interests.add(&request.filter, &self.news, end);
+        let interest = log
+            .interests
+            .add(&request.filter, self.connection, &self.news, end);
         self.interests.insert(key, interest);
         self.openings += 1;
         let log = self.node.log.shared.clone();
@@ -400,6 +399,7 @@ impl Serving {
 
     fn opened(&mut self, key: SubscriptionKey, opening: Result<Opening, StoreError>) {
         self.openings -= 1;
+        self.moves(key);
         match opening {
             Ok(opening) => self.server.subscribed(key, opening),
             Err(error) => self.end(key, SubscriptionEnd::Unavailable, &error.to_string()),
@@ -413,6 +413,7 @@ impl Serving {
 
     /// Reads from the tail if it has the messages, and else asks the store.
     fn read(&mut self, request: ReadRequest) {
+        self.moves(request.key);
         if !request.latest {
             let interest = self.interests.get(&request.key);
             let quiet = interest.map_or(request.after, |it| it.quiet_through(request.after));

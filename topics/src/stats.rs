@@ -31,45 +31,6 @@ pub struct LogStats {
     pub store_reads: u64,
 }
 
-/// The subscriptions of a node's clients. See [`Node::subscriptions`](crate::Node::subscriptions).
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct NodeSubscriptions {
-    /// Some of them. Those that lag most come first.
-    pub list: Vec<NodeSubscription>,
-    /// How many there are.
-    pub total: usize,
-}
-
-/// A subscription, as the node sees it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct NodeSubscription {
-    /// The connection, as in [`unstall::Stats::id`]. `None` within the process.
-    pub connection: Option<u64>,
-    /// What it subscribes to.
-    pub filter: Filter,
-    /// How far it is.
-    pub stage: SubscriptionStage,
-    /// Everything up to here is sent, left out, or in a gap.
-    pub offset: Offset,
-    /// How many offsets the end of the log is ahead of that.
-    pub lag: u64,
-    /// What the client still accepts, in bytes: each message costs its payload, its topic, and 64.
-    pub credit_bytes: u64,
-    /// There is more to send, and the client does not take it.
-    pub waits_for_credit: bool,
-}
-
-impl NodeSubscriptions {
-    /// Keeps the `count` that lag most, in this order.
-    pub(crate) fn cut(&mut self, count: usize) {
-        let order = |it: &NodeSubscription| std::cmp::Reverse((it.waits_for_credit, it.lag));
-        self.list.sort_by_key(order);
-        self.list.truncate(count);
-    }
-}
-
 /// A client. See [`Topics::stats`](crate::Topics::stats).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -118,6 +79,78 @@ pub struct SubscriptionStats {
     /// How old the message at the application's position is, if the application is behind the end,
     /// and zero if it is not. The clock is the store's on one side and this machine's on the other.
     pub lag_time: Option<Duration>,
+}
+
+/// A subscription as the node sees it. See [`Log::subscriptions`](crate::Log::subscriptions).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeSubscription {
+    /// The connection that it came over, as in [`unstall::Stats::id`]. `None` within the process.
+    pub connection: Option<u64>,
+    /// What it asks for.
+    pub filter: Filter,
+    /// How far it is.
+    pub stage: SubscriptionStage,
+    /// Everything up to here is sent. Its client may not have received it yet.
+    pub offset: Offset,
+    /// How many offsets the last message that concerns it is ahead. Messages of other topics in between
+    /// count as well. 0 if it has everything, or looks for its beginning.
+    pub lag: u64,
+    /// The payloads of all topics behind its offset, in bytes, if it lags. It is exact to 2 %, or a second of what is
+    /// published, and has only what this process has seen published.
+    pub lag_bytes: u64,
+    /// How long ago the first message behind its offset was stored, if it lags. It is exact to 2 %, or
+    /// a second, and no longer than this process has known the log.
+    pub lag_time: Duration,
+    /// What its client still accepts, in bytes.
+    pub credit_bytes: u64,
+    /// There is more to send, and its client does not accept it: its application is too slow.
+    pub waits_for_credit: bool,
+}
+
+/// How far subscriptions lag behind. See [`Log::lag`](crate::Log::lag), and [`NodeSubscription`] for what
+/// is summed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lag {
+    /// How many subscriptions there are.
+    pub subscriptions: usize,
+    /// How many of them lag.
+    pub lagging: usize,
+    /// How many of them wait for their clients.
+    pub waiting: usize,
+    /// The sum of their lags, in offsets.
+    pub offsets: u64,
+    /// The sum of their lags, in bytes.
+    pub bytes: u64,
+    /// The sum of their lags in time.
+    pub time: Duration,
+    /// The largest lag, in offsets.
+    pub max_offsets: u64,
+    /// The largest lag, in bytes.
+    pub max_bytes: u64,
+    /// The longest lag in time.
+    pub max_time: Duration,
+}
+
+impl Lag {
+    pub(crate) fn of(all: &[NodeSubscription]) -> Lag {
+        let mut lag = Lag {
+            subscriptions: all.len(),
+            ..Lag::default()
+        };
+        for one in all.iter().filter(|one| one.lag > 0) {
+            lag.lagging += 1;
+            lag.waiting += usize::from(one.waits_for_credit);
+            lag.offsets = lag.offsets.saturating_add(one.lag);
+            lag.bytes = lag.bytes.saturating_add(one.lag_bytes);
+            lag.time = lag.time.saturating_add(one.lag_time);
+            lag.max_offsets = lag.max_offsets.max(one.lag);
+            lag.max_bytes = lag.max_bytes.max(one.lag_bytes);
+            lag.max_time = lag.max_time.max(one.lag_time);
+        }
+        lag
+    }
 }
 
 /// What a log counts, once for each block, read or commit.

@@ -9,7 +9,7 @@ use unstall_proto::topics::{
 
 use crate::{
     dialer::Dialer, events::TopicsEvents, keeper::Handle, message::publication,
-    publish_error::PublishError, stats::TopicsStats, store::Publication,
+    publish_error::PublishError, spans, stats::TopicsStats, store::Publication,
     subscription::Subscription, tokens::Tokens,
 };
 
@@ -119,7 +119,8 @@ impl Topics {
     ///
     /// Cancel safety: if dropped before it resolves, each message may be published or not.
     pub async fn publish_many(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
-        self.handle.publish(batch).await
+        let span = spans::publish(&batch);
+        spans::published(span, self.handle.publish(batch)).await
     }
 
     /// What happens to the connection, from now on. The first call gets what has happened before, too.
@@ -143,7 +144,7 @@ impl Topics {
     }
 
     async fn publish_one(&self, publication: Publication) -> Result<Offset, PublishError> {
-        let results = self.handle.publish(vec![publication]).await;
+        let results = self.publish_many(vec![publication]).await;
         let unknown = Err(PublishError::Refused(Refusal::Unknown));
         results.into_iter().next().unwrap_or(unknown)
     }

@@ -5,10 +5,14 @@
 #[expect(dead_code, reason = "what is needed of the helpers here is little")]
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use futures_util::future::BoxFuture;
-use unstall_topics::{Access, Denied, Node, Permit, Start, Topics, Visitor};
+use tracing::Instrument;
+use tracing_subscriber::fmt::format::FmtSpan;
+use unstall_topics::{
+    Access, Denied, Kind, Node, Permit, Publication, Start, Topic, Topics, Visitor,
+};
 
 use common::{Served, in_time, log, soon, url};
 
@@ -40,14 +44,71 @@ impl std::io::Write for Lines {
     }
 }
 
-#[tokio::test]
-async fn tokens_are_in_no_text() {
-    let lines = Arc::new(Mutex::new(Vec::<u8>::new()));
-    let writer = Lines(lines.clone());
+/// The log of the process.
+static LOGGED: LazyLock<Lines> = LazyLock::new(|| {
+    let lines = Lines(Arc::default());
+    let writer = lines.clone();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_ansi(false)
         .with_writer(move || writer.clone())
         .init();
+    lines
+});
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn publishing_is_a_span_with_its_topic_and_what_came_of_it() {
+    LazyLock::force(&LOGGED);
+    let log = log().await;
+    let served = Served::node(Node::new(&log)).await;
+    let topics = Topics::connect([url(served.address)]);
+    let mine = tracing::info_span!("checkout");
+    let publish = async {
+        assert_eq!(topics.publish("orders.7", "x").await.unwrap().get(), 1);
+        log.publish("orders.8", "x").await.unwrap();
+        let bad = Publication::new(
+            Topic::new("orders.9").unwrap(),
+            Kind::Text,
+            b"\xff".as_slice(),
+        );
+        topics.publish_many(vec![bad]).await.remove(0).unwrap_err();
+    };
+    in_time(publish.instrument(mine)).await;
+    let text = LOGGED.text();
+    let span = |topic: &str| {
+        let topic = format!("messaging.destination.name=\"{topic}\"");
+        let mut closed = text.lines().filter(|line| line.contains("publish: close"));
+        let line = closed.find(|line| line.contains(&topic));
+        line.unwrap_or_else(|| panic!("{topic}: {text}"))
+    };
+    for (topic, said) in [
+        ("orders.7", "offset=1"),
+        ("orders.8", "offset=2"),
+        (
+            "orders.9",
+            "otel.status_code=\"ERROR\" otel.status_description=the message was not",
+        ),
+    ] {
+        let line = span(topic);
+        assert!(
+            line.contains("checkout:publish{otel.kind=\"producer\""),
+            "{line}"
+        );
+        assert!(line.contains("messaging.batch.message_count=1"), "{line}");
+        assert!(line.contains(said), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_in_no_text() {
+    LazyLock::force(&LOGGED);
     let seen = Arc::new(Mutex::new(String::new()));
     let node = Node::new(&log().await).access(Nobody(seen.clone()));
     let served = Served::node(node).await;
@@ -77,7 +138,7 @@ async fn tokens_are_in_no_text() {
         seen.lock().unwrap().contains(SECRET),
         "the hook has seen it"
     );
-    let logged = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+    let logged = LOGGED.text();
     assert!(logged.contains("somebody comes"), "{logged}");
     assert!(!texts.contains(SECRET), "{texts}");
     assert!(!logged.contains(SECRET), "{logged}");

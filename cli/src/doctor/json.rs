@@ -5,6 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 use unstall::doctor::{Finding, Process, TcpAccount, TcpState, TcpTimer};
 
+use super::library::Said;
+use crate::status;
+
 #[derive(Serialize)]
 struct Report<'a> {
     connections: Vec<Connection<'a>>,
@@ -20,6 +23,26 @@ struct Connection<'a> {
     sentence: &'a str,
     since_ms: u64,
     evidence: Evidence<'a>,
+    /// What the program's library says, if it was asked and has told.
+    library: Option<Library<'a>>,
+}
+
+/// The library's own account of the connection.
+#[derive(Serialize)]
+struct Library<'a> {
+    id: u64,
+    kind: &'a str,
+    state: &'a str,
+    stalls: Vec<Stall<'a>>,
+    to_send_bytes: u64,
+    unread_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Stall<'a> {
+    cause: &'a str,
+    words: &'a str,
+    for_ms: u64,
 }
 
 /// The figures behind the verdict: those of the last look, and rates between the first and the last
@@ -103,16 +126,17 @@ struct PeerProcess<'a> {
 }
 
 /// The findings as one JSON object in one line.
-pub(super) fn object(findings: &[Finding]) -> String {
+pub(super) fn object(findings: &[Finding], said: &Said) -> String {
+    let one = |finding| connection(finding, said);
     let report = Report {
-        connections: findings.iter().map(connection).collect(),
+        connections: findings.iter().map(one).collect(),
     };
     let mut text = serde_json::to_string(&report).unwrap_or_default();
     text.push('\n');
     text
 }
 
-fn connection(finding: &Finding) -> Connection<'_> {
+fn connection<'a>(finding: &'a Finding, said: &'a Said) -> Connection<'a> {
     let owner = finding.owner.as_ref();
     Connection {
         pid: owner.map(|process| process.pid),
@@ -123,6 +147,23 @@ fn connection(finding: &Finding) -> Connection<'_> {
         sentence: &finding.sentence,
         since_ms: millis(finding.since),
         evidence: evidence(finding),
+        library: said.get(&finding.account.cookie).map(library),
+    }
+}
+
+fn library(said: &status::Connection) -> Library<'_> {
+    let stalls = said.stalls.iter().map(|it| Stall {
+        cause: &it.cause,
+        words: &it.words,
+        for_ms: it.for_ms,
+    });
+    Library {
+        id: said.id,
+        kind: &said.kind,
+        state: &said.state,
+        stalls: stalls.collect(),
+        to_send_bytes: said.outbox.bytes,
+        unread_bytes: said.inbox.bytes,
     }
 }
 

@@ -4,9 +4,14 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use unstall::doctor::{Finding, TcpTimer, Verdict};
+use unstall::printable;
+
+use super::library::Said;
+use crate::status::Connection;
+use crate::table;
 
 /// The report: first the stuck connections, in detail, then the rest.
-pub(super) fn text(findings: &[Finding]) -> String {
+pub(super) fn text(findings: &[Finding], said: &Said) -> String {
     if findings.is_empty() {
         return "No TCP connection to examine.\n".to_owned();
     }
@@ -23,6 +28,9 @@ pub(super) fn text(findings: &[Finding]) -> String {
         };
         let _ = writeln!(text, "{label}  {}", connection(finding));
         let _ = writeln!(text, "  {}", finding.sentence);
+        if let Some(said) = said.get(&finding.account.cookie) {
+            let _ = writeln!(text, "  unstall says: {}", library(said));
+        }
         if !matches!(finding.verdict, Verdict::Moving | Verdict::Idle) {
             let _ = writeln!(text, "  evidence: {}", evidence(finding));
         }
@@ -67,24 +75,31 @@ pub(super) fn label(verdict: Verdict) -> String {
     verdict.code().replace('_', " ")
 }
 
-/// A duration in the table's narrow column.
-pub(super) fn time(duration: Duration) -> String {
-    match duration.as_secs() {
-        0 => format!("{}ms", duration.as_millis()),
-        seconds @ 1..600 => format!("{seconds}s"),
-        seconds @ 600..36_000 => format!("{}m", seconds / 60),
-        seconds => format!("{}h", seconds / 3600),
-    }
-}
-
 /// Bytes per second in the table's narrow column.
 pub(super) fn rate(bytes: u64) -> String {
     match bytes {
         0 => "0".to_owned(),
-        1..1024 => format!("{bytes} B/s"),
-        1024..1_048_576 => format!("{} KiB/s", bytes / 1024),
-        _ => format!("{:.1} MiB/s", bytes as f64 / 1_048_576.0),
+        bytes => format!("{}/s", table::bytes(bytes)),
     }
+}
+
+/// What a program says of its own connection.
+fn library(said: &Connection) -> String {
+    let waits = said.stalls.iter().map(|it| {
+        let waited = table::time(Duration::from_millis(it.for_ms));
+        format!("waits for {waited}: {}", printable(&it.words))
+    });
+    let waits: Vec<String> = waits.collect();
+    let waits = match waits.is_empty() {
+        true => "waits for nothing".to_owned(),
+        false => waits.join("; "),
+    };
+    format!(
+        "connection {} {waits}; {} wait to be sent, {} to be read by the application",
+        said.id,
+        table::bytes(said.outbox.bytes),
+        table::bytes(said.inbox.bytes)
+    )
 }
 
 fn connection(finding: &Finding) -> String {

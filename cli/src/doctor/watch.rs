@@ -2,14 +2,21 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IsTerminal};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::Line as TextLine;
+use ratatui::widgets::Widget;
 use tokio::time::Instant;
 use unstall::doctor::{Doctor, Finding, Verdict};
 
+use super::library::Said;
 use super::{Arguments, json, print, report};
+use crate::table::{self, Line};
+use crate::terminal::{Screen, interruption};
 use crate::time::later;
 
 /// How many throughputs are kept for the sparkline of a connection.
@@ -22,7 +29,18 @@ const MARKED: Duration = Duration::from_secs(10);
 /// something was stuck at the last look.
 pub(super) fn run(arguments: &Arguments) -> io::Result<bool> {
     let interrupted = interruption()?;
-    let mut output = Output::new(arguments.json);
+    let mut output = Output::new(arguments.json)?;
+    let looked = watch(arguments, &interrupted, &mut output);
+    output.end();
+    looked
+}
+
+/// Looks and shows, until the end. Returns whether something was stuck at the last look.
+fn watch(
+    arguments: &Arguments,
+    interrupted: &Receiver<()>,
+    output: &mut Output,
+) -> io::Result<bool> {
     let mut doctor = Doctor::new();
     let mut history = History::default();
     let mut stuck = false;
@@ -51,83 +69,71 @@ enum Output {
     Json,
     /// Not a terminal: prints one table after the other.
     Tables,
-    Terminal(Screen),
+    Terminal {
+        screen: Screen,
+        /// The last table, which is printed again once the terminal is restored.
+        last: String,
+    },
 }
 
 impl Output {
-    fn new(json: bool) -> Output {
-        match (json, io::stdout().is_terminal()) {
+    fn new(json: bool) -> io::Result<Output> {
+        Ok(match (json, io::stdout().is_terminal()) {
             (true, _) => Output::Json,
             (false, false) => Output::Tables,
-            (false, true) => Output::Terminal(Screen::enter()),
-        }
+            (false, true) => Output::Terminal {
+                screen: Screen::enter(false)?,
+                last: String::new(),
+            },
+        })
     }
 
     fn show(&mut self, history: &History, findings: &[Finding]) -> io::Result<()> {
         match self {
-            Output::Json => print(&json::object(findings)),
-            Output::Tables => {
-                let lines = history
-                    .table(findings)
-                    .into_iter()
-                    .map(|row| row.text + "\n");
-                print(&(lines.collect::<String>() + "\n"))
+            Output::Json => print(&json::object(findings, &Said::new())),
+            Output::Tables => print(&(history.table(findings).text() + "\n")),
+            Output::Terminal { screen, last } => {
+                let table = history.table(findings);
+                *last = table.clone().text();
+                screen.draw(|frame| frame.render_widget(table, frame.area()))
             }
-            Output::Terminal(screen) => screen.show(history.table(findings)),
+        }
+    }
+
+    /// Leaves the terminal as it was, with the last table in it.
+    fn end(self) {
+        if let Output::Terminal { screen, last } = self {
+            drop(screen);
+            let _ = print(&last);
         }
     }
 }
 
-/// The terminal's alternate screen without a cursor, until dropped.
-struct Screen {
-    /// The last table, which is printed again once the terminal is restored.
-    last: Vec<Row>,
+/// The sum, and a line for each connection.
+#[derive(Clone)]
+struct Shown {
+    summary: String,
+    lines: Vec<Line>,
 }
 
-impl Screen {
-    fn enter() -> Screen {
-        let _ = print("\x1b[?1049h\x1b[?25lLooking ...");
-        Screen { last: Vec::new() }
-    }
-
-    fn show(&mut self, rows: Vec<Row>) -> io::Result<()> {
-        let (width, height) = match terminal_size::terminal_size() {
-            Some((width, height)) => (usize::from(width.0), usize::from(height.0)),
-            None => (80, 24),
-        };
-        let mut frame = String::from("\x1b[H");
-        for (index, row) in rows.iter().take(height).enumerate() {
-            let separator = if index == 0 { "" } else { "\r\n" };
-            frame += &format!("{separator}{}\x1b[K", row.painted(width));
-        }
-        self.last = rows;
-        print(&(frame + "\x1b[J"))
+impl Shown {
+    /// All of it, as wide as it is, without colours.
+    fn text(self) -> String {
+        let columns = table::natural(&HEADINGS, &self.lines);
+        let height = u16::try_from(self.lines.len().saturating_add(2)).unwrap_or(u16::MAX);
+        let width = table::width(&columns).max(u16::try_from(self.summary.len()).unwrap_or(80));
+        table::text(width, height, self)
     }
 }
 
-impl Drop for Screen {
-    fn drop(&mut self) {
-        let _ = print("\x1b[?25h\x1b[?1049l");
-        let last: String = self
-            .last
-            .iter()
-            .map(|row| row.painted(usize::MAX) + "\n")
-            .collect();
-        let _ = print(&last);
-    }
-}
-
-/// A line of the table.
-struct Row {
-    text: String,
-    /// The SGR parameters of ECMA-48 that it is shown with.
-    style: &'static str,
-}
-
-impl Row {
-    fn painted(&self, width: usize) -> String {
-        let text: String = self.text.chars().take(width).collect();
-        format!("\x1b[{}m{text}\x1b[0m", self.style)
+impl Widget for Shown {
+    fn render(self, area: Rect, buffer: &mut Buffer) {
+        let areas = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]);
+        let [top, rest] = areas.areas(area);
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        TextLine::styled(self.summary, bold).render(top, buffer);
+        let columns = table::natural(&HEADINGS, &self.lines);
+        Widget::render(table::table(&columns, &self.lines), rest, buffer);
     }
 }
 
@@ -179,41 +185,22 @@ impl History {
     }
 
     /// The table, stuck connections first.
-    fn table(&self, findings: &[Finding]) -> Vec<Row> {
+    fn table(&self, findings: &[Finding]) -> Shown {
         let mut order: Vec<&Finding> = findings.iter().collect();
         order.sort_by_key(|finding| !finding.verdict.is_stuck());
-        let mut cells = vec![HEADINGS.map(str::to_owned)];
-        cells.extend(order.iter().map(|finding| self.cells(finding)));
-        let mut widths = [0; HEADINGS.len()];
-        for row in &cells {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
+        let stuck = order.iter().filter(|it| it.verdict.is_stuck()).count();
+        let lines = order.iter().map(|finding| Line {
+            cells: self.cells(finding).to_vec(),
+            style: match finding.verdict {
+                verdict if verdict.is_stuck() => Style::new().fg(Color::Red),
+                Verdict::SlowReader => Style::new().fg(Color::Yellow),
+                _ => Style::new(),
+            },
+        });
+        Shown {
+            summary: format!("{} connections, {stuck} stuck", findings.len()),
+            lines: lines.collect(),
         }
-        let stuck = findings
-            .iter()
-            .filter(|finding| finding.verdict.is_stuck())
-            .count();
-        let summary = format!("{} connections, {stuck} stuck", findings.len());
-        let mut rows = vec![Row {
-            text: summary,
-            style: "1",
-        }];
-        for (index, row) in cells.iter().enumerate() {
-            let padded = row
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:width$}  "));
-            let text = padded.collect::<String>().trim_end().to_owned();
-            let style = match index.checked_sub(1).map(|index| order[index].verdict) {
-                None => "2",
-                Some(verdict) if verdict.is_stuck() => "31",
-                Some(Verdict::SlowReader) => "33",
-                Some(_) => "0",
-            };
-            rows.push(Row { text, style });
-        }
-        rows
     }
 
     fn cells(&self, finding: &Finding) -> [String; HEADINGS.len()] {
@@ -223,7 +210,7 @@ impl History {
             .filter(|(_, at)| at.elapsed() < MARKED);
         [
             report::label(finding.verdict),
-            report::time(finding.since),
+            table::time(finding.since),
             report::owner(finding),
             finding.account.local.to_string(),
             finding.account.peer.to_string(),
@@ -266,40 +253,6 @@ fn sparkline(throughput: Option<&VecDeque<u64>>) -> String {
     throughput.iter().map(bar).collect()
 }
 
-/// Receives when the user or the system asks the process to end.
-fn interruption() -> io::Result<mpsc::Receiver<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    let (sender, receiver) = mpsc::channel();
-    // In a thread of its own, because the looks block.
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(signal());
-            let _ = sender.send(());
-        })?;
-    Ok(receiver)
-}
-
-#[cfg(unix)]
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).ok();
-    let mut hangup = listen(SignalKind::hangup());
-    let mut terminate = listen(SignalKind::terminate());
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        Some(_) = async { hangup.as_mut()?.recv().await } => {}
-        Some(_) = async { terminate.as_mut()?.recv().await } => {}
-    }
-}
-
-#[cfg(not(unix))]
-async fn signal() {
-    let _ = tokio::signal::ctrl_c().await;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,14 +263,5 @@ mod tests {
         assert_eq!(sparkline(Some(&throughput)), ".▁▁▁█");
         assert_eq!(sparkline(Some(&VecDeque::from([0, 1, 4, 8]))), ".▁▄█");
         assert_eq!(sparkline(Some(&VecDeque::new())), "");
-    }
-
-    #[test]
-    fn a_row_is_cut_to_the_width_of_the_terminal() {
-        let row = Row {
-            text: "▁▂▃ wide".to_owned(),
-            style: "31",
-        };
-        assert_eq!(row.painted(4), "\x1b[31m▁▂▃ \x1b[0m");
     }
 }

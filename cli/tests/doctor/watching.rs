@@ -81,6 +81,8 @@ fn watching_in_a_terminal_leaves_it_as_it_was() {
     let mut terminal = Program::start(command);
     let mut shown = Vec::new();
     let mut interrupted = false;
+    let mut screen = vt100::Parser::new(24, 80, 0);
+    let mut seen = 0;
     let began = Instant::now();
     loop {
         let mut part = [0; 4096];
@@ -88,7 +90,9 @@ fn watching_in_a_terminal_leaves_it_as_it_was() {
             0 => break,
             read => shown.extend_from_slice(&part[..read]),
         }
-        if !interrupted && String::from_utf8_lossy(&shown).contains("peer not reading") {
+        screen.process(&shown[seen..]);
+        seen = shown.len();
+        if !interrupted && screen.screen().contents().contains("peer not reading") {
             let child = format!("/proc/{0}/task/{0}/children", terminal.pid());
             let children = std::fs::read_to_string(child).unwrap();
             signal(children.trim().parse().unwrap(), "INT");

@@ -21,6 +21,7 @@ use crate::{
     reports::{CloseCode, ConnectError, ConnectionError, Event, StallCause},
     session::opening::Opening,
     settings::Options,
+    spans,
     time::{granted, later},
     ws::{Side, WebSocket, transport::Upgraded},
 };
@@ -142,7 +143,10 @@ impl Dialer {
         if std::mem::take(&mut self.plain_once) {
             options.session = Wanted::Never;
         }
-        dial(&self.target, &options, headers).await
+        let (host, port) = (&self.target.host, self.target.port);
+        let span = spans::connect(host, port, self.attempt.number);
+        let dialed = dial(&self.target, &options, headers).instrument(span.clone());
+        dialed.await.inspect_err(|why| spans::failed(&span, why))
     }
 
     /// Runs from the first connection to the end of the last.

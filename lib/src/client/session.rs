@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use super::{
     away::Away,
@@ -46,6 +47,7 @@ impl Dialer {
         let fresh = Session::client(shared, &opening, renewed);
         let mut guarded = SessionGuard::new(fresh, shared.clone());
         let session = &mut guarded.session;
+        let span = session.begin_span().clone();
         let mut next = Some(open);
         let (mut last, mut in_setup) = (false, false);
         while let Some(open) = next.take() {
@@ -73,7 +75,8 @@ impl Dialer {
                 break;
             }
             // In a box, so that an open connection does not keep the memory for dialing.
-            match Box::pin(self.redial(shared, Away::Session(session, reading))).await {
+            let redial = self.redial(shared, Away::Session(session, reading));
+            match Box::pin(redial.instrument(span.clone())).await {
                 Dialed::Open(open) => next = Some(open),
                 Dialed::Ended => break,
                 Dialed::Failed(why) => {

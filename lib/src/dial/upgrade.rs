@@ -12,6 +12,7 @@ use crate::dial::Wanted;
 use crate::reports::{ConnectError, RedactedUrl, connect_error};
 use crate::session::opening::{HELLO_HEADER, is_taken};
 use crate::settings::Compression;
+use crate::spans;
 use crate::ws;
 use crate::ws::extension::{self, CompressionAgreed};
 use crate::ws::headers::{has_token, of_handshake};
@@ -69,8 +70,9 @@ pub(super) async fn upgrade(
     transport: Transport,
     target: &Target,
     options: &DialOptions,
-    headers: HeaderMap,
+    mut headers: HeaderMap,
 ) -> Result<Upgraded, ConnectError> {
+    spans::inject(&mut headers);
     let key = ws::new_key();
     let offer = Offer::new(options);
     let secrets = Secrets::of(target, &headers);

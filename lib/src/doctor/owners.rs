@@ -1,9 +1,11 @@
 //! The processes that own sockets, from procfs (see proc(5)).
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::{fs, io};
 
+use crate::kernel;
 use crate::reports::printable;
 
 /// A process that holds a socket.
@@ -90,6 +92,23 @@ pub fn sockets_of(pid: u32) -> io::Result<HashSet<u32>> {
     Ok(inodes)
 }
 
+/// The addresses that a process listens on for TCP connections.
+///
+/// # Errors
+/// As [`sockets_of`], and what the netlink socket reports; [`io::ErrorKind::Unsupported`] on other
+/// systems than Linux.
+pub fn listeners_of(pid: u32) -> io::Result<Vec<SocketAddr>> {
+    let own = sockets_of(pid)?;
+    let mut addresses: Vec<SocketAddr> = kernel::tcp_listeners()?
+        .into_iter()
+        .filter(|listener| own.contains(&listener.inode))
+        .map(|listener| listener.local)
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
 /// procfs shows a descriptor that is a socket as `socket:[12345]`.
 fn socket_inode(target: &str) -> Option<u32> {
     target
@@ -134,6 +153,19 @@ mod tests {
         assert_eq!(owner.pid, std::process::id());
         assert!(!owner.program.is_empty());
         assert!(!owner.is_stopped());
+    }
+
+    #[test]
+    fn what_a_process_listens_on_is_found_and_nothing_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let found = listeners_of(std::process::id()).unwrap();
+        assert!(found.contains(&address), "{found:?}");
+        assert!(!found.contains(&client.local_addr().unwrap()), "{found:?}");
+        drop(listener);
+        let found = listeners_of(std::process::id()).unwrap();
+        assert!(!found.contains(&address), "{found:?}");
     }
 
     #[test]

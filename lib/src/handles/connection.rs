@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_core::Stream;
+use tracing::Span;
 
 use super::{
     Batch, MessageSink, Receiver, Sender, Shared, facts::tells_of_its_connection, register,
@@ -18,6 +19,7 @@ use crate::{
         CloseReport, Incoming, IntoMessage, Position, SendError, TrySendError, Undelivered,
     },
     reports::{CloseCode, ConnectionError, DeliveryError, FlushError},
+    spans,
 };
 
 /// A WebSocket connection that always reads, always writes, and says what holds it up.
@@ -47,7 +49,9 @@ tells_of_its_connection!(Connection, sender.shared);
 impl Connection {
     /// The handles over `shared`, and the guard that ends the connection if its task is dropped.
     pub(crate) fn over(shared: Arc<Shared>) -> (Connection, TaskGuard) {
-        register::add(&shared);
+        if shared.is_listed() {
+            register::add(&shared);
+        }
         let guard = TaskGuard(shared.clone());
         let connection = Connection {
             sender: Sender::new(shared.clone()),
@@ -215,9 +219,10 @@ impl Stream for Connection {
 }
 
 /// The span of a connection's task: its id, and the peer's address if that is known.
-pub(crate) fn span(shared: &Shared) -> tracing::Span {
-    let peer = shared.identity().peer_addr().map(tracing::field::display);
-    tracing::info_span!(target: "unstall", "connection", id = shared.id, peer)
+pub(crate) fn span(shared: &Shared) -> Span {
+    let identity = shared.identity();
+    let headers = identity.request.as_deref().map(http::Request::headers);
+    spans::connection(shared.id, identity.peer_addr(), headers)
 }
 
 /// Ends the connection if its task is dropped or panics.

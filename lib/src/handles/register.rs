@@ -19,7 +19,7 @@ pub(crate) fn add(connection: &Arc<Shared>) {
 /// Lists a connection no more. Whether it was listed.
 ///
 /// The memory of many connections is given back when they are gone.
-pub(crate) fn remove(id: u64) -> bool {
+pub(super) fn remove(id: u64) -> bool {
     let mut connections = CONNECTIONS.lock().unwrap();
     let was_listed = connections.remove(&id).is_some();
     // Halved at a quarter: a constant share of the work.

@@ -201,6 +201,21 @@ impl Shared {
         self.known.lock().unwrap().identity.request.is_some()
     }
 
+    /// Whether it is among the connections of the process.
+    #[cfg(feature = "status")]
+    pub(crate) fn is_listed(&self) -> bool {
+        let known = self.known.lock().unwrap();
+        let request = known.identity.request.as_ref();
+        let path = request.map(|request| request.uri().path());
+        path.is_none() || path != self.options.unlisted
+    }
+
+    /// Whether it is among the connections of the process.
+    #[cfg(not(feature = "status"))]
+    pub(crate) fn is_listed(&self) -> bool {
+        true
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.control.lock().unwrap().close.is_some()
     }

@@ -54,6 +54,11 @@ pub(super) fn tcp_account(local: SocketAddr, peer: SocketAddr) -> io::Result<Opt
     }
 }
 
+/// The sockets that listen.
+pub(super) fn tcp_listeners() -> io::Result<Vec<TcpAccount>> {
+    all(&StateFlags::LISTEN)
+}
+
 pub(super) fn tcp_accounts() -> io::Result<Vec<TcpAccount>> {
     let states = StateFlags::ESTABLISHED
         | StateFlags::CLOSE_WAIT
@@ -62,6 +67,11 @@ pub(super) fn tcp_accounts() -> io::Result<Vec<TcpAccount>> {
         | StateFlags::CLOSING
         | StateFlags::LAST_ACK
         | StateFlags::SYN_SENT;
+    all(&states)
+}
+
+/// All sockets in these states.
+fn all(states: &StateFlags) -> io::Result<Vec<TcpAccount>> {
     let mut accounts = Vec::new();
     for (family, any) in [
         (AF_INET, SocketId::new_v4()),

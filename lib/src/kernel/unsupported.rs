@@ -16,6 +16,10 @@ pub(super) fn tcp_account(_: SocketAddr, _: SocketAddr) -> io::Result<Option<Tcp
     unsupported()
 }
 
+pub(super) fn tcp_listeners() -> io::Result<Vec<TcpAccount>> {
+    unsupported()
+}
+
 pub(super) fn tcp_accounts() -> io::Result<Vec<TcpAccount>> {
     unsupported()
 }

@@ -9,6 +9,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout_at},
 };
+use tracing::Instrument;
 
 #[cfg(feature = "tls")]
 use super::certificates::PeerCertificates;
@@ -35,6 +36,7 @@ use crate::{
     defaults,
     dial::tls,
     session::opening,
+    spans,
     time::{earlier, later},
     ws::{
         extension::CompressionAgreed,
@@ -283,9 +285,21 @@ impl Handshake {
         });
     }
 
+    /// Decides about a request, in a span of its own.
+    pub(super) async fn decide(&self, parts: Parts) -> Decision<Agreed> {
+        let span = spans::decision(self.peer.client, &parts.headers);
+        let decision = self.check(parts).instrument(span.clone()).await;
+        let status = match &decision {
+            Ok((.., agreement)) => agreement.status(),
+            Err(rejection) => rejection.status(),
+        };
+        spans::answered(&span, status);
+        decision
+    }
+
     /// Runs the checks in order: RFC 6455, Origin, limits of the address, the authentication hook,
     /// limits of the principal.
-    pub(super) async fn decide(&self, mut parts: Parts) -> Decision<Agreed> {
+    async fn check(&self, mut parts: Parts) -> Decision<Agreed> {
         let ServerState {
             config,
             counters,

@@ -12,6 +12,7 @@ use http::{Request, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use tokio::{net::TcpStream, time::timeout};
+use tracing::Instrument;
 use unstall_proto::{Hello, SUBPROTOCOL};
 
 use super::{
@@ -142,7 +143,7 @@ impl Upgrade {
     /// Accepts the handshake, and runs `handler` with the connection in a task of its own.
     ///
     /// If the handler panics, only its own connection ends. If the client disconnects before it has
-    /// the answer, the handler does not run.
+    /// the answer, the handler does not run. The handler runs in a tracing span of its own.
     pub fn on_upgrade<H, F>(self, handler: H) -> Response
     where
         H: FnOnce(Connection) -> F + Send + 'static,
@@ -191,13 +192,18 @@ impl Upgrade {
                 hello: transport::HelloSent::Never,
             };
             match sessions.filter(|_| upgraded.is_session()) {
-                None => handler(super::start_plain(upgraded, request, peer, options).0).await,
+                None => {
+                    let (connection, _) = super::start_plain(upgraded, request, peer, options);
+                    let span = super::handler_span(&connection);
+                    handler(connection).instrument(span).await;
+                }
                 Some(sessions) => {
                     let opened = attach(&sessions, upgraded, hello, request, peer, &options).await;
                     // A resumed session keeps the handler that it has.
                     if let Some(opened) = opened {
                         let _held = opened.tenancy;
-                        handler(opened.connection).await;
+                        let span = super::handler_span(&opened.connection);
+                        handler(opened.connection).instrument(span).await;
                     }
                 }
             }

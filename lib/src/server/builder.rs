@@ -40,6 +40,8 @@ pub(super) struct Config {
     /// `None`: plain connections only.
     pub(super) sessions: Option<Sessions>,
     pub(super) authenticate: Option<Arc<Hook>>,
+    #[cfg(feature = "status")]
+    pub(super) unlisted: Option<&'static str>,
 }
 
 impl Default for Config {
@@ -57,6 +59,8 @@ impl Default for Config {
             subprotocols: vec![SUBPROTOCOL.to_owned()],
             sessions: Some(Sessions::default()),
             authenticate: None,
+            #[cfg(feature = "status")]
+            unlisted: None,
         }
     }
 }
@@ -215,6 +219,15 @@ impl ServerBuilder {
         self
     }
 
+    /// Connections at this path are listed nowhere: neither in [`status`](crate::status), nor in the sums, nor by
+    /// [`doctor()`](crate::doctor()). It is for connections that carry what is looked at there, and would show
+    /// themselves.
+    #[cfg(feature = "status")]
+    pub fn unlisted(mut self, path: &'static str) -> ServerBuilder {
+        self.config.unlisted = Some(path);
+        self
+    }
+
     /// Accepts or refuses each request before it is answered with 101.
     ///
     /// The hook gets the request, with a [`PeerAddr`](crate::PeerAddr) among its extensions, and
@@ -311,6 +324,10 @@ impl ServerBuilder {
     /// The configuration, with its files read.
     #[allow(unused_mut, reason = "without TLS there are no files")]
     fn finished(mut self) -> io::Result<Config> {
+        #[cfg(feature = "status")]
+        {
+            self.config.options.unlisted = self.config.unlisted;
+        }
         #[cfg(feature = "tls")]
         if let Some((certificate, key)) = &self.pem {
             self.config.tls = Some(tls::server_config_from_pem(certificate, key)?);

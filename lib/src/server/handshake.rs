@@ -177,11 +177,19 @@ impl Agreement {
         self.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
     }
 
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self.accept {
+            Some(_) => StatusCode::SWITCHING_PROTOCOLS,
+            None => StatusCode::OK,
+        }
+    }
+
     /// The 101 (RFC 6455 section 4.2.2, item 5), or the 200 of HTTP/2 (RFC 8441 section 5).
     pub(crate) fn response<B: Default>(&self) -> Response<B> {
         let mut response = Response::new(B::default());
+        *response.status_mut() = self.status();
         if let Some(accept) = &self.accept {
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             let headers = response.headers_mut();
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -69,6 +69,7 @@ enum Next {
 
 impl Keeper {
     pub(super) async fn run(mut self: Box<Self>, ws: Box<WebSocket<Transport>>) {
+        self.guarded.session.begin_span();
         let mut next = Next::Connection(ws);
         loop {
             next = match next {

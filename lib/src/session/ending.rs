@@ -13,6 +13,7 @@ use crate::{
     pump::Reading,
     queues::inbox::End,
     reports::{Close, CloseCode, ConnectionError, Event, Report, SessionLoss},
+    spans,
     time::earlier,
 };
 
@@ -167,6 +168,7 @@ impl Session {
         let end = end.map(Arc::new);
         if let Some(why) = end.as_ref().filter(|_| self.was_opened()) {
             let (_, lost) = shared.board.progress();
+            spans::failed(&self.span, why);
             shared.events.push(Event::SessionLost {
                 why: why.clone(),
                 undelivered: lost - lost_before,

@@ -151,6 +151,9 @@ pub struct Options {
     pub(crate) stall_after: Duration,
     pub(crate) pack_delay: Duration,
     pub(crate) budget: Option<Budget>,
+    /// On a server, connections whose request has this path are listed nowhere.
+    #[cfg(feature = "status")]
+    pub(crate) unlisted: Option<&'static str>,
     pub(crate) replay_bytes: usize,
     pub(crate) window_bytes: usize,
     pub(crate) session_life: Duration,
@@ -175,6 +178,8 @@ impl Default for Options {
             stall_after: defaults::STALL_AFTER,
             pack_delay: Duration::ZERO,
             budget: None,
+            #[cfg(feature = "status")]
+            unlisted: None,
             replay_bytes: defaults::REPLAY_BYTES,
             window_bytes: defaults::WINDOW_BYTES,
             session_life: defaults::SESSION_LIFE,

@@ -116,17 +116,25 @@ async fn a_reader_that_stops_is_shown_with_its_cause() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_to_be_listed_counts_nowhere() {
-    let server = bind(Server::builder().plain()).await;
-    let client = quick_client(server.local_addr()).plain();
-    let client = client.connect().await.unwrap();
-    let there = limit(server.accept()).await.unwrap();
-    let id = client.stats().id;
-    status::unlist(&client);
-    assert!(status::connection(id).is_none() && status::events(id).is_none());
-    drop((client, there));
-    until("the connection has ended", || server.stats().open == 0).await;
-    assert!(status::events(id).is_none());
+async fn a_path_that_is_not_to_be_listed_counts_nowhere() {
+    let server = bind(Server::builder().plain().unlisted("/page")).await;
+    let mut ids = Vec::new();
+    for path in ["/page", "/pages"] {
+        let client = unstall::Client::new(format!("ws://{}{path}", server.local_addr()));
+        let client = client.plain().connect().await.unwrap();
+        let there = limit(server.accept()).await.unwrap();
+        let id = there.stats().id;
+        assert_eq!(status::connection(id).is_some(), path == "/pages");
+        assert_eq!(status::events(id).is_some(), path == "/pages");
+        ids.push(id);
+        drop((client, there));
+    }
+    until("the connections have ended", || server.stats().open == 0).await;
+    until("the listed one is among the past", || {
+        status::connection(ids[1]).is_none() && status::events(ids[1]).is_some()
+    })
+    .await;
+    assert!(status::events(ids[0]).is_none());
 }
 
 /// What clients leave behind that come and go by the thousand has a bound.

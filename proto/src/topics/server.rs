@@ -21,9 +21,10 @@ use crate::util;
 pub use config::ServerConfig;
 pub use event::{
     Outcome, PublishRequest, ReadRequest, ServerEvent, SubscribeRequest, SubscriptionKey,
-    SubscriptionProgress, SubscriptionStage,
+    SubscriptionStage,
 };
 use publishing::Publishing;
+pub use subscription::Standing;
 use subscription::Subscription;
 use transmitting::Signals;
 
@@ -180,10 +181,11 @@ impl Server {
         open.map(|subscription| (subscription.key, &subscription.filter))
     }
 
-    /// How the subscriptions that have not ended stand.
-    pub fn progress(&self) -> impl Iterator<Item = SubscriptionProgress> {
-        let open = self.subscriptions.iter().filter(|it| !it.is_ending());
-        open.map(|subscription| subscription.progress(self.end.0))
+    /// How a subscription stands now. `None` if there is none.
+    pub fn standing(&self, key: SubscriptionKey) -> Option<Standing> {
+        let index = self.index(key.number).ok()?;
+        let subscription = &self.subscriptions[index];
+        (subscription.key == key).then(|| subscription.standing())
     }
 
     /// Answers [`ServerEvent::Subscribe`]: where delivery begins. An answer to a subscription that

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use unstall_topics::{Limits, Log, Node, NodeSubscription, Start, SubscriptionStage, defaults};
+use unstall_topics::{Limits, Log, Node, Start, SubscriptionStage};
 
 use crate::common::{
     Served, bent::Bent, client, log, message, next, number, numbered, publication,
@@ -103,61 +103,54 @@ async fn reads_of_the_store_are_counted() {
 }
 
 #[tokio::test]
-async fn a_node_says_who_lags_and_waits_for_its_reader() {
+async fn a_log_says_which_subscriptions_lag_and_how_far() {
     let log = log().await;
-    let node = Node::new(&log);
-    assert_eq!(node.subscriptions(10).await.total, 0);
-    let served = Served::node(node.clone()).await;
-    let (stopped, reads) = (client(served.address), client(served.address));
-    let _never_read = stopped.subscribe("n", Start::Beginning).unwrap();
-    let mut feed = reads.subscribe(">", Start::Beginning).unwrap();
+    let served = Served::node(Node::new(&log)).await;
+    let (topics, others) = (client(served.address), client(served.address));
+    let mut feed = topics.subscribe("n", Start::Beginning).unwrap();
+    let mut quiet = others.subscribe("other.>", Start::Beginning).unwrap();
+    let here = log.subscribe("n", Start::Beginning).unwrap();
+    next(&mut feed).await;
+    next(&mut quiet).await;
+    until("all are live", || {
+        let all = log.subscriptions();
+        all.len() == 3 && all.iter().all(|it| it.stage == SubscriptionStage::Live)
+    })
+    .await;
+    assert_eq!((log.lag().subscriptions, log.lag().lagging), (3, 0));
+
     publish_numbered(&log, 0..5_000, 1000, |_| "n".into()).await;
-    while number(&message(&mut feed).await) < 4_999 {}
-
-    let mut told = node.subscriptions(10).await;
-    for _ in 0..1_000 {
-        let is_still = |it: &NodeSubscription| it.waits_for_credit || it.lag == 0;
-        if told.total == 2 && told.list.len() == 2 && told.list.iter().all(is_still) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        told = node.subscriptions(10).await;
+    let behind = || log.subscriptions().into_iter().filter(|it| it.lag > 0);
+    // Neither application takes anything, so both windows are full.
+    until("two wait", || {
+        behind().filter(|it| it.waits_for_credit).count() == 2
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    for lagging in behind() {
+        assert_eq!(lagging.filter.as_str(), "n");
+        assert_eq!(lagging.lag, 5_000 - lagging.offset.get());
+        assert!(lagging.lag_bytes >= lagging.lag * 1000, "{lagging:?}");
+        assert!(lagging.lag_bytes <= 5_000_000, "{lagging:?}");
+        assert!(lagging.lag_time >= Duration::from_millis(20), "{lagging:?}");
     }
-    let [first, second] = &told.list[..] else {
-        panic!("{told:?}");
-    };
-    assert_eq!((first.filter.as_str(), first.waits_for_credit), ("n", true));
+    let mut connections: Vec<_> = behind().map(|it| it.connection.is_some()).collect();
+    connections.sort_unstable();
+    assert_eq!(connections, [false, true]);
+    let lag = log.lag();
+    assert_eq!((lag.subscriptions, lag.lagging, lag.waiting), (3, 2, 2));
     assert!(
-        first.lag > 2_000 && first.offset.get() + first.lag == 5_000,
-        "{first:?}"
+        lag.max_offsets > 1_000 && lag.offsets > lag.max_offsets,
+        "{lag:?}"
     );
-    assert_eq!(
-        (second.filter.as_str(), second.waits_for_credit),
-        (">", false)
+    assert!(
+        lag.max_bytes < lag.bytes && lag.max_time < lag.time,
+        "{lag:?}"
     );
-    assert_eq!((second.lag, second.stage), (0, SubscriptionStage::Live));
-    assert!(first.connection.is_some() && first.connection != second.connection);
-    let few = node.subscriptions(1).await;
-    assert_eq!((few.total, few.list.len()), (2, 1));
-    assert!(few.list[0].waits_for_credit);
-}
 
-/// A client with a thousand subscriptions fills neither the answer nor memory.
-#[tokio::test]
-async fn of_one_connection_a_node_tells_a_few() {
-    let log = log().await;
-    let node = Node::new(&log);
-    let served = Served::node(node.clone()).await;
-    let topics = client(served.address);
-    let subscribe = |nth| topics.subscribe(format!("t{nth}"), Start::Now).unwrap();
-    let _feeds: Vec<_> = (0..100).map(subscribe).collect();
-    for _ in 0..1_000 {
-        if node.subscriptions(50).await.total == 100 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let told = node.subscriptions(50).await;
-    assert_eq!(told.total, 100);
-    assert_eq!(told.list.len(), defaults::SUBSCRIPTIONS_TOLD);
+    drop(here);
+    while number(&message(&mut feed).await) < 4_999 {}
+    until("nobody lags", || log.lag().lagging == 0).await;
+    assert_eq!(log.lag().max_time, Duration::ZERO);
+    until("one has ended", || log.lag().subscriptions == 2).await;
 }

@@ -26,36 +26,6 @@ impl SubscriptionKey {
     }
 }
 
-/// How far a subscription is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SubscriptionStage {
-    /// The caller looks where it begins.
-    Opening,
-    /// It sends what was there when it began.
-    History,
-    /// It has caught up.
-    Live,
-}
-
-/// How a subscription stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SubscriptionProgress {
-    /// The subscription.
-    pub key: SubscriptionKey,
-    /// What it subscribes to.
-    pub filter: Filter,
-    /// How far it is.
-    pub stage: SubscriptionStage,
-    /// Everything up to here is sent, left out, or in a gap.
-    pub place: Offset,
-    /// The sum of costs that the client still accepts.
-    pub credit: u64,
-    /// There is more to send, and the credit is too small for it.
-    pub waits_for_credit: bool,
-}
-
 /// Something that the caller of a [`Server`](super::Server) has to answer or to know.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -169,4 +139,18 @@ pub struct ReadRequest {
     pub max_bytes: usize,
     /// Read only the latest message of each topic.
     pub latest: bool,
+}
+
+/// How far a subscription is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscriptionStage {
+    /// It looks for its beginning.
+    Opening,
+    /// It sends what was there when it began.
+    History,
+    /// It has caught up once.
+    Live,
+    /// It is over, and its client is to be told.
+    Ending,
 }

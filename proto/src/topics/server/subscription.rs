@@ -14,7 +14,7 @@ use super::super::packet::TopicPacket;
 use super::super::position::{Offset, StoredAt};
 use super::super::subscribe::Subscribe;
 use super::super::terms::{Gap, GapReason, SubscriptionEnd};
-use super::event::{SubscriptionKey, SubscriptionProgress, SubscriptionStage};
+use super::event::{SubscriptionKey, SubscriptionStage};
 use crate::transmit::Transmit;
 use crate::util::cut_reason;
 
@@ -49,6 +49,22 @@ pub(super) struct Subscription {
     pub(super) in_send_line: bool,
     /// The filter is a topic, so the subscription ends behind a final message.
     is_topic: bool,
+}
+
+/// How a subscription stands, for whoever watches. See [`Server::standing`](super::Server::standing).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Standing {
+    /// How far it is.
+    pub stage: SubscriptionStage,
+    /// Everything up to here is sent, left out, or in a gap.
+    pub place: Offset,
+    /// What its client still accepts, in bytes.
+    pub credit: u64,
+    /// The credit is too small for the next message. It waits for its client if there is one.
+    pub has_no_credit: bool,
+    /// Messages are being read for it, or were read and are not sent yet. The place will change.
+    pub is_moving: bool,
 }
 
 /// How far a subscription is.
@@ -148,6 +164,22 @@ impl Subscription {
         matches!(self.stage, Stage::Over)
     }
 
+    /// How it stands.
+    pub(super) fn standing(&self) -> Standing {
+        Standing {
+            stage: match self.stage {
+                Stage::Asked | Stage::Opened(_) => SubscriptionStage::Opening,
+                Stage::Snapshot | Stage::History => SubscriptionStage::History,
+                Stage::Live => SubscriptionStage::Live,
+                Stage::Ending(..) | Stage::Over => SubscriptionStage::Ending,
+            },
+            place: self.place,
+            credit: self.credit_left(),
+            has_no_credit: !self.has_credit(),
+            is_moving: self.reading || self.hand.is_some() || self.gap.is_some(),
+        }
+    }
+
     /// The bytes of the block in hand.
     pub(super) fn hand_bytes(&self) -> u64 {
         let hand = self.hand.as_ref();
@@ -167,24 +199,6 @@ impl Subscription {
 
     fn has_credit(&self) -> bool {
         self.credit_left() >= self.needs.max(RECORD_OVERHEAD + 1)
-    }
-
-    /// How it stands, if the log ends at `end`.
-    pub(super) fn progress(&self, end: Offset) -> SubscriptionProgress {
-        let stage = match self.stage {
-            Stage::Asked | Stage::Opened(_) => SubscriptionStage::Opening,
-            Stage::Snapshot | Stage::History => SubscriptionStage::History,
-            _ => SubscriptionStage::Live,
-        };
-        let more = self.hand.is_some() || self.place < end;
-        SubscriptionProgress {
-            key: self.key,
-            filter: self.filter.clone(),
-            stage,
-            place: self.place,
-            credit: self.credit_left(),
-            waits_for_credit: stage != SubscriptionStage::Opening && more && !self.has_credit(),
-        }
     }
 
     pub(super) fn is_snapshot(&self) -> bool {
