@@ -245,9 +245,11 @@ impl Relay {
             // Signals are handled before the first line of output, because its reader may send one
             // immediately.
             let end_asked = end_asked().map_err(Failure::work)?;
-            let door = Arc::new(self.door()?);
+            // Both sides draw from it.
+            let budget = Budget::new(in_memory(self.limits.memory));
+            let door = Arc::new(self.door(&budget)?);
             let recorder = self.record.recorder().await?;
-            let server = self.bind(&door).await?;
+            let server = self.bind(&door, budget).await?;
             stdout::print(&format!("listening on {}", self.address(&server)))?;
             let _watchdog = systemd::ready();
             if let Some(address) = recorder.as_ref().and_then(|it| it.address()) {
@@ -273,6 +275,7 @@ impl Relay {
             }
             systemd::stopping();
             let shutdown = server.shutdown(self.clients.drain).await;
+            door.closed().await;
             let result = RelayResult {
                 clients: ServeResult::new(server.stats(), shutdown),
                 unreached: door.unreached.load(Relaxed),
@@ -292,7 +295,7 @@ impl Relay {
         self.clients.tls_cert.is_some()
     }
 
-    fn door(&self) -> Result<Door, Failure> {
+    fn door(&self, budget: &Budget) -> Result<Door, Failure> {
         check_url(&self.to)?;
         if self.listen.secure && !self.secure() {
             let why = "--listen says wss://, so it needs --tls-cert and --tls-key";
@@ -315,7 +318,7 @@ impl Relay {
         let upstream = Upstream {
             paths: Paths::new(&self.listen.base, to),
             way: self.reach.prepared()?,
-            options: self.upstream_options(),
+            options: self.upstream_options().budget(budget.clone()),
             wanted,
             reconnects: self.reconnect,
             own,
@@ -361,9 +364,8 @@ impl Relay {
             .overflow(overflow)
     }
 
-    async fn bind(&self, door: &Arc<Door>) -> Result<Server, Failure> {
+    async fn bind(&self, door: &Arc<Door>, budget: Budget) -> Result<Server, Failure> {
         let clients = &self.clients;
-        let budget = Budget::new(in_memory(self.limits.memory));
         let options = self
             .options()
             .compression(clients.compress.option())

@@ -61,6 +61,8 @@ fn http(status: &str, body: &str) -> String {
 #[test]
 fn a_stalled_consumer_is_shown_as_text_with_its_cause_and_since_when() {
     let server = Serve::start(&[]);
+    let empty = run(&["top", &server.url, "--once"]).stdout;
+    assert!(empty.ends_with("no connections\n"), "{empty}");
     let consumer = stalled_consumer(&server);
     let peer = consumer.local_addr().unwrap().to_string();
     let begun = Instant::now();

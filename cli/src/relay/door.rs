@@ -3,13 +3,14 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use http::{HeaderMap, HeaderValue, Request, header};
+use tokio::{runtime::Handle, task::JoinSet};
 use unstall::{BearerToken, Connection, Rejection};
 
 use super::{
@@ -34,11 +35,48 @@ pub(super) struct Door {
     /// Requests for which no connection upstream could be made.
     pub(super) unreached: AtomicU64,
     retry_after: Duration,
+    /// Connections upstream that close because their clients never came in.
+    closing: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// The connection upstream that was made for a request, among the extensions of the request.
 #[derive(Clone, Debug)]
-struct Made(Arc<Mutex<Option<Connection>>>);
+struct Made(Arc<Slot>);
+
+/// A connection upstream until its client has come in. If that never happens, it is closed.
+#[derive(Debug)]
+struct Slot {
+    connection: Mutex<Option<Connection>>,
+    closing: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl Slot {
+    fn take(&self) -> Option<Connection> {
+        lock(&self.connection).take()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(connection) = self.take() else {
+            return;
+        };
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let close = async move {
+            let farewell = Farewell::client_never_came();
+            let _ = connection.close(farewell.code, &farewell.reason).await;
+        };
+        let mut closing = lock(&self.closing);
+        while closing.try_join_next().is_some() {}
+        closing.spawn_on(close, &runtime);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Door {
     pub(super) fn new(
@@ -52,7 +90,15 @@ impl Door {
             upstream,
             unreached: AtomicU64::new(0),
             retry_after: limits::RETRY_AFTER,
+            closing: Arc::default(),
         })
+    }
+
+    /// Waits until connections upstream are closed whose clients never came in. Closing has its own
+    /// deadline.
+    pub(super) async fn closed(&self) {
+        let mut closing = std::mem::take(&mut *lock(&self.closing));
+        while closing.join_next().await.is_some() {}
     }
 
     /// Whether a request may see the figures. `open`: without a token everybody may.
@@ -94,7 +140,10 @@ impl Door {
             self.unreached.fetch_add(1, Relaxed);
             upstream::rejection(&error, self.retry_after)
         })?;
-        let made = Made(Arc::new(Mutex::new(Some(reached.connection))));
+        let made = Made(Arc::new(Slot {
+            connection: Mutex::new(Some(reached.connection)),
+            closing: self.closing.clone(),
+        }));
         request.extensions_mut().insert(made);
         request.extensions_mut().insert(reached.acceptance);
         Ok(request)
@@ -107,7 +156,7 @@ impl Door {
             return Err(Farewell::shutting_down());
         };
         let made = request.extensions().get::<Made>();
-        let made = made.and_then(|made| made.0.lock().ok()?.take());
+        let made = made.and_then(|made| made.0.take());
         if let Some(connection) = made {
             return Ok(connection);
         }

@@ -119,6 +119,11 @@ impl Farewell {
         Farewell::new(code, reason)
     }
 
+    /// For upstream, if its client was gone before it could be answered.
+    pub(super) fn client_never_came() -> Farewell {
+        Farewell::new(CloseCode::GOING_AWAY, "the client did not come in")
+    }
+
     pub(super) fn shutting_down() -> Farewell {
         Farewell::new(CloseCode::GOING_AWAY, "the relay shuts down")
     }

@@ -37,7 +37,7 @@ pub(super) fn screen(frame: &mut Frame<'_>, view: &View, base: &str) {
 
 /// The height of a screen with all rows.
 pub(super) fn height(view: &View, base: &str) -> u16 {
-    let lines = head(&view.status, base).len() + view.rows().len() + 2;
+    let lines = head(&view.status, base).len() + view.rows().len().max(1) + 2;
     u16::try_from(lines).unwrap_or(u16::MAX)
 }
 

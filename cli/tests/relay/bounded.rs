@@ -158,6 +158,24 @@ async fn without_a_file_upstream_waits_for_its_client() {
     assert_eq!(flood(&mut slow).await, (COUNT, end));
 }
 
+/// Once only what clients had sent counted, and a relay held every buffer in full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_all_connections_hold_together_is_bounded_and_nothing_is_lost() {
+    const COUNT: u64 = 2000;
+    let (upstream, mut sent) = floods(COUNT).await;
+    let args = ["--buffer", "1GiB", "--memory", "8MiB"];
+    let relay = Serve::relay(&upstream.url(), &args);
+    let before = peak(&relay);
+    let mut slow = open(&relay.url).await;
+    send(&mut slow, "flood").await;
+    // The time in which it does not read. Without the bound all of it arrives at the relay.
+    let all = tokio::time::timeout(Duration::from_millis(700), sent.recv());
+    assert!(all.await.is_err(), "upstream has to wait");
+    assert!(peak(&relay) < before + BESIDE_BYTES);
+    let end = (1000, "whole".to_owned());
+    assert_eq!(flood(&mut slow).await, (COUNT, end));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstream_that_does_not_read_makes_its_client_wait() {
     let (go, went) = tokio::sync::watch::channel(false);

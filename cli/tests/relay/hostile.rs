@@ -115,7 +115,7 @@ async fn a_message_beyond_the_limit_is_1009_on_either_side() {
 #[tokio::test]
 async fn a_client_with_endless_headers_is_refused_and_a_slow_one_is_cut() {
     let upstream = Upstream::start(echo).await;
-    let relay = Serve::relay(&upstream.url(), &["--connect-timeout", "0.1"]);
+    let relay = Serve::relay(&upstream.url(), &["--connect-timeout", "1"]);
     let mut endless = TcpStream::connect(relay.address()).unwrap();
     endless.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     endlessly(&endless, b"x-header: and so on and on\r\n");

@@ -108,6 +108,7 @@ async fn a_stream_is_recorded_read_from_its_start_and_played_again_with_its_timi
             .iter()
             .all(|message| message["topic"] == topic.as_str())
     );
+    drop((ws, other));
     relay.running.signal("TERM");
     relay.running.end();
 

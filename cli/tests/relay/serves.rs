@@ -1,5 +1,7 @@
 //! What a relay is as a server: it ends in time, counts, and lets in whom it should.
 
+use futures_util::{SinkExt, StreamExt};
+
 use crate::{
     peers::{Upstream, closed, connect, echo, open, refused, until},
     support::{Serve, http::get, in_background, next, run, send},
@@ -11,13 +13,18 @@ async fn a_signal_closes_both_sides_with_1001_and_the_counts_are_printed() {
     let upstream = Upstream::start(move |mut ws| {
         let tell = tell.clone();
         async move {
+            let first = ws.next().await.unwrap().unwrap();
+            ws.send(first).await.unwrap();
             tell.send(closed(&mut ws).await).unwrap();
         }
     })
     .await;
     let relay = Serve::relay(&upstream.url(), &["--json"]);
     let mut ws = open(&relay.url).await;
-    for _ in 0..3 {
+    send(&mut ws, "x").await;
+    next(&mut ws).await;
+    // What is on its way when the signal comes still goes upstream.
+    for _ in 0..2 {
         send(&mut ws, "x").await;
     }
     let mut stream = relay.stdout;
@@ -27,7 +34,7 @@ async fn a_signal_closes_both_sides_with_1001_and_the_counts_are_printed() {
     // It answers now.
     closed(&mut ws).await;
     let (messages, end) = told.recv().await.unwrap();
-    assert_eq!((messages, end.unwrap().0), (3, 1001));
+    assert_eq!((messages, end.unwrap().0), (2, 1001));
     let ended = relay.running.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let mut line = String::new();
@@ -43,6 +50,33 @@ async fn a_signal_closes_both_sides_with_1001_and_the_counts_are_printed() {
         (&3.into(), &0.into()),
         "{json}"
     );
+}
+
+/// Once the relay ended with connections upstream that were only dropped: the server saw 1006.
+#[tokio::test]
+async fn a_client_that_has_just_come_in_when_the_signal_comes_is_told_upstream_too() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let upstream = Upstream::start(move |mut ws| {
+        let tell = tell.clone();
+        async move {
+            let end = closed(&mut ws).await;
+            // It answers the close.
+            closed(&mut ws).await;
+            tell.send(end).unwrap();
+        }
+    })
+    .await;
+    for _ in 0..5 {
+        let relay = Serve::relay(&upstream.url(), &[]);
+        let mut ws = open(&relay.url).await;
+        relay.running.signal("TERM");
+        // It answers the close.
+        closed(&mut ws).await;
+        closed(&mut ws).await;
+        drop(ws);
+        let (_, end) = told.recv().await.unwrap();
+        assert_eq!(end.unwrap().0, 1001);
+    }
 }
 
 #[tokio::test]
