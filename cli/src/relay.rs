@@ -14,6 +14,7 @@ use unstall::{
     Budget, CloseCode, Connection, Options, Overflow, RedactedUrl, Server, ServerLimits, Spill,
     SpillFallback, TrustedProxies,
 };
+use unstall_dashboard::Dashboard;
 
 use crate::{
     compress::{Compress, How},
@@ -72,7 +73,9 @@ Two relays have a session between them, unless --plain. A cut that is shorter th
 
 The first line on standard output is `listening on ws://ADDRESS`. SIGINT and SIGTERM
 close every connection with code 1001 and end the relay. GET /healthz answers ok.
-GET /metrics answers with figures for Prometheus, on loopback or with --token.
+GET /metrics answers with figures for Prometheus, and a browser finds a page at / that
+shows the connections: on loopback, or with --token. Their WebSocket is /status/live,
+which is then not passed on.
 
 Examples:
   unstall relay --to wss://feed.example/stream
@@ -249,7 +252,11 @@ impl Relay {
             let budget = Budget::new(in_memory(self.limits.memory));
             let door = Arc::new(self.door(&budget)?);
             let recorder = self.record.recorder().await?;
-            let server = self.bind(&door, budget).await?;
+            let dashboard = match self.may_be_watched() {
+                true => Some(http_side::dashboard(&door).await),
+                false => None,
+            };
+            let server = self.bind(&door, budget, dashboard.as_ref()).await?;
             stdout::print(&format!("listening on {}", self.address(&server)))?;
             let _watchdog = systemd::ready();
             if let Some(address) = recorder.as_ref().and_then(|it| it.address()) {
@@ -261,13 +268,13 @@ impl Relay {
             });
             let serving = {
                 let (door, passed) = (door.clone(), passed.clone());
-                server.serve(move |client| {
+                server.serve(http_side::beside(dashboard.clone(), move |client| {
                     let (door, on_loss, passed) = (door.clone(), on_loss.clone(), passed.clone());
                     let recorder = recorder.clone();
                     async move {
                         relay(client, &door, &on_loss, &passed, recorder.as_deref()).await;
                     }
-                })
+                }))
             };
             tokio::select! {
                 () = serving => {}
@@ -288,6 +295,17 @@ impl Relay {
                 false => Ok(()),
             }
         })
+    }
+
+    /// Whether clients come from this machine only.
+    fn is_local(&self) -> bool {
+        let host = self.listen.host.parse::<IpAddr>();
+        self.listen.host == "localhost" || host.is_ok_and(|host| host.is_loopback())
+    }
+
+    /// Whether there is anybody who may see the page.
+    fn may_be_watched(&self) -> bool {
+        self.is_local() || self.clients.token.is_some()
     }
 
     /// Whether clients use TLS.
@@ -364,7 +382,12 @@ impl Relay {
             .overflow(overflow)
     }
 
-    async fn bind(&self, door: &Arc<Door>, budget: Budget) -> Result<Server, Failure> {
+    async fn bind(
+        &self,
+        door: &Arc<Door>,
+        budget: Budget,
+        dashboard: Option<&Dashboard>,
+    ) -> Result<Server, Failure> {
         let clients = &self.clients;
         let options = self
             .options()
@@ -378,12 +401,12 @@ impl Relay {
         let server_limits = ServerLimits::default()
             .max_connections(self.limits.max_connections)
             .handshake_timeout(handshake);
-        let host = self.listen.host.parse::<IpAddr>();
-        let local = self.listen.host == "localhost" || host.is_ok_and(|host| host.is_loopback());
-        let router = http_side::router(Figures::record()?, door.clone(), local);
+        let figures = Figures::record()?;
+        let router = http_side::router(figures, door.clone(), self.is_local(), dashboard);
         let mut builder = Server::builder()
             .options(options)
             .limits(server_limits)
+            .unlisted(unstall_dashboard::LIVE)
             .router(router);
         if self.plain {
             builder = builder.plain();
@@ -401,9 +424,15 @@ impl Relay {
             builder = builder.tls_pem(cert, key);
         }
         let door = door.clone();
+        let watched = dashboard.is_some();
         let builder = builder.authenticate(move |request| {
             let door = door.clone();
-            async move { door.enter(request).await }
+            async move {
+                match watched && request.uri().path() == unstall_dashboard::LIVE {
+                    true => Ok(http_side::of_page(request)),
+                    false => door.enter(request).await,
+                }
+            }
         });
         #[cfg(unix)]
         if let Some(path) = &clients.unix_socket {

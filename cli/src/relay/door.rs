@@ -101,6 +101,11 @@ impl Door {
         while closing.join_next().await.is_some() {}
     }
 
+    /// What clients have to show, if anything.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// Whether a request may see the figures. `open`: without a token everybody may.
     pub(super) fn may_watch(&self, headers: &HeaderMap, open: bool) -> bool {
         (open && self.token.is_none()) || self.is_known(headers)

@@ -1,4 +1,4 @@
-//! What the relay answers over HTTP: its health and its figures.
+//! What the relay answers over HTTP: its health, its figures, and the page that shows its connections.
 
 use std::sync::Arc;
 
@@ -7,13 +7,21 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderMap, StatusCode, header};
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, StatusCode, header};
+use unstall::{Acceptance, Connection};
+use unstall_dashboard::Dashboard;
 
 use super::door::Door;
 use crate::figures::Figures;
 
 /// `open`: everybody who reaches the relay may see its figures. Else who shows its token.
-pub(super) fn router(figures: Figures, door: Arc<Door>, open: bool) -> Router {
+pub(super) fn router(
+    figures: Figures,
+    door: Arc<Door>,
+    open: bool,
+    dashboard: Option<&Dashboard>,
+) -> Router {
     let page = move |headers: HeaderMap| async move {
         match door.may_watch(&headers, open) {
             true => figures.page(),
@@ -22,13 +30,53 @@ pub(super) fn router(figures: Figures, door: Arc<Door>, open: bool) -> Router {
     };
     let no_page = || async {
         let upgrade = [(header::UPGRADE, "websocket")];
-        let why = "this relays WebSockets; over HTTP there are only /healthz and /metrics\n";
+        let why = "this relays WebSockets; over HTTP there are only /, /healthz and /metrics\n";
         (StatusCode::UPGRADE_REQUIRED, upgrade, why)
     };
-    Router::new()
+    dashboard
+        .map_or_else(Router::new, Dashboard::router)
         .route("/metrics", get(page))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(no_page)
+}
+
+/// The page. With a token, whoever has it may look.
+pub(super) async fn dashboard(door: &Door) -> Dashboard {
+    let builder = Dashboard::builder()
+        .name("unstall relay")
+        .version(env!("CARGO_PKG_VERSION"));
+    match door.token() {
+        Some(token) => builder.token(token).start().await,
+        None => builder.start().await,
+    }
+}
+
+/// The page's own WebSocket comes in without a connection upstream. The page checks it.
+pub(super) fn of_page(mut request: Request<()>) -> Request<()> {
+    let acceptance = Acceptance::default().subprotocol(unstall_topics::SUBPROTOCOL);
+    request.extensions_mut().insert(acceptance);
+    request
+}
+
+/// A handler that takes the WebSockets of the page, if there is one, and leaves all others to this one.
+pub(super) fn beside<H, F>(
+    dashboard: Option<Dashboard>,
+    handler: H,
+) -> impl Fn(Connection) -> BoxFuture<'static, ()> + Send + Sync + 'static
+where
+    H: Fn(Connection) -> F + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    move |connection| {
+        let page = dashboard.as_ref().filter(|it| {
+            let request = connection.request();
+            request.is_some_and(|request| it.takes(&request))
+        });
+        match page.cloned() {
+            Some(page) => Box::pin(async move { page.serve(connection).await }),
+            None => Box::pin(handler(connection)),
+        }
+    }
 }
 
 fn refused() -> Response {

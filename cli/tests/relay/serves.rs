@@ -99,6 +99,41 @@ async fn health_and_figures_are_told_over_http() {
 }
 
 #[tokio::test]
+async fn a_page_shows_both_sides_and_its_websocket_is_not_passed_on() {
+    let upstream = Upstream::start(echo).await;
+    let relay = Serve::relay(&upstream.url(), &[]);
+    let mut ws = open(&relay.url).await;
+    send(&mut ws, "x").await;
+    next(&mut ws).await;
+    let page = get(relay.address(), "/", &[]);
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("<html"));
+    let offer = [("sec-websocket-protocol", "unstall.topics.v1")];
+    let live = relay.at("/status/live");
+    let (_, headers) = connect(&live, &offer).await.unwrap();
+    assert_eq!(headers["sec-websocket-protocol"], "unstall.topics.v1");
+    assert_eq!(upstream.requests().len(), 1);
+    let status = get(relay.address(), "/status.json", &[]).json();
+    assert_eq!(status["process"]["name"], "unstall relay");
+    let connections = status["connections"].as_array().unwrap();
+    let mut sides: Vec<_> = connections.iter().map(|it| &it["side"]).collect();
+    sides.sort_by_key(|side| side.as_str());
+    assert_eq!(sides, ["client", "server"], "{status}");
+}
+
+#[tokio::test]
+async fn with_a_token_the_page_is_for_who_has_it() {
+    let upstream = Upstream::start(echo).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "s3cret\n").unwrap();
+    let relay = Serve::relay(&upstream.url(), &["--token", file.path().to_str().unwrap()]);
+    let status = |headers: &[&str]| get(relay.address(), "/status.json", headers).status;
+    assert_eq!(status(&[]), 401);
+    assert_eq!(status(&["authorization: Bearer wrong"]), 401);
+    assert_eq!(status(&["authorization: Bearer s3cret"]), 200);
+}
+
+#[tokio::test]
 async fn a_token_lets_in_who_shows_it_and_goes_no_further() {
     let upstream = Upstream::start(echo).await;
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -48,6 +48,7 @@ pub(crate) struct Now {
 /// What a connection does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(not(feature = "status"), allow(unreachable_pub))]
 pub enum ConnectionState {
     /// It is open.
     Open,

@@ -17,6 +17,7 @@ static ROLL: LazyLock<Mutex<Roll>> = LazyLock::new(Mutex::default);
 #[derive(Debug, Default)]
 pub(crate) struct ServerSums {
     /// How many servers there are, and one more if some have ended.
+    #[cfg(feature = "status")]
     pub(crate) servers: usize,
     pub(crate) stats: ServerStats,
     /// Bytes that are held for clients now.
@@ -46,9 +47,9 @@ pub(crate) fn all() -> ServerSums {
         let servers: Vec<_> = roll.servers.iter().filter_map(Weak::upgrade).collect();
         (servers, roll.ended)
     };
-    let some_ended = usize::from(ended != ServerStats::default());
     let mut sums = ServerSums {
-        servers: servers.len().saturating_add(some_ended),
+        #[cfg(feature = "status")]
+        servers: servers.len() + usize::from(ended != ServerStats::default()),
         stats: ended,
         ..ServerSums::default()
     };
