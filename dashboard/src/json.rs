@@ -140,7 +140,7 @@ pub(crate) struct Cause {
 pub(crate) fn causes(totals: &Totals) -> Vec<Cause> {
     let all = StallCause::ALL.into_iter().zip(totals.stalled);
     let all = all.map(|(cause, (connections, total))| Cause {
-        cause: word(cause),
+        cause: cause.name(),
         words: cause.to_string(),
         connections,
         total_ms: span(total),
@@ -273,7 +273,7 @@ impl Row {
             .filter_map(|stall| {
                 let for_ms = span(stall.now?);
                 Some(Stall {
-                    cause: word(stall.cause),
+                    cause: stall.cause.name(),
                     words: stall.cause.to_string(),
                     since: now.saturating_sub(for_ms),
                     for_ms,
@@ -306,7 +306,7 @@ impl Row {
             connects: stats.connections,
             resumes: stats.resumes,
             dropped: stats.overflowed + stats.expired + stats.discarded,
-            stalled_ms: waited.map(|it| (word(it.cause), span(it.total))).collect(),
+            stalled_ms: waited.map(|it| (it.cause.name(), span(it.total))).collect(),
             stalls,
         }
     }
@@ -391,19 +391,6 @@ impl From<&NodeSubscription> for SubscriptionRow {
             credit_bytes: it.credit_bytes,
             waits_for_credit: it.waits_for_credit,
         }
-    }
-}
-
-/// The word for a cause, as in the figures for Prometheus.
-pub(crate) fn word(cause: StallCause) -> &'static str {
-    match cause {
-        StallCause::ApplicationNotReading => "application_not_reading",
-        StallCause::OutOfCredit => "out_of_credit",
-        StallCause::ReplayFull => "replay_full",
-        StallCause::SocketFull => "socket_full",
-        StallCause::PeerSilent => "peer_silent",
-        StallCause::Connecting => "connecting",
-        _ => "other",
     }
 }
 

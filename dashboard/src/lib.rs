@@ -56,6 +56,7 @@ use live::{Readers, Viewer};
 use look::Subject;
 use one::Surgery;
 use sampler::Sampler;
+pub use sites::names_this_machine;
 
 /// The path of the page's WebSocket. It speaks [`SUBPROTOCOL`].
 pub const LIVE: &str = "/status/live";

@@ -23,9 +23,9 @@ pub(crate) fn is_other_site(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether the request names this machine as its host. A page of a site that has only a name that leads here
-/// names that.
-pub(crate) fn names_this_machine(headers: &HeaderMap) -> bool {
+/// Whether the header `Host` names this machine: as `localhost`, or by an address of its loopback interface.
+/// A page of a site that has only a name that leads here (DNS rebinding) names that.
+pub fn names_this_machine(headers: &HeaderMap) -> bool {
     host(headers).is_some_and(is_local)
 }
 

@@ -17,7 +17,7 @@ use unstall::StallCause;
 use crate::{
     Refusal, Shared,
     history::{Point, Recovered},
-    json::{Now, Row, SubscriptionRow, VERSION, millis, word},
+    json::{Now, Row, SubscriptionRow, VERSION, millis},
     limits::{ROWS, STEP},
 };
 
@@ -151,7 +151,7 @@ async fn history(State(shared): State<Arc<Shared>>) -> Response {
         version: VERSION,
         now: millis(SystemTime::now()),
         step_ms: STEP.as_millis(),
-        causes: StallCause::ALL.into_iter().map(word).collect(),
+        causes: StallCause::ALL.into_iter().map(StallCause::name).collect(),
         points,
         recoveries,
     };

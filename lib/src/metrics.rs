@@ -237,7 +237,7 @@ fn tell_counts(labels: &Labels, sums: &Sums) {
         counter!("unstall_dropped_messages_total", &labels).absolute(value);
     }
     for (cause, waited) in StallCause::ALL.into_iter().zip(counts.stalled) {
-        let labels = with(labels, "cause", word(cause));
+        let labels = with(labels, "cause", cause.name());
         counter!("unstall_stalled_seconds_total", &labels).absolute(waited.as_secs());
     }
 }
@@ -257,7 +257,7 @@ fn tell_now(labels: &Labels, sums: &Sums) {
     gauge!("unstall_spilled_bytes", labels).set(now.spilled_bytes as f64);
     gauge!("unstall_held_bytes", labels).set(now.held_bytes as f64);
     for (cause, value) in StallCause::ALL.into_iter().zip(now.stalled) {
-        let labels = with(labels, "cause", word(cause));
+        let labels = with(labels, "cause", cause.name());
         gauge!("unstall_stalled_connections", &labels).set(value as f64);
     }
 }
@@ -271,17 +271,6 @@ fn tell_queue(labels: &[(&'static str, &'static str); 3], queue: &QueueNow) {
         ("unstall_oldest_message_seconds", queue.oldest.as_secs_f64()),
     ] {
         gauge!(name, labels).set(value);
-    }
-}
-
-fn word(cause: StallCause) -> &'static str {
-    match cause {
-        StallCause::ApplicationNotReading => "application_not_reading",
-        StallCause::OutOfCredit => "out_of_credit",
-        StallCause::ReplayFull => "replay_full",
-        StallCause::SocketFull => "socket_full",
-        StallCause::PeerSilent => "peer_silent",
-        StallCause::Connecting => "connecting",
     }
 }
 

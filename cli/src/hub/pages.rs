@@ -2,6 +2,7 @@
 //! page could publish, and with a name that leads to this machine (DNS rebinding) it could read.
 
 use http::{HeaderMap, HeaderValue, header};
+use unstall_dashboard::names_this_machine;
 
 const OTHER_SITE: &str = "Pages of other sites may not use this hub.\n";
 
@@ -11,11 +12,11 @@ as localhost or 127.0.0.1.\n";
 /// Refuses a request that a page of another site sends. With `local`, the host has to be a name or
 /// address of this machine, too.
 pub(super) fn check(headers: &HeaderMap, local: bool) -> Result<(), &'static str> {
-    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
-    let host = host.and_then(|host| std::str::from_utf8(host).ok());
-    if local && !host.is_some_and(is_local) {
+    if local && !names_this_machine(headers) {
         return Err(OTHER_NAME);
     }
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let host = host.and_then(|host| std::str::from_utf8(host).ok());
     let Some(origin) = headers.get(header::ORIGIN) else {
         return Ok(());
     };
@@ -25,17 +26,6 @@ pub(super) fn check(headers: &HeaderMap, local: bool) -> Result<(), &'static str
         Some(((_, page), host)) if page.eq_ignore_ascii_case(host) => Ok(()),
         _ => Err(OTHER_SITE),
     }
-}
-
-/// Whether a `Host` header names this machine, with or without a port.
-fn is_local(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    let address = name.parse::<std::net::IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -33,6 +33,19 @@ impl StallCause {
         StallCause::PeerSilent,
         StallCause::Connecting,
     ];
+
+    /// Its name in figures and in JSON: lower case, with underscores. It stays the same, where the
+    /// sentence of `Display` may change.
+    pub fn name(self) -> &'static str {
+        match self {
+            StallCause::ApplicationNotReading => "application_not_reading",
+            StallCause::OutOfCredit => "out_of_credit",
+            StallCause::ReplayFull => "replay_full",
+            StallCause::SocketFull => "socket_full",
+            StallCause::PeerSilent => "peer_silent",
+            StallCause::Connecting => "connecting",
+        }
+    }
 }
 
 impl fmt::Display for StallCause {
