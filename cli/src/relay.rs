@@ -266,15 +266,21 @@ impl Relay {
             let on_loss = Arc::new(OnLoss {
                 gap_message: self.gap_message.clone(),
             });
-            let serving = {
+            let handler = {
                 let (door, passed) = (door.clone(), passed.clone());
-                server.serve(http_side::beside(dashboard.clone(), move |client| {
+                move |client| {
                     let (door, on_loss, passed) = (door.clone(), on_loss.clone(), passed.clone());
                     let recorder = recorder.clone();
                     async move {
                         relay(client, &door, &on_loss, &passed, recorder.as_deref()).await;
                     }
-                }))
+                }
+            };
+            let serving = async {
+                match &dashboard {
+                    Some(dashboard) => server.serve(dashboard.beside(handler)).await,
+                    None => server.serve(handler).await,
+                }
             };
             tokio::select! {
                 () = serving => {}

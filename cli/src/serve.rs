@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use http::{HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use serde::Serialize;
 use tracing::Instrument;
 use unstall::{BearerToken, Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
@@ -226,15 +226,26 @@ pub(crate) fn read_token(file: &Path) -> Result<String, Failure> {
     }
 }
 
+/// Whether a request shows the token, if one is asked for.
+pub(crate) fn check_token(headers: &HeaderMap, token: Option<&str>) -> Result<(), Rejection> {
+    match token {
+        Some(token) if !shows(headers, token) => {
+            let challenge = HeaderValue::from_static("Bearer");
+            Err(Rejection::unauthorized("a valid token is needed\n")
+                .header(header::WWW_AUTHENTICATE, challenge))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a request shows this token.
+pub(crate) fn shows(headers: &HeaderMap, token: &str) -> bool {
+    BearerToken::of(headers).is_some_and(|shown| shown.is(token))
+}
+
 /// Whether a request may come in: it has the token, and its path is served.
 fn check(request: &Request<()>, token: Option<&str>) -> Result<(), Rejection> {
-    if let Some(token) = token
-        && !BearerToken::of(request.headers()).is_some_and(|shown| shown.is(token))
-    {
-        let challenge = HeaderValue::from_static("Bearer");
-        return Err(Rejection::unauthorized("a valid token is needed\n")
-            .header(header::WWW_AUTHENTICATE, challenge));
-    }
+    check_token(request.headers(), token)?;
     let path = request.uri().path();
     match handler_of(path) {
         Some(_) => Ok(()),

@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, Request};
 use tokio::{runtime::Handle, task::JoinSet};
-use unstall::{BearerToken, Connection, Rejection};
+use unstall::{Connection, Rejection};
 
 use super::{
     ending::Farewell,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, chain},
-    serve::read_token,
+    serve::{check_token, read_token, shows},
 };
 
 /// Checks requests, and connects upstream for them.
@@ -108,24 +108,9 @@ impl Door {
 
     /// Whether a request may see the figures. `open`: without a token everybody may.
     pub(super) fn may_watch(&self, headers: &HeaderMap, open: bool) -> bool {
-        (open && self.token.is_none()) || self.is_known(headers)
-    }
-
-    /// Whether the relay has a token, and the request shows it.
-    fn is_known(&self, headers: &HeaderMap) -> bool {
-        let token = self.token.as_deref();
-        token.is_some_and(|token| BearerToken::of(headers).is_some_and(|shown| shown.is(token)))
-    }
-
-    /// Whether it may come in.
-    fn check(&self, headers: &HeaderMap) -> Result<(), Rejection> {
-        match self.token.is_none() || self.is_known(headers) {
-            true => Ok(()),
-            false => {
-                let challenge = HeaderValue::from_static("Bearer");
-                Err(Rejection::unauthorized("a valid token is needed\n")
-                    .header(header::WWW_AUTHENTICATE, challenge))
-            }
+        match self.token() {
+            Some(token) => shows(headers, token),
+            None => open,
         }
     }
 
@@ -135,7 +120,7 @@ impl Door {
     /// A session's request may be one to resume. Only a relay says which it is. For the sessions of
     /// others the connection is made once the session is open.
     pub(super) async fn enter(&self, mut request: Request<()>) -> Result<Request<()>, Rejection> {
-        self.check(request.headers())?;
+        check_token(request.headers(), self.token())?;
         let asked = self.upstream.asked(&request, self.token.is_some())?;
         let offer = Offer::take(&mut request.headers().clone());
         if self.sessions && offer.session && !offer.opens {

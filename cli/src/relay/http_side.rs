@@ -7,9 +7,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode, header};
-use unstall::{Acceptance, Connection};
+use unstall::Acceptance;
 use unstall_dashboard::Dashboard;
 
 use super::door::Door;
@@ -56,27 +55,6 @@ pub(super) fn of_page(mut request: Request<()>) -> Request<()> {
     let acceptance = Acceptance::default().subprotocol(unstall_topics::SUBPROTOCOL);
     request.extensions_mut().insert(acceptance);
     request
-}
-
-/// A handler that takes the WebSockets of the page, if there is one, and leaves all others to this one.
-pub(super) fn beside<H, F>(
-    dashboard: Option<Dashboard>,
-    handler: H,
-) -> impl Fn(Connection) -> BoxFuture<'static, ()> + Send + Sync + 'static
-where
-    H: Fn(Connection) -> F + Send + Sync + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
-    move |connection| {
-        let page = dashboard.as_ref().filter(|it| {
-            let request = connection.request();
-            request.is_some_and(|request| it.takes(&request))
-        });
-        match page.cloned() {
-            Some(page) => Box::pin(async move { page.serve(connection).await }),
-            None => Box::pin(handler(connection)),
-        }
-    }
 }
 
 fn refused() -> Response {
