@@ -408,7 +408,13 @@ impl Relay {
             .max_connections(self.limits.max_connections)
             .handshake_timeout(handshake);
         let figures = Figures::record()?;
-        let router = http_side::router(figures, door.clone(), self.is_local(), dashboard);
+        let passed = systemd::listener()?;
+        // A socket that was passed may be open to others than --listen says.
+        let open = match &passed {
+            Some(listener) => listener.local_addr().is_ok_and(|it| it.ip().is_loopback()),
+            None => self.is_local(),
+        };
+        let router = http_side::router(figures, door.clone(), open, dashboard);
         let mut builder = Server::builder()
             .options(options)
             .limits(server_limits)
@@ -444,7 +450,7 @@ impl Relay {
         if let Some(path) = &clients.unix_socket {
             return builder.bind_unix(path).await.map_err(Failure::work);
         }
-        if let Some(listener) = systemd::listener()? {
+        if let Some(listener) = passed {
             return builder.listener(listener).map_err(Failure::work);
         }
         let address = (self.listen.host.as_str(), self.listen.port);
