@@ -11,8 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-import { findChromium } from "../../proof/page.mjs";
+import { openChromium } from "../../proof/chromium.mjs";
 import { serveSite } from "../site.mjs";
 import { publishTicks } from "./ticks.mjs";
 
@@ -43,7 +42,7 @@ let hub = await startHub(store, 0);
 const hubUrl = `ws://127.0.0.1:${hub.port}`;
 const site = await serveSite(hubUrl);
 const stopTicks = publishTicks(`${hubUrl}/topics`);
-const browser = await chromium.launch({ executablePath: findChromium(), args: ["--no-sandbox"] });
+const { browser } = await openChromium();
 try {
   const page = await browser.newPage({ viewport: { width: 1200, height: 720 } });
   page.on("pageerror", (error) => console.error(`page: ${error.stack ?? error}`));
