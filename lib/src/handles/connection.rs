@@ -181,6 +181,12 @@ impl Connection {
         self.receiver.recv()
     }
 
+    /// What is there now, without waiting: [`Receiver::try_recv`].
+    #[inline]
+    pub fn try_recv(&mut self) -> Option<Incoming> {
+        self.receiver.try_recv()
+    }
+
     /// Everything that is there to be received, borrowed: [`Receiver::recv_batch`].
     ///
     /// # Errors
