@@ -15,7 +15,7 @@ use crate::{
     messages::{Incoming, IncomingRef, Message, Position},
     queues::{
         inbox::End,
-        items::{Item, Items, Packet},
+        items::{Draw, Drawn, Item, Items, Packet},
     },
     reports::ConnectionError,
 };
@@ -396,6 +396,25 @@ impl Batch<'_> {
         }
         let message = receiver.hand.packet.as_mut()?.batch.next_ref()?;
         Some(IncomingRef::Message(message.into()))
+    }
+}
+
+impl Draw for Batch<'_> {
+    /// As [`next`](Batch::next), but what need not be copied to be kept is taken out.
+    fn draw(&mut self) -> Option<Drawn<'_>> {
+        let receiver = &mut *self.receiver;
+        let packet = receiver.hand.packet.as_ref();
+        if packet.is_none_or(|packet| packet.batch.is_finished()) {
+            receiver.end_packet();
+            if let Some(incoming) = receiver.next_item()? {
+                return Some(Drawn::Own(incoming));
+            }
+        }
+        let batch = &mut receiver.hand.packet.as_mut()?.batch;
+        if batch.is_assembled() {
+            return Message::cut(batch).map(|message| Drawn::Own(Incoming::Message(message)));
+        }
+        Some(Drawn::Packed(batch.next_ref()?.into()))
     }
 }
 
