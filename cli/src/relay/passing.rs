@@ -9,7 +9,6 @@ use std::{
     },
 };
 
-use futures_util::FutureExt;
 use tokio::sync::Notify;
 use unstall::{
     CloseCode, Connection, ConnectionError, Event, Events, Gap, Incoming, Message, Receiver, Sender,
@@ -298,7 +297,7 @@ impl Iterator for Run<'_> {
         }
         let next = match self.first.take() {
             Some(first) => first,
-            None => self.from.recv().now_or_never()?.ok()??,
+            None => self.from.try_recv()?,
         };
         match next {
             Incoming::Message(message) => {
