@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use unstall_dashboard::Dashboard;
 
 use crate::{
     compress::{Compress, How},
-    connect::{Reach, check_url, log_events, parse_seconds, url},
+    connect::{Reach, check_url, parse_seconds, url},
     failure::Failure,
     figures::Figures,
     runtime,
@@ -29,9 +29,10 @@ use crate::{
 use door::Door;
 use fresh::FreshHeaders;
 use listen::Listen;
-use passing::{OnLoss, Passed};
+use passing::{Passed, Relaying};
 use path::Paths;
 use record::{Record, Recorder};
+use renewal::Renewal;
 use upstream::{Upstream, Wanted};
 
 mod door;
@@ -39,12 +40,18 @@ mod ending;
 mod fresh;
 mod headers;
 mod http_side;
+mod leg;
 mod limits;
 mod listen;
 mod pair;
 mod passing;
 mod path;
 mod record;
+mod remembered;
+mod renewal;
+mod rotation;
+mod rules;
+mod run;
 mod systemd;
 mod upstream;
 
@@ -114,14 +121,8 @@ pub(crate) struct Relay {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
     session_life: Duration,
 
-    /// Make a plain connection upstream again when it is lost, as long as no message has passed on
-    /// it. After that, it needs --gap-message
-    #[arg(long, conflicts_with = "require_session")]
-    reconnect: bool,
-
-    /// Make it again even then, and send the client this text where messages may be missing
-    #[arg(long, value_name = "TEXT", requires = "reconnect")]
-    gap_message: Option<String>,
+    #[command(flatten)]
+    renewal: Renewal,
 
     /// Pass the client's Host header, which says how the client calls the relay
     #[arg(long, help_heading = "Connection")]
@@ -240,6 +241,10 @@ struct RelayResult {
     messages_up: u64,
     /// Messages from upstream to clients.
     messages_down: u64,
+    /// Plain connections upstream that were lost and made again.
+    reconnects: u64,
+    /// Plain connections upstream that gave way to others because of their age.
+    rotations: u64,
 }
 
 impl Relay {
@@ -251,6 +256,7 @@ impl Relay {
             // Both sides draw from it.
             let budget = Budget::new(in_memory(self.limits.memory));
             let door = Arc::new(self.door(&budget)?);
+            let policy = Arc::new(self.renewal.policy()?);
             let recorder = self.record.recorder().await?;
             let dashboard = match self.may_be_watched() {
                 true => Some(http_side::dashboard(&door).await),
@@ -263,16 +269,18 @@ impl Relay {
                 stdout::print(&format!("recordings at ws://{address}"))?;
             }
             let passed = Arc::new(Passed::default());
-            let on_loss = Arc::new(OnLoss {
-                gap_message: self.gap_message.clone(),
-            });
             let handler = {
                 let (door, passed) = (door.clone(), passed.clone());
                 move |client| {
-                    let (door, on_loss, passed) = (door.clone(), on_loss.clone(), passed.clone());
+                    let (door, policy, passed) = (door.clone(), policy.clone(), passed.clone());
                     let recorder = recorder.clone();
                     async move {
-                        relay(client, &door, &on_loss, &passed, recorder.as_deref()).await;
+                        let relaying = Relaying {
+                            door: &door,
+                            policy: &policy,
+                            passed: &passed,
+                        };
+                        relay(client, relaying, recorder.as_deref()).await;
                     }
                 }
             };
@@ -294,6 +302,8 @@ impl Relay {
                 unreached: door.unreached.load(Relaxed),
                 messages_up: passed.up.load(Relaxed),
                 messages_down: passed.down.load(Relaxed),
+                reconnects: passed.reconnects.load(Relaxed),
+                rotations: passed.rotations.load(Relaxed),
             };
             tracing::info!("{result:?}");
             match self.json {
@@ -344,7 +354,6 @@ impl Relay {
             way: self.reach.prepared()?,
             options: self.upstream_options().budget(budget.clone()),
             wanted,
-            reconnects: self.reconnect,
             own,
             fresh: self.fresh.source()?,
             keep_host: self.keep_host,
@@ -469,15 +478,9 @@ impl Relay {
 }
 
 /// Passes the messages of one client.
-async fn relay(
-    client: Connection,
-    door: &Door,
-    on_loss: &OnLoss,
-    passed: &Passed,
-    recorder: Option<&Recorder>,
-) {
+async fn relay(client: Connection, relaying: Relaying<'_>, recorder: Option<&Recorder>) {
     // In a box, so that an open connection does not keep the memory for dialing.
-    let upstream = match Box::pin(door.upstream_of(&client)).await {
+    let upstream = match Box::pin(relaying.door.upstream_of(&client)).await {
         Ok(upstream) => upstream,
         Err(farewell) => {
             let _ = client.close(farewell.code, &farewell.reason).await;
@@ -493,15 +496,17 @@ async fn relay(
             return;
         }
     };
-    let logging = log_events(&upstream);
-    let passing = passing::pass(client, upstream, on_loss, passed, recording);
-    tokio::join!(passing, logging);
+    passing::pass(client, upstream, relaying, recording).await;
 }
 
 fn has_credentials(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     authority.contains('@')
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn in_memory(bytes: u64) -> usize {

@@ -11,13 +11,13 @@ use std::{
 
 use http::{HeaderMap, Request};
 use tokio::{runtime::Handle, task::JoinSet};
-use unstall::{Connection, Rejection};
+use unstall::{ConnectError, Connection, Rejection, Sender};
 
 use super::{
     ending::Farewell,
     limits,
     pair::Offer,
-    upstream::{self, Upstream},
+    upstream::{self, Asked, Upstream},
 };
 use crate::{
     failure::{Failure, chain},
@@ -137,6 +137,24 @@ impl Door {
         request.extensions_mut().insert(made);
         request.extensions_mut().insert(reached.acceptance);
         Ok(request)
+    }
+
+    /// What is asked for when the connection upstream of a client is made again. It offers no other
+    /// subprotocol than the one that was agreed.
+    pub(super) fn asked_again(
+        &self,
+        client: &Sender,
+        subprotocol: Option<String>,
+    ) -> Result<Asked, Farewell> {
+        let request = client.request().ok_or_else(Farewell::shutting_down)?;
+        let asked = self.upstream.asked(&request, self.token.is_some());
+        let asked = asked.map_err(|_| Farewell::shutting_down())?;
+        Ok(asked.offering(subprotocol))
+    }
+
+    /// Makes it.
+    pub(super) async fn reach_again(&self, asked: Asked) -> Result<Connection, ConnectError> {
+        Ok(self.upstream.reach(asked).await?.connection)
     }
 
     /// The connection upstream of a client that came in. For the session of a client that is no relay,

@@ -10,5 +10,6 @@ mod pair;
 mod passes;
 mod peers;
 mod records;
+mod rules;
 mod serves;
 mod systemd;
