@@ -13,6 +13,7 @@ mod peers;
 mod records;
 #[cfg(unix)]
 mod reload;
+mod rules;
 mod serves;
 mod systemd;
 mod tls;
