@@ -10,6 +10,7 @@ mod pair;
 mod passes;
 mod peers;
 mod records;
+mod rotation;
 mod rules;
 mod serves;
 mod systemd;
