@@ -194,9 +194,11 @@ pub(super) struct Plan {
 impl Plan {
     /// For a connection that is there since then. `random` is between 0 and 1. `None`: never.
     pub(super) fn new(since: Instant, max_age: Duration, random: f64) -> Option<Plan> {
+        let begin = max_age.mul_f64(0.8 + 0.1 * random);
         Some(Plan {
-            begin: since.checked_add(max_age.mul_f64(0.8 + 0.1 * random))?,
-            latest: since.checked_add(max_age.mul_f64(0.95))?,
+            begin: since.checked_add(begin)?,
+            // On a feed that is never quiet, this is when connections go. They do not go at once either.
+            latest: since.checked_add(begin.saturating_add(max_age / 20))?,
             quiet: limits::QUIET.min(max_age / 40),
         })
     }
@@ -213,7 +215,8 @@ mod tests {
         let plans = (0..1000).map(|n| Plan::new(since, age, f64::from(n) / 1000.0).unwrap());
         let begins: Vec<_> = plans
             .map(|plan| {
-                assert!(plan.begin < plan.latest && plan.latest < since + age);
+                assert_eq!(plan.latest - plan.begin, age / 20);
+                assert!(plan.latest < since + age);
                 assert_eq!(plan.quiet, limits::QUIET);
                 plan.begin - since
             })
