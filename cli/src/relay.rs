@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use clap::Args;
@@ -12,7 +12,6 @@ use unstall::{CloseCode, Connection, Server, ServerLimits};
 use unstall_dashboard::Dashboard;
 
 use crate::{
-    connect::log_events,
     failure::Failure,
     figures::Figures,
     runtime,
@@ -22,7 +21,7 @@ use crate::{
 };
 use door::{Door, Entered};
 use options::{Process, RouteOptions};
-use passing::Passed;
+use passing::{Passed, Relaying};
 use plan::{Settings, Source};
 use record::{Recorder, Recorders};
 use reload::Reload;
@@ -34,6 +33,7 @@ mod file;
 mod fresh;
 mod headers;
 mod http_side;
+mod leg;
 mod limits;
 mod listen;
 mod options;
@@ -43,7 +43,12 @@ mod path;
 mod plan;
 mod record;
 mod reload;
+mod remembered;
+mod renewal;
+mod rotation;
 mod routes;
+mod rules;
+mod run;
 mod systemd;
 mod upstream;
 
@@ -126,6 +131,10 @@ struct RelayResult {
     messages_up: u64,
     /// Messages from upstream to clients.
     messages_down: u64,
+    /// Plain connections upstream that were lost and made again.
+    reconnects: u64,
+    /// Plain connections upstream that gave way to others because of their age.
+    rotations: u64,
 }
 
 impl Relay {
@@ -265,6 +274,8 @@ impl Running {
             unreached: door.unreached.load(Relaxed),
             messages_up: passed.up.load(Relaxed),
             messages_down: passed.down.load(Relaxed),
+            reconnects: passed.reconnects.load(Relaxed),
+            rotations: passed.rotations.load(Relaxed),
         }
     }
 }
@@ -347,7 +358,14 @@ async fn relay(client: Connection, door: &Door, passed: &Passed) {
             return;
         }
     };
-    let logging = log_events(&upstream);
-    let passing = passing::pass(client, upstream, &route.on_loss, passed, recording);
-    tokio::join!(passing, logging);
+    let relaying = Relaying {
+        door,
+        policy: &route.policy,
+        passed,
+    };
+    passing::pass(client, upstream, relaying, recording).await;
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,14 +7,14 @@ use std::sync::{
 
 use http::{HeaderMap, Request};
 use tokio::{runtime::Handle, task::JoinSet};
-use unstall::{Connection, Rejection};
+use unstall::{ConnectError, Connection, Rejection, Sender};
 
 use super::{
     ending::Farewell,
     limits,
     pair::Offer,
     routes::{Route, Routes, Seat},
-    upstream,
+    upstream::{self, Asked},
 };
 use crate::{
     failure::chain,
@@ -50,6 +50,13 @@ struct Found {
     route: Arc<Route>,
     /// The client's token is for the relay, and goes no further.
     own_token: bool,
+}
+
+/// The request upstream of a client, once more.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    route: Arc<Route>,
+    asked: Asked,
 }
 
 /// A client that came in: its connection upstream, and its place in its route.
@@ -176,9 +183,12 @@ impl Door {
         };
         let own_token = token.is_some();
         let asked = route.upstream.asked(&request, own_token)?;
+        let found = Found {
+            route: route.clone(),
+            own_token,
+        };
+        request.extensions_mut().insert(found);
         if route.sessions && may_resume {
-            let route = route.clone();
-            request.extensions_mut().insert(Found { route, own_token });
             return Ok(request);
         }
         let seat = route.seat()?;
@@ -200,6 +210,30 @@ impl Door {
         request.extensions_mut().insert(made);
         request.extensions_mut().insert(acceptance);
         Ok(request)
+    }
+
+    /// What is asked for when the connection upstream of a client is made again. It offers no other
+    /// subprotocol than the one that was agreed.
+    pub(super) fn asked_again(
+        &self,
+        client: &Sender,
+        subprotocol: Option<String>,
+    ) -> Result<Again, Farewell> {
+        let request = client.request().ok_or_else(Farewell::shutting_down)?;
+        let found = request.extensions().get::<Found>();
+        let Found { route, own_token } = found.ok_or_else(Farewell::no_route)?;
+        let asked = route.upstream.asked(&request, *own_token);
+        let asked = asked.map_err(|_| Farewell::shutting_down())?;
+        Ok(Again {
+            route: route.clone(),
+            asked: asked.offering(subprotocol),
+        })
+    }
+
+    /// Makes it.
+    pub(super) async fn reach_again(&self, again: Again) -> Result<Connection, ConnectError> {
+        let Again { route, asked } = again;
+        Ok(route.upstream.reach(asked).await?.connection)
     }
 
     /// The connection upstream of a client that came in. For the session of a client that is no relay,

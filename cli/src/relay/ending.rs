@@ -5,11 +5,12 @@
 //! - 1012 (service restart): upstream was lost, or the session with the relay there. It tells a client to
 //!   connect again. 1014 (bad gateway) would say more, but Go's gorilla and Rust's tungstenite take it
 //!   for a violation of the protocol.
-//! - 1008 (policy violation): the client reads too slowly.
+//! - 1008 (policy violation): the client reads too slowly, or more of it has to be remembered than may be.
 //! - 1001 (going away): to upstream, its client was lost; to both sides, the relay shuts down.
 
 use unstall::{Close, CloseCode, CloseReport, ConnectError, ConnectionError, Gap};
 
+use super::remembered::Full;
 use crate::failure::chain;
 
 /// A close frame.
@@ -135,6 +136,28 @@ impl Farewell {
         Farewell::new(
             CloseCode::TRY_AGAIN_LATER,
             "this route has as many clients as it may have",
+        )
+    }
+
+    /// For a client whose messages are to be remembered, and there is no room for more.
+    pub(super) fn of_full(full: Full) -> Farewell {
+        match full {
+            Full::Client => Farewell::new(
+                CloseCode::POLICY_VIOLATION,
+                "subscribe to less: the relay cannot remember so much for one connection",
+            ),
+            Full::All => Farewell::new(
+                CloseCode::TRY_AGAIN_LATER,
+                "the relay has no memory left for what it has to remember",
+            ),
+        }
+    }
+
+    /// For a client that cannot go over to a new connection upstream without missing something.
+    pub(super) fn of_age() -> Farewell {
+        Farewell::new(
+            CloseCode::SERVICE_RESTART,
+            "the connection upstream is as old as it may get: connect again",
         )
     }
 

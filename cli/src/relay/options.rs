@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Arg, Args, Command, Id};
 use unstall::{Options, Overflow, RedactedUrl, Spill, SpillFallback};
 
-use super::{fresh::FreshHeaders, limits, listen::Listen, record::Record};
+use super::{fresh::FreshHeaders, limits, listen::Listen, record::Record, renewal::Renewal};
 use crate::{
     compress::{Compress, How},
     connect::{Reach, parse_seconds, url},
@@ -105,14 +105,8 @@ pub(crate) struct RouteOptions {
     #[arg(long)]
     pub(super) require_session: bool,
 
-    /// Make a plain connection upstream again when it is lost, as long as no message has passed on
-    /// it. After that, it needs --gap-message
-    #[arg(long, conflicts_with = "require_session")]
-    pub(super) reconnect: bool,
-
-    /// Make it again even then, and send the client this text where messages may be missing
-    #[arg(long, value_name = "TEXT", requires = "reconnect")]
-    pub(super) gap_message: Option<String>,
+    #[command(flatten)]
+    pub(super) renewal: Renewal,
 
     /// Pass the client's Host header, which says how the client calls the relay
     #[arg(long, help_heading = "Connection")]

@@ -15,9 +15,9 @@ use unstall::{Budget, Options, Rejection};
 use super::{
     fresh, limits,
     options::RouteOptions,
-    passing::OnLoss,
     path::Paths,
     record::Recorder,
+    renewal::Policy,
     upstream::{Upstream, Wanted},
 };
 use crate::{connect::check_url, failure::Failure};
@@ -54,6 +54,8 @@ pub(super) struct Facts {
     pub(super) options: Options,
     /// All connections draw from it.
     pub(super) budget: Budget,
+    /// Bytes that are remembered for clients, by rules.
+    pub(super) remembered: Arc<AtomicUsize>,
     /// The relay's clients use TLS.
     pub(super) secure: bool,
 }
@@ -65,7 +67,7 @@ pub(super) struct Route {
     pub(super) upstream: Upstream,
     /// Clients may open sessions.
     pub(super) sessions: bool,
-    pub(super) on_loss: OnLoss,
+    pub(super) policy: Policy,
     pub(super) recorder: Option<Arc<Recorder>>,
     clients: AtomicUsize,
 }
@@ -107,7 +109,6 @@ impl Planned {
                 .upstream(facts.options.clone())
                 .budget(facts.budget.clone()),
             wanted,
-            reconnects: options.reconnect,
             own: own_headers(options)?,
             fresh: options.fresh.source()?,
             keep_host: options.keep_host,
@@ -118,9 +119,7 @@ impl Planned {
             scope: scope.clone(),
             upstream,
             sessions: !options.plain,
-            on_loss: OnLoss {
-                gap_message: options.gap_message.clone(),
-            },
+            policy: options.renewal.policy(&facts.remembered)?,
             recorder: None,
             clients: AtomicUsize::new(0),
         })
@@ -272,6 +271,7 @@ mod tests {
         let facts = Facts {
             options: Options::default(),
             budget: Budget::new(1 << 20),
+            remembered: Arc::default(),
             secure: false,
         };
         let route = |(of, path): &(Option<&str>, &str)| {

@@ -13,6 +13,8 @@ mod peers;
 mod records;
 #[cfg(unix)]
 mod reload;
+mod rotation;
+mod rules;
 mod serves;
 mod systemd;
 mod tls;
