@@ -12,8 +12,8 @@ use std::{
 
 use tokio::sync::Notify;
 use unstall::{
-    CloseCode, Connection, ConnectionError, Message, MessageRef, Receiver, SendError, SendRefusal,
-    Sender,
+    CloseCode, Connection, ConnectionError, Incoming, Message, MessageRef, Receiver, SendError,
+    SendRefusal, Sender,
 };
 
 use super::{
@@ -250,18 +250,21 @@ impl Pair<'_> {
                 break;
             };
             let mut counted = Counted::with(counters);
-            let passing = leg.sender.send_batch(&mut batch, |message| {
-                counted.add(1);
-                match self.note(leg, message) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(why) => {
-                        full = Some(why);
-                        ControlFlow::Break(())
-                    }
-                }
-            });
+            let passing =
+                leg.sender
+                    .send_batch(&mut batch, |message| match self.note(leg, message) {
+                        Ok(()) => {
+                            counted.add(1);
+                            ControlFlow::Continue(())
+                        }
+                        Err(why) => {
+                            full = Some(why);
+                            ControlFlow::Break(())
+                        }
+                    });
             match passing.await {
-                Ok(missing) => gap = missing,
+                Ok(Some(Incoming::Gap(missing))) => gap = Some(missing),
+                Ok(_) => {}
                 Err(error) => {
                     self.refused(leg, error, []).await;
                     turn.over().await;
@@ -348,32 +351,35 @@ impl Pair<'_> {
     async fn send_down(
         &self,
         from: &mut Receiver,
-        held: Vec<Message>,
+        mut held: Vec<Message>,
         recording: &Option<Recording>,
     ) -> bool {
         let counters = [&self.relaying.passed.down, &self.down];
-        if !held.is_empty() {
+        loop {
             // What came later has to wait for those that are held.
-            let copies = recording.as_ref().map(|_| held.clone());
-            Counted::with(&counters).add(held.len());
-            if self.client.send_many(held).await.is_err() {
-                return false;
+            if !held.is_empty() {
+                let copies = recording.as_ref().map(|_| held.clone());
+                Counted::with(&counters).add(held.len());
+                if self.client.send_many(held.drain(..)).await.is_err() {
+                    return false;
+                }
+                if !self.record(recording, copies).await {
+                    return true;
+                }
             }
-            if !self.record(recording, copies).await {
+            let Ok(Some(mut batch)) = from.recv_batch().await else {
                 return true;
-            }
-        }
-        while let Ok(Some(mut batch)) = from.recv_batch().await {
+            };
             let mut counted = Counted::with(&counters);
             let mut copies = recording.as_ref().map(|_| Copies::default());
             let passing = self.client.send_batch(&mut batch, |message| {
-                counted.add(1);
-                match &mut copies {
-                    Some(copies) => copies.add(message),
-                    None => ControlFlow::Continue(()),
+                if let Some(copies) = &mut copies {
+                    copies.add(message)?;
                 }
+                counted.add(1);
+                ControlFlow::Continue(())
             });
-            let Ok(gap) = passing.await else {
+            let Ok(left) = passing.await else {
                 return false;
             };
             drop(counted);
@@ -381,12 +387,15 @@ impl Pair<'_> {
             if !self.record(recording, copies.map(|it| it.messages)).await {
                 return true;
             }
-            if let Some(gap) = gap {
-                let _ = self.verdict.set(Farewell::of_gap(From::Upstream, &gap));
-                return true;
+            match left {
+                None => {}
+                Some(Incoming::Message(message)) => held.push(message),
+                Some(Incoming::Gap(gap)) => {
+                    let _ = self.verdict.set(Farewell::of_gap(From::Upstream, &gap));
+                    return true;
+                }
             }
         }
-        true
     }
 
     /// `false`: they could not be recorded.

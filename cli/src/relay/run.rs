@@ -45,14 +45,14 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Breaks when they are enough to be recorded.
+    /// Breaks when there are enough of them to be recorded first.
     pub(super) fn add(&mut self, message: MessageRef<'_>) -> ControlFlow<()> {
+        if self.bytes >= limits::RECORD_BATCH_BYTES {
+            return ControlFlow::Break(());
+        }
         let cost = MESSAGE_OVERHEAD_BYTES.saturating_add(message.as_bytes().len());
         self.bytes = self.bytes.saturating_add(cost);
         self.messages.push(message.to_message());
-        match self.bytes >= limits::RECORD_BATCH_BYTES {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+        ControlFlow::Continue(())
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     messages::{
-        CloseReport, Gap, Incoming, IntoMessage, MessageRef, Position, SendError, TrySendError,
+        CloseReport, Incoming, IntoMessage, MessageRef, Position, SendError, TrySendError,
         Undelivered,
     },
     reports::{CloseCode, ConnectionError, DeliveryError, FlushError},
@@ -92,7 +92,7 @@ impl Connection {
         self.sender.send_many(messages).await
     }
 
-    /// Passes on what a batch of another connection has, up to a gap: [`Sender::send_batch`].
+    /// Passes on what a batch of another connection has: [`Sender::send_batch`].
     ///
     /// # Errors
     /// As [`Sender::send_batch`], with the message that was refused.
@@ -100,7 +100,7 @@ impl Connection {
         &self,
         batch: &mut Batch<'_>,
         each: impl FnMut(MessageRef<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Gap>, SendError> {
+    ) -> Result<Option<Incoming>, SendError> {
         self.sender.send_batch(batch, each).await
     }
 

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use crate::{
     handles::{Batch, MessageSink, Shared, facts::tells_of_its_connection},
     messages::{
-        CloseReport, Gap, Incoming, IntoMessage, Message, MessageRef, SendError, SendRefusal,
+        CloseReport, Incoming, IntoMessage, Message, MessageRef, SendError, SendRefusal,
         TrySendError, Undelivered,
     },
-    queues::outbox::Manner,
+    queues::outbox::{Manner, Passed},
     reports::{CloseCode, DeliveryError, FlushError},
     time::later,
 };
@@ -131,11 +131,12 @@ impl Sender {
         }
     }
 
-    /// Passes on what a batch has, up to a gap, which it returns. This is how a proxy sends what it
-    /// receives: short messages go from packet to packet, and longer ones are not copied.
+    /// Passes on what a batch has. This is how a proxy sends what it receives: short messages go from packet
+    /// to packet, and longer ones are not copied.
     ///
-    /// `each` is shown each message before it is queued, for example to count it. If it breaks, that
-    /// message is the last one, and the rest stays in the batch.
+    /// `each` is shown each message before it is queued, for example to count it. If it breaks, that message
+    /// is not sent. Returns what ended the run: a gap, or the message that was held back. `None`: everything
+    /// in the batch was passed on. What follows stays in the batch.
     ///
     /// No lock is held while `each` runs. If it panics, what was passed on before is queued.
     ///
@@ -152,11 +153,11 @@ impl Sender {
     /// # async fn f(from: &mut unstall::Receiver, to: unstall::Sender) -> Result<(), Box<dyn std::error::Error>> {
     /// let mut passed = 0;
     /// while let Some(mut batch) = from.recv_batch().await? {
-    ///     let gap = to.send_batch(&mut batch, |_message| {
+    ///     let run = to.send_batch(&mut batch, |_message| {
     ///         passed += 1;
     ///         ControlFlow::Continue(())
     ///     });
-    ///     if let Some(gap) = gap.await? {
+    ///     if let Some(unstall::Incoming::Gap(gap)) = run.await? {
     ///         println!("something is missing here: {gap:?}");
     ///     }
     /// }
@@ -166,19 +167,13 @@ impl Sender {
         &self,
         batch: &mut Batch<'_>,
         mut each: impl FnMut(MessageRef<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Gap>, SendError> {
+    ) -> Result<Option<Incoming>, SendError> {
         loop {
-            let (left, flow) = match self.shared.outbox.push_batch(batch, &mut each) {
-                Ok(passed) => passed,
+            match self.shared.outbox.push_batch(batch, &mut each) {
+                Ok(Passed::All) => return Ok(None),
+                Ok(Passed::UpTo(left)) => return Ok(Some(left)),
+                Ok(Passed::NoRoom(message)) => self.send(message).await?,
                 Err(refused) => return Err(self.refused_run(refused)),
-            };
-            match left {
-                None => return Ok(None),
-                Some(Incoming::Gap(gap)) => return Ok(Some(gap)),
-                Some(Incoming::Message(message)) => self.send(message).await?,
-            }
-            if flow.is_break() {
-                return Ok(None);
             }
         }
     }

@@ -29,6 +29,7 @@ use crate::{
 };
 use entry::messages;
 pub(crate) use entry::{Done, Entry, Manner, Packed, Queued};
+pub(crate) use run::Passed;
 use lane::Lane;
 use packets::Packets;
 

@@ -26,6 +26,16 @@ struct Run<'o> {
     expected: usize,
 }
 
+/// What ended a run over a batch.
+pub(crate) enum Passed {
+    /// Nothing more is there.
+    All,
+    /// This was not passed on: a gap, or a message that the caller held back.
+    UpTo(Incoming),
+    /// This message is long, or there is no room for it.
+    NoRoom(Message),
+}
+
 impl Outbox {
     /// Queues short messages. Returns the first one that is long or finds no room; `None` after the
     /// last message.
@@ -48,7 +58,7 @@ impl Outbox {
     }
 
     /// As [`push_run`](Self::push_run), for what a batch has, up to a gap. `each` is shown each message, and
-    /// may end the run after it.
+    /// may end the run before it.
     ///
     /// # Errors
     /// As [`push_run`](Self::push_run).
@@ -56,27 +66,30 @@ impl Outbox {
         &self,
         batch: &mut impl Draw,
         each: &mut impl FnMut(MessageRef<'_>) -> ControlFlow<()>,
-    ) -> Result<(Option<Incoming>, ControlFlow<()>), Vec<Message>> {
+    ) -> Result<Passed, Vec<Message>> {
         let mut run = Run::new(self, 0);
-        let (mut left, mut flow) = (None, ControlFlow::Continue(()));
-        while flow.is_continue()
-            && let Some(drawn) = batch.draw()
-        {
+        let mut passed = Passed::All;
+        while let Some(drawn) = batch.draw() {
             let message = match &drawn {
                 Drawn::Packed(message) => *message,
                 Drawn::Own(Incoming::Message(message)) => message.into(),
                 Drawn::Own(Incoming::Gap(_)) => {
-                    left = Some(drawn.into_incoming());
+                    passed = Passed::UpTo(drawn.into_incoming());
                     break;
                 }
             };
-            flow = each(message);
+            if each(message).is_break() {
+                passed = Passed::UpTo(drawn.into_incoming());
+                break;
+            }
             if !run.push(message.is_text(), message.as_bytes())? {
-                left = Some(drawn.into_incoming());
+                if let Incoming::Message(message) = drawn.into_incoming() {
+                    passed = Passed::NoRoom(message);
+                }
                 break;
             }
         }
-        run.queue(true).map(|()| (left, flow))
+        run.queue(true).map(|()| passed)
     }
 }
 
