@@ -57,12 +57,11 @@ impl Reload {
         let mut plan: Plan = plan.map_err(Failure::work)??;
         plan.open(&self.recorders).await?;
         for name in self.process.fixed(&plan.process) {
-            tracing::error!("`{name}` is another one now, which needs a restart of the relay");
+            tracing::error!("`{name}` has changed: that needs a restart of the relay");
         }
         if plan.connect_timeout() > self.connect_timeout {
             tracing::error!(
-                "`connect-timeout` is longer now than that of any route was at the start: more than {:?} needs \
-                 a restart of the relay",
+                "`connect-timeout` has become longer: more than {:?} needs a restart of the relay",
                 self.connect_timeout
             );
         }
