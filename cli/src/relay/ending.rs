@@ -147,6 +147,20 @@ impl Farewell {
         )
     }
 
+    /// For a new session at a path that is not served any more: its handshake is over.
+    pub(super) fn no_route() -> Farewell {
+        let why = "the relay does not serve this path";
+        Farewell::new(CloseCode::POLICY_VIOLATION, why)
+    }
+
+    /// For a session above the limit of its route: its handshake is over.
+    pub(super) fn route_is_full() -> Farewell {
+        Farewell::new(
+            CloseCode::TRY_AGAIN_LATER,
+            "this route has as many clients as it may have",
+        )
+    }
+
     pub(super) fn shutting_down() -> Farewell {
         Farewell::new(CloseCode::GOING_AWAY, "the relay shuts down")
     }

@@ -16,13 +16,12 @@ use unstall::{
 };
 
 use super::{
-    door::Door,
     ending::{Farewell, From},
     leg::{Fresh, Leg, Turn},
     lock,
     record::Recording,
     remembered::{Covered, Memory},
-    renewal::Policy,
+    routes::Route,
     run::{Copies, Extra, Noted, Run},
 };
 use crate::connect::follow;
@@ -38,11 +37,12 @@ pub(super) struct Passed {
     pub(super) rotations: AtomicU64,
 }
 
-/// What all pairs share.
+/// What a pair has to know of the relay.
 #[derive(Clone, Copy)]
 pub(super) struct Relaying<'r> {
-    pub(super) door: &'r Door,
-    pub(super) policy: &'r Policy,
+    pub(super) route: &'r Route,
+    /// The client's token is for the relay, and goes no further.
+    pub(super) own_token: bool,
     pub(super) passed: &'r Passed,
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn pass(
     let pair = Pair {
         client: to_client,
         relaying,
-        memory: relaying.policy.memory().map(Mutex::new),
+        memory: relaying.route.policy.memory().map(Mutex::new),
         messages: AtomicU64::new(0),
         down: AtomicU64::new(0),
         verdict: OnceLock::new(),
@@ -149,7 +149,7 @@ impl Pair<'_> {
         if let Some(verdict) = self.verdict.get() {
             return Err(Some(verdict.clone()));
         }
-        let policy = self.relaying.policy;
+        let policy = &self.relaying.route.policy;
         let report = leg.ended().await;
         let farewell = Farewell::of_report(From::Upstream, &report);
         let unsent = leg.take_unsent();

@@ -9,13 +9,13 @@ use unstall::{
 };
 
 use super::{
-    door::Door,
     ending::Farewell,
     leg::{Fresh, Leg},
     limits,
+    passing::Relaying,
     remembered::Memory,
     rules::Rules,
-    upstream::Asked,
+    upstream::{Asked, Upstream},
 };
 use crate::{
     connect::parse_seconds,
@@ -112,7 +112,7 @@ fn is_final(code: CloseCode) -> bool {
 
 /// Makes connections upstream, one after the other, until one is ready.
 pub(super) struct Redialing<'d> {
-    door: &'d Door,
+    upstream: &'d Upstream,
     asked: Asked,
     /// What the client and upstream had agreed to.
     subprotocol: Option<String>,
@@ -124,7 +124,7 @@ pub(super) struct Redialing<'d> {
 impl<'d> Redialing<'d> {
     /// In place of this connection.
     pub(super) fn new(
-        door: &'d Door,
+        relaying: Relaying<'d>,
         client: &Sender,
         leg: &Leg,
     ) -> Result<Redialing<'d>, Farewell> {
@@ -132,9 +132,14 @@ impl<'d> Redialing<'d> {
         let mut backoff = Backoff::new(Reconnect::default());
         let received_any = leg.sender.stats().messages_received > 0;
         backoff.lived(leg.since.elapsed(), received_any);
+        let upstream = &relaying.route.upstream;
+        let request = client.request().ok_or_else(Farewell::shutting_down)?;
+        let asked = upstream.asked(&request, relaying.own_token);
+        let asked = asked.map_err(|_| Farewell::shutting_down())?;
         Ok(Redialing {
-            door,
-            asked: door.asked_again(client, subprotocol.clone())?,
+            upstream,
+            // It offers all that the client offered: among these may be a token.
+            asked,
             subprotocol,
             backoff,
             retry_after: None,
@@ -154,7 +159,8 @@ impl<'d> Redialing<'d> {
 
     /// One attempt. `None`: another one may succeed.
     pub(super) async fn attempt(&mut self) -> Result<Option<Fresh>, Farewell> {
-        match self.door.reach_again(self.asked.clone()).await {
+        let reached = self.upstream.reach(self.asked.clone()).await;
+        match reached.map(|reached| reached.connection) {
             Ok(connection)
                 if connection.is_session() || connection.subprotocol() == self.subprotocol =>
             {

@@ -5,7 +5,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use futures_util::FutureExt;
 use unstall::{Gap, Incoming, Message, Receiver, defaults::MESSAGE_OVERHEAD_BYTES};
 
 use super::{
@@ -114,7 +113,7 @@ impl Iterator for Run<'_> {
         }
         let next = match self.first.take() {
             Some(first) => first,
-            None => self.from.recv().now_or_never()?.ok()??,
+            None => self.from.try_recv()?,
         };
         match next {
             Incoming::Message(message) => {

@@ -5,9 +5,10 @@ use std::{future::Future, sync::Arc, task::Poll, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    handles::{MessageSink, Shared, facts::tells_of_its_connection},
+    handles::{Batch, MessageSink, Shared, facts::tells_of_its_connection},
     messages::{
-        CloseReport, IntoMessage, Message, SendError, SendRefusal, TrySendError, Undelivered,
+        CloseReport, Gap, Incoming, IntoMessage, Message, MessageRef, SendError, SendRefusal,
+        TrySendError, Undelivered,
     },
     queues::outbox::Manner,
     reports::{CloseCode, DeliveryError, FlushError},
@@ -126,6 +127,45 @@ impl Sender {
             match next {
                 Some(message) => self.send(message).await?,
                 None => return Ok(()),
+            }
+        }
+    }
+
+    /// Passes on what a batch has, up to a gap, which it returns. This is how a proxy sends what it
+    /// receives: short messages go from packet to packet, and longer ones are not copied. `each` is shown
+    /// each message before it is queued, for example to count it.
+    ///
+    /// No lock is held while `each` runs. If it panics, what was passed on before is queued.
+    ///
+    /// Cancel safety: if dropped before it resolves, what was not passed on stays with the receiver. A
+    /// message that waited for room is dropped with the future.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), with the message that was refused. If the connection ended while short
+    /// messages were passed on, the error has the first of them, and the others come back from
+    /// [`take_undelivered`](Self::take_undelivered).
+    ///
+    /// ```no_run
+    /// # async fn f(from: &mut unstall::Receiver, to: unstall::Sender) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut passed = 0;
+    /// while let Some(mut batch) = from.recv_batch().await? {
+    ///     if let Some(gap) = to.send_batch(&mut batch, |_| passed += 1).await? {
+    ///         println!("something is missing here: {gap:?}");
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn send_batch(
+        &self,
+        batch: &mut Batch<'_>,
+        mut each: impl FnMut(MessageRef<'_>),
+    ) -> Result<Option<Gap>, SendError> {
+        loop {
+            match self.shared.outbox.push_batch(batch, &mut each) {
+                Ok(None) => return Ok(None),
+                Ok(Some(Incoming::Gap(gap))) => return Ok(Some(gap)),
+                Ok(Some(Incoming::Message(message))) => self.send(message).await?,
+                Err(refused) => return Err(self.refused_run(refused)),
             }
         }
     }
