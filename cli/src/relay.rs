@@ -341,11 +341,7 @@ impl Reload {
 /// Passes the messages of one client.
 async fn relay(client: Connection, door: &Door, passed: &Passed) {
     // In a box, so that an open connection does not keep the memory for dialing.
-    let Entered {
-        upstream,
-        seat,
-        own_token,
-    } = match Box::pin(door.entered(&client)).await {
+    let Entered { upstream, seat } = match Box::pin(door.entered(&client)).await {
         Ok(entered) => entered,
         Err(farewell) => {
             let _ = client.close(farewell.code, &farewell.reason).await;
@@ -363,8 +359,8 @@ async fn relay(client: Connection, door: &Door, passed: &Passed) {
         }
     };
     let relaying = Relaying {
-        route,
-        own_token,
+        door,
+        policy: &route.policy,
         passed,
     };
     passing::pass(client, upstream, relaying, recording).await;

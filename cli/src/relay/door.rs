@@ -1,20 +1,20 @@
 //! Who may come in, and what a request gets before it is answered: a connection upstream.
 
 use std::sync::{
-    Arc, Mutex, Weak,
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use http::{HeaderMap, Request};
 use tokio::{runtime::Handle, task::JoinSet};
-use unstall::{Connection, Rejection};
+use unstall::{ConnectError, Connection, Rejection, Sender};
 
 use super::{
     ending::Farewell,
-    limits, lock,
+    limits,
     pair::Offer,
     routes::{Route, Routes, Seat},
-    upstream,
+    upstream::{self, Asked},
 };
 use crate::{
     failure::chain,
@@ -52,13 +52,18 @@ struct Found {
     own_token: bool,
 }
 
+/// The request upstream of a client, once more.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    route: Arc<Route>,
+    asked: Asked,
+}
+
 /// A client that came in: its connection upstream, and its place in its route.
 #[derive(Debug)]
 pub(super) struct Entered {
     pub(super) upstream: Connection,
     pub(super) seat: Seat,
-    /// The client's token is for the relay, and goes no further.
-    pub(super) own_token: bool,
 }
 
 /// The connection upstream that was made for a request, among the extensions of the request.
@@ -94,6 +99,10 @@ impl Drop for Slot {
         while closing.try_join_next().is_some() {}
         closing.spawn_on(close, &runtime);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Door {
@@ -174,9 +183,12 @@ impl Door {
         };
         let own_token = token.is_some();
         let asked = route.upstream.asked(&request, own_token)?;
+        let found = Found {
+            route: route.clone(),
+            own_token,
+        };
+        request.extensions_mut().insert(found);
         if route.sessions && may_resume {
-            let route = route.clone();
-            request.extensions_mut().insert(Found { route, own_token });
             return Ok(request);
         }
         let seat = route.seat()?;
@@ -192,13 +204,32 @@ impl Door {
             entered: Mutex::new(Some(Entered {
                 upstream: reached.connection,
                 seat,
-                own_token,
             })),
             closing: self.closing.clone(),
         }));
         request.extensions_mut().insert(made);
         request.extensions_mut().insert(acceptance);
         Ok(request)
+    }
+
+    /// What is asked for when the connection upstream of a client is made again. It offers all
+    /// subprotocols that the client offered: among these may be a token.
+    pub(super) fn asked_again(&self, client: &Sender) -> Result<Again, Farewell> {
+        let request = client.request().ok_or_else(Farewell::shutting_down)?;
+        let found = request.extensions().get::<Found>();
+        let Found { route, own_token } = found.ok_or_else(Farewell::no_route)?;
+        let asked = route.upstream.asked(&request, *own_token);
+        let asked = asked.map_err(|_| Farewell::shutting_down())?;
+        Ok(Again {
+            route: route.clone(),
+            asked,
+        })
+    }
+
+    /// Makes it.
+    pub(super) async fn reach_again(&self, again: Again) -> Result<Connection, ConnectError> {
+        let Again { route, asked } = again;
+        Ok(route.upstream.reach(asked).await?.connection)
     }
 
     /// The connection upstream of a client that came in. For the session of a client that is no relay,
@@ -222,7 +253,6 @@ impl Door {
             Ok(reached) => Ok(Entered {
                 upstream: reached.connection,
                 seat,
-                own_token: *own_token,
             }),
             Err(error) => {
                 self.unreached.fetch_add(1, Relaxed);

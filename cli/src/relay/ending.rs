@@ -125,6 +125,20 @@ impl Farewell {
         Farewell::new(CloseCode::GOING_AWAY, "the client did not come in")
     }
 
+    /// For a new session at a path that is not served any more: its handshake is over.
+    pub(super) fn no_route() -> Farewell {
+        let why = "the relay does not serve this path";
+        Farewell::new(CloseCode::POLICY_VIOLATION, why)
+    }
+
+    /// For a session above the limit of its route: its handshake is over.
+    pub(super) fn route_is_full() -> Farewell {
+        Farewell::new(
+            CloseCode::TRY_AGAIN_LATER,
+            "this route has as many clients as it may have",
+        )
+    }
+
     /// For a client whose messages are to be remembered, and there is no room for more.
     pub(super) fn of_full(full: Full) -> Farewell {
         match full {
@@ -144,20 +158,6 @@ impl Farewell {
         Farewell::new(
             CloseCode::SERVICE_RESTART,
             "the connection upstream is as old as it may get: connect again",
-        )
-    }
-
-    /// For a new session at a path that is not served any more: its handshake is over.
-    pub(super) fn no_route() -> Farewell {
-        let why = "the relay does not serve this path";
-        Farewell::new(CloseCode::POLICY_VIOLATION, why)
-    }
-
-    /// For a session above the limit of its route: its handshake is over.
-    pub(super) fn route_is_full() -> Farewell {
-        Farewell::new(
-            CloseCode::TRY_AGAIN_LATER,
-            "this route has as many clients as it may have",
         )
     }
 

@@ -3,6 +3,7 @@
 
 use std::{
     future::pending,
+    ops::ControlFlow,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,18 +12,19 @@ use std::{
 
 use tokio::sync::Notify;
 use unstall::{
-    CloseCode, Connection, ConnectionError, Incoming, Message, Receiver, SendError, SendRefusal,
+    CloseCode, Connection, ConnectionError, Message, MessageRef, Receiver, SendError, SendRefusal,
     Sender,
 };
 
 use super::{
+    door::Door,
     ending::{Farewell, From},
     leg::{Fresh, Leg, Turn},
     lock,
     record::Recording,
-    remembered::{Covered, Memory},
-    routes::Route,
-    run::{Copies, Extra, Noted, Run},
+    remembered::{Covered, Full, Memory},
+    renewal::Policy,
+    run::{Copies, Counted},
 };
 use crate::connect::follow;
 
@@ -37,12 +39,11 @@ pub(super) struct Passed {
     pub(super) rotations: AtomicU64,
 }
 
-/// What a pair has to know of the relay.
+/// What all pairs share.
 #[derive(Clone, Copy)]
 pub(super) struct Relaying<'r> {
-    pub(super) route: &'r Route,
-    /// The client's token is for the relay, and goes no further.
-    pub(super) own_token: bool,
+    pub(super) door: &'r Door,
+    pub(super) policy: &'r Policy,
     pub(super) passed: &'r Passed,
 }
 
@@ -71,7 +72,7 @@ pub(super) async fn pass(
     let pair = Pair {
         client: to_client,
         relaying,
-        memory: relaying.route.policy.memory().map(Mutex::new),
+        memory: relaying.policy.memory().map(Mutex::new),
         messages: AtomicU64::new(0),
         down: AtomicU64::new(0),
         verdict: OnceLock::new(),
@@ -149,7 +150,7 @@ impl Pair<'_> {
         if let Some(verdict) = self.verdict.get() {
             return Err(Some(verdict.clone()));
         }
-        let policy = &self.relaying.route.policy;
+        let policy = self.relaying.policy;
         let report = leg.ended().await;
         let farewell = Farewell::of_report(From::Upstream, &report);
         let unsent = leg.take_unsent();
@@ -229,36 +230,43 @@ impl Pair<'_> {
             turn.over().await;
             return false;
         }
+        let counters = [&self.relaying.passed.up, &self.messages, &leg.uncovered];
+        // Without rules nobody will know of any of them whether upstream has it.
+        let counters = match &self.memory {
+            None => &counters[..],
+            Some(_) => &counters[..2],
+        };
         let (mut gap, mut full) = (None, None);
         loop {
-            let first = tokio::select! {
+            let batch = tokio::select! {
                 biased;
                 () = turn.stops() => match turn.waits().await {
                     true => continue,
                     false => return false,
                 },
-                first = from.recv() => first,
+                batch = from.recv_batch() => batch,
             };
-            let Ok(Some(first)) = first else {
+            let Ok(Some(mut batch)) = batch else {
                 break;
             };
-            let noted = Noted {
-                memory: self.memory.as_ref(),
-                uncovered: &leg.uncovered,
-                full: &mut full,
-            };
-            let run = Run {
-                first: Some(first),
-                from,
-                gap: &mut gap,
-                count: 0,
-                extra: Extra::Noted(noted),
-                counters: [&self.relaying.passed.up, &self.messages],
-            };
-            if let Err(error) = leg.sender.send_many(run).await {
-                self.refused(leg, error, []).await;
-                turn.over().await;
-                return false;
+            let mut counted = Counted::with(counters);
+            let passing = leg.sender.send_batch(&mut batch, |message| {
+                counted.add(1);
+                match self.note(leg, message) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(why) => {
+                        full = Some(why);
+                        ControlFlow::Break(())
+                    }
+                }
+            });
+            match passing.await {
+                Ok(missing) => gap = missing,
+                Err(error) => {
+                    self.refused(leg, error, []).await;
+                    turn.over().await;
+                    return false;
+                }
             }
             if let Some(full) = full {
                 let _ = self.verdict.set(Farewell::of_full(full));
@@ -323,62 +331,85 @@ impl Pair<'_> {
             biased;
             () = self.recording_fails(failed) => {}
             () = self.overflow(leg) => {}
-            () = self.send_down(from, held, recording) => {}
+            () = async {
+                if !self.send_down(from, held, recording).await {
+                    // The client has ended, and the other direction tells upstream. What else comes is
+                    // read and dropped until then.
+                    while let Ok(Some(_)) = from.recv().await {}
+                }
+            } => {}
         }
         if self.verdict.get().is_some() {
             leg.start_closing(CloseCode::GOING_AWAY);
         }
     }
 
+    /// Returns when nothing more comes, or there is a verdict. `false`: the client has ended.
     async fn send_down(
         &self,
         from: &mut Receiver,
         held: Vec<Message>,
         recording: &Option<Recording>,
-    ) {
-        let (mut gap, mut recorded) = (None, true);
-        let mut held = held.into_iter().map(Incoming::Message);
-        loop {
-            let first = match held.next() {
-                Some(first) => first,
-                None => match from.recv().await {
-                    Ok(Some(first)) => first,
-                    _ => return,
-                },
-            };
+    ) -> bool {
+        let counters = [&self.relaying.passed.down, &self.down];
+        if !held.is_empty() {
+            // What came later has to wait for those that are held.
+            let copies = recording.as_ref().map(|_| held.clone());
+            Counted::with(&counters).add(held.len());
+            if self.client.send_many(held).await.is_err() {
+                return false;
+            }
+            if !self.record(recording, copies).await {
+                return true;
+            }
+        }
+        while let Ok(Some(mut batch)) = from.recv_batch().await {
+            let mut counted = Counted::with(&counters);
             let mut copies = recording.as_ref().map(|_| Copies::default());
-            let before = held.len();
-            let run = Run {
-                first: Some(first),
-                from,
-                gap: &mut gap,
-                count: 0,
-                extra: Extra::Copies(copies.as_mut()),
-                counters: [&self.relaying.passed.down, &self.down],
+            let passing = self.client.send_batch(&mut batch, |message| {
+                counted.add(1);
+                match &mut copies {
+                    Some(copies) => copies.add(message),
+                    None => ControlFlow::Continue(()),
+                }
+            });
+            let Ok(gap) = passing.await else {
+                return false;
             };
-            let sent = match before {
-                0 => self.client.send_many(run).await,
-                // What came later has to wait for those that are held.
-                _ => self.client.send_many(run.take(1)).await,
-            };
-            if sent.is_err() {
-                // The client has ended, and the other direction tells upstream. What else comes is
-                // read and dropped until then.
-                while let Ok(Some(_)) = from.recv().await {}
-                return;
-            }
+            drop(counted);
             self.messages.fetch_add(1, Relaxed);
-            if let (Some(recording), Some(copies)) = (recording, copies) {
-                recorded = recording.append(copies.messages).await;
-            }
-            if !recorded {
-                return self.unrecorded();
+            if !self.record(recording, copies.map(|it| it.messages)).await {
+                return true;
             }
             if let Some(gap) = gap {
                 let _ = self.verdict.set(Farewell::of_gap(From::Upstream, &gap));
-                return;
+                return true;
             }
         }
+        true
+    }
+
+    /// `false`: they could not be recorded.
+    async fn record(&self, recording: &Option<Recording>, messages: Option<Vec<Message>>) -> bool {
+        let (Some(recording), Some(messages)) = (recording, messages) else {
+            return true;
+        };
+        let recorded = recording.append(messages).await;
+        if !recorded {
+            self.unrecorded();
+        }
+        recorded
+    }
+
+    /// Takes note of a message of the client, if there are rules.
+    fn note(&self, leg: &Leg, message: MessageRef<'_>) -> Result<(), Full> {
+        let Some(memory) = &self.memory else {
+            return Ok(());
+        };
+        if lock(memory).note(&message.to_message())? == Covered::No {
+            leg.uncovered.fetch_add(1, Relaxed);
+        }
+        Ok(())
     }
 
     /// Resolves when the recording has failed.

@@ -60,6 +60,7 @@ impl Plan {
         let facts = running.cloned().unwrap_or_else(|| Facts {
             options: process.options(),
             budget: Budget::new(in_memory(process.limits.memory)),
+            remembered: Arc::default(),
             secure: process.clients.tls.is_on(),
         });
         let token = process.clients.token.as_deref().map(read_token);

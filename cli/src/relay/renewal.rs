@@ -1,6 +1,10 @@
 //! When a plain connection upstream is made anew, what it gets first, and what its client is told.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use clap::Args;
 use tokio::time::Instant;
@@ -9,13 +13,12 @@ use unstall::{
 };
 
 use super::{
+    door::{Again, Door},
     ending::Farewell,
     leg::{Fresh, Leg},
     limits,
-    passing::Relaying,
     remembered::Memory,
     rules::Rules,
-    upstream::{Asked, Upstream},
 };
 use crate::{
     connect::parse_seconds,
@@ -55,8 +58,8 @@ pub(super) struct Policy {
 }
 
 impl Renewal {
-    /// Reads the rules.
-    pub(super) fn policy(&self) -> Result<Policy, Failure> {
+    /// Reads the rules. `held`: the bytes that are remembered for all clients of the process.
+    pub(super) fn policy(&self, held: &Arc<AtomicUsize>) -> Result<Policy, Failure> {
         let rules = self.rules.as_deref().map(Rules::read).transpose()?;
         if self
             .max_upstream_age
@@ -69,7 +72,7 @@ impl Renewal {
         Ok(Policy {
             reconnect: self.reconnect,
             gap_message: self.gap_message.clone(),
-            rules: rules.map(Arc::new),
+            rules: rules.map(|rules| Arc::new(rules.drawing_from(held))),
             max_age: self.max_upstream_age,
         })
     }
@@ -112,8 +115,8 @@ fn is_final(code: CloseCode) -> bool {
 
 /// Makes connections upstream, one after the other, until one is ready.
 pub(super) struct Redialing<'d> {
-    upstream: &'d Upstream,
-    asked: Asked,
+    door: &'d Door,
+    asked: Again,
     /// What the client and upstream had agreed to.
     subprotocol: Option<String>,
     backoff: Backoff,
@@ -124,7 +127,7 @@ pub(super) struct Redialing<'d> {
 impl<'d> Redialing<'d> {
     /// In place of this connection.
     pub(super) fn new(
-        relaying: Relaying<'d>,
+        door: &'d Door,
         client: &Sender,
         leg: &Leg,
     ) -> Result<Redialing<'d>, Farewell> {
@@ -132,14 +135,9 @@ impl<'d> Redialing<'d> {
         let mut backoff = Backoff::new(Reconnect::default());
         let received_any = leg.sender.stats().messages_received > 0;
         backoff.lived(leg.since.elapsed(), received_any);
-        let upstream = &relaying.route.upstream;
-        let request = client.request().ok_or_else(Farewell::shutting_down)?;
-        let asked = upstream.asked(&request, relaying.own_token);
-        let asked = asked.map_err(|_| Farewell::shutting_down())?;
         Ok(Redialing {
-            upstream,
-            // It offers all that the client offered: among these may be a token.
-            asked,
+            door,
+            asked: door.asked_again(client)?,
             subprotocol,
             backoff,
             retry_after: None,
@@ -159,8 +157,7 @@ impl<'d> Redialing<'d> {
 
     /// One attempt. `None`: another one may succeed.
     pub(super) async fn attempt(&mut self) -> Result<Option<Fresh>, Farewell> {
-        let reached = self.upstream.reach(self.asked.clone()).await;
-        match reached.map(|reached| reached.connection) {
+        match self.door.reach_again(self.asked.clone()).await {
             Ok(connection)
                 if connection.is_session() || connection.subprotocol() == self.subprotocol =>
             {

@@ -20,7 +20,7 @@ use super::{
 impl Pair<'_> {
     /// Makes a connection upstream in the place of one that was lost.
     pub(super) async fn again(&self, lost: &Leg) -> Result<Fresh, Option<Farewell>> {
-        let mut redialing = Redialing::new(self.relaying, &self.client, lost)?;
+        let mut redialing = Redialing::new(self.relaying.door, &self.client, lost)?;
         let redial = async {
             loop {
                 redialing.wait().await;
@@ -41,7 +41,7 @@ impl Pair<'_> {
 
     /// Sends what is remembered of the client on a new connection.
     async fn prepare(&self, fresh: &mut Fresh) -> Result<(), String> {
-        let (Some(memory), Some(rules)) = (&self.memory, self.relaying.route.policy.rules()) else {
+        let (Some(memory), Some(rules)) = (&self.memory, self.relaying.policy.rules()) else {
             return Ok(());
         };
         if let Some(greeting) = &rules.greeting {
@@ -80,7 +80,7 @@ impl Pair<'_> {
         turn: &Turn,
         next: &Mutex<Option<Fresh>>,
     ) {
-        match self.relaying.route.policy.max_age {
+        match self.relaying.policy.max_age {
             // A session goes on over the next connection, whoever ends this one.
             Some(_) if leg.sender.is_session() => {}
             Some(max_age) => {
@@ -96,7 +96,7 @@ impl Pair<'_> {
 
     async fn go_over(&self, leg: &Leg, turn: &Turn, next: &Mutex<Option<Fresh>>, plan: Plan) {
         sleep_until(plan.begin).await;
-        let mut redialing = match Redialing::new(self.relaying, &self.client, leg) {
+        let mut redialing = match Redialing::new(self.relaying.door, &self.client, leg) {
             Ok(redialing) if self.may_go_over(leg) => redialing,
             _ => {
                 stands_still(&self.messages, plan.quiet, plan.latest).await;
@@ -128,7 +128,7 @@ impl Pair<'_> {
 
     /// Whether the client misses nothing over another connection, or can be told.
     fn may_go_over(&self, leg: &Leg) -> bool {
-        let policy = &self.relaying.route.policy;
+        let policy = self.relaying.policy;
         policy.gap_message.is_some()
             || policy.is_snapshot()
             || self.is_unused(leg.uncovered.load(Relaxed))

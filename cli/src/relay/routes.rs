@@ -54,6 +54,8 @@ pub(super) struct Facts {
     pub(super) options: Options,
     /// All connections draw from it.
     pub(super) budget: Budget,
+    /// Bytes that are remembered for clients, by rules.
+    pub(super) remembered: Arc<AtomicUsize>,
     /// The relay's clients use TLS.
     pub(super) secure: bool,
 }
@@ -65,7 +67,6 @@ pub(super) struct Route {
     pub(super) upstream: Upstream,
     /// Clients may open sessions.
     pub(super) sessions: bool,
-    /// What becomes of plain connections upstream that are lost, or too old.
     pub(super) policy: Policy,
     pub(super) recorder: Option<Arc<Recorder>>,
     clients: AtomicUsize,
@@ -118,7 +119,7 @@ impl Planned {
             scope: scope.clone(),
             upstream,
             sessions: !options.plain,
-            policy: options.renewal.policy()?,
+            policy: options.renewal.policy(&facts.remembered)?,
             recorder: None,
             clients: AtomicUsize::new(0),
         })
@@ -270,6 +271,7 @@ mod tests {
         let facts = Facts {
             options: Options::default(),
             budget: Budget::new(1 << 20),
+            remembered: Arc::default(),
             secure: false,
         };
         let route = |(of, path): &(Option<&str>, &str)| {

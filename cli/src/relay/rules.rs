@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -29,8 +32,8 @@ pub(super) struct Rules {
     /// What upstream sends first on each connection. On later ones it is waited for, and not passed.
     pub(super) greeting: Option<Fields>,
     rules: Vec<Rule>,
-    /// Bytes that are remembered for all clients together.
-    held: AtomicUsize,
+    /// Bytes that are remembered for all clients together, whatever rules they have.
+    held: Arc<AtomicUsize>,
 }
 
 /// One rule.
@@ -138,8 +141,14 @@ impl Rules {
             pause,
             greeting: greeting.map_err(|why| format!("greeting: {why}"))?,
             rules,
-            held: AtomicUsize::new(0),
+            held: Arc::default(),
         })
+    }
+
+    /// The same, for clients that share what is remembered with those of other rules.
+    pub(super) fn drawing_from(mut self, held: &Arc<AtomicUsize>) -> Rules {
+        self.held = held.clone();
+        self
     }
 
     /// The first rule that matches. `first`: it is the first message of its client.

@@ -208,8 +208,9 @@ fn an_option_of_the_file_does_not_go_with_it() {
 #[test]
 fn the_example_of_the_guide_is_good() {
     let guide = include_str!("../../../docs/src/relay.md");
+    // The others are rules.
     let examples = guide.split("```toml\n").skip(1);
-    let mut examples = examples.filter_map(|rest| rest.split("```").next());
+    let mut examples = examples.filter_map(|it| it.split("```").next());
     let example = examples.find(|it| it.contains("[[route]]")).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();

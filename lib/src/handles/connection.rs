@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    ops::ControlFlow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -98,7 +99,7 @@ impl Connection {
     pub async fn send_batch(
         &self,
         batch: &mut Batch<'_>,
-        each: impl FnMut(MessageRef<'_>),
+        each: impl FnMut(MessageRef<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Gap>, SendError> {
         self.sender.send_batch(batch, each).await
     }

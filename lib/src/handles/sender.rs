@@ -1,6 +1,6 @@
 //! The sending half of a connection.
 
-use std::{future::Future, sync::Arc, task::Poll, time::Duration};
+use std::{future::Future, ops::ControlFlow, sync::Arc, task::Poll, time::Duration};
 
 use tokio::time::Instant;
 
@@ -132,8 +132,10 @@ impl Sender {
     }
 
     /// Passes on what a batch has, up to a gap, which it returns. This is how a proxy sends what it
-    /// receives: short messages go from packet to packet, and longer ones are not copied. `each` is shown
-    /// each message before it is queued, for example to count it.
+    /// receives: short messages go from packet to packet, and longer ones are not copied.
+    ///
+    /// `each` is shown each message before it is queued, for example to count it. If it breaks, that
+    /// message is the last one, and the rest stays in the batch.
     ///
     /// No lock is held while `each` runs. If it panics, what was passed on before is queued.
     ///
@@ -146,10 +148,15 @@ impl Sender {
     /// [`take_undelivered`](Self::take_undelivered).
     ///
     /// ```no_run
+    /// # use std::ops::ControlFlow;
     /// # async fn f(from: &mut unstall::Receiver, to: unstall::Sender) -> Result<(), Box<dyn std::error::Error>> {
     /// let mut passed = 0;
     /// while let Some(mut batch) = from.recv_batch().await? {
-    ///     if let Some(gap) = to.send_batch(&mut batch, |_| passed += 1).await? {
+    ///     let gap = to.send_batch(&mut batch, |_message| {
+    ///         passed += 1;
+    ///         ControlFlow::Continue(())
+    ///     });
+    ///     if let Some(gap) = gap.await? {
     ///         println!("something is missing here: {gap:?}");
     ///     }
     /// }
@@ -158,14 +165,20 @@ impl Sender {
     pub async fn send_batch(
         &self,
         batch: &mut Batch<'_>,
-        mut each: impl FnMut(MessageRef<'_>),
+        mut each: impl FnMut(MessageRef<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Gap>, SendError> {
         loop {
-            match self.shared.outbox.push_batch(batch, &mut each) {
-                Ok(None) => return Ok(None),
-                Ok(Some(Incoming::Gap(gap))) => return Ok(Some(gap)),
-                Ok(Some(Incoming::Message(message))) => self.send(message).await?,
+            let (left, flow) = match self.shared.outbox.push_batch(batch, &mut each) {
+                Ok(passed) => passed,
                 Err(refused) => return Err(self.refused_run(refused)),
+            };
+            match left {
+                None => return Ok(None),
+                Some(Incoming::Gap(gap)) => return Ok(Some(gap)),
+                Some(Incoming::Message(message)) => self.send(message).await?,
+            }
+            if flow.is_break() {
+                return Ok(None);
             }
         }
     }

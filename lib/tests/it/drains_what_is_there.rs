@@ -1,5 +1,7 @@
 //! `try_recv` hands out what came together, and neither waits nor hides the end.
 
+use std::ops::ControlFlow;
+
 use unstall::{CloseCode, Connection, Incoming, Options, Server};
 
 use crate::common::{
@@ -74,6 +76,7 @@ async fn all_pass_on(
         let passed = relay_out.send_batch(&mut batch, |message| {
             seen.push(number(&message.to_message()));
             bytes += message.as_bytes().len();
+            ControlFlow::Continue(())
         });
         assert!(limit(passed).await.unwrap().is_none());
     }
@@ -121,9 +124,12 @@ async fn passing_on_waits_for_room() {
         let mut passed = 0;
         while passed < MANY {
             let mut batch = limit(relay_in.recv_batch()).await.unwrap().unwrap();
-            limit(relay_out.send_batch(&mut batch, |_| passed += 1))
-                .await
-                .unwrap();
+            limit(relay_out.send_batch(&mut batch, |_| {
+                passed += 1;
+                ControlFlow::Continue(())
+            }))
+            .await
+            .unwrap();
         }
         (relay_in, relay_out)
     });
@@ -146,12 +152,35 @@ async fn what_an_ended_connection_does_not_take_is_not_lost() {
     })
     .await;
     let mut batch = limit(relay_in.recv_batch()).await.unwrap().unwrap();
-    let error = limit(relay_out.send_batch(&mut batch, |_| {}))
+    let error = limit(relay_out.send_batch(&mut batch, |_| ControlFlow::Continue(())))
         .await
         .unwrap_err();
     assert_eq!(number(&error.message), 0);
     drop(batch);
     for due in 1..3 {
         assert_eq!(number(&plain(limit(relay_in.recv()).await)), due);
+    }
+}
+
+/// Whoever passes messages on may stop after any of them, short or long.
+#[tokio::test]
+async fn passing_on_ends_where_it_is_told_to() {
+    let (from, mut relay_in) = pair(Options::default()).await;
+    let (relay_out, mut to) = pair(Options::default()).await;
+    let all = (0..MESSAGES).map(|number| numbered(number, size(number)));
+    limit(from.send_many(all)).await.unwrap();
+    until("everything is received", || {
+        relay_in.stats().messages_received == MESSAGES
+    })
+    .await;
+    for due in 0..MESSAGES {
+        let mut batch = limit(relay_in.recv_batch()).await.unwrap().unwrap();
+        let mut seen = 0;
+        let passed = relay_out.send_batch(&mut batch, |_| {
+            seen += 1;
+            ControlFlow::Break(())
+        });
+        assert!(limit(passed).await.unwrap().is_none());
+        assert_eq!((seen, number(&plain(limit(to.recv()).await))), (1, due));
     }
 }

@@ -7,6 +7,8 @@ import { FaultProxy, seeded, until } from "../support/proxy.ts";
 
 // The package as it is published (npm run build), in a real browser.
 declare const unstall: typeof Unstall;
+/** Timers of a hidden tab run once a minute after ten seconds, not after five minutes. */
+const SOON = "--enable-features=IntensiveWakeUpThrottling:grace_period_seconds/10";
 declare global {
   var session: Unstall.Session;
   var events: string[];
@@ -27,7 +29,7 @@ describe.runIf(hasChromium)("in Chromium", () => {
   beforeAll(async () => {
     server = await serve();
     proxy = await FaultProxy.start(server.port);
-    const chromium = await openChromium({ asUsersDo: true });
+    const chromium = await openChromium({ asUsersDo: true, args: [SOON] });
     close = chromium.close;
     other = await chromium.newPage();
     page = await chromium.newPage(proxy.url);

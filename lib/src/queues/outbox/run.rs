@@ -1,6 +1,6 @@
 //! `send_many` and `send_batch`: many short messages at once, encoded outside the lock.
 
-use std::task::Waker;
+use std::{ops::ControlFlow, task::Waker};
 
 use unstall_proto::{Records, limits::PACKET_FILL};
 
@@ -47,35 +47,36 @@ impl Outbox {
         run.queue(true).map(|()| left)
     }
 
-    /// As [`push_run`](Self::push_run), for what a batch has, up to a gap. `each` is shown each message.
+    /// As [`push_run`](Self::push_run), for what a batch has, up to a gap. `each` is shown each message, and
+    /// may end the run after it.
     ///
     /// # Errors
     /// As [`push_run`](Self::push_run).
     pub(crate) fn push_batch(
         &self,
         batch: &mut impl Draw,
-        each: &mut impl FnMut(MessageRef<'_>),
-    ) -> Result<Option<Incoming>, Vec<Message>> {
+        each: &mut impl FnMut(MessageRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(Option<Incoming>, ControlFlow<()>), Vec<Message>> {
         let mut run = Run::new(self, 0);
-        let mut left = None;
-        while let Some(drawn) = batch.draw() {
-            let pushed = match &drawn {
-                Drawn::Packed(message) => {
-                    each(*message);
-                    run.push(message.is_text(), message.as_bytes())?
+        let (mut left, mut flow) = (None, ControlFlow::Continue(()));
+        while flow.is_continue()
+            && let Some(drawn) = batch.draw()
+        {
+            let message = match &drawn {
+                Drawn::Packed(message) => *message,
+                Drawn::Own(Incoming::Message(message)) => message.into(),
+                Drawn::Own(Incoming::Gap(_)) => {
+                    left = Some(drawn.into_incoming());
+                    break;
                 }
-                Drawn::Own(Incoming::Message(message)) => {
-                    each(message.into());
-                    run.push(message.is_text(), message.as_bytes())?
-                }
-                Drawn::Own(Incoming::Gap(_)) => false,
             };
-            if !pushed {
+            flow = each(message);
+            if !run.push(message.is_text(), message.as_bytes())? {
                 left = Some(drawn.into_incoming());
                 break;
             }
         }
-        run.queue(true).map(|()| left)
+        run.queue(true).map(|()| (left, flow))
     }
 }
 
