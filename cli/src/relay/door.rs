@@ -212,13 +212,9 @@ impl Door {
         Ok(request)
     }
 
-    /// What is asked for when the connection upstream of a client is made again. It offers no other
-    /// subprotocol than the one that was agreed.
-    pub(super) fn asked_again(
-        &self,
-        client: &Sender,
-        subprotocol: Option<String>,
-    ) -> Result<Again, Farewell> {
+    /// What is asked for when the connection upstream of a client is made again. It offers all
+    /// subprotocols that the client offered: among these may be a token.
+    pub(super) fn asked_again(&self, client: &Sender) -> Result<Again, Farewell> {
         let request = client.request().ok_or_else(Farewell::shutting_down)?;
         let found = request.extensions().get::<Found>();
         let Found { route, own_token } = found.ok_or_else(Farewell::no_route)?;
@@ -226,7 +222,7 @@ impl Door {
         let asked = asked.map_err(|_| Farewell::shutting_down())?;
         Ok(Again {
             route: route.clone(),
-            asked: asked.offering(subprotocol),
+            asked,
         })
     }
 

@@ -137,7 +137,7 @@ impl<'d> Redialing<'d> {
         backoff.lived(leg.since.elapsed(), received_any);
         Ok(Redialing {
             door,
-            asked: door.asked_again(client, subprotocol.clone())?,
+            asked: door.asked_again(client)?,
             subprotocol,
             backoff,
             retry_after: None,

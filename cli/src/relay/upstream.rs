@@ -55,14 +55,6 @@ pub(super) struct Asked {
     offer: Offer,
 }
 
-impl Asked {
-    /// The same, with this subprotocol at most.
-    pub(super) fn offering(mut self, subprotocol: Option<String>) -> Asked {
-        self.offer.names = Vec::from_iter(subprotocol);
-        self
-    }
-}
-
 /// A connection upstream, and what its answer has for the client.
 #[derive(Debug)]
 pub(super) struct Reached {

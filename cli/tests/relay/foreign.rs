@@ -1,8 +1,8 @@
-//! Programs and proxies that others wrote, unmodified: Python's `websockets`, Node's `ws`, Chromium,
-//! nginx and haproxy. A test finds nothing to do where its program is not installed.
+//! Programs and proxies that others wrote, unmodified: Python's `websockets`, Node's `ws`, websocat,
+//! Chromium, nginx and haproxy. A test finds nothing to do where its program is not installed.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     pair::Pair,
-    peers::{Peer, Upstream, echo, numbers, open, until},
+    peers::{Network, Peer, Upstream, echo, numbers, open, until},
     support::{Serve, in_background, send},
 };
 
@@ -22,17 +22,16 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Python with `websockets`, which `interop/venv` installs.
-fn python() -> Option<PathBuf> {
+/// A program that `interop/venv` installs.
+fn installed(program: &str) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let python = target
-        .unwrap_or_else(|| root().join("target"))
-        .join("interop/bin/python");
-    if !python.exists() {
-        println!("SKIPPED: Python's websockets is not installed: run interop/venv");
+    let target = target.unwrap_or_else(|| root().join("target"));
+    let found = target.join("interop/bin").join(program);
+    if !found.exists() {
+        println!("SKIPPED: {program} with its packages is not installed: run interop/venv");
         return None;
     }
-    Some(python)
+    Some(found)
 }
 
 /// A program that ends with the test.
@@ -103,7 +102,9 @@ asyncio.run(main())
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn python_speaks_with_python_through_one_relay_and_through_two() {
-    let Some(python) = python() else { return };
+    let Some(python) = installed("python") else {
+        return;
+    };
     let mut server = Command::new(&python);
     server.args(["-c", PYTHON_SERVER]).stdout(Stdio::piped());
     let mut server = Program(server.spawn().unwrap());
@@ -119,6 +120,57 @@ async fn python_speaks_with_python_through_one_relay_and_through_two() {
         client.args(["-c", PYTHON_CLIENT, &relay.url]);
         assert_eq!(succeeds(client).await.trim(), "4000 as asked");
     }
+}
+
+/// websocat sends lines as messages, and prints messages as lines.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn websocat_speaks_with_a_server_through_one_relay_and_through_two() {
+    let Some(websocat) = installed("websocat") else {
+        return;
+    };
+    let upstream = Upstream::start(echo).await;
+    let network = Network::to(&upstream.address.to_string()).await;
+    let one = Serve::relay(&network.url(), &["--plain", "--reconnect"]);
+    let two = Pair::to(&upstream.url(), &[]).await;
+    let lines = (0..1000).map(|number| format!("line {number}\n"));
+    let lines = lines.collect::<String>();
+    for (relay, cut) in [(&one, true), (&two.outer, false)] {
+        let mut program = Command::new(&websocat);
+        program
+            .args(["--text", "--protocol", "chat", &relay.at("/websocat")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let before = upstream.requests().len();
+        let mut program = Program(program.spawn().unwrap());
+        until("it has come in", || upstream.requests().len() > before).await;
+        if cut {
+            // Nothing has passed yet, so it notices nothing.
+            network.cut();
+            let again = before + 2;
+            until("it is connected again", || {
+                upstream.requests().len() == again
+            })
+            .await;
+        }
+        let mut stdin = program.0.stdin.take().unwrap();
+        let mut stdout = BufReader::new(program.0.stdout.take().unwrap());
+        stdin.write_all(lines.as_bytes()).unwrap();
+        let count = lines.lines().count();
+        let back = in_background(move || {
+            let mut back = String::new();
+            for _ in 0..count {
+                stdout.read_line(&mut back).unwrap();
+            }
+            back
+        });
+        assert_eq!(back.await, lines);
+    }
+    let requests = upstream.requests();
+    assert!(
+        requests
+            .iter()
+            .all(|it| it.uri() == "/websocat" && it.headers()["sec-websocket-protocol"] == "chat")
+    );
 }
 
 const NODE_CLIENT: &str = r#"

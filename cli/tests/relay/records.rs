@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    peers::{Peer, Upstream, close, closed, open},
+    peers::{Network, Peer, Upstream, close, closed, echo, open},
     support::{Serve, in_background, next, run, send},
 };
 
@@ -154,4 +154,30 @@ async fn a_stream_that_cannot_be_recorded_is_closed_with_1011() {
     let (code, reason) = end.unwrap();
     assert_eq!(code, 1011, "{reason}");
     assert!(reason.contains("cannot be recorded"), "{reason}");
+}
+
+/// Once a recording had no mark where upstream had been lost: only the client got the text.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_text_that_tells_of_missing_messages_is_recorded_too() {
+    let upstream = Upstream::start(echo).await;
+    let network = Network::to(&upstream.address.to_string()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("log").join("feed");
+    let place = place.to_str().unwrap();
+    let args = ["--plain", "--reconnect", "--gap-message", "GAP"];
+    let record = ["--record", place, "--record-listen", "127.0.0.1:0"];
+    let mut relay = Serve::relay(&network.url(), &[args, record].concat());
+    let mut line = String::new();
+    relay.stdout.read_line(&mut line).unwrap();
+    let recordings = line.trim().strip_prefix("recordings at ").unwrap();
+    let mut ws = open(&relay.url).await;
+    send(&mut ws, "one").await;
+    assert_eq!(next(&mut ws).await, Message::text("one"));
+    network.cut();
+    assert_eq!(next(&mut ws).await, Message::text("GAP"));
+    send(&mut ws, "three").await;
+    assert_eq!(next(&mut ws).await, Message::text("three"));
+    let messages = subscribed(recordings, "feed.*").await;
+    let texts: Vec<_> = messages.iter().map(|message| &message["text"]).collect();
+    assert_eq!(texts, ["one", "GAP", "three"]);
 }
