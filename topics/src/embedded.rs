@@ -7,6 +7,7 @@ mod generation;
 mod latest;
 mod layout;
 mod manifests;
+mod names;
 mod places;
 mod plan;
 mod reading;

@@ -81,3 +81,10 @@ pub(crate) const SNAPSHOTS_KEPT: usize = 4;
 /// How many numbers of the database are skipped when it is opened. It is more than a process can use
 /// between two of its commits, and there are 2^63.
 pub(crate) const NUMBERS_SKIPPED: u64 = 1 << 32;
+
+/// How many topics a read remembers, so that it checks each name once. Each takes about 100 bytes.
+pub(crate) const NAMES_KEPT: usize = 1024;
+
+/// How many bytes of short payloads share a piece of memory when they are read. Whoever keeps one of
+/// them keeps the piece, which is as large as a packet.
+pub(crate) const TOGETHER_BYTES: usize = 32 << 10;

@@ -158,16 +158,13 @@ impl State {
             for entry in kept.generation.log.range(range) {
                 let (key, value) = entry.into_inner()?;
                 let offset = offset_of_log_key(&key).and_then(Offset::new);
-                let time = layout::time_of_message(&value);
-                let publisher = layout::publisher_of_message(&value);
-                let (Some(offset), Some(time), Some((publisher, _))) = (offset, time, publisher)
-                else {
+                let (Some(offset), Some(message)) = (offset, layout::parts(&value)) else {
                     let why = format!("a message in log.{number} cannot be decoded");
                     return Err(LoadError::Damaged(why));
                 };
-                if let Some(numbered) = publisher
-                    && time >= oldest
-                    && self.publishers.found(numbered, offset, time)
+                if let Some(numbered) = message.publisher
+                    && message.time >= oldest
+                    && self.publishers.found(numbered, offset, message.time)
                 {
                     self.unwritten.push(numbered.0.id, offset.get());
                 }
