@@ -1,9 +1,11 @@
 //! A store in a directory of one machine.
 
+mod chores;
 mod cursor;
 mod directory;
 mod error;
 mod generation;
+mod journals;
 mod latest;
 mod layout;
 mod manifests;
@@ -44,7 +46,9 @@ use crate::{
     limits::Limits,
     store::{Appended, Bounds, Chunk, Publication, Read, Seek, Store, StoreError},
 };
+use chores::Chores;
 use directory::{Directory, damaged, io_error};
+use journals::Journals;
 use latest::Snapshots;
 use state::{LoadError, State};
 use view::{Shared, View};
@@ -268,6 +272,7 @@ fn open(
     is_copy: bool,
 ) -> Result<(Writer, LogId), OpenError> {
     let mut directory = Directory::open(path)?;
+    let journals = Journals::new(directory.messages(), directory.journals());
     // The library beneath panics at some damaged files.
     let load = || State::load(&directory.messages(), &limits, &clock);
     let mut state = match catch_unwind(AssertUnwindSafe(load)) {
@@ -296,8 +301,10 @@ fn open(
     directory.note_last(state.last);
     directory.sync_last();
     let shared = Arc::new(Shared::new(state.view()));
+    let chores = Chores::start(journals).map_err(|error| io_error(path, error))?;
     let writer = Writer {
         directory,
+        chores,
         limits,
         clock,
         shared,
@@ -318,7 +325,7 @@ fn skip_lost(state: &mut State, told: u64, limits: &Limits) -> Result<(), LoadEr
         state.removed = told;
     }
     state.last = told;
-    Ok(state.begin_generation(limits)?)
+    Ok(state.begin_generation(limits)?.finish()?)
 }
 
 fn refused(path: &Path, error: LoadError) -> OpenError {

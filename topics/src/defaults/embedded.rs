@@ -88,3 +88,13 @@ pub(crate) const NAMES_KEPT: usize = 1024;
 /// How many bytes of short payloads share a piece of memory when they are read. Whoever keeps one of
 /// them keeps the piece, which is as large as a packet.
 pub(crate) const TOGETHER_BYTES: usize = 32 << 10;
+
+/// How many chores may be left before whoever has another one waits. A chore that finishes a generation
+/// holds what that has in memory, so these are about [`LOG_MEMTABLE_BYTES`] each.
+pub(crate) const CHORES: usize = 3;
+
+/// By how many bytes a journal that is not needed is cut shorter at a time, and how long the thread that
+/// does it then waits. Each step holds up the syncs of the file system for 2 ms. A journal of 64 MiB is
+/// gone in 0.2 s, and a new one comes after as many bytes.
+pub(crate) const SHORTEN_BYTES: u64 = 4 << 20;
+pub(crate) const SHORTEN_PAUSE: Duration = Duration::from_millis(10);

@@ -218,8 +218,8 @@ impl State {
         }
     }
 
-    /// Begins a generation with the next offset.
-    pub(super) fn begin_generation(&mut self, limits: &Limits) -> fjall::Result<()> {
+    /// Begins a generation with the next offset. Returns the one before it, which is to be finished.
+    pub(super) fn begin_generation(&mut self, limits: &Limits) -> fjall::Result<Arc<Generation>> {
         let number = self.current().generation.number + 1;
         let meta = Meta {
             begin: self.last + 1,
@@ -228,10 +228,10 @@ impl State {
         let prepared = std::mem::take(&mut self.prepared);
         let generation = prepared.begin(&self.database, number, limits, &meta)?;
         self.removed_safely = self.removed;
-        self.current().generation.finish()?;
+        let over = self.current().generation.clone();
         self.generations.push(Kept::new(generation, &meta));
         self.topics.clear();
-        Ok(())
+        Ok(over)
     }
 
     pub(super) fn view(&self) -> View {
