@@ -243,6 +243,10 @@ impl Store for Embedded {
         self.shared.bounds()
     }
 
+    fn ended(&self) -> Option<Arc<str>> {
+        self.shared.closed()
+    }
+
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Chunk, StoreError>> {
         self.on_disk(move |view, _| reading::read(view, &read))
             .boxed()

@@ -202,6 +202,7 @@ impl Serving {
         if let Some((within, reason)) = self.place.asked_to_go() {
             self.server.go_away(within, &reason);
         }
+        self.look_at_store();
         let mut packets = 0;
         loop {
             let bounds = self.log().tail.bounds();

@@ -119,7 +119,7 @@ impl Writer {
         }
         // Whoever asks from now on is told that the log is closed.
         drop(commands);
-        *self.shared.hold() = Err("the log is closed".into());
+        self.shared.close("the log is closed");
         self.directory.sync_last();
         self.close();
         drop(self);

@@ -91,6 +91,10 @@ impl Serving {
 
     pub(super) fn welcome(&mut self) {
         let log = self.log();
+        if let Some(why) = log.ended().cloned() {
+            let reject = ServerReject::new(RejectReason::Unavailable, Duration::ZERO, &why);
+            return self.server.reject(reject);
+        }
         let bounds = log.tail.bounds();
         let durability = log.store.durability();
         let once = log.store.once();
