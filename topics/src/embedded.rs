@@ -80,7 +80,7 @@ use writer::{Command, Writer};
 /// A read that matches up to 1,024 topics finds its messages through an index. One that matches more,
 /// or most of what it looks at, looks through the log.
 ///
-/// Work on the disk is done on a thread of the store, and on tokio's blocking threads.
+/// Work on the disk is done on two threads of the store, and on tokio's blocking threads.
 pub struct Embedded {
     id: LogId,
     directory: PathBuf,

@@ -4,11 +4,9 @@ mod ahead;
 mod entering;
 mod publishing;
 mod reading;
+mod subscribed;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -28,7 +26,6 @@ use crate::{
     clock::now,
     connected::Place,
     defaults::{FAREWELL_TIMEOUT, OPENINGS, PACKETS_A_TURN},
-    interest::Interest,
     link::{self, LinkReceiver, LinkSender, Lost, NotSent, Received},
     log::Shared,
     node::Node,
@@ -36,6 +33,7 @@ use crate::{
 };
 use ahead::Ahead;
 use reading::Encoded;
+use subscribed::Subscribed;
 
 /// What a connection works with. Most connections only wait, so what is big is allocated when it is
 /// needed.
@@ -61,7 +59,7 @@ pub(crate) struct Serving {
     is_submitting: bool,
     /// How many subscriptions look for their beginning.
     openings: usize,
-    interests: HashMap<SubscriptionKey, Interest>,
+    interests: Subscribed,
     ahead: Option<Box<Ahead>>,
     /// Subscriptions whose place changes. Whoever watches is told where they come to rest.
     moving: Vec<SubscriptionKey>,
@@ -125,7 +123,7 @@ impl Serving {
             halt: Halt::default(),
             is_submitting: false,
             openings: 0,
-            interests: HashMap::new(),
+            interests: Subscribed::default(),
             ahead: None,
             moving: Vec::new(),
             connection: None,
@@ -240,7 +238,7 @@ impl Serving {
     fn tell_standings(&mut self) {
         let (server, interests) = (&self.server, &self.interests);
         self.moving.retain(|key| {
-            let (Some(standing), Some(interest)) = (server.standing(*key), interests.get(key))
+            let (Some(standing), Some(interest)) = (server.standing(*key), interests.get(*key))
             else {
                 return false;
             };
@@ -250,6 +248,10 @@ impl Serving {
     }
 
     fn moves(&mut self, key: SubscriptionKey) {
+        if self.moving.capacity() == 0 {
+            // Most connections have one subscription.
+            self.moving.reserve_exact(1);
+        }
         if !self.moving.contains(&key) {
             self.moving.push(key);
         }
@@ -278,7 +280,7 @@ impl Serving {
             ServerEvent::Token(token) => self.enter(token),
             ServerEvent::Subscribe(request) => self.subscribe(request),
             ServerEvent::Ended { key, .. } => {
-                self.interests.remove(&key);
+                self.interests.remove(key);
             }
             ServerEvent::Publish(messages) => self.publish(messages),
             _ => {}
@@ -286,7 +288,7 @@ impl Serving {
     }
 
     fn end(&mut self, key: SubscriptionKey, reason: SubscriptionEnd, text: &str) {
-        self.interests.remove(&key);
+        self.interests.remove(key);
         self.server.end(key, reason, text);
     }
 

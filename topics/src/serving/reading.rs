@@ -85,7 +85,7 @@ impl Serving {
 
     /// Whether the messages, or that there are none, are known without the store.
     fn read_from_memory(&mut self, request: &ReadRequest) -> bool {
-        let interest = self.interests.get(&request.key);
+        let interest = self.interests.get(request.key);
         let quiet = interest.map_or(request.after, |it| it.quiet_through(request.after));
         let (block, through) = if quiet > request.after {
             (Arc::new(Block::new([])), quiet.min(request.through))
@@ -128,7 +128,7 @@ impl Serving {
                 self.server.read_damaged(request.key, *through, false);
             }
             _ => {
-                self.interests.remove(&request.key);
+                self.interests.remove(request.key);
                 self.server.read_failed(request.key, &error.to_string());
             }
         }
