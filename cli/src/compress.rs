@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use unstall::Compression;
 
 /// Whether messages are compressed, and how
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct Compress {
     /// Compress messages (permessage-deflate) if the peer agrees. HOW is a list of level=1..9,
     /// window=8..15, takeover=on|off and smallest=BYTES; default level=1,window=12,takeover=on,smallest=128

@@ -214,7 +214,8 @@ pub(crate) fn log_events(connection: &Connection) -> impl Future<Output = ()> + 
     follow(connection.events())
 }
 
-async fn follow(mut events: Events) {
+/// Logs events until they end.
+pub(crate) async fn follow(mut events: Events) {
     while let Some(event) = events.recv().await {
         log(event);
     }

@@ -32,6 +32,14 @@ impl Failure {
         Self::Usage(reason.to_string())
     }
 
+    /// The same, with what it is about in front.
+    pub(crate) fn of(self, what: impl Display) -> Self {
+        match self {
+            Self::Work(reason) => Self::Work(format!("{what}: {reason}")),
+            Self::Usage(reason) => Self::Usage(format!("{what}: {reason}")),
+        }
+    }
+
     /// What happened, without the exit code.
     pub(crate) fn into_reason(self) -> String {
         match self {

@@ -1,10 +1,10 @@
 //! `unstall hub`: a server to publish and subscribe, over WebSocket and HTTP.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use tokio::sync::watch;
-use unstall::{Options, Principal, Rejection, Server};
+use tokio::{sync::watch, task::JoinSet};
+use unstall::{Options, Principal, Rejection, Server, rustls::ServerConfig};
 use unstall_dashboard::{Dashboard, DashboardBuilder};
 use unstall_topics::{Node, SUBPROTOCOL};
 
@@ -15,6 +15,7 @@ use crate::{
     runtime,
     serve::{ServeResult, end_asked},
     stdout,
+    tls::Tls,
     topics::store::Store,
 };
 use door::Door;
@@ -95,13 +96,8 @@ pub(crate) struct Hub {
     #[arg(long, value_name = "FILE")]
     token_key: Option<PathBuf>,
 
-    /// Serve wss:// and https:// with the certificate chain of this PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-
-    /// The private key of the certificate, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    tls: Tls,
 
     /// Seconds that connections may take to close when the server ends, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
@@ -124,14 +120,12 @@ impl Hub {
             let node = Node::new(&log).access(door.clone());
             let dashboard = dashboard(&door).node(&node).start().await;
             let shared = Shared::new(log, door, Figures::record()?, &ending);
-            let server = self.bind(shared, &dashboard).await?;
-            let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
+            let mut tasks = JoinSet::new();
+            let tls = self.tls.renewed(&mut tasks)?;
+            let server = self.bind(shared, &dashboard, tls).await?;
+            let scheme = self.tls.scheme();
             stdout::print(&format!("listening on {scheme}://{}", server.local_addr()))?;
-            let page = if self.tls_cert.is_some() {
-                "https"
-            } else {
-                "http"
-            };
+            let page = if self.tls.is_on() { "https" } else { "http" };
             tracing::info!("{page}://{}/ shows the connections", server.local_addr());
             let serving = server.serve(dashboard.beside(move |connection| {
                 let node = node.clone();
@@ -170,7 +164,12 @@ impl Hub {
         }
     }
 
-    async fn bind(&self, shared: Shared, dashboard: &Dashboard) -> Result<Server, Failure> {
+    async fn bind(
+        &self,
+        shared: Shared,
+        dashboard: &Dashboard,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<Server, Failure> {
         let door = shared.door.clone();
         let options = Options::default().max_message_bytes(limits::PACKET_BYTES);
         let mut builder = Server::builder()
@@ -197,8 +196,8 @@ impl Hub {
                 Ok(request)
             }
         });
-        if let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
-            builder = builder.tls_pem(cert, key);
+        if let Some(tls) = tls {
+            builder = builder.tls(tls);
         }
         builder.bind(self.listen).await.map_err(Failure::work)
     }

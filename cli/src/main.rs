@@ -32,6 +32,7 @@ mod subscribe;
 mod table;
 mod terminal;
 mod time;
+mod tls;
 mod top;
 mod topics;
 mod verify;

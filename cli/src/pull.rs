@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use futures_util::FutureExt;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde::Serialize;
 use unstall::{CloseCode, Connection, ConnectionError, Gap, Incoming, Stats};
@@ -184,13 +183,13 @@ impl Pull {
     /// Receives the next item of the stream. The timer is only set if there is something to wait
     /// for.
     async fn next(&self, connection: &mut Connection) -> Result<Incoming, Broken> {
-        let next = match connection.recv().now_or_never() {
-            Some(next) => next,
-            None => tokio::time::timeout(self.timeout, connection.recv())
-                .await
-                .map_err(|_| Broken::NothingCame(self.timeout))?,
-        };
-        next?.ok_or(Broken::Closed)
+        if let Some(next) = connection.try_recv() {
+            return Ok(next);
+        }
+        tokio::time::timeout(self.timeout, connection.recv())
+            .await
+            .map_err(|_| Broken::NothingCame(self.timeout))??
+            .ok_or(Broken::Closed)
     }
 
     fn take_answer(&self, text: &str) -> Result<(), Broken> {

@@ -1,50 +1,54 @@
 //! `unstall relay`: a WebSocket proxy for programs that nobody rewrites.
 
 use std::{
-    net::IpAddr,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use clap::Args;
-use http::HeaderMap;
 use serde::Serialize;
-use unstall::{
-    Budget, CloseCode, Connection, Options, Overflow, RedactedUrl, Server, ServerLimits, Spill,
-    SpillFallback, TrustedProxies,
-};
+use tokio::net::TcpListener;
+use unstall::{CloseCode, Connection, Server, ServerLimits};
 use unstall_dashboard::Dashboard;
 
 use crate::{
-    compress::{Compress, How},
-    connect::{Reach, check_url, log_events, parse_seconds, url},
     failure::Failure,
     figures::Figures,
     runtime,
-    serve::{ServeResult, end_asked},
+    serve::{ServeResult, end_asked, reload_asked},
     stdout,
-    topics::store::parse_bytes,
+    tls::Certificate,
 };
-use door::Door;
-use fresh::FreshHeaders;
-use listen::Listen;
-use passing::{OnLoss, Passed};
-use path::Paths;
-use record::{Record, Recorder};
-use upstream::{Upstream, Wanted};
+use door::{Door, Entered};
+use options::{Process, RouteOptions};
+use passing::{Passed, Relaying};
+use plan::{Settings, Source};
+use record::{Recorder, Recorders};
+use reload::Reload;
+use routes::{Planned, Scope};
 
 mod door;
 mod ending;
+mod file;
 mod fresh;
 mod headers;
 mod http_side;
+mod leg;
 mod limits;
 mod listen;
+mod options;
 mod pair;
 mod passing;
 mod path;
+mod plan;
 mod record;
+mod reload;
+mod remembered;
+mod renewal;
+mod rotation;
+mod routes;
+mod rules;
+mod run;
 mod systemd;
 mod upstream;
 
@@ -71,8 +75,12 @@ Two relays have a session between them, unless --plain. A cut that is shorter th
   unstall relay --listen ws://127.0.0.1:9300 --to wss://far.example:9301 --require-session
   unstall relay --listen wss://:9301 --to ws://127.0.0.1:8080 --tls-cert … --tls-key …
 
+With --config, all of this is in a file, which may have several routes by path and host.
+The guide has an example: https://github.com/unstall/unstall/blob/main/docs/src/relay.md
+
 The first line on standard output is `listening on ws://ADDRESS`. SIGINT and SIGTERM
-close every connection with code 1001 and end the relay. GET /healthz answers ok.
+close every connection with code 1001 and end the relay. SIGHUP reads all files again, and
+no connection is lost. GET /healthz answers ok.
 GET /metrics answers with figures for Prometheus, and a browser finds a page at / that
 shows the connections: on loopback, or with --token. Their WebSocket is /status/live,
 which is then not passed on.
@@ -81,152 +89,35 @@ Examples:
   unstall relay --to wss://feed.example/stream
   unstall relay --to wss://feed.example -H 'Authorization: Bearer …'
   unstall relay --to wss://feed.example --headers-command 'get-token --as-header'
-  unstall relay --to wss://feed.example --spill 1GiB --compress-upstream";
+  unstall relay --to wss://feed.example --spill 1GiB --compress-upstream
+  unstall relay --config relay.toml --check";
+
+const USAGE: &str = "\
+unstall relay --to <URL> [OPTIONS]
+       unstall relay --config <FILE> [--check] [--json]";
 
 /// Pass WebSockets on to another server, without stalls and silent gaps
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub(crate) struct Relay {
-    /// Where to listen: ws://HOST:PORT, with a base path if you like; port 0 takes a free port
-    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:9300")]
-    listen: Listen,
+    /// Read everything from this TOML file, which may have several routes. Its names are those of the
+    /// options. SIGHUP reads it again
+    #[arg(long, value_name = "FILE", conflicts_with_all = options::names())]
+    config: Option<PathBuf>,
 
-    /// The server to pass connections on to: ws://HOST:PORT/PATH or wss://…
-    #[arg(long, value_name = "URL", value_parser = url)]
-    to: RedactedUrl,
-
-    #[command(flatten)]
-    clients: Clients,
+    /// Check the file of --config and all files that it names, say what the relay would do, and end
+    #[arg(long, requires = "config")]
+    check: bool,
 
     #[command(flatten)]
-    limits: Limits,
-
-    /// Ask for no session upstream, and open none with clients: every connection is plain
-    #[arg(long, conflicts_with = "require_session")]
-    plain: bool,
-
-    /// Insist on a session upstream. Without this, one is offered for clients that offer no
-    /// subprotocol of their own
-    #[arg(long)]
-    require_session: bool,
-
-    /// End a session that was without a connection for this many seconds, or `forever`
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
-    session_life: Duration,
-
-    /// Make a plain connection upstream again when it is lost, as long as no message has passed on
-    /// it. After that, it needs --gap-message
-    #[arg(long, conflicts_with = "require_session")]
-    reconnect: bool,
-
-    /// Make it again even then, and send the client this text where messages may be missing
-    #[arg(long, value_name = "TEXT", requires = "reconnect")]
-    gap_message: Option<String>,
-
-    /// Pass the client's Host header, which says how the client calls the relay
-    #[arg(long, help_heading = "Connection")]
-    keep_host: bool,
-
-    /// Compress messages upstream if it agrees; HOW as for --compress, which is for clients
-    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true,
-          default_missing_value = "", help_heading = "Connection")]
-    compress_upstream: Option<How>,
+    process: Process,
 
     #[command(flatten)]
-    fresh: FreshHeaders,
-
-    #[command(flatten)]
-    reach: Reach,
-
-    #[command(flatten)]
-    record: Record,
+    route: RouteOptions,
 
     /// Print one JSON object at the end, with counts
     #[arg(long)]
     json: bool,
-}
-
-/// How clients come in
-#[derive(Debug, Args)]
-struct Clients {
-    /// Listen on a Unix socket at this path instead
-    #[cfg(unix)]
-    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
-    unix_socket: Option<PathBuf>,
-
-    /// Serve wss:// with the certificate chain of this PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-
-    /// The private key of the certificate, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-
-    /// Let in only clients with the token in this file, as `unstall serve` does. The token goes no
-    /// further than the relay
-    #[arg(long, value_name = "FILE")]
-    token: Option<PathBuf>,
-
-    /// Let pages of this origin connect, such as https://app.example; may be repeated. Default: pages
-    /// of the relay's own host
-    #[arg(long = "origin", value_name = "ORIGIN", conflicts_with = "any_origin")]
-    origins: Vec<String>,
-
-    /// Let pages of every site connect. Upstream then has to check the Origin header
-    #[arg(long)]
-    any_origin: bool,
-
-    /// Believe the X-Forwarded-For of this proxy: an address or a network; may be repeated. `unix:` is
-    /// every client of a Unix socket
-    #[arg(long = "trusted-proxy", value_name = "ADDRESS")]
-    trusted_proxies: Vec<String>,
-
-    #[command(flatten)]
-    compress: Compress,
-
-    /// Seconds that connections may take to close when the relay ends, or `forever`
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
-    drain: Duration,
-}
-
-/// What is held, and what happens then
-#[derive(Debug, Args)]
-struct Limits {
-    /// Hold so many bytes in memory for a client that reads slowly
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = limits::BUFFER_BYTES,
-          help_heading = "Limits")]
-    buffer: u64,
-
-    /// Then hold so many bytes in a temporary file, without a name, for each client
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Limits")]
-    spill: Option<u64>,
-
-    /// What happens when these are full: `pause` reading upstream, which then has to wait, or `close`
-    /// the client with code 1008. Default: `pause`, and with --spill `close`
-    #[arg(long, value_name = "WHAT", help_heading = "Limits")]
-    overflow: Option<Full>,
-
-    /// The largest message, in either direction
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = limits::MESSAGE_BYTES,
-          help_heading = "Limits")]
-    max_message: u64,
-
-    /// The most clients at once. One address may have three quarters of them
-    #[arg(long, value_name = "NUMBER", default_value_t = limits::CONNECTIONS,
-          help_heading = "Limits")]
-    max_connections: usize,
-
-    /// Hold at most so many bytes in memory for all connections together
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = limits::MEMORY_BYTES,
-          help_heading = "Limits")]
-    memory: u64,
-}
-
-/// What happens when a client's buffers are full.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Full {
-    Close,
-    Pause,
 }
 
 /// What the relay did. The fields are those of the JSON object.
@@ -240,61 +131,36 @@ struct RelayResult {
     messages_up: u64,
     /// Messages from upstream to clients.
     messages_down: u64,
+    /// Plain connections upstream that were lost and made again.
+    reconnects: u64,
+    /// Plain connections upstream that gave way to others because of their age.
+    rotations: u64,
 }
 
 impl Relay {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        let source = self.source();
+        if self.check {
+            return stdout::print(&source.plan(None)?.told());
+        }
         runtime::run(async {
             // Signals are handled before the first line of output, because its reader may send one
             // immediately.
             let end_asked = end_asked().map_err(Failure::work)?;
-            // Both sides draw from it.
-            let budget = Budget::new(in_memory(self.limits.memory));
-            let door = Arc::new(self.door(&budget)?);
-            let recorder = self.record.recorder().await?;
-            let dashboard = match self.may_be_watched() {
-                true => Some(http_side::dashboard(&door).await),
-                false => None,
-            };
-            let server = self.bind(&door, budget, dashboard.as_ref()).await?;
-            stdout::print(&format!("listening on {}", self.address(&server)))?;
-            let _watchdog = systemd::ready();
-            if let Some(address) = recorder.as_ref().and_then(|it| it.address()) {
-                stdout::print(&format!("recordings at ws://{address}"))?;
+            let reload_asked = reload_asked().map_err(Failure::work)?;
+            let running = Running::start(source).await?;
+            for line in running.lines() {
+                stdout::print(&line)?;
             }
+            let _watchdog = systemd::ready();
             let passed = Arc::new(Passed::default());
-            let on_loss = Arc::new(OnLoss {
-                gap_message: self.gap_message.clone(),
-            });
-            let handler = {
-                let (door, passed) = (door.clone(), passed.clone());
-                move |client| {
-                    let (door, on_loss, passed) = (door.clone(), on_loss.clone(), passed.clone());
-                    let recorder = recorder.clone();
-                    async move {
-                        relay(client, &door, &on_loss, &passed, recorder.as_deref()).await;
-                    }
-                }
-            };
-            let serving = async {
-                match &dashboard {
-                    Some(dashboard) => server.serve(dashboard.beside(handler)).await,
-                    None => server.serve(handler).await,
-                }
-            };
             tokio::select! {
-                () = serving => {}
+                () = running.serve(&passed) => {}
+                () = running.reload.run(reload_asked) => {}
                 () = end_asked => tracing::info!("received a signal: shutting down"),
             }
             systemd::stopping();
-            let shutdown = server.shutdown(self.clients.drain).await;
-            door.closed().await;
-            let result = RelayResult {
-                clients: ServeResult::new(server.stats(), shutdown),
-                unreached: door.unreached.load(Relaxed),
-                messages_up: passed.up.load(Relaxed),
-                messages_down: passed.down.load(Relaxed),
-            };
+            let result = running.end(&passed).await;
             tracing::info!("{result:?}");
             match self.json {
                 true => stdout::print_json(&result),
@@ -303,140 +169,154 @@ impl Relay {
         })
     }
 
-    /// Whether clients come from this machine only.
-    fn is_local(&self) -> bool {
-        let host = self.listen.host.parse::<IpAddr>();
-        self.listen.host == "localhost" || host.is_ok_and(|host| host.is_loopback())
-    }
-
-    /// Whether there is anybody who may see the page.
-    fn may_be_watched(&self) -> bool {
-        self.is_local() || self.clients.token.is_some()
-    }
-
-    /// Whether clients use TLS.
-    fn secure(&self) -> bool {
-        self.clients.tls_cert.is_some()
-    }
-
-    fn door(&self, budget: &Budget) -> Result<Door, Failure> {
-        check_url(&self.to)?;
-        if self.listen.secure && !self.secure() {
-            let why = "--listen says wss://, so it needs --tls-cert and --tls-key";
-            return Err(Failure::usage(why));
+    /// Where the settings are. The command line has one route, below the path of `--listen`.
+    fn source(&self) -> Source {
+        if let Some(file) = &self.config {
+            return Source::File(file.clone());
         }
-        let to = self.to.reveal();
-        let mut own = HeaderMap::new();
-        for header in self.reach.headers() {
-            let (name, value) = header?;
-            let (name, value) = fresh::header(&format!("{name}: {value}")).ok_or_else(|| {
-                Failure::usage("a header of -H has characters that headers must not have")
-            })?;
-            own.append(name, value);
-        }
-        let wanted = match (self.plain, self.require_session) {
-            (true, _) => Wanted::Plain,
-            (false, true) => Wanted::Session,
-            (false, false) => Wanted::Offered,
-        };
-        let upstream = Upstream {
-            paths: Paths::new(&self.listen.base, to),
-            way: self.reach.prepared()?,
-            options: self.upstream_options().budget(budget.clone()),
-            wanted,
-            reconnects: self.reconnect,
-            own,
-            fresh: self.fresh.source()?,
-            keep_host: self.keep_host,
-            credentials: has_credentials(to),
-            secure: self.secure(),
-        };
-        Door::new(upstream, self.clients.token.as_deref(), !self.plain)
+        let path = self.process.clients.listen.base.clone();
+        Source::CommandLine(Box::new(Settings {
+            process: self.process.clone(),
+            routes: vec![Planned {
+                scope: Scope::below(&path),
+                options: self.route.clone(),
+                line: None,
+            }],
+        }))
     }
+}
 
-    fn options(&self) -> Options {
-        Options::default()
-            .max_message_bytes(in_memory(self.limits.max_message))
-            .session_life(self.session_life)
-    }
+/// A relay that listens.
+struct Running {
+    server: Server,
+    dashboard: Option<Dashboard>,
+    reload: Reload,
+}
 
-    fn upstream_options(&self) -> Options {
-        let buffer = in_memory(self.limits.buffer);
-        let full = match self.limits.spill {
-            // A client that is slower than upstream must not fail at every burst.
-            None => Full::Pause,
-            // Who pays with a file wants that upstream never waits.
-            Some(_) => Full::Close,
-        };
-        let full = self.limits.overflow.unwrap_or(full);
-        let overflow = match (self.limits.spill, full) {
-            (None, Full::Close) => Overflow::Disconnect,
-            (None, Full::Pause) => Overflow::Pause,
-            (Some(bytes), full) => {
-                Overflow::Spill(Spill::default().max_bytes(bytes).then(match full {
-                    Full::Close => SpillFallback::Disconnect,
-                    Full::Pause => SpillFallback::Pause,
-                }))
-            }
-        };
-        let compression = self.compress_upstream.as_ref().map(How::compression);
-        self.options()
-            .connect_timeout(self.reach.connect_timeout)
-            .compression(compression)
-            .inbox_bytes(buffer)
-            .window_bytes(buffer)
-            .overflow(overflow)
-    }
-
-    async fn bind(
-        &self,
-        door: &Arc<Door>,
-        budget: Budget,
-        dashboard: Option<&Dashboard>,
-    ) -> Result<Server, Failure> {
-        let clients = &self.clients;
-        let options = self
-            .options()
-            .compression(clients.compress.option())
-            .inbox_bytes(limits::CLIENT_INBOX_BYTES)
-            .budget(budget);
-        let handshake = self
-            .reach
-            .connect_timeout
-            .saturating_add(limits::HANDSHAKE_TIMEOUT);
-        let server_limits = ServerLimits::default()
-            .max_connections(self.limits.max_connections)
-            .handshake_timeout(handshake);
-        let figures = Figures::record()?;
+impl Running {
+    async fn start(source: Source) -> Result<Running, Failure> {
+        let mut plan = source.plan(None)?;
         let passed = systemd::listener()?;
         // A socket that was passed may be open to others than --listen says.
-        let open = match &passed {
+        let local = match &passed {
             Some(listener) => listener.local_addr().is_ok_and(|it| it.ip().is_loopback()),
-            None => self.is_local(),
+            None => plan.process.clients.is_local(),
         };
-        let router = http_side::router(figures, door.clone(), open, dashboard);
+        let recorders = Recorders::default();
+        plan.open(&recorders).await?;
+        let certificate = plan.certificate.take().map(Certificate::new);
+        let (process, facts) = (plan.process.clone(), plan.facts.clone());
+        let connect_timeout = plan.connect_timeout();
+        let door = Arc::new(Door::new(plan.current(), local));
+        let dashboard = match door.may_be_watched() {
+            true => Some(http_side::dashboard(&door).await),
+            false => None,
+        };
+        let reload = Reload {
+            source,
+            recorders,
+            door,
+            certificate,
+            process,
+            facts,
+            connect_timeout,
+        };
+        Ok(Running {
+            server: reload.bind(passed, dashboard.as_ref()).await?,
+            dashboard,
+            reload,
+        })
+    }
+
+    /// What is printed at the start: where the relay listens, and its recordings.
+    fn lines(&self) -> Vec<String> {
+        let clients = &self.reload.process.clients;
+        let mut address = format!(
+            "{}://{}{}",
+            clients.tls.scheme(),
+            self.server.local_addr(),
+            clients.listen.base
+        );
+        #[cfg(unix)]
+        if let Some(path) = &clients.unix_socket {
+            address = path.display().to_string();
+        }
+        let recordings = self.reload.recorders.addresses();
+        let recordings = recordings
+            .iter()
+            .map(|it| format!("recordings at ws://{it}"));
+        std::iter::once(format!("listening on {address}"))
+            .chain(recordings)
+            .collect()
+    }
+
+    /// Serves clients until the server ends.
+    async fn serve(&self, passed: &Arc<Passed>) {
+        let (door, passed) = (self.reload.door.clone(), passed.clone());
+        let handler = move |client| {
+            let (door, passed) = (door.clone(), passed.clone());
+            async move { relay(client, &door, &passed).await }
+        };
+        match &self.dashboard {
+            Some(dashboard) => self.server.serve(dashboard.beside(handler)).await,
+            None => self.server.serve(handler).await,
+        }
+    }
+
+    /// Ends all connections.
+    async fn end(self, passed: &Passed) -> RelayResult {
+        let door = &self.reload.door;
+        let drain = self.reload.process.clients.drain;
+        let shutdown = self.server.shutdown(drain).await;
+        door.closed().await;
+        RelayResult {
+            clients: ServeResult::new(self.server.stats(), shutdown),
+            unreached: door.unreached.load(Relaxed),
+            messages_up: passed.up.load(Relaxed),
+            messages_down: passed.down.load(Relaxed),
+            reconnects: passed.reconnects.load(Relaxed),
+            rotations: passed.rotations.load(Relaxed),
+        }
+    }
+}
+
+impl Reload {
+    /// The server of the relay, which listens.
+    async fn bind(
+        &self,
+        passed: Option<TcpListener>,
+        dashboard: Option<&Dashboard>,
+    ) -> Result<Server, Failure> {
+        let Process { clients, limits } = &self.process;
+        let options = self.facts.options.clone();
+        let options = options
+            .compression(clients.compress.option())
+            .inbox_bytes(limits::CLIENT_INBOX_BYTES)
+            .budget(self.facts.budget.clone());
+        let handshake = self
+            .connect_timeout
+            .saturating_add(limits::HANDSHAKE_TIMEOUT);
+        let limits = ServerLimits::default()
+            .max_connections(limits.max_connections)
+            .handshake_timeout(handshake);
+        let router = http_side::router(Figures::record()?, self.door.clone(), dashboard);
         let mut builder = Server::builder()
             .options(options)
-            .limits(server_limits)
+            .limits(limits)
             .unlisted(unstall_dashboard::LIVE)
             .router(router);
-        if self.plain {
-            builder = builder.plain();
-        }
         builder = match (clients.any_origin, &clients.origins[..]) {
             (true, _) => builder.allow_any_origin(),
             (false, []) => builder,
             (false, origins) => builder.origins(origins),
         };
-        if !clients.trusted_proxies.is_empty() {
-            let proxies = TrustedProxies::new(&clients.trusted_proxies).map_err(Failure::usage)?;
-            builder = builder.trusted_proxies(proxies.x_forwarded_for());
+        if let Some(proxies) = self.process.proxies()? {
+            builder = builder.trusted_proxies(proxies);
         }
-        if let Some((cert, key)) = clients.tls_cert.as_ref().zip(clients.tls_key.as_ref()) {
-            builder = builder.tls_pem(cert, key);
+        if let Some(certificate) = &self.certificate {
+            builder = builder.tls(certificate.config()?);
         }
-        let door = door.clone();
-        let watched = dashboard.is_some();
+        let (door, watched) = (self.door.clone(), dashboard.is_some());
         let builder = builder.authenticate(move |request| {
             let door = door.clone();
             async move {
@@ -453,38 +333,23 @@ impl Relay {
         if let Some(listener) = passed {
             return builder.listener(listener).map_err(Failure::work);
         }
-        let address = (self.listen.host.as_str(), self.listen.port);
+        let address = (clients.listen.host.as_str(), clients.listen.port);
         builder.bind(address).await.map_err(Failure::work)
-    }
-
-    /// The address to print.
-    fn address(&self, server: &Server) -> String {
-        #[cfg(unix)]
-        if let Some(path) = &self.clients.unix_socket {
-            return path.display().to_string();
-        }
-        let scheme = if self.secure() { "wss" } else { "ws" };
-        format!("{scheme}://{}{}", server.local_addr(), self.listen.base)
     }
 }
 
 /// Passes the messages of one client.
-async fn relay(
-    client: Connection,
-    door: &Door,
-    on_loss: &OnLoss,
-    passed: &Passed,
-    recorder: Option<&Recorder>,
-) {
+async fn relay(client: Connection, door: &Door, passed: &Passed) {
     // In a box, so that an open connection does not keep the memory for dialing.
-    let upstream = match Box::pin(door.upstream_of(&client)).await {
-        Ok(upstream) => upstream,
+    let Entered { upstream, seat } = match Box::pin(door.entered(&client)).await {
+        Ok(entered) => entered,
         Err(farewell) => {
             let _ = client.close(farewell.code, &farewell.reason).await;
             return;
         }
     };
-    let recording = match recorder.map(Recorder::begin).transpose() {
+    let route = seat.route();
+    let recording = match route.recorder.as_deref().map(Recorder::begin).transpose() {
         Ok(recording) => recording,
         Err(failure) => {
             tracing::error!("{}", failure.into_reason());
@@ -493,17 +358,14 @@ async fn relay(
             return;
         }
     };
-    let logging = log_events(&upstream);
-    let passing = passing::pass(client, upstream, on_loss, passed, recording);
-    tokio::join!(passing, logging);
+    let relaying = Relaying {
+        door,
+        policy: &route.policy,
+        passed,
+    };
+    passing::pass(client, upstream, relaying, recording).await;
 }
 
-fn has_credentials(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    authority.contains('@')
-}
-
-fn in_memory(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

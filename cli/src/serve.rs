@@ -3,12 +3,15 @@
 use std::future::ready;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use http::{HeaderMap, HeaderValue, Request, header};
 use serde::Serialize;
+use tokio::task::JoinSet;
 use tracing::Instrument;
+use unstall::rustls::ServerConfig;
 use unstall::{BearerToken, Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
 use unstall_dashboard::Dashboard;
 
@@ -16,6 +19,7 @@ use crate::compress::Compress;
 use crate::connect::{log_events, parse_seconds};
 use crate::failure::Failure;
 use crate::figures::Figures;
+use crate::tls::Tls;
 use crate::{runtime, stdout};
 
 mod echo;
@@ -23,7 +27,7 @@ mod packets;
 mod signals;
 mod sink;
 
-pub(crate) use signals::end_asked;
+pub(crate) use signals::{ReloadAsked, end_asked, reload_asked};
 
 const EXAMPLES: &str = "\
 Paths:
@@ -70,13 +74,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     unix_socket: Option<PathBuf>,
 
-    /// Serve wss:// with the certificate chain of this PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-
-    /// The private key of the certificate, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    tls: Tls,
 
     /// Accept no sessions: every connection is plain
     #[arg(long)]
@@ -130,9 +129,11 @@ impl Serve {
                 true => Some(dashboard().await),
                 false => None,
             };
-            let server = self.bind(dashboard.as_ref()).await?;
-            let scheme = if self.tls_cert.is_some() { "wss" } else { "ws" };
-            stdout::print(&format!("listening on {}", self.address(scheme, &server)))?;
+            let mut tasks = JoinSet::new();
+            let tls = self.tls.renewed(&mut tasks)?;
+            let server = self.bind(dashboard.as_ref(), tls).await?;
+            let address = self.address(self.tls.scheme(), &server);
+            stdout::print(&format!("listening on {address}"))?;
             let serving = async {
                 match &dashboard {
                     Some(dashboard) => {
@@ -171,7 +172,11 @@ impl Serve {
         return true;
     }
 
-    async fn bind(&self, dashboard: Option<&Dashboard>) -> Result<Server, Failure> {
+    async fn bind(
+        &self,
+        dashboard: Option<&Dashboard>,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<Server, Failure> {
         let options = Options::default()
             .session_life(self.session_life)
             .compression(self.compress.option());
@@ -188,8 +193,8 @@ impl Serve {
             let checked = check(&request, token.as_deref());
             ready(checked.map(|()| request))
         });
-        if let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
-            builder = builder.tls_pem(cert, key);
+        if let Some(tls) = tls {
+            builder = builder.tls(tls);
         }
         if self.plain {
             builder = builder.plain();

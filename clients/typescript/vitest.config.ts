@@ -33,8 +33,8 @@ export default defineConfig({
           name: "chromium",
           include: pages,
           ...common,
-          // One browser at a time.
-          maxWorkers: 1,
+          // Two browsers at a time: they mostly wait, too.
+          maxWorkers: 2,
           sequence: { groupOrder: 2 },
         },
       },

@@ -42,14 +42,13 @@ pub enum Refusal {
 }
 
 type Hook = dyn Fn(&Asked<'_>) -> Result<(), Refusal> + Send + Sync;
+type Token = dyn Fn() -> Option<Arc<str>> + Send + Sync;
 
 /// Decides who may look.
 #[derive(Clone)]
 pub(crate) enum Access {
-    /// Programs and pages of this machine.
-    Loopback,
-    /// Whoever has this token.
-    Token(Arc<str>),
+    /// Whoever has the token that counts now. While there is none, programs and pages of this machine.
+    Token(Arc<Token>),
     /// Whoever the application lets in.
     Hook(Arc<Hook>),
 }
@@ -57,7 +56,6 @@ pub(crate) enum Access {
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Access::Loopback => "Loopback",
             Access::Token(_) => "Token(…)",
             Access::Hook(_) => "Hook(…)",
         })
@@ -69,7 +67,17 @@ const ELSEWHERE: &str = "without a token this is only for programs and pages of 
                          localhost or 127.0.0.1, without a proxy";
 const NO_TOKEN: &str = "a valid token is needed";
 
+/// It takes as long for each token of the same length.
+fn is(token: &str, wanted: &str) -> bool {
+    token.as_bytes().ct_eq(wanted.as_bytes()).into()
+}
+
 impl Access {
+    /// Programs and pages of this machine.
+    pub(crate) fn loopback() -> Access {
+        Access::Token(Arc::new(|| None))
+    }
+
     /// Whether the sender of an HTTP request may look.
     pub(crate) fn check_http(
         &self,
@@ -101,7 +109,9 @@ impl Access {
                 && !sites::is_forwarded(headers)
         };
         match self {
-            Access::Loopback if !is_here() => Err(Refusal::Forbidden(ELSEWHERE.to_owned())),
+            Access::Token(token) if token().is_none() && !is_here() => {
+                Err(Refusal::Forbidden(ELSEWHERE.to_owned()))
+            }
             _ => Ok(()),
         }
     }
@@ -109,10 +119,10 @@ impl Access {
     /// Whether a request has the right token.
     pub(crate) fn check_token(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
         match self {
-            Access::Loopback => Ok(()),
-            Access::Token(wanted) => match asked.token {
-                Some(token) if bool::from(token.as_bytes().ct_eq(wanted.as_bytes())) => Ok(()),
-                _ => Err(Refusal::Unauthorized(NO_TOKEN.to_owned())),
+            Access::Token(wanted) => match (wanted(), asked.token) {
+                (None, _) => Ok(()),
+                (Some(wanted), Some(token)) if is(token, &wanted) => Ok(()),
+                (Some(_), _) => Err(Refusal::Unauthorized(NO_TOKEN.to_owned())),
             },
             Access::Hook(hook) => hook(asked),
         }

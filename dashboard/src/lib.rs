@@ -91,7 +91,7 @@ impl Dashboard {
         DashboardBuilder {
             name: "unstall".to_owned(),
             version: String::new(),
-            access: Access::Loopback,
+            access: Access::loopback(),
             node: None,
         }
     }
@@ -181,10 +181,20 @@ impl DashboardBuilder {
     ///
     /// # Panics
     /// If the token is empty.
-    pub fn token(mut self, token: impl Into<Arc<str>>) -> DashboardBuilder {
+    pub fn token(self, token: impl Into<Arc<str>>) -> DashboardBuilder {
         let token = token.into();
         assert!(!token.is_empty(), "an empty token lets everybody in");
-        self.access = Access::Token(token);
+        self.token_of(move || Some(token.clone()))
+    }
+
+    /// Like [`token`](DashboardBuilder::token), for a token that is replaced while the process runs. The
+    /// function says which one counts now. It is asked at each request, so it should answer from memory. While
+    /// it answers `None`, only this machine may look.
+    pub fn token_of(
+        mut self,
+        token: impl Fn() -> Option<Arc<str>> + Send + Sync + 'static,
+    ) -> DashboardBuilder {
+        self.access = Access::Token(Arc::new(token));
         self
     }
 

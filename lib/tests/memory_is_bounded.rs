@@ -15,13 +15,13 @@ use std::{
 };
 
 use common::frames::{BINARY, CLOSE, CONTINUATION, PING, RawPeer, upgrade};
-use common::net::{ask, bind, connect_from};
-use common::{events::waits, limit, plain, until};
+use common::net::{ask, bind, connect_from, serve};
+use common::{client, echo, echoed, events::waits, limit, plain, until};
 use peak_alloc::PeakAlloc;
 use tokio::io::AsyncWriteExt;
 use unstall::{
-    Budget, Connection, ConnectionError, Gap, Incoming, Message, Options, Overflow, SendRefusal,
-    Server, Spill, SpillFallback, StallCause, TrySendError,
+    Budget, Compression, Connection, ConnectionError, Gap, Incoming, Message, Options, Overflow,
+    SendRefusal, Server, Spill, SpillFallback, StallCause, TrySendError,
     tokio_tungstenite::tungstenite::protocol::Role,
 };
 use unstall_proto::{Packet, SUBPROTOCOL};
@@ -636,5 +636,64 @@ fn messages_that_are_not_acknowledged_by_hand_cost_nothing() {
         tokio::join!(sending, receiving);
         let peak = growth.peak();
         assert!(peak <= 8 * MIB, "{peak}");
+    });
+}
+
+/// What both ends of connections hold that carried ticks and fell idle, for each end, in bytes.
+async fn idle_after_ticks(session: bool, len: usize, limit: usize) {
+    const PAIRS: usize = 200;
+    let options = Options::default()
+        .ping_interval(Duration::from_millis(100))
+        .compression(Compression::default());
+    let server = bind(Server::builder().options(options.clone())).await;
+    serve(&server, echo);
+    let connect = async || {
+        let client = client(server.local_addr(), options.clone());
+        let client = match session {
+            true => client.require_session(),
+            false => client.plain(),
+        };
+        client.connect().await.unwrap()
+    };
+    let exchange = async |client: &mut Connection, number: u32| {
+        let tick = format!("{{\"symbol\":\"S{}\",\"price\":{number}.5}}", number % 7);
+        echoed(client, &tick.repeat(len / tick.len())).await;
+    };
+    // The connections of a process share the working memory of the compressor.
+    let mut first = connect().await;
+    exchange(&mut first, 0).await;
+    let growth = Growth::start();
+    let held = || growth.now() / (2 * PAIRS);
+    let mut clients = Vec::with_capacity(PAIRS);
+    for _ in 0..PAIRS {
+        clients.push(connect().await);
+    }
+    for number in 0..40 {
+        for client in &mut clients {
+            exchange(client, number).await;
+        }
+    }
+    let busy = held();
+    let idle = std::time::Instant::now();
+    while held() > limit && idle.elapsed() < Duration::from_secs(20) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let report = format!(
+        "session: {session}, ticks of {len} B: {busy} bytes an end, and {} when idle",
+        held()
+    );
+    println!("{report}");
+    assert!(held() <= limit, "{report}, of {limit}");
+}
+
+/// Once the resident memory of a server was taken for what its connections held. It stays higher, because
+/// the allocator keeps what was freed.
+#[test]
+fn an_idle_connection_is_small_again_after_compressed_traffic() {
+    run(async {
+        for len in [300, 4096] {
+            idle_after_ticks(false, len, 12 * KIB).await;
+            idle_after_ticks(true, len, 14 * KIB).await;
+        }
     });
 }

@@ -163,6 +163,12 @@ impl Batch {
         Some(made)
     }
 
+    /// Whether it has one message, which was put together from several packets.
+    #[inline]
+    pub fn is_assembled(&self) -> bool {
+        matches!(self.content, Content::Assembled(_))
+    }
+
     /// Whether all messages were read.
     #[inline]
     pub fn is_finished(&self) -> bool {

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-use futures_util::FutureExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
 use unstall::{ConnectionError, Gap, Incoming, Receiver, printable};
 
@@ -51,8 +50,8 @@ async fn print_to(
     shown: bool,
 ) -> Result<(), PrintError> {
     loop {
-        let incoming = match receiver.recv().now_or_never() {
-            Some(incoming) => incoming,
+        let incoming = match receiver.try_recv() {
+            Some(incoming) => Ok(Some(incoming)),
             None => {
                 out.flush().await?;
                 receiver.recv().await

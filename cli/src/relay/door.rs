@@ -1,42 +1,69 @@
 //! Who may come in, and what a request gets before it is answered: a connection upstream.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use http::{HeaderMap, Request};
 use tokio::{runtime::Handle, task::JoinSet};
-use unstall::{Connection, Rejection};
+use unstall::{ConnectError, Connection, Rejection, Sender};
 
 use super::{
     ending::Farewell,
     limits,
     pair::Offer,
-    upstream::{self, Upstream},
+    routes::{Route, Routes, Seat},
+    upstream::{self, Asked},
 };
 use crate::{
-    failure::{Failure, chain},
-    serve::{check_token, read_token, shows},
+    failure::chain,
+    serve::{check_token, shows},
 };
 
 /// Checks requests, and connects upstream for them.
 #[derive(Debug)]
 pub(super) struct Door {
-    /// `None`: everybody may come in.
-    token: Option<String>,
-    /// Clients may open sessions.
-    sessions: bool,
-    pub(super) upstream: Upstream,
+    /// What counts for requests from now on.
+    current: Mutex<Arc<Current>>,
+    /// Routes of earlier files that may still have clients.
+    former: Mutex<Vec<Weak<Route>>>,
+    /// Only this machine reaches the relay.
+    local: bool,
     /// Requests for which no connection upstream could be made.
     pub(super) unreached: AtomicU64,
-    retry_after: Duration,
     /// Connections upstream that close because their clients never came in.
     closing: Arc<Mutex<JoinSet<()>>>,
+}
+
+/// What a reload replaces.
+#[derive(Debug, Default)]
+pub(super) struct Current {
+    /// `None`: everybody may come in.
+    pub(super) token: Option<Arc<str>>,
+    pub(super) routes: Routes,
+}
+
+/// The route that was found for a request, among its extensions.
+#[derive(Clone, Debug)]
+struct Found {
+    route: Arc<Route>,
+    /// The client's token is for the relay, and goes no further.
+    own_token: bool,
+}
+
+/// The request upstream of a client, once more.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    route: Arc<Route>,
+    asked: Asked,
+}
+
+/// A client that came in: its connection upstream, and its place in its route.
+#[derive(Debug)]
+pub(super) struct Entered {
+    pub(super) upstream: Connection,
+    pub(super) seat: Seat,
 }
 
 /// The connection upstream that was made for a request, among the extensions of the request.
@@ -46,19 +73,19 @@ struct Made(Arc<Slot>);
 /// A connection upstream until its client has come in. If that never happens, it is closed.
 #[derive(Debug)]
 struct Slot {
-    connection: Mutex<Option<Connection>>,
+    entered: Mutex<Option<Entered>>,
     closing: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl Slot {
-    fn take(&self) -> Option<Connection> {
-        lock(&self.connection).take()
+    fn take(&self) -> Option<Entered> {
+        lock(&self.entered).take()
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Some(connection) = self.take() else {
+        let Some(Entered { upstream, .. }) = self.take() else {
             return;
         };
         let Ok(runtime) = Handle::try_current() else {
@@ -66,7 +93,7 @@ impl Drop for Slot {
         };
         let close = async move {
             let farewell = Farewell::client_never_came();
-            let _ = connection.close(farewell.code, &farewell.reason).await;
+            let _ = upstream.close(farewell.code, &farewell.reason).await;
         };
         let mut closing = lock(&self.closing);
         while closing.try_join_next().is_some() {}
@@ -79,19 +106,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Door {
-    pub(super) fn new(
-        upstream: Upstream,
-        token: Option<&Path>,
-        sessions: bool,
-    ) -> Result<Door, Failure> {
-        Ok(Door {
-            token: token.map(read_token).transpose()?,
-            sessions,
-            upstream,
+    /// `local`: only this machine reaches the relay.
+    pub(super) fn new(current: Current, local: bool) -> Door {
+        Door {
+            current: Mutex::new(Arc::new(current)),
+            former: Mutex::default(),
+            local,
             unreached: AtomicU64::new(0),
-            retry_after: limits::RETRY_AFTER,
             closing: Arc::default(),
-        })
+        }
+    }
+
+    /// From now on this counts. Who has come in stays.
+    pub(super) fn replace(&self, current: Current) {
+        let old = std::mem::replace(&mut *lock(&self.current), Arc::new(current));
+        let mut former = lock(&self.former);
+        former.retain(|route| route.strong_count() > 0);
+        former.extend(old.routes.iter().map(Arc::downgrade));
+    }
+
+    /// Whether a session's client may be one that resumes: a route that is gone has clients, and took such
+    /// requests.
+    fn may_resume(&self, request: &Request<()>) -> bool {
+        let former = lock(&self.former);
+        let mut routes = former.iter().filter_map(Weak::upgrade);
+        routes.any(|route| route.sessions && route.takes(request))
+    }
+
+    fn current(&self) -> Arc<Current> {
+        lock(&self.current).clone()
     }
 
     /// Waits until connections upstream are closed whose clients never came in. Closing has its own
@@ -101,16 +144,21 @@ impl Door {
         while closing.join_next().await.is_some() {}
     }
 
-    /// What clients have to show, if anything.
-    pub(super) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+    /// What clients have to show now, if anything.
+    pub(super) fn token(&self) -> Option<Arc<str>> {
+        self.current().token.clone()
     }
 
-    /// Whether a request may see the figures. `open`: without a token everybody may.
-    pub(super) fn may_watch(&self, headers: &HeaderMap, open: bool) -> bool {
+    /// Whether there is anybody who may see how the relay is doing.
+    pub(super) fn may_be_watched(&self) -> bool {
+        self.local || self.token().is_some()
+    }
+
+    /// Whether a request may see the figures. Without a token, everybody who reaches a relay of this machine may.
+    pub(super) fn may_watch(&self, headers: &HeaderMap) -> bool {
         match self.token() {
-            Some(token) => shows(headers, token),
-            None => open,
+            Some(token) => shows(headers, &token),
+            None => self.local,
         }
     }
 
@@ -120,40 +168,96 @@ impl Door {
     /// A session's request may be one to resume. Only a relay says which it is. For the sessions of
     /// others the connection is made once the session is open.
     pub(super) async fn enter(&self, mut request: Request<()>) -> Result<Request<()>, Rejection> {
-        check_token(request.headers(), self.token())?;
-        let asked = self.upstream.asked(&request, self.token.is_some())?;
+        let current = self.current();
+        let token = current.token.as_deref();
+        check_token(request.headers(), token)?;
         let offer = Offer::take(&mut request.headers().clone());
-        if self.sessions && offer.session && !offer.opens {
+        let may_resume = offer.session && !offer.opens;
+        let Some(route) = current.routes.find(&request) else {
+            return match may_resume && self.may_resume(&request) {
+                true => Ok(request),
+                false => Err(Rejection::not_found(
+                    "The relay does not serve this path.\n",
+                )),
+            };
+        };
+        let own_token = token.is_some();
+        let asked = route.upstream.asked(&request, own_token)?;
+        let found = Found {
+            route: route.clone(),
+            own_token,
+        };
+        request.extensions_mut().insert(found);
+        if route.sessions && may_resume {
             return Ok(request);
         }
-        let reached = self.upstream.reach(asked).await.map_err(|error| {
+        let seat = route.seat()?;
+        let reached = route.upstream.reach(asked).await.map_err(|error| {
             self.unreached.fetch_add(1, Relaxed);
-            upstream::rejection(&error, self.retry_after)
+            upstream::rejection(&error, limits::RETRY_AFTER)
         })?;
+        let acceptance = match route.sessions {
+            true => reached.acceptance,
+            false => reached.acceptance.plain(),
+        };
         let made = Made(Arc::new(Slot {
-            connection: Mutex::new(Some(reached.connection)),
+            entered: Mutex::new(Some(Entered {
+                upstream: reached.connection,
+                seat,
+            })),
             closing: self.closing.clone(),
         }));
         request.extensions_mut().insert(made);
-        request.extensions_mut().insert(reached.acceptance);
+        request.extensions_mut().insert(acceptance);
         Ok(request)
+    }
+
+    /// What is asked for when the connection upstream of a client is made again. It offers no other
+    /// subprotocol than the one that was agreed.
+    pub(super) fn asked_again(
+        &self,
+        client: &Sender,
+        subprotocol: Option<String>,
+    ) -> Result<Again, Farewell> {
+        let request = client.request().ok_or_else(Farewell::shutting_down)?;
+        let found = request.extensions().get::<Found>();
+        let Found { route, own_token } = found.ok_or_else(Farewell::no_route)?;
+        let asked = route.upstream.asked(&request, *own_token);
+        let asked = asked.map_err(|_| Farewell::shutting_down())?;
+        Ok(Again {
+            route: route.clone(),
+            asked: asked.offering(subprotocol),
+        })
+    }
+
+    /// Makes it.
+    pub(super) async fn reach_again(&self, again: Again) -> Result<Connection, ConnectError> {
+        let Again { route, asked } = again;
+        Ok(route.upstream.reach(asked).await?.connection)
     }
 
     /// The connection upstream of a client that came in. For the session of a client that is no relay,
     /// it is made now.
-    pub(super) async fn upstream_of(&self, client: &Connection) -> Result<Connection, Farewell> {
+    pub(super) async fn entered(&self, client: &Connection) -> Result<Entered, Farewell> {
         let Some(request) = client.request() else {
             return Err(Farewell::shutting_down());
         };
         let made = request.extensions().get::<Made>();
-        let made = made.and_then(|made| made.0.take());
-        if let Some(connection) = made {
-            return Ok(connection);
+        if let Some(entered) = made.and_then(|made| made.0.take()) {
+            return Ok(entered);
         }
-        let asked = self.upstream.asked(&request, self.token.is_some());
+        let Some(Found { route, own_token }) = request.extensions().get() else {
+            // It might have resumed a session of a route that is gone.
+            return Err(Farewell::no_route());
+        };
+        let seat = route.seat().map_err(|_| Farewell::route_is_full())?;
+        let asked = route.upstream.asked(&request, *own_token);
         let asked = asked.map_err(|_| Farewell::shutting_down())?;
-        match self.upstream.reach(asked).await {
-            Ok(reached) => Ok(reached.connection),
+        match route.upstream.reach(asked).await {
+            Ok(reached) => Ok(Entered {
+                upstream: reached.connection,
+                seat,
+            }),
             Err(error) => {
                 self.unreached.fetch_add(1, Relaxed);
                 tracing::warn!("upstream cannot be reached: {}", chain(&error));

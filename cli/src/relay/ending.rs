@@ -5,11 +5,12 @@
 //! - 1012 (service restart): upstream was lost, or the session with the relay there. It tells a client to
 //!   connect again. 1014 (bad gateway) would say more, but Go's gorilla and Rust's tungstenite take it
 //!   for a violation of the protocol.
-//! - 1008 (policy violation): the client reads too slowly.
+//! - 1008 (policy violation): the client reads too slowly, or more of it has to be remembered than may be.
 //! - 1001 (going away): to upstream, its client was lost; to both sides, the relay shuts down.
 
 use unstall::{Close, CloseCode, CloseReport, ConnectError, ConnectionError, Gap};
 
+use super::remembered::Full;
 use crate::failure::chain;
 
 /// A close frame.
@@ -122,6 +123,42 @@ impl Farewell {
     /// For upstream, if its client was gone before it could be answered.
     pub(super) fn client_never_came() -> Farewell {
         Farewell::new(CloseCode::GOING_AWAY, "the client did not come in")
+    }
+
+    /// For a new session at a path that is not served any more: its handshake is over.
+    pub(super) fn no_route() -> Farewell {
+        let why = "the relay does not serve this path";
+        Farewell::new(CloseCode::POLICY_VIOLATION, why)
+    }
+
+    /// For a session above the limit of its route: its handshake is over.
+    pub(super) fn route_is_full() -> Farewell {
+        Farewell::new(
+            CloseCode::TRY_AGAIN_LATER,
+            "this route has as many clients as it may have",
+        )
+    }
+
+    /// For a client whose messages are to be remembered, and there is no room for more.
+    pub(super) fn of_full(full: Full) -> Farewell {
+        match full {
+            Full::Client => Farewell::new(
+                CloseCode::POLICY_VIOLATION,
+                "subscribe to less: the relay cannot remember so much for one connection",
+            ),
+            Full::All => Farewell::new(
+                CloseCode::TRY_AGAIN_LATER,
+                "the relay has no memory left for what it has to remember",
+            ),
+        }
+    }
+
+    /// For a client that cannot go over to a new connection upstream without missing something.
+    pub(super) fn of_age() -> Farewell {
+        Farewell::new(
+            CloseCode::SERVICE_RESTART,
+            "the connection upstream is as old as it may get: connect again",
+        )
     }
 
     pub(super) fn shutting_down() -> Farewell {

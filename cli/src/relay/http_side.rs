@@ -14,15 +14,10 @@ use unstall_dashboard::Dashboard;
 use super::door::Door;
 use crate::figures::Figures;
 
-/// `open`: everybody who reaches the relay may see its figures. Else who shows its token.
-pub(super) fn router(
-    figures: Figures,
-    door: Arc<Door>,
-    open: bool,
-    dashboard: Option<&Dashboard>,
-) -> Router {
+/// The figures are for whom the door lets see them.
+pub(super) fn router(figures: Figures, door: Arc<Door>, dashboard: Option<&Dashboard>) -> Router {
     let page = move |headers: HeaderMap| async move {
-        match door.may_watch(&headers, open) {
+        match door.may_watch(&headers) {
             true => figures.page(),
             false => refused(),
         }
@@ -40,14 +35,12 @@ pub(super) fn router(
 }
 
 /// The page. With a token, whoever has it may look.
-pub(super) async fn dashboard(door: &Door) -> Dashboard {
+pub(super) async fn dashboard(door: &Arc<Door>) -> Dashboard {
+    let door = door.clone();
     let builder = Dashboard::builder()
         .name("unstall relay")
         .version(env!("CARGO_PKG_VERSION"));
-    match door.token() {
-        Some(token) => builder.token(token).start().await,
-        None => builder.start().await,
-    }
+    builder.token_of(move || door.token()).start().await
 }
 
 /// The page's own WebSocket comes in without a connection upstream. The page checks it.

@@ -41,3 +41,30 @@ pub(super) const RECORD_BATCHES: usize = 4;
 /// How much of a stream is a batch. With the batches that wait, a connection holds 1 MiB for its
 /// recording, beside its largest message.
 pub(super) const RECORD_BATCH_BYTES: usize = 256 << 10;
+
+/// The most that is remembered of one client, and the longest message that rules look at. An OpenAI
+/// session with its instructions and tools takes a tenth of it.
+pub(super) const REMEMBERED_BYTES: usize = 1 << 20;
+
+/// The most keys of one client. Binance, which allows the most, lets a connection have 1,024 streams.
+pub(super) const REMEMBERED_KEYS: usize = 4096;
+
+/// What a key costs in memory beyond its text, in two maps.
+pub(super) const REMEMBERED_KEY_BYTES: usize = 200;
+
+/// What is remembered of all clients together, so that it stays small beside `--memory`. 10,000 clients
+/// may have 6 KiB each.
+pub(super) const REMEMBERED_TOTAL_BYTES: usize = 64 << 20;
+
+/// How long upstream may take to answer a message that was sent again, as a login that asks elsewhere.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What upstream may send before such an answer. It is held until the client gets it in its place.
+pub(super) const HELD_BYTES: usize = 1 << 20;
+
+/// How long no message has to pass, so that the moment is a quiet one: longer than the pauses within
+/// an answer that is made while it is sent.
+pub(super) const QUIET: Duration = Duration::from_secs(1);
+
+/// A younger connection is not worth another one.
+pub(super) const SHORTEST_AGE: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! Where the relay listens: `--listen`, and the base path that its URL may have.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 /// The value of `--listen`: `ws://HOST:PORT/BASE`, or `HOST:PORT`. An empty host means every address
 /// of this machine.
@@ -11,6 +11,18 @@ pub(crate) struct Listen {
     pub(super) base: String,
     /// The URL begins with `wss://`.
     pub(super) secure: bool,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Listen {
+            host, port, base, ..
+        } = self;
+        match host.contains(':') {
+            true => write!(f, "[{host}]:{port}{base}"),
+            false => write!(f, "{host}:{port}{base}"),
+        }
+    }
 }
 
 impl FromStr for Listen {

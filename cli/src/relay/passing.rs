@@ -1,98 +1,284 @@
-//! One client and its connection upstream: passes messages both ways until either side ends, and then
-//! closes the other with a code and a reason.
+//! One client and its connection upstream: passes messages both ways until either side ends. Then a
+//! plain connection upstream is made anew, or the other side is closed with a code and a reason.
 
 use std::{
     future::pending,
+    ops::ControlFlow,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use futures_util::FutureExt;
 use tokio::sync::Notify;
 use unstall::{
-    CloseCode, Connection, ConnectionError, Event, Events, Gap, Incoming, Message, Receiver, Sender,
+    CloseCode, Connection, ConnectionError, Message, MessageRef, Receiver, SendError, SendRefusal,
+    Sender,
 };
 
 use super::{
+    door::Door,
     ending::{Farewell, From},
-    limits,
+    leg::{Fresh, Leg, Turn},
+    lock,
     record::Recording,
+    remembered::{Covered, Full, Memory},
+    renewal::Policy,
+    run::{Copies, Counted},
 };
-use crate::failure::chain;
-use unstall::defaults::MESSAGE_OVERHEAD_BYTES;
-
-/// What happens when a plain connection upstream is lost and can be made again.
-#[derive(Clone, Debug, Default)]
-pub(super) struct OnLoss {
-    /// The message that the client gets at the place of the gap. Without it, the stream only goes on if
-    /// no message had passed.
-    pub(super) gap_message: Option<String>,
-}
+use crate::connect::follow;
 
 /// What passed.
 #[derive(Debug, Default)]
 pub(super) struct Passed {
     pub(super) up: AtomicU64,
     pub(super) down: AtomicU64,
+    /// Connections upstream that were lost and made again.
+    pub(super) reconnects: AtomicU64,
+    /// Connections upstream that others took the place of, because of their age.
+    pub(super) rotations: AtomicU64,
+}
+
+/// What all pairs share.
+#[derive(Clone, Copy)]
+pub(super) struct Relaying<'r> {
+    pub(super) door: &'r Door,
+    pub(super) policy: &'r Policy,
+    pub(super) passed: &'r Passed,
 }
 
 /// The two sides while they live.
-struct Pair<'p> {
-    client: Sender,
-    upstream: Sender,
-    on_loss: &'p OnLoss,
-    passed: &'p Passed,
-    /// Messages of this pair, in either direction.
-    messages: AtomicU64,
-    /// Some had passed when upstream was lost last.
-    used: AtomicBool,
+pub(super) struct Pair<'p> {
+    pub(super) client: Sender,
+    pub(super) relaying: Relaying<'p>,
+    /// What a new connection upstream gets first.
+    pub(super) memory: Option<Mutex<Memory>>,
+    /// Messages in either direction.
+    pub(super) messages: AtomicU64,
+    /// Messages that the client got.
+    down: AtomicU64,
     /// Why the client has to be closed, if it is not what upstream's end says.
-    verdict: OnceLock<Farewell>,
+    pub(super) verdict: OnceLock<Farewell>,
 }
 
 /// Passes messages until both sides have ended.
 pub(super) async fn pass(
     client: Connection,
     upstream: Connection,
-    on_loss: &OnLoss,
-    passed: &Passed,
+    relaying: Relaying<'_>,
     recording: Option<Recording>,
 ) {
-    let events = upstream.events();
-    let (to_client, from_client) = client.split();
-    let (to_upstream, from_upstream) = upstream.split();
+    let (to_client, mut from_client) = client.split();
     let pair = Pair {
         client: to_client,
-        upstream: to_upstream,
-        on_loss,
-        passed,
+        relaying,
+        memory: relaying.policy.memory().map(Mutex::new),
         messages: AtomicU64::new(0),
-        used: AtomicBool::new(false),
+        down: AtomicU64::new(0),
         verdict: OnceLock::new(),
     };
-    tokio::join!(
-        pair.up(from_client),
-        pair.down(from_upstream, events, recording)
-    );
+    let mut now = Fresh::of(upstream);
+    let farewell = loop {
+        match pair.pass_on(&mut now, &mut from_client, &recording).await {
+            Ok(next) => now = next,
+            Err(farewell) => break farewell,
+        }
+    };
+    // What else the client sends is read and dropped, so that its close frame is seen.
+    drop(from_client);
+    let recorded = match recording {
+        Some(recording) => recording.end().await,
+        None => true,
+    };
+    if !recorded {
+        pair.unrecorded();
+    }
+    let Fresh { leg, from, .. } = now;
+    drop(from);
+    if let Some(farewell) = pair.verdict.get().or(farewell.as_ref()) {
+        tracing::info!("upstream ended: {} {}", farewell.code, farewell.reason);
+        let (code, reason) = (farewell.code, &farewell.reason);
+        let _ = tokio::join!(pair.client.close(code, reason), leg.close(code, reason));
+    }
 }
 
 impl Pair<'_> {
-    /// From the client to upstream. What the client sent before its end is sent on.
-    async fn up(&self, mut from: Receiver) {
-        let mut gap = None;
-        while let Ok(Some(first)) = from.recv().await {
-            let run = self.run(first, &mut from, &mut gap, &self.passed.up);
-            if self.upstream.send_many(run).await.is_err() {
-                // Upstream has ended, and the other direction tells the client.
+    /// Passes messages as long as one connection upstream lives. Returns the next one, or with which
+    /// code and reason the client is closed, if it is still there.
+    async fn pass_on(
+        &self,
+        now: &mut Fresh,
+        from_client: &mut Receiver,
+        recording: &Option<Recording>,
+    ) -> Result<Fresh, Option<Farewell>> {
+        let turn = Turn::default();
+        let next = Mutex::new(None);
+        let Fresh {
+            leg,
+            from,
+            held,
+            carried,
+        } = now;
+        let both = async {
+            let down = async {
+                self.down(leg, from, std::mem::take(held), recording).await;
+                turn.end();
+            };
+            let carried = std::mem::take(carried);
+            tokio::join!(self.up(leg, carried, from_client, &turn), down).0
+        };
+        let client_ended = tokio::select! {
+            biased;
+            client_ended = both => client_ended,
+            () = self.go_over_in_time(leg, &turn, &next) => false,
+            () = async { follow(leg.sender.events()).await; pending().await } => false,
+        };
+        if client_ended {
+            return Err(None);
+        }
+        let next = lock(&next).take();
+        Box::pin(self.after(leg, next, recording)).await
+    }
+
+    /// What follows a connection upstream: the next one, which may be there already, or the end.
+    async fn after(
+        &self,
+        leg: &Leg,
+        next: Option<Fresh>,
+        recording: &Option<Recording>,
+    ) -> Result<Fresh, Option<Farewell>> {
+        if let Some(verdict) = self.verdict.get() {
+            return Err(Some(verdict.clone()));
+        }
+        let policy = self.relaying.policy;
+        let report = leg.ended().await;
+        let farewell = Farewell::of_report(From::Upstream, &report);
+        let unsent = leg.take_unsent();
+        let unknown = self.unknown(leg, &unsent);
+        let is_whole = match &next {
+            // Upstream has read everything, but it was for the old connection.
+            Some(_) if report.peer.is_some() => policy.is_snapshot() || self.is_unused(unknown),
+            _ => unknown == 0 && (policy.is_snapshot() || self.is_unused(unknown)),
+        };
+        let told = match (is_whole, &policy.gap_message) {
+            (true, _) => None,
+            (false, Some(text)) => Some(text),
+            (false, None) if next.is_some() => return Err(Some(Farewell::of_age())),
+            (false, None) => return Err(Some(farewell)),
+        };
+        let passed = self.relaying.passed;
+        let mut next = match next {
+            Some(next) => {
+                passed.rotations.fetch_add(1, Relaxed);
+                tracing::info!("went over to a new connection upstream");
+                next
+            }
+            None if leg.sender.is_session() || !policy.renews(&report) => {
+                return Err(Some(farewell));
+            }
+            None => {
+                tracing::warn!(
+                    "upstream was lost, and is connected to again: {}",
+                    farewell.reason
+                );
+                let next = self.again(leg).await?;
+                passed.reconnects.fetch_add(1, Relaxed);
+                next
+            }
+        };
+        next.carried = unsent;
+        next.carried
+            .retain(|message| self.covered(message) != Covered::Yes);
+        if let Some(text) = told {
+            tracing::warn!("messages may be missing, and the client is told");
+            let gap = Message::text(text.as_str());
+            if let Some(recording) = recording {
+                recording.append(vec![gap.clone()]).await;
+            }
+            if self.client.send(gap).await.is_err() {
+                return Err(None);
+            }
+        }
+        Ok(next)
+    }
+
+    /// Whether the client has got nothing, and nobody has to wonder about what it sent.
+    pub(super) fn is_unused(&self, unknown: u64) -> bool {
+        unknown == 0 && self.down.load(Relaxed) == 0
+    }
+
+    /// How many messages of the client upstream may have or not. Those that it cannot have are sent on
+    /// the next connection.
+    fn unknown(&self, leg: &Leg, unsent: &[Message]) -> u64 {
+        let unsent = unsent.iter().map(|message| self.covered(message));
+        let certain = unsent.filter(|covered| *covered == Covered::No).count();
+        let uncovered = leg.uncovered.load(Relaxed);
+        uncovered.saturating_sub(u64::try_from(certain).unwrap_or(u64::MAX))
+    }
+
+    fn covered(&self, message: &Message) -> Covered {
+        match &self.memory {
+            Some(memory) => lock(memory).covered(message),
+            None => Covered::No,
+        }
+    }
+
+    /// From the client to upstream. What the client sent before its end is sent on. `true`: the client
+    /// has ended, and upstream is closed.
+    async fn up(&self, leg: &Leg, carried: Vec<Message>, from: &mut Receiver, turn: &Turn) -> bool {
+        if !self.send_carried(leg, carried).await {
+            turn.over().await;
+            return false;
+        }
+        let counters = [&self.relaying.passed.up, &self.messages, &leg.uncovered];
+        // Without rules nobody will know of any of them whether upstream has it.
+        let counters = match &self.memory {
+            None => &counters[..],
+            Some(_) => &counters[..2],
+        };
+        let (mut gap, mut full) = (None, None);
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = turn.stops() => match turn.waits().await {
+                    true => continue,
+                    false => return false,
+                },
+                batch = from.recv_batch() => batch,
+            };
+            let Ok(Some(mut batch)) = batch else {
                 break;
+            };
+            let mut counted = Counted::with(counters);
+            let passing = leg.sender.send_batch(&mut batch, |message| {
+                counted.add(1);
+                match self.note(leg, message) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(why) => {
+                        full = Some(why);
+                        ControlFlow::Break(())
+                    }
+                }
+            });
+            match passing.await {
+                Ok(missing) => gap = missing,
+                Err(error) => {
+                    self.refused(leg, error, []).await;
+                    turn.over().await;
+                    return false;
+                }
+            }
+            if let Some(full) = full {
+                let _ = self.verdict.set(Farewell::of_full(full));
+                leg.start_closing(CloseCode::GOING_AWAY);
+                return false;
             }
             if gap.is_some() {
                 break;
             }
         }
-        drop(from);
+        // No more passes, so it is too late to go over to another connection.
+        turn.end();
         // A session that was lost is a gap first. Then the client has ended.
         let farewell = match &gap {
             Some(gap) => Farewell::of_gap(From::Client, gap),
@@ -100,68 +286,130 @@ impl Pair<'_> {
         };
         tracing::info!("the client ended: {} {}", farewell.code, farewell.reason);
         let (code, reason) = (farewell.code, &farewell.reason);
-        let _ = tokio::join!(
-            self.upstream.close(code, reason),
-            self.client.close(code, reason)
-        );
+        let _ = tokio::join!(leg.close(code, reason), self.client.close(code, reason));
+        true
+    }
+
+    /// Sends what upstream did not get on the connection before. `false`: it does not get it now either.
+    async fn send_carried(&self, leg: &Leg, carried: Vec<Message>) -> bool {
+        let mut carried = carried.into_iter();
+        while let Some(message) = carried.next() {
+            if self.covered(&message) == Covered::No {
+                leg.uncovered.fetch_add(1, Relaxed);
+            }
+            if let Err(error) = leg.sender.send(message).await {
+                self.refused(leg, error, carried).await;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Upstream has refused a message of the client, and gets none of those behind it.
+    async fn refused(&self, leg: &Leg, error: SendError, rest: impl IntoIterator<Item = Message>) {
+        if let SendRefusal::TooLarge { limit, .. } = &error.reason {
+            let why = format!("a message is larger than the {limit} bytes that upstream takes");
+            let _ = self
+                .verdict
+                .set(Farewell::new(CloseCode::MESSAGE_TOO_BIG, why));
+            leg.start_closing(CloseCode::GOING_AWAY);
+        }
+        leg.refused(error, rest.into_iter());
     }
 
     /// From upstream to the client. What upstream sent before its end is sent on, unless the client
     /// reads too slowly for that.
-    async fn down(&self, from: Receiver, events: Events, recording: Option<Recording>) {
+    async fn down(
+        &self,
+        leg: &Leg,
+        from: &mut Receiver,
+        held: Vec<Message>,
+        recording: &Option<Recording>,
+    ) {
         let failed = recording.as_ref().map(Recording::failed);
         tokio::select! {
-            // A loss is noted before the gap that it leaves.
             biased;
-            () = self.watch(events) => {}
             () = self.recording_fails(failed) => {}
-            () = self.overflow() => {}
-            () = self.send_down(from, recording) => {}
+            () = self.overflow(leg) => {}
+            () = async {
+                if !self.send_down(from, held, recording).await {
+                    // The client has ended, and the other direction tells upstream. What else comes is
+                    // read and dropped until then.
+                    while let Ok(Some(_)) = from.recv().await {}
+                }
+            } => {}
         }
-        let report = match self.verdict.get() {
-            Some(_) => None,
-            None => Some(self.upstream.ended().await),
-        };
-        let farewell = match (self.verdict.get(), report) {
-            (Some(verdict), _) => verdict.clone(),
-            (None, Some(report)) => Farewell::of_report(From::Upstream, &report),
-            (None, None) => Farewell::shutting_down(),
-        };
-        tracing::info!("upstream ended: {} {}", farewell.code, farewell.reason);
-        let _ = self.client.close(farewell.code, &farewell.reason).await;
-        let _ = self.upstream.close(farewell.code, &farewell.reason).await;
+        if self.verdict.get().is_some() {
+            leg.start_closing(CloseCode::GOING_AWAY);
+        }
     }
 
-    async fn send_down(&self, mut from: Receiver, recording: Option<Recording>) {
-        let mut gap = None;
-        let mut recorded = true;
-        while let Ok(Some(first)) = from.recv().await {
-            let mut copies = Copies::of(&recording);
-            let mut run = self.run(first, &mut from, &mut gap, &self.passed.down);
-            run.copies = copies.as_mut();
-            if self.client.send_many(run).await.is_err() {
-                // The client has ended, and the other direction tells upstream. What else comes is
-                // read and dropped until then.
-                break;
+    /// Returns when nothing more comes, or there is a verdict. `false`: the client has ended.
+    async fn send_down(
+        &self,
+        from: &mut Receiver,
+        held: Vec<Message>,
+        recording: &Option<Recording>,
+    ) -> bool {
+        let counters = [&self.relaying.passed.down, &self.down];
+        if !held.is_empty() {
+            // What came later has to wait for those that are held.
+            let copies = recording.as_ref().map(|_| held.clone());
+            Counted::with(&counters).add(held.len());
+            if self.client.send_many(held).await.is_err() {
+                return false;
             }
-            if let (Some(recording), Some(copies)) = (&recording, copies) {
-                recorded = recording.append(copies.messages).await;
-            }
-            match gap.take() {
-                _ if !recorded => break,
-                None => {}
-                Some(gap) if self.goes_on_after(&gap).await => {}
-                Some(gap) => {
-                    let _ = self.verdict.set(Farewell::of_gap(From::Upstream, &gap));
-                    break;
-                }
+            if !self.record(recording, copies).await {
+                return true;
             }
         }
-        if let Some(recording) = recording
-            && !recording.end().await
-        {
+        while let Ok(Some(mut batch)) = from.recv_batch().await {
+            let mut counted = Counted::with(&counters);
+            let mut copies = recording.as_ref().map(|_| Copies::default());
+            let passing = self.client.send_batch(&mut batch, |message| {
+                counted.add(1);
+                match &mut copies {
+                    Some(copies) => copies.add(message),
+                    None => ControlFlow::Continue(()),
+                }
+            });
+            let Ok(gap) = passing.await else {
+                return false;
+            };
+            drop(counted);
+            self.messages.fetch_add(1, Relaxed);
+            if !self.record(recording, copies.map(|it| it.messages)).await {
+                return true;
+            }
+            if let Some(gap) = gap {
+                let _ = self.verdict.set(Farewell::of_gap(From::Upstream, &gap));
+                return true;
+            }
+        }
+        true
+    }
+
+    /// `false`: they could not be recorded.
+    async fn record(&self, recording: &Option<Recording>, messages: Option<Vec<Message>>) -> bool {
+        let (Some(recording), Some(messages)) = (recording, messages) else {
+            return true;
+        };
+        let recorded = recording.append(messages).await;
+        if !recorded {
             self.unrecorded();
         }
+        recorded
+    }
+
+    /// Takes note of a message of the client, if there are rules.
+    fn note(&self, leg: &Leg, message: MessageRef<'_>) -> Result<(), Full> {
+        let Some(memory) = &self.memory else {
+            return Ok(());
+        };
+        if lock(memory).note(&message.to_message())? == Covered::No {
+            leg.uncovered.fetch_add(1, Relaxed);
+        }
+        Ok(())
     }
 
     /// Resolves when the recording has failed.
@@ -179,139 +427,15 @@ impl Pair<'_> {
         let _ = self.verdict.set(farewell);
     }
 
-    /// Whether the client can go on after a gap: nothing is missing for it, or it is told.
-    async fn goes_on_after(&self, gap: &Gap) -> bool {
-        let Gap::Reconnected { why, away } = gap else {
-            return false;
-        };
-        if !self.used.load(Relaxed) {
-            return true;
-        }
-        let Some(text) = &self.on_loss.gap_message else {
-            return false;
-        };
-        tracing::warn!("upstream was lost for {away:.1?}: {}", chain(&**why));
-        self.client.send(Message::text(text.as_str())).await.is_ok()
-    }
-
     /// Resolves when upstream was ended because its client reads too slowly. What waits for such a client
     /// is not waited for.
-    async fn overflow(&self) {
-        let report = self.upstream.ended().await;
+    async fn overflow(&self, leg: &Leg) {
+        let report = leg.ended().await;
         match report.error.as_deref() {
             Some(error @ (ConnectionError::InboxFull | ConnectionError::Evicted { .. })) => {
                 let _ = self.verdict.set(Farewell::of_error(From::Upstream, error));
             }
             _ => pending().await,
-        }
-    }
-
-    /// Ends a plain connection upstream as soon as it is lost, if the client could not be told of the gap.
-    /// What was received before still reaches the client.
-    async fn watch(&self, mut events: Events) {
-        while let Some(event) = events.recv().await {
-            let Event::Disconnected { why, .. } = event else {
-                continue;
-            };
-            let used = self.messages.load(Relaxed) > 0;
-            self.used.store(used, Relaxed);
-            let told = self.on_loss.gap_message.is_some() || !used;
-            if !told && !self.upstream.is_session() {
-                let _ = self.verdict.set(Farewell::of_error(From::Upstream, &why));
-                let closing = self.upstream.close(CloseCode::GOING_AWAY, "");
-                let _ = closing.await;
-            }
-        }
-        pending().await
-    }
-
-    fn run<'r>(
-        &'r self,
-        first: Incoming,
-        from: &'r mut Receiver,
-        gap: &'r mut Option<Gap>,
-        passed: &'r AtomicU64,
-    ) -> Run<'r> {
-        Run {
-            first: Some(first),
-            from,
-            gap,
-            count: 0,
-            copies: None,
-            counters: [passed, &self.messages],
-        }
-    }
-}
-
-/// The messages that are there now, one after the other, up to a gap. They are counted together, so that
-/// connections do not wait for each other's counters.
-struct Run<'r> {
-    first: Option<Incoming>,
-    from: &'r mut Receiver,
-    gap: &'r mut Option<Gap>,
-    count: u64,
-    /// Where copies go, for the recording.
-    copies: Option<&'r mut Copies>,
-    counters: [&'r AtomicU64; 2],
-}
-
-/// Copies of the messages of a run.
-#[derive(Default)]
-struct Copies {
-    messages: Vec<Message>,
-    bytes: usize,
-}
-
-impl Copies {
-    /// An empty list, if there is a recording.
-    fn of(recording: &Option<Recording>) -> Option<Copies> {
-        recording.as_ref().map(|_| Copies::default())
-    }
-
-    fn add(&mut self, message: &Message) {
-        let cost = MESSAGE_OVERHEAD_BYTES.saturating_add(message.len());
-        self.bytes = self.bytes.saturating_add(cost);
-        self.messages.push(message.clone());
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes >= limits::RECORD_BATCH_BYTES
-    }
-}
-
-impl Drop for Run<'_> {
-    fn drop(&mut self) {
-        for counter in self.counters {
-            counter.fetch_add(self.count, Relaxed);
-        }
-    }
-}
-
-impl Iterator for Run<'_> {
-    type Item = Message;
-
-    #[inline]
-    fn next(&mut self) -> Option<Message> {
-        let is_full = self.copies.as_ref().is_some_and(|copies| copies.is_full());
-        if self.gap.is_some() || is_full {
-            return None;
-        }
-        let next = match self.first.take() {
-            Some(first) => first,
-            None => self.from.recv().now_or_never()?.ok()??,
-        };
-        match next {
-            Incoming::Message(message) => {
-                self.count += 1;
-                if let Some(copies) = &mut self.copies {
-                    copies.add(&message);
-                }
-                Some(message)
-            }
-            Incoming::Gap(gap) => {
-                *self.gap = Some(gap);
-                None
-            }
         }
     }
 }

@@ -35,11 +35,15 @@ impl Paths {
         }
     }
 
+    /// What stands after the base path, which ends where a segment ends.
+    pub(super) fn below<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let rest = path.strip_prefix(&self.base);
+        rest.filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// The URL to ask for. If the request has nothing after the base path, it is `--to` as it is.
     pub(super) fn url(&self, request: &Uri) -> Result<String, NoUrl> {
-        let rest = request.path().strip_prefix(&self.base);
-        let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let rest = rest.ok_or(NoUrl::OutsideOfBase)?;
+        let rest = self.below(request.path()).ok_or(NoUrl::OutsideOfBase)?;
         if has_dots(rest) {
             return Err(NoUrl::Dots);
         }
@@ -60,7 +64,7 @@ impl Paths {
 }
 
 /// Whether a path has a segment `.` or `..`, written in any way that a server may read as one.
-fn has_dots(path: &str) -> bool {
+pub(super) fn has_dots(path: &str) -> bool {
     let plain = path.to_ascii_lowercase();
     let plain = plain.replace("%2e", ".").replace("%2f", "/");
     let plain = plain.replace("%5c", "/").replace('\\', "/");

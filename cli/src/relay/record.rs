@@ -5,12 +5,13 @@
 //! silent gap is worth less than none.
 
 use std::{
+    collections::HashMap,
     fmt,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -20,7 +21,7 @@ use clap::Args;
 use futures_util::future::{BoxFuture, ready};
 use tokio::{
     sync::{Notify, mpsc},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use unstall::{Message, Server};
 use unstall_proto::Kind;
@@ -33,7 +34,7 @@ use super::limits;
 use crate::{failure::Failure, topics::store::parse_bytes};
 
 /// What is recorded, and where
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Record {
     /// Write what upstream sends into the log in this directory. Each connection has a topic of its
     /// own: TOPIC and the milliseconds since 1970, as in data/feed and feed.1764453600000. If it
@@ -78,14 +79,33 @@ impl FromStr for Place {
     }
 }
 
-/// Records connections into one log.
+/// Records connections under one topic.
 pub(super) struct Recorder {
-    log: Log,
+    open: Arc<Open>,
     topic: String,
+}
+
+/// A log that is open, once for all routes that record into it.
+struct Open {
+    log: Log,
     /// The number of the topic that was made last.
     last: AtomicU64,
-    /// Serves the log, for as long as it lives.
-    server: Option<Server>,
+    /// What the log was opened with.
+    bytes: u64,
+    listen: Option<SocketAddr>,
+    /// Where it is served, and the task that does so.
+    address: Option<SocketAddr>,
+    _serving: JoinSet<()>,
+}
+
+/// The logs that are open, by their directories. Each is closed when the last of its recorders is dropped.
+#[derive(Default)]
+pub(super) struct Recorders(Mutex<HashMap<PathBuf, Weak<Open>>>);
+
+impl fmt::Debug for Recorders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recorders(…)")
+    }
 }
 
 impl fmt::Debug for Recorder {
@@ -108,56 +128,101 @@ impl Access for ReadOnly {
 }
 
 impl Record {
-    /// Opens the log, and serves it.
-    pub(super) async fn recorder(&self) -> Result<Option<Arc<Recorder>>, Failure> {
-        let Some(Place { directory, topic }) = &self.record else {
-            return Ok(None);
-        };
-        if Topic::new(topic).is_err() {
+    /// What cannot be done.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let topic = self.record.as_ref().map(|place| place.topic.as_str());
+        if topic.is_some_and(|topic| Topic::new(topic).is_err()) {
             return Err(Failure::usage("--record needs a topic without * and >"));
         }
+        match self.record_listen {
+            Some(address) if !address.ip().is_loopback() => Err(Failure::usage(
+                "--record-listen lets everybody read, so it takes an address of loopback only",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn open(&self, directory: &Path) -> Result<Open, Failure> {
         let limits = Limits::default().max_bytes(self.record_bytes);
         let log = Log::open(directory, limits)
             .await
             .map_err(Failure::because)?;
-        Ok(Some(Arc::new(Recorder {
-            server: self.serve(&log).await?,
+        let mut serving = JoinSet::new();
+        Ok(Open {
+            address: self.serve(&log, &mut serving).await?,
             log,
-            topic: topic.clone(),
             last: AtomicU64::new(0),
-        })))
+            bytes: self.record_bytes,
+            listen: self.record_listen,
+            _serving: serving,
+        })
     }
 
-    async fn serve(&self, log: &Log) -> Result<Option<Server>, Failure> {
+    async fn serve(
+        &self,
+        log: &Log,
+        serving: &mut JoinSet<()>,
+    ) -> Result<Option<SocketAddr>, Failure> {
         let Some(address) = self.record_listen else {
             return Ok(None);
         };
-        if !address.ip().is_loopback() {
-            let why =
-                "--record-listen lets everybody read, so it takes an address of loopback only";
-            return Err(Failure::usage(why));
-        }
         let builder = Server::builder().plain().subprotocols([SUBPROTOCOL]);
         let server = builder.options(Node::options()).bind(address).await;
         let server = server.map_err(Failure::work)?;
-        let (serving, node) = (server.clone(), Node::new(log).access(ReadOnly));
-        tokio::spawn(async move {
+        let (address, node) = (server.local_addr(), Node::new(log).access(ReadOnly));
+        serving.spawn(async move {
             let handler = move |connection| {
                 let node = node.clone();
                 async move { node.serve(connection).await }
             };
-            serving.serve(handler).await;
+            server.serve(handler).await;
         });
-        Ok(Some(server))
+        Ok(Some(address))
+    }
+}
+
+impl Recorders {
+    /// Opens the log of a route and serves it, unless it is open already.
+    pub(super) async fn recorder(&self, record: &Record) -> Result<Option<Arc<Recorder>>, Failure> {
+        let Some(Place { directory, topic }) = &record.record else {
+            return Ok(None);
+        };
+        let open = match self.find(directory) {
+            Some(open) => open,
+            None => {
+                let open = Arc::new(record.open(directory).await?);
+                self.lock().insert(directory.clone(), Arc::downgrade(&open));
+                open
+            }
+        };
+        if open.bytes != record.record_bytes || open.listen != record.record_listen {
+            return Err(Failure::usage(format_args!(
+                "the log in {} is open with another --record-bytes or --record-listen: give all routes that \
+                 record there the same ones, and restart the relay to change them",
+                directory.display()
+            )));
+        }
+        let topic = topic.clone();
+        Ok(Some(Arc::new(Recorder { open, topic })))
+    }
+
+    fn find(&self, directory: &Path) -> Option<Arc<Open>> {
+        self.lock().get(directory).and_then(Weak::upgrade)
+    }
+
+    /// Where logs are served.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let open = self.lock();
+        let open = open.values().filter_map(Weak::upgrade);
+        open.filter_map(|open| open.address).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Weak<Open>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Recorder {
-    /// Where the log is served.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.server.as_ref().map(Server::local_addr)
-    }
-
     /// Begins to record a connection, under a topic that no other one has.
     pub(super) fn begin(&self) -> Result<Recording, Failure> {
         let now = SystemTime::now()
@@ -166,6 +231,7 @@ impl Recorder {
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let next = |last: u64| Some(now.max(last.saturating_add(1)));
         let last = self
+            .open
             .last
             .fetch_update(SeqCst, SeqCst, next)
             .unwrap_or_default();
@@ -174,7 +240,7 @@ impl Recorder {
         tracing::info!("recording under the topic {topic}");
         let (to, batches) = mpsc::channel(limits::RECORD_BATCHES);
         let failed = Arc::new(Notify::new());
-        let writing = tokio::spawn(write(self.log.clone(), batches, failed.clone()));
+        let writing = tokio::spawn(write(self.open.log.clone(), batches, failed.clone()));
         Ok(Recording {
             topic,
             to,

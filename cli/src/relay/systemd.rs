@@ -31,13 +31,13 @@ pub(super) fn ready() -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     #[cfg(target_os = "linux")]
     {
-        tell(sd_notify::NotifyState::Ready);
+        tell(&[sd_notify::NotifyState::Ready]);
         if let Some(within) = sd_notify::watchdog_enabled() {
             tasks.spawn(async move {
                 let mut turn = tokio::time::interval(within / 3);
                 loop {
                     turn.tick().await;
-                    tell(sd_notify::NotifyState::Watchdog);
+                    tell(&[sd_notify::NotifyState::Watchdog]);
                 }
             });
         }
@@ -45,15 +45,38 @@ pub(super) fn ready() -> JoinSet<()> {
     tasks
 }
 
+/// Says that a reload begins. `Type=notify-reload` wants the time with it, in the same message.
+pub(super) fn reloading() {
+    #[cfg(target_os = "linux")]
+    match sd_notify::NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[sd_notify::NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!("systemd cannot be told of a reload: {error}"),
+    }
+}
+
+/// Says that a reload has ended, with what became of it. A failed one ends too: the relay goes on as it was.
+#[allow(unused_variables, reason = "only Linux has systemd")]
+pub(super) fn reloaded(status: &str) {
+    #[cfg(target_os = "linux")]
+    {
+        // A line is a variable of its own.
+        let status = status.replace('\n', " ");
+        tell(&[
+            sd_notify::NotifyState::Ready,
+            sd_notify::NotifyState::Status(&status),
+        ]);
+    }
+}
+
 /// Says that the relay drains its connections and will end.
 pub(super) fn stopping() {
     #[cfg(target_os = "linux")]
-    tell(sd_notify::NotifyState::Stopping);
+    tell(&[sd_notify::NotifyState::Stopping]);
 }
 
 #[cfg(target_os = "linux")]
-fn tell(state: sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn tell(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::warn!("systemd cannot be told: {error}");
     }
 }

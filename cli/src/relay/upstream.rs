@@ -37,8 +37,6 @@ pub(super) struct Upstream {
     pub(super) way: Prepared,
     pub(super) options: Options,
     pub(super) wanted: Wanted,
-    /// Lost plain connections are made again.
-    pub(super) reconnects: bool,
     /// The operator's headers, which replace the client's.
     pub(super) own: HeaderMap,
     pub(super) fresh: Source,
@@ -50,11 +48,19 @@ pub(super) struct Upstream {
 }
 
 /// A request as it goes upstream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Asked {
     url: String,
     headers: HeaderMap,
     offer: Offer,
+}
+
+impl Asked {
+    /// The same, with this subprotocol at most.
+    pub(super) fn offering(mut self, subprotocol: Option<String>) -> Asked {
+        self.offer.names = Vec::from_iter(subprotocol);
+        self
+    }
 }
 
 /// A connection upstream, and what its answer has for the client.
@@ -159,7 +165,7 @@ impl Upstream {
         };
         let connection = client.headers_with(made).connect().await?;
         opened.store(true, SeqCst);
-        if !connection.is_session() && !self.reconnects {
+        if !connection.is_session() {
             // There is no later request, so an idle connection need not hold them.
             *lock(&headers) = HeaderMap::new();
         }
@@ -198,11 +204,9 @@ impl Upstream {
         for name in names {
             client = client.subprotocol(name);
         }
-        client = client.optional_subprotocol().without_fresh_session();
-        match self.reconnects {
-            true => client,
-            false => client.reconnect_sessions_only(),
-        }
+        // A plain one that is lost needs another request, and what its client said on it.
+        let client = client.optional_subprotocol().without_fresh_session();
+        client.reconnect_sessions_only()
     }
 }
 

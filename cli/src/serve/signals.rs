@@ -1,4 +1,4 @@
-//! The signals that end a server.
+//! The signals that end a server, or let it read its files again.
 
 use std::io;
 
@@ -28,4 +28,38 @@ pub(crate) fn end_asked() -> io::Result<impl Future<Output = ()>> {
             _ = close.recv() => {}
         }
     })
+}
+
+/// Asks a server to read its files again.
+#[derive(Debug)]
+pub(crate) struct ReloadAsked {
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+/// SIGHUP, from now on. Without this, it ends the process.
+#[cfg(unix)]
+pub(crate) fn reload_asked() -> io::Result<ReloadAsked> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let hangup = signal(SignalKind::hangup())?;
+    Ok(ReloadAsked { hangup })
+}
+
+/// Windows has no signal for it.
+#[cfg(windows)]
+pub(crate) fn reload_asked() -> io::Result<ReloadAsked> {
+    Ok(ReloadAsked {})
+}
+
+impl ReloadAsked {
+    /// Resolves when it is asked again. Several signals while it was not polled count once.
+    pub(crate) async fn recv(&mut self) {
+        #[cfg(unix)]
+        let asked = self.hangup.recv().await.is_some();
+        #[cfg(not(unix))]
+        let asked = false;
+        if !asked {
+            std::future::pending::<()>().await;
+        }
+    }
 }

@@ -257,8 +257,8 @@ impl Consumer<'_> {
                 if taken == BATCH {
                     break None;
                 }
-                match receiver.recv().now_or_never() {
-                    Some(next) => incoming = next,
+                match receiver.try_recv() {
+                    Some(next) => incoming = Ok(Some(next)),
                     None => break None,
                 }
             };

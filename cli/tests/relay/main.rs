@@ -4,11 +4,17 @@
 mod support;
 
 mod bounded;
+mod file;
 mod foreign;
 mod hostile;
 mod pair;
 mod passes;
 mod peers;
 mod records;
+#[cfg(unix)]
+mod reload;
+mod rotation;
+mod rules;
 mod serves;
 mod systemd;
+mod tls;

@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import * as unstall from "unstall";
 import { WebSocket } from "ws";
-import { findChromium, openPage } from "../proof/page.mjs";
+import { findChromium, openChromium } from "../proof/chromium.mjs";
 import { measure } from "./work.mjs";
 
 const program =
@@ -60,7 +60,8 @@ for (const work of cases)
   await compare("node", (it) => measure({ ...it, unstall, WebSocket, url }), work);
 
 if (findChromium()) {
-  const { page, close } = await openPage(url);
+  const chromium = await openChromium();
+  const page = await chromium.newPage(url);
   const source = readFileSync(new URL("work.mjs", import.meta.url), "utf8");
   await page.addScriptTag({ type: "module", content: `${source}\nglobalThis.measure = measure;` });
   await page.waitForFunction("globalThis.measure");
@@ -71,6 +72,6 @@ if (findChromium()) {
       { ...it, url },
     );
   for (const work of cases) await compare("chromium", one, fewer(work));
-  await close();
+  await chromium.close();
 }
 server.kill();

@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import * as unstall from "unstall";
 import { WebSocket } from "ws";
-import { findChromium, openPage } from "../proof/page.mjs";
+import { findChromium, openChromium } from "../proof/chromium.mjs";
 import { prepare, read } from "./topics-work.mjs";
 import { measure } from "./work.mjs";
 
@@ -67,15 +67,16 @@ for (const work of cases)
 
 if (findChromium()) {
   // A page reaches only the server of its own address: one page for each.
-  const opened = [await openPage(hub), await openPage(server)];
+  const chromium = await openChromium();
+  const opened = [await chromium.newPage(hub), await chromium.newPage(server)];
   const name = (file) => new URL(file, import.meta.url);
-  for (const { page } of opened) {
+  for (const page of opened) {
     const source = ["topics-work.mjs", "work.mjs"].map((file) => readFileSync(name(file), "utf8"));
     const content = `${source.join("\n")}\nObject.assign(globalThis, { read, measure });`;
     await page.addScriptTag({ type: "module", content });
     await page.waitForFunction("globalThis.measure");
   }
-  const [topics, bare] = opened.map(({ page }) => page);
+  const [topics, bare] = opened;
   for (const work of cases)
     await compare(
       "chromium",
@@ -91,6 +92,6 @@ if (findChromium()) {
         ),
       work,
     );
-  for (const { close } of opened) await close();
+  await chromium.close();
 }
 for (const child of children) child.kill();

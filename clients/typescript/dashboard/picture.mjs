@@ -8,10 +8,9 @@ import { existsSync } from "node:fs";
 import { connect as connectTcp, createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
 import { WebSocket } from "ws";
 import { connect } from "../dist/index.js";
-import { findChromium } from "../proof/page.mjs";
+import { openChromium } from "../proof/chromium.mjs";
 
 const TARGET = fileURLToPath(new URL("../../../target", import.meta.url));
 const bin = [process.env.UNSTALL_BIN, `${TARGET}/debug/unstall`, `${TARGET}/release/unstall`].find(
@@ -86,7 +85,7 @@ const way = await cutter(server.port);
 for (let nth = 0; nth < 24; nth++) await busy(server.port, nth);
 for (let nth = 0; nth < 12; nth++) void session(way.port, nth);
 setInterval(way.cut, 7_000);
-const browser = await chromium.launch({ executablePath: findChromium(), args: ["--no-sandbox"] });
+const { browser } = await openChromium();
 try {
   const page = await browser.newPage({ viewport: { width: 1360, height: 960 } });
   await page.goto(`http://127.0.0.1:${server.port}/`);

@@ -1,53 +1,63 @@
-// A page in a real Chromium that can import this package, and connections of its own origin.
-
-import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import { connect, createServer as createTcpServer } from "node:net";
-import { extname, normalize } from "node:path";
+// Pages of a real Chromium that have this package as `globalThis.unstall`.
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
-import { findChromium, TIMEOUT } from "./page.mjs";
 
+/** Far longer than anything takes on a machine that is not overloaded, in milliseconds. */
+const TIMEOUT = 120_000;
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript" };
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-dev-shm-usage",
+  "--enable-precise-memory-info",
+  "--js-flags=--expose-gc",
+  // The pages come from here, so Chromium does not take them for those of this host.
+  "--disable-features=LocalNetworkAccessChecks",
+];
+
+/** Chromium: `CHROMIUM`, else the first of its usual names on the path. Nothing if it is not there. */
+export function findChromium() {
+  if (process.env.CHROMIUM) return process.env.CHROMIUM;
+  for (const name of ["chromium", "chromium-browser", "google-chrome"]) {
+    try {
+      return execFileSync("which", [name], { stdio: ["ignore", "pipe", "ignore"] })
+        .toString()
+        .trim();
+    } catch {}
+  }
+  return undefined;
+}
 
 const PAGE = `<!doctype html><title>unstall</title><script type="module">
 import * as unstall from "/dist/index.js";
 globalThis.unstall = unstall;
 </script>`;
 
-function listening(server) {
-  return new Promise((resolve) => {
-    server.listen(0, "127.0.0.1", () => resolve(server.address().port));
-  });
+/** What a page asks for comes from here, not from the network. */
+function answer(route) {
+  const path = new URL(route.request().url()).pathname;
+  const headers = {
+    // Without these a page may not measure its memory.
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
+  };
+  if (path === "/") return route.fulfill({ contentType: "text/html", headers, body: PAGE });
+  const file = `${ROOT}${path.slice(1)}`;
+  const isKnown = /^\/(dist|proof)\/[\w.-]+\.m?js$/.test(path) && existsSync(file);
+  if (!isKnown) return route.fulfill({ status: 404 });
+  return route.fulfill({ contentType: "text/javascript", body: readFileSync(file) });
 }
 
-/** Serves the files of this package. */
-function fileServer() {
-  return createServer(async (request, response) => {
-    const path = normalize(decodeURIComponent(new URL(request.url, "http://x").pathname));
-    if (path === "/" || path === "/favicon.ico") {
-      response.setHeader("content-type", "text/html");
-      // Without these a page may not measure its memory.
-      response.setHeader("cross-origin-opener-policy", "same-origin");
-      response.setHeader("cross-origin-embedder-policy", "require-corp");
-      response.end(PAGE);
-      return;
-    }
-    try {
-      const body = await readFile(`${ROOT}${path}`);
-      response.setHeader("content-type", TYPES[extname(path)] ?? "text/plain");
-      response.end(body);
-    } catch {
-      response.statusCode = 404;
-      response.end();
-    }
-  });
-}
-
-/** Carries TCP to another server, whose pages are then those of this one: a hub refuses other sites. */
-function originRelay(port, host) {
-  return createTcpServer((client) => {
+/** Carries TCP to a server that takes only pages of its own address, and says that the page is one. */
+async function originRelay(port, host) {
+  const relay = createServer((client) => {
     const server = connect(port, host);
     const ends = [client, server];
     for (const end of ends) end.on("error", () => ends.forEach((it) => void it.destroy()));
@@ -65,39 +75,75 @@ function originRelay(port, host) {
     client.on("close", () => server.destroy());
     server.on("close", () => client.destroy());
   });
+  await new Promise((resolve) => {
+    relay.listen(0, "127.0.0.1", resolve);
+  });
+  return relay;
 }
 
-/** Starts Chromium, and what its pages need. */
-export async function openChromium(args = []) {
-  const servers = [fileServer()];
-  const port = await listening(servers[0]);
-  const flags = ["--no-sandbox", "--disable-dev-shm-usage", "--enable-precise-memory-info", ...args];
-  const browser = await chromium.launch({ executablePath: findChromium(), args: flags });
+/**
+ * Chromium as its users have it: a tab behind another one is hidden, its timers are throttled, it can be frozen, and
+ * a page that is left goes into the back-forward cache. What Playwright starts by itself does nothing of it.
+ */
+async function launchAsUsersDo(executablePath, flags) {
+  const profile = await mkdtemp(join(tmpdir(), "unstall-chromium-"));
+  const own = ["--headless=new", "--no-first-run", "--remote-debugging-port=0"];
+  const args = [...own, `--user-data-dir=${profile}`, ...flags, "about:blank"];
+  const child = spawn(executablePath, args, { stdio: ["ignore", "ignore", "pipe"] });
+  const url = await new Promise((resolve, reject) => {
+    createInterface(child.stderr).on("line", (line) => {
+      const [, found] = /DevTools listening on (\S+)/.exec(line) ?? [];
+      if (found) resolve(found);
+    });
+    child.once("exit", () => reject(new Error("Chromium did not start")));
+  });
+  const browser = await chromium.connectOverCDP(url, { noDefaults: true });
+  const close = async () => {
+    const ended = once(child, "exit");
+    child.kill();
+    await ended;
+    await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+  };
+  return { browser, context: browser.contexts()[0], close };
+}
+
+/** Starts Chromium. `asUsersDo`: as its users have it, with tabs that are really hidden. */
+export async function openChromium({ args = [], asUsersDo = false } = {}) {
+  const executablePath = findChromium();
+  if (!executablePath) throw new Error("there is no Chromium: install it, or set CHROMIUM");
+  const flags = [...FLAGS, ...args];
+  const started = asUsersDo
+    ? await launchAsUsersDo(executablePath, flags)
+    : { browser: await chromium.launch({ executablePath, args: flags }) };
+  const { browser, context = await browser.newContext() } = started;
+  context.setDefaultTimeout(TIMEOUT);
+  await context.route(/^https?:/, answer);
+  const relays = [];
   return {
     browser,
-    origin: `http://127.0.0.1:${port}`,
-    /** A page that has this package as `globalThis.unstall`. Its errors are printed. */
-    async newPage() {
-      const page = await browser.newPage();
-      page.setDefaultTimeout(TIMEOUT);
+    context,
+    /**
+     * A page that has this package as `globalThis.unstall`. It comes from the address of a WebSocket server, if one
+     * is given: a server accepts no other pages. Its errors are printed.
+     */
+    async newPage(webSocketUrl = "ws://127.0.0.1/") {
+      const page = await context.newPage();
       page.on("pageerror", (error) => console.error(`page: ${error.stack ?? error}`));
-      await page.goto(`http://127.0.0.1:${port}/`);
+      await page.goto(`${new URL(webSocketUrl).origin.replace("ws", "http")}/`);
       await page.waitForFunction("globalThis.unstall");
       return page;
     },
-    /** The URL by which a page reaches a WebSocket server that takes only its own pages. */
+    /** The URL by which any page reaches a WebSocket server. */
     async sameOrigin(url) {
-      const { hostname, port: at, pathname, search } = new URL(url);
-      const relay = originRelay(Number(at), hostname);
-      servers.push(relay);
-      return `ws://127.0.0.1:${await listening(relay)}${pathname}${search}`;
+      const { hostname, port, pathname, search } = new URL(url);
+      const relay = await originRelay(Number(port), hostname);
+      relays.push(relay);
+      return `ws://127.0.0.1:${relay.address().port}${pathname}${search}`;
     },
     async close() {
       await browser.close();
-      for (const server of servers) {
-        server.close();
-        server.closeAllConnections?.();
-      }
+      await started.close?.();
+      for (const relay of relays) relay.close();
     },
   };
 }

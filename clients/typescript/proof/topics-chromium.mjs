@@ -1,4 +1,4 @@
-// The same as topics.mjs, with a page in Chromium as the client. See page.mjs for which one.
+// The same as topics.mjs, with a page in Chromium as the client. See chromium.mjs for which one.
 
 import { openChromium } from "./chromium.mjs";
 

@@ -32,5 +32,10 @@ export const BUFFER_FIRST = 512 << 10;
 export const BUFFER_MOST = 4 << 20;
 /** Between two looks at that buffer. Browsers do not run a repeated timer more often. */
 export const BUFFER_LOOK = 4;
+/**
+ * How much one acknowledgement covers. More of them cost both sides a system call each. The server grants half
+ * of a window of 1 MiB anew at a time, so an acknowledgement and a renewal of credit come together.
+ */
+export const ACKNOWLEDGE_COST = 512 << 10;
 /** The largest WebSocket message, where the protocol does not say less. */
 export const LARGEST = 16 << 20;

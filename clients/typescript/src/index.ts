@@ -10,11 +10,11 @@ export type { Closed, SessionEvents } from "./events.ts";
 export { Gap, type GapReason } from "./gap.ts";
 export type { SessionOptions } from "./options.ts";
 export type { Incoming, Position } from "./queue.ts";
+export type { Sendable } from "./sendable.ts";
 export {
   type CloseOptions,
   type CloseResult,
   connect,
-  type Sendable,
   Session,
   type Stats,
 } from "./session.ts";

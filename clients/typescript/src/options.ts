@@ -1,5 +1,6 @@
 import type { ConnectionOptions } from "./connection.ts";
 import type { Config } from "./core/limits.ts";
+import { ACKNOWLEDGE_COST } from "./defaults.ts";
 
 /** How a session is made and what it may hold. Sizes are bytes, times milliseconds. */
 export interface SessionOptions extends ConnectionOptions {
@@ -52,6 +53,7 @@ export function coreConfig(options: SessionOptions): Partial<Config> {
     replay,
     expiry: sessionLife,
     acknowledgeByHand: acknowledge === "by hand",
+    acknowledgeCost: ACKNOWLEDGE_COST,
   };
   return Object.fromEntries(Object.entries(config).filter(([, value]) => value !== undefined));
 }

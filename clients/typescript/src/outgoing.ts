@@ -1,24 +1,7 @@
 import { RECORD_OVERHEAD } from "./core/limits.ts";
 import type { Undelivered } from "./core/outbox.ts";
 import type { Message } from "./core/record.ts";
-import { aborted } from "./errors.ts";
-import { type Deferred, deferred } from "./soon.ts";
-
-/** Rejects when the signal is aborted, and lets go of the signal when there is an answer. */
-function abortable(
-  signal: AbortSignal | undefined,
-  { promise, reject }: Deferred<void>,
-  stop?: () => void,
-): void {
-  if (!signal) return;
-  const listener = () => {
-    stop?.();
-    reject(aborted(signal));
-  };
-  signal.addEventListener("abort", listener, { once: true });
-  const done = () => signal.removeEventListener("abort", listener);
-  promise.then(done, done);
-}
+import { type Deferred, deferred, onAbort } from "./soon.ts";
 
 /** Calls of `send` that wait for room, in order. */
 export class Senders {
@@ -31,10 +14,12 @@ export class Senders {
   add(message: Message, signal: AbortSignal | undefined): Promise<void> {
     const waiting = { message, deferred: deferred<void>() };
     this.#waiting.push(waiting);
-    abortable(signal, waiting.deferred, () => {
+    const { promise, reject } = waiting.deferred;
+    onAbort(signal, promise, (why) => {
       this.#waiting = this.#waiting.filter((it) => it !== waiting);
+      reject(why);
     });
-    return waiting.deferred.promise;
+    return promise;
   }
 
   /** Offers the messages until one is not accepted. An error is that sender's. */
@@ -63,8 +48,9 @@ export class Watchers {
   add(seq: number, signal: AbortSignal | undefined): Promise<void> {
     const watched = { seq, deferred: deferred<void>() };
     this.#watched.push(watched);
-    abortable(signal, watched.deferred);
-    return watched.deferred.promise;
+    const { promise, reject } = watched.deferred;
+    onAbort(signal, promise, reject);
+    return promise;
   }
 
   settle(acknowledged: number): void {

@@ -34,8 +34,8 @@ export class Plain {
   send(message: Message): boolean {
     const cost = costOf(message);
     if (this.#unsent.length > 0 && this.#cost + cost > this.#sendLimit) return false;
-    // The application may change its bytes before they are sent.
-    this.#unsent.push(typeof message === "string" ? message : message.slice());
+    // The application may change its bytes before they are sent. `slice` of Node's Buffer copies nothing.
+    this.#unsent.push(typeof message === "string" ? message : new Uint8Array(message));
     this.#cost += cost;
     return true;
   }

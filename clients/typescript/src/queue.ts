@@ -3,7 +3,7 @@ import { MIN_WINDOW, RECORD_OVERHEAD } from "./core/limits.ts";
 import type { Message } from "./core/record.ts";
 import { aborted } from "./errors.ts";
 import { Gap } from "./gap.ts";
-import { type Deferred, deferred, rejected } from "./soon.ts";
+import { type Deferred, deferred, onAbort, rejected } from "./soon.ts";
 
 /** What is received: text, bytes, or the place where something is missing. */
 export type Incoming = Message | Gap;
@@ -150,15 +150,12 @@ export class Queue {
     }
     const waiter: Waiter = { all, deferred: deferred() };
     this.#waiters.push(waiter);
-    if (!signal) return waiter.deferred.promise;
-    const stop = () => {
+    const { promise, reject } = waiter.deferred;
+    onAbort(signal, promise, (why) => {
       this.#waiters = this.#waiters.filter((it) => it !== waiter);
-      waiter.deferred.reject(aborted(signal));
-    };
-    signal.addEventListener("abort", stop, { once: true });
-    const done = () => signal.removeEventListener("abort", stop);
-    waiter.deferred.promise.then(done, done);
-    return waiter.deferred.promise;
+      reject(why);
+    });
+    return promise;
   }
 
   /** A reader has gone. */

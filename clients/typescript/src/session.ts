@@ -1,13 +1,11 @@
 import type { Undelivered } from "./core/outbox.ts";
-import type { Message } from "./core/record.ts";
 import { Engine } from "./engine.ts";
-import { aborted, UnstallError } from "./errors.ts";
+import { UnstallError } from "./errors.ts";
 import type { Closed, SessionEvents } from "./events.ts";
 import type { SessionOptions } from "./options.ts";
 import { type Incoming, type Position, QueueIterator } from "./queue.ts";
-
-/** What can be sent: text, or bytes. */
-export type Sendable = string | ArrayBuffer | ArrayBufferView;
+import { messageOf, type Sendable } from "./sendable.ts";
+import { onAbort } from "./soon.ts";
 
 /** How to close a session. */
 export interface CloseOptions {
@@ -88,22 +86,12 @@ export class Session extends EventTarget implements AsyncIterable<Incoming> {
   /** Throws an `UnstallError` with the code `options` if a URL makes no sense. */
   constructor(urls: string | URL | readonly (string | URL)[], options: SessionOptions = {}) {
     super();
-    const { signal } = options;
-    this.#engine = new Engine(urls, options, (name, detail) => {
+    const engine = new Engine(urls, options, (name, detail) => {
       this.dispatchEvent(new CustomEvent(name, { detail }));
     });
-    if (!signal) {
-      this.#engine.connector.start();
-      return;
-    }
-    const stop = () => this.#engine.abort("its application ended it", aborted(signal));
-    if (signal.aborted) {
-      stop();
-      return;
-    }
-    signal.addEventListener("abort", stop, { once: true });
-    void this.closed.then(() => signal.removeEventListener("abort", stop));
-    this.#engine.connector.start();
+    this.#engine = engine;
+    onAbort(options.signal, this.closed, (why) => engine.abort("its application ended it", why));
+    engine.connector.start();
   }
 
   /** @internal `connect` gives up when each server was tried once. */
@@ -255,13 +243,6 @@ export class Session extends EventTarget implements AsyncIterable<Incoming> {
       waitsFor,
     };
   }
-}
-
-function messageOf(data: Sendable): Message {
-  if (typeof data === "string" || data instanceof Uint8Array) return data;
-  if (data instanceof ArrayBuffer) return new Uint8Array(data);
-  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  throw new UnstallError("options", "a message is a string, an ArrayBuffer, or a view of one");
 }
 
 /**

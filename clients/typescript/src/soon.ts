@@ -1,3 +1,5 @@
+import { aborted, type UnstallError } from "./errors.ts";
+
 /** Runs `work` behind everything that is ready now, once for any number of calls until then. */
 export function soon(work: () => void): () => void {
   let due = false;
@@ -47,4 +49,21 @@ export function rejected<Value>(error: unknown): Promise<Value> {
   const promise = Promise.reject(error);
   promise.catch(() => {});
   return promise;
+}
+
+/** Calls `stop` when the signal is aborted, and lets go of the signal when `over` has settled. */
+export function onAbort(
+  signal: AbortSignal | undefined,
+  over: Promise<unknown>,
+  stop: (why: UnstallError) => void,
+): void {
+  if (!signal) return;
+  const listener = () => stop(aborted(signal));
+  if (signal.aborted) {
+    listener();
+    return;
+  }
+  signal.addEventListener("abort", listener, { once: true });
+  const done = () => signal.removeEventListener("abort", listener);
+  over.then(done, done);
 }

@@ -1,6 +1,7 @@
 import type { CoreSubscription } from "./core/topics/subscription.ts";
 import { printable, UnstallError } from "./errors.ts";
-import type { Sendable } from "./session.ts";
+import type { Sendable } from "./sendable.ts";
+import { onAbort } from "./soon.ts";
 import { Keeper } from "./topics/keeper.ts";
 import {
   boundsOf,
@@ -49,13 +50,8 @@ export class Topics extends EventTarget {
     this.#keeper = new Keeper(urls, options, (name, detail) => {
       this.dispatchEvent(new CustomEvent(name, { detail }));
     });
-    const { signal } = options;
-    const stop = () => this.#stop("the application's signal was aborted");
-    if (signal?.aborted) stop();
-    else {
-      signal?.addEventListener("abort", stop, { once: true });
-      this.#keeper.connector.start();
-    }
+    onAbort(options.signal, this.#keeper.over.promise, (why) => this.#stop(why.message));
+    this.#keeper.connector.start();
   }
 
   /**

@@ -1,5 +1,7 @@
 //! Who may look.
 
+use std::sync::{Arc, Mutex};
+
 use unstall_dashboard::{Dashboard, Refusal};
 
 use crate::common::{get, serve};
@@ -64,6 +66,28 @@ async fn with_a_token_only_its_bearer_may_look() {
     assert_eq!(get(address, "/", &[elsewhere]).await.status, 200);
     let other_site = [shown[1], elsewhere, "origin: https://evil.example"];
     assert_eq!(get(address, "/status.json", &other_site).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_token_may_be_replaced_and_without_one_only_this_machine_may_look() {
+    let token = Arc::new(Mutex::new(None));
+    let current = token.clone();
+    let now = move || current.lock().unwrap().clone();
+    let address = serve(Dashboard::builder().token_of(now)).await;
+    let elsewhere = "host: feed.example";
+    let status = async |token: &str| {
+        let token = format!("authorization: Bearer {token}");
+        get(address, "/status.json", &[elsewhere, &token])
+            .await
+            .status
+    };
+    assert_eq!(status("first").await, 403);
+    assert_eq!(get(address, "/status.json", &[]).await.status, 200);
+    *token.lock().unwrap() = Some("first".into());
+    assert_eq!((status("first").await, status("second").await), (200, 401));
+    assert_eq!(get(address, "/status.json", &[]).await.status, 401);
+    *token.lock().unwrap() = Some("second".into());
+    assert_eq!((status("first").await, status("second").await), (401, 200));
 }
 
 #[tokio::test]

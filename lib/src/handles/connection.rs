@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    ops::ControlFlow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,7 +17,8 @@ use super::{
 };
 use crate::{
     messages::{
-        CloseReport, Incoming, IntoMessage, Position, SendError, TrySendError, Undelivered,
+        CloseReport, Gap, Incoming, IntoMessage, MessageRef, Position, SendError, TrySendError,
+        Undelivered,
     },
     reports::{CloseCode, ConnectionError, DeliveryError, FlushError},
     spans,
@@ -88,6 +90,18 @@ impl Connection {
         messages: impl IntoIterator<Item = M>,
     ) -> Result<(), SendError> {
         self.sender.send_many(messages).await
+    }
+
+    /// Passes on what a batch of another connection has, up to a gap: [`Sender::send_batch`].
+    ///
+    /// # Errors
+    /// As [`Sender::send_batch`], with the message that was refused.
+    pub async fn send_batch(
+        &self,
+        batch: &mut Batch<'_>,
+        each: impl FnMut(MessageRef<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Gap>, SendError> {
+        self.sender.send_batch(batch, each).await
     }
 
     /// Queues a message that is worthless after `time_to_live`: [`Sender::send_within`].
@@ -179,6 +193,12 @@ impl Connection {
     #[inline]
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Incoming>, ConnectionError>> {
         self.receiver.recv()
+    }
+
+    /// What is there now, without waiting: [`Receiver::try_recv`].
+    #[inline]
+    pub fn try_recv(&mut self) -> Option<Incoming> {
+        self.receiver.try_recv()
     }
 
     /// Everything that is there to be received, borrowed: [`Receiver::recv_batch`].

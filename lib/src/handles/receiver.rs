@@ -15,7 +15,7 @@ use crate::{
     messages::{Incoming, IncomingRef, Message, Position},
     queues::{
         inbox::End,
-        items::{Item, Items, Packet},
+        items::{Draw, Drawn, Item, Items, Packet},
     },
     reports::ConnectionError,
 };
@@ -130,20 +130,52 @@ impl Receiver {
         })
     }
 
-    /// The next message of the packet, if it is short and the runtime's budget need not be looked at
-    /// yet.
+    /// What is there now, without waiting. `None`: nothing is there now, or nothing more will come;
+    /// [`recv`](Self::recv) tells which.
+    ///
+    /// It is made for draining what came together after a `recv`, for example to pass it on. It does not
+    /// read from the socket, and does not yield to other tasks: a loop needs a `recv` that it awaits.
+    #[inline]
+    pub fn try_recv(&mut self) -> Option<Incoming> {
+        match self.cut() {
+            Some(message) => Some(Incoming::Message(message)),
+            None => self.take_now(),
+        }
+    }
+
+    /// As [`cut`](Self::cut), if the runtime's budget need not be looked at yet.
     #[inline(always)]
     fn cut_now(&mut self) -> Option<Message> {
         if self.handed_out + 1 >= RECEIVE_YIELD_EVERY {
             return None;
         }
+        let message = self.cut()?;
+        self.handed_out += 1;
+        Some(message)
+    }
+
+    /// The next message of the packet, if it is short.
+    #[inline(always)]
+    fn cut(&mut self) -> Option<Message> {
         let packet = self.hand.packet.as_mut()?;
         let message = Message::cut_short(&mut packet.batch)?;
         if packet.batch.is_finished() {
             self.end_packet();
         }
-        self.handed_out += 1;
         Some(message)
+    }
+
+    #[inline(never)]
+    fn take_now(&mut self) -> Option<Incoming> {
+        if self.hand.is_empty() {
+            // The next `recv` looks at the runtime's budget, which this does not.
+            self.handed_out = RECEIVE_YIELD_EVERY;
+            let Hand { items, reached, .. } = &mut self.hand;
+            let cost = self.shared.inbox.take_now(items, *reached)?;
+            self.shared.driver.come_back();
+            (self.hand.cost, self.hand.reported) = (cost, cost);
+        }
+        self.next_there()
     }
 
     /// Everything that is there to be received, borrowed and not copied. It is made for streams of
@@ -364,6 +396,25 @@ impl Batch<'_> {
         }
         let message = receiver.hand.packet.as_mut()?.batch.next_ref()?;
         Some(IncomingRef::Message(message.into()))
+    }
+}
+
+impl Draw for Batch<'_> {
+    /// As [`next`](Batch::next), but what need not be copied to be kept is taken out.
+    fn draw(&mut self) -> Option<Drawn<'_>> {
+        let receiver = &mut *self.receiver;
+        let packet = receiver.hand.packet.as_ref();
+        if packet.is_none_or(|packet| packet.batch.is_finished()) {
+            receiver.end_packet();
+            if let Some(incoming) = receiver.next_item()? {
+                return Some(Drawn::Own(incoming));
+            }
+        }
+        let batch = &mut receiver.hand.packet.as_mut()?.batch;
+        if batch.is_assembled() {
+            return Message::cut(batch).map(|message| Drawn::Own(Incoming::Message(message)));
+        }
+        Some(Drawn::Packed(batch.next_ref()?.into()))
     }
 }
 

@@ -1,13 +1,14 @@
 //! The sending half of a connection.
 
-use std::{future::Future, sync::Arc, task::Poll, time::Duration};
+use std::{future::Future, ops::ControlFlow, sync::Arc, task::Poll, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
-    handles::{MessageSink, Shared, facts::tells_of_its_connection},
+    handles::{Batch, MessageSink, Shared, facts::tells_of_its_connection},
     messages::{
-        CloseReport, IntoMessage, Message, SendError, SendRefusal, TrySendError, Undelivered,
+        CloseReport, Gap, Incoming, IntoMessage, Message, MessageRef, SendError, SendRefusal,
+        TrySendError, Undelivered,
     },
     queues::outbox::Manner,
     reports::{CloseCode, DeliveryError, FlushError},
@@ -126,6 +127,58 @@ impl Sender {
             match next {
                 Some(message) => self.send(message).await?,
                 None => return Ok(()),
+            }
+        }
+    }
+
+    /// Passes on what a batch has, up to a gap, which it returns. This is how a proxy sends what it
+    /// receives: short messages go from packet to packet, and longer ones are not copied.
+    ///
+    /// `each` is shown each message before it is queued, for example to count it. If it breaks, that
+    /// message is the last one, and the rest stays in the batch.
+    ///
+    /// No lock is held while `each` runs. If it panics, what was passed on before is queued.
+    ///
+    /// Cancel safety: if dropped before it resolves, what was not passed on stays with the receiver. A
+    /// message that waited for room is dropped with the future.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), with the message that was refused. If the connection ended while short
+    /// messages were passed on, the error has the first of them, and the others come back from
+    /// [`take_undelivered`](Self::take_undelivered).
+    ///
+    /// ```no_run
+    /// # use std::ops::ControlFlow;
+    /// # async fn f(from: &mut unstall::Receiver, to: unstall::Sender) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut passed = 0;
+    /// while let Some(mut batch) = from.recv_batch().await? {
+    ///     let gap = to.send_batch(&mut batch, |_message| {
+    ///         passed += 1;
+    ///         ControlFlow::Continue(())
+    ///     });
+    ///     if let Some(gap) = gap.await? {
+    ///         println!("something is missing here: {gap:?}");
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn send_batch(
+        &self,
+        batch: &mut Batch<'_>,
+        mut each: impl FnMut(MessageRef<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Gap>, SendError> {
+        loop {
+            let (left, flow) = match self.shared.outbox.push_batch(batch, &mut each) {
+                Ok(passed) => passed,
+                Err(refused) => return Err(self.refused_run(refused)),
+            };
+            match left {
+                None => return Ok(None),
+                Some(Incoming::Gap(gap)) => return Ok(Some(gap)),
+                Some(Incoming::Message(message)) => self.send(message).await?,
+            }
+            if flow.is_break() {
+                return Ok(None);
             }
         }
     }

@@ -6,7 +6,7 @@ use unstall_proto as proto;
 
 use crate::{
     defaults::MESSAGE_OVERHEAD_BYTES,
-    messages::{Gap, Incoming, Message, Position, SessionNumber},
+    messages::{Gap, Incoming, Message, MessageRef, Position, SessionNumber},
 };
 
 /// An item in a queue of received messages.
@@ -144,6 +144,28 @@ pub(crate) fn push_gap_unpacked(unpacked: &mut Unpacked, gap: Gap) {
         return;
     }
     unpacked.push_back(Incoming::Gap(gap));
+}
+
+/// What is passed on message by message.
+pub(crate) trait Draw {
+    /// The next message or gap. `None` when nothing more is there now.
+    fn draw(&mut self) -> Option<Drawn<'_>>;
+}
+
+/// The next one to be passed on.
+pub(crate) enum Drawn<'b> {
+    /// It lies in a packet with others.
+    Packed(MessageRef<'b>),
+    Own(Incoming),
+}
+
+impl Drawn<'_> {
+    pub(crate) fn into_incoming(self) -> Incoming {
+        match self {
+            Drawn::Packed(message) => Incoming::Message(message.to_message()),
+            Drawn::Own(incoming) => incoming,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ use crate::{
 pub struct Acceptance {
     subprotocol: Option<String>,
     headers: HeaderMap,
+    plain: bool,
 }
 
 impl Acceptance {
@@ -49,6 +50,18 @@ impl Acceptance {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Acceptance {
         self.headers.append(name, value);
         self
+    }
+
+    /// Agrees to no session for this request, as [`plain`](crate::ServerBuilder::plain) does for all. A
+    /// client that insists on one gives up.
+    pub fn plain(mut self) -> Acceptance {
+        self.plain = true;
+        self
+    }
+
+    /// Whether a session is not agreed to.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain
     }
 
     /// What is added to the answer, if it may be.

@@ -22,7 +22,7 @@ use super::{
     acceptance::Acceptance,
     builder::Config,
     door::{Arrival, Slot},
-    handshake::{self, Rejection},
+    handshake::{self, Agreement, Rejection},
     hello::{self, Greeting},
     holder::{Holders, Principal},
     open::Member,
@@ -330,7 +330,8 @@ impl Handshake {
             peer = proxies.read_headers(&parts.headers, peer);
             over = over.or(self.moved_to(peer));
         }
-        let is_session = config.sessions.is_some() && agreement.is_session();
+        let is_session =
+            |agreement: &Agreement| config.sessions.is_some() && agreement.is_session();
         let network = peer.network();
         let full = |over: Over| {
             over.counter(counters).add();
@@ -338,7 +339,7 @@ impl Handshake {
         };
         over.map_or(Ok(()), Err).map_err(full)?;
         // A client that may resume a session is checked after HELLO.
-        if !is_session {
+        if !is_session(&agreement) {
             places.look(&Holders::new(network, None)).map_err(full)?;
         }
         let mut request = Request::from_parts(parts, ());
@@ -350,7 +351,8 @@ impl Handshake {
         let principal = request.extensions().get::<Principal>();
         let client = Holders::new(network, principal);
         let seat = Arc::new(Seat::new(places, client.clone()));
-        if !is_session {
+        // The hook may have agreed to no session.
+        if !is_session(&agreement) {
             seat.take().map_err(full)?;
         }
         let agreed = Agreed {

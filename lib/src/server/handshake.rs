@@ -146,6 +146,10 @@ impl Agreement {
         acceptance: Acceptance,
         request: &HeaderMap,
     ) -> Result<(), Rejection> {
+        if acceptance.is_plain() && self.is_session() {
+            self.subprotocol = None;
+            self.hello = None;
+        }
         let (subprotocol, headers) = acceptance.checked(request, self.is_session())?;
         self.subprotocol = subprotocol.or(self.subprotocol.take());
         self.headers = headers;

@@ -68,7 +68,8 @@ impl RefusalStats {
     }
 }
 
-/// Handshakes that ended without a connection and without a refusal.
+/// Handshakes that ended without a connection and without a refusal. A client that was refused, and then
+/// kept the server waiting before it took the answer, counts here as well.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandshakeStats {

@@ -53,9 +53,21 @@ async fn ten_thousand_connections_at_once_over_the_limit_are_refused_and_counted
     assert_eq!(all.upgraded + all.told + all.closed, CLIENTS);
     assert!(all.told > 0, "those who can be told are told");
     let stats = server.stats();
-    assert_eq!(stats.arrived as usize, CLIENTS);
+    // While the server is slow to accept, the kernel's queue overflows. Then the kernel turns some away
+    // itself, and they never arrive.
+    let arrived = stats.arrived as usize;
+    assert!(
+        (all.upgraded + all.told..=CLIENTS).contains(&arrived),
+        "{arrived} arrived, of {all:?}"
+    );
     assert_eq!(stats.accepted as usize, LIMIT);
-    assert_eq!(stats.refused.total() as usize, CLIENTS - LIMIT);
+    // A handshake that stalls is closed for those who wait, also one that was refused already.
+    let refused = stats.refused.total() as usize;
+    let stalled = stats.handshakes.evicted as usize;
+    assert!(
+        (refused..=refused + stalled).contains(&(arrived - LIMIT)),
+        "{stats:?}"
+    );
     assert!(stats.refused.connections > 0, "{:?}", stats.refused);
     assert_eq!(stats.open, LIMIT);
 

@@ -13,6 +13,7 @@ mod closes_in_time;
 mod common;
 mod cut_at_every_byte;
 mod delivery_is_acknowledged;
+mod drains_what_is_there;
 mod driven_by_anybody;
 mod events_and_stats;
 mod foreign_proxies_are_passed;

@@ -248,6 +248,7 @@ async fn accepting() -> Server {
                     .header(header::SET_COOKIE, value("b=2")),
                 "/third" => Acceptance::default().subprotocol("third"),
                 "/session" => Acceptance::default().subprotocol("unstall.v1"),
+                "/plain" => Acceptance::default().plain(),
                 "/reserved" => {
                     Acceptance::default().header(header::SEC_WEBSOCKET_ACCEPT, value("x"))
                 }
@@ -259,6 +260,25 @@ async fn accepting() -> Server {
         .bind("127.0.0.1:0")
         .await
         .unwrap()
+}
+
+#[tokio::test]
+async fn the_hook_can_refuse_a_session_and_leave_the_connection() {
+    let server = accepting().await;
+    let client = |path: &str| Client::new(format!("ws://{}/{path}", server.local_addr()));
+    let session = client("").connect().await.unwrap();
+    assert!(session.is_session());
+    let connection = client("plain").connect().await.unwrap();
+    assert!(!connection.is_session());
+    assert_eq!(connection.subprotocol(), None);
+    connection.send("hi").await.unwrap();
+    assert!(server.accept().await.unwrap().is_session());
+    let mut accepted = server.accept().await.unwrap();
+    assert!(!accepted.is_session());
+    assert_eq!(plain(accepted.recv().await).as_text(), Some("hi"));
+    assert_eq!((server.stats().sessions, server.stats().open), (1, 2));
+    let insisting = client("plain").require_session();
+    assert!(insisting.connect().await.is_err());
 }
 
 #[tokio::test]

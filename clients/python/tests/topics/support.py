@@ -7,8 +7,8 @@ import functools
 import os
 import pathlib
 import random
+import re
 import signal
-import socket
 import subprocess
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -46,18 +46,13 @@ def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     return run
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 class Hub:
     """An `unstall hub` as a process, which can be killed and started again at the same address."""
 
     def __init__(self, *options: str, path: str = "/topics") -> None:
-        self.port, self.options, self.path = free_port(), options, path
+        #: A free one, which it keeps when it is started again.
+        self.port = 0
+        self.options, self.path = options, path
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -72,7 +67,9 @@ class Hub:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("listening on"), line
+        listening = re.match(r"listening on ws://.*:(\d+)", line)
+        assert listening, line
+        self.port = int(listening[1])
         return self
 
     def kill(self) -> None:

@@ -2,6 +2,8 @@
 // the page misses a tick or gets one twice. Build the package first, and set UNSTALL_BIN or build the program.
 //
 //   node examples/chart/screenshot.mjs chart.png
+//
+// A second argument, such as 0.3, makes all of it take less time.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -11,8 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-import { findChromium } from "../../proof/page.mjs";
+import { openChromium } from "../../proof/chromium.mjs";
 import { serveSite } from "../site.mjs";
 import { publishTicks } from "./ticks.mjs";
 
@@ -20,7 +21,8 @@ const TARGET = fileURLToPath(new URL("../../../../target", import.meta.url));
 const bin = [process.env.UNSTALL_BIN, `${TARGET}/debug/unstall`, `${TARGET}/release/unstall`].find(
   (path) => path && existsSync(path),
 );
-const wait = (millis) => new Promise((resolve) => setTimeout(resolve, millis));
+const [, , picture, share = "1"] = process.argv;
+const wait = (millis) => new Promise((resolve) => setTimeout(resolve, Number(share) * millis));
 
 async function startHub(store, port) {
   const args = ["hub", "--store", store, "--listen", `127.0.0.1:${port}`];
@@ -43,7 +45,7 @@ let hub = await startHub(store, 0);
 const hubUrl = `ws://127.0.0.1:${hub.port}`;
 const site = await serveSite(hubUrl);
 const stopTicks = publishTicks(`${hubUrl}/topics`);
-const browser = await chromium.launch({ executablePath: findChromium(), args: ["--no-sandbox"] });
+const { browser } = await openChromium();
 try {
   const page = await browser.newPage({ viewport: { width: 1200, height: 720 } });
   page.on("pageerror", (error) => console.error(`page: ${error.stack ?? error}`));
@@ -53,7 +55,7 @@ try {
   await wait(4_000);
   hub = await startHub(store, hub.port);
   await wait(8_000);
-  if (process.argv[2]) await page.screenshot({ path: process.argv[2] });
+  if (picture) await page.screenshot({ path: picture });
   const published = await stopTicks();
   // Everything that was published has to arrive: three pairs.
   const shown = (id) => page.textContent(`#${id}`).then((text) => Number(text.replaceAll(",", "")));

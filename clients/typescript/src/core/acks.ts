@@ -1,8 +1,9 @@
 import type { Position } from "./inbox.ts";
-import { ACK_COST, ACK_RECORDS } from "./limits.ts";
+import { ACK_RECORD } from "./limits.ts";
 
 /** What may be acknowledged, and what was: SPEC.md, section 6. */
 export class Acks {
+  readonly #cost: number;
   /** The end of what may be acknowledged, and of what was. */
   ready: Position = { seq: 0, offset: 0 };
   #told: Position = this.ready;
@@ -10,6 +11,11 @@ export class Acks {
   urgent = false;
   /** Acknowledge even if nothing is new: the first packet after WELCOME confirms the new token. */
   confirm = false;
+
+  /** Acknowledges after this cost. */
+  constructor(cost: number) {
+    this.#cost = cost;
+  }
 
   get isOwed(): boolean {
     return this.confirm || this.ready.seq > this.#told.seq;
@@ -21,8 +27,8 @@ export class Acks {
       this.isOwed &&
       (this.confirm ||
         this.urgent ||
-        this.ready.offset - this.#told.offset >= ACK_COST ||
-        this.ready.seq - this.#told.seq >= ACK_RECORDS)
+        this.ready.offset - this.#told.offset >= this.#cost ||
+        this.ready.seq - this.#told.seq >= this.#cost / ACK_RECORD)
     );
   }
 

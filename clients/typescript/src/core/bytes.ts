@@ -66,12 +66,17 @@ export class Reader {
   at: number;
   /** A field was cut short. */
   failed = false;
+  /** The buffer of these bytes, and where they begin in it: to ask a view for them costs as much as to make one. */
+  readonly #buffer: ArrayBufferLike;
+  readonly #start: number;
   readonly #view: DataView;
 
   constructor(bytes: Uint8Array, at = 0) {
     this.bytes = bytes;
     this.at = at;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#buffer = bytes.buffer;
+    this.#start = bytes.byteOffset;
+    this.#view = new DataView(this.#buffer, this.#start, bytes.byteLength);
   }
 
   get left(): number {
@@ -138,7 +143,16 @@ export class Reader {
   /** The next bytes, as a view of the packet. */
   take(size: number): Uint8Array {
     const at = this.#field(size);
-    return at < 0 ? new Uint8Array(0) : this.bytes.subarray(at, at + size);
+    return at < 0 ? new Uint8Array(0) : new Uint8Array(this.#buffer, this.#start + at, size);
+  }
+
+  /** Goes over these bytes if they come next. */
+  skip(known: Uint8Array): boolean {
+    const { bytes, at } = this;
+    if (this.failed || known.length > this.left) return false;
+    for (let index = known.length; index-- > 0; ) if (bytes[at + index] !== known[index]) return false;
+    this.at = at + known.length;
+    return true;
   }
 
   /** All that is left, as a view of the packet. */

@@ -15,15 +15,15 @@ const START: Position = { seq: 0, offset: 0 };
 export class Batch {
   readonly messages: Message[];
   readonly #start: Position;
-  /** The cost of each message, if each has one record. */
-  readonly #costs: number[] | undefined;
+  /** The sizes of text that is not ASCII, by the index of the message. Nothing if a message has several records. */
+  readonly #sizes: Map<number, number> | undefined;
   readonly end: Position;
 
-  constructor(messages: Message[], start: Position, end: Position, costs?: number[]) {
+  constructor(messages: Message[], start: Position, end: Position, sizes?: Map<number, number>) {
     this.messages = messages;
     this.#start = start;
     this.end = end;
-    this.#costs = costs;
+    this.#sizes = sizes;
   }
 
   /** What its messages cost together. */
@@ -33,10 +33,12 @@ export class Batch {
 
   /** Where the first `count` messages end. */
   after(count: number): Position {
-    if (count >= this.messages.length || !this.#costs) return count > 0 ? this.end : this.#start;
+    if (count >= this.messages.length || !this.#sizes) return count > 0 ? this.end : this.#start;
     let { seq, offset } = this.#start;
     seq += count;
-    for (let index = 0; index < count; index++) offset += this.#costs[index]!;
+    for (let index = 0; index < count; index++) {
+      offset += (this.#sizes.get(index) ?? this.messages[index]!.length) + RECORD_OVERHEAD;
+    }
     return { seq, offset };
   }
 }
@@ -102,7 +104,7 @@ export class Inbox {
   /** Collects whole messages up to the end or to one of several records, and checks them together. */
   #acceptNew(records: Records): void {
     let messages: Message[] = [];
-    let costs: number[] = [];
+    let sizes = new Map<number, number>();
     let total = 0;
     let mixed = false;
     const flush = () => {
@@ -110,10 +112,10 @@ export class Inbox {
       // A part of a long message is copied, and its packet is not to be kept for a few short ones.
       if (mixed) messages = messages.map((message) => message.slice());
       const end = this.#advance(messages.length, total);
-      this.#batches.push(new Batch(messages, this.received, end, costs));
+      this.#batches.push(new Batch(messages, this.received, end, sizes));
       this.received = end;
       messages = [];
-      costs = [];
+      sizes = new Map();
       total = 0;
     };
     while (records.next()) {
@@ -126,8 +128,8 @@ export class Inbox {
       if (records.length > this.#largestMessage) throw this.#tooLarge();
       const message = records.isText ? records.text() : records.payload();
       if (message === undefined) throw invalidText();
+      if (message.length !== records.length) sizes.set(messages.length, records.length);
       messages.push(message);
-      costs.push(records.length + RECORD_OVERHEAD);
       total += records.length + RECORD_OVERHEAD;
     }
     flush();

@@ -26,9 +26,12 @@ export const PACKET_FILL = 32_768;
  * message now and then keeps little memory for it.
  */
 export const SMALL_PACKET = 512;
-/** Acknowledge after this cost or number of records: one ACK for about four packets. */
+/**
+ * Acknowledge after this cost, or after as many records as cost it if each costs `ACK_RECORD`: one ACK for about
+ * four packets.
+ */
 export const ACK_COST = 131_072;
-export const ACK_RECORDS = 1_024;
+export const ACK_RECORD = 128;
 /** Or after this time: long enough to gather messages, and much shorter than what a person notices. */
 export const ACK_DELAY = 20;
 /** The answer to HELLO takes one round trip and a lookup. */
@@ -51,6 +54,8 @@ export interface Config {
   replay: number;
   expiry: number;
   acknowledgeByHand: boolean;
+  /** The cost of messages after which they are acknowledged, if it does not take long. */
+  acknowledgeCost: number;
 }
 
 /** A whole number in that range. */
@@ -69,6 +74,7 @@ export function settled(given: Partial<Config> = {}): Config {
     replay: Math.max(given.replay ?? 2 ** 24, least),
     expiry: between(given.expiry ?? 120_000, 0, MAX_MILLIS),
     acknowledgeByHand: given.acknowledgeByHand ?? false,
+    acknowledgeCost: given.acknowledgeCost ?? ACK_COST,
   };
 }
 

@@ -100,7 +100,7 @@ export class Session {
   #blockedTold = -1;
   /** The cost of the message that was refused last for lack of room. */
   #wanted: number | undefined;
-  readonly #acks = new Acks();
+  readonly #acks: Acks;
   #pong: bigint | number | undefined;
   #pingOwed = false;
   #pingNumber = 0;
@@ -115,6 +115,7 @@ export class Session {
     this.config = limits.settled(config);
     this.id = id;
     this.token = token;
+    this.#acks = new Acks(this.config.acknowledgeCost);
     this.inbox = new Inbox(this.config);
     this.outbox = new Outbox(this.config.replay);
     this.life = this.config.expiry;

@@ -4,6 +4,7 @@ import { type CoreEvent, TopicsCore } from "../core/topics/client.ts";
 import { LARGEST_MESSAGE, MIN_PUBLISH_WINDOW, SUBPROTOCOL } from "../core/topics/limits.ts";
 import { NO_LOG } from "../core/topics/start.ts";
 import { printable, UnstallError } from "../errors.ts";
+import { deferred } from "../soon.ts";
 import { checkedUrls } from "../upgrade.ts";
 import type { TopicsEvents, TopicsOptions } from "./options.ts";
 import { Publisher } from "./publisher.ts";
@@ -35,6 +36,7 @@ export class Keeper implements Carried {
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Why there is no further connection. */
   ended: UnstallError | undefined;
+  readonly over = deferred<void>();
 
   constructor(
     urls: string | URL | readonly (string | URL)[],
@@ -282,6 +284,7 @@ export class Keeper implements Carried {
     clearTimeout(this.#timer);
     this.#tokens.stop();
     this.publisher.end(why);
+    this.over.resolve();
     this.#wake();
   }
 }

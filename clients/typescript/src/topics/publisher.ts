@@ -3,8 +3,8 @@ import { MIN_LARGEST_MESSAGE } from "../core/topics/limits.ts";
 import type { Durability, Refusal } from "../core/topics/packet.ts";
 import type { Fate } from "../core/topics/publishing.ts";
 import { aborted, printable, UnstallError } from "../errors.ts";
-import type { Sendable } from "../session.ts";
-import { type Deferred, deferred, rejected } from "../soon.ts";
+import { messageOf, type Sendable } from "../sendable.ts";
+import { type Deferred, deferred, onAbort, rejected } from "../soon.ts";
 
 /** A message to publish. */
 export interface Publication {
@@ -98,19 +98,12 @@ export class Publisher {
       return rejected(error);
     }
     if (this.#line.length > 0 || !this.#begin(open)) this.#line.push(open);
-    if (signal) this.#watch(open, signal);
-    return open.answer.promise;
-  }
-
-  #watch(open: Open, signal: AbortSignal): void {
-    const stop = () => {
+    onAbort(signal, open.answer.promise, (why) => {
       this.#line = this.#line.filter((it) => it !== open);
-      open.answer.reject(aborted(signal));
+      open.answer.reject(why);
       this.#look();
-    };
-    const done = () => signal.removeEventListener("abort", stop);
-    signal.addEventListener("abort", stop, { once: true });
-    open.answer.promise.then(done, done);
+    });
+    return open.answer.promise;
   }
 
   /** Whether it is on its way, or over. */
@@ -202,9 +195,7 @@ export class Publisher {
 
 /** Bytes are copied: the application may write into its own, and they may have to be sent again. */
 function dataOf(data: Sendable): string | Uint8Array {
-  if (typeof data === "string") return data;
-  if (data instanceof ArrayBuffer) return new Uint8Array(data.slice(0));
-  if (ArrayBuffer.isView(data))
-    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
-  throw new UnstallError("options", "a message is a string, an ArrayBuffer, or a view of one");
+  const message = messageOf(data);
+  // A `Buffer` of Node has a `slice` that copies nothing.
+  return typeof message === "string" ? message : new Uint8Array(message);
 }

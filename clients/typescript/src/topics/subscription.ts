@@ -1,8 +1,8 @@
 import type { CaughtUp, TopicGap, TopicMessage } from "../core/topics/items.ts";
 import { placeText } from "../core/topics/start.ts";
 import type { CoreSubscription } from "../core/topics/subscription.ts";
-import { aborted, printable, UnstallError } from "../errors.ts";
-import { type Deferred, deferred } from "../soon.ts";
+import { printable, UnstallError } from "../errors.ts";
+import { type Deferred, deferred, onAbort } from "../soon.ts";
 import type { Keeper } from "./keeper.ts";
 import type { SubscribeOptions } from "./options.ts";
 
@@ -51,7 +51,7 @@ export class Subscription implements AsyncIterableIterator<Delivery, undefined> 
   /** A new token is asked for: the subscription goes on with it. */
   #renewing = false;
   #end: { error: UnstallError | undefined } | undefined;
-  #unwatch = () => {};
+  readonly #over = deferred<void>();
 
   /** @internal */
   constructor(keeper: Keeper, core: CoreSubscription, options: SubscribeOptions) {
@@ -60,14 +60,7 @@ export class Subscription implements AsyncIterableIterator<Delivery, undefined> 
     this.#marks = options.caughtUp ?? false;
     this.#position = core.place && placeText(core.place);
     keeper.readers.set(core.number, () => this.#look());
-    const { signal } = options;
-    if (!signal) return;
-    const stop = () => this.#finish(aborted(signal));
-    if (signal.aborted) stop();
-    else {
-      signal.addEventListener("abort", stop, { once: true });
-      this.#unwatch = () => signal.removeEventListener("abort", stop);
-    }
+    onAbort(options.signal, this.#over.promise, (why) => this.#finish(why));
   }
 
   /**
@@ -197,7 +190,7 @@ export class Subscription implements AsyncIterableIterator<Delivery, undefined> 
   #finish(error: UnstallError | undefined): void {
     if (this.#end) return;
     this.#end = { error };
-    this.#unwatch();
+    this.#over.resolve();
     this.#keeper.readers.delete(this.#core.number);
     this.#keeper.core.forget(this.#core);
     this.#keeper.later();

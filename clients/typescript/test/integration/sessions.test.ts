@@ -339,6 +339,18 @@ describe("with a server that has no sessions", () => {
     await plain.kill();
   });
 
+  // Once a plain connection kept a view of a `Buffer`, whose `slice` copies nothing: what the application wrote
+  // into it later was sent.
+  test("the bytes of a Buffer are sent as they were when they were accepted", async () => {
+    const plain = await serve("serve", ["--plain"]);
+    const over = await session("/echo", { session: "offered" }, plain.url);
+    const data = Buffer.from("accepted");
+    expect(over.trySend(data)).toBe(true);
+    data.fill("x");
+    expect(Buffer.from((await over.receive()) as Uint8Array).toString()).toBe("accepted");
+    await plain.kill();
+  });
+
   test("a connection that was lost is a gap in the stream", async () => {
     const plain = await serve("serve", ["--plain"]);
     proxy = await FaultProxy.start(plain.port);

@@ -60,7 +60,7 @@ describe.runIf(hasChromium)("in Chromium", () => {
     const picture = `${await directory()}/chart.png`;
     const env = { ...process.env, UNSTALL_BIN: unstallBin() };
     const script = `${ROOT}/examples/chart/screenshot.mjs`;
-    const { stdout } = await run("node", [script, picture], { env });
+    const { stdout } = await run("node", [script, picture, "0.25"], { env });
     expect(stdout).toMatch(/ 0 missing, 0 twice, [2-9] connections/);
   });
 });

@@ -8,6 +8,8 @@ const cwd = fileURLToPath(new URL("../..", import.meta.url));
 const shared = globalThis as { building?: Promise<unknown> };
 
 export default async function setup(): Promise<void> {
+  // .ci/typescript has built it just before.
+  if (process.env.UNSTALL_PACKAGE_BUILT) return;
   // Two projects of tests ask for it, in one process.
   shared.building ??= promisify(execFile)("npm", ["run", "build"], { cwd });
   await shared.building;

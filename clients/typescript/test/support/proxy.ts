@@ -99,9 +99,13 @@ export class FaultProxy {
 }
 
 /** Waits until it holds. */
-export async function until(holds: () => boolean, what: string, within = 60_000): Promise<void> {
+export async function until(
+  holds: () => boolean | Promise<boolean>,
+  what: string,
+  within = 60_000,
+): Promise<void> {
   const deadline = performance.now() + within;
-  while (!holds()) {
+  while (!(await holds())) {
     if (performance.now() > deadline) throw new Error(`after ${within} ms not yet: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }

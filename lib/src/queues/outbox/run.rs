@@ -1,19 +1,22 @@
-//! `send_many`: many short messages at once, encoded outside the lock.
+//! `send_many` and `send_batch`: many short messages at once, encoded outside the lock.
 
-use std::task::Waker;
+use std::{ops::ControlFlow, task::Waker};
 
 use unstall_proto::{Records, limits::PACKET_FILL};
 
 use super::Outbox;
 use crate::{
     defaults::{MESSAGE_OVERHEAD_BYTES, RUN_BYTES},
-    messages::{IntoMessage, Message, kind},
+    messages::{Incoming, IntoMessage, Message, MessageRef, kind},
+    queues::items::{Draw, Drawn},
 };
 
-/// Messages that were drawn from the user's iterator and are not queued yet. Dropping it queues them,
-/// so that a panic of the iterator loses none.
+/// Messages that were drawn from the user's iterator or from a batch, and are not queued yet. Dropping it
+/// queues them, so that a panic of the iterator loses none.
 struct Run<'o> {
     outbox: &'o Outbox,
+    /// The longest message that shares a packet.
+    longest: usize,
     records: Records,
     /// What `records` cost in the queue.
     cost: usize,
@@ -33,33 +36,71 @@ impl Outbox {
         &self,
         messages: &mut impl Iterator<Item = M>,
     ) -> Result<Option<M>, Vec<Message>> {
-        let longest = self.longest_packed();
-        let mut run = Run {
-            outbox: self,
-            records: Records::default(),
-            cost: 0,
-            reserved: 0,
-            expected: messages.size_hint().0,
-        };
+        let mut run = Run::new(self, messages.size_hint().0);
         let mut left = None;
         for message in messages {
-            let payload = message.payload();
-            if payload.len() > longest || !run.push(message.is_text(), payload)? {
+            if !run.push(message.is_text(), message.payload())? {
                 left = Some(message);
                 break;
             }
         }
         run.queue(true).map(|()| left)
     }
+
+    /// As [`push_run`](Self::push_run), for what a batch has, up to a gap. `each` is shown each message, and
+    /// may end the run after it.
+    ///
+    /// # Errors
+    /// As [`push_run`](Self::push_run).
+    pub(crate) fn push_batch(
+        &self,
+        batch: &mut impl Draw,
+        each: &mut impl FnMut(MessageRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(Option<Incoming>, ControlFlow<()>), Vec<Message>> {
+        let mut run = Run::new(self, 0);
+        let (mut left, mut flow) = (None, ControlFlow::Continue(()));
+        while flow.is_continue()
+            && let Some(drawn) = batch.draw()
+        {
+            let message = match &drawn {
+                Drawn::Packed(message) => *message,
+                Drawn::Own(Incoming::Message(message)) => message.into(),
+                Drawn::Own(Incoming::Gap(_)) => {
+                    left = Some(drawn.into_incoming());
+                    break;
+                }
+            };
+            flow = each(message);
+            if !run.push(message.is_text(), message.as_bytes())? {
+                left = Some(drawn.into_incoming());
+                break;
+            }
+        }
+        run.queue(true).map(|()| (left, flow))
+    }
 }
 
 impl Run<'_> {
-    /// Encodes one message. `false`: there is no room for it.
+    fn new(outbox: &Outbox, expected: usize) -> Run<'_> {
+        Run {
+            outbox,
+            longest: outbox.longest_packed(),
+            records: Records::default(),
+            cost: 0,
+            reserved: 0,
+            expected,
+        }
+    }
+
+    /// Encodes one message. `false`: it is long, or there is no room for it.
     ///
     /// # Errors
     /// As [`Outbox::push_run`].
     fn push(&mut self, text: bool, payload: &[u8]) -> Result<bool, Vec<Message>> {
         let cost = payload.len() + MESSAGE_OVERHEAD_BYTES;
+        if payload.len() > self.longest {
+            return Ok(false);
+        }
         if self.cost + cost > self.reserved && !self.reserve(cost) {
             return Ok(false);
         }
@@ -138,7 +179,7 @@ impl Run<'_> {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         if self.reserved > 0 {
-            // The iterator has panicked. If the connection has ended too, the drawn messages are lost:
+            // The user's code has panicked. If the connection has ended too, the drawn messages are lost:
             // nobody is there to take them back.
             let _ = self.queue(true);
         }

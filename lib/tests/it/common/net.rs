@@ -166,14 +166,12 @@ pub(crate) async fn is_alive(server: &Server) {
     assert_eq!(message.as_text(), Some("alive"));
 }
 
-/// Reads up to the end of an HTTP head, or of the stream.
+/// Reads up to the end of an HTTP head, or of the stream. What follows the head is read too.
 async fn to_blank_line(tcp: &mut TcpStream) -> String {
     let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n")
-        && let Ok(byte) = tcp.read_u8().await
-    {
-        head.push(byte);
-    }
+    while !head.windows(4).any(|end| end == b"\r\n\r\n")
+        && let Ok(1..) = tcp.read_buf(&mut head).await
+    {}
     String::from_utf8(head).unwrap()
 }
 

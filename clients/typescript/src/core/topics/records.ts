@@ -21,13 +21,6 @@ export interface Piece {
   readonly cost: number;
 }
 
-function isSame(one: Uint8Array, other: Uint8Array): boolean {
-  let at = one.length;
-  if (at !== other.length) return false;
-  while (at > 0 && one[at - 1] === other[at - 1]) at--;
-  return at === 0;
-}
-
 /** The topics of a subscription. Names that were looked at once are known. */
 export class Topics {
   readonly #known = new Set<string>();
@@ -37,9 +30,11 @@ export class Topics {
 
   constructor(readonly filter: string) {}
 
-  /** The topic that these bytes are. */
-  read(bytes: Uint8Array): string {
-    if (bytes.length > 0 && isSame(bytes, this.#last)) return this.#lastName;
+  /** The topic that comes next, in so many bytes. */
+  read(reader: Fields, length: number): string {
+    if (length > 0 && length === this.#last.length && reader.skip(this.#last)) return this.#lastName;
+    const bytes = reader.take(length);
+    reader.check();
     const name = textOf(bytes);
     must(name !== undefined && (this.#known.has(name) || isTopic(name)));
     this.#last = bytes.slice();
@@ -87,10 +82,9 @@ function readPiece(reader: Fields, topics: Topics, open: Piece | undefined): Pie
     offset = reader.count();
     time = reader.count();
     must(offset !== 0);
-    const name = reader.take(reader.u8());
-    cost += name.length;
-    reader.check();
-    topic = topics.read(name);
+    const size = reader.u8();
+    cost += size;
+    topic = topics.read(reader, size);
   }
   const payload = reader.take(length);
   reader.check();

@@ -200,6 +200,10 @@ export class CoreSubscription {
     this.incomplete += piece.cost;
     this.#payload += piece.payload.length;
     must(this.#payload <= this.options.largestMessage, "MESSAGE_TOO_LARGE");
+    if (isFirst && !piece.continues) {
+      this.#deliver(piece);
+      return;
+    }
     this.#pieces.push(isFirst || piece.payload.length === MAX_RECORD ? piece : kept(piece));
     if (!piece.continues) this.#deliver(this.#pieces[0] as Piece);
   }
@@ -233,7 +237,7 @@ export class CoreSubscription {
   }
 
   #drop(): void {
-    this.#pieces = [];
+    if (this.#pieces.length > 0) this.#pieces = [];
     this.incomplete = this.#payload = 0;
   }
 

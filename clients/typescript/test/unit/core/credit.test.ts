@@ -54,3 +54,24 @@ test("a view of a packet is not kept for messages that cost nothing: duplicates"
   expect((message as Uint8Array).buffer.byteLength).toBeLessThan(100);
   expect(inbox.duplicates).toBe(1);
 });
+
+test("the place behind each message counts the bytes of its text, not its characters", () => {
+  const messages = ["gr\u00fcn \u{1f331}", "ascii", new Uint8Array(7), "\u20ac"];
+  const outbox = new Outbox(2 ** 24);
+  for (const it of messages) {
+    if (typeof it === "string") outbox.push(1, new TextEncoder().encode(it));
+    else outbox.push(0, it);
+  }
+  const inbox = new Inbox(settled());
+  inbox.accept(outbox.transmit(), 1);
+  const batch = inbox.pop()!;
+  expect(batch.messages).toEqual(messages);
+  const ends = [0, 1, 2, 3, 4].map((count) => batch.after(count));
+  expect(ends).toEqual([
+    { seq: 0, offset: 0 },
+    { seq: 1, offset: 74 },
+    { seq: 2, offset: 143 },
+    { seq: 3, offset: 214 },
+    { seq: 4, offset: 281 },
+  ]);
+});
