@@ -46,8 +46,8 @@ impl Serving {
         let comes = !request.latest
             && !read.block.is_empty()
             && matches!(log.tail.find(after), Found::Behind);
-        let is_reading = |it: &Box<Ahead>| !it.wanted.is_closed();
-        if !comes || self.ahead.as_ref().is_some_and(is_reading) {
+        let is_reading = |it: &Ahead| !it.wanted.is_closed();
+        if !comes || self.ahead.as_deref().is_some_and(is_reading) {
             return;
         }
         let (reads, aheads) = (self.node.reads.clone(), self.node.aheads.clone());
