@@ -3,7 +3,7 @@
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::SystemTime,
 };
 
@@ -161,7 +161,9 @@ pub(crate) struct Open;
 
 impl Access for Open {
     fn enter<'a>(&'a self, _: Visitor<'a>) -> BoxFuture<'a, Result<Arc<dyn Permit>, Denied>> {
-        Box::pin(async { Ok(Arc::new(Grants::all()) as Arc<dyn Permit>) })
+        // All connections share it.
+        static ALL: LazyLock<Arc<Grants>> = LazyLock::new(|| Arc::new(Grants::all()));
+        Box::pin(async { Ok(ALL.clone() as Arc<dyn Permit>) })
     }
 }
 

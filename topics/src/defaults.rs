@@ -99,6 +99,19 @@ pub(crate) const NUDGE_EVERY: Duration = Duration::from_secs(10);
 /// How many reads of the store a node has under way. With [`READ_BYTES`] each, that is 16 MiB.
 pub(crate) const NODE_READS: usize = 64;
 
+/// For how many connections a node reads ahead, while they send what was read before. With
+/// [`AHEAD_BYTES`] each, that is 16 MiB, however many subscribers read the log. Two cores are busy with
+/// fewer, and whoever finds no room reads when it has sent.
+pub(crate) const NODE_AHEADS: usize = 16;
+
+/// The largest block that waits to be asked for: what is read at a time, encoded, if messages have at
+/// least 20 bytes. Beyond, it is a long message, or many tiny ones.
+pub(crate) const AHEAD_BYTES: usize = 1 << 20;
+
+/// How long what was read ahead waits to be asked for. A line that takes longer for what was read
+/// before is not slowed down by a read, and others need the room.
+pub(crate) const AHEAD_KEPT: Duration = Duration::from_secs(1);
+
 /// How many packets a connection sends before others have their turn: about 1 MiB.
 pub(crate) const PACKETS_A_TURN: usize = 16;
 

@@ -52,6 +52,9 @@ pub(crate) enum DialError {
     OtherProtocol,
     #[error("no address was given")]
     NoAddress,
+    /// Of the log in this process.
+    #[error("the log has ended: {0}")]
+    Ended(Arc<str>),
 }
 
 /// A link to a node, and the token to show there.
@@ -137,7 +140,7 @@ impl Dialer {
                 self.failures += 1;
                 self.way.note(|node| node.failed(error));
                 let fixed = matches!(error, DialError::Token(_)) && !self.renews_tokens();
-                if fixed || matches!(error, DialError::NoAddress) {
+                if fixed || matches!(error, DialError::NoAddress | DialError::Ended(_)) {
                     return None;
                 }
             }
@@ -176,7 +179,7 @@ impl Address {
                 self.hopeless = !error.is_retryable();
             }
             DialError::OtherProtocol => self.hopeless = true,
-            DialError::Token(_) | DialError::NoAddress => {}
+            DialError::Token(_) | DialError::NoAddress | DialError::Ended(_) => {}
         }
     }
 }
@@ -218,6 +221,9 @@ impl Way {
         let (nodes, at) = match self {
             Way::Nodes { nodes, at } => (nodes, *at),
             Way::Here(node) => {
+                if let Some(why) = node.log.shared.ended() {
+                    return Err(DialError::Ended(why.clone()));
+                }
                 let [(sender, receiver), there] = link::local();
                 let serving = Serving::new(node, None);
                 tokio::spawn(serving.run(there.0, there.1));

@@ -1,12 +1,15 @@
 //! A store in a directory of one machine.
 
+mod chores;
 mod cursor;
 mod directory;
 mod error;
 mod generation;
+mod journals;
 mod latest;
 mod layout;
 mod manifests;
+mod names;
 mod places;
 mod plan;
 mod reading;
@@ -43,7 +46,9 @@ use crate::{
     limits::Limits,
     store::{Appended, Bounds, Chunk, Publication, Read, Seek, Store, StoreError},
 };
+use chores::Chores;
 use directory::{Directory, damaged, io_error};
+use journals::Journals;
 use latest::Snapshots;
 use state::{LoadError, State};
 use view::{Shared, View};
@@ -75,7 +80,7 @@ use writer::{Command, Writer};
 /// A read that matches up to 1,024 topics finds its messages through an index. One that matches more,
 /// or most of what it looks at, looks through the log.
 ///
-/// Work on the disk is done on a thread of the store, and on tokio's blocking threads.
+/// Work on the disk is done on two threads of the store, and on tokio's blocking threads.
 pub struct Embedded {
     id: LogId,
     directory: PathBuf,
@@ -238,6 +243,10 @@ impl Store for Embedded {
         self.shared.bounds()
     }
 
+    fn ended(&self) -> Option<Arc<str>> {
+        self.shared.closed()
+    }
+
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Chunk, StoreError>> {
         self.on_disk(move |view, _| reading::read(view, &read))
             .boxed()
@@ -267,6 +276,7 @@ fn open(
     is_copy: bool,
 ) -> Result<(Writer, LogId), OpenError> {
     let mut directory = Directory::open(path)?;
+    let journals = Journals::new(directory.messages(), directory.journals());
     // The library beneath panics at some damaged files.
     let load = || State::load(&directory.messages(), &limits, &clock);
     let mut state = match catch_unwind(AssertUnwindSafe(load)) {
@@ -295,8 +305,10 @@ fn open(
     directory.note_last(state.last);
     directory.sync_last();
     let shared = Arc::new(Shared::new(state.view()));
+    let chores = Chores::start(journals).map_err(|error| io_error(path, error))?;
     let writer = Writer {
         directory,
+        chores,
         limits,
         clock,
         shared,
@@ -317,7 +329,7 @@ fn skip_lost(state: &mut State, told: u64, limits: &Limits) -> Result<(), LoadEr
         state.removed = told;
     }
     state.last = told;
-    Ok(state.begin_generation(limits)?)
+    Ok(state.begin_generation(limits)?.finish()?)
 }
 
 fn refused(path: &Path, error: LoadError) -> OpenError {

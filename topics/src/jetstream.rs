@@ -210,6 +210,10 @@ impl Store for JetStream {
         self.shared.bounds.subscribe()
     }
 
+    fn ended(&self) -> Option<Arc<str>> {
+        self.shared.over()
+    }
+
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Chunk, StoreError>> {
         async move { self.shared.read(&read).await }.boxed()
     }

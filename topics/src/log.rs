@@ -1,6 +1,6 @@
 //! A log: its store, the end of it in memory, and who appends.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::watch;
 use unstall::IntoMessage;
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) interests: Arc<Interests>,
     pub(crate) counters: LogCounters,
     marks: Marks,
+    /// The store has ended, and why.
+    ended: OnceLock<Arc<str>>,
 }
 
 impl Log {
@@ -117,6 +119,7 @@ impl Log {
             interests: Arc::default(),
             counters: LogCounters::default(),
             marks: Marks::default(),
+            ended: OnceLock::new(),
             store: store.clone(),
         });
         let here = shared.clone();
@@ -291,6 +294,18 @@ impl Shared {
         self.interests.wake(&topics, range);
     }
 
+    /// Why the store has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<&Arc<str>> {
+        self.ended.get()
+    }
+
+    /// Everybody who waits for messages is told that none will come.
+    fn end(&self, why: Arc<str>) {
+        tracing::error!(%why, "the store of a log has ended");
+        let _ = self.ended.set(why);
+        self.interests.nudge_all();
+    }
+
     /// Lets subscriptions whose topics are quiet know where the log ends. Their clients then know a
     /// place that retention has not passed, should they have to connect again.
     fn nudge(&self, nudged: &mut Offset) {
@@ -368,6 +383,9 @@ fn borrowed(message: &Stored) -> StoredMessage<'_> {
     }
 }
 
+/// Why a store has ended that does not say it.
+const GONE: &str = "the store tells of no more changes";
+
 /// Follows what happens to the store besides this log's own appends: retention, and what other
 /// processes append.
 async fn follow(shared: Weak<Shared>, mut changes: watch::Receiver<Bounds>) {
@@ -375,16 +393,17 @@ async fn follow(shared: Weak<Shared>, mut changes: watch::Receiver<Bounds>) {
     let mut nudged = Offset::START;
     loop {
         let is_change = tokio::select! {
-            changed = changes.changed() => match changed {
-                Ok(()) => true,
-                Err(_) => return,
-            },
-            _ = nudging.tick() => false,
+            changed = changes.changed() => Some(changed),
+            _ = nudging.tick() => None,
         };
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        if !is_change {
+        let gone = || matches!(is_change, Some(Err(_))).then(|| GONE.into());
+        if let Some(why) = shared.store.ended().or_else(gone) {
+            return shared.end(why);
+        }
+        if is_change.is_none() {
             shared.nudge(&mut nudged);
             continue;
         }

@@ -9,7 +9,7 @@ use unstall_proto::topics::{ServerConfig, limits::MAX_PACKET};
 use crate::{
     access::{Access, Open},
     connected::Connected,
-    defaults::NODE_READS,
+    defaults::{NODE_AHEADS, NODE_READS},
     log::Log,
 };
 
@@ -41,6 +41,8 @@ pub struct Node {
     pub(crate) config: Arc<ServerConfig>,
     /// Bounds the reads of the store that are under way, and so their memory.
     pub(crate) reads: Arc<Semaphore>,
+    /// Bounds what is read before it is asked for.
+    pub(crate) aheads: Arc<Semaphore>,
     pub(crate) connected: Arc<Connected>,
 }
 
@@ -53,6 +55,7 @@ impl Node {
             access: Arc::new(Open),
             config: Arc::new(ServerConfig::new().max_message(max_message)),
             reads: Arc::new(Semaphore::new(NODE_READS)),
+            aheads: Arc::new(Semaphore::new(NODE_AHEADS)),
             connected: Arc::default(),
         }
     }

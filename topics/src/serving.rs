@@ -1,10 +1,12 @@
 //! One connection of a node: the protocol's server value between a link and the log.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod ahead;
+mod entering;
+mod publishing;
+mod reading;
+mod subscribed;
+
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -14,28 +16,24 @@ use tokio::{
 };
 use unstall::{CloseCode, Connection};
 use unstall_proto::topics::{
-    AccessToken, Block, ClientHello, LogInfo, Offset, Opening, Outcome, PublishRequest, Publisher,
-    ReadRequest, Refusal, RejectReason, Server, ServerEvent, ServerReject, SubscribeRequest,
-    SubscriptionEnd, SubscriptionKey,
+    ClientHello, Opening, Publisher, ReadRequest, Server, ServerEvent, SubscriptionEnd,
+    SubscriptionKey,
 };
 
 use crate::{
-    access::{self, Denied, Given, NotGiven, Visitor},
-    appender::{Halt, may_come_again},
+    access::{Given, NotGiven},
+    appender::Halt,
     clock::now,
     connected::Place,
-    defaults::{
-        FAREWELL_TIMEOUT, HELLO_TIMEOUT, ONCE_MARGIN, OPENINGS, PACKETS_A_TURN, READ_LATER,
-    },
-    interest::Interest,
+    defaults::{FAREWELL_TIMEOUT, OPENINGS, PACKETS_A_TURN},
     link::{self, LinkReceiver, LinkSender, Lost, NotSent, Received},
-    log::{Log, Shared, block},
-    message::copied,
+    log::Shared,
     node::Node,
-    place,
-    store::{Appended, Chunk, Publication, Read, StoreError},
-    tail::Found,
+    store::{Appended, Publication, StoreError},
 };
+use ahead::Ahead;
+use reading::Encoded;
+use subscribed::Subscribed;
 
 /// What a connection works with. Most connections only wait, so what is big is allocated when it is
 /// needed.
@@ -61,7 +59,8 @@ pub(crate) struct Serving {
     is_submitting: bool,
     /// How many subscriptions look for their beginning.
     openings: usize,
-    interests: HashMap<SubscriptionKey, Interest>,
+    interests: Subscribed,
+    ahead: Option<Box<Ahead>>,
     /// Subscriptions whose place changes. Whoever watches is told where they come to rest.
     moving: Vec<SubscriptionKey>,
     /// The connection's number, for whoever watches.
@@ -96,7 +95,9 @@ impl Node {
 enum Answer {
     Entered(Result<Given, NotGiven>),
     Opened(SubscriptionKey, Result<Opening, StoreError>),
-    Read(ReadRequest, Result<Chunk, StoreError>),
+    Read(ReadRequest, Result<Encoded, StoreError>),
+    /// What was read ahead was not asked for.
+    Unwanted,
     /// A batch is queued, and this is how its answer comes.
     Submitted(BoxFuture<'static, Answer>),
     Appended(Vec<u64>, Vec<Appended>),
@@ -122,7 +123,8 @@ impl Serving {
             halt: Halt::default(),
             is_submitting: false,
             openings: 0,
-            interests: HashMap::new(),
+            interests: Subscribed::default(),
+            ahead: None,
             moving: Vec::new(),
             connection: None,
             news,
@@ -192,35 +194,13 @@ impl Serving {
         self.server.wants_input() && !self.is_entering && self.openings < OPENINGS
     }
 
-    /// The next moment at which something is due: the client has to say who it is, or its permit ends.
-    fn deadline(&self) -> Option<Instant> {
-        match &self.permit {
-            Some(permit) => {
-                let left = permit.expires?.duration_since(SystemTime::now());
-                // The clock of the system may be set.
-                let left = left.unwrap_or_default().min(Duration::from_secs(86_400));
-                Some(Instant::now() + left)
-            }
-            None if self.is_entering => None,
-            None => Some(self.since + HELLO_TIMEOUT),
-        }
-    }
-
-    fn on_time(&mut self) -> Result<(), Lost> {
-        let silent = self.permit.is_none() && self.since.elapsed() >= HELLO_TIMEOUT;
-        self.look_at_permit();
-        match silent {
-            true => Err(Lost(None)),
-            false => Ok(()),
-        }
-    }
-
     /// Does all that can be done without waiting. `true`: there is more, and others had to wait long
     /// enough.
     fn progress(&mut self, sender: &LinkSender) -> Result<bool, Lost> {
         if let Some((within, reason)) = self.place.asked_to_go() {
             self.server.go_away(within, &reason);
         }
+        self.look_at_store();
         let mut packets = 0;
         loop {
             let bounds = self.log().tail.bounds();
@@ -258,7 +238,7 @@ impl Serving {
     fn tell_standings(&mut self) {
         let (server, interests) = (&self.server, &self.interests);
         self.moving.retain(|key| {
-            let (Some(standing), Some(interest)) = (server.standing(*key), interests.get(key))
+            let (Some(standing), Some(interest)) = (server.standing(*key), interests.get(*key))
             else {
                 return false;
             };
@@ -268,6 +248,10 @@ impl Serving {
     }
 
     fn moves(&mut self, key: SubscriptionKey) {
+        if self.moving.capacity() == 0 {
+            // Most connections have one subscription.
+            self.moving.reserve_exact(1);
+        }
         if !self.moving.contains(&key) {
             self.moving.push(key);
         }
@@ -296,271 +280,26 @@ impl Serving {
             ServerEvent::Token(token) => self.enter(token),
             ServerEvent::Subscribe(request) => self.subscribe(request),
             ServerEvent::Ended { key, .. } => {
-                self.interests.remove(&key);
+                self.interests.remove(key);
             }
             ServerEvent::Publish(messages) => self.publish(messages),
             _ => {}
         }
     }
 
-    /// Asks the hook.
-    fn enter(&mut self, token: AccessToken) {
-        self.is_entering = true;
-        let (access, request) = (self.node.access.clone(), self.request.clone());
-        self.asked.push(Box::pin(async move {
-            let visitor = Visitor::new(token.as_str(), request.as_deref());
-            Answer::Entered(access::enter(&*access, visitor).await)
-        }));
-    }
-
-    fn entered(&mut self, permit: Result<Given, NotGiven>) {
-        self.is_entering = false;
-        let is_new = self.permit.is_none();
-        match permit {
-            Ok(permit) => {
-                let ended: Vec<_> = self
-                    .server
-                    .subscriptions()
-                    .filter(|(_, filter)| !permit.may_subscribe(filter))
-                    .map(|(key, _)| key)
-                    .collect();
-                self.permit = Some(permit);
-                for key in ended {
-                    self.end(key, SubscriptionEnd::NotAllowed, "");
-                }
-                if is_new {
-                    self.welcome();
-                }
-            }
-            Err(why) => self.not_entered(is_new, &why),
-        }
-    }
-
-    fn not_entered(&mut self, is_new: bool, why: &NotGiven) {
-        let (reject, end, text) = match why {
-            NotGiven::Denied(Denied(text)) => {
-                let (reject, end) = (RejectReason::NotAllowed, SubscriptionEnd::NotAllowed);
-                (reject, end, text.as_str())
-            }
-            NotGiven::Unavailable(text) => {
-                let (reject, end) = (RejectReason::Unavailable, SubscriptionEnd::Unavailable);
-                (reject, end, *text)
-            }
-        };
-        if is_new {
-            let reject = ServerReject::new(reject, Duration::ZERO, text);
-            return self.server.reject(reject);
-        }
-        self.permit = Some(Given::nothing());
-        self.server.end_all(end, text);
-        self.interests.clear();
-    }
-
-    fn welcome(&mut self) {
-        let log = self.log();
-        let bounds = log.tail.bounds();
-        let durability = log.store.durability();
-        let once = log.store.once();
-        let once = once.map(|once| once.saturating_sub(once / ONCE_MARGIN));
-        let info = LogInfo::new(log.store.id(), bounds.first, bounds.last, durability).once(once);
-        self.server.welcome(&info);
-    }
-
-    /// Ends what the permit allowed, if it has expired.
-    fn look_at_permit(&mut self) {
-        if self.permit.as_ref().is_some_and(Given::has_expired) {
-            self.permit = Some(Given::nothing());
-            self.server.expire();
-            self.interests.clear();
-        }
-    }
-
-    fn subscribe(&mut self, request: SubscribeRequest) {
-        let key = request.key;
-        let allowed = self
-            .permit
-            .as_ref()
-            .is_some_and(|permit| permit.may_subscribe(&request.filter));
-        if !allowed {
-            return self.end(key, SubscriptionEnd::NotAllowed, "");
-        }
-        let log = &self.node.log.shared;
-        let end = || log.tail.bounds().last;
-        let interest = log
-            .interests
-            .add(&request.filter, self.connection, &self.news, end);
-        self.interests.insert(key, interest);
-        self.openings += 1;
-        let log = self.node.log.shared.clone();
-        self.asked.push(Box::pin(async move {
-            Answer::Opened(key, place::find(&log, &request.filter, request.start).await)
-        }));
-    }
-
-    fn opened(&mut self, key: SubscriptionKey, opening: Result<Opening, StoreError>) {
-        self.openings -= 1;
-        self.moves(key);
-        match opening {
-            Ok(opening) => self.server.subscribed(key, opening),
-            Err(error) => self.end(key, SubscriptionEnd::Unavailable, &error.to_string()),
-        }
-    }
-
     fn end(&mut self, key: SubscriptionKey, reason: SubscriptionEnd, text: &str) {
-        self.interests.remove(&key);
+        self.interests.remove(key);
         self.server.end(key, reason, text);
-    }
-
-    /// Reads from the tail if it has the messages, and else asks the store.
-    fn read(&mut self, request: ReadRequest) {
-        self.moves(request.key);
-        if !request.latest {
-            let interest = self.interests.get(&request.key);
-            let quiet = interest.map_or(request.after, |it| it.quiet_through(request.after));
-            if quiet > request.after {
-                let nothing = Arc::new(Block::new([]));
-                let through = quiet.min(request.through);
-                return self
-                    .server
-                    .read(request.key, nothing, through, Offset::START);
-            }
-            match self.log().tail.find(request.after) {
-                Found::Block(block) => {
-                    let through = block.offsets().map_or(request.after, |(_, last)| last);
-                    self.log().counters.cache_hit();
-                    // What is in the tail is whole, whatever retention did to the store.
-                    return self.server.read(request.key, block, through, Offset::START);
-                }
-                Found::End => {
-                    let nothing = Arc::new(Block::new([]));
-                    let through = self.log().tail.bounds().last;
-                    return self
-                        .server
-                        .read(request.key, nothing, through, Offset::START);
-                }
-                Found::Behind => {}
-            }
-        }
-        let (log, reads) = (self.node.log.shared.clone(), self.node.reads.clone());
-        self.asked.push(Box::pin(async move {
-            // It is never closed.
-            let _turn = reads.acquire_owned().await;
-            log.counters.store_read();
-            let ReadRequest {
-                after,
-                through,
-                max_bytes,
-                ..
-            } = request;
-            let read = Read::new(after, through, request.filter.clone(), max_bytes);
-            let chunk = match request.latest {
-                true => log.store.read_latest(read).await,
-                false => log.store.read(read).await,
-            };
-            if matches!(
-                chunk,
-                Err(StoreError::Unavailable(_) | StoreError::Unknown(_))
-            ) {
-                tokio::time::sleep(READ_LATER).await;
-            }
-            Answer::Read(request, chunk)
-        }));
-    }
-
-    fn publish(&mut self, messages: Vec<PublishRequest>) {
-        let mut numbers = Vec::with_capacity(messages.len());
-        let mut batch = Vec::with_capacity(messages.len());
-        let publisher = self.publisher;
-        for message in messages {
-            let permit = self.permit.as_ref();
-            let permit = permit.filter(|permit| permit.may_publish(&message.topic));
-            // `Some(None)` if it publishes without an id.
-            let publisher = permit.and_then(|permit| match publisher {
-                Some(publisher) => permit.publisher(publisher).map(Some),
-                None => Some(None),
-            });
-            let Some(publisher) = publisher else {
-                let refused = Outcome::refused(Refusal::NotAllowed);
-                self.server.published(message.number, refused);
-                continue;
-            };
-            numbers.push(message.number);
-            let payload = copied(message.payload);
-            let mut publication = Publication::new(message.topic, message.kind, payload);
-            publication.is_final = message.is_final;
-            publication.publisher = publisher.map(|publisher| (publisher, message.number));
-            batch.push(publication);
-        }
-        if !batch.is_empty() {
-            self.batches.push_back((numbers, batch, self.halt.clone()));
-            self.submit();
-        }
-    }
-
-    /// Queues the next batch, if the one before it is queued.
-    fn submit(&mut self) {
-        if self.is_submitting {
-            return;
-        }
-        let Some((numbers, batch, halt)) = self.batches.pop_front() else {
-            return;
-        };
-        self.is_submitting = true;
-        let log: Log = self.node.log.clone();
-        self.asked.push(Box::pin(async move {
-            let answer = log.submit(batch, halt).await;
-            Answer::Submitted(Box::pin(async move {
-                Answer::Appended(numbers, answer.outcome().await)
-            }))
-        }));
     }
 
     fn answered(&mut self, answer: Answer) {
         match answer {
             Answer::Entered(permit) => self.entered(permit),
             Answer::Opened(key, opening) => self.opened(key, opening),
-            Answer::Read(request, Ok(chunk)) => self.read_from_store(&request, &chunk),
-            Answer::Read(request, Err(error)) => self.read_failed(&request, &error),
-            Answer::Submitted(appended) => {
-                self.asked.push(appended);
-                self.is_submitting = false;
-                self.submit();
-            }
-            Answer::Appended(numbers, outcomes) => {
-                // From now on the server value itself keeps what the client sends too early.
-                if outcomes.iter().any(may_come_again) {
-                    self.halt = Halt::default();
-                }
-                for (number, outcome) in numbers.into_iter().zip(outcomes) {
-                    self.server.published(number, told(outcome));
-                }
-            }
-        }
-    }
-
-    fn read_from_store(&mut self, request: &ReadRequest, chunk: &Chunk) {
-        let key = request.key;
-        let Some((block, taken)) = block(&chunk.messages, &request.filter, usize::MAX) else {
-            let nothing = Arc::new(Block::new([]));
-            return self.server.read(key, nothing, chunk.through, chunk.first);
-        };
-        let through = match block.offsets() {
-            Some((_, last)) if taken < chunk.messages.len() => last,
-            _ => chunk.through,
-        };
-        self.server.read(key, Arc::new(block), through, chunk.first);
-    }
-
-    fn read_failed(&mut self, request: &ReadRequest, error: &StoreError) {
-        tracing::warn!(%error, filter = %request.filter, "a subscription could not read");
-        match error {
-            StoreError::Damaged { through, .. } => {
-                self.server.read_damaged(request.key, *through, false);
-            }
-            _ => {
-                self.interests.remove(&request.key);
-                self.server.read_failed(request.key, &error.to_string());
-            }
+            Answer::Read(request, answer) => self.was_read(request, answer),
+            Answer::Unwanted => {}
+            Answer::Submitted(appended) => self.submitted(appended),
+            Answer::Appended(numbers, outcomes) => self.appended(numbers, outcomes),
         }
     }
 
@@ -576,15 +315,6 @@ impl Serving {
     }
 }
 
-/// What a client is told of a message.
-fn told(appended: Appended) -> Outcome {
-    match appended {
-        Appended::Stored { offset, .. } => Outcome::Stored(Some(offset)),
-        Appended::Before(offset) => Outcome::Stored(offset),
-        Appended::Refused(refusal) => Outcome::refused(refusal),
-    }
-}
-
 /// The future, if there is one.
 async fn maybe<F: Future + Unpin>(future: Option<F>) -> F::Output {
     match future {
@@ -596,7 +326,7 @@ async fn maybe<F: Future + Unpin>(future: Option<F>) -> F::Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Limits, link};
+    use crate::{Limits, Log, link};
 
     #[tokio::test]
     async fn an_idle_connection_takes_little() {

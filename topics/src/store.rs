@@ -70,7 +70,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// The first and last message, as this process knows them. It changes after each append and
     /// after each removal. It may be behind what other processes did.
+    ///
+    /// It changes as well when the store [has ended](Store::ended). If its sender is dropped, the store
+    /// has ended too.
     fn changes(&self) -> watch::Receiver<Bounds>;
+
+    /// Why the store does nothing any more, for good: it was closed, or what it was made for is gone.
+    /// A log then ends all subscriptions, so that clients go to another node. `None`, which is the
+    /// default: it has not ended.
+    fn ended(&self) -> Option<Arc<str>> {
+        None
+    }
 
     /// Reads messages in order, from behind an offset. See [`Read`] and [`Chunk`].
     ///

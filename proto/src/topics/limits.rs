@@ -56,7 +56,7 @@ pub(crate) const PROGRESS_OFFSETS: u64 = 4_096;
 /// hundred bytes.
 pub(crate) const MAX_WAITING: usize = 64;
 
-/// The size of the blocks into which control packets are encoded, in bytes. An idle connection
+/// The size of the blocks into which control packets are encoded, in bytes. An idle client
 /// keeps one block.
 pub(crate) const CONTROL_BLOCK: usize = 128;
 

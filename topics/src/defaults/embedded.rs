@@ -81,3 +81,20 @@ pub(crate) const SNAPSHOTS_KEPT: usize = 4;
 /// How many numbers of the database are skipped when it is opened. It is more than a process can use
 /// between two of its commits, and there are 2^63.
 pub(crate) const NUMBERS_SKIPPED: u64 = 1 << 32;
+
+/// How many topics a read remembers, so that it checks each name once. Each takes about 100 bytes.
+pub(crate) const NAMES_KEPT: usize = 1024;
+
+/// How many bytes of short payloads share a piece of memory when they are read. Whoever keeps one of
+/// them keeps the piece, which is as large as a packet.
+pub(crate) const TOGETHER_BYTES: usize = 32 << 10;
+
+/// How many chores may be left before whoever has another one waits. A chore that finishes a generation
+/// holds what that has in memory, so these are about [`LOG_MEMTABLE_BYTES`] each.
+pub(crate) const CHORES: usize = 3;
+
+/// By how many bytes a journal that is not needed is cut shorter at a time, and how long the thread that
+/// does it then waits. Each step holds up the syncs of the file system for 2 ms. A journal of 64 MiB is
+/// gone in 0.2 s, and a new one comes after as many bytes.
+pub(crate) const SHORTEN_BYTES: u64 = 4 << 20;
+pub(crate) const SHORTEN_PAUSE: Duration = Duration::from_millis(10);

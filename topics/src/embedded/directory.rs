@@ -6,6 +6,7 @@
 //! | `log` | two lines: `unstall-topics 1`, the format's version, and the log's id |
 //! | `last` | the last offset that was told, and its complement, 8 bytes each. It is written after each commit, and synced from time to time |
 //! | `messages/` | the database |
+//! | `journals/` | second names of its journals ([`super::journals`]) |
 
 use std::{
     fs::{self, File, TryLockError},
@@ -65,6 +66,10 @@ impl Directory {
 
     pub(super) fn messages(&self) -> PathBuf {
         self.path.join("messages")
+    }
+
+    pub(super) fn journals(&self) -> PathBuf {
+        self.path.join("journals")
     }
 
     pub(super) fn id(&self) -> Option<LogId> {

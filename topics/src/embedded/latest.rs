@@ -105,7 +105,7 @@ fn take(reading: &mut Reading<'_>, offsets: &[u64]) -> Result<(), Failed> {
         let value = span.generation.log.get(log_key(at))?;
         reading.reached = at - 1;
         let value = Bytes::from(value.ok_or(Failed::Message)?);
-        if reading.take(at, &value)? == Step::Full {
+        if reading.take_matching(at, &value)? == Step::Full {
             return Ok(());
         }
     }

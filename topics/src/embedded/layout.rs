@@ -14,16 +14,16 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use unstall_proto::{
     Kind,
-    topics::{Offset, Publisher, StoredAt, Topic},
+    topics::{Publisher, StoredAt, Topic},
 };
 
 use crate::{
-    defaults::{COPIED_BYTES, RUNS},
+    defaults::RUNS,
     publishers::{Known, Run},
-    store::{Publication, Stored},
+    store::Publication,
 };
 
 pub(super) const META: &[u8] = b"m";
@@ -152,56 +152,62 @@ pub(super) fn encode_message(message: &Publication, time: StoredAt) -> Vec<u8> {
     value
 }
 
+/// What a stored message has besides its topic, as it lies in its value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) time: StoredAt,
+    pub(super) kind: Kind,
+    pub(super) is_final: bool,
+    /// Who published it, and its number.
+    pub(super) publisher: Option<(Publisher, u64)>,
+    pub(super) payload: &'a [u8],
+}
+
+/// Takes a stored message apart.
+pub(super) fn parts(value: &[u8]) -> Option<Parts<'_>> {
+    let time = time_of_message(value)?;
+    let flags = *value.get(HEAD - 2)?;
+    let topic = name_of_message(value)?;
+    let mut payload = &value[HEAD + topic.len()..];
+    let mut publisher = None;
+    if flags & PUBLISHED != 0 {
+        let (id, behind) = payload.split_first_chunk()?;
+        payload = behind;
+        let epoch = take(&mut payload)?;
+        let number = take(&mut payload)?;
+        publisher = Some((Publisher { id: *id, epoch }, number));
+    }
+    Some(Parts {
+        time,
+        kind: match flags & TEXT {
+            0 => Kind::Binary,
+            _ => Kind::Text,
+        },
+        is_final: flags & FINAL != 0,
+        publisher,
+        payload,
+    })
+}
+
+/// The name of the topic of a stored message, unchecked.
+pub(super) fn name_of_message(value: &[u8]) -> Option<&[u8]> {
+    let length = usize::from(*value.get(HEAD - 1)?);
+    value.get(HEAD..HEAD + length)
+}
+
 /// The topic of a stored message.
 pub(super) fn topic_of_message(value: &[u8]) -> Option<&str> {
-    let length = usize::from(*value.get(HEAD - 1)?);
-    std::str::from_utf8(value.get(HEAD..HEAD + length)?).ok()
+    std::str::from_utf8(name_of_message(value)?).ok()
 }
 
 pub(super) fn time_of_message(value: &[u8]) -> Option<StoredAt> {
     StoredAt::new(u64::from_be_bytes(*value.first_chunk()?))
 }
 
-/// A publisher with its number, and a payload.
-type Published<'a> = (Option<(Publisher, u64)>, &'a [u8]);
-
-/// Who published a stored message, with its number, and the payload behind that.
-pub(super) fn publisher_of_message(value: &[u8]) -> Option<Published<'_>> {
-    let flags = *value.get(HEAD - 2)?;
-    let topic = topic_of_message(value)?;
-    let mut rest = &value[HEAD + topic.len()..];
-    if flags & PUBLISHED == 0 {
-        return Some((None, rest));
-    }
-    let (id, behind) = rest.split_first_chunk()?;
-    rest = behind;
-    let epoch = take(&mut rest)?;
-    let number = take(&mut rest)?;
-    let publisher = Publisher { id: *id, epoch };
-    Some((Some((publisher, number)), rest))
-}
-
-pub(super) fn decode_message(offset: u64, value: &Bytes) -> Option<Stored> {
-    let time = time_of_message(value)?;
-    let flags = *value.get(HEAD - 2)?;
-    let topic = topic_of_message(value)?;
-    let (_, payload) = publisher_of_message(value)?;
-    let payload = value.slice(value.len() - payload.len()..);
-    Some(Stored::new(
-        Offset::new(offset)?,
-        time,
-        Topic::new(topic).ok()?,
-        match flags & TEXT {
-            0 => Kind::Binary,
-            _ => Kind::Text,
-        },
-        flags & FINAL != 0,
-        // Otherwise it keeps its whole block.
-        match payload.len() < COPIED_BYTES {
-            true => Bytes::copy_from_slice(&payload),
-            false => payload,
-        },
-    ))
+/// Whether a stored message can be read.
+pub(super) fn is_message(value: &[u8]) -> bool {
+    let topic = topic_of_message(value).map(Topic::new);
+    parts(value).is_some() && matches!(topic, Some(Ok(_)))
 }
 
 pub(super) fn encode_publisher(known: &Known) -> Vec<u8> {
@@ -302,16 +308,14 @@ mod tests {
             epoch: u64::MAX,
         };
         message.publisher = Some((publisher, 300));
-        let value = Bytes::from(encode_message(&message, StoredAt::MAX));
-        let decoded = decode_message(5, &value).unwrap();
-        assert_eq!(
-            (&*decoded.payload, decoded.kind),
-            (&b"payload"[..], Kind::Text)
-        );
-        let found = publisher_of_message(&value).unwrap();
-        assert_eq!(found, (message.publisher, &b"payload"[..]));
+        let value = encode_message(&message, StoredAt::MAX);
+        let decoded = parts(&value).unwrap();
+        assert_eq!(decoded.payload, b"payload");
+        assert_eq!(decoded.kind, Kind::Text);
+        assert_eq!(topic_of_message(&value), Some("a.b"));
+        assert_eq!(decoded.publisher, message.publisher);
         for length in 0..HEAD + 3 + 16 + 10 + 2 {
-            assert_eq!(decode_message(5, &value.slice(..length)), None);
+            assert!(parts(&value[..length]).is_none());
         }
         let meta = Meta {
             begin: 7,

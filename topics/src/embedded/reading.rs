@@ -2,18 +2,19 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use bytes::Bytes;
-use unstall_proto::topics::Filter;
+use bytes::{Bytes, BytesMut};
+use unstall_proto::topics::{Filter, Topic};
 
 use super::{
     cursor::{Cursor, Direction, matching_topics},
-    layout::{decode_message, log_key, offset_of_log_key, topic_of_message},
+    layout::{is_message, log_key, name_of_message, offset_of_log_key, parts},
+    names::Names,
     view::{Span, View, offset},
 };
 use crate::{
     defaults::{
-        FOLLOWED_TOPICS, SCANNED_MESSAGES,
-        embedded::{DAMAGE_PROBED, SAMPLE_DENSE, SAMPLED_MESSAGES},
+        COPIED_BYTES, FOLLOWED_TOPICS, SCANNED_MESSAGES,
+        embedded::{DAMAGE_PROBED, SAMPLE_DENSE, SAMPLED_MESSAGES, TOGETHER_BYTES},
     },
     store::{Chunk, Read, StoreError, Stored},
 };
@@ -39,7 +40,12 @@ pub(super) struct Reading<'a> {
     /// It reads no further than this, or than what is damaged.
     pub(super) through: u64,
     room: usize,
+    names: Names<'a>,
     messages: Vec<Stored>,
+    /// The memory of short payloads, which are copied: otherwise each would keep its whole block.
+    payloads: BytesMut,
+    /// The bytes of payloads that were copied.
+    copied: usize,
     /// All that is sought up to here is in `messages`.
     pub(super) reached: u64,
 }
@@ -81,7 +87,10 @@ impl<'a> Reading<'a> {
             filter: &read.filter,
             through,
             room: read.max_bytes,
+            names: Names::new(&read.filter),
             messages: Vec::new(),
+            payloads: BytesMut::new(),
+            copied: 0,
             reached: after,
         })
     }
@@ -146,25 +155,22 @@ impl<'a> Reading<'a> {
             return Ok(Step::On);
         }
         let through = span.through.min(from.saturating_add(count as u64 - 1));
-        let all = self.filter.is_all();
         for entry in span.generation.log.range(log_key(from)..=log_key(through)) {
             let (key, value) = entry.into_inner()?;
             let at = offset_of_log_key(&key).ok_or(Failed::Message)?;
             if at != self.reached + 1 {
                 return Err(Failed::Message);
             }
-            let value = Bytes::from(value);
-            if !all || wanted.is_some() {
-                let topic = topic_of_message(&value).ok_or(Failed::Message)?;
-                let takes = (all || self.filter.matches(topic))
-                    && wanted.map_or(Ok(true), |wanted| wanted(topic, at))?;
-                if !takes {
-                    self.reached = at;
-                    continue;
+            let name = name_of_message(&value).ok_or(Failed::Message)?;
+            let topic = self.names.matching(name)?;
+            let takes = |topic: &Topic| wanted.map_or(Ok(true), |it| it(topic.as_str(), at));
+            match topic {
+                Some(topic) if takes(&topic)? => {
+                    if self.take(at, topic, &Bytes::from(value))? == Step::Full {
+                        return Ok(Step::Full);
+                    }
                 }
-            }
-            if self.take(at, &value)? == Step::Full {
-                return Ok(Step::Full);
+                _ => self.reached = at,
             }
         }
         match self.reached == through {
@@ -190,7 +196,7 @@ impl<'a> Reading<'a> {
             // What is before it is read: a failure from here on is about this message.
             self.reached = at - 1;
             let value = Bytes::from(value.ok_or(Failed::Message)?);
-            if self.take(at, &value)? == Step::Full {
+            if self.take_matching(at, &value)? == Step::Full {
                 return Ok(Step::Full);
             }
             next.extend(
@@ -203,13 +209,38 @@ impl<'a> Reading<'a> {
         Ok(Step::On)
     }
 
-    pub(super) fn take(&mut self, at: u64, value: &Bytes) -> Result<Step, Failed> {
-        let message = decode_message(at, value).ok_or(Failed::Message)?;
-        let bytes = message.payload.len() + message.topic.as_str().len();
+    /// Takes a message that the index says to match.
+    pub(super) fn take_matching(&mut self, at: u64, value: &Bytes) -> Result<Step, Failed> {
+        let name = name_of_message(value).ok_or(Failed::Message)?;
+        let topic = self.names.matching(name)?.ok_or(Failed::Message)?;
+        self.take(at, topic, value)
+    }
+
+    fn take(&mut self, at: u64, topic: Topic, value: &Bytes) -> Result<Step, Failed> {
+        let parts = parts(value).ok_or(Failed::Message)?;
+        let bytes = parts.payload.len() + topic.as_str().len();
+        let payload = match parts.payload.len() < COPIED_BYTES {
+            true => self.copied(parts.payload),
+            false => value.slice_ref(parts.payload),
+        };
+        let (time, kind, is_final) = (parts.time, parts.kind, parts.is_final);
+        let place = offset(at);
+        let message = Stored::new(place, time, topic, kind, is_final, payload);
         self.messages.push(message);
         self.reached = at;
         self.room = self.room.saturating_sub(bytes);
         Ok(if self.room == 0 { Step::Full } else { Step::On })
+    }
+
+    /// A copy of a payload. Many share their memory, but a read of few messages takes little.
+    fn copied(&mut self, payload: &[u8]) -> Bytes {
+        if self.payloads.capacity() < payload.len() {
+            let more = self.copied.min(TOGETHER_BYTES).max(payload.len());
+            self.payloads = BytesMut::with_capacity(more);
+        }
+        self.copied += payload.len();
+        self.payloads.extend_from_slice(payload);
+        self.payloads.split().freeze()
     }
 
     /// What was read, also if it ended early. If there is nothing, the failure.
@@ -237,7 +268,7 @@ impl<'a> Reading<'a> {
             let Some(Ok(Some(value))) = value else {
                 return false;
             };
-            decode_message(*at, &Bytes::from(value)).is_some()
+            is_message(&value)
         };
         (after + 2..=end)
             .find(readable)

@@ -3,6 +3,7 @@
 use fjall::PersistMode;
 
 use super::{
+    chores::Chore,
     generation::step,
     layout::{META, Meta},
     plan::commit_publishers,
@@ -63,7 +64,8 @@ impl Writer {
         let Some(state) = &mut self.state else {
             return Ok(());
         };
-        state.begin_generation(&self.limits)?;
+        let over = state.begin_generation(&self.limits)?;
+        self.chores.begin(Chore::Finish(over));
         // What the oldest remembers is written again, little by little, before it goes.
         if state.generations.len() > GENERATIONS as usize / 2 {
             for id in at_home(state, state.generations[0].generation.number) {
@@ -78,14 +80,19 @@ impl Writer {
     /// Does a part of what making and deleting generations takes. Each part is some syncs, so there
     /// is one between two appends.
     pub(super) fn chore(&mut self) -> Result<(), Failure> {
+        if let Some(error) = self.chores.take_failure() {
+            return Err(error.into());
+        }
         let Some(state) = &mut self.state else {
             return Ok(());
         };
         if !self.deleted.is_empty() && state.removed_safely < state.removed {
             write_removed(state, state.removed)?;
-        } else if let Some(keyspace) = self.deleted.pop_front() {
-            // Its files are removed when the last reader is done.
-            state.database.delete_keyspace(keyspace)?;
+        } else if self.chores.is_idle()
+            && let Some(keyspace) = self.deleted.pop_front()
+        {
+            let database = state.database.clone();
+            self.chores.begin(Chore::Delete(database, keyspace));
         } else if state.current().cost > step(&self.limits) / 2 && !state.prepared.is_ready() {
             let number = state.current().generation.number + 1;
             let database = &state.database;

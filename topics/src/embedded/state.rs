@@ -158,16 +158,13 @@ impl State {
             for entry in kept.generation.log.range(range) {
                 let (key, value) = entry.into_inner()?;
                 let offset = offset_of_log_key(&key).and_then(Offset::new);
-                let time = layout::time_of_message(&value);
-                let publisher = layout::publisher_of_message(&value);
-                let (Some(offset), Some(time), Some((publisher, _))) = (offset, time, publisher)
-                else {
+                let (Some(offset), Some(message)) = (offset, layout::parts(&value)) else {
                     let why = format!("a message in log.{number} cannot be decoded");
                     return Err(LoadError::Damaged(why));
                 };
-                if let Some(numbered) = publisher
-                    && time >= oldest
-                    && self.publishers.found(numbered, offset, time)
+                if let Some(numbered) = message.publisher
+                    && message.time >= oldest
+                    && self.publishers.found(numbered, offset, message.time)
                 {
                     self.unwritten.push(numbered.0.id, offset.get());
                 }
@@ -221,8 +218,8 @@ impl State {
         }
     }
 
-    /// Begins a generation with the next offset.
-    pub(super) fn begin_generation(&mut self, limits: &Limits) -> fjall::Result<()> {
+    /// Begins a generation with the next offset. Returns the one before it, which is to be finished.
+    pub(super) fn begin_generation(&mut self, limits: &Limits) -> fjall::Result<Arc<Generation>> {
         let number = self.current().generation.number + 1;
         let meta = Meta {
             begin: self.last + 1,
@@ -231,10 +228,10 @@ impl State {
         let prepared = std::mem::take(&mut self.prepared);
         let generation = prepared.begin(&self.database, number, limits, &meta)?;
         self.removed_safely = self.removed;
-        self.current().generation.finish()?;
+        let over = self.current().generation.clone();
         self.generations.push(Kept::new(generation, &meta));
         self.topics.clear();
-        Ok(())
+        Ok(over)
     }
 
     pub(super) fn view(&self) -> View {

@@ -1,6 +1,6 @@
 //! What readers see: the state after the last commit that is safe.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use tokio::sync::watch;
 use unstall_proto::topics::{Offset, StoredAt};
@@ -65,6 +65,8 @@ pub(super) struct Shared {
     view: RwLock<Result<View, Arc<str>>>,
     /// Readers of this wait for nothing. Written after `view`.
     bounds: watch::Sender<Bounds>,
+    /// The log is closed, and why.
+    closed: OnceLock<Arc<str>>,
 }
 
 impl Shared {
@@ -72,6 +74,7 @@ impl Shared {
         Shared {
             bounds: watch::Sender::new(view.bounds()),
             view: RwLock::new(Ok(view)),
+            closed: OnceLock::new(),
         }
     }
 
@@ -84,6 +87,18 @@ impl Shared {
     /// Holds up readers until it is dropped.
     pub(super) fn hold(&self) -> RwLockWriteGuard<'_, Result<View, Arc<str>>> {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is no view from now on.
+    pub(super) fn close(&self, why: &str) {
+        *self.hold() = Err(why.into());
+        let _ = self.closed.set(why.into());
+        self.bounds.send_modify(|_| {});
+    }
+
+    /// Why it is closed, if it is.
+    pub(super) fn closed(&self) -> Option<Arc<str>> {
+        self.closed.get().cloned()
     }
 
     pub(super) fn publish(&self, view: View) {

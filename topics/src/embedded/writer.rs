@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use unstall_proto::topics::{Offset, Refusal};
 
 use super::{
+    chores::Chores,
     directory::Directory,
     latest::Snapshots,
     plan::{Plan, answer_without},
@@ -43,6 +44,7 @@ pub(super) enum Command {
 
 pub(super) struct Writer {
     pub(super) directory: Directory,
+    pub(super) chores: Chores,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
@@ -117,7 +119,7 @@ impl Writer {
         }
         // Whoever asks from now on is told that the log is closed.
         drop(commands);
-        *self.shared.hold() = Err("the log is closed".into());
+        self.shared.close("the log is closed");
         self.directory.sync_last();
         self.close();
         drop(self);
@@ -373,6 +375,9 @@ impl Writer {
     /// Closes the database. Waits for the readers of before.
     fn close(&mut self) {
         self.deleted.clear();
+        self.chores.wait();
+        // What failed was of this database.
+        let _ = self.chores.take_failure();
         let Some(state) = self.state.take() else {
             return;
         };

@@ -90,7 +90,13 @@ impl Shared {
     pub(super) fn end(&self, why: String) {
         if self.over.set(why.as_str().into()).is_ok() {
             tracing::error!(why, "the log over JetStream has ended");
+            self.bounds.send_modify(|_| {});
         }
+    }
+
+    /// Why it has ended, if it has.
+    pub(super) fn over(&self) -> Option<Arc<str>> {
+        self.over.get().cloned()
     }
 
     pub(super) fn check(&self) -> Result<(), StoreError> {

@@ -17,3 +17,4 @@ mod secrets_are_not_compressed;
 mod stalls_alone;
 mod starts;
 mod stats;
+mod store_ends;

@@ -23,7 +23,7 @@ pub(super) struct Signals {
     pub(super) pong: Option<u64>,
     go_away: Option<Box<(u64, String)>>,
     farewell: Option<Box<(ErrorCode, String)>>,
-    /// A block into which packets are encoded. An idle connection keeps one.
+    /// A block into which packets are encoded.
     block: BytesMut,
 }
 
@@ -103,6 +103,8 @@ impl Server {
             }
         }
         util::trim(&mut self.lines.send);
+        // An idle connection keeps no memory for the next packet.
+        self.signals.block = BytesMut::new();
         None
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Bends {
     pub(crate) fail_after: Mutex<Option<StoreError>>,
     /// Reads fail with this.
     pub(crate) unreadable: Mutex<Option<StoreError>>,
+    /// It has ended, and why. The next change tells it.
+    pub(crate) ended: Mutex<Option<Arc<str>>>,
     pub(crate) reads: AtomicUsize,
     pub(crate) seeks: AtomicUsize,
     pub(crate) appends: AtomicUsize,
@@ -101,6 +103,10 @@ impl Store for Bent {
 
     fn changes(&self) -> watch::Receiver<Bounds> {
         self.memory.changes()
+    }
+
+    fn ended(&self) -> Option<Arc<str>> {
+        self.bends.ended.lock().unwrap().clone()
     }
 
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Chunk, StoreError>> {
