@@ -462,7 +462,7 @@ async fn a_login_that_is_not_confirmed_is_tried_again_and_nothing_else_is_sent()
 
 #[tokio::test]
 async fn a_client_that_subscribes_to_more_than_is_remembered_is_closed_with_1008() {
-    let (upstream, _) = feed().await;
+    let (upstream, heard) = feed().await;
     let rules = file(BINANCE);
     let relay = relay(&upstream.url(), &rules, &[]);
     let of = |count: usize| json!({"method": "SUBSCRIBE", "params": (0..count).collect::<Vec<_>>(), "id": 1});
@@ -488,6 +488,11 @@ async fn a_client_that_subscribes_to_more_than_is_remembered_is_closed_with_1008
     let (code, reason) = end.unwrap();
     assert_eq!(code, 1008);
     assert!(reason.starts_with("subscribe to less"), "{reason}");
+    assert_eq!(
+        heard.lock().unwrap()[0].len(),
+        3,
+        "what is refused is not passed"
+    );
     // The others go on.
     let mut ws = open(&relay.url).await;
     say(&mut ws, of(1)).await;

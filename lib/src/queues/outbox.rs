@@ -29,9 +29,9 @@ use crate::{
 };
 use entry::messages;
 pub(crate) use entry::{Done, Entry, Manner, Packed, Queued};
-pub(crate) use run::Passed;
 use lane::Lane;
 use packets::Packets;
+pub(crate) use run::Passed;
 
 struct OutboxState {
     main: Lane,
