@@ -401,6 +401,7 @@ impl Batch<'_> {
 
 impl Draw for Batch<'_> {
     /// As [`next`](Batch::next), but what need not be copied to be kept is taken out.
+    #[inline(always)]
     fn draw(&mut self) -> Option<Drawn<'_>> {
         let receiver = &mut *self.receiver;
         let packet = receiver.hand.packet.as_ref();

@@ -259,7 +259,7 @@ impl Decoder {
     }
 
     /// Checks that this frame may come now. Returns the length of its payload.
-    #[inline]
+    #[inline(always)]
     fn check(&self, header: &Header) -> Result<usize, ConnectionError> {
         let before = match (header.opcode, &self.fragments) {
             (Opcode::Text | Opcode::Binary, None) => 0,
@@ -283,7 +283,7 @@ impl Decoder {
 
     /// Unmasks what has arrived of the first payload, and checks it if it is text. So text that is not
     /// UTF-8 is refused before the rest of its message arrives.
-    #[inline]
+    #[inline(always)]
     fn prepare(
         &mut self,
         header: &Header,

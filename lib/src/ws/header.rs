@@ -64,7 +64,8 @@ impl Header {
     /// Reads a header, and how many bytes it takes; `None` if it is not whole. `masked` says whether
     /// the peer is a client, whose frames are masked. A broken rule is an error as soon as its byte
     /// has arrived.
-    #[inline]
+    // Out of line, its fields would go through memory: a third of the time of reading short messages.
+    #[inline(always)]
     pub(super) fn parse(
         bytes: &[u8],
         masked: bool,
@@ -76,7 +77,7 @@ impl Header {
     }
 
     /// The same where compression was agreed.
-    #[inline]
+    #[inline(always)]
     pub(super) fn parse_extended(
         bytes: &[u8],
         masked: bool,
@@ -181,6 +182,7 @@ impl Header {
 
 /// A length, and how many of the following bytes it takes. "In all cases, the minimal number of
 /// bytes MUST be used to encode the length" (section 5.2).
+#[inline(always)]
 fn parse_length(short: u8, rest: &[u8]) -> Result<Option<(u64, usize)>, &'static str> {
     const NOT_MINIMAL: &str = "the length of a frame takes more bytes than it needs";
     match short {
