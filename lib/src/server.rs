@@ -279,15 +279,19 @@ impl Server {
             let (handler, counted) = (handler.clone(), state.clone());
             let (span, running) = (handler_span(&connection), member.clone());
             let run = async move {
-                // The place is free again when both the connection and its handler have ended.
-                let _held = (running, place);
                 let run = AssertUnwindSafe(async { handler(connection).await });
                 if run.catch_unwind().await.is_err() {
                     counted.counters.handler_panics.add();
                     tracing::error!("the handler panicked; its connection ends with code 1011");
                 }
             };
-            let task = tokio::spawn(run.instrument(span));
+            let run = run.instrument(span);
+            let task = tokio::spawn(async move {
+                // The place is free again when both the connection and its handler have ended, and the
+                // handler's span with it.
+                let _held = (running, place);
+                run.await;
+            });
             member.handled(task.abort_handle());
         }
         tokio::select! {
