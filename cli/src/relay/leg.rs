@@ -148,26 +148,14 @@ impl Default for Turn {
 impl Turn {
     /// Lets the client's messages wait. `false`: no more pass anyway.
     pub(super) async fn pause(&self) -> bool {
-        self.0.send_if_modified(|phase| {
-            let flows = *phase == Phase::Flows;
-            if flows {
-                *phase = Phase::ToWait;
-            }
-            flows
-        });
+        self.go(Phase::Flows, Phase::ToWait);
         self.reaches(|phase| matches!(phase, Phase::Waits | Phase::Over))
             .await
             == Phase::Waits
     }
 
     pub(super) fn resume(&self) {
-        self.0.send_if_modified(|phase| {
-            let waits = *phase == Phase::Waits;
-            if waits {
-                *phase = Phase::Flows;
-            }
-            waits
-        });
+        self.go(Phase::Waits, Phase::Flows);
     }
 
     pub(super) fn end(&self) {
@@ -181,13 +169,7 @@ impl Turn {
 
     /// Waits until they pass again. `false`: they never will.
     pub(super) async fn waits(&self) -> bool {
-        self.0.send_if_modified(|phase| {
-            let asked = *phase == Phase::ToWait;
-            if asked {
-                *phase = Phase::Waits;
-            }
-            asked
-        });
+        self.go(Phase::ToWait, Phase::Waits);
         self.reaches(|phase| matches!(phase, Phase::Flows | Phase::Over))
             .await
             == Phase::Flows
@@ -195,6 +177,17 @@ impl Turn {
 
     pub(super) async fn over(&self) {
         self.reaches(|phase| phase == Phase::Over).await;
+    }
+
+    /// Goes on to the next phase, if it is this one.
+    fn go(&self, from: Phase, to: Phase) {
+        self.0.send_if_modified(|phase| {
+            let goes = *phase == from;
+            if goes {
+                *phase = to;
+            }
+            goes
+        });
     }
 
     async fn reaches(&self, is_reached: impl Fn(Phase) -> bool) -> Phase {

@@ -59,12 +59,7 @@ async fn cuts_between_the_relays_lose_and_double_nothing_in_either_direction() {
                     sink.send(Message::text(number.to_string())).await.unwrap();
                 }
             };
-            let receiving = async {
-                for number in 0..COUNT {
-                    let message = stream.next().await.unwrap().unwrap();
-                    assert_eq!(message.to_text().unwrap(), number.to_string());
-                }
-            };
+            let receiving = numbers(&mut stream, 0..COUNT);
             tokio::join!(sending, receiving);
             let mut ws = sink.reunite(stream).unwrap();
             tell.send(closed(&mut ws).await).unwrap();
@@ -86,12 +81,7 @@ async fn cuts_between_the_relays_lose_and_double_nothing_in_either_direction() {
             sink.send(Message::text(number.to_string())).await.unwrap();
         }
     };
-    let receiving = async {
-        for number in 0..COUNT {
-            let message = stream.next().await.unwrap().unwrap();
-            assert_eq!(message.to_text().unwrap(), number.to_string());
-        }
-    };
+    let receiving = numbers(&mut stream, 0..COUNT);
     tokio::join!(sending, receiving);
     assert_eq!(cuts, CUTS);
     let mut ws = sink.reunite(stream).unwrap();

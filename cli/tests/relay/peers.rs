@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, Stream, StreamExt};
 use http::{HeaderMap, Request, Response};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -132,9 +132,13 @@ pub(crate) async fn refused(url: &str) -> (u16, HeaderMap, String) {
 }
 
 /// Receives texts that are the numbers of this range, one after the other.
-pub(crate) async fn numbers(ws: &mut Raw, range: std::ops::Range<u64>) {
+pub(crate) async fn numbers<S>(from: &mut S, range: std::ops::Range<u64>)
+where
+    S: Stream<Item = Result<Message, Error>> + Unpin,
+{
     for number in range {
-        let message = crate::support::next(ws).await;
+        let message = tokio::time::timeout(DEADLINE, from.next()).await;
+        let message = message.expect("in time").unwrap().unwrap();
         assert_eq!(message.to_text().unwrap(), number.to_string());
     }
 }

@@ -68,12 +68,7 @@ async fn connections_live_over_reloads_and_new_clients_get_the_new_routes() {
             }
         }
     };
-    let receiving = async {
-        for number in 0..COUNT {
-            let message = stream.next().await.unwrap().unwrap();
-            assert_eq!(message.to_text().unwrap(), number.to_string());
-        }
-    };
+    let receiving = numbers(&mut stream, 0..COUNT);
     tokio::join!(sending, receiving);
     let mut ws = sink.reunite(stream).unwrap();
     log.line(DONE);
