@@ -64,7 +64,7 @@ impl Header {
     /// Reads a header, and how many bytes it takes; `None` if it is not whole. `masked` says whether
     /// the peer is a client, whose frames are masked. A broken rule is an error as soon as its byte
     /// has arrived.
-    // Out of line, its fields would go through memory: a third of the time of reading short messages.
+    // Out of line, its fields would go through memory: half of the time of reading short frames.
     #[inline(always)]
     pub(super) fn parse(
         bytes: &[u8],
