@@ -28,6 +28,7 @@ export class Backoff {
   readonly #random: () => number;
   #waits = 0;
   #atOnce = false;
+  #networkIsBack = false;
 
   constructor(options: ReconnectOptions = {}, random: () => number = Math.random) {
     this.#first = options.first ?? RECONNECT_FIRST;
@@ -43,7 +44,9 @@ export class Backoff {
       this.#atOnce = false;
       return 0;
     }
-    const bound = Math.min(this.#first * 2 ** Math.min(this.#waits, 20), this.#max);
+    let bound = Math.min(this.#first * 2 ** Math.min(this.#waits, 20), this.#max);
+    if (this.#networkIsBack) bound = Math.min(bound, RECONNECT_FIRST);
+    this.#networkIsBack = false;
     this.#waits += 1;
     return bound * this.#random();
   }
@@ -56,9 +59,13 @@ export class Backoff {
     }
   }
 
-  /** The network is back: the waits start from the first one again. */
+  /**
+   * The network is back: the waits start from the first one again. The next one is short, whatever the options
+   * say, but random: the pages of one network must not come all at the same moment.
+   */
   reset(): void {
     this.#waits = 0;
+    this.#networkIsBack = true;
   }
 
   /** Whether another attempt may follow after this many failures in a row. */

@@ -406,11 +406,12 @@ export class Connector {
 
   #online(): void {
     this.#check();
-    if (this.#socket || this.#stopped || this.#suspended || this.#attempt) return;
+    // Also for a connection that is open, and for an attempt that is under way: both may be of the network that
+    // was. When they fail, the next attempt comes soon.
     this.#backoff.reset();
+    if (this.#socket || this.#stopped || this.#suspended || this.#attempt) return;
     clearTimeout(this.#timer);
-    // The pages of one network do not come all at the same moment.
-    this.#timer = setTimeout(() => void this.#dial(), Math.random() * defaults.RECONNECT_FIRST);
+    this.#timer = setTimeout(() => void this.#dial(), this.#backoff.next());
   }
 
   #suspend(): void {

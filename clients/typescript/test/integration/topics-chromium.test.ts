@@ -195,6 +195,7 @@ describe.runIf(hasChromium)("in Chromium", () => {
     await topics.publish("t", "1");
     await gets(page, ["1"]);
     await page.context().setOffline(true);
+    await page.waitForFunction(() => !navigator.onLine);
     proxy.cut();
     await topics.publish("t", "2");
     const stored = page.evaluate(() => (globalThis as unknown as InPage).topics.publish("t", "3"));
