@@ -148,6 +148,8 @@ impl Records {
     /// bytes if that is more.
     pub(crate) fn begin(&mut self, first: usize, fill: usize) {
         self.fill = fill.max(DATA_HEADER + first);
+        // One allocation for a packet that stays alone with its first record.
+        self.block.reserve(DATA_HEADER + first);
         self.block.put_u8(kind::DATA);
         self.block.put_u64(0);
     }

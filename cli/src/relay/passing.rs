@@ -4,6 +4,7 @@
 use std::{
     future::pending,
     ops::ControlFlow,
+    pin::pin,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -237,11 +238,15 @@ impl Pair<'_> {
             Some(_) => &counters[..2],
         };
         let (mut gap, mut full) = (None, None);
+        let mut stops = pin!(turn.stops());
         loop {
             let batch = tokio::select! {
                 biased;
-                () = turn.stops() => match turn.waits().await {
-                    true => continue,
+                () = &mut stops => match turn.waits().await {
+                    true => {
+                        stops.set(turn.stops());
+                        continue;
+                    }
                     false => return false,
                 },
                 batch = from.recv_batch() => batch,

@@ -166,11 +166,14 @@ impl Meter {
             let mut state = self.state.lock().unwrap();
             state.counters = report.counters;
             let ended = std::mem::take(&mut report.ended);
-            for (cause, ended) in StallCause::ALL.into_iter().zip(ended) {
-                if ended {
+            if report.waits == Causes::default() && ended == Causes::default() {
+                return None;
+            }
+            for cause in StallCause::ALL {
+                if ended.has(cause) {
                     state.wait(cause, false, now, &mut events);
                 }
-                state.wait(cause, report.waits[cause as usize], now, &mut events);
+                state.wait(cause, report.waits.has(cause), now, &mut events);
             }
             state.tell_stalls(self.stall_after, now, &mut events)
         };
@@ -229,37 +232,69 @@ impl MeterState {
     }
 }
 
+/// A set of causes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Causes(u8);
+
+impl Causes {
+    fn has(self, cause: StallCause) -> bool {
+        self.0 & Causes::bit(cause) != 0
+    }
+
+    fn set(&mut self, cause: StallCause, is_in: bool) {
+        match is_in {
+            true => self.0 |= Causes::bit(cause),
+            false => self.0 &= !Causes::bit(cause),
+        }
+    }
+
+    fn bit(cause: StallCause) -> u8 {
+        1 << cause as u8
+    }
+}
+
 /// The counters and waits of the pump, which it publishes once a turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) counters: Counters,
-    waits: [bool; StallCause::ALL.len()],
+    /// What is waited for. Every wait that the meter has is here or in `ended`.
+    waits: Causes,
     /// Waits that have ended since the last report. The same cause may wait again.
-    ended: [bool; StallCause::ALL.len()],
+    ended: Causes,
 }
 
 impl Report {
     /// Starts from the last published counters and waits.
     pub(crate) fn of(meter: &Meter) -> Report {
         let state = meter.state.lock().unwrap();
+        let mut waits = Causes::default();
+        for cause in StallCause::ALL {
+            waits.set(cause, state.waits[cause as usize].since.is_some());
+        }
         Report {
             counters: state.counters,
-            waits: state.waits.map(|wait| wait.since.is_some()),
-            ended: Default::default(),
+            waits,
+            ended: Causes::default(),
         }
     }
 
-    /// Starts from the last published counters, without any wait.
+    /// Starts from the last published counters. Every wait has ended.
     pub(crate) fn idle(meter: &Meter) -> Report {
+        let Report {
+            counters, waits, ..
+        } = Report::of(meter);
         Report {
-            waits: Default::default(),
-            ..Report::of(meter)
+            counters,
+            waits: Causes::default(),
+            ended: waits,
         }
     }
 
     /// Records whether something waits for `cause`.
     pub(crate) fn wait(&mut self, cause: StallCause, waiting: bool) {
-        let before = std::mem::replace(&mut self.waits[cause as usize], waiting);
-        self.ended[cause as usize] |= before && !waiting;
+        if self.waits.has(cause) && !waiting {
+            self.ended.set(cause, true);
+        }
+        self.waits.set(cause, waiting);
     }
 }

@@ -17,8 +17,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "jetstream")]
+use workloads::jetstream;
 use workloads::{
-    catch_up, durable, failover, fanout, filter, idle, jetstream, publish, retention, stopped,
+    catch_up, durable, failover, fanout, filter, idle, publish, retention, stopped,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -64,6 +66,7 @@ enum What {
     /// kill -9 of a node, until a client has the next message from another node
     Failover(failover::Args),
     /// Publishing through JetStream, and with async-nats directly
+    #[cfg(feature = "jetstream")]
     Jetstream(jetstream::Args),
     /// All of them
     All,
@@ -98,6 +101,7 @@ fn run(args: &Args) -> Result<()> {
         What::CatchUp(it) => catch_up::run(it, quick),
         What::Filter(it) => filter::run(it, quick),
         What::Failover(it) => failover::run(it, programs, quick),
+        #[cfg(feature = "jetstream")]
         What::Jetstream(it) => jetstream::run(it, programs, quick),
         What::All => all(programs, quick),
         What::Node { job } => node::run(job),
@@ -117,7 +121,11 @@ fn all(programs: &foreign::Programs, quick: bool) -> Result<()> {
     catch_up::run(&defaults(), quick)?;
     filter::run(&defaults(), quick)?;
     failover::run(&defaults(), programs, quick)?;
-    jetstream::run(&defaults(), programs, quick)
+    #[cfg(feature = "jetstream")]
+    jetstream::run(&defaults(), programs, quick)?;
+    #[cfg(not(feature = "jetstream"))]
+    println!("skipped: `jetstream`, which needs a build with --features jetstream");
+    Ok(())
 }
 
 /// The arguments of a workload when none are given.

@@ -6,6 +6,7 @@ pub(crate) mod failover;
 pub(crate) mod fanout;
 pub(crate) mod filter;
 pub(crate) mod idle;
+#[cfg(feature = "jetstream")]
 pub(crate) mod jetstream;
 pub(crate) mod publish;
 pub(crate) mod retention;
