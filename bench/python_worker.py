@@ -22,6 +22,8 @@ BITS = {"server_max_window_bits": 12, "client_max_window_bits": 12}
 SETTINGS = {"compress_settings": {"memLevel": 5, "level": 1}}
 # Each way over each connection, as in src/workloads/compressed.rs.
 TICKS = 40
+# As many as bench/src/payload.rs has.
+DISTINCT_TICKS = 1_009
 WORD = bytes(8)
 
 
@@ -54,8 +56,7 @@ def tick(place: int, size: int) -> bytes:
 
 
 def ticks(size: int) -> list[bytes]:
-    places = min(max((256 << 10) // size, 2), 61)
-    return [tick(place, size) for place in range(places)]
+    return [tick(place, size) for place in range(DISTINCT_TICKS)]
 
 
 def rss() -> int:
