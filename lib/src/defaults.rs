@@ -182,6 +182,15 @@ pub(crate) const DRIVE_LONG_BYTES: usize = WRITE_BATCH_BYTES;
 /// 64 bytes needs as much.
 pub(crate) const RUN_BYTES: usize = 128 << 10;
 
+/// How many bytes of messages `send_many` queues for a connection that compresses before it writes them
+/// itself: a batch. More of them would push each other and the compressor's tables out of the processor's
+/// cache before they are compressed.
+pub(crate) const COMPRESSED_RUN_BYTES: usize = WRITE_BATCH_BYTES;
+
+/// How many bytes a compressed session writes before it looks for acknowledgements at the socket itself.
+/// They stand for several times as many bytes of messages. Each look is a system call.
+pub(crate) const HEAR_BYTES: usize = 16 << 10;
+
 /// How many bytes one turn writes before it reads.
 pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;
 
@@ -287,6 +296,10 @@ pub(crate) const FIRST_WINDOW_BYTES: u64 = 1 << 20;
 /// both sides a system call each, and wake a thread of the sender. Half of the first window is granted
 /// anew at a time, so that an acknowledgement and a renewal of credit share a write.
 pub(crate) const ACKNOWLEDGE_BYTES: u64 = FIRST_WINDOW_BYTES / 2;
+
+/// The same where compression may be agreed. Compressing is so slow that more acknowledgements cost
+/// little, and the packets that lie between two of them stay in the processor's cache.
+pub(crate) const ACKNOWLEDGE_COMPRESSED_BYTES: u64 = 128 << 10;
 
 /// How long a session lives without a connection. It covers a deployment, a tunnel, and a laptop that
 /// is carried to another room.

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    defaults::{DRIVE_BYTES, DRIVE_LONG_BYTES, PACKED_BYTES},
+    defaults::{COMPRESSED_RUN_BYTES, DRIVE_BYTES, DRIVE_LONG_BYTES, PACKED_BYTES},
     messages::{Message, SendError, SendRefusal, TrySendError, kind},
     reports::{ConnectionError, FlushError, QueueStats},
     settings::{Account, Options},
@@ -54,6 +54,8 @@ pub(crate) struct Outbox {
     /// A budget bounds this queue together with others.
     bounded: bool,
     limit: usize,
+    /// A run of messages ends when so many bytes are queued, and the sender writes them.
+    run_limit: usize,
     /// So much is queued that the sender should write it.
     filled: AtomicBool,
     /// The largest message that both this side and the peer of the present connection allow.
@@ -77,6 +79,10 @@ impl Outbox {
             account: account.clone(),
             bounded: options.budget.is_some(),
             limit: options.outbox_bytes.max(1),
+            run_limit: match options.compression {
+                Some(_) => COMPRESSED_RUN_BYTES,
+                None => usize::MAX,
+            },
             filled: AtomicBool::new(false),
             max_message: AtomicUsize::new(options.max_message_bytes),
             own_max_message: options.max_message_bytes,

@@ -183,5 +183,8 @@ pub(crate) fn over_packets(
         .fragment_bytes(MAX_PACKET);
     let agreed = upgraded.compression.take();
     upgraded.compression = agreed.map(|it| it.not_below(SMALLEST_COMPRESSED_PACKET));
+    if upgraded.compression.is_some() {
+        upgraded.transport.hear_early();
+    }
     WebSocket::upgraded(upgraded, side, &packets)
 }

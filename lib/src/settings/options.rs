@@ -370,13 +370,17 @@ impl Options {
             true => unstall_proto::Acknowledge::ByHand,
             false => unstall_proto::Acknowledge::WhenTaken,
         };
+        let acknowledge_bytes = match self.compression {
+            Some(_) => defaults::ACKNOWLEDGE_COMPRESSED_BYTES,
+            None => defaults::ACKNOWLEDGE_BYTES,
+        };
         let window = self.window_bytes as u64;
         unstall_proto::Config::new()
             .window(window.min(defaults::FIRST_WINDOW_BYTES))
             .max_window(window)
             .max_message(self.max_message_bytes as u64)
             .replay(self.replay_bytes as u64)
-            .ack_bytes(defaults::ACKNOWLEDGE_BYTES)
+            .ack_bytes(acknowledge_bytes)
             .handshake_timeout(self.connect_timeout)
             .session_life(self.session_life)
             .acknowledge(acknowledge)

@@ -1,7 +1,8 @@
 //! The byte stream below a WebSocket: TCP, TLS, or a stream of another kind.
 
 use std::any::Any;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::defaults;
 #[derive(Debug)]
 pub(crate) struct Transport {
     stream: Stream,
+    /// How many bytes were written since the socket was last read. `None`: nobody counts.
+    unheard: Option<usize>,
     /// Dropped with the socket: the connection's place among the open ones of a server.
     _held: Option<Held>,
 }
@@ -164,6 +167,7 @@ impl Transport {
     fn new(stream: Stream) -> Transport {
         Transport {
             stream,
+            unheard: None,
             _held: None,
         }
     }
@@ -175,8 +179,28 @@ impl Transport {
             None => held,
         };
         Transport {
-            stream: self.stream,
             _held: Some(held),
+            ..self
+        }
+    }
+
+    /// From now on a read looks at the TCP socket itself after each [`HEAR_BYTES`](defaults::HEAR_BYTES)
+    /// that were written. Otherwise it waits until the runtime has noticed that something is there. A
+    /// runtime of one thread notices nothing while a task sends and never waits.
+    pub(crate) fn hear_early(&mut self) {
+        match &mut self.stream {
+            #[cfg(feature = "tls")]
+            Stream::TlsClient(tls) => tls.get_mut().0.hear_early(),
+            #[cfg(all(feature = "tls", feature = "server"))]
+            Stream::TlsServer(tls) => tls.get_mut().0.hear_early(),
+            _ => self.unheard = Some(0),
+        }
+    }
+
+    /// So many bytes were written.
+    fn count_written(&mut self, written: &Poll<io::Result<usize>>) {
+        if let (Some(unheard), Poll::Ready(Ok(bytes))) = (&mut self.unheard, written) {
+            *unheard += bytes;
         }
     }
 
@@ -235,7 +259,7 @@ fn set_options(tcp: &TcpStream) {
 
 macro_rules! each {
     ($self:ident, $io:ident => $body:expr) => {
-        match &mut $self.get_mut().stream {
+        match &mut $self.stream {
             Stream::Tcp($io) => $body,
             Stream::Other($io) => $body,
             #[cfg(feature = "tls")]
@@ -254,7 +278,36 @@ impl AsyncRead for Transport {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_read(cx, buf))
+        let this = self.get_mut();
+        let read = each!(this, io => Pin::new(io).poll_read(cx, buf));
+        let Some(unheard) = &mut this.unheard else {
+            return read;
+        };
+        if read.is_pending() && *unheard < defaults::HEAR_BYTES {
+            return Poll::Pending;
+        }
+        *unheard = 0;
+        match &this.stream {
+            Stream::Tcp(tcp) if read.is_pending() => read_now(tcp, buf),
+            _ => read,
+        }
+    }
+}
+
+/// Reads what is there, whether or not the runtime has noticed. Pending if nothing is: the runtime will
+/// wake the task, because it was asked before.
+fn read_now(tcp: &TcpStream, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    let socket = SockRef::from(tcp);
+    let read = socket
+        .peek(&mut [MaybeUninit::uninit()])
+        .and_then(|_| (&*socket).read(buf.initialize_unfilled()));
+    match read {
+        Ok(read) => {
+            buf.advance(read);
+            Poll::Ready(Ok(()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        Err(error) => Poll::Ready(Err(error)),
     }
 }
 
@@ -264,7 +317,10 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write(cx, buf))
+        let this = self.get_mut();
+        let written = each!(this, io => Pin::new(io).poll_write(cx, buf));
+        this.count_written(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -272,7 +328,10 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
+        let this = self.get_mut();
+        let written = each!(this, io => Pin::new(io).poll_write_vectored(cx, bufs));
+        this.count_written(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -289,10 +348,44 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_flush(cx))
+        let this = self.get_mut();
+        each!(this, io => Pin::new(io).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_shutdown(cx))
+        let this = self.get_mut();
+        each!(this, io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::io::Write;
+
+    /// Once a compressed session that sent without a pause in a runtime of one thread read no
+    /// acknowledgement until its credit was used up. It kept megabytes of packets.
+    #[tokio::test]
+    async fn a_sender_that_never_waits_hears_what_the_runtime_has_not_noticed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (mut theirs, _) = listener.accept().unwrap();
+        let mut transport = Transport::tcp_stream(ours.unwrap());
+        transport.hear_early();
+        transport.tcp().unwrap().writable().await.unwrap();
+        theirs.write_all(b"heard").unwrap();
+        let heard = poll_fn(|cx| {
+            let mut bytes = [0; 16];
+            let mut there = ReadBuf::new(&mut bytes);
+            let early = Pin::new(&mut transport).poll_read(cx, &mut there);
+            assert!(early.is_pending(), "the runtime has noticed nothing");
+            let sent = [0; defaults::HEAR_BYTES];
+            let written = Pin::new(&mut transport).poll_write(cx, &sent);
+            assert!(matches!(written, Poll::Ready(Ok(defaults::HEAR_BYTES))));
+            let read = Pin::new(&mut transport).poll_read(cx, &mut there);
+            read.map(|read| read.map(|()| there.filled().to_vec()))
+        });
+        assert_eq!(heard.await.unwrap(), b"heard");
     }
 }

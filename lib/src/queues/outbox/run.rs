@@ -139,9 +139,14 @@ impl Run<'_> {
         let mut state = self.outbox.lock();
         let lane = &mut state.main;
         if lane.ended.is_none() {
-            self.reserved += lane.reserve(RUN_BYTES, self.outbox.limit);
+            let limit = self.outbox.limit.min(self.outbox.run_limit);
+            self.reserved += lane.reserve(RUN_BYTES, limit);
         }
-        self.cost + cost <= self.reserved
+        let fits = self.cost + cost <= self.reserved;
+        if !fits {
+            self.outbox.note_filled(lane, self.outbox.run_limit);
+        }
+        fits
     }
 
     /// An empty packet, with room for the expected messages.

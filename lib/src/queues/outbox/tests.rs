@@ -372,3 +372,23 @@ fn packets_are_made_for_frames_where_the_connection_writes_frames() {
         assert_eq!(messages(batch), expected);
     }
 }
+
+/// Once a sender filled the whole outbox before anything was compressed. By then the first packets had left
+/// the processor's cache.
+#[test]
+fn a_run_of_messages_to_be_compressed_ends_at_a_batch_which_the_sender_writes() {
+    let compressed = Options::default().compression(crate::Compression::default());
+    for (options, most) in [
+        (compressed, COMPRESSED_RUN_BYTES),
+        (Options::default(), crate::defaults::OUTBOX_BYTES),
+    ] {
+        let writes = most == COMPRESSED_RUN_BYTES;
+        let outbox = outbox_with(options);
+        let mut run = std::iter::repeat_n(message(4096), 1_000);
+        assert!(outbox.push_run(&mut run).unwrap().is_some(), "not all");
+        let cost = 4096 + MESSAGE_OVERHEAD_BYTES;
+        let (queued, _) = outbox.stats(Instant::now());
+        assert_eq!(queued.messages, most / cost);
+        assert_eq!(outbox.take_filled(), writes);
+    }
+}
