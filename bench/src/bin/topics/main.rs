@@ -19,9 +19,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "jetstream")]
 use workloads::jetstream;
-use workloads::{
-    catch_up, durable, failover, fanout, filter, idle, publish, retention, stopped,
-};
+use workloads::{catch_up, durable, failover, fanout, filter, idle, publish, retention, stopped};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Failure> = std::result::Result<T, E>;
