@@ -2,15 +2,11 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use unstall::doctor::{Doctor, Finding, sockets_of};
-
-use crate::serve::read_token;
-use library::Asking;
 
 mod json;
 mod library;
@@ -25,7 +21,8 @@ mod watch;
 /// network namespace: to examine a container, run it inside the container.
 ///
 /// Programs called `unstall` that listen on this machine are also asked what the library says of
-/// their connections. With --ask every examined program is asked.
+/// their connections. With --ask every examined program is asked. They are asked over this machine's
+/// loopback, also those that use TLS: then the name in their certificate is --tls-name.
 ///
 /// Exit code 0: nothing is stuck. 1: something is. 2: wrong usage, missing
 /// rights, or a system other than Linux.
@@ -48,14 +45,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// Ask every examined program that listens on this machine what the library says of its
-    /// connections, by one request for /status.json to each of its ports
-    #[arg(long, conflicts_with = "watch")]
-    ask: bool,
-
-    /// Show the token in this file to the programs that are asked
-    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
-    token: Option<PathBuf>,
+    #[command(flatten)]
+    ask: library::Ask,
 }
 
 #[derive(clap::Args, Debug)]
@@ -99,11 +90,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 
 /// Prints one report. Returns whether something is stuck.
 fn once(arguments: &Arguments) -> io::Result<bool> {
-    let token = arguments.token.as_deref().map(read_token).transpose();
-    let asking = Asking {
-        all: arguments.ask,
-        token: token.map_err(|failure| io::Error::other(failure.into_reason()))?,
-    };
+    let mut library = arguments.library()?;
     let mut doctor = Doctor::new();
     let began = Instant::now();
     let mut looks = 0;
@@ -116,7 +103,8 @@ fn once(arguments: &Arguments) -> io::Result<bool> {
         thread::sleep(arguments.interval);
     }
     let findings = arguments.selection.of(&doctor)?;
-    let said = library::ask(&findings, &asking);
+    let told = library.ask(&arguments.ask.programs(&findings));
+    let said = told.of(&findings);
     let text = if arguments.json {
         json::object(&findings, &said)
     } else {
@@ -127,7 +115,7 @@ fn once(arguments: &Arguments) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed?,
     }
-    if let Some(note) = report::rights(&findings) {
+    for note in report::rights(&findings).iter().chain(&told.notes) {
         eprintln!("{note}");
     }
     Ok(findings.iter().any(|finding| finding.verdict.is_stuck()))
@@ -138,6 +126,14 @@ fn print(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
     output.write_all(text.as_bytes())?;
     output.flush()
+}
+
+impl Arguments {
+    /// Reads the files that say how programs are asked.
+    fn library(&self) -> io::Result<library::Library> {
+        let library = self.ask.library();
+        library.map_err(|failure| io::Error::other(failure.into_reason()))
+    }
 }
 
 impl Selection {
@@ -158,6 +154,12 @@ impl Selection {
     /// The findings about the chosen connections.
     fn of(&self, doctor: &Doctor) -> io::Result<Vec<Finding>> {
         let mut findings = doctor.findings();
+        // Connections by which this command asks programs.
+        let own = std::process::id();
+        findings.retain(|finding| {
+            let mut owners = [&finding.owner, &finding.peer_owner].into_iter().flatten();
+            owners.all(|owner| owner.pid != own)
+        });
         if let Some(pid) = self.pid {
             let sockets = owned(pid)?;
             findings.retain(|finding| sockets.contains(&finding.account.inode));

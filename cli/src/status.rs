@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub(crate) use ask::{Asker, Problem};
+pub(crate) use ask::{Asker, Credentials, Identity, Problem};
 
 /// The version of the answers that this command knows.
 const VERSION: u32 = 1;

@@ -87,6 +87,21 @@ pub(crate) fn natural(headings: &[&'static str], lines: &[Line]) -> Vec<Column> 
     columns.collect()
 }
 
+/// As many of these columns as there is room for, of which the last may be narrower.
+pub(crate) fn fitting(columns: Vec<Column>, width: u16) -> Vec<Column> {
+    let mut room = width;
+    let mut fitting = Vec::new();
+    for mut column in columns {
+        if room == 0 {
+            break;
+        }
+        column.width = column.width.min(room);
+        room = room.saturating_sub(column.width.saturating_add(GAP));
+        fitting.push(column);
+    }
+    fitting
+}
+
 /// The width of a table.
 pub(crate) fn width(columns: &[Column]) -> u16 {
     columns.iter().fold(0, |sum: u16, column| {
@@ -216,5 +231,16 @@ mod tests {
         let columns = natural(&["NAME", "N"], &lines);
         let shown = text(width(&columns), 2, table(&columns, &lines));
         assert_eq!(shown, "NAME       N\na long one 7\n");
+        // What is not wide enough shows the first columns.
+        for (width, shows) in [
+            (12, "NAME       N\na long one 7\n"),
+            (11, "NAME\na long one\n"),
+            (6, "NAME\na lon…\n"),
+            (0, "\n\n"),
+        ] {
+            let columns = fitting(columns.clone(), width);
+            let shown = text(width.max(1), 2, table(&columns, &lines));
+            assert_eq!(shown, shows, "{width}");
+        }
     }
 }

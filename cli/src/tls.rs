@@ -51,12 +51,7 @@ impl Tls {
         let Some((certificate, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) else {
             return Ok(None);
         };
-        let chain = CertificateDer::pem_file_iter(certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| unusable(certificate, error))?;
-        if chain.is_empty() {
-            return Err(unusable(certificate, "there is no certificate in it"));
-        }
+        let chain = certificates(certificate)?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error))?;
         let read = CertifiedKey::from_der(chain, private, &provider());
         let read = read.map_err(|error| unusable(key, error))?;
@@ -121,6 +116,17 @@ impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let key = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Some(key.clone())
+    }
+}
+
+/// The certificates of a PEM file, at least one.
+pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let found = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(file, error))?;
+    match found.is_empty() {
+        true => Err(unusable(file, "there is no certificate in it")),
+        false => Ok(found),
     }
 }
 

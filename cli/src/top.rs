@@ -1,13 +1,11 @@
 //! `unstall top`: what a server's connections do and wait for, in a terminal.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::serve::read_token;
-use crate::status::Asker;
+use crate::status::{Asker, Identity};
 use crate::stdout;
 
 mod details;
@@ -49,9 +47,8 @@ pub(crate) struct Top {
     #[arg(value_name = "URL")]
     url: String,
 
-    /// Show the token in this file to the server
-    #[arg(long, value_name = "FILE")]
-    token: Option<PathBuf>,
+    #[command(flatten)]
+    identity: Identity,
 
     /// Time between two looks, for example 500ms, 1s, 1m (100ms to 1h)
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::doctor::interval)]
@@ -72,8 +69,7 @@ pub(crate) struct Top {
 
 impl Top {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let token = self.token.as_deref().map(read_token).transpose()?;
-        let asker = Asker::new(&self.url, token, TIMEOUT)?;
+        let asker = Asker::new(&self.url, self.identity.read()?, TIMEOUT)?;
         if self.json {
             let text = match self.connection {
                 Some(id) => asker.connection_text(id),

@@ -8,6 +8,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
+mod support;
+
+#[path = "doctor/asking.rs"]
+mod asking;
 #[path = "doctor/conversation.rs"]
 mod conversation;
 #[path = "doctor/far.rs"]

@@ -12,28 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
-use support::{Running, Serve, run};
+use support::{Running, Serve, pem::Pem, run};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A consumer of much that reads nothing.
-fn stalled_consumer(server: &Serve) -> TcpStream {
-    let address = server.address();
-    let mut socket = TcpStream::connect(address).unwrap();
-    let ask = br#"{"count":100000,"size":65536}"#;
-    let mut frame = vec![0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0];
-    frame.extend_from_slice(ask);
-    write!(
-        socket,
-        "GET /packets HTTP/1.1\r\nhost: {address}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-    .unwrap();
-    socket.write_all(&frame).unwrap();
-    socket
-}
 
 /// A server that gives one answer to one request, and then tells what it was asked.
 fn answering(answer: String) -> (String, JoinHandle<String>) {
@@ -63,7 +44,7 @@ fn a_stalled_consumer_is_shown_as_text_with_its_cause_and_since_when() {
     let server = Serve::start(&[]);
     let empty = run(&["top", &server.url, "--once"]).stdout;
     assert!(empty.ends_with("no connections\n"), "{empty}");
-    let consumer = stalled_consumer(&server);
+    let consumer = server.stalled_consumer();
     let peer = consumer.local_addr().unwrap().to_string();
     let begun = Instant::now();
     let text = loop {
@@ -140,7 +121,7 @@ fn a_stalled_consumer_is_seen_in_a_terminal_and_the_terminal_is_left_as_it_was()
         begun.elapsed()
     };
     until("no connections");
-    let consumer = stalled_consumer(&server);
+    let consumer = server.stalled_consumer();
     let took = until("peer not reading");
     assert!(took < Duration::from_secs(10), "{took:?}");
     terminal.write("\r");
@@ -237,58 +218,24 @@ fn a_token_is_shown_to_its_server_and_nobody_else() {
     assert!(TcpStream::connect(&elsewhere).is_ok(), "it was not asked");
 }
 
-fn doctor(arguments: &[&str]) -> Value {
-    let output = run(&[&["doctor", "--json"], arguments].concat());
-    serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
-}
-
 #[test]
-fn the_doctor_adds_what_the_library_says_of_the_same_connection() {
-    let server = Serve::start(&[]);
-    let consumer = stalled_consumer(&server);
-    let peer = consumer.local_addr().unwrap().to_string();
-    let pid = server.running.child.id().to_string();
-    let begun = Instant::now();
-    let one = loop {
-        let json = doctor(&["--pid", &pid]);
-        let all = json["connections"].as_array().unwrap();
-        let one = all.iter().find(|it| it["peer"] == *peer);
-        match one.filter(|it| it["library"]["stalls"][0]["cause"] == "socket_full") {
-            Some(one) => break one.clone(),
-            None => assert!(begun.elapsed() < PATIENCE, "{json}"),
-        }
-    };
-    assert!(
-        one["library"]["to_send_bytes"].as_u64().unwrap() > 100_000,
-        "{one}"
-    );
-    let text = run(&["doctor", "--pid", &pid]).stdout;
-    let said = text
-        .lines()
-        .find(|line| line.contains("  unstall says: connection "));
-    assert!(
-        said.is_some_and(|it| it.contains("the peer is not reading")),
-        "{text}"
-    );
-}
-
-/// The doctor promises not to touch the programs that it examines.
-#[test]
-fn the_doctor_asks_other_programs_only_if_it_is_told_to() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    let _client = TcpStream::connect(address).unwrap();
-    let _accepted = listener.accept().unwrap();
-    let port = address.port().to_string();
-    doctor(&["--port", &port]);
-    assert!(listener.accept().is_err(), "nobody has come");
-    // A program that never answers holds nothing up.
-    let begun = Instant::now();
-    let json = doctor(&["--port", &port, "--ask"]);
-    assert!(listener.accept().is_ok(), "it was asked");
-    assert!(begun.elapsed() < Duration::from_secs(20));
-    for one in json["connections"].as_array().unwrap() {
-        assert_eq!(one["library"], Value::Null);
+fn a_server_with_tls_is_asked_if_its_certificate_is_trusted() {
+    let pem = Pem::of(&["localhost"]);
+    let args = pem.args();
+    let server = Serve::start(&args.each_ref().map(String::as_str));
+    let url = server.url.replace("127.0.0.1", "localhost");
+    let roots = pem.cert();
+    let roots = ["--tls-roots", roots.to_str().unwrap()];
+    for url in [url.clone(), url.replace("wss:", "https:")] {
+        let shown = run(&[&["top", &url, "--once"], &roots[..]].concat());
+        assert!(shown.stdout.ends_with("no connections\n"), "{shown:?}");
+        let failed = run(&["top", &url, "--once"]);
+        assert_eq!(failed.code, Some(1));
+        assert!(
+            failed.stderr.contains("is not accepted") && failed.stderr.contains("--tls-roots"),
+            "{failed:?}"
+        );
     }
+    let failed = run(&["top", &url, "--once", "--tls-roots", "/no/such/file"]);
+    assert!(failed.stderr.contains("/no/such/file"), "{failed:?}");
 }

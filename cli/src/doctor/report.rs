@@ -83,20 +83,25 @@ pub(super) fn rate(bytes: u64) -> String {
     }
 }
 
-/// What a program says of its own connection.
-fn library(said: &Connection) -> String {
+/// What a program says that its own connection waits for.
+pub(super) fn waits(said: &Connection) -> String {
     let waits = said.stalls.iter().map(|it| {
         let waited = table::time(Duration::from_millis(it.for_ms));
         format!("waits for {waited}: {}", printable(&it.words))
     });
     let waits: Vec<String> = waits.collect();
-    let waits = match waits.is_empty() {
+    match waits.is_empty() {
         true => "waits for nothing".to_owned(),
         false => waits.join("; "),
-    };
+    }
+}
+
+/// What a program says of its own connection.
+fn library(said: &Connection) -> String {
     format!(
-        "connection {} {waits}; {} wait to be sent, {} to be read by the application",
+        "connection {} {}; {} wait to be sent, {} to be read by the application",
         said.id,
+        waits(said),
         table::bytes(said.outbox.bytes),
         table::bytes(said.inbox.bytes)
     )

@@ -13,7 +13,7 @@ use ratatui::widgets::Widget;
 use tokio::time::Instant;
 use unstall::doctor::{Doctor, Finding, Verdict};
 
-use super::library::Said;
+use super::library::{Background, Said};
 use super::{Arguments, json, print, report};
 use crate::table::{self, Line};
 use crate::terminal::{Screen, interruption};
@@ -41,6 +41,7 @@ fn watch(
     interrupted: &Receiver<()>,
     output: &mut Output,
 ) -> io::Result<bool> {
+    let mut library = Background::start(arguments.library()?)?;
     let mut doctor = Doctor::new();
     let mut history = History::default();
     let mut stuck = false;
@@ -57,11 +58,25 @@ fn watch(
         let findings = arguments.selection.of(&doctor)?;
         stuck = findings.iter().any(|finding| finding.verdict.is_stuck());
         history.note(&findings);
-        match output.show(&history, &findings) {
+        let programs = arguments.ask.programs(&findings);
+        let told = library.told(programs, arguments.interval / 2);
+        let shown = Seen {
+            said: told.of(&findings),
+            notes: &told.notes,
+            findings,
+        };
+        match output.show(&history, &shown) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(stuck),
             shown => shown?,
         }
     }
+}
+
+/// One look, and what programs said then.
+struct Seen<'t> {
+    findings: Vec<Finding>,
+    said: Said,
+    notes: &'t [String],
 }
 
 /// The output that shows the table.
@@ -88,12 +103,12 @@ impl Output {
         })
     }
 
-    fn show(&mut self, history: &History, findings: &[Finding]) -> io::Result<()> {
+    fn show(&mut self, history: &History, seen: &Seen<'_>) -> io::Result<()> {
         match self {
-            Output::Json => print(&json::object(findings, &Said::new())),
-            Output::Tables => print(&(history.table(findings).text() + "\n")),
+            Output::Json => print(&json::object(&seen.findings, &seen.said)),
+            Output::Tables => print(&(history.table(seen).text() + "\n")),
             Output::Terminal { screen, last } => {
-                let table = history.table(findings);
+                let table = history.table(seen);
                 *last = table.clone().text();
                 screen.draw(|frame| frame.render_widget(table, frame.area()))
             }
@@ -113,13 +128,14 @@ impl Output {
 #[derive(Clone)]
 struct Shown {
     summary: String,
+    headings: Vec<&'static str>,
     lines: Vec<Line>,
 }
 
 impl Shown {
     /// All of it, as wide as it is, without colours.
     fn text(self) -> String {
-        let columns = table::natural(&HEADINGS, &self.lines);
+        let columns = table::natural(&self.headings, &self.lines);
         let height = u16::try_from(self.lines.len().saturating_add(2)).unwrap_or(u16::MAX);
         let width = table::width(&columns).max(u16::try_from(self.summary.len()).unwrap_or(80));
         table::text(width, height, self)
@@ -132,7 +148,8 @@ impl Widget for Shown {
         let [top, rest] = areas.areas(area);
         let bold = Style::new().add_modifier(Modifier::BOLD);
         TextLine::styled(self.summary, bold).render(top, buffer);
-        let columns = table::natural(&HEADINGS, &self.lines);
+        let columns = table::natural(&self.headings, &self.lines);
+        let columns = table::fitting(columns, rest.width);
         Widget::render(table::table(&columns, &self.lines), rest, buffer);
     }
 }
@@ -185,26 +202,40 @@ impl History {
     }
 
     /// The table, stuck connections first.
-    fn table(&self, findings: &[Finding]) -> Shown {
-        let mut order: Vec<&Finding> = findings.iter().collect();
+    fn table(&self, seen: &Seen<'_>) -> Shown {
+        let mut order: Vec<&Finding> = seen.findings.iter().collect();
         order.sort_by_key(|finding| !finding.verdict.is_stuck());
         let stuck = order.iter().filter(|it| it.verdict.is_stuck()).count();
         let lines = order.iter().map(|finding| Line {
-            cells: self.cells(finding).to_vec(),
+            cells: self.cells(finding, seen).to_vec(),
             style: match finding.verdict {
                 verdict if verdict.is_stuck() => Style::new().fg(Color::Red),
                 Verdict::SlowReader => Style::new().fg(Color::Yellow),
                 _ => Style::new(),
             },
         });
-        Shown {
-            summary: format!("{} connections, {stuck} stuck", findings.len()),
-            lines: lines.collect(),
+        let mut summary = format!("{} connections, {stuck} stuck", seen.findings.len());
+        for note in seen.notes {
+            summary = format!("{summary}; {note}");
         }
+        let mut shown = Shown {
+            summary,
+            headings: HEADINGS.to_vec(),
+            lines: lines.collect(),
+        };
+        // Most programs that are examined know nothing of the library.
+        if seen.said.is_empty() {
+            shown.headings.remove(SAYS);
+            for line in &mut shown.lines {
+                line.cells.remove(SAYS);
+            }
+        }
+        shown
     }
 
-    fn cells(&self, finding: &Finding) -> [String; HEADINGS.len()] {
-        let track = self.tracks.get(&finding.account.cookie);
+    fn cells(&self, finding: &Finding, seen: &Seen<'_>) -> [String; HEADINGS.len()] {
+        let cookie = &finding.account.cookie;
+        let (track, said) = (self.tracks.get(cookie), seen.said.get(cookie));
         let changed = track
             .and_then(|track| track.changed)
             .filter(|(_, at)| at.elapsed() < MARKED);
@@ -214,6 +245,7 @@ impl History {
             report::owner(finding),
             finding.account.local.to_string(),
             finding.account.peer.to_string(),
+            said.map_or_else(String::new, report::waits),
             report::rate(finding.received_per_second),
             report::rate(finding.acked_per_second),
             sparkline(track.map(|track| &track.throughput)),
@@ -224,17 +256,21 @@ impl History {
     }
 }
 
-const HEADINGS: [&str; 9] = [
+const HEADINGS: [&str; 10] = [
     "VERDICT",
     "FOR",
     "PROGRAM",
     "LOCAL",
     "PEER",
+    "UNSTALL SAYS",
     "IN",
     "OUT",
     "THROUGHPUT",
     "",
 ];
+
+/// The column of what programs say.
+const SAYS: usize = 5;
 
 /// The throughput as a row of bars, scaled to its maximum.
 fn sparkline(throughput: Option<&VecDeque<u64>>) -> String {

@@ -1,15 +1,29 @@
 //! Asks a server for its status.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use http::{StatusCode, Uri, header, uri::Scheme};
 use serde::de::DeserializeOwned;
 use unstall::{RedactedUrl, printable};
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{
+    Agent,
+    config::{Config, ConfigBuilder},
+    tls::{Certificate, RootCerts, TlsConfig},
+    typestate::AgentScope,
+    unversioned::{
+        resolver::{ResolvedSocketAddrs, Resolver},
+        transport::{DefaultConnector, NextTimeout},
+    },
+};
 
 use super::{Details, Status, VERSION};
 use crate::failure::Failure;
+use crate::serve::read_token;
+use crate::tls::certificates;
 
 /// The longest answer that is read: ten thousand connections and subscriptions take about 7 MB.
 const ANSWER_BYTES: u64 = 64 << 20;
@@ -17,16 +31,36 @@ const ANSWER_BYTES: u64 = 64 << 20;
 /// The characters of a server's own words that are repeated in an error.
 const WORDS: usize = 200;
 
+/// As whom to ask, and which servers to believe
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Identity {
+    /// Show the token in this file to the server that is asked
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+
+    /// Trust the certificates of this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    tls_roots: Option<PathBuf>,
+}
+
+/// The same, with what stands in the files.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    token: Option<Token>,
+    roots: RootCerts,
+}
+
 /// Where to ask, and as whom.
 #[derive(Debug)]
 pub(crate) struct Asker {
-    agent: ureq::Agent,
+    agent: Agent,
     /// With its scheme, and without a slash at its end.
     base: String,
     token: Option<Token>,
 }
 
 /// Its text is a secret.
+#[derive(Clone)]
 struct Token(String);
 
 impl fmt::Debug for Token {
@@ -44,6 +78,10 @@ pub(crate) enum Problem {
         "{base} is no unstall server that shows its status: {why}. `unstall hub` shows it, and `unstall serve` without --token"
     )]
     Foreign { base: String, why: String },
+    #[error(
+        "the certificate of {base} is not accepted: {why}; name those to trust with --tls-roots FILE"
+    )]
+    Untrusted { base: String, why: String },
     #[error("{base} asks for a token: give one with --token FILE")]
     NoToken { base: String },
     #[error("{base} does not accept the token: {why}")]
@@ -58,32 +96,51 @@ pub(crate) enum Problem {
     Unknown { id: u64 },
 }
 
+impl Identity {
+    /// Reads the files.
+    pub(crate) fn read(&self) -> Result<Credentials, Failure> {
+        let token = self.token.as_deref().map(read_token).transpose()?;
+        let roots = self.tls_roots.as_deref().map(roots).transpose()?;
+        Ok(Credentials {
+            token: token.map(Token),
+            roots: roots.unwrap_or(RootCerts::PlatformVerifier),
+        })
+    }
+}
+
 impl Asker {
     /// `url` may have a scheme of WebSockets or of HTTP, or none. `timeout` is for each question.
     pub(crate) fn new(
         url: &str,
-        token: Option<String>,
+        credentials: Credentials,
         timeout: Duration,
     ) -> Result<Asker, Failure> {
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(timeout))
-            .http_status_as_error(false)
-            // A token is for one server.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("unstall/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls.build());
         let base = base(url)?;
+        let mut config = credentials.config(timeout);
         // A proxy has no way to the loopback of this machine.
-        let agent = match is_loopback(&base) {
-            true => agent.proxy(None),
-            false => agent,
-        };
+        if is_loopback(&base) {
+            config = config.proxy(None);
+        }
         Ok(Asker {
-            agent: agent.build().new_agent(),
+            agent: config.build().new_agent(),
             base,
-            token: token.map(Token),
+            token: credentials.token,
+        })
+    }
+
+    /// Asks at this address of this machine, whatever name the URL has. No connection is left open.
+    pub(crate) fn at(
+        address: SocketAddr,
+        url: &str,
+        credentials: Credentials,
+        timeout: Duration,
+    ) -> Result<Asker, Failure> {
+        let config = credentials.config(timeout).proxy(None);
+        let config = config.max_idle_connections(0).build();
+        Ok(Asker {
+            agent: Agent::with_parts(config, DefaultConnector::default(), At(address)),
+            base: base(url)?,
+            token: credentials.token,
         })
     }
 
@@ -134,9 +191,13 @@ impl Asker {
         if let Some(Token(token)) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let unreachable = |error: ureq::Error| Problem::Unreachable {
-            base: self.base.clone(),
-            why: printable(&error.to_string()).to_string(),
+        let unreachable = |error: ureq::Error| {
+            let (base, why) = (self.base.clone(), error.to_string());
+            let why = printable(&why).to_string();
+            match is_of_certificate(&error) {
+                true => Problem::Untrusted { base, why },
+                false => Problem::Unreachable { base, why },
+            }
         };
         let mut answer = request.call().map_err(unreachable)?;
         let status = answer.status();
@@ -183,6 +244,54 @@ impl Asker {
             why: why.to_owned(),
         }
     }
+}
+
+impl Credentials {
+    fn config(&self, timeout: Duration) -> ConfigBuilder<AgentScope> {
+        let tls = TlsConfig::builder().root_certs(self.roots.clone());
+        Agent::config_builder()
+            .timeout_global(Some(timeout))
+            .http_status_as_error(false)
+            // A token is for one server.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("unstall/", env!("CARGO_PKG_VERSION")))
+            .tls_config(tls.build())
+    }
+}
+
+/// The only address that names lead to.
+#[derive(Debug)]
+struct At(SocketAddr);
+
+impl Resolver for At {
+    fn resolve(
+        &self,
+        _: &Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(self.0);
+        Ok(addresses)
+    }
+}
+
+/// The certificates of a PEM file.
+fn roots(file: &Path) -> Result<RootCerts, Failure> {
+    let roots = certificates(file)?;
+    let roots = roots.iter().map(|it| Certificate::from_der(it).to_owned());
+    Ok(RootCerts::from(roots))
+}
+
+/// Whether the server's certificate is what is wrong.
+fn is_of_certificate(error: &ureq::Error) -> bool {
+    let ureq::Error::Io(error) = error else {
+        return false;
+    };
+    let inner = error.get_ref();
+    let inner = inner.and_then(|it| it.downcast_ref::<unstall::rustls::Error>());
+    matches!(inner, Some(unstall::rustls::Error::InvalidCertificate(_)))
 }
 
 /// What a server says in `{"error": …}`, or as text.

@@ -1,56 +1,13 @@
 //! TLS towards the relay's clients.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use futures_util::FutureExt;
-use tempfile::TempDir;
 
 use crate::{
     peers::{Upstream, echo},
-    support::{Ended, Serve, in_background, run_with},
+    support::{Ended, Serve, in_background, pem::Pem, run_with},
 };
-
-/// A certificate for localhost and its key, in files.
-struct Pem {
-    directory: TempDir,
-}
-
-impl Pem {
-    fn new() -> Pem {
-        let directory = tempfile::tempdir().unwrap();
-        let pem = Pem { directory };
-        pem.renew();
-        pem
-    }
-
-    /// Another certificate takes the place of this one.
-    fn renew(&self) {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(self.cert(), made.cert.pem()).unwrap();
-        std::fs::write(self.key(), made.signing_key.serialize_pem()).unwrap();
-    }
-
-    fn cert(&self) -> PathBuf {
-        self.directory.path().join("cert.pem")
-    }
-
-    fn key(&self) -> PathBuf {
-        self.directory.path().join("key.pem")
-    }
-
-    fn args(&self) -> [String; 4] {
-        let shown = |path: PathBuf| path.to_str().unwrap().to_owned();
-        let (cert, key) = (shown(self.cert()), shown(self.key()));
-        ["--tls-cert".into(), cert, "--tls-key".into(), key]
-    }
-
-    /// A copy of the certificate.
-    fn copy(&self, name: &str) -> PathBuf {
-        let to = self.directory.path().join(name);
-        std::fs::copy(self.cert(), &to).unwrap();
-        to
-    }
-}
 
 fn by_name(server: &Serve) -> String {
     server.url.replace("127.0.0.1", "localhost")
@@ -72,7 +29,7 @@ async fn cat(url: &str, roots: Option<&Path>) -> Ended {
 #[tokio::test]
 async fn clients_that_trust_the_certificate_come_in_and_others_do_not() {
     let upstream = Upstream::start(echo).await;
-    let pem = Pem::new();
+    let pem = Pem::of(&["localhost"]);
     let args = pem.args();
     let listen = ["relay", "--listen", "wss://127.0.0.1:0", "--to"];
     let to = upstream.url();
@@ -87,7 +44,7 @@ async fn clients_that_trust_the_certificate_come_in_and_others_do_not() {
     assert_eq!(trusting.stdout, "hello\n", "{trusting:?}");
     let requests = upstream.requests();
     assert_eq!(requests[0].headers()["x-forwarded-proto"], "https");
-    let other = Pem::new();
+    let other = Pem::of(&["localhost"]);
     for roots in [None, Some(other.cert())] {
         let refused = cat(&by_name(&relay), roots.as_deref()).await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
@@ -112,7 +69,7 @@ async fn a_new_certificate_is_shown_after_a_signal_and_connections_stay() {
         (&["serve", "--listen", "127.0.0.1:0"], "/echo", "again"),
         (&["hub", "--listen", "127.0.0.1:0"], "/topics", "again"),
     ] {
-        let pem = Pem::new();
+        let pem = Pem::of(&["localhost"]);
         let args = pem.args();
         let args = args.iter().map(String::as_str);
         let args: Vec<_> = command.iter().copied().chain(args).chain(["-v"]).collect();

@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod http;
+pub(crate) mod pem;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -194,6 +195,23 @@ impl Serve {
             stdout,
             url,
         })
+    }
+
+    /// A client of `unstall serve` that asks for much and reads nothing.
+    pub(crate) fn stalled_consumer(&self) -> std::net::TcpStream {
+        let address = self.address();
+        let mut socket = std::net::TcpStream::connect(address).unwrap();
+        let ask = br#"{"count":100000,"size":65536}"#;
+        let mut frame = vec![0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(ask);
+        write!(
+            socket,
+            "GET /packets HTTP/1.1\r\nhost: {address}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        .unwrap();
+        socket.write_all(&frame).unwrap();
+        socket
     }
 
     /// Its address.
