@@ -16,7 +16,7 @@ use tokio::{
 };
 use unstall::{CloseCode, CloseReport, Connection, Incoming, Message, Receiver, SendError, Sender};
 
-use super::{limits, lock, rules::Fields};
+use super::{held::Held, limits, lock, pool::Pool, rules::Fields};
 
 /// A connection upstream.
 pub(super) struct Leg {
@@ -41,7 +41,7 @@ pub(super) struct Fresh {
     pub(super) leg: Leg,
     pub(super) from: Receiver,
     /// What upstream has sent meanwhile.
-    pub(super) held: Vec<Message>,
+    pub(super) held: Held,
     /// What upstream did not get on the connection before.
     pub(super) carried: Vec<Message>,
 }
@@ -85,7 +85,8 @@ impl Leg {
 }
 
 impl Fresh {
-    pub(super) fn of(connection: Connection) -> Fresh {
+    /// `pool`: of what is held for all clients.
+    pub(super) fn of(connection: Connection, pool: &Pool) -> Fresh {
         let (sender, from) = connection.split();
         Fresh {
             leg: Leg {
@@ -95,25 +96,21 @@ impl Fresh {
                 unsent: Mutex::default(),
             },
             from,
-            held: Vec::new(),
+            held: Held::new(pool),
             carried: Vec::new(),
         }
     }
 
     /// Waits for a message that has these fields, and takes it away. What comes before it is held, but
-    /// not without a bound: then it is not waited for any more.
+    /// not without a bound: then neither this one nor another is waited for any more, and passes.
     pub(super) async fn answer(&mut self, fields: &Fields) -> Result<(), &'static str> {
-        let mut bytes = 0;
         let wait = async {
-            while bytes < limits::HELD_BYTES {
+            while !self.held.is_full() {
                 match self.from.recv().await {
                     Ok(Some(Incoming::Message(message))) if fields.match_message(&message) => {
                         return Ok(());
                     }
-                    Ok(Some(Incoming::Message(message))) => {
-                        bytes += message.len() + limits::REMEMBERED_KEY_BYTES;
-                        self.held.push(message);
-                    }
+                    Ok(Some(Incoming::Message(message))) => self.held.push(message),
                     _ => return Err("the connection has ended"),
                 }
             }
@@ -210,4 +207,133 @@ pub(super) async fn stands_still(counter: &AtomicU64, time: Duration, latest: In
         }
     };
     let _ = tokio::time::timeout_at(latest, quiet).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::SinkExt;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::{
+        WebSocketStream,
+        tungstenite::{self, protocol::Role},
+    };
+    use unstall::{Options, defaults::MESSAGE_OVERHEAD_BYTES};
+
+    use super::*;
+    use crate::relay::rules::Rules;
+
+    type Upstream = WebSocketStream<DuplexStream>;
+
+    const ANSWER: &str = r#"{"ok":true}"#;
+
+    /// What the messages here cost.
+    const COST: usize = 64 << 10;
+
+    async fn connected(pool: &Pool) -> (Fresh, Upstream) {
+        let (near, far) = duplex(COST);
+        let near = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let far = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+        let connection = Connection::from_websocket(near, Options::default());
+        (Fresh::of(connection, pool), far)
+    }
+
+    fn fields() -> Fields {
+        let rules = Rules::parse("greeting = { '/ok' = true }").unwrap();
+        rules.greeting.unwrap()
+    }
+
+    fn of_cost(bytes: usize) -> tungstenite::Message {
+        tungstenite::Message::binary(vec![b'x'; bytes - MESSAGE_OVERHEAD_BYTES])
+    }
+
+    async fn next(fresh: &mut Fresh) -> Message {
+        match fresh.from.recv().await {
+            Ok(Some(Incoming::Message(message))) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_waited_for_until_more_than_the_limit_is_held() {
+        let fields = fields();
+        for (more, is_waited_for) in [(0, true), (1, false)] {
+            let pool = Pool::of(usize::MAX);
+            let (mut fresh, mut upstream) = connected(&pool).await;
+            let count = limits::HELD_BYTES / COST;
+            let says = async {
+                for _ in 1..count {
+                    upstream.feed(of_cost(COST)).await.unwrap();
+                }
+                upstream.feed(of_cost(COST + more)).await.unwrap();
+                for text in [ANSWER, "and then"] {
+                    upstream.send(text.into()).await.unwrap();
+                }
+            };
+            let (answered, ()) = tokio::join!(fresh.answer(&fields), says);
+            assert_eq!(answered, Ok(()));
+            assert_eq!(fresh.held.messages.len(), count);
+            // Whoever does not wait does not take it away either.
+            let left = if is_waited_for { "and then" } else { ANSWER };
+            assert_eq!(next(&mut fresh).await.as_text(), Some(left));
+        }
+    }
+
+    /// Each answer once had a bound of its own. So an upstream that flooded instead of answering made the
+    /// relay hold 1 MiB for each message that was sent again.
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_floods_instead_of_answering_has_one_bound_for_all_answers() {
+        let pool = Pool::of(usize::MAX);
+        let (mut fresh, mut upstream) = connected(&pool).await;
+        let floods = async { while upstream.send(of_cost(COST)).await.is_ok() {} };
+        let fields = fields();
+        let answers = async {
+            for _ in 0..100 {
+                assert_eq!(fresh.answer(&fields).await, Ok(()));
+            }
+            fresh.held.messages.len()
+        };
+        let held = tokio::select! {
+            held = answers => held,
+            () = floods => panic!("it is refused"),
+        };
+        assert_eq!(held, limits::HELD_BYTES / COST + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_never_answers_is_given_up_at_the_timeout() {
+        let pool = Pool::of(usize::MAX);
+        let (mut fresh, mut upstream) = connected(&pool).await;
+        let begun = Instant::now();
+        // What is almost the answer is none.
+        upstream.send(r#"{"ok":"true"}"#.into()).await.unwrap();
+        let answered = fresh.answer(&fields()).await;
+        assert_eq!(answered, Err("it did not come in time"));
+        assert_eq!(begun.elapsed(), limits::ANSWER_TIMEOUT);
+        assert_eq!(fresh.held.messages.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_clients_together_hold_what_their_pool_has_and_then_no_answer_is_waited_for() {
+        let pool = Pool::of(2 * COST);
+        let fields = fields();
+        let hold = async |messages| {
+            let (mut fresh, mut upstream) = connected(&pool).await;
+            for _ in 0..messages {
+                upstream.feed(of_cost(COST)).await.unwrap();
+            }
+            upstream.send(ANSWER.into()).await.unwrap();
+            fresh.answer(&fields).await.unwrap();
+            fresh
+        };
+        let first = hold(2).await;
+        assert!(!first.held.is_full());
+        let mut second = hold(1).await;
+        assert!(second.held.is_full());
+        assert_eq!(next(&mut second).await.as_text(), Some(ANSWER));
+        drop((first, second));
+        let mut third = hold(2).await;
+        assert!(!third.held.is_full());
+        third.held.passed();
+        assert!(!hold(2).await.held.is_full());
+    }
 }

@@ -59,8 +59,13 @@ pub(super) const REMEMBERED_TOTAL_BYTES: usize = 64 << 20;
 /// How long upstream may take to answer a message that was sent again, as a login that asks elsewhere.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What upstream may send before such an answer. It is held until the client gets it in its place.
+/// What upstream may send before such answers, all together. It is held until the client gets it in its
+/// place.
 pub(super) const HELD_BYTES: usize = 1 << 20;
+
+/// What is held so for all clients together, so that it stays small beside `--memory` if upstream ends all
+/// connections at once.
+pub(super) const HELD_TOTAL_BYTES: usize = 64 << 20;
 
 /// How long no message has to pass, so that the moment is a quiet one: longer than the pauses within
 /// an answer that is made while it is sent.

@@ -20,6 +20,7 @@ use unstall::{
 use super::{
     door::Door,
     ending::{Farewell, From},
+    held::Held,
     leg::{Fresh, Leg, Turn},
     lock,
     record::Recording,
@@ -78,7 +79,7 @@ pub(super) async fn pass(
         down: AtomicU64::new(0),
         verdict: OnceLock::new(),
     };
-    let mut now = Fresh::of(upstream);
+    let mut now = Fresh::of(upstream, &relaying.policy.pools.held);
     let farewell = loop {
         match pair.pass_on(&mut now, &mut from_client, &recording).await {
             Ok(next) => now = next,
@@ -122,7 +123,7 @@ impl Pair<'_> {
         } = now;
         let both = async {
             let down = async {
-                self.down(leg, from, std::mem::take(held), recording).await;
+                self.down(leg, from, held, recording).await;
                 turn.end();
             };
             let carried = std::mem::take(carried);
@@ -331,7 +332,7 @@ impl Pair<'_> {
         &self,
         leg: &Leg,
         from: &mut Receiver,
-        held: Vec<Message>,
+        held: &mut Held,
         recording: &Option<Recording>,
     ) {
         let failed = recording.as_ref().map(Recording::failed);
@@ -356,18 +357,24 @@ impl Pair<'_> {
     async fn send_down(
         &self,
         from: &mut Receiver,
-        mut held: Vec<Message>,
+        held: &mut Held,
         recording: &Option<Recording>,
     ) -> bool {
         let counters = [&self.relaying.passed.down, &self.down];
         loop {
             // What came later has to wait for those that are held.
-            if !held.is_empty() {
-                let copies = recording.as_ref().map(|_| held.clone());
-                Counted::with(&counters).add(held.len());
-                if self.client.send_many(held.drain(..)).await.is_err() {
+            if !held.messages.is_empty() {
+                let copies = recording.as_ref().map(|_| held.messages.clone());
+                Counted::with(&counters).add(held.messages.len());
+                if self
+                    .client
+                    .send_many(held.messages.drain(..))
+                    .await
+                    .is_err()
+                {
                     return false;
                 }
+                held.passed();
                 if !self.record(recording, copies).await {
                     return true;
                 }

@@ -9,6 +9,7 @@ use super::{
     door::Current,
     file,
     options::{Process, in_memory},
+    pool::Pools,
     record::Recorders,
     routes::{Facts, Planned, Route, Routes},
 };
@@ -60,7 +61,7 @@ impl Plan {
         let facts = running.cloned().unwrap_or_else(|| Facts {
             options: process.options(),
             budget: Budget::new(in_memory(process.limits.memory)),
-            remembered: Arc::default(),
+            pools: Pools::default(),
             secure: process.clients.tls.is_on(),
         });
         let token = process.clients.token.as_deref().map(read_token);
@@ -110,13 +111,8 @@ impl Plan {
             .as_ref()
             .map(|_| ", for clients with the token");
         text += token.unwrap_or_default();
-        let to = |planned: &Planned| planned.options.to.clone();
-        let mut routes: Vec<_> = self.routes.iter().collect();
-        routes.sort_by_key(|(_, route)| std::cmp::Reverse(route.rank()));
-        for (planned, _) in routes {
-            if let Some(to) = to(planned) {
-                let _ = write!(text, "\n{} goes to {to}", planned.scope);
-            }
+        for route in self.current().routes.iter() {
+            let _ = write!(text, "\n{route}");
         }
         text
     }

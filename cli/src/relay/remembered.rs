@@ -1,16 +1,24 @@
 //! What is remembered of one client: the messages that a new connection upstream needs.
 
+mod document;
+mod key;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     sync::Arc,
 };
 
-use serde_json::Value;
 use unstall::Message;
+
+use self::{
+    document::{merged, with_elements},
+    key::{Key, keys},
+};
 
 use super::{
     limits,
+    pool::Share,
     rules::{Act, Match, Rule, Rules},
 };
 
@@ -22,23 +30,10 @@ pub(super) struct Memory {
     /// Under which number each key is kept.
     keys: HashMap<Key, u64>,
     next: u64,
-    bytes: usize,
+    share: Share,
     /// The client has sent a message.
     begun: bool,
 }
-
-/// A group of rules, and the fields of a message in it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    group: usize,
-    fields: Box<[Field]>,
-}
-
-/// A field as JSON. `None`: the message has no such field.
-type Field = Option<Box<str>>;
-
-/// The fields of a key, and where those of `each` are in their lists.
-type Combination = (Vec<Field>, Vec<usize>);
 
 /// A remembered message. With `each`, as much of it as was not replaced or forgotten.
 struct Kept {
@@ -89,13 +84,14 @@ pub(super) enum Full {
 }
 
 impl Memory {
-    pub(super) fn new(rules: Arc<Rules>) -> Memory {
+    /// `share`: of what is remembered of all clients.
+    pub(super) fn new(rules: Arc<Rules>, share: Share) -> Memory {
         Memory {
             rules,
             kept: BTreeMap::new(),
             keys: HashMap::new(),
             next: 0,
-            bytes: 0,
+            share,
             begun: false,
         }
     }
@@ -148,7 +144,7 @@ impl Memory {
         message: &Message,
         found: &Match<'_>,
     ) -> Result<(), Full> {
-        let parts = parts(group, found)?;
+        let parts = keys(group, found).ok_or(Full::Client)?;
         if parts.is_empty() {
             return Ok(());
         }
@@ -167,14 +163,13 @@ impl Memory {
         }
         let cost = message.len() + parts.keys().map(Key::cost).sum::<usize>();
         let fits = self.keys.len() + parts.len() <= limits::REMEMBERED_KEYS
-            && self.bytes + cost <= limits::REMEMBERED_BYTES;
+            && self.share.bytes() + cost <= limits::REMEMBERED_BYTES;
         if !fits {
             return Err(Full::Client);
         }
-        if !self.rules.draw(cost) {
+        if !self.share.draw(cost) {
             return Err(Full::All);
         }
-        self.bytes += cost;
         let number = place.unwrap_or(self.next);
         self.next += 1;
         self.keys
@@ -195,8 +190,8 @@ impl Memory {
 
     /// Forgets every key that agrees with the message. A field that it does not have agrees with any.
     fn forget(&mut self, group: usize, found: &Match<'_>) -> Result<(), Full> {
-        for key in parts(group, found)?.into_keys() {
-            if key.fields.iter().all(Option::is_some) {
+        for key in keys(group, found).ok_or(Full::Client)?.into_keys() {
+            if key.is_whole() {
                 self.forget_key(&key);
                 continue;
             }
@@ -223,27 +218,8 @@ impl Memory {
             freed += kept.message.len();
             self.kept.remove(&number);
         }
-        self.bytes -= freed;
-        self.rules.give_back(freed);
+        self.share.give_back(freed);
         is_last
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        self.rules.give_back(self.bytes);
-    }
-}
-
-impl Key {
-    fn cost(&self) -> usize {
-        let fields = self.fields.iter().flatten().map(|field| field.len());
-        limits::REMEMBERED_KEY_BYTES + 2 * fields.sum::<usize>()
-    }
-
-    fn agrees(&self, other: &Key) -> bool {
-        let mut fields = self.fields.iter().zip(&other.fields);
-        self.group == other.group && fields.all(|(one, other)| one.is_none() || one == other)
     }
 }
 
@@ -260,113 +236,15 @@ impl Kept {
     }
 }
 
-/// The keys of a message. There is one for each combination of elements of its lists.
-fn parts(group: usize, found: &Match<'_>) -> Result<HashMap<Key, Box<[usize]>>, Full> {
-    let Match { rule, document, .. } = found;
-    let fixed = rule
-        .key
-        .iter()
-        .map(|pointer| text_of(document.pointer(pointer)));
-    let fixed: Vec<_> = fixed.collect();
-    let lists = rule
-        .each
-        .iter()
-        .map(|pointer| elements(document.pointer(pointer)));
-    let lists: Vec<_> = lists.collect();
-    let count = lists.iter().map(Vec::len).try_fold(1, usize::checked_mul);
-    if count.is_none_or(|count| count > limits::REMEMBERED_KEYS) {
-        return Err(Full::Client);
-    }
-    let mut combinations: Vec<Combination> = vec![(fixed, Vec::new())];
-    for list in lists {
-        let longer = combinations.into_iter().flat_map(|(fields, at)| {
-            let elements = list.iter().enumerate();
-            let longer = elements.map(move |(index, element)| {
-                let (mut fields, mut at) = (fields.clone(), at.clone());
-                fields.push(element.clone());
-                at.push(index);
-                (fields, at)
-            });
-            longer.collect::<Vec<_>>()
-        });
-        combinations = longer.collect();
-    }
-    let keyed = combinations.into_iter().map(|(fields, at)| {
-        let fields = fields.into();
-        (Key { group, fields }, at.into())
-    });
-    Ok(keyed.collect())
-}
-
-/// The elements of a list. What is no list is one element, and so is a field that is not there.
-fn elements(value: Option<&Value>) -> Vec<Field> {
-    match value {
-        Some(Value::Array(values)) => values.iter().map(|value| text_of(Some(value))).collect(),
-        value => vec![text_of(value)],
-    }
-}
-
-fn text_of(value: Option<&Value>) -> Field {
-    Some(value?.to_string().into())
-}
-
-/// Documents whose lists at these pointers have the combinations of elements that are left, and no
-/// others. Often that is one. `left` is sorted.
-fn with_elements(document: Value, lists: &[String], left: &[&[usize]]) -> Vec<Value> {
-    let Some((pointer, inner)) = lists.split_first() else {
-        return vec![document];
-    };
-    // Elements that go with the same elements of the other lists can stay in one document.
-    let mut alike: Vec<(Vec<usize>, Vec<&[usize]>)> = Vec::new();
-    for group in left.chunk_by(|one, other| one[0] == other[0]) {
-        let rest: Vec<_> = group.iter().map(|at| &at[1..]).collect();
-        match alike.iter_mut().find(|(_, other)| *other == rest) {
-            Some((elements, _)) => elements.push(group[0][0]),
-            None => alike.push((vec![group[0][0]], rest)),
-        }
-    }
-    let documents = alike.into_iter().flat_map(|(elements, rest)| {
-        let mut document = document.clone();
-        if let Some(Value::Array(list)) = document.pointer_mut(pointer) {
-            let mut index = 0..;
-            list.retain(|_| {
-                elements
-                    .binary_search(&index.next().unwrap_or_default())
-                    .is_ok()
-            });
-        }
-        with_elements(document, inner, &rest)
-    });
-    documents.collect()
-}
-
-/// The earlier message with the fields of the later one over its own. A `null` stays one, because it may
-/// be how the client turns something off.
-fn merged(earlier: &Message, later: &Value) -> Message {
-    let mut document = serde_json::from_slice(earlier.as_bytes()).unwrap_or_default();
-    put_over(&mut document, later);
-    Message::text(document.to_string())
-}
-
-fn put_over(earlier: &mut Value, later: &Value) {
-    match (earlier, later) {
-        (Value::Object(earlier), Value::Object(later)) => {
-            for (name, value) in later {
-                put_over(earlier.entry(name).or_insert(Value::Null), value);
-            }
-        }
-        (earlier, later) => *earlier = later.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::relay::pool::Pools;
 
     /// Rules with a key and two lists, as a feed with channels and products.
     const RULES: &str = r#"
@@ -397,7 +275,12 @@ mod tests {
     "#;
 
     fn memory() -> Memory {
-        Memory::new(Arc::new(Rules::parse(RULES).unwrap()))
+        memory_of(&Pools::default())
+    }
+
+    fn memory_of(pools: &Pools) -> Memory {
+        let rules = Arc::new(Rules::parse(RULES).unwrap());
+        Memory::new(rules, pools.remembered.share())
     }
 
     fn note(memory: &mut Memory, what: Value) -> Result<Covered, Full> {
@@ -486,7 +369,7 @@ mod tests {
         noted(&mut memory, json!({"op": "unsubscribe", "market": 2}));
         assert_eq!(replays(&memory).len(), 3);
         noted(&mut memory, json!({"op": "unsubscribe"}));
-        assert_eq!((replays(&memory).len(), memory.bytes), (0, 0));
+        assert_eq!((replays(&memory).len(), memory.share.bytes()), (0, 0));
     }
 
     #[test]
@@ -514,17 +397,17 @@ mod tests {
         let most = limits::REMEMBERED_BYTES - fixed;
         let mut memory = self::memory();
         noted(&mut memory, login(most));
-        assert_eq!(memory.bytes, limits::REMEMBERED_BYTES);
+        assert_eq!(memory.share.bytes(), limits::REMEMBERED_BYTES);
         assert_eq!(note(&mut memory, login(most + 1)), Err(Full::Client));
     }
 
     #[test]
     fn all_clients_together_are_bounded_and_give_back_what_they_had() {
-        let rules = Arc::new(Rules::parse(RULES).unwrap());
+        let pools = Pools::default();
         let login = json!({"op": "login", "pad": "x".repeat(limits::REMEMBERED_BYTES - 1000)});
         let mut clients = Vec::new();
         let full = loop {
-            let mut client = Memory::new(rules.clone());
+            let mut client = memory_of(&pools);
             match note(&mut client, login.clone()) {
                 Ok(_) => clients.push(client),
                 Err(full) => break full,
@@ -536,10 +419,11 @@ mod tests {
             limits::REMEMBERED_TOTAL_BYTES / limits::REMEMBERED_BYTES
         );
         clients.pop();
-        let mut client = Memory::new(rules.clone());
+        let mut client = memory_of(&pools);
         noted(&mut client, login);
         drop((client, clients));
-        assert!(rules.draw(limits::REMEMBERED_TOTAL_BYTES));
+        let mut all = pools.remembered.share();
+        assert!(all.draw(limits::REMEMBERED_TOTAL_BYTES));
     }
 
     #[test]
@@ -590,7 +474,7 @@ mod tests {
             prop_assert_eq!(asked.len(), expected.len(), "none twice");
             prop_assert_eq!(asked.into_iter().collect::<BTreeSet<_>>(), expected);
             prop_assert!(again.iter().all(|message| message["market"] == 1));
-            let drawn = memory.bytes;
+            let drawn = memory.share.bytes();
             let kept = memory.kept.values();
             let counted: usize = kept.map(|kept| {
                 kept.message.len() + kept.parts.keys().map(Key::cost).sum::<usize>()

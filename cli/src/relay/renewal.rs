@@ -1,10 +1,6 @@
 //! When a plain connection upstream is made anew, what it gets first, and what its client is told.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::time::Instant;
@@ -17,6 +13,8 @@ use super::{
     ending::Farewell,
     leg::{Fresh, Leg},
     limits,
+    passing::Relaying,
+    pool::{Pool, Pools},
     remembered::Memory,
     rules::Rules,
 };
@@ -55,11 +53,12 @@ pub(super) struct Policy {
     pub(super) gap_message: Option<String>,
     rules: Option<Arc<Rules>>,
     pub(super) max_age: Option<Duration>,
+    pub(super) pools: Pools,
 }
 
 impl Renewal {
-    /// Reads the rules. `held`: the bytes that are remembered for all clients of the process.
-    pub(super) fn policy(&self, held: &Arc<AtomicUsize>) -> Result<Policy, Failure> {
+    /// Reads the rules. `pools`: those of the process.
+    pub(super) fn policy(&self, pools: &Pools) -> Result<Policy, Failure> {
         let rules = self.rules.as_deref().map(Rules::read).transpose()?;
         if self
             .max_upstream_age
@@ -72,8 +71,9 @@ impl Renewal {
         Ok(Policy {
             reconnect: self.reconnect,
             gap_message: self.gap_message.clone(),
-            rules: rules.map(|rules| Arc::new(rules.drawing_from(held))),
+            rules: rules.map(Arc::new),
             max_age: self.max_upstream_age,
+            pools: pools.clone(),
         })
     }
 }
@@ -81,7 +81,8 @@ impl Renewal {
 impl Policy {
     /// What is remembered of one client, if there are rules.
     pub(super) fn memory(&self) -> Option<Memory> {
-        self.rules.clone().map(Memory::new)
+        let rules = self.rules.clone()?;
+        Some(Memory::new(rules, self.pools.remembered.share()))
     }
 
     pub(super) fn rules(&self) -> Option<&Rules> {
@@ -116,6 +117,7 @@ fn is_final(code: CloseCode) -> bool {
 /// Makes connections upstream, one after the other, until one is ready.
 pub(super) struct Redialing<'d> {
     door: &'d Door,
+    pool: &'d Pool,
     asked: Again,
     /// What the client and upstream had agreed to.
     subprotocol: Option<String>,
@@ -127,7 +129,7 @@ pub(super) struct Redialing<'d> {
 impl<'d> Redialing<'d> {
     /// In place of this connection.
     pub(super) fn new(
-        door: &'d Door,
+        relaying: Relaying<'d>,
         client: &Sender,
         leg: &Leg,
     ) -> Result<Redialing<'d>, Farewell> {
@@ -135,8 +137,10 @@ impl<'d> Redialing<'d> {
         let mut backoff = Backoff::new(Reconnect::default());
         let received_any = leg.sender.stats().messages_received > 0;
         backoff.lived(leg.since.elapsed(), received_any);
+        let Relaying { door, policy, .. } = relaying;
         Ok(Redialing {
             door,
+            pool: &policy.pools.held,
             asked: door.asked_again(client)?,
             subprotocol,
             backoff,
@@ -161,7 +165,7 @@ impl<'d> Redialing<'d> {
             Ok(connection)
                 if connection.is_session() || connection.subprotocol() == self.subprotocol =>
             {
-                Ok(Some(Fresh::of(connection)))
+                Ok(Some(Fresh::of(connection, self.pool)))
             }
             Ok(_) => {
                 let why = "upstream does not agree to the same subprotocol again";

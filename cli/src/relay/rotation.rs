@@ -20,7 +20,7 @@ use super::{
 impl Pair<'_> {
     /// Makes a connection upstream in the place of one that was lost.
     pub(super) async fn again(&self, lost: &Leg) -> Result<Fresh, Option<Farewell>> {
-        let mut redialing = Redialing::new(self.relaying.door, &self.client, lost)?;
+        let mut redialing = Redialing::new(self.relaying, &self.client, lost)?;
         let redial = async {
             loop {
                 redialing.wait().await;
@@ -96,7 +96,7 @@ impl Pair<'_> {
 
     async fn go_over(&self, leg: &Leg, turn: &Turn, next: &Mutex<Option<Fresh>>, plan: Plan) {
         sleep_until(plan.begin).await;
-        let mut redialing = match Redialing::new(self.relaying.door, &self.client, leg) {
+        let mut redialing = match Redialing::new(self.relaying, &self.client, leg) {
             Ok(redialing) if self.may_go_over(leg) => redialing,
             _ => {
                 stands_still(&self.messages, plan.quiet, plan.latest).await;

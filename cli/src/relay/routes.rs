@@ -10,12 +10,13 @@ use std::{
 
 use clap::Args;
 use http::{HeaderMap, Request, header};
-use unstall::{Budget, Options, Rejection};
+use unstall::{Budget, Options, RedactedUrl, Rejection};
 
 use super::{
     fresh, limits,
     options::RouteOptions,
     path::Paths,
+    pool::Pools,
     record::Recorder,
     renewal::Policy,
     upstream::{Upstream, Wanted},
@@ -54,8 +55,8 @@ pub(super) struct Facts {
     pub(super) options: Options,
     /// All connections draw from it.
     pub(super) budget: Budget,
-    /// Bytes that are remembered for clients, by rules.
-    pub(super) remembered: Arc<AtomicUsize>,
+    /// All clients draw from them.
+    pub(super) pools: Pools,
     /// The relay's clients use TLS.
     pub(super) secure: bool,
 }
@@ -64,6 +65,7 @@ pub(super) struct Facts {
 #[derive(Debug)]
 pub(super) struct Route {
     scope: Scope,
+    to: RedactedUrl,
     pub(super) upstream: Upstream,
     /// Clients may open sessions.
     pub(super) sessions: bool,
@@ -96,14 +98,14 @@ impl Planned {
         let to = to.ok_or_else(|| Failure::usage("--to is missing: the server to pass on to"))?;
         check_url(to)?;
         options.record.check()?;
-        let to = to.reveal();
+        let url = to.reveal();
         let wanted = match (options.plain, options.require_session) {
             (true, _) => Wanted::Plain,
             (false, true) => Wanted::Session,
             (false, false) => Wanted::Offered,
         };
         let upstream = Upstream {
-            paths: Paths::new(&scope.path, to),
+            paths: Paths::new(&scope.path, url),
             way: options.reach.prepared()?,
             options: options
                 .upstream(facts.options.clone())
@@ -112,14 +114,15 @@ impl Planned {
             own: own_headers(options)?,
             fresh: options.fresh.source()?,
             keep_host: options.keep_host,
-            credentials: has_credentials(to),
+            credentials: has_credentials(url),
             secure: facts.secure,
         };
         Ok(Route {
             scope: scope.clone(),
+            to: to.clone(),
             upstream,
             sessions: !options.plain,
-            policy: options.renewal.policy(&facts.remembered)?,
+            policy: options.renewal.policy(&facts.pools)?,
             recorder: None,
             clients: AtomicUsize::new(0),
         })
@@ -150,7 +153,7 @@ impl Route {
     }
 
     /// A longer one goes before a shorter one, and one with a host before one without.
-    pub(super) fn rank(&self) -> (bool, usize) {
+    fn rank(&self) -> (bool, usize) {
         (self.scope.host.is_some(), self.scope.path.len())
     }
 }
@@ -173,6 +176,13 @@ impl fmt::Display for Scope {
             "" => write!(f, "{host}/"),
             path => write!(f, "{host}{path}"),
         }
+    }
+}
+
+/// What it does, without secrets.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} goes to {}", self.scope, self.to)
     }
 }
 
@@ -271,7 +281,7 @@ mod tests {
         let facts = Facts {
             options: Options::default(),
             budget: Budget::new(1 << 20),
-            remembered: Arc::default(),
+            pools: Pools::default(),
             secure: false,
         };
         let route = |(of, path): &(Option<&str>, &str)| {

@@ -3,16 +3,7 @@
 //! A rule looks at fields of a text message that is JSON. The first rule that matches decides. A message
 //! that no rule matches passes too, but then nobody knows after a cut whether upstream has it.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,8 +23,6 @@ pub(super) struct Rules {
     /// What upstream sends first on each connection. On later ones it is waited for, and not passed.
     pub(super) greeting: Option<Fields>,
     rules: Vec<Rule>,
-    /// Bytes that are remembered for all clients together, whatever rules they have.
-    held: Arc<AtomicUsize>,
 }
 
 /// One rule.
@@ -141,14 +130,7 @@ impl Rules {
             pause,
             greeting: greeting.map_err(|why| format!("greeting: {why}"))?,
             rules,
-            held: Arc::default(),
         })
-    }
-
-    /// The same, for clients that share what is remembered with those of other rules.
-    pub(super) fn drawing_from(mut self, held: &Arc<AtomicUsize>) -> Rules {
-        self.held = held.clone();
-        self
     }
 
     /// The first rule that matches. `first`: it is the first message of its client.
@@ -172,19 +154,6 @@ impl Rules {
 
     pub(super) fn rule(&self, number: usize) -> &Rule {
         &self.rules[number]
-    }
-
-    /// Draws bytes for the memory of a client. `false`: all clients together have too many.
-    pub(super) fn draw(&self, bytes: usize) -> bool {
-        let sum = |held: usize| {
-            let sum = held.checked_add(bytes)?;
-            (sum <= limits::REMEMBERED_TOTAL_BYTES).then_some(sum)
-        };
-        self.held.fetch_update(Relaxed, Relaxed, sum).is_ok()
-    }
-
-    pub(super) fn give_back(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Relaxed);
     }
 }
 

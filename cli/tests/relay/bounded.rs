@@ -72,7 +72,7 @@ async fn flood(ws: &mut Raw) -> (u64, (u16, String)) {
 
 /// The most memory that the relay ever had, in bytes.
 #[cfg(target_os = "linux")]
-fn peak(relay: &Serve) -> u64 {
+pub(crate) fn peak(relay: &Serve) -> u64 {
     let status = format!("/proc/{}/status", relay.running.child.id());
     let status = std::fs::read_to_string(status).unwrap();
     let line = status
@@ -84,7 +84,7 @@ fn peak(relay: &Serve) -> u64 {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn peak(_: &Serve) -> u64 {
+pub(crate) fn peak(_: &Serve) -> u64 {
     0
 }
 
