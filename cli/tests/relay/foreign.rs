@@ -273,11 +273,12 @@ async fn chromium_speaks_with_a_server_through_one_relay_and_through_two() {
     }
 }
 
-/// A proxy between the relays, from its configuration. `None` where it is not installed.
+/// A proxy before this address that cuts what is idle for two seconds. `None` where it is not installed.
 fn proxy(
     program: &str,
     args: &[&str],
-    configuration: impl Fn(SocketAddr, &Path) -> String,
+    template: &str,
+    target: &str,
 ) -> Option<(Program, SocketAddr, tempfile::TempDir)> {
     let directory = tempfile::tempdir().unwrap();
     // A loopback address of its own, so that no other test takes the port before the program does.
@@ -288,7 +289,13 @@ fn proxy(
         .local_addr()
         .unwrap();
     let file = directory.path().join("configuration");
-    std::fs::write(&file, configuration(address, directory.path())).unwrap();
+    let configuration = template
+        .replace("WORKERS", "1")
+        .replace("DIRECTORY", &directory.path().display().to_string())
+        .replace("ADDRESS", &address.to_string())
+        .replace("TARGET", target)
+        .replace("IDLE", "2s");
+    std::fs::write(&file, configuration).unwrap();
     let mut command = Command::new(program);
     command
         .args(args)
@@ -305,17 +312,11 @@ fn proxy(
 }
 
 /// The programs at both ends notice nothing of a proxy that cuts what is idle for two seconds.
-async fn idle_cuts_are_not_noticed(
-    program: &str,
-    args: &[&str],
-    configuration: impl Fn(SocketAddr, SocketAddr, &Path) -> String,
-) {
+async fn idle_cuts_are_not_noticed(program: &str, args: &[&str], template: &str) {
     let upstream = Upstream::start(echo).await;
     let inner = Serve::relay(&upstream.url(), &[]);
-    let target = inner.address().parse().unwrap();
-    let configuration =
-        |address: SocketAddr, directory: &Path| configuration(address, target, directory);
-    let Some((_proxy, address, _directory)) = proxy(program, args, configuration) else {
+    let proxy = proxy(program, args, template, inner.address());
+    let Some((_proxy, address, _directory)) = proxy else {
         return;
     };
     until("the proxy listens", || {
@@ -342,41 +343,12 @@ async fn idle_cuts_are_not_noticed(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_between_two_relays_cuts_what_is_idle_and_nobody_notices() {
-    let configuration = |address: SocketAddr, target: SocketAddr, directory: &Path| {
-        let directory = directory.display();
-        format!(
-            "daemon off; worker_processes 1; error_log stderr crit; pid {directory}/pid;\n\
-             events {{}}\n\
-             http {{\n\
-               access_log off;\n\
-               client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n\
-               fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d;\n\
-               scgi_temp_path {directory}/e;\n\
-               server {{\n\
-                 listen {address};\n\
-                 location / {{\n\
-                   proxy_pass http://{target}; proxy_http_version 1.1;\n\
-                   proxy_set_header Upgrade $http_upgrade;\n\
-                   proxy_set_header Connection upgrade;\n\
-                   proxy_read_timeout 2s; proxy_send_timeout 2s;\n\
-                 }}\n\
-               }}\n\
-             }}\n"
-        )
-    };
-    idle_cuts_are_not_noticed("nginx", &["-e", "stderr", "-c"], configuration).await;
+    let template = include_str!("../../../interop/nginx.conf");
+    idle_cuts_are_not_noticed("nginx", &["-e", "stderr", "-c"], template).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy_between_two_relays_cuts_what_is_idle_and_nobody_notices() {
-    let configuration = |address: SocketAddr, target: SocketAddr, _: &Path| {
-        format!(
-            "global\n  maxconn 100\n\
-             defaults\n  mode http\n  timeout connect 5s\n  timeout client 5s\n  \
-             timeout server 5s\n  timeout tunnel 2s\n\
-             frontend in\n  bind {address}\n  default_backend out\n\
-             backend out\n  server one {target}\n"
-        )
-    };
-    idle_cuts_are_not_noticed("haproxy", &["-db", "-q", "-f"], configuration).await;
+    let template = include_str!("../../../interop/haproxy.cfg");
+    idle_cuts_are_not_noticed("haproxy", &["-db", "-q", "-f"], template).await;
 }

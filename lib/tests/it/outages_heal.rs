@@ -189,32 +189,20 @@ fn quiet() -> Options {
         .silence_timeout(Duration::from_secs(180))
 }
 
+/// A configuration of `interop`, for a proxy that cuts what is idle for a second.
+fn filled(template: &str, address: SocketAddr, server: &Server, directory: &Path) -> String {
+    template
+        .replace("WORKERS", "1")
+        .replace("DIRECTORY", &directory.display().to_string())
+        .replace("ADDRESS", &address.to_string())
+        .replace("TARGET", &server.local_addr().to_string())
+        .replace("IDLE", "1s")
+}
+
 async fn nginx(server: &Server) -> Option<Foreign> {
-    let target = server.local_addr();
-    let configuration = |address: SocketAddr, directory: &Path| {
-        let directory = directory.display();
-        format!(
-            "daemon off; worker_processes 1; error_log stderr crit; pid {directory}/pid;\n\
-             worker_shutdown_timeout 1s;\n\
-             events {{}}\n\
-             http {{\n\
-               access_log off;\n\
-               client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n\
-               fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d;\n\
-               scgi_temp_path {directory}/e;\n\
-               server {{\n\
-                 listen {address};\n\
-                 location / {{\n\
-                   proxy_pass http://{target}; proxy_http_version 1.1;\n\
-                   proxy_set_header Upgrade $http_upgrade;\n\
-                   proxy_set_header Connection upgrade;\n\
-                   proxy_set_header Host $host;\n\
-                   proxy_read_timeout 1s; proxy_send_timeout 1s;\n\
-                 }}\n\
-               }}\n\
-             }}\n"
-        )
-    };
+    let template = include_str!("../../../interop/nginx.conf");
+    let configuration =
+        |address: SocketAddr, directory: &Path| filled(template, address, server, directory);
     Foreign::start("nginx", &["-e", "stderr", "-c"], configuration).await
 }
 
@@ -250,16 +238,9 @@ async fn nginx_that_cuts_long_connections_at_a_reload_costs_a_reconnect() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy_that_cuts_idle_connections_costs_a_reconnect() {
     let server = echo_server(Server::builder().options(quiet())).await;
-    let target = server.local_addr();
-    let configuration = |address: SocketAddr, _: &Path| {
-        format!(
-            "global\n  maxconn 100\n\
-             defaults\n  mode http\n  timeout connect 5s\n  timeout client 5s\n  \
-             timeout server 5s\n  timeout tunnel 1s\n\
-             frontend in\n  bind {address}\n  default_backend out\n\
-             backend out\n  server one {target}\n"
-        )
-    };
+    let template = include_str!("../../../interop/haproxy.cfg");
+    let configuration =
+        |address: SocketAddr, directory: &Path| filled(template, address, &server, directory);
     let haproxy = Foreign::start("haproxy", &["-db", "-q", "-f"], configuration).await;
     if let Some(haproxy) = haproxy {
         idle_connections_are_cut_by(&haproxy).await;
