@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::{sync::watch, task::JoinSet};
-use unstall::{Options, Principal, Rejection, Server, rustls::ServerConfig};
+use unstall::{Options, Principal, Rejection, Server, ServerLimits, rustls::ServerConfig};
 use unstall_dashboard::{Dashboard, DashboardBuilder};
 use unstall_topics::{Node, SUBPROTOCOL};
 
@@ -99,6 +99,10 @@ pub(crate) struct Hub {
     #[command(flatten)]
     tls: Tls,
 
+    /// The most connections at once. One address may have three quarters of them
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
+    max_connections: usize,
+
     /// Seconds that connections may take to close when the server ends, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
     drain: Duration,
@@ -172,8 +176,10 @@ impl Hub {
     ) -> Result<Server, Failure> {
         let door = shared.door.clone();
         let options = Options::default().max_message_bytes(limits::PACKET_BYTES);
+        let limits = ServerLimits::default().max_connections(self.max_connections);
         let mut builder = Server::builder()
             .options(options)
+            .limits(limits)
             .plain()
             .subprotocols([SUBPROTOCOL])
             .unlisted(unstall_dashboard::LIVE)

@@ -12,7 +12,9 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 use unstall::rustls::ServerConfig;
-use unstall::{BearerToken, Connection, Options, Rejection, Server, ServerStats, ShutdownReport};
+use unstall::{
+    BearerToken, Connection, Options, Rejection, Server, ServerLimits, ServerStats, ShutdownReport,
+};
 use unstall_dashboard::Dashboard;
 
 use crate::compress::Compress;
@@ -92,6 +94,10 @@ pub(crate) struct Serve {
     /// End a session that was without a connection for this many seconds, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
     session_life: Duration,
+
+    /// The most connections at once. One address may have three quarters of them
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
+    max_connections: usize,
 
     /// Seconds that connections may take to close when the server ends, or `forever`
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
@@ -181,7 +187,8 @@ impl Serve {
             .session_life(self.session_life)
             .compression(self.compress.option());
         let token = self.token.as_deref().map(read_token).transpose()?;
-        let builder = Server::builder().options(options);
+        let limits = ServerLimits::default().max_connections(self.max_connections);
+        let builder = Server::builder().options(options).limits(limits);
         let builder = match dashboard {
             Some(dashboard) => {
                 let builder = dashboard.on(builder);

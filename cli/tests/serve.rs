@@ -8,8 +8,9 @@ use std::net::TcpStream;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use support::{Serve, next, next_json, packet, run, send};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 #[tokio::test]
 async fn echo_returns_each_message_and_its_kind() {
@@ -274,4 +275,26 @@ fn a_unix_socket_carries_serve_and_cat() {
         (Some(0), "hello\n"),
         "{ended:?}"
     );
+}
+
+#[tokio::test]
+async fn a_server_and_a_hub_take_as_many_connections_as_they_are_told() {
+    let args = ["--max-connections", "1"];
+    for (server, path) in [
+        (Serve::start(&args), "/echo"),
+        (Serve::hub(&args), "/topics"),
+    ] {
+        let connect = || async {
+            let mut request = server.at(path).into_client_request().unwrap();
+            let offer = "unstall.topics.v1".parse().unwrap();
+            let headers = request.headers_mut();
+            headers.insert("sec-websocket-protocol", offer);
+            tokio_tungstenite::connect_async(request).await
+        };
+        let _first = connect().await.unwrap();
+        let Err(Error::Http(refusal)) = connect().await else {
+            panic!("it is one too many");
+        };
+        assert!([429, 503].contains(&refusal.status().as_u16()));
+    }
 }
