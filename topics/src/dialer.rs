@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::Span;
 use unstall::{Backoff, Client, ConnectError, Reconnect, printable};
 use unstall_proto::topics::{AccessToken, RejectReason, ServerReject, limits::SUBPROTOCOL};
 
@@ -12,6 +13,7 @@ use crate::{
     link::{self, LinkReceiver, LinkSender},
     node::Node,
     serving::Serving,
+    spans,
     tokens::Tokens,
 };
 
@@ -110,6 +112,14 @@ impl Dialer {
             receiver,
             token,
         })
+    }
+
+    /// The span that its connections are within.
+    pub(crate) fn span(&self) -> Span {
+        match self.way {
+            Way::Nodes { .. } => spans::client(),
+            Way::Here(_) => Span::none(),
+        }
     }
 
     /// Whether each connection has a token of its own.

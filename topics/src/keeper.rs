@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
+use tracing::{Instrument, Span};
 use unstall::{CloseCode, printable};
 use unstall_proto::{
     Time,
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) events: EventsSender,
     /// Each connection has a token of its own.
     pub(crate) renews_tokens: bool,
+    /// Its connections are within it.
+    pub(crate) span: Span,
     origin: Instant,
 }
 
@@ -93,6 +96,7 @@ impl Handle {
             room: Notify::new(),
             events: EventsSender::default(),
             renews_tokens: dialer.renews_tokens(),
+            span: dialer.span(),
             origin: Instant::now(),
         });
         tokio::spawn(shared.clone().keep(dialer));
@@ -155,7 +159,8 @@ impl Shared {
     /// One attempt, and one connection if it succeeds. What came of it, and why it ended. `None` if
     /// the client is closed before there is a connection.
     async fn once(&self, dialer: &mut Dialer) -> Option<(Outcome, Arc<str>)> {
-        let dialed = match self.closing_or(dialer.dial()).await? {
+        let dial = dialer.dial().instrument(self.span.clone());
+        let dialed = match self.closing_or(dial).await? {
             Ok(dialed) => dialed,
             Err(error) => {
                 let why = error.to_string().into();

@@ -251,7 +251,7 @@ impl Log {
 }
 
 /// What a publisher learns of one message.
-fn offset(outcome: Appended) -> Result<Offset, PublishError> {
+pub(crate) fn offset(outcome: Appended) -> Result<Offset, PublishError> {
     match outcome {
         Appended::Stored { offset, .. } => Ok(offset),
         Appended::Before(Some(offset)) => Ok(offset),

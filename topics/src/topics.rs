@@ -120,6 +120,7 @@ impl Topics {
     /// Cancel safety: if dropped before it resolves, each message may be published or not.
     pub async fn publish_many(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         let span = spans::publish(&batch);
+        span.follows_from(&self.handle.shared.span);
         spans::published(span, self.handle.publish(batch)).await
     }
 

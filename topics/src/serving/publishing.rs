@@ -6,8 +6,9 @@ use unstall_proto::topics::{Outcome, PublishRequest, Refusal};
 use super::{Answer, Serving};
 use crate::{
     appender::{Halt, may_come_again},
-    log::Log,
+    log::{Log, offset},
     message::copied,
+    spans,
     store::{Appended, Publication},
 };
 
@@ -52,10 +53,13 @@ impl Serving {
         };
         self.is_submitting = true;
         let log: Log = self.node.log.clone();
+        let span = spans::arrived(&batch);
         self.asked.push(Box::pin(async move {
             let answer = log.submit(batch, halt).await;
             Answer::Submitted(Box::pin(async move {
-                Answer::Appended(numbers, answer.outcome().await)
+                let outcomes = answer.outcome().await;
+                spans::answered(&span, outcomes.iter().copied().map(offset));
+                Answer::Appended(numbers, outcomes)
             }))
         }));
     }
