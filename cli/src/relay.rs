@@ -17,7 +17,6 @@ use crate::{
     runtime,
     serve::{ServeResult, end_asked, reload_asked},
     stdout,
-    tls::Certificate,
 };
 use door::{Door, Entered};
 use options::{Process, RouteOptions};
@@ -206,7 +205,7 @@ impl Running {
         };
         let recorders = Recorders::default();
         plan.open(&recorders).await?;
-        let certificate = plan.certificate.take().map(Certificate::new);
+        let certificate = plan.certificate.take().map(Arc::new);
         let (process, facts) = (plan.process.clone(), plan.facts.clone());
         let connect_timeout = plan.connect_timeout();
         let door = Arc::new(Door::new(plan.current(), local));
@@ -316,7 +315,7 @@ impl Reload {
             builder = builder.trusted_proxies(proxies);
         }
         if let Some(certificate) = &self.certificate {
-            builder = builder.tls(certificate.config()?);
+            builder = builder.tls(certificate.config().map_err(Failure::because)?);
         }
         let (door, watched) = (self.door.clone(), dashboard.is_some());
         let builder = builder.authenticate(move |request| {

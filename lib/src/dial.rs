@@ -1,5 +1,7 @@
 //! Dialing: from a URL to an upgraded connection, under one deadline.
 
+#[cfg(all(feature = "server", feature = "tls"))]
+pub(crate) mod certificate;
 mod connector;
 pub(crate) mod environment;
 mod exchange;

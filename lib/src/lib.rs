@@ -278,8 +278,10 @@ mod ws;
 
 pub use client::{Attempt, Backoff, Client, Reconnect, Setup, connect};
 pub use dial::Endpoint;
+#[cfg(all(feature = "server", feature = "tls"))]
+pub use dial::certificate::ServerCertificate;
 #[cfg(feature = "tls")]
-pub use dial::tls::client_config_from_pem;
+pub use dial::tls::{certificates_from_pem, client_config_from_pem};
 #[cfg(feature = "doctor")]
 pub use doctor::doctor;
 pub use handles::{Batch, Connection, MessageSink, Receiver, ReuniteError, Sender};

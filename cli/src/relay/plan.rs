@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
-use unstall::{Budget, TrustedProxies, rustls::sign::CertifiedKey};
+use unstall::{Budget, ServerCertificate, TrustedProxies};
 
 use super::{
     door::Current,
@@ -35,7 +35,7 @@ pub(super) struct Plan {
     pub(super) process: Process,
     pub(super) facts: Facts,
     pub(super) token: Option<Arc<str>>,
-    pub(super) certificate: Option<Arc<CertifiedKey>>,
+    pub(super) certificate: Option<ServerCertificate>,
     routes: Vec<(Planned, Route)>,
 }
 

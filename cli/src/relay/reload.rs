@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::task::spawn_blocking;
+use unstall::ServerCertificate;
 
 use super::{
     door::Door,
@@ -13,7 +14,7 @@ use super::{
     routes::Facts,
     systemd,
 };
-use crate::{failure::Failure, serve::ReloadAsked, tls::Certificate};
+use crate::{failure::Failure, serve::ReloadAsked};
 
 /// What of a running relay can be replaced, and what it is compared with.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(super) struct Reload {
     pub(super) source: Source,
     pub(super) recorders: Recorders,
     pub(super) door: Arc<Door>,
-    pub(super) certificate: Option<Arc<Certificate>>,
+    pub(super) certificate: Option<Arc<ServerCertificate>>,
     /// As it was at the start.
     pub(super) process: Process,
     pub(super) facts: Facts,
@@ -66,7 +67,7 @@ impl Reload {
             );
         }
         if let Some((certificate, new)) = self.certificate.as_ref().zip(plan.certificate.take()) {
-            certificate.replace(new);
+            certificate.renew(new);
         }
         self.door.replace(plan.current());
         Ok(())

@@ -23,7 +23,6 @@ use ureq::{
 use super::{Details, Status, VERSION};
 use crate::failure::Failure;
 use crate::serve::read_token;
-use crate::tls::certificates;
 
 /// The longest answer that is read: ten thousand connections and subscriptions take about 7 MB.
 const ANSWER_BYTES: u64 = 64 << 20;
@@ -70,7 +69,7 @@ impl fmt::Debug for Token {
 }
 
 /// Why there is no status.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Problem {
     #[error("no server answers at {base}: {why}; start it, or check the address")]
     Unreachable { base: String, why: String },
@@ -279,7 +278,7 @@ impl Resolver for At {
 
 /// The certificates of a PEM file.
 fn roots(file: &Path) -> Result<RootCerts, Failure> {
-    let roots = certificates(file)?;
+    let roots = unstall::certificates_from_pem(file).map_err(Failure::because)?;
     let roots = roots.iter().map(|it| Certificate::from_der(it).to_owned());
     Ok(RootCerts::from(roots))
 }

@@ -4,11 +4,11 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "server")]
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-#[cfg(feature = "server")]
-use tokio_rustls::{TlsAcceptor, rustls::pki_types::PrivateKeyDer};
 use tokio_rustls::{
     TlsConnector,
     rustls::{RootCertStore, version},
@@ -22,10 +22,10 @@ use crate::ws::transport::Transport;
 
 /// The only ALPN protocol (RFC 7301), because the upgrade to WebSocket is a part of HTTP/1.1. It
 /// replaces the list of a given configuration, which may name HTTP/2 first.
-const ALPN: &[u8] = b"http/1.1";
+pub(super) const ALPN: &[u8] = b"http/1.1";
 
 /// The provider of cryptography that the process has installed, or the one that a feature names.
-fn provider() -> io::Result<Arc<CryptoProvider>> {
+pub(super) fn provider() -> io::Result<Arc<CryptoProvider>> {
     static BUILT_IN: OnceLock<Option<Arc<CryptoProvider>>> = OnceLock::new();
     if let Some(installed) = CryptoProvider::get_default() {
         return Ok(installed.clone());
@@ -170,7 +170,7 @@ fn roots() -> RootCertStore {
 pub fn client_config_from_pem(path: impl AsRef<Path>) -> io::Result<Arc<ClientConfig>> {
     let path = path.as_ref();
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates_from_pem(path)? {
         roots
             .add(certificate)
             .map_err(|error| unusable(path, &error))?;
@@ -183,26 +183,12 @@ pub fn client_config_from_pem(path: impl AsRef<Path>) -> io::Result<Arc<ClientCo
     Ok(with_alpn(Arc::new(config)))
 }
 
-#[cfg(feature = "server")]
-/// A server's configuration from two PEM files: the certificate chain, the server's own certificate
-/// first, and the private key (PKCS#8, PKCS#1 or SEC1).
-pub(crate) fn server_config_from_pem(
-    certificate: &Path,
-    key: &Path,
-) -> io::Result<Arc<ServerConfig>> {
-    let chain = certificates(certificate)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-    let mut config = ServerConfig::builder_with_provider(provider()?)
-        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(|error| unusable(key, &error))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+/// The certificates of a PEM file, at least one, for a configuration of your own.
+///
+/// # Errors
+/// The file cannot be read, or holds no certificate. The error names the file.
+pub fn certificates_from_pem(path: impl AsRef<Path>) -> io::Result<Vec<CertificateDer<'static>>> {
+    let path = path.as_ref();
     let found = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unusable(path, &error))?;
@@ -212,7 +198,7 @@ fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
-fn unusable(path: &Path, why: &dyn std::fmt::Display) -> io::Error {
+pub(super) fn unusable(path: &Path, why: &dyn std::fmt::Display) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         format!("the PEM file {} cannot be used: {why}", path.display()),
@@ -231,8 +217,6 @@ mod tests {
         std::fs::write(&empty, "no certificate here").unwrap();
         for path in [&missing, &empty] {
             let error = client_config_from_pem(path).unwrap_err().to_string();
-            assert!(error.contains(&path.display().to_string()), "{error}");
-            let error = server_config_from_pem(path, path).unwrap_err().to_string();
             assert!(error.contains(&path.display().to_string()), "{error}");
         }
     }

@@ -12,11 +12,9 @@ use super::{
     Server, handshake::Rejection, limits::ServerLimits, listener::Listener, origin::Origins,
     proxies::TrustedProxies, sessions::Sessions,
 };
-use crate::{
-    defaults,
-    dial::tls::{self, ServerConfig},
-    settings::Options,
-};
+#[cfg(feature = "tls")]
+use crate::dial::certificate::ServerCertificate;
+use crate::{defaults, dial::tls::ServerConfig, settings::Options};
 
 type Checked = Result<Request<()>, Rejection>;
 type Hook = dyn Fn(Request<()>) -> Pin<Box<dyn Future<Output = Checked> + Send>> + Send + Sync;
@@ -108,7 +106,8 @@ impl ServerBuilder {
     }
 
     /// Serves TLS with your own rustls configuration, for example with client certificates (the
-    /// example `client_certificates`), or with certificates that are renewed while the server runs.
+    /// example `client_certificates`), or with a [`ServerCertificate`] that is renewed while the server
+    /// runs.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<ServerConfig>) -> ServerBuilder {
         self.config.tls = Some(config);
@@ -330,7 +329,8 @@ impl ServerBuilder {
         }
         #[cfg(feature = "tls")]
         if let Some((certificate, key)) = &self.pem {
-            self.config.tls = Some(tls::server_config_from_pem(certificate, key)?);
+            let certificate = ServerCertificate::from_pem(certificate, key)?;
+            self.config.tls = Some(Arc::new(certificate).config()?);
         }
         #[cfg(all(feature = "axum", feature = "http2"))]
         if self.config.router.is_some() {
@@ -338,7 +338,7 @@ impl ServerBuilder {
         }
         #[cfg(feature = "http2")]
         if self.config.http2 {
-            self.config.tls = self.config.tls.map(tls::offering_http2);
+            self.config.tls = self.config.tls.map(crate::dial::tls::offering_http2);
         }
         Ok(self.config)
     }

@@ -38,6 +38,7 @@ mod server_knows_clients_behind_proxies;
 mod server_lets_nobody_take_everything;
 mod server_places_belong_to_connections;
 mod server_refuses_what_it_cannot_take;
+mod server_renews_its_certificate;
 mod server_shuts_down_in_time;
 mod server_survives_want_of_descriptors;
 mod session_hooks_and_fallback;

@@ -3,6 +3,7 @@
 use tokio_rustls::rustls::ServerConfig;
 
 use super::*;
+use crate::dial::certificate::ServerCertificate;
 
 pub(super) struct Authority {
     directory: tempfile::TempDir,
@@ -28,8 +29,8 @@ impl Authority {
 
     pub(super) fn server_config(&self) -> Arc<ServerConfig> {
         let path = self.directory.path();
-        crate::dial::tls::server_config_from_pem(&path.join("cert.pem"), &path.join("key.pem"))
-            .unwrap()
+        let read = ServerCertificate::from_pem(path.join("cert.pem"), path.join("key.pem"));
+        Arc::new(read.unwrap()).config().unwrap()
     }
 
     pub(super) async fn server(&self) -> SocketAddr {
