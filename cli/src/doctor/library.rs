@@ -60,8 +60,8 @@ struct Way {
 #[derive(Default)]
 struct Page {
     asker: Option<Asker>,
-    /// When all its ports were asked in vain.
-    in_vain: Option<Instant>,
+    /// When all its ports were asked in vain, and what was wrong.
+    in_vain: Option<(Instant, Option<Problem>)>,
 }
 
 /// What programs told.
@@ -138,8 +138,10 @@ impl Page {
             let status = asker.status().map_err(telling)?;
             return Ok(status.connections);
         }
-        if self.in_vain.is_some_and(|at| at.elapsed() < AGAIN) {
-            return Err(None);
+        if let Some((at, problem)) = &self.in_vain
+            && at.elapsed() < AGAIN
+        {
+            return Err(problem.clone());
         }
         let listeners = listeners_of(pid).unwrap_or_default();
         let mut problem = None;
@@ -158,7 +160,7 @@ impl Page {
                 }
             }
         }
-        self.in_vain = Some(Instant::now());
+        self.in_vain = Some((Instant::now(), problem.clone()));
         Err(problem)
     }
 }
@@ -196,8 +198,8 @@ impl Told {
             Err(Some(problem)) if is_own(program) => {
                 let Process { program, pid, .. } = program;
                 let why = chain(&problem);
-                self.notes
-                    .push(format!("{program} (pid {pid}) is not asked: {why}"));
+                let note = format!("{program} (pid {pid}) does not tell its connections: {why}");
+                self.notes.push(note);
             }
             Err(_) => {}
         }
@@ -279,8 +281,17 @@ fn reached(listener: SocketAddr) -> Option<SocketAddr> {
 /// A name that a certificate can have.
 fn tls_name(text: &str) -> Result<String, String> {
     match ServerName::try_from(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("expected a name such as hub.example, or an address".to_owned()),
+        Ok(ServerName::DnsName(_)) => Ok(text.to_owned()),
+        Ok(ServerName::IpAddress(ip)) => {
+            // As it stands in a URL.
+            let ip = IpAddr::from(ip);
+            Ok(if ip.is_ipv6() {
+                format!("[{ip}]")
+            } else {
+                ip.to_string()
+            })
+        }
+        _ => Err("expected a name such as hub.example, or an address".to_owned()),
     }
 }
 
@@ -313,6 +324,20 @@ fn joined(findings: &[&Finding], connections: &[Connection]) -> Said {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_in_a_certificate_is_a_name_or_an_address() {
+        for (given, asked) in [
+            ("hub.example", "hub.example"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("::1", "[::1]"),
+        ] {
+            assert_eq!(tls_name(given), Ok(asked.to_owned()));
+        }
+        for wrong in ["", "a b", "hub.example:9200", "https://hub.example", "a/b"] {
+            assert!(tls_name(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn only_this_machine_is_asked() {

@@ -237,7 +237,14 @@ fn a_hub_with_tokens_and_a_certificate_of_another_name_is_asked_over_loopback() 
     until(look, |one| one["library"]["kind"] == "plain");
     // The table says what is missing, too.
     let mut tables = watch(&asked[1..]);
-    while !tables.line().contains(note) {
+    let mut summaries = 0;
+    while summaries < 3 {
+        let line = tables.line();
+        // A table that has no connection yet has none to ask about.
+        if line.contains(" stuck") && (summaries > 0 || line.contains(note)) {
+            assert!(line.contains(note), "{line}");
+            summaries += 1;
+        }
         assert!(begun.elapsed() < PATIENCE);
     }
 }
