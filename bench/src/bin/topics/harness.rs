@@ -1,4 +1,4 @@
-//! What all workloads share: server processes, a core for the clients, and tables with goals.
+//! What all workloads share: server processes, and a core for the clients.
 
 use std::{
     cell::RefCell,
@@ -16,7 +16,8 @@ use nix::{
 };
 use tokio::task::LocalSet;
 
-use crate::{Result, namespace, node::Job};
+pub(crate) use crate::goals::{Table, median};
+use crate::{Result, node::Job};
 
 /// The payload of most workloads, in bytes.
 pub(crate) const BYTES: usize = 200;
@@ -78,18 +79,6 @@ impl Drop for Running {
     }
 }
 
-/// Sees to it that all connections have this congestion control, and says what they have. BBR, the
-/// default of many systems, distorts loopback.
-pub(crate) fn set_congestion(wanted: &str) {
-    let file = "/proc/sys/net/ipv4/tcp_congestion_control";
-    let default = std::fs::read_to_string(file).unwrap_or_default();
-    let default = default.trim();
-    match default == wanted || namespace::enter(wanted) {
-        true => println!("congestion control: {wanted}\n"),
-        false => println!("congestion control: {default}, because {wanted} cannot be set\n"),
-    }
-}
-
 /// Runs clients on one thread, which is bound to a core if there is one.
 pub(crate) fn clients<T>(core: Option<usize>, work: impl Future<Output = Result<T>>) -> Result<T> {
     let before = sched_getaffinity(Pid::from_raw(0))?;
@@ -127,11 +116,6 @@ pub(crate) fn stamp(payload: &[u8]) -> (u64, u64) {
         bytes.map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes))
     };
     (number(0), number(8))
-}
-
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The value that this part of all values is not above, in microseconds.
@@ -175,48 +159,5 @@ impl Latencies {
         let percentiles = [0.5, 0.99].map(|part| histogram.value_at_quantile(part) as f64);
         histogram.reset();
         percentiles
-    }
-}
-
-/// Figures, and the goals beside them.
-pub(crate) struct Table(Vec<[String; 4]>);
-
-impl Table {
-    pub(crate) fn new(title: &str) -> Table {
-        Table(vec![[title, "figure", "goal", ""].map(str::to_owned)])
-    }
-
-    /// A figure without a goal.
-    pub(crate) fn row(&mut self, what: impl Into<String>, figure: impl Into<String>) {
-        self.0
-            .push([what.into(), figure.into(), String::new(), String::new()]);
-    }
-
-    /// A figure with a goal, and whether it is reached.
-    pub(crate) fn goal(
-        &mut self,
-        what: impl Into<String>,
-        figure: impl Into<String>,
-        goal: &str,
-        reached: bool,
-    ) {
-        let reached = if reached { "reached" } else { "MISSED" };
-        self.0.push([
-            what.into(),
-            figure.into(),
-            goal.to_owned(),
-            reached.to_owned(),
-        ]);
-    }
-
-    pub(crate) fn print(&self, quick: bool) {
-        for (nth, [what, figure, goal, reached]) in self.0.iter().enumerate() {
-            let reached = if quick { "" } else { reached };
-            println!("| {what} | {figure} | {goal} | {reached} |");
-            if nth == 0 {
-                println!("| --- | --- | --- | --- |");
-            }
-        }
-        println!();
     }
 }

@@ -2,7 +2,11 @@
 //! "Topics".
 
 mod client;
+#[path = "../../congestion.rs"]
+mod congestion;
 mod foreign;
+#[path = "../../goals.rs"]
+mod goals;
 mod harness;
 #[path = "../../limits.rs"]
 mod limits;
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     let (quick, programs) = (args.quick, &args.foreign);
     if !matches!(args.what, What::Node { .. }) {
-        harness::set_congestion(&args.congestion);
+        congestion::set(&args.congestion);
     }
     match &args.what {
         What::Fanout(it) => fanout::run(it, programs, quick),
