@@ -169,6 +169,11 @@ impl Interests {
         self.told.fetch_max(range.1.get(), Release);
     }
 
+    /// The log has lost its end. What was told of is no longer known.
+    pub(crate) fn begin_anew(&self, last: Offset) {
+        self.told.store(last.get(), Release);
+    }
+
     /// Lets all take notice of where the log ends.
     pub(crate) fn nudge_all(&self) {
         self.each(|waiter| waiter.notify.notify_one());

@@ -43,6 +43,8 @@ pub(crate) struct Serving {
     server: Server,
     /// When the connection began.
     since: Instant,
+    /// That of the log then. The connection closes when it changes.
+    era: u64,
     permit: Option<Given>,
     /// The hook was asked. What the client sends meanwhile waits for its answer.
     is_entering: bool,
@@ -113,6 +115,7 @@ impl Serving {
             request,
             server: Server::new(node.config.clone()),
             since: Instant::now(),
+            era: node.log.shared.era(),
             permit: None,
             is_entering: false,
             publisher: None,
@@ -200,7 +203,10 @@ impl Serving {
         if let Some((within, reason)) = self.place.asked_to_go() {
             self.server.go_away(within, &reason);
         }
-        self.look_at_store();
+        if self.log().era() != self.era {
+            // The client comes again, here or elsewhere, and is told where its positions lead.
+            return Err(Lost(None));
+        }
         let mut packets = 0;
         loop {
             let bounds = self.log().tail.bounds();

@@ -109,7 +109,7 @@ async fn a_lost_end_that_was_written_over_shows_too() {
     has_read(&store, 180).await;
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
