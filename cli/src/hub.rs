@@ -4,7 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::{sync::watch, task::JoinSet};
-use unstall::{Options, Principal, Rejection, Server, ServerLimits, rustls::ServerConfig};
+use unstall::{
+    Options, Principal, Rejection, Server, ServerLimits, printable, rustls::ServerConfig,
+};
 use unstall_dashboard::{Dashboard, DashboardBuilder};
 use unstall_topics::{Node, SUBPROTOCOL};
 
@@ -70,7 +72,8 @@ are not taken, because URLs are logged.
 
 The first line on standard output is `listening on ws://ADDRESS`, with the actual
 port. SIGINT and SIGTERM close every connection with code 1001 and end the
-server.
+server. If the directory or the stream of the log is removed or replaced, the hub
+ends with exit code 1. Started again, it serves the log that is there.
 
 Examples:
   unstall hub
@@ -123,7 +126,7 @@ impl Hub {
             let (ending, _) = watch::channel(false);
             let node = Node::new(&log).access(door.clone());
             let dashboard = dashboard(&door).node(&node).start().await;
-            let shared = Shared::new(log, door, Figures::record()?, &ending);
+            let shared = Shared::new(log.clone(), door, Figures::record()?, &ending);
             let mut tasks = JoinSet::new();
             let tls = self.tls.renewed(&mut tasks)?;
             let server = self.bind(shared, &dashboard, tls).await?;
@@ -135,10 +138,14 @@ impl Hub {
                 let node = node.clone();
                 async move { node.serve(connection).await }
             }));
-            tokio::select! {
-                () = serving => {}
-                () = end_asked => tracing::info!("received a signal: shutting down"),
-            }
+            let why = tokio::select! {
+                () = serving => None,
+                () = end_asked => {
+                    tracing::info!("received a signal: shutting down");
+                    None
+                }
+                why = log.ended() => Some(why),
+            };
             // Streams of events have no end of their own. The shutdown counts them before they end.
             let (shutdown, _) = tokio::join!(
                 biased;
@@ -148,9 +155,14 @@ impl Hub {
             let result = ServeResult::new(server.stats(), shutdown);
             tracing::info!("{result:?}");
             if self.json {
-                stdout::print_json(&result)
-            } else {
-                Ok(())
+                stdout::print_json(&result)?;
+            }
+            match why {
+                None => Ok(()),
+                Some(why) => Err(Failure::work(format_args!(
+                    "the log has ended, and the hub with it: {}",
+                    printable(&why)
+                ))),
             }
         })
     }

@@ -26,6 +26,16 @@ fn objects(args: &[&str]) -> Vec<Value> {
         .collect()
 }
 
+fn texts(lines: &[Value]) -> Vec<&str> {
+    let texts = lines.iter().filter_map(|line| line["text"].as_str());
+    texts.collect()
+}
+
+/// Numbered lines.
+fn lines(word: &str, count: u32) -> String {
+    (0..count).map(|it| format!("{word} {it}\n")).collect()
+}
+
 #[test]
 fn a_hundred_thousand_lines_are_stored_in_order_and_come_back() {
     let hub = Serve::hub(&["--max-bytes", "1GiB"]);
@@ -379,4 +389,85 @@ fn a_subscriber_that_stops_harms_nobody() {
         stopped.child.try_wait().unwrap().is_none(),
         "it still waits"
     );
+}
+
+/// Whoever goes on from a position of a log that is not there any more gets a gap, and then everything
+/// that the new log has: over WebSocket, over HTTP and as events.
+#[test]
+fn whoever_goes_on_from_the_old_log_is_told_that_it_was_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (log, file) = (path("log"), path("position"));
+    for store in [&["--store", &log][..], &[]] {
+        let old = Serve::hub(store);
+        publish(&old, "a", &lines("old", 5));
+        let resume = |hub: &Serve, count: &str| {
+            let from = ["--from", "start", "--resume", &file, "--count", count];
+            objects(&[&[&hub.url, "a"], &from[..]].concat())
+        };
+        assert_eq!(
+            texts(&resume(&old, "5")),
+            ["old 0", "old 1", "old 2", "old 3", "old 4"]
+        );
+        let answer = get(old.address(), "/topics/a?after=4", &[]);
+        let id = answer.header("unstall-log").unwrap().to_owned();
+        let last = &answer.lines()[0];
+        let position = format!("{id}:{}:{}", last["offset"], last["time"]);
+        drop(old);
+        let _ = std::fs::remove_dir_all(&log);
+
+        let new = Serve::hub(store);
+        publish(&new, "a", &lines("new", 8));
+        let (all, rest) = (lines("new", 8), "last-event-id: ".to_owned() + &position);
+        let all: Vec<_> = all.lines().collect();
+        let over_websocket = resume(&new, "8");
+        let over_http = get(new.address(), &format!("/topics/a?after={position}"), &[]).lines();
+        let headers = ["accept: text/event-stream", &rest];
+        let mut events = get(new.address(), "/topics/a", &headers).events();
+        let as_events: Vec<_> = (0..9).map(|_| events.next().unwrap().json()).collect();
+        for seen in [&over_websocket, &over_http, &as_events] {
+            let gap = &seen[0]["gap"];
+            assert_eq!(
+                (&gap["reason"], &gap["after"]),
+                (&json!("another_log"), &json!(5))
+            );
+            assert_eq!(texts(seen), all);
+        }
+        // From here on it is a position of the new log.
+        publish(&new, "a", "next\n");
+        assert_eq!(texts(&resume(&new, "1")), ["next"]);
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+/// Once a hub went on without its directory, and confirmed what was lost when it ended.
+#[cfg(unix)]
+#[test]
+fn a_hub_whose_directory_is_removed_ends_and_another_one_serves_what_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let store = ["--store", log.to_str().unwrap()];
+    let mut old = Serve::hub(&store);
+    publish(&old, "a", &lines("old", 5));
+    let url = old.url.clone();
+    let mut feed = Running::start(&["subscribe", &url, "a", "--from", "start", "--json"]);
+    let mut out = BufReader::new(feed.child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&out.next().unwrap().unwrap()).unwrap() };
+    (0..5).for_each(|at| assert_eq!(next()["text"], format!("old {at}")));
+    assert_eq!(next(), json!({"caught_up": 5}));
+    std::fs::remove_dir_all(&log).unwrap();
+    let late = run_with(&["publish", &url, "a", "--timeout", "3"], "too late\n");
+    assert_eq!(late.code, Some(1), "{late:?}");
+    let code = old.running.wait().code();
+    assert_eq!(code, Some(1));
+    let told = old.running.end().stderr;
+    assert!(told.contains("is no longer there"), "{told}");
+
+    let address = url.strip_prefix("ws://").unwrap();
+    let new = Serve::of(&[&["hub", "--listen", address], &store[..]].concat());
+    publish(&new, "a", &lines("new", 3));
+    let gap = next();
+    let gap = (&gap["gap"]["reason"], &gap["gap"]["after"]);
+    assert_eq!(gap, (&json!("another_log"), &json!(5)));
+    (0..3).for_each(|at| assert_eq!(next()["text"], format!("new {at}")));
 }

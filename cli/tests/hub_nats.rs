@@ -5,13 +5,16 @@
 mod servers;
 mod support;
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use servers::{Servers, are_installed};
-use support::{Ended, Serve, run, run_with};
+use support::{Ended, Running, Serve, run, run_with};
 
 /// Waits until the server takes this store, and returns the hub.
 fn hub(arguments: &[&str]) -> Serve {
@@ -161,4 +164,46 @@ fn credentials_in_a_file_let_in() {
         absent.contains("cannot read the credentials absent.creds"),
         "{absent}"
     );
+}
+
+/// Once such a hub went on without a log: it refused all messages, and let nobody in.
+#[test]
+fn a_hub_whose_stream_is_made_anew_ends_and_subscribers_are_told_by_the_next_one() {
+    if !are_installed() {
+        return;
+    }
+    let nats = Servers::with(1, "");
+    let store = nats.url(0) + "/LOG";
+    let mut old = hub(&["--store", &store]);
+    works(&old);
+    let url = old.url.clone();
+    let mut feed = Running::start(&["subscribe", &url, "a", "--from", "start", "--json"]);
+    let mut out = BufReader::new(feed.child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&out.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["text"], "hello");
+    assert_eq!(next(), json!({"caught_up": 1}));
+    delete_stream(&nats.url(0));
+    let other = hub(&["--store", &store]);
+    works(&other);
+    assert_eq!(old.running.wait().code(), Some(1));
+    let told = old.running.end().stderr;
+    assert!(told.contains("the stream LOG was made anew"), "{told}");
+
+    let address = url.strip_prefix("ws://").unwrap();
+    let _new = Serve::of(&["hub", "--listen", address, "--store", &store]);
+    let gap = next();
+    let gap = (&gap["gap"]["reason"], &gap["gap"]["after"]);
+    assert_eq!(gap, (&json!("another_log"), &json!(1)));
+    assert_eq!(next()["text"], "hello");
+}
+
+fn delete_stream(url: &str) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let answer = runtime.block_on(async {
+        let client = async_nats::connect(url).await.unwrap();
+        let deleting = client.request("$JS.API.STREAM.DELETE.LOG", "".into());
+        deleting.await.unwrap()
+    });
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert_eq!(answer["success"], true, "{answer}");
 }

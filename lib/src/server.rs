@@ -285,13 +285,10 @@ impl Server {
                     tracing::error!("the handler panicked; its connection ends with code 1011");
                 }
             };
-            let run = run.instrument(span);
-            let task = tokio::spawn(async move {
-                // The place is free again when both the connection and its handler have ended, and the
-                // handler's span with it.
-                let _held = (running, place);
-                run.await;
-            });
+            // The place is free again when both the connection and its handler have ended, and the
+            // handler's span with it. Another `async` block would hold the handler's future twice.
+            let freed = move |()| drop((running, place));
+            let task = tokio::spawn(run.instrument(span).map(freed));
             member.handled(task.abort_handle());
         }
         tokio::select! {

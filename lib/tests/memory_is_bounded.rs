@@ -688,6 +688,30 @@ async fn idle_after_ticks(session: bool, len: usize, limit: usize) {
     assert!(held() <= limit, "{report}, of {limit}");
 }
 
+/// Once a server held the future of each handler twice: in a block that took it, and where that block
+/// awaited it. Each idle connection of a hub took 2 KiB more for it.
+#[test]
+fn a_server_holds_the_future_of_a_handler_once() {
+    const HELD: usize = 128 * KIB;
+    run(async {
+        let server = bind(Server::builder()).await;
+        serve(&server, async |mut connection: Connection| {
+            let held = std::hint::black_box([1_u8; HELD]);
+            while let Ok(Some(Incoming::Message(message))) = connection.recv().await {
+                connection.send(message).await.unwrap();
+            }
+            std::hint::black_box(held);
+        });
+        let growth = Growth::start();
+        let client = client(server.local_addr(), Options::default());
+        let mut connection = client.plain().connect().await.unwrap();
+        echoed(&mut connection, "here").await;
+        let now = growth.now();
+        assert!(now >= HELD, "{now}");
+        assert!(now < HELD + 64 * KIB, "{now} bytes for a future of {HELD}");
+    });
+}
+
 /// Once the resident memory of a server was taken for what its connections held. It stays higher, because
 /// the allocator keeps what was freed.
 #[test]

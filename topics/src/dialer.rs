@@ -231,7 +231,7 @@ impl Way {
         let (nodes, at) = match self {
             Way::Nodes { nodes, at } => (nodes, *at),
             Way::Here(node) => {
-                if let Some(why) = node.log.shared.ended() {
+                if let Some(why) = node.parts.log.shared.ended() {
                     return Err(DialError::Ended(why.clone()));
                 }
                 let [(sender, receiver), there] = link::local();

@@ -68,6 +68,9 @@ use writer::{Command, Writer};
 ///   opened. It notes how far it got in a file that it writes after each commit, and syncs from time
 ///   to time. So a loss goes unnoticed only if the machine ended, its disk did not keep what it had
 ///   synced, and the note was lost as well.
+/// - **The directory is removed**, or another one takes its place: the store ends
+///   ([`ended`](Store::ended)) within a second, and before it appends anything more. (On Windows this
+///   cannot happen, because its files are open.)
 ///
 /// # Size
 /// The oldest messages are removed in steps of a sixteenth of the limits. So what is left is at least
@@ -172,12 +175,12 @@ impl Embedded {
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
     ) -> Result<T, StoreError> {
         let (sender, answer) = oneshot::channel();
-        if self.writer.send(command(sender)).is_err() {
-            return Err(StoreError::Unavailable("the log is closed".into()));
-        }
-        match answer.await {
-            Ok(answer) => answer,
-            Err(_) => Err(StoreError::Unknown("the log was closed meanwhile".into())),
+        // If it fails, so does the answer.
+        let _ = self.writer.send(command(sender));
+        match (answer.await, self.shared.closed()) {
+            (Ok(answer), _) => answer,
+            (Err(_), Some(why)) => Err(StoreError::Unavailable(why)),
+            (Err(_), None) => Err(StoreError::Unknown("the log's thread has ended".into())),
         }
     }
 
@@ -316,6 +319,7 @@ fn open(
         state: Some(state),
         deleted: VecDeque::new(),
         failure: None,
+        gone: None,
     };
     Ok((writer, id))
 }

@@ -61,7 +61,6 @@ pub(crate) struct Interest {
     interests: Arc<Interests>,
     waiter: Arc<Waiter>,
     id: u64,
-    topic: Option<Topic>,
 }
 
 impl Waiter {
@@ -114,7 +113,6 @@ impl Interests {
         let mut state = self.lock();
         let id = state.next_id;
         state.next_id += 1;
-        let topic = filter.as_topic();
         // What is told from now on is told to it. Of what was there before, nothing is known.
         let waiter = Arc::new(Waiter {
             notify: notify.clone(),
@@ -125,9 +123,9 @@ impl Interests {
             first: AtomicU64::new(0),
             last: AtomicU64::new(end().get()),
         });
-        match &topic {
+        match filter.as_topic() {
             Some(topic) => {
-                let waiting = state.topics.entry(topic.clone()).or_default();
+                let waiting = state.topics.entry(topic).or_default();
                 waiting.insert(id, waiter.clone());
             }
             None => {
@@ -138,7 +136,6 @@ impl Interests {
             interests: self.clone(),
             waiter,
             id,
-            topic,
         }
     }
 
@@ -167,6 +164,11 @@ impl Interests {
     pub(crate) fn wake_all(&self, range: (Offset, Offset)) {
         self.each(|waiter| waiter.wake(range));
         self.told.fetch_max(range.1.get(), Release);
+    }
+
+    /// The log has lost its end. What was told of is no longer known.
+    pub(crate) fn begin_anew(&self, last: Offset) {
+        self.told.store(last.get(), Release);
     }
 
     /// Lets all take notice of where the log ends.
@@ -224,14 +226,14 @@ impl Interest {
 impl Drop for Interest {
     fn drop(&mut self) {
         let mut state = self.interests.lock();
-        let Some(topic) = &self.topic else {
+        let Some(topic) = self.waiter.filter.as_topic() else {
             state.patterns.remove(&self.id);
             return;
         };
-        if let Some(waiting) = state.topics.get_mut(topic) {
+        if let Some(waiting) = state.topics.get_mut(&topic) {
             waiting.remove(&self.id);
             if waiting.is_empty() {
-                state.topics.remove(topic);
+                state.topics.remove(&topic);
             }
         }
     }

@@ -27,7 +27,9 @@
 //! [`StoreError::Unavailable`] with the reason.
 //!
 //! The log's id is made of an id in the stream's metadata (`unstall-log`) and of the time when the
-//! stream was made. A stream that is deleted and made anew is another log.
+//! stream was made. A stream that is deleted and made anew is another log. A store that was open
+//! meanwhile ends within some seconds, and reads nothing of the new stream. But what is published
+//! through it until then may be stored there.
 //!
 //! # Safe
 //! A message is confirmed when JetStream confirms it. What that survives is up to the servers:
@@ -40,6 +42,9 @@
 //! | three replicas, `sync_interval: always` | yes | yes, all of them too | [`QuorumDisk`](Durability::QuorumDisk) |
 //!
 //! Clients cannot ask a server how often it syncs, so [`Builder::servers_sync`] says it.
+//!
+//! If the stream loses its end, the offsets of what is lost are given out again. The store counts that
+//! ([`ends_lost`](Store::ends_lost)), and the time in a position shows it, so subscribers get a gap.
 //!
 //! # Once
 //! JetStream remembers message ids for the stream's duplicate window. The id is the publisher, its
@@ -81,7 +86,10 @@ mod subjects;
 mod tail;
 mod window;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Acquire},
+    time::Duration,
+};
 
 /// The client library, for [`Builder::connect_options`].
 pub use async_nats;
@@ -212,6 +220,10 @@ impl Store for JetStream {
 
     fn ended(&self) -> Option<Arc<str>> {
         self.shared.over()
+    }
+
+    fn ends_lost(&self) -> u64 {
+        self.shared.ends_lost.load(Acquire)
     }
 
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Chunk, StoreError>> {

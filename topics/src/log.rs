@@ -1,8 +1,14 @@
 //! A log: its store, the end of it in memory, and who appends.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{
+    Arc, Weak,
+    atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Release},
+    },
+};
 
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use unstall::IntoMessage;
 use unstall_proto::topics::{
     Block, BlockBuilder, Durability, Filter, LogId, Offset, Refusal, StoredMessage, Topic,
@@ -61,8 +67,10 @@ pub(crate) struct Shared {
     pub(crate) interests: Arc<Interests>,
     pub(crate) counters: LogCounters,
     marks: Marks,
+    /// How often the tail has begun anew.
+    begun_anew: AtomicU64,
     /// The store has ended, and why.
-    ended: OnceLock<Arc<str>>,
+    ended: SetOnce<Arc<str>>,
 }
 
 impl Log {
@@ -113,13 +121,15 @@ impl Log {
     }
 
     pub(crate) async fn over(store: Arc<dyn Store>) -> Result<Log, StoreError> {
+        let ends_lost = store.ends_lost();
         let bounds = store.bounds().await?;
         let shared = Arc::new(Shared {
             tail: Tail::new(bounds, TAIL_BYTES),
             interests: Arc::default(),
             counters: LogCounters::default(),
             marks: Marks::default(),
-            ended: OnceLock::new(),
+            begun_anew: AtomicU64::new(0),
+            ended: SetOnce::new(),
             store: store.clone(),
         });
         let here = shared.clone();
@@ -133,7 +143,7 @@ impl Log {
         };
         let (appender, appending) = Appender::new(store.clone(), appended);
         tokio::spawn(appending);
-        tokio::spawn(follow(Arc::downgrade(&shared), store.changes()));
+        tokio::spawn(follow(Arc::downgrade(&shared), store.changes(), ends_lost));
         Ok(Log { shared, appender })
     }
 
@@ -177,6 +187,15 @@ impl Log {
     /// How far these subscriptions lag behind, all together and the one that lags most.
     pub fn lag(&self) -> Lag {
         Lag::of(&self.subscriptions())
+    }
+
+    /// Waits until the store does nothing any more, for good, and says why: its directory or its stream
+    /// is no longer there, or another one is in its place. The nodes of the log have closed their
+    /// connections then, and let nobody in. To go on, open the log again, or end the process.
+    ///
+    /// Cancel safety: if dropped, nothing is lost.
+    pub async fn ended(&self) -> Arc<str> {
+        self.shared.ended.wait().await.clone()
     }
 
     /// The largest payload that the log takes, in bytes.
@@ -299,6 +318,13 @@ impl Shared {
         self.ended.get()
     }
 
+    /// Grows when the store ends or has lost an end, and again when the tail has begun anew. A connection
+    /// closes when it is no longer as it was when the connection began.
+    pub(crate) fn era(&self) -> u64 {
+        let is_over = self.ended().is_some();
+        self.store.ends_lost() + self.begun_anew.load(Acquire) + u64::from(is_over)
+    }
+
     /// Everybody who waits for messages is told that none will come.
     fn end(&self, why: Arc<str>) {
         tracing::error!(%why, "the store of a log has ended");
@@ -316,8 +342,18 @@ impl Shared {
         }
     }
 
-    /// Reads what other processes have appended, up to what the store knows.
-    async fn catch_up(&self, through: Offset) -> Result<(), StoreError> {
+    /// The log has lost its end, and what is stored there now is not what it was.
+    fn begin_anew(&self, bounds: Bounds) {
+        tracing::warn!(last = %bounds.last, "a log has lost its end; its clients connect anew");
+        self.interests.begin_anew(bounds.last);
+        self.tail.begin_anew(bounds);
+        self.begun_anew.fetch_add(1, Release);
+        self.interests.nudge_all();
+    }
+
+    /// Reads what other processes have appended, up to what the store knows. Ends when the store has
+    /// lost an end more than so many.
+    async fn catch_up(&self, through: Offset, ends_lost: u64) -> Result<(), StoreError> {
         loop {
             let after = self.tail.bounds().last;
             if after >= through {
@@ -325,6 +361,9 @@ impl Shared {
             }
             let read = Read::new(after, through, Filter::all(), READ_BYTES);
             let chunk = self.store.read(read).await?;
+            if self.store.ends_lost() != ends_lost {
+                return Ok(());
+            }
             if chunk.first.before() > after {
                 self.tail.skip_through(chunk.first.before());
                 let first = after.checked_add(1).unwrap_or(after);
@@ -388,7 +427,7 @@ const GONE: &str = "the store tells of no more changes";
 
 /// Follows what happens to the store besides this log's own appends: retention, and what other
 /// processes append.
-async fn follow(shared: Weak<Shared>, mut changes: watch::Receiver<Bounds>) {
+async fn follow(shared: Weak<Shared>, mut changes: watch::Receiver<Bounds>, mut ends_lost: u64) {
     let mut nudging = tokio::time::interval(NUDGE_EVERY);
     let mut nudged = Offset::START;
     loop {
@@ -403,6 +442,12 @@ async fn follow(shared: Weak<Shared>, mut changes: watch::Receiver<Bounds>) {
         if let Some(why) = shared.store.ended().or_else(gone) {
             return shared.end(why);
         }
+        let now = shared.store.ends_lost();
+        if now != std::mem::replace(&mut ends_lost, now) {
+            nudged = Offset::START;
+            shared.begin_anew(*changes.borrow_and_update());
+            continue;
+        }
         if is_change.is_none() {
             shared.nudge(&mut nudged);
             continue;
@@ -412,7 +457,7 @@ async fn follow(shared: Weak<Shared>, mut changes: watch::Receiver<Bounds>) {
         if !shared.store.is_shared() {
             continue;
         }
-        if let Err(error) = shared.catch_up(bounds.last).await {
+        if let Err(error) = shared.catch_up(bounds.last, ends_lost).await {
             tracing::warn!(%error, "the log cannot be followed; trying again");
             drop(shared);
             tokio::time::sleep(FOLLOW_AGAIN).await;

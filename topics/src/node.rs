@@ -36,6 +36,12 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Node {
+    pub(crate) parts: Arc<Parts>,
+}
+
+/// What the connections of a node share.
+#[derive(Clone)]
+pub(crate) struct Parts {
     pub(crate) log: Log,
     pub(crate) access: Arc<dyn Access>,
     pub(crate) config: Arc<ServerConfig>,
@@ -50,13 +56,16 @@ impl Node {
     /// A node that lets everybody publish and subscribe to everything.
     pub fn new(log: &Log) -> Node {
         let max_message = log.shared.store.max_message_bytes() as u64;
-        Node {
+        let parts = Parts {
             log: log.clone(),
             access: Arc::new(Open),
             config: Arc::new(ServerConfig::new().max_message(max_message)),
             reads: Arc::new(Semaphore::new(NODE_READS)),
             aheads: Arc::new(Semaphore::new(NODE_AHEADS)),
             connected: Arc::default(),
+        };
+        Node {
+            parts: Arc::new(parts),
         }
     }
 
@@ -70,23 +79,27 @@ impl Node {
     /// Who may publish and subscribe to what. Default: everybody, everything.
     #[must_use]
     pub fn access(mut self, access: impl Access) -> Node {
-        self.access = Arc::new(access);
+        Arc::make_mut(&mut self.parts).access = Arc::new(access);
         self
     }
 
     /// A name that clients are told, for people who look for a fault. At most 123 bytes. Default
     /// none.
     #[must_use]
-    pub fn name(mut self, name: &str) -> Node {
-        self.config = Arc::new((*self.config).clone().name(name));
-        self
+    pub fn name(self, name: &str) -> Node {
+        self.configure(|config| config.name(name))
     }
 
     /// How many subscriptions a connection may have, at least 1. Default 1,000: an idle one takes
     /// some hundred bytes.
     #[must_use]
-    pub fn max_subscriptions(mut self, count: u32) -> Node {
-        self.config = Arc::new((*self.config).clone().subscriptions(count));
+    pub fn max_subscriptions(self, count: u32) -> Node {
+        self.configure(|config| config.subscriptions(count))
+    }
+
+    fn configure(mut self, change: impl FnOnce(ServerConfig) -> ServerConfig) -> Node {
+        let parts = Arc::make_mut(&mut self.parts);
+        parts.config = Arc::new(change((*parts.config).clone()));
         self
     }
 
@@ -96,20 +109,20 @@ impl Node {
     ///
     /// At most 123 bytes of the reason reach them.
     pub fn go_away(&self, within: Duration, reason: &str) {
-        self.connected.go_away(within, reason);
+        self.parts.connected.go_away(within, reason);
     }
 
     /// The log that it serves.
     pub fn log(&self) -> &Log {
-        &self.log
+        &self.parts.log
     }
 }
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
-            .field("log", &self.log.id())
-            .field("access", &self.access)
+            .field("log", &self.parts.log.id())
+            .field("access", &self.parts.access)
             .finish_non_exhaustive()
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     defaults::{FAREWELL_TIMEOUT, OPENINGS, PACKETS_A_TURN},
     link::{self, LinkReceiver, LinkSender, Lost, NotSent, Received},
     log::Shared,
-    node::Node,
+    node::{Node, Parts},
     store::{Appended, Publication, StoreError},
 };
 use ahead::Ahead;
@@ -38,11 +38,13 @@ use subscribed::Subscribed;
 /// What a connection works with. Most connections only wait, so what is big is allocated when it is
 /// needed.
 pub(crate) struct Serving {
-    node: Node,
+    node: Arc<Parts>,
     request: Option<Arc<http::Request<()>>>,
     server: Server,
     /// When the connection began.
     since: Instant,
+    /// That of the log then. The connection closes when it changes.
+    era: u64,
     permit: Option<Given>,
     /// The hook was asked. What the client sends meanwhile waits for its answer.
     is_entering: bool,
@@ -51,11 +53,11 @@ pub(crate) struct Serving {
     /// A packet that found no room in the link.
     stuck: Option<Bytes>,
     /// What was asked of the log and of the hook.
-    asked: FuturesUnordered<BoxFuture<'static, Answer>>,
+    asked: Asked,
     /// Batches that wait until the one before them is queued, so that their order stays.
     batches: VecDeque<(Vec<u64>, Vec<Publication>, Halt)>,
     /// Of what is handed over from now on.
-    halt: Halt,
+    halt: Option<Halt>,
     is_submitting: bool,
     /// How many subscriptions look for their beginning.
     openings: usize,
@@ -103,9 +105,32 @@ enum Answer {
     Appended(Vec<u64>, Vec<Appended>),
 }
 
+/// Futures whose answers are awaited. Most connections wait for none.
+#[derive(Default)]
+struct Asked(Option<FuturesUnordered<BoxFuture<'static, Answer>>>);
+
+impl Asked {
+    fn push(&mut self, future: BoxFuture<'static, Answer>) {
+        self.0.get_or_insert_default().push(future);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The next answer.
+    ///
+    /// Cancel safety: if dropped before it resolves, nothing is lost.
+    async fn next(&mut self) -> Option<Answer> {
+        let answer = self.0.as_mut()?.next().await;
+        self.0.take_if(|asked| asked.is_empty());
+        answer
+    }
+}
+
 impl Serving {
     pub(crate) fn new(node: &Node, request: Option<Arc<http::Request<()>>>) -> Box<Serving> {
-        let news = Arc::default();
+        let (news, node) = (Arc::default(), &node.parts);
         // Boxed, so that the future of the connection does not hold it twice.
         Box::new(Serving {
             place: node.connected.enter(&news),
@@ -113,14 +138,15 @@ impl Serving {
             request,
             server: Server::new(node.config.clone()),
             since: Instant::now(),
+            era: node.log.shared.era(),
             permit: None,
             is_entering: false,
             publisher: None,
             broke_protocol: false,
             stuck: None,
-            asked: FuturesUnordered::new(),
+            asked: Asked::default(),
             batches: VecDeque::new(),
-            halt: Halt::default(),
+            halt: None,
             is_submitting: false,
             openings: 0,
             interests: Subscribed::default(),
@@ -200,7 +226,10 @@ impl Serving {
         if let Some((within, reason)) = self.place.asked_to_go() {
             self.server.go_away(within, &reason);
         }
-        self.look_at_store();
+        if self.log().era() != self.era {
+            // The client comes again, here or elsewhere, and is told where its positions lead.
+            return Err(Lost(None));
+        }
         let mut packets = 0;
         loop {
             let bounds = self.log().tail.bounds();

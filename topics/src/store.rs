@@ -28,7 +28,8 @@ use unstall_proto::{
 ///   changes in the same commit as the messages, and outlives their removal for
 ///   [`once`](Store::once).
 /// - **Removed from the front only.** Retention never makes holes.
-/// - **A new id** when the log is made, and whenever it may have lost messages at its end.
+/// - **A new id** when the log is made, and whenever it may have lost messages at its end. A store that
+///   keeps its id then counts that ([`ends_lost`](Store::ends_lost)).
 /// - **Bounded work.** A read takes memory for about what it returns, and does not hold up
 ///   [`append`](Store::append).
 /// - **Nothing blocks the runtime.** A store that waits for a disk does so on threads of its own.
@@ -80,6 +81,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// default: it has not ended.
     fn ended(&self) -> Option<Arc<str>> {
         None
+    }
+
+    /// How often messages at the end of the log were lost while this store was open. It grows before
+    /// anything can be read that is stored in their place, and [`changes`](Store::changes) changes
+    /// after it. A log then closes its connections, so that clients come again and get the gap. 0,
+    /// which is the default: never.
+    fn ends_lost(&self) -> u64 {
+        0
     }
 
     /// Reads messages in order, from behind an offset. See [`Read`] and [`Chunk`].

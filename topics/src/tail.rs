@@ -26,6 +26,18 @@ struct State {
     bounds: Bounds,
 }
 
+impl State {
+    /// Nothing is in memory.
+    fn at(bounds: Bounds) -> State {
+        State {
+            blocks: VecDeque::new(),
+            bytes: 0,
+            begin: bounds.last,
+            bounds,
+        }
+    }
+}
+
 /// What the tail has behind an offset.
 pub(crate) enum Found {
     /// The block with the next message.
@@ -39,16 +51,15 @@ pub(crate) enum Found {
 impl Tail {
     /// The tail of a log that was opened with these bounds. Nothing of it is in memory yet.
     pub(crate) fn new(bounds: Bounds, max_bytes: usize) -> Tail {
-        let state = State {
-            blocks: VecDeque::new(),
-            bytes: 0,
-            begin: bounds.last,
-            bounds,
-        };
         Tail {
-            state: RwLock::new(state),
+            state: RwLock::new(State::at(bounds)),
             max_bytes,
         }
+    }
+
+    /// The log has lost its end, and has these bounds now.
+    pub(crate) fn begin_anew(&self, bounds: Bounds) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::at(bounds);
     }
 
     pub(crate) fn find(&self, after: Offset) -> Found {

@@ -74,6 +74,11 @@ impl Traffic for Plain<'_> {
         self.writing.fill(ws, turn)
     }
 
+    fn shrink(&mut self) {
+        self.reading.shrink();
+        self.writing.shrink();
+    }
+
     fn is_paused(&self) -> bool {
         self.reading.is_paused()
     }

@@ -95,14 +95,13 @@ impl Reading {
                 let full = std::mem::replace(packing, Records::with_capacity(PACKET_FILL));
                 packing.push_bytes(kind, &payload);
                 let packet = Packet::plain(full.into_batch());
-                self.newest().push_back(Item::Packet(packet));
+                push_back(self.newest(), Item::Packet(packet));
             }
             return;
         }
         self.end_packet();
         let message = Message::new(text, payload.into_bytes());
-        self.newest()
-            .push_back(Item::One(Incoming::Message(message)));
+        push_back(self.newest(), Item::One(Incoming::Message(message)));
     }
 
     /// Takes a packet of a session.
@@ -117,7 +116,7 @@ impl Reading {
             && !packing.is_empty()
         {
             let packet = Packet::plain(std::mem::take(packing).into_batch());
-            self.newest().push_back(Item::Packet(packet));
+            push_back(self.newest(), Item::Packet(packet));
         }
     }
 
@@ -188,6 +187,13 @@ impl Reading {
             newest.shrink_to(IDLE_QUEUE_PLACES);
         }
         self.hand_over(WhenFull::Policy, turn)
+    }
+
+    /// Frees the queue if it is empty.
+    pub(super) fn shrink(&mut self) {
+        if self.received.is_empty() {
+            self.received = Items::new();
+        }
     }
 
     /// Moves received messages to the inbox, in order: first those in the spill file, then the others.

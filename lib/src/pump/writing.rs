@@ -203,6 +203,15 @@ impl Writing {
         turn.shared.outbox.done(encoded.done, spare);
     }
 
+    /// Frees the queues if they are empty.
+    pub(super) fn shrink(&mut self) {
+        if self.has_none() && self.spare.is_empty() && self.lent.is_empty() {
+            self.batch = VecDeque::new();
+            self.spare = Vec::new();
+            self.lent = Vec::new();
+        }
+    }
+
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.held_until
     }

@@ -29,6 +29,8 @@ const NAME: &str = "unstall-topics ";
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    /// The file system's name of the directory, where it has one.
+    place: Option<(u64, u64)>,
     /// `None` until the log was made.
     id: Option<LogId>,
     last: File,
@@ -54,6 +56,7 @@ impl Directory {
         let last = last.read(true).write(true).create(true).truncate(false);
         Ok(Directory {
             path: path.to_owned(),
+            place: place(path).map_err(refused)?,
             id,
             last: last.open(path.join("last")).map_err(refused)?,
             _lock: lock,
@@ -62,6 +65,22 @@ impl Directory {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Why this is not the directory any more, if it is not: what is written would be lost with the
+    /// process, and another process may have another log there.
+    pub(super) fn gone(&self) -> Option<String> {
+        let path = self.path.display();
+        match place(&self.path) {
+            Ok(place) if place != self.place => Some(format!(
+                "another directory is in the place of {path}; open the log again"
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!(
+                "the directory {path} is no longer there; open another log"
+            )),
+            // What is wrong with it shows when it is used.
+            _ => None,
+        }
     }
 
     pub(super) fn messages(&self) -> PathBuf {
@@ -134,6 +153,20 @@ impl Directory {
             tracing::warn!(%error, "the file `last` of a log cannot be synced");
         }
     }
+}
+
+#[cfg(unix)]
+fn place(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    use std::os::unix::fs::MetadataExt;
+
+    let found = fs::metadata(path)?;
+    Ok(Some((found.dev(), found.ino())))
+}
+
+/// A directory in which files are open cannot be removed.
+#[cfg(not(unix))]
+fn place(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    fs::metadata(path).map(|_| None)
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {

@@ -55,6 +55,8 @@ pub(super) struct Writer {
     pub(super) deleted: VecDeque<Keyspace>,
     /// The last failure, and when. What comes soon after fails the same way.
     pub(super) failure: Option<(Instant, StoreError)>,
+    /// The directory is no longer there, or another one is. Then the log is closed.
+    pub(super) gone: Option<Arc<str>>,
 }
 
 /// A commit failed, or what led to it.
@@ -99,7 +101,7 @@ impl Failure {
 impl Writer {
     pub(super) fn run(mut self, commands: Receiver<Command>) {
         let mut closed = None;
-        loop {
+        while self.gone.is_none() {
             match commands.recv_timeout(TICK) {
                 Ok(Command::Append(batch, answer)) => {
                     // Whoever asked may have gone.
@@ -117,9 +119,10 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // Whoever asks from now on is told that the log is closed.
+        // Whoever asks from now on is told so. What waits is not done.
+        self.shared
+            .close(self.gone.as_deref().unwrap_or("the log is closed"));
         drop(commands);
-        self.shared.close("the log is closed");
         self.directory.sync_last();
         self.close();
         drop(self);
@@ -313,7 +316,15 @@ impl Writer {
     }
 
     /// Opens the database if it is closed, or no longer takes anything.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or its directory is gone.
     fn revive(&mut self) -> Result<(), StoreError> {
+        if let Some(why) = self.directory.gone() {
+            tracing::error!(why, "a log is closed");
+            self.gone = Some(why.as_str().into());
+            return Err(StoreError::Unavailable(why.into()));
+        }
         let works = |state: &State| state.database.persist(PersistMode::Buffer);
         match self.state.as_ref().map(works) {
             Some(Ok(())) => Ok(()),

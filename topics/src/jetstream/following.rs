@@ -17,7 +17,7 @@ use unstall_proto::topics::{Offset, StoredAt};
 
 use super::{
     api::{Failure, Get, Info, NO_STREAM},
-    consumer::{Broken, Consumer, Deliver, Delivery},
+    consumer::{Broken, Deliver, Delivery},
     limits::{
         BRIDGE_INTERVAL, BRIDGE_MESSAGES, BRIDGE_REQUESTS, HEARTBEAT, LOOK_INTERVAL,
         LOST_END_AFTER, VERB_RETRY,
@@ -44,10 +44,10 @@ enum Interrupted {
     WentBack,
 }
 
-/// Reads the whole log, until the store is dropped.
+/// Reads the whole log, until the store has ended or is dropped.
 pub(super) async fn follow(shared: Arc<Shared>) {
     let mut link = shared.api.link.watch();
-    while link.wait_for(Option::is_some).await.is_ok() {
+    while shared.over().is_none() && link.wait_for(Option::is_some).await.is_ok() {
         let interrupted = tokio::select! {
             interrupted = read(&shared) => interrupted,
             // There may be a new connection while the old one still seems to live.
@@ -65,7 +65,7 @@ async fn read(shared: &Shared) -> Result<(), Interrupted> {
     let (last, time) = shared.tail().last();
     let mut known = Some((last, time)).filter(|_| last > Offset::START);
     let deliver = Deliver::From(last);
-    let consumer = Consumer::create(&shared.api, &shared.subjects, None, deliver);
+    let consumer = shared.consumer(None, deliver);
     let mut consumer = tokio::select! {
         consumer = consumer => consumer?,
         never = bridge(shared) => match never {},
@@ -131,7 +131,7 @@ async fn bridge(shared: &Shared) -> Infallible {
 
 async fn cross(shared: &Shared) -> Result<(), Failure> {
     let (last, time) = shared.tail().last();
-    let end = shared.api.info().await?.bounds().last;
+    let end = shared.info().await?.bounds().last;
     if end <= last {
         return Ok(());
     }
@@ -149,6 +149,7 @@ async fn cross(shared: &Shared) -> Result<(), Failure> {
     while let Some(Some(message)) = found.next().await.transpose()? {
         received.push(found_message(&shared.subjects, message));
     }
+    shared.info().await?;
     shared.received(&mut received);
     Ok(())
 }
@@ -158,7 +159,7 @@ pub(super) async fn look(shared: Arc<Shared>, id: String) {
     let mut suspicion = Suspicion::default();
     loop {
         sleep(LOOK_INTERVAL).await;
-        match shared.api.info().await {
+        match shared.info().await {
             Ok(info) => {
                 if let Some(why) = not_the_log(&shared, &info, &id) {
                     return shared.end(why);
@@ -181,6 +182,7 @@ pub(super) async fn look(shared: Arc<Shared>, id: String) {
                     ));
                 }
             }
+            Err(_) if shared.over().is_some() => return,
             Err(error) => tracing::debug!(%error, "the stream's leader does not answer"),
         }
     }
@@ -200,10 +202,9 @@ struct Suspicion {
 /// Why the stream is not the log, or no log any more.
 fn not_the_log(shared: &Shared, info: &Info, id: &str) -> Option<String> {
     let stream = &shared.api.stream;
-    let is_same = info.created == shared.created && settings::id(&info.config) == Some(id);
-    if !is_same {
+    if settings::id(&info.config) != Some(id) {
         return Some(format!(
-            "the stream {stream} was made anew; open the log again"
+            "the stream {stream} got another id; open the log again"
         ));
     }
     let faults = settings::faults(&info.config);

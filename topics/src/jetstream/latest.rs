@@ -101,9 +101,8 @@ impl Shared {
         // This policy needs a filter, also one that matches everything.
         let filter = self.subjects.filter(&read.filter);
         let create = || async {
-            let (api, subjects) = (&self.api, &self.subjects);
             let filter = Some(filter.clone());
-            Ok(Consumer::create(api, subjects, filter, Deliver::Latest).await?)
+            Ok(self.consumer(filter, Deliver::Latest).await?)
         };
         let consumer = self.insist(create).await?;
         let end = self.insist(|| self.ask_bounds()).await?.last;

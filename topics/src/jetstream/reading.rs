@@ -91,7 +91,7 @@ impl Shared {
     async fn consumer_behind(&self, read: &Read) -> Result<Consumer, Trouble> {
         let filter = self.server_filter(&read.filter);
         let from = read.after.checked_add(1).unwrap_or(Offset::MAX);
-        Ok(Consumer::create(&self.api, &self.subjects, filter, Deliver::From(from)).await?)
+        Ok(self.consumer(filter, Deliver::From(from)).await?)
     }
 
     /// Takes as many messages from a consumer as the read's bytes allow, and at least one if there is
@@ -233,7 +233,7 @@ impl Shared {
 
     /// The bounds that the leader knows.
     pub(super) async fn ask_bounds(&self) -> Result<Bounds, Trouble> {
-        let info = self.api.info().await?;
+        let info = self.info().await?;
         let bounds = info.bounds();
         self.first_is(bounds.first);
         Ok(bounds)

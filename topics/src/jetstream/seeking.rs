@@ -6,7 +6,7 @@ use unstall_proto::topics::{Filter, Offset, StoredAt};
 
 use super::{
     api::Get,
-    consumer::{Consumer, Deliver},
+    consumer::Deliver,
     shared::{Shared, Trouble},
 };
 use crate::store::{Bounds, Read, StoreError};
@@ -112,8 +112,6 @@ impl Shared {
     async fn matching_behind(&self, filter: &Filter, after: u64) -> Result<u64, Trouble> {
         let filter = self.server_filter(filter);
         let deliver = Deliver::From(Offset::new(after + 1).unwrap_or(Offset::MAX));
-        Ok(Consumer::create(&self.api, &self.subjects, filter, deliver)
-            .await?
-            .pending)
+        Ok(self.consumer(filter, deliver).await?.pending)
     }
 }

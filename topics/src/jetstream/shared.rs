@@ -1,7 +1,10 @@
 //! What the store's verbs and its tasks share.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Release},
+    },
     time::Instant,
 };
 
@@ -10,7 +13,7 @@ use unstall_proto::topics::{Offset, StoredAt};
 
 use super::{
     api::{Api, Failure, Get, Info},
-    consumer::Broken,
+    consumer::{Broken, Consumer, Deliver},
     kept::Kept,
     latest::Snapshots,
     limits::{VERB_RETRY, VERB_TIMEOUT},
@@ -34,6 +37,8 @@ pub(super) struct Shared {
     pub(super) bounds: watch::Sender<Bounds>,
     /// Counts how often the reader of the log has to begin anew.
     pub(super) anew: watch::Sender<u64>,
+    /// How often the stream has lost its end.
+    pub(super) ends_lost: AtomicU64,
     /// Why the store does nothing any more.
     over: OnceLock<Arc<str>>,
 }
@@ -78,6 +83,7 @@ impl Shared {
             snapshots: Snapshots::default(),
             bounds: watch::Sender::new(bounds),
             anew: watch::Sender::new(0),
+            ends_lost: AtomicU64::new(0),
             over: OnceLock::new(),
         }
     }
@@ -104,6 +110,32 @@ impl Shared {
             Some(why) => Err(StoreError::Unavailable(why.clone())),
             None => Ok(()),
         }
+    }
+
+    /// The stream, as its leader knows it. The store ends if it is not the one that it was opened for.
+    /// So what was asked before this is of the same stream.
+    pub(super) async fn info(&self) -> Result<Info, Failure> {
+        let info = self.api.info().await?;
+        if info.created == self.created {
+            return Ok(info);
+        }
+        let why = format!(
+            "the stream {} was made anew; open the log again",
+            self.api.stream
+        );
+        self.end(why.clone());
+        Err(Failure::Away(why.into()))
+    }
+
+    /// Makes a consumer of this stream.
+    pub(super) async fn consumer(
+        &self,
+        filter: Option<String>,
+        deliver: Deliver,
+    ) -> Result<Consumer, Failure> {
+        let consumer = Consumer::create(&self.api, &self.subjects, filter, deliver).await?;
+        self.info().await?;
+        Ok(consumer)
     }
 
     /// Does something, and tries again while the trouble is passing.
@@ -181,7 +213,10 @@ impl Shared {
             (None, Some((first, _))) => (first.before(), StoredAt::UNKNOWN),
             (None, None) => (through, StoredAt::UNKNOWN),
         };
+        self.info().await?;
         tracing::warn!(%last, "the stream has lost messages at its end");
+        // Before anything is read that is stored in their place.
+        self.ends_lost.fetch_add(1, Release);
         self.tail().go_back(last, last_time);
         self.bounds.send_modify(|bounds| {
             bounds.last = last;

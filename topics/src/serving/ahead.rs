@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn store_reads(node: &Node) -> u64 {
-        node.log.stats().store_reads
+        node.parts.log.stats().store_reads
     }
 
     /// A client that has subscribed, and receives only when it is told to.
@@ -216,10 +216,10 @@ mod tests {
         }
         let most = 4 * NODE_AHEADS as u64;
         until("a read each, and some ahead", || store_reads(&node) == most).await;
-        assert_eq!(node.aheads.available_permits(), 0);
+        assert_eq!(node.parts.aheads.available_permits(), 0);
         // Nothing is kept for them for long, and nothing more is read.
         sleep(2 * AHEAD_KEPT).await;
-        assert_eq!(node.aheads.available_permits(), NODE_AHEADS);
+        assert_eq!(node.parts.aheads.available_permits(), NODE_AHEADS);
         assert_eq!(store_reads(&node), most);
         for reader in readers {
             assert_eq!(reader.all().await, in_order());

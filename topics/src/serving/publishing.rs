@@ -5,7 +5,7 @@ use unstall_proto::topics::{Outcome, PublishRequest, Refusal};
 
 use super::{Answer, Serving};
 use crate::{
-    appender::{Halt, may_come_again},
+    appender::may_come_again,
     log::{Log, offset},
     message::copied,
     spans,
@@ -38,7 +38,8 @@ impl Serving {
             batch.push(publication);
         }
         if !batch.is_empty() {
-            self.batches.push_back((numbers, batch, self.halt.clone()));
+            let halt = self.halt.get_or_insert_default().clone();
+            self.batches.push_back((numbers, batch, halt));
             self.submit();
         }
     }
@@ -75,7 +76,7 @@ impl Serving {
     pub(super) fn appended(&mut self, numbers: Vec<u64>, outcomes: Vec<Appended>) {
         // From now on the server value itself keeps what the client sends too early.
         if outcomes.iter().any(may_come_again) {
-            self.halt = Halt::default();
+            self.halt = None;
         }
         for (number, outcome) in numbers.into_iter().zip(outcomes) {
             self.server.published(number, told(outcome));

@@ -26,9 +26,6 @@ impl Serving {
             return self.end(key, SubscriptionEnd::NotAllowed, "");
         }
         let log = &self.node.log.shared;
-        if let Some(why) = log.ended().cloned() {
-            return self.end(key, SubscriptionEnd::Unavailable, &why);
-        }
         let end = || log.tail.bounds().last;
         let interest = log
             .interests
@@ -47,16 +44,6 @@ impl Serving {
         match opening {
             Ok(opening) => self.server.subscribed(key, opening),
             Err(error) => self.end(key, SubscriptionEnd::Unavailable, &error.to_string()),
-        }
-    }
-
-    /// Ends all subscriptions if the store has ended: nothing comes any more here.
-    pub(super) fn look_at_store(&mut self) {
-        if let Some(why) = self.node.log.shared.ended()
-            && !self.interests.is_empty()
-        {
-            self.server.end_all(SubscriptionEnd::Unavailable, why);
-            self.interests.clear();
         }
     }
 

@@ -38,10 +38,6 @@ impl Subscribed {
         self.0 = Vec::new();
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     fn place(&self, key: SubscriptionKey) -> Result<usize, usize> {
         self.0.binary_search_by_key(&key, |(key, _)| *key)
     }

@@ -1,8 +1,11 @@
 //! Directories that cannot be opened, and why.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use unstall_topics::{Embedded, Limits, OpenError, store::Store};
+use unstall_topics::{
+    Embedded, Limits, OpenError,
+    store::{Store, StoreError},
+};
 
 use crate::common::*;
 
@@ -67,4 +70,51 @@ async fn a_copy_gets_an_id_of_its_own_and_keeps_its_messages() {
     assert_eq!(read_all(&copy, ">").await.len(), 1);
     copy.close().await;
     assert_eq!(open(directory.path()).await.id(), new, "once");
+}
+
+/// Once a store went on in files that no longer had a name: what it confirmed was lost with the process.
+/// Another process could open another log at the same place meanwhile.
+#[tokio::test]
+async fn a_store_whose_directory_is_removed_or_replaced_ends_and_confirms_nothing_more() {
+    for replaced in [false, true] {
+        let parent = tempfile::tempdir().unwrap();
+        let place = parent.path().join("log");
+        let store = open(&place).await;
+        store.append(vec![message(1, 10)]).await.unwrap();
+        fs::rename(&place, parent.path().join("moved")).unwrap();
+        let other = match replaced {
+            true => Some(open(&place).await),
+            false => None,
+        };
+        let expected = match replaced {
+            true => "another directory is in the place of",
+            false => "is no longer there",
+        };
+        for _ in 0..2 {
+            let refused = store.append(vec![message(2, 10)]).await;
+            let Err(StoreError::Unavailable(why)) = refused else {
+                panic!("{refused:?}");
+            };
+            assert!(why.contains(expected), "{why}");
+        }
+        assert!(store.ended().unwrap().contains(expected));
+        if let Some(other) = other {
+            assert_ne!(other.id(), store.id());
+            other.append(vec![message(1, 10)]).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idle_store_notices_that_its_directory_is_gone() {
+    let parent = tempfile::tempdir().unwrap();
+    let place = parent.path().join("log");
+    let store = open(&place).await;
+    store.append(vec![message(1, 10)]).await.unwrap();
+    let mut changes = store.changes();
+    changes.mark_unchanged();
+    fs::remove_dir_all(&place).unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(20), changes.changed());
+    waited.await.expect("it tells in time").unwrap();
+    assert!(store.ended().unwrap().contains("is no longer there"));
 }

@@ -10,5 +10,6 @@ mod logins;
 mod losses;
 mod once;
 mod reading;
+mod replaced;
 mod servers;
 mod settings;

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pathlib
+import shutil
 
 import pytest
 from support import CutProxy, Hub, numbers_of, on_loop, publish_numbers, take, until
@@ -119,6 +121,32 @@ async def test_another_log_under_the_same_address_is_told_as_a_gap(hub: Hub) -> 
         message = await subscription.recv()
         assert isinstance(message, Message)
         assert (message.data, message.offset) == ("new", 1)
+
+
+@on_loop
+async def test_a_saved_position_of_a_log_that_was_replaced_leads_to_a_gap_and_all_of_the_new_log(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "log"
+    hub = Hub("--store", str(path)).start()
+    try:
+        async with Topics(hub.url) as topics:
+            await publish_numbers(topics, "t", range(5))
+            subscription = topics.subscribe("t")
+            await take(subscription, 5)
+            saved = str(subscription.position)
+        hub.kill()
+        shutil.rmtree(path)
+        hub.start()
+        async with Topics(hub.url) as topics:
+            await publish_numbers(topics, "t", range(100, 108))
+            late = topics.subscribe("t", after=saved)
+            gap = await late.recv()
+            assert isinstance(gap, Gap)
+            assert (gap.reason, gap.after) == ("another log", 5)
+            assert numbers_of(await take(late, 8)) == list(range(100, 108))
+    finally:
+        hub.stop()
 
 
 @on_loop

@@ -1,5 +1,7 @@
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { expect, test } from "vitest";
-import { type Delivery, PublishError, UnstallError } from "../../src/index.ts";
+import { type Delivery, PublishError, type Subscription, UnstallError } from "../../src/index.ts";
 import { closeBehindEach, directory, hubOf, numbers, textsOf, topicsOf } from "../support/topics.ts";
 
 closeBehindEach();
@@ -131,6 +133,38 @@ test("what retention has removed is a gap in its place", async () => {
   expect(next?.type === "message" && next.offset).toBe(gap.through + 1);
   later.close();
 });
+
+test("another log under the same address is a gap, and then all that it has: live, and from a saved position", async () => {
+  const path = join(await directory(), "log");
+  const hub = await hubOf("--store", path);
+  const topics = topicsOf(hub.url);
+  await topics.publishMany(numbers(5).map((data) => ({ topic: "t", data })));
+  const live = [topics.subscribe("t"), topics.subscribe("t", { from: "latest" })];
+  expect(await nextTexts(live[0]!, 5)).toEqual(numbers(5));
+  expect(await nextTexts(live[1]!, 1)).toEqual(["5"]);
+  const saved = live[0]!.position;
+  await hub.kill();
+  await rm(path, { recursive: true });
+  await hub.start();
+  const sent = numbers(8).map((data) => `new ${data}`);
+  await topics.publishMany(sent.map((data) => ({ topic: "t", data })));
+  for (const subscription of [...live, topicsOf(hub.url).subscribe("t", { after: saved })]) {
+    const gap = (await subscription.next()).value;
+    expect(gap).toMatchObject({ type: "gap", reason: "another log", after: 5 });
+    expect(await nextTexts(subscription, 8)).toEqual(sent);
+    expect(subscription.position?.slice(0, 32)).not.toBe(saved?.slice(0, 32));
+  }
+});
+
+/** The texts of what comes next. The subscription goes on. */
+async function nextTexts(subscription: Subscription, count: number): Promise<string[]> {
+  const texts: string[] = [];
+  while (texts.length < count) {
+    const { value } = await subscription.next();
+    texts.push(value?.type === "message" ? `${value.data}` : `${value?.type}`);
+  }
+  return texts;
+}
 
 test("a subscription that nobody reads holds its window, and no other one waits for it", async () => {
   const hub = await hubOf();

@@ -195,6 +195,9 @@ impl Lane {
     /// Gives the budget back what the queue does not need.
     pub(super) fn settle(&mut self, keys: usize) {
         self.share.settle(self.bytes + keys);
+        if self.queue.is_empty() {
+            self.queue = Items::new();
+        }
     }
 
     pub(super) fn receiver_to_wake(&mut self) -> Option<Waker> {

@@ -159,11 +159,12 @@ impl Lane {
         self.expiring |= manner.expires.is_some();
         let number = self.numbers.accepted;
         self.numbers.accepted += 1;
-        self.queue.push_back(Entry::One(Queued {
+        let queued = Queued {
             message,
             number,
             manner,
-        }));
+        };
+        push_back(&mut self.queue, Entry::One(queued));
     }
 
     /// Returns whether a packet is full: the message began another one, or the next message of this length
@@ -296,6 +297,9 @@ impl Lane {
     /// Gives the budget back what the queue does not need.
     pub(super) fn settle_share(&mut self) {
         self.share.settle(self.bytes);
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
     }
 
     /// The queue and `batch` are empty: frees memory that they grew by.
