@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::limits::{COPY_PIECE, MAX_REASON, SPARE_PLACES};
 
 /// Appends an item to a queue that is mostly empty. The first item allocates one place; the
-/// standard library would begin with four. An idle session keeps what its queues once grew to.
+/// standard library would begin with four. Most connections are idle, and there are many of them.
 #[inline]
 pub fn push_back<T>(queue: &mut VecDeque<T>, item: T) {
     if queue.capacity() == 0 {

@@ -192,7 +192,7 @@ impl Lane {
         }
     }
 
-    /// Gives the budget back what the queue does not need.
+    /// Gives the budget back what the queue does not need, and frees it if it is empty.
     pub(super) fn settle(&mut self, keys: usize) {
         self.share.settle(self.bytes + keys);
         if self.queue.is_empty() {

@@ -294,7 +294,7 @@ impl Lane {
         self.share.poll_refused(cx)
     }
 
-    /// Gives the budget back what the queue does not need.
+    /// Gives the budget back what the queue does not need, and frees it if it is empty.
     pub(super) fn settle_share(&mut self) {
         self.share.settle(self.bytes);
         if self.queue.is_empty() {
