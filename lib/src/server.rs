@@ -52,7 +52,7 @@ use tracing::Instrument;
 use crate::{
     defaults,
     handles::Connection,
-    settings::{Budget, Options},
+    settings::{Budget, Terms},
     spans,
     ws::{Side, WebSocket, transport::Upgraded},
 };
@@ -154,10 +154,12 @@ enum Stage {
 }
 
 impl ServerState {
-    /// The options of this client's connections, with the budget that they draw from.
-    fn options(&self, client: &Holders) -> Options {
-        let options = self.config.options.clone();
-        options.budget(self.budgets.of(client))
+    /// The options of this client's connections, and the budget that they draw from.
+    fn terms(&self, client: &Holders) -> Terms {
+        Terms {
+            options: self.config.options.clone(),
+            budget: Some(self.budgets.of(client)),
+        }
     }
 
     fn stats(&self) -> ServerStats {
@@ -378,9 +380,9 @@ fn start_plain(
     upgraded: Upgraded,
     request: http::Request<()>,
     peer: Option<PeerAddr>,
-    options: Options,
+    terms: Terms,
 ) -> (Connection, AbortHandle) {
     let identity = hello::identity(&upgraded, request, peer);
-    let ws = WebSocket::upgraded(upgraded, Side::Server, &options);
-    Connection::start(ws, options, identity)
+    let ws = WebSocket::upgraded(upgraded, Side::Server, &terms.options);
+    Connection::start(ws, terms, identity)
 }

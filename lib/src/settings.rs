@@ -5,6 +5,7 @@ mod budget;
 mod compression;
 mod eviction;
 mod options;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -14,3 +15,4 @@ pub(crate) use budget::WeakBudget;
 pub use compression::Compression;
 pub(crate) use eviction::Evictable;
 pub use options::{KeyFn, Options, Overflow, Spill, SpillFallback};
+pub(crate) use terms::Terms;

@@ -718,7 +718,7 @@ fn a_server_holds_the_future_of_a_handler_once() {
 fn an_idle_connection_is_small_again_after_compressed_traffic() {
     for len in [300, 4096] {
         // With its runtime each ends whole, and leaves nothing to the next.
-        run(idle_after_ticks(false, len, 12 * KIB));
-        run(idle_after_ticks(true, len, 14 * KIB));
+        run(idle_after_ticks(false, len, 10 * KIB));
+        run(idle_after_ticks(true, len, 12 * KIB));
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Dialer {
     pub(super) headers: HeaderMap,
     pub(super) header_fn: Option<HeaderFn>,
     pub(super) hook: Option<Hook>,
-    pub(super) options: Options,
+    pub(super) options: Arc<Options>,
     pub(super) backoff: Option<Backoff>,
     pub(super) attempt: Attempt,
     pub(super) fresh_sessions: bool,
@@ -92,7 +92,7 @@ impl Dialer {
             headers: client.headers.clone(),
             header_fn: client.header_fn.clone(),
             hook: client.hook.clone(),
-            options: client.options.clone(),
+            options: Arc::new(client.options.clone()),
             backoff: client.reconnect.clone().map(Backoff::new),
             attempt: Attempt {
                 number: 1,
@@ -315,7 +315,7 @@ impl Dialer {
         shared: &Arc<Shared>,
         reading: &mut Reading,
     ) -> Ended {
-        let ws = WebSocket::upgraded(*open, Side::Client, &shared.options);
+        let ws = WebSocket::upgraded(open.unboxed(), Side::Client, &shared.options);
         let mut pump = Pump::new(ws, shared.clone(), Plain::new(reading, &shared.account));
         let Some(hook) = &self.hook else {
             return pump.run().await;
@@ -349,6 +349,6 @@ pub(super) fn identity(upgraded: &Upgraded) -> Identity {
         subprotocol: upgraded.subprotocol.clone(),
         compressed: upgraded.compression.is_some(),
         request: None,
-        response: upgraded.response.clone().map(Arc::new),
+        response: upgraded.response.clone(),
     }
 }

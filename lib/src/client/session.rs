@@ -160,7 +160,7 @@ impl Dialer {
         session: &mut Session,
     ) -> (Ended, bool) {
         let hello = open.hello;
-        let mut ws = over_packets(*open, Side::Client, &shared.options);
+        let mut ws = over_packets(open.unboxed(), Side::Client, &shared.options);
         if hello != HelloSent::Never {
             let taken = hello == HelloSent::Taken;
             if let Err(Failure::Broken(why)) = session.opened_with_request(taken, &mut ws) {

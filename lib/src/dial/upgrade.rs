@@ -1,7 +1,9 @@
 //! The client's half of the WebSocket handshake (RFC 6455 section 4.1).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::Empty;
 
 use super::DialOptions;
@@ -112,6 +114,8 @@ pub(super) async fn upgrade(
         }),
         Ok(Answer::Switched(mut head, transport, leftover)) => {
             *head.headers_mut() = ws::headers::copied(head.headers());
+            // The HTTP client's own, of no use to anybody else.
+            *head.extensions_mut() = Extensions::new();
             let agreed = check(&head, &offer, &key, compression, host)?;
             let (peer, local) = (transport.peer(), transport.local());
             Ok(Upgraded {
@@ -124,7 +128,7 @@ pub(super) async fn upgrade(
                     Some(_) if is_taken(head.headers()) => HelloSent::Taken,
                     Some(_) => HelloSent::Unanswered,
                 },
-                response: Some(head),
+                response: Some(Arc::new(head)),
                 peer,
                 local,
             })

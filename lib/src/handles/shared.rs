@@ -21,7 +21,7 @@ use crate::{
         outbox::Outbox,
     },
     reports::{CloseCode, ConnectionError, Event, EventLog, Events, Meter, Report, Stats},
-    settings::{Account, Options, Share},
+    settings::{Account, Options, Share, Terms},
     time::later,
 };
 
@@ -131,12 +131,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, identity: Identity) -> Arc<Shared> {
+    pub(crate) fn new(terms: impl Into<Terms>, identity: Identity) -> Arc<Shared> {
+        let Terms { options, budget } = terms.into();
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let events = Arc::new(EventLog::of(id));
         let meter = Arc::new(Meter::new(events.clone(), options.stall_after));
-        let options = Arc::new(options);
-        let account = Account::new(options.budget.clone());
+        let account = Account::new(budget);
         Arc::new(Shared {
             id,
             #[cfg(feature = "status")]

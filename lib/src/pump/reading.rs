@@ -51,7 +51,7 @@ pub(crate) struct Reading {
     /// The latest short messages, packed. `None` if an overflow policy must treat each message by
     /// itself.
     packing: Option<Records>,
-    spill: Option<SpillFile>,
+    spill: Option<Box<SpillFile>>,
     fallback: SpillFallback,
     paused: bool,
     overflow: OverflowReport,
@@ -61,7 +61,7 @@ impl Reading {
     pub(crate) fn new(options: &Options) -> Reading {
         let (spill, fallback) = match &options.overflow {
             #[cfg(feature = "spill")]
-            Overflow::Spill(spill) => (Some(SpillFile::new(spill.clone())), spill.then),
+            Overflow::Spill(spill) => (Some(Box::new(SpillFile::new(spill.clone()))), spill.then),
             _ => (None, SpillFallback::Pause),
         };
         Reading {

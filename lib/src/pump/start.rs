@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::{Plain, Pump, Reading};
 use crate::{
     handles::{Connection, Driver, Identity, Shared, span},
-    settings::Options,
+    settings::{Options, Terms},
     ws::{self, WebSocket},
 };
 
@@ -38,13 +38,13 @@ impl Connection {
     /// Runs an open WebSocket in a task of its own, until it ends.
     pub(crate) fn start<S>(
         ws: WebSocket<S>,
-        options: Options,
+        terms: impl Into<Terms>,
         identity: Identity,
     ) -> (Connection, AbortHandle)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let shared = Shared::new(options, identity);
+        let shared = Shared::new(terms, identity);
         let (connection, guard) = Connection::over(shared.clone());
         let span = span(&shared);
         let held = shared.clone();

@@ -77,7 +77,7 @@ impl Outbox {
             line: Semaphore::new(1),
             written: Notify::new(),
             account: account.clone(),
-            bounded: options.budget.is_some(),
+            bounded: account.is_bounded(),
             limit: options.outbox_bytes.max(1),
             run_limit: match options.compression {
                 Some(_) => COMPRESSED_RUN_BYTES,

@@ -220,9 +220,9 @@ impl Handshake {
         let place = Held(agreed.seat);
         let held = Held(Arc::new((member.clone(), place.clone())));
         upgraded.transport = upgraded.transport.holding(held);
-        let options = self.state.options(&agreed.client);
+        let terms = self.state.terms(&agreed.client);
         let (connection, pump) =
-            super::start_plain(upgraded, agreed.request, agreed.peer.known(), options);
+            super::start_plain(upgraded, agreed.request, agreed.peer.known(), terms);
         member.started(&connection, pump);
         self.state.queue.push(Accepted {
             connection,
@@ -234,10 +234,10 @@ impl Handshake {
     /// Reads HELLO, and opens or resumes the session.
     async fn attach(&self, sessions: &Arc<Registry>, mut upgraded: Upgraded, agreed: Agreed) {
         let (counters, config) = (&self.state.counters, &self.state.config);
-        let options = self.state.options(&agreed.client);
+        let terms = self.state.terms(&agreed.client);
         upgraded.transport = upgraded.transport.holding(Held(agreed.seat.clone()));
         let identity = hello::identity(&upgraded, agreed.request, agreed.peer.known());
-        let greeting = Greeting::hear(upgraded, identity, agreed.hello, &options);
+        let greeting = Greeting::hear(upgraded, identity, agreed.hello, &terms.options);
         let greeting = match greeting.await {
             Ok(greeting) => greeting,
             Err(unheard) => {
@@ -255,7 +255,7 @@ impl Handshake {
             retry_after: config.limits.retry_after,
         };
         let attached = sessions
-            .attach(greeting, agreed.client, &options, Some(host))
+            .attach(greeting, agreed.client, terms, Some(host))
             .await;
         match attached {
             Attached::New(opened) => self.opened(member, *opened),

@@ -28,7 +28,7 @@ use crate::{
     defaults,
     handles::Connection,
     session::opening,
-    settings::Options,
+    settings::{Options, Terms},
     ws::transport::{self, Transport},
 };
 
@@ -193,12 +193,14 @@ impl Upgrade {
             };
             match sessions.filter(|_| upgraded.is_session()) {
                 None => {
-                    let (connection, _) = super::start_plain(upgraded, request, peer, options);
+                    let (connection, _) =
+                        super::start_plain(upgraded, request, peer, options.into());
                     let span = super::handler_span(&connection);
                     handler(connection).instrument(span).await;
                 }
                 Some(sessions) => {
-                    let opened = attach(&sessions, upgraded, hello, request, peer, &options).await;
+                    let opened =
+                        attach(&sessions, upgraded, hello, request, peer, options.into()).await;
                     // A resumed session keeps the handler that it has.
                     if let Some(opened) = opened {
                         let _held = opened.tenancy;
@@ -219,15 +221,15 @@ async fn attach(
     hello: Option<Hello>,
     request: Request<()>,
     peer: Option<PeerAddr>,
-    options: &Options,
+    terms: Terms,
 ) -> Option<Opened> {
     let address = peer.map(|peer| peer.client).or(upgraded.peer);
     let identity = hello::identity(&upgraded, request, peer);
     let principal = hello::principal(&identity);
     let client = Holders::new(Network::of(address), principal.as_ref());
     let attach = async {
-        match Greeting::hear(upgraded, identity, hello, options).await {
-            Ok(greeting) => Ok(sessions.0.attach(greeting, client, options, None).await),
+        match Greeting::hear(upgraded, identity, hello, &terms.options).await {
+            Ok(greeting) => Ok(sessions.0.attach(greeting, client, terms, None).await),
             Err(unheard) => Err(unheard),
         }
     };

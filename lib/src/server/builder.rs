@@ -22,7 +22,7 @@ type Hook = dyn Fn(Request<()>) -> Pin<Box<dyn Future<Output = Checked> + Send>>
 /// The configuration that every handshake of a server uses.
 #[derive(Clone)]
 pub(super) struct Config {
-    pub(super) options: Options,
+    pub(super) options: Arc<Options>,
     pub(super) limits: ServerLimits,
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// Whether clients may speak HTTP/2.
@@ -45,7 +45,7 @@ pub(super) struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            options: Options::default(),
+            options: Arc::default(),
             limits: ServerLimits::default(),
             tls: None,
             #[cfg(feature = "http2")]
@@ -83,7 +83,7 @@ pub struct ServerBuilder {
 impl ServerBuilder {
     /// The options of every connection.
     pub fn options(mut self, options: Options) -> ServerBuilder {
-        self.config.options = options;
+        self.config.options = Arc::new(options);
         self
     }
 
@@ -325,7 +325,7 @@ impl ServerBuilder {
     fn finished(mut self) -> io::Result<Config> {
         #[cfg(feature = "status")]
         {
-            self.config.options.unlisted = self.config.unlisted;
+            Arc::make_mut(&mut self.config.options).unlisted = self.config.unlisted;
         }
         #[cfg(feature = "tls")]
         if let Some((certificate, key)) = &self.pem {

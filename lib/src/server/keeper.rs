@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use futures_channel::mpsc;
+use futures_util::StreamExt;
+use tokio::{sync::oneshot, time::Instant};
 use unstall_proto::{Hello, Rejection, SessionId};
 
 use super::registry::Registry;
@@ -28,6 +27,9 @@ pub(super) struct Newcomer {
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
+/// Where the newcomers of a session arrive. A channel of tokio's would take 800 bytes of each session.
+pub(super) type Mailbox = mpsc::UnboundedSender<Box<Newcomer>>;
+
 /// The outcome for a newcomer. On refusal its connection comes back, so that its client can be
 /// told.
 pub(super) type Answer = Result<(), (Rejection, WebSocket<Transport>)>;
@@ -42,7 +44,7 @@ impl Newcomer {
 pub(super) struct Keeper {
     pub(super) registry: Arc<Registry>,
     pub(super) id: SessionId,
-    pub(super) newcomers: mpsc::Receiver<Box<Newcomer>>,
+    pub(super) newcomers: mpsc::UnboundedReceiver<Box<Newcomer>>,
     pub(super) guarded: SessionGuard,
     pub(super) reading: Reading,
     /// Dropped after `guarded`, so that the last report includes the undelivered messages.
@@ -100,7 +102,7 @@ impl Keeper {
         let ended = loop {
             tokio::select! {
                 biased;
-                newcomer = self.newcomers.recv() => {
+                newcomer = self.newcomers.next() => {
                     let Some(newcomer) = newcomer else { return Next::Evicted };
                     // Leaving the loop drops the older connection with its pump.
                     match resume(pump.traffic().session, newcomer, shared) {
@@ -131,7 +133,7 @@ impl Keeper {
         loop {
             tokio::select! {
                 biased;
-                newcomer = self.newcomers.recv() => {
+                newcomer = self.newcomers.next() => {
                     let Some(newcomer) = newcomer else { return Next::Evicted };
                     if let Some(ws) = resume(session, newcomer, shared) {
                         return Next::Connection(Box::new(ws));

@@ -6,18 +6,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::AbortHandle,
-    time::Instant,
-};
+use futures_channel::mpsc;
+use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 use tracing::Instrument;
 use unstall_proto::{self as proto, Epoch, Hello, Rejection, SessionId, Token};
 
 use super::{
     hello::{Greeting, principal},
     holder::{Holders, Principal},
-    keeper::{Keeper, Newcomer},
+    keeper::{Keeper, Mailbox, Newcomer},
     places::{Over, Seat},
     sessions::SessionLimits,
     table::{Entry, Table},
@@ -28,7 +25,7 @@ use crate::{
     pump::Reading,
     reports::CloseCode,
     session::{Session, SessionGuard, random},
-    settings::{Budget, Options},
+    settings::{Budget, Terms},
     ws::{
         WebSocket,
         transport::{Held, Transport},
@@ -99,7 +96,7 @@ impl Registry {
         self: &Arc<Self>,
         greeting: Greeting,
         client: Holders,
-        options: &Options,
+        terms: Terms,
         host: Option<Host>,
     ) -> Attached {
         let principal = principal(&greeting.identity);
@@ -117,7 +114,7 @@ impl Registry {
                     }
                     return hand_over(&mailbox, hello, ws, identity).await;
                 }
-                Ok(None) => self.open(&hello, &identity, &client, options, host.as_ref()),
+                Ok(None) => self.open(&hello, &identity, &client, &terms, host.as_ref()),
                 Err(rejection) => Err(Some((rejection, None))),
             };
             match refused {
@@ -153,7 +150,7 @@ impl Registry {
         &self,
         id: &SessionId,
         principal: &Option<Principal>,
-    ) -> Result<Option<mpsc::Sender<Box<Newcomer>>>, Rejection> {
+    ) -> Result<Option<Mailbox>, Rejection> {
         match self.table.lock().unwrap().get(id) {
             Some(entry) if entry.principal != *principal => Err(Rejection::NotYours),
             Some(entry) => Ok(Some(entry.mailbox.clone())),
@@ -168,19 +165,18 @@ impl Registry {
         hello: &Hello,
         identity: &Identity,
         client: &Holders,
-        options: &Options,
+        terms: &Terms,
         host: Option<&Host>,
     ) -> Result<(Connection, Box<Keeper>, Held), Option<(Rejection, Option<Over>)>> {
-        let config = options.session_config();
+        let config = terms.options.session_config();
         let refused = |rejection| Some((rejection, None));
         let (protocol, generation) =
             proto::Session::server(config, hello, self.epoch, Token(random())).map_err(refused)?;
-        let mut options = options.clone();
-        if options.budget.is_none() {
-            options = options.budget(self.budget.clone());
-        }
-        let shared = Shared::new(options, identity.clone());
-        let (mailbox, newcomers) = mpsc::channel(1);
+        let mut terms = terms.clone();
+        terms.budget.get_or_insert_with(|| self.budget.clone());
+        let shared = Shared::new(terms, identity.clone());
+        // What waits in it has its place among the connections, which are bounded.
+        let (mailbox, newcomers) = mpsc::unbounded();
         let entry = Entry {
             mailbox,
             client: client.clone(),
@@ -305,7 +301,7 @@ impl Drop for Tenancy {
 
 /// Hands the connection to the session that it asks for.
 async fn hand_over(
-    mailbox: &mpsc::Sender<Box<Newcomer>>,
+    mailbox: &Mailbox,
     hello: Hello,
     ws: WebSocket<Transport>,
     identity: Identity,
@@ -324,8 +320,8 @@ async fn hand_over(
         identity,
         answer,
     });
-    if let Err(error) = mailbox.send(newcomer).await {
-        return refused(Rejection::Expired, Some(error.0.ws));
+    if let Err(error) = mailbox.unbounded_send(newcomer) {
+        return refused(Rejection::Expired, Some(error.into_inner().ws));
     }
     match answered.await {
         Ok(Ok(())) => Attached::Resumed,

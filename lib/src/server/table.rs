@@ -2,13 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 use unstall_proto::SessionId;
 
 use super::{
     crowd::Crowd,
     holder::{Holder, Holders, Principal},
-    keeper::Newcomer,
+    keeper::Mailbox,
     limits::Limit,
     places::Over,
 };
@@ -16,7 +16,7 @@ use crate::handles::Shared;
 
 /// One session.
 pub(super) struct Entry {
-    pub(super) mailbox: mpsc::Sender<Box<Newcomer>>,
+    pub(super) mailbox: Mailbox,
     pub(super) client: Holders,
     pub(super) principal: Option<Principal>,
     pub(super) shared: Arc<Shared>,
@@ -156,6 +156,8 @@ impl Table {
 mod tests {
     use std::time::Duration;
 
+    use futures_channel::mpsc;
+
     use super::*;
     use crate::{handles::Identity, server::holder::Network, settings::Options, time::later};
 
@@ -178,7 +180,7 @@ mod tests {
     /// A session of the client with this last byte of its address.
     fn insert(table: &mut Table, name: u8, ip: u8) {
         let entry = Entry {
-            mailbox: mpsc::channel(1).0,
+            mailbox: mpsc::unbounded().0,
             client: client(ip),
             principal: None,
             shared: Shared::new(Options::default(), Identity::default()),

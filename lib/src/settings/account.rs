@@ -43,6 +43,11 @@ impl Account {
         }))
     }
 
+    /// Whether a draw may be refused.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.0.budget.is_some()
+    }
+
     /// All bytes that are held, as drawn by the shares.
     pub(crate) fn held(&self) -> usize {
         self.returnable() + self.0.lasting.load(Relaxed)

@@ -86,7 +86,7 @@ pub(crate) struct Upgraded {
     /// The agreement to compress messages.
     pub(crate) compression: Option<CompressionAgreed>,
     /// The head of the server's answer; on a client only.
-    pub(crate) response: Option<http::Response<()>>,
+    pub(crate) response: Option<Arc<http::Response<()>>>,
     /// What became of a session's HELLO in the request; on a client only.
     pub(crate) hello: HelloSent,
     /// The other end of the TCP connection. Behind a proxy, the proxy's address.
@@ -108,6 +108,11 @@ pub(crate) enum HelloSent {
 }
 
 impl Upgraded {
+    /// Takes it out of its box. An async function that did so itself would keep the empty box.
+    pub(crate) fn unboxed(self: Box<Self>) -> Upgraded {
+        *self
+    }
+
     /// Whether both sides agreed to a session.
     pub(crate) fn is_session(&self) -> bool {
         self.subprotocol.as_deref() == Some(unstall_proto::SUBPROTOCOL)
