@@ -187,9 +187,12 @@ pub(crate) const RUN_BYTES: usize = 128 << 10;
 /// cache before they are compressed.
 pub(crate) const COMPRESSED_RUN_BYTES: usize = WRITE_BATCH_BYTES;
 
-/// How many bytes a compressed session writes before it looks for acknowledgements at the socket itself.
-/// They stand for several times as many bytes of messages. Each look is a system call.
-pub(crate) const HEAR_BYTES: usize = 16 << 10;
+/// How many bytes a session writes before it looks for acknowledgements at the socket itself, which is a
+/// system call. What was acknowledged and is not heard is kept, and pushes the rest out of the cache.
+pub(crate) const HEAR_BYTES: usize = 256 << 10;
+
+/// The same for a compressed session. They stand for several times as many bytes of messages.
+pub(crate) const HEAR_COMPRESSED_BYTES: usize = 16 << 10;
 
 /// How many bytes one turn writes before it reads.
 pub(crate) const WRITE_TURN_BYTES: usize = 256 << 10;

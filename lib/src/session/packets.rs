@@ -10,7 +10,10 @@ use unstall_proto::{HandleError, limits::MAX_PACKET};
 
 use super::{Session, ending::session_loss};
 use crate::{
-    defaults::{READ_TURN_BYTES, SMALLEST_COMPRESSED_PACKET, WRITE_BATCH_BYTES},
+    defaults::{
+        HEAR_BYTES, HEAR_COMPRESSED_BYTES, READ_TURN_BYTES, SMALLEST_COMPRESSED_PACKET,
+        WRITE_BATCH_BYTES,
+    },
     handles::{CloseRequest, Shared},
     pump::{Reading, Traffic, TurnContext},
     reports::{CloseCode, ConnectionError},
@@ -183,8 +186,9 @@ pub(crate) fn over_packets(
         .fragment_bytes(MAX_PACKET);
     let agreed = upgraded.compression.take();
     upgraded.compression = agreed.map(|it| it.not_below(SMALLEST_COMPRESSED_PACKET));
-    if upgraded.compression.is_some() {
-        upgraded.transport.hear_early();
-    }
+    upgraded.transport.hear_each(match upgraded.compression {
+        Some(_) => HEAR_COMPRESSED_BYTES,
+        None => HEAR_BYTES,
+    });
     WebSocket::upgraded(upgraded, side, &packets)
 }

@@ -20,12 +20,20 @@ use tokio_rustls::{rustls::pki_types::CertificateDer, server};
 use super::extension::CompressionAgreed;
 use crate::defaults;
 
+/// What was written since the socket was last read.
+#[derive(Debug)]
+struct Unheard {
+    bytes: usize,
+    /// So many, and a read looks at the socket itself.
+    step: usize,
+}
+
 /// A connected byte stream.
 #[derive(Debug)]
 pub(crate) struct Transport {
     stream: Stream,
-    /// How many bytes were written since the socket was last read. `None`: nobody counts.
-    unheard: Option<usize>,
+    /// `None`: nobody counts.
+    unheard: Option<Unheard>,
     /// Dropped with the socket: the connection's place among the open ones of a server.
     _held: Option<Held>,
 }
@@ -189,23 +197,22 @@ impl Transport {
         }
     }
 
-    /// From now on a read looks at the TCP socket itself after each [`HEAR_BYTES`](defaults::HEAR_BYTES)
-    /// that were written. Otherwise it waits until the runtime has noticed that something is there. A
+    /// From now on a read looks at the TCP socket itself after each `step` bytes that were written. Otherwise it waits until the runtime has noticed that something is there. A
     /// runtime of one thread notices nothing while a task sends and never waits.
-    pub(crate) fn hear_early(&mut self) {
+    pub(crate) fn hear_each(&mut self, step: usize) {
         match &mut self.stream {
             #[cfg(feature = "tls")]
-            Stream::TlsClient(tls) => tls.get_mut().0.hear_early(),
+            Stream::TlsClient(tls) => tls.get_mut().0.hear_each(step),
             #[cfg(all(feature = "tls", feature = "server"))]
-            Stream::TlsServer(tls) => tls.get_mut().0.hear_early(),
-            _ => self.unheard = Some(0),
+            Stream::TlsServer(tls) => tls.get_mut().0.hear_each(step),
+            _ => self.unheard = Some(Unheard { bytes: 0, step }),
         }
     }
 
     /// So many bytes were written.
     fn count_written(&mut self, written: &Poll<io::Result<usize>>) {
         if let (Some(unheard), Poll::Ready(Ok(bytes))) = (&mut self.unheard, written) {
-            *unheard += bytes;
+            unheard.bytes += bytes;
         }
     }
 
@@ -288,10 +295,10 @@ impl AsyncRead for Transport {
         let Some(unheard) = &mut this.unheard else {
             return read;
         };
-        if read.is_pending() && *unheard < defaults::HEAR_BYTES {
+        if read.is_pending() && unheard.bytes < unheard.step {
             return Poll::Pending;
         }
-        *unheard = 0;
+        unheard.bytes = 0;
         match &this.stream {
             Stream::Tcp(tcp) if read.is_pending() => read_now(tcp, buf),
             _ => read,
@@ -366,6 +373,7 @@ impl AsyncWrite for Transport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::defaults::HEAR_COMPRESSED_BYTES;
     use std::future::poll_fn;
     use std::io::Write;
 
@@ -377,7 +385,7 @@ mod tests {
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await;
         let (mut theirs, _) = listener.accept().unwrap();
         let mut transport = Transport::tcp_stream(ours.unwrap());
-        transport.hear_early();
+        transport.hear_each(HEAR_COMPRESSED_BYTES);
         transport.tcp().unwrap().writable().await.unwrap();
         theirs.write_all(b"heard").unwrap();
         let heard = poll_fn(|cx| {
@@ -385,9 +393,9 @@ mod tests {
             let mut there = ReadBuf::new(&mut bytes);
             let early = Pin::new(&mut transport).poll_read(cx, &mut there);
             assert!(early.is_pending(), "the runtime has noticed nothing");
-            let sent = [0; defaults::HEAR_BYTES];
+            let sent = [0; HEAR_COMPRESSED_BYTES];
             let written = Pin::new(&mut transport).poll_write(cx, &sent);
-            assert!(matches!(written, Poll::Ready(Ok(defaults::HEAR_BYTES))));
+            assert!(matches!(written, Poll::Ready(Ok(HEAR_COMPRESSED_BYTES))));
             let read = Pin::new(&mut transport).poll_read(cx, &mut there);
             read.map(|read| read.map(|()| there.filled().to_vec()))
         });
