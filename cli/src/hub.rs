@@ -134,10 +134,7 @@ impl Hub {
             stdout::print(&format!("listening on {scheme}://{}", server.local_addr()))?;
             let page = if self.tls.is_on() { "https" } else { "http" };
             tracing::info!("{page}://{}/ shows the connections", server.local_addr());
-            let serving = server.serve(dashboard.beside(move |connection| {
-                let node = node.clone();
-                async move { node.serve(connection).await }
-            }));
+            let serving = server.serve(dashboard.beside(move |connection| node.serve(connection)));
             let why = tokio::select! {
                 () = serving => None,
                 () = end_asked => {

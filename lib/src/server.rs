@@ -40,7 +40,7 @@ use std::{
     future::Future, io, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::lazy};
 use tokio::{
     net::ToSocketAddrs,
     sync::{Semaphore, watch},
@@ -280,15 +280,16 @@ impl Server {
             } = accepted;
             let (handler, counted) = (handler.clone(), state.clone());
             let (span, running) = (handler_span(&connection), member.clone());
-            let run = async move {
-                let run = AssertUnwindSafe(async { handler(connection).await });
-                if run.catch_unwind().await.is_err() {
+            // An `async` block would keep room for the connection beside the handler's future.
+            let run = lazy(move |_| handler(connection)).flatten();
+            let run = AssertUnwindSafe(run).catch_unwind().map(move |ended| {
+                if ended.is_err() {
                     counted.counters.handler_panics.add();
                     tracing::error!("the handler panicked; its connection ends with code 1011");
                 }
-            };
+            });
             // The place is free again when both the connection and its handler have ended, and the
-            // handler's span with it. Another `async` block would hold the handler's future twice.
+            // handler's span with it.
             let freed = move |()| drop((running, place));
             let task = tokio::spawn(run.instrument(span).map(freed));
             member.handled(task.abort_handle());

@@ -28,10 +28,7 @@ use crate::{
 ///     .options(Node::options())
 ///     .bind("127.0.0.1:9200")
 ///     .await?;
-/// server.serve(move |connection| {
-///     let node = node.clone();
-///     async move { node.serve(connection).await }
-/// });
+/// server.serve(move |connection| node.serve(connection));
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

@@ -9,7 +9,11 @@ mod subscribed;
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, Either},
+    stream::FuturesUnordered,
+};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until, timeout},
@@ -78,19 +82,23 @@ impl Node {
     ///
     /// Cancel safety: if dropped, the connection closes. Messages that the client has published and
     /// that have no answer are stored or not, as after any lost connection.
-    pub async fn serve(&self, connection: Connection) {
+    pub fn serve(&self, connection: Connection) -> impl Future<Output = ()> + Send + use<> {
+        // An `async` block would keep room for the connection, which most subscribers only wait on.
         if !link::speaks_topics(&connection) {
-            let why = "offer the subprotocol unstall.topics.v1";
-            let _ = connection.close(CloseCode::PROTOCOL_ERROR, why).await;
-            return;
+            return Either::Left(Box::pin(refuse(connection)));
         }
         let (request, id) = (connection.request(), connection.stats().id);
         let (sender, receiver) = link::socket(connection);
         // The connection itself tells why it ended: nothing is left to be said here.
         let mut serving = Serving::new(self, request);
         serving.connection = Some(id);
-        serving.run(sender, receiver).await;
+        Either::Right(serving.run(sender, receiver))
     }
+}
+
+async fn refuse(connection: Connection) {
+    let why = "offer the subprotocol unstall.topics.v1";
+    let _ = connection.close(CloseCode::PROTOCOL_ERROR, why).await;
 }
 
 /// What came back.

@@ -171,10 +171,7 @@ impl Record {
         let server = server.map_err(Failure::work)?;
         let (address, node) = (server.local_addr(), Node::new(log).access(ReadOnly));
         serving.spawn(async move {
-            let handler = move |connection| {
-                let node = node.clone();
-                async move { node.serve(connection).await }
-            };
+            let handler = move |connection| node.serve(connection);
             server.serve(handler).await;
         });
         Ok(Some(address))

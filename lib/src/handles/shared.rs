@@ -104,8 +104,8 @@ impl CloseRequest {
 
 #[derive(Default)]
 struct Control {
-    close: Option<CloseRequest>,
-    report: Option<CloseReport>,
+    close: Option<Box<CloseRequest>>,
+    report: Option<Box<CloseReport>>,
     pump: Option<Waker>,
 }
 
@@ -172,7 +172,7 @@ impl Shared {
         let request = CloseRequest::new(code, reason, self.options.close_timeout);
         let pump = {
             let mut control = self.control.lock().unwrap();
-            control.close.get_or_insert(request);
+            control.close.get_or_insert_with(|| Box::new(request));
             control.pump.take()
         };
         self.outbox.refuse(Arc::new(ConnectionError::ClosedHere));
@@ -186,7 +186,7 @@ impl Shared {
         if control.close.is_none() {
             control.pump = Some(cx.waker().clone());
         }
-        control.close.clone()
+        control.close.as_deref().cloned()
     }
 
     /// Whether the present connection, or the last one, carries a session.
@@ -265,7 +265,7 @@ impl Shared {
             if control.report.is_none() {
                 self.events.push(Event::Ended { why: end });
             }
-            let report = control.report.get_or_insert(report);
+            let report = control.report.get_or_insert_with(|| Box::new(report));
             for undelivered in self.board.take_undelivered() {
                 match undelivered.maybe_delivered {
                     true => report.maybe_delivered.push(undelivered.message),

@@ -38,9 +38,10 @@ enum Reader {
 
 struct InboxState {
     main: Lane,
-    /// While the `on_connect` hook runs: the messages for the hook.
-    setup: Option<Lane>,
-    conflation: Option<Conflation>,
+    /// While the `on_connect` hook runs: the messages for the hook. In a box, as all that most
+    /// connections never have.
+    setup: Option<Box<Lane>>,
+    conflation: Option<Box<Conflation>>,
     reader: Reader,
     /// Up to where the application has taken the messages of the latest session.
     taken: Position,
@@ -59,7 +60,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     pub(crate) fn new(options: Arc<Options>, account: &Account) -> Inbox {
         let conflation = match &options.overflow {
-            Overflow::Conflate(_) => Some(Conflation::default()),
+            Overflow::Conflate(_) => Some(Box::default()),
             _ => None,
         };
         Inbox {
@@ -288,7 +289,7 @@ impl Inbox {
 
     /// From now on received messages go to the `on_connect` hook.
     pub(crate) fn open_setup(&self) {
-        self.lock().setup = Some(Lane::new(self.account.lasting_share()));
+        self.lock().setup = Some(Box::new(Lane::new(self.account.lasting_share())));
     }
 
     /// The next message for the hook.

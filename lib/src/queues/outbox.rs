@@ -36,7 +36,7 @@ pub(crate) use run::Passed;
 struct OutboxState {
     main: Lane,
     /// While the `on_connect` hook runs: what the hook sends. It is written before `main`.
-    setup: Option<Lane>,
+    setup: Option<Box<Lane>>,
     packets: Packets,
     senders: usize,
     pump: Option<Waker>,
@@ -256,7 +256,7 @@ impl Outbox {
     /// From now on the pump takes only what the `on_connect` hook sends. Everything else waits until
     /// [`close_setup`](Self::close_setup).
     pub(crate) fn open_setup(&self) {
-        self.lock().setup = Some(Lane::new(self.account.lasting_share()));
+        self.lock().setup = Some(Box::new(Lane::new(self.account.lasting_share())));
     }
 
     /// As [`send`](Self::send), for the hook.
@@ -287,7 +287,7 @@ impl Outbox {
 
     /// As [`flush`](Self::flush), for the hook.
     pub(crate) async fn flush_setup(&self) -> Result<(), FlushError> {
-        self.flush_lane(|state| state.setup.as_mut()).await
+        self.flush_lane(|state| state.setup.as_deref_mut()).await
     }
 
     /// The hook has returned and sends no more. What it has sent is still written.

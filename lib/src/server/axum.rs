@@ -1,6 +1,6 @@
 //! WebSockets in an [axum](https://docs.rs/axum) application: the extractor [`Upgrade`].
 
-use std::{future::Future, net::SocketAddr};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use ::axum::{
     body::Body,
@@ -8,6 +8,10 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use futures_util::{
+    FutureExt,
+    future::{Either, lazy, ready},
+};
 use http::{Request, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto};
@@ -62,7 +66,7 @@ pub struct Upgrade {
     request: Parts,
     hello: Option<Hello>,
     upgrade: OnUpgrade,
-    options: Options,
+    options: Arc<Options>,
     subprotocols: Vec<String>,
     sessions: Option<Sessions>,
     origins: Origins,
@@ -84,7 +88,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
             request: parts.clone(),
             hello,
             upgrade,
-            options: Options::default(),
+            options: Arc::default(),
             subprotocols: Vec::new(),
             sessions: None,
             origins: Origins::default(),
@@ -94,9 +98,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 }
 
 impl Upgrade {
-    /// The options of the connection.
-    pub fn options(mut self, options: Options) -> Upgrade {
-        self.options = options;
+    /// The options of the connection. Connections that are given the same `Arc` share them in memory.
+    pub fn options(mut self, options: impl Into<Arc<Options>>) -> Upgrade {
+        self.options = options.into();
         self
     }
 
@@ -172,12 +176,12 @@ impl Upgrade {
         });
         peer.map(|peer| request.extensions_mut().insert(peer));
         let sessions = self.sessions;
-        tokio::spawn(async move {
+        let opening = async move {
             let upgraded = match upgrade.await {
                 Ok(upgraded) => upgraded,
                 Err(error) => {
                     tracing::debug!(%error, "a client disconnected during its handshake");
-                    return;
+                    return None;
                 }
             };
             let (transport, leftover) = unwrap(upgraded);
@@ -195,21 +199,25 @@ impl Upgrade {
                 None => {
                     let (connection, _) =
                         super::start_plain(upgraded, request, peer, options.into());
-                    let span = super::handler_span(&connection);
-                    handler(connection).instrument(span).await;
+                    Some((connection, None))
                 }
                 Some(sessions) => {
-                    let opened =
-                        attach(&sessions, upgraded, hello, request, peer, options.into()).await;
+                    let terms = options.into();
+                    let opened = attach(&sessions, upgraded, hello, request, peer, terms).await;
                     // A resumed session keeps the handler that it has.
-                    if let Some(opened) = opened {
-                        let _held = opened.tenancy;
-                        let span = super::handler_span(&opened.connection);
-                        handler(opened.connection).instrument(span).await;
-                    }
+                    opened.map(|opened| (opened.connection, Some(opened.tenancy)))
                 }
             }
-        });
+        };
+        // In a box, so that an open connection does not keep the memory for its handshake.
+        tokio::spawn(Box::pin(opening).then(|opened| match opened {
+            Some((connection, held)) => {
+                let span = super::handler_span(&connection);
+                let run = lazy(move |_| handler(connection)).flatten();
+                Either::Left(run.instrument(span).map(|()| drop(held)))
+            }
+            None => Either::Right(ready(())),
+        }));
         response
     }
 }

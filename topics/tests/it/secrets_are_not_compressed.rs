@@ -69,10 +69,7 @@ async fn hello_is_sent_as_it_is_and_messages_are_compressed() {
     let node = Node::new(&log().await);
     let (serving, address) = (server.clone(), server.local_addr());
     tokio::spawn(async move {
-        let serve = move |connection| {
-            let node = node.clone();
-            async move { node.serve(connection).await }
-        };
+        let serve = move |connection| node.serve(connection);
         serving.serve(serve).await;
     });
     let (address, said) = recorder(address).await;

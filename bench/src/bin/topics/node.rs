@@ -2,6 +2,7 @@
 
 use std::{io::Read, path::PathBuf};
 
+use futures_util::future::Either;
 use serde::{Deserialize, Serialize};
 use unstall::{Connection, Incoming, Server, ServerLimits};
 use unstall_topics::{Limits, Log, Node, SUBPROTOCOL, jetstream::JetStream};
@@ -90,14 +91,9 @@ async fn serve(job: Job) -> Result<()> {
     let address = server.local_addr().to_string();
     let node = Node::new(&log).name(&address);
     println!("{address}");
-    let serve = move |connection: Connection| {
-        let node = node.clone();
-        async move {
-            match connection.subprotocol() {
-                Some(_) => node.serve(connection).await,
-                None => hold(connection).await,
-            }
-        }
+    let serve = move |connection: Connection| match connection.subprotocol() {
+        Some(_) => Either::Left(node.serve(connection)),
+        None => Either::Right(Box::pin(hold(connection))),
     };
     server.serve(serve).await;
     Ok(())

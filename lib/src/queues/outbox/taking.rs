@@ -16,7 +16,7 @@ use crate::defaults::BUDGET_FLOOR_BYTES;
 impl OutboxState {
     /// The queue that the pump takes from: the hook's while it runs, else the main one.
     fn open(&mut self) -> &mut Lane {
-        self.setup.as_mut().unwrap_or(&mut self.main)
+        self.setup.as_deref_mut().unwrap_or(&mut self.main)
     }
 }
 

@@ -29,11 +29,7 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn node(node: Node) -> Served {
-        Served::handler(move |connection| {
-            let node = node.clone();
-            async move { node.serve(connection).await }
-        })
-        .await
+        Served::handler(move |connection| node.serve(connection)).await
     }
 
     /// Each connection is given to `handler`, in a task of its own.
