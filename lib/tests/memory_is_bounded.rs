@@ -10,7 +10,10 @@ use common::raw;
 use std::{
     io::Write,
     net::{Ipv4Addr, TcpStream},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -721,4 +724,50 @@ fn an_idle_connection_is_small_again_after_compressed_traffic() {
         run(idle_after_ticks(false, len, 10 * KIB));
         run(idle_after_ticks(true, len, 12 * KIB));
     }
+}
+
+/// Once a session heard acknowledgements only when its credit was used up, if it sent without a pause in a
+/// runtime of one thread. Then it kept packets that had long arrived, and its credit grew meanwhile.
+#[test]
+fn a_session_that_never_waits_keeps_what_is_under_way_and_no_more() {
+    const BATCHES: usize = 256;
+    const BATCH: usize = 512;
+    /// What may wait here and in the kernel, in messages of a KiB.
+    const UNDER_WAY: usize = 2 * KIB;
+    run(async {
+        let budget = Budget::new(1 << 30);
+        let options = Options::default().budget(budget.clone());
+        let server = bind(Server::builder().options(options)).await;
+        let address = server.local_addr();
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let count = arrived.clone();
+        let receiving = std::thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_all().build().unwrap().block_on(async {
+                let client = client(address, Options::default()).require_session();
+                let mut connection = client.connect().await.unwrap();
+                for _ in 0..BATCHES * BATCH {
+                    connection.recv().await.unwrap().unwrap();
+                    count.fetch_add(1, Relaxed);
+                }
+            });
+        });
+        let connection = server.accept().await.unwrap();
+        let batch = vec![Message::binary(vec![7; KIB]); BATCH];
+        let mut most = 0;
+        for sent in 1..=BATCHES {
+            connection.send_many(batch.clone()).await.unwrap();
+            most = most.max(budget.used());
+            // The client keeps up, however busy the machine is. The runtime does not get its turn.
+            while arrived.load(Relaxed) + UNDER_WAY < sent * BATCH {
+                assert!(!receiving.is_finished());
+                std::thread::yield_now();
+            }
+        }
+        tokio::task::spawn_blocking(|| receiving.join().unwrap())
+            .await
+            .unwrap();
+        println!("{most} bytes held at most");
+        assert!(most < 6 * MIB, "{most}");
+    });
 }

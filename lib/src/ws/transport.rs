@@ -197,8 +197,9 @@ impl Transport {
         }
     }
 
-    /// From now on a read looks at the TCP socket itself after each `step` bytes that were written. Otherwise it waits until the runtime has noticed that something is there. A
-    /// runtime of one thread notices nothing while a task sends and never waits.
+    /// From now on a read looks at the TCP socket itself after each `step` bytes that were written.
+    /// Otherwise it waits until the runtime has noticed that something is there. A runtime of one thread
+    /// notices nothing while a task sends and never waits.
     pub(crate) fn hear_each(&mut self, step: usize) {
         match &mut self.stream {
             #[cfg(feature = "tls")]
@@ -377,8 +378,8 @@ mod tests {
     use std::future::poll_fn;
     use std::io::Write;
 
-    /// Once a compressed session that sent without a pause in a runtime of one thread read no
-    /// acknowledgement until its credit was used up. It kept megabytes of packets.
+    /// Once a session that sent without a pause in a runtime of one thread read no acknowledgement until
+    /// its credit was used up. It kept megabytes of packets.
     #[tokio::test]
     async fn a_sender_that_never_waits_hears_what_the_runtime_has_not_noticed() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
