@@ -83,7 +83,7 @@ impl Node {
     /// Cancel safety: if dropped, the connection closes. Messages that the client has published and
     /// that have no answer are stored or not, as after any lost connection.
     pub fn serve(&self, connection: Connection) -> impl Future<Output = ()> + Send + use<> {
-        // An `async` block would keep room for the connection, which most subscribers only wait on.
+        // An `async` block would keep room for the connection beside the future that takes it over.
         if !link::speaks_topics(&connection) {
             return Either::Left(Box::pin(refuse(connection)));
         }

@@ -5,8 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 
 use unstall_proto::{BEARER_PREFIX, Hello};
@@ -25,10 +24,6 @@ use crate::ws::{
 pub(crate) fn copied(request: Request<()>) -> Request<()> {
     let (mut parts, ()) = request.into_parts();
     parts.headers = headers::copied(&parts.headers);
-    if parts.extensions.is_empty() {
-        // Emptied, it still keeps its table.
-        parts.extensions = Extensions::new();
-    }
     if let Ok(uri) = parts.uri.to_string().parse() {
         parts.uri = uri;
     }
