@@ -159,6 +159,11 @@ impl Turn {
         self.0.send_replace(Phase::Over);
     }
 
+    /// Whether the client's messages pass.
+    pub(super) fn flows(&self) -> bool {
+        *self.0.borrow() == Phase::Flows
+    }
+
     /// Resolves when the client's messages do not pass any more, for now or for good.
     pub(super) async fn stops(&self) {
         self.reaches(|phase| phase != Phase::Flows).await;

@@ -2,15 +2,20 @@
 //! plain connection upstream is made anew, or the other side is closed with a code and a reason.
 
 use std::{
-    future::pending,
+    future::{Future, pending},
     ops::ControlFlow,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
+use futures_util::{
+    StreamExt,
+    future::{AbortHandle, abortable, join3},
+    stream::FuturesUnordered,
+};
 use tokio::sync::Notify;
 use unstall::{
     CloseCode, Connection, ConnectionError, Incoming, Message, MessageRef, Receiver, SendError,
@@ -62,6 +67,10 @@ pub(super) struct Pair<'p> {
     /// Why the client has to be closed, if it is not what upstream's end says.
     pub(super) verdict: OnceLock<Farewell>,
 }
+
+/// What goes on while one connection upstream lives. Both directions end, with `Some` for the one from
+/// the client.
+type Part<'p> = Pin<Box<dyn Future<Output = Option<bool>> + Send + 'p>>;
 
 /// Passes messages until both sides have ended.
 pub(super) async fn pass(
@@ -121,20 +130,33 @@ impl Pair<'_> {
             held,
             carried,
         } = now;
-        let both = async {
-            let down = async {
-                self.down(leg, from, held, recording).await;
-                turn.end();
-            };
-            let carried = std::mem::take(carried);
-            tokio::join!(self.up(leg, carried, from_client, &turn), down).0
+        let carried = std::mem::take(carried);
+        let (down, stop_down) = abortable(self.down(from, held, recording));
+        let up = async { Some(self.up(leg, carried, from_client, &turn).await) };
+        let down = async {
+            let _ = down.await;
+            if self.verdict.get().is_some() {
+                leg.start_closing(CloseCode::GOING_AWAY);
+            }
+            turn.end();
+            None
         };
-        let client_ended = tokio::select! {
-            biased;
-            client_ended = both => client_ended,
-            () = self.go_over_in_time(leg, &turn, &next) => false,
-            () = async { follow(leg.sender.events()).await; pending().await } => false,
+        let beside = async {
+            let stops = self.stops_down(leg, recording, stop_down);
+            let goes_over = self.go_over_in_time(leg, &turn, &next);
+            join3(stops, goes_over, follow(leg.sender.events())).await;
+            pending().await
         };
+        // Each with a waker of its own, so that a message costs no more than its direction.
+        let mut parts = FuturesUnordered::<Part<'_>>::new();
+        parts.push(Box::pin(up));
+        parts.push(Box::pin(down));
+        parts.push(Box::pin(beside));
+        let mut client_ended = false;
+        for _directions in 0..2 {
+            client_ended |= parts.next().await.flatten().unwrap_or(false);
+        }
+        drop(parts);
         if client_ended {
             return Err(None);
         }
@@ -243,6 +265,7 @@ impl Pair<'_> {
         loop {
             let batch = tokio::select! {
                 biased;
+                batch = from.recv_batch(), if turn.flows() => batch,
                 () = &mut stops => match turn.waits().await {
                     true => {
                         stops.set(turn.stops());
@@ -250,7 +273,6 @@ impl Pair<'_> {
                     }
                     false => return false,
                 },
-                batch = from.recv_batch() => batch,
             };
             let Ok(Some(mut batch)) = batch else {
                 break;
@@ -326,31 +348,25 @@ impl Pair<'_> {
         leg.refused(error, rest.into_iter());
     }
 
-    /// From upstream to the client. What upstream sent before its end is sent on, unless the client
-    /// reads too slowly for that.
-    async fn down(
-        &self,
-        leg: &Leg,
-        from: &mut Receiver,
-        held: &mut Held,
-        recording: &Option<Recording>,
-    ) {
+    /// From upstream to the client. What upstream sent before its end is sent on.
+    async fn down(&self, from: &mut Receiver, held: &mut Held, recording: &Option<Recording>) {
+        if !self.send_down(from, held, recording).await {
+            // The client has ended, and the other direction tells upstream. What else comes is read
+            // and dropped until then.
+            while let Ok(Some(_)) = from.recv().await {}
+        }
+    }
+
+    /// Stops the direction to the client when it cannot be recorded any more, or the client reads too
+    /// slowly.
+    async fn stops_down(&self, leg: &Leg, recording: &Option<Recording>, down: AbortHandle) {
         let failed = recording.as_ref().map(Recording::failed);
         tokio::select! {
             biased;
             () = self.recording_fails(failed) => {}
             () = self.overflow(leg) => {}
-            () = async {
-                if !self.send_down(from, held, recording).await {
-                    // The client has ended, and the other direction tells upstream. What else comes is
-                    // read and dropped until then.
-                    while let Ok(Some(_)) = from.recv().await {}
-                }
-            } => {}
         }
-        if self.verdict.get().is_some() {
-            leg.start_closing(CloseCode::GOING_AWAY);
-        }
+        down.abort();
     }
 
     /// Returns when nothing more comes, or there is a verdict. `false`: the client has ended.

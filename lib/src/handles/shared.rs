@@ -184,7 +184,8 @@ impl Shared {
     pub(crate) fn poll_close_request(&self, cx: &Context<'_>) -> Option<CloseRequest> {
         let mut control = self.control.lock().unwrap();
         if control.close.is_none() {
-            control.pump = Some(cx.waker().clone());
+            let pump = control.pump.get_or_insert_with(|| cx.waker().clone());
+            pump.clone_from(cx.waker());
         }
         control.close.as_deref().cloned()
     }

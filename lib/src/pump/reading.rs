@@ -186,7 +186,10 @@ impl Reading {
         if newest.capacity() > IDLE_QUEUE_PLACES.max(8 * newest.len()) {
             newest.shrink_to(IDLE_QUEUE_PLACES);
         }
-        self.hand_over(WhenFull::Policy, turn)
+        match self.holds_any() {
+            true => self.hand_over(WhenFull::Policy, turn),
+            false => Ok(()),
+        }
     }
 
     /// Frees the queue if it is empty.

@@ -191,6 +191,9 @@ impl Writing {
 
     /// The write buffer was flushed: frees the room of its messages.
     pub(super) fn settle(&mut self, turn: &mut TurnContext<'_, '_>) {
+        if self.encoded.done.is_nothing() {
+            return;
+        }
         let encoded = std::mem::take(&mut self.encoded);
         turn.report.counters.messages_sent += encoded.messages;
         turn.report.counters.bytes_sent += encoded.payload;

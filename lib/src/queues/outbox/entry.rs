@@ -55,6 +55,10 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.messages == 0
+    }
+
     pub(crate) fn upto(&self) -> u64 {
         self.upto
     }

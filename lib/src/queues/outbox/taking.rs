@@ -52,27 +52,32 @@ impl Outbox {
     /// The pump has finished messages: frees their room, settles `flush`, and keeps some `spare` packets
     /// to use again.
     pub(crate) fn done(&self, done: Done, spare: impl Iterator<Item = Records>) {
-        if done.messages > 0 {
-            self.release(&done, spare);
-            self.complete(done.upto);
+        if !done.is_nothing() {
+            {
+                let mut state = self.lock();
+                self.free(&mut state, &done, spare);
+                state.open().settle(done.upto);
+            }
+            self.written.notify_waiters();
         }
     }
 
     /// Frees the room of finished messages, and keeps some `spare` packets to use again.
     pub(crate) fn release(&self, done: &Done, spare: impl Iterator<Item = Records>) {
-        {
-            let mut state = self.lock();
-            let lane = state.open();
-            lane.release(done);
-            let free = self.spare_limit().saturating_sub(lane.bytes);
-            // Rounded up: a full packet of long messages costs less than its memory. If it were
-            // rounded down, a full queue would free a packet and allocate one again and again.
-            let most = free.div_ceil(PACKET_FILL);
-            let spare_packets = &mut state.packets.spare;
-            let wanted = most.saturating_sub(spare_packets.len());
-            spare_packets.extend(spare.take(wanted));
-        }
+        self.free(&mut self.lock(), done, spare);
         self.written.notify_waiters();
+    }
+
+    fn free(&self, state: &mut OutboxState, done: &Done, spare: impl Iterator<Item = Records>) {
+        let lane = state.open();
+        lane.release(done);
+        let free = self.spare_limit().saturating_sub(lane.bytes);
+        // Rounded up: a full packet of long messages costs less than its memory. If it were rounded
+        // down, a full queue would free a packet and allocate one again and again.
+        let most = free.div_ceil(PACKET_FILL);
+        let spare_packets = &mut state.packets.spare;
+        let wanted = most.saturating_sub(spare_packets.len());
+        spare_packets.extend(spare.take(wanted));
     }
 
     /// Upper bound for queued bytes and spare packets together, but for a part of a packet: the queue's
