@@ -15,9 +15,11 @@ pub(crate) const GENERATIONS: u32 = 16;
 pub(crate) const GENERATION_LEAST_AGE: Duration = Duration::from_secs(1);
 
 /// How much a log on a disk keeps in memory before it is written to a table, in bytes: of messages,
-/// and of the index by topic. Up to three more are being written.
-pub(crate) const LOG_MEMTABLE_BYTES: u64 = 16 << 20;
-pub(crate) const INDEX_MEMTABLE_BYTES: u64 = 8 << 20;
+/// and of the index by topic. Up to three more are being written. Whatever is synced meanwhile waits for
+/// a table, so an append takes the longer the larger these are; smaller ones are synced more often, and
+/// long messages are stored more slowly.
+pub(crate) const LOG_MEMTABLE_BYTES: u64 = 4 << 20;
+pub(crate) const INDEX_MEMTABLE_BYTES: u64 = 2 << 20;
 
 /// The size of a block of messages on the disk. A read of one message reads one block, and a read
 /// of many takes a look-up for each.

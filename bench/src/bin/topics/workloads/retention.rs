@@ -1,6 +1,9 @@
 //! The longest wait for an answer while a log on a disk removes old messages.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use tempfile::TempDir;
 use unstall_proto::{Kind, topics::Topic};
@@ -23,6 +26,9 @@ pub(crate) struct Args {
     /// How much is published, in MiB
     #[arg(long, default_value_t = 1024)]
     mebibytes: u64,
+    /// The bytes of a message
+    #[arg(long, default_value_t = BYTES)]
+    bytes: usize,
     /// Where the log is
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     directory: PathBuf,
@@ -46,7 +52,7 @@ pub(crate) fn run(args: &Args, quick: bool) -> Result<()> {
         topics.publish("topic.0", "the connection is there").await?;
         let group = || {
             let message =
-                |it: &Topic| Publication::new(it.clone(), Kind::Binary, vec![b'.'; BYTES]);
+                |it: &Topic| Publication::new(it.clone(), Kind::Binary, vec![b'.'; args.bytes]);
             names.iter().map(message).collect::<Vec<_>>()
         };
         let cost: u64 = group().iter().map(Publication::cost).sum();
@@ -61,10 +67,14 @@ pub(crate) fn run(args: &Args, quick: bool) -> Result<()> {
         Ok((times, cost))
     })?;
     let synced = harness::syncs(&args.directory, cost as usize, times.len() as u64)?;
+    let seconds: f64 = times.iter().map(Duration::as_secs_f64).sum();
     let [p50, p99, longest] = [0.5, 0.99, 1.0].map(|part| percentile(&times, part) / 1e3);
     let mut table = Table::new(&format!(
-        "publish {mebibytes} MiB, {kept} MiB kept, groups of {GROUP}"
+        "publish {mebibytes} MiB, {kept} MiB kept, groups of {GROUP}, {} B each",
+        args.bytes
     ));
+    let rate = mebibytes as f64 / seconds;
+    table.row("published", format!("{rate:.0} MiB/s"));
     table.row(
         "p50 and p99 of a group",
         format!("{p50:.2} ms, {p99:.2} ms"),
