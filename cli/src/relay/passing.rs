@@ -68,9 +68,9 @@ pub(super) struct Pair<'p> {
     pub(super) verdict: OnceLock<Farewell>,
 }
 
-/// What goes on while one connection upstream lives. Both directions end, with `Some` for the one from
-/// the client.
-type Part<'p> = Pin<Box<dyn Future<Output = Option<bool>> + Send + 'p>>;
+/// What goes on while one connection upstream lives. Only the two directions end: with `true` if the
+/// client has ended.
+type Part<'p> = Pin<Box<dyn Future<Output = bool> + Send + 'p>>;
 
 /// Passes messages until both sides have ended.
 pub(super) async fn pass(
@@ -132,14 +132,14 @@ impl Pair<'_> {
         } = now;
         let carried = std::mem::take(carried);
         let (down, stop_down) = abortable(self.down(from, held, recording));
-        let up = async { Some(self.up(leg, carried, from_client, &turn).await) };
+        let up = self.up(leg, carried, from_client, &turn);
         let down = async {
             let _ = down.await;
             if self.verdict.get().is_some() {
                 leg.start_closing(CloseCode::GOING_AWAY);
             }
             turn.end();
-            None
+            false
         };
         let beside = async {
             let stops = self.stops_down(leg, recording, stop_down);
@@ -154,7 +154,7 @@ impl Pair<'_> {
         parts.push(Box::pin(beside));
         let mut client_ended = false;
         for _directions in 0..2 {
-            client_ended |= parts.next().await.flatten().unwrap_or(false);
+            client_ended |= parts.next().await.unwrap_or(false);
         }
         drop(parts);
         if client_ended {

@@ -36,10 +36,8 @@ impl<'r> Plain<'r> {
 impl Traffic for Plain<'_> {
     fn room(&mut self, turn: &mut TurnContext<'_, '_>) -> Result<usize, Failure> {
         self.writing.begin_turn();
-        if self.reading.holds_any() {
-            let handed_over = self.reading.hand_over(WhenFull::Policy, turn);
-            handed_over.map_err(Failure::Broken)?;
-        }
+        let handed_over = self.reading.hand_over(WhenFull::Policy, turn);
+        handed_over.map_err(Failure::Broken)?;
         Ok(self.reading.room(turn))
     }
 

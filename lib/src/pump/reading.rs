@@ -186,10 +186,7 @@ impl Reading {
         if newest.capacity() > IDLE_QUEUE_PLACES.max(8 * newest.len()) {
             newest.shrink_to(IDLE_QUEUE_PLACES);
         }
-        match self.holds_any() {
-            true => self.hand_over(WhenFull::Policy, turn),
-            false => Ok(()),
-        }
+        self.hand_over(WhenFull::Policy, turn)
     }
 
     /// Frees the queue if it is empty.
@@ -209,6 +206,9 @@ impl Reading {
         when_full: WhenFull,
         turn: &mut TurnContext<'_, '_>,
     ) -> Result<(), ConnectionError> {
+        if !self.holds_any() {
+            return Ok(());
+        }
         let (shared, now) = (turn.shared, turn.now);
         if let Some(setup) = &mut self.setup {
             shared.inbox.push_to_setup(setup, now);

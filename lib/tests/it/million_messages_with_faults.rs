@@ -194,8 +194,9 @@ async fn nothing_is_lost_doubled_or_reordered_and_memory_stays_within_its_limit(
 
     let mut random = fastrand::Rng::with_seed(seed);
     // Once the last fault came when nearly all had passed, and what was left was less than the bytes that
-    // are waited for behind it: the window lets 8,000 messages pass that the application has not received.
-    let mut moments: Vec<u64> = (0..faults).map(|_| random.u64(0..count * 7 / 10)).collect();
+    // are waited for behind it: a window of messages passes before the application receives them.
+    let end = count * 9 / 10 - MIB / SIZE as u64;
+    let mut moments: Vec<u64> = (0..faults).map(|_| random.u64(0..end)).collect();
     moments.sort_unstable();
     let mut injected = std::collections::BTreeMap::new();
     let started = std::time::Instant::now();

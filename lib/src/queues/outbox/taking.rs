@@ -52,14 +52,15 @@ impl Outbox {
     /// The pump has finished messages: frees their room, settles `flush`, and keeps some `spare` packets
     /// to use again.
     pub(crate) fn done(&self, done: Done, spare: impl Iterator<Item = Records>) {
-        if !done.is_nothing() {
-            {
-                let mut state = self.lock();
-                self.free(&mut state, &done, spare);
-                state.open().settle(done.upto);
-            }
-            self.written.notify_waiters();
+        if done.is_nothing() {
+            return;
         }
+        {
+            let mut state = self.lock();
+            self.free(&mut state, &done, spare);
+            state.open().settle(done.upto);
+        }
+        self.written.notify_waiters();
     }
 
     /// Frees the room of finished messages, and keeps some `spare` packets to use again.
