@@ -88,9 +88,9 @@ class Draw:
         return self.of([
             {"name": "beginning"}, {"name": "now"}, {"name": "last", "count": self.upto(4, 1)},
             {"name": "since", "time": self.upto(self.time + 10, 900)},
-            {"name": "latest", "log": NONE, "offset": 0, "time": 0},
-            {"name": "latest", "log": LOG, "offset": self.upto(self.last + 2),
-             "time": self.of([0, 5])},
+            {"name": "latest", "log": NONE, "end": 0, "time": 0, "offset": 0},
+            {"name": "latest", "log": LOG, "end": self.upto(self.last + 2),
+             "time": self.of([0, 5]), "offset": self.upto(self.last + 2)},
             {"name": "after", "log": self.of([LOG, LOG, LOG2]), "offset": self.upto(self.last + 3),
              "time": self.of([0, 5])}])
 

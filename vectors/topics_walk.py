@@ -267,7 +267,8 @@ def answers_of(vector):
 
 def answer_as_json(packet):
     if packet["kind"] == "SUBSCRIBED":
-        return [{"subscribed": packet["after"], "time": packet["time"], "end": packet["end"]}]
+        return [{"subscribed": packet["after"], "time": packet["time"], "end": packet["end"],
+                 "end_time": packet["end_time"]}]
     if packet["kind"] == "GAP":
         return [{"gap": GAPS[packet["reason"]], "certain": packet["certain"],
                  "after": packet["after"], "through": packet["through"]}]

@@ -136,4 +136,4 @@ pub use server::{
     SubscribeRequest, SubscriptionKey, SubscriptionStage,
 };
 pub use subscribe::Subscribe;
-pub use terms::{Durability, Gap, GapReason, Publisher, Refusal, Start, SubscriptionEnd};
+pub use terms::{Durability, Gap, GapReason, Publisher, Refusal, Snapshot, Start, SubscriptionEnd};

@@ -94,7 +94,7 @@ pub use topics::{Topics, TopicsBuilder};
 pub use unstall_proto::Kind;
 pub use unstall_proto::topics::{
     Durability, Filter, Gap, GapReason, LogId, NameError, Offset, Position, Publisher, Refusal,
-    Start, StoredAt, SubscribeOptions, SubscriptionStage, Topic, limits::SUBPROTOCOL,
+    Snapshot, Start, StoredAt, SubscribeOptions, SubscriptionStage, Topic, limits::SUBPROTOCOL,
 };
 
 /// The program of the package's page is tested too.

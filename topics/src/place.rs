@@ -28,9 +28,9 @@ pub(crate) async fn find(
         }
         Start::Since(time) => Opening::sought(&bounds, log.store.seek(Seek::Since(time)).await?),
         Start::Latest(None) => Opening::latest(&bounds, None, StoredAt::UNKNOWN),
-        Start::Latest(Some(position)) => {
-            let (bounds, found) = look(log, position).await?;
-            Opening::latest(&bounds, Some(position), found)
+        Start::Latest(Some(snapshot)) => {
+            let (bounds, found) = look(log, snapshot.end).await?;
+            Opening::latest(&bounds, Some(snapshot), found)
         }
         // A start that this version does not know is not decoded.
         _ => return Err(StoreError::Unsupported("this start is not known".into())),

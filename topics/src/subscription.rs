@@ -116,6 +116,9 @@ impl Subscription {
 
     /// Where the subscription stands: behind what [`recv`](Self::recv) returned last. Save it to go
     /// on from here with [`Start::After`]. `None` before anything was delivered.
+    ///
+    /// Of a snapshot ([`Start::Latest`]), save none before [`Delivery::CaughtUp`]: it stands for the
+    /// messages behind it, and not for the latest of each topic before it.
     pub fn position(&self) -> Option<Position> {
         self.position
     }

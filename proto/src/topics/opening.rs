@@ -1,7 +1,7 @@
 //! Where a subscription begins: the answers to each start (SPEC-TOPICS.md, "Subscribing").
 
 use super::position::{LogId, Offset, Position, StoredAt};
-use super::terms::{Gap, GapReason};
+use super::terms::{Gap, GapReason, Snapshot};
 
 /// A log at one moment: its id, and the first and last message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,25 +64,25 @@ impl Opening {
     }
 
     /// [`Start::Latest`](super::Start::Latest). `bounds` and `found` are as in
-    /// [`after`](Opening::after).
-    pub fn latest(bounds: &LogBounds, behind: Option<Position>, found: StoredAt) -> Opening {
+    /// [`after`](Opening::after), for the snapshot's end.
+    pub fn latest(bounds: &LogBounds, snapshot: Option<Snapshot>, found: StoredAt) -> Opening {
         let mut opening = Opening::behind(bounds, Offset::START, StoredAt::UNKNOWN);
         opening.snapshot = Some(Offset::START);
-        let Some(position) = behind else {
+        let Some(Snapshot { end, through }) = snapshot else {
             return opening;
         };
         let reason = match () {
-            () if position.log != bounds.log => GapReason::AnotherLog,
-            () if has_diverged(bounds, position, found) => GapReason::Diverged,
+            () if end.log != bounds.log => GapReason::AnotherLog,
+            () if has_diverged(bounds, end, found) || through > bounds.last => GapReason::Diverged,
             () => {
-                opening.snapshot = Some(position.offset);
+                opening.snapshot = Some(through);
                 return opening;
             }
         };
         opening.gap = Some(Gap {
             reason,
             certain: false,
-            after: position.offset,
+            after: through,
             through: Offset::START,
         });
         opening

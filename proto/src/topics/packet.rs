@@ -76,6 +76,8 @@ pub enum TopicPacket {
         time: StoredAt,
         /// The last message of the log at that moment.
         end: Offset,
+        /// The time of that message.
+        end_time: StoredAt,
     },
     /// Messages of a subscription. [`TopicRecord`](super::TopicRecord) reads them one by one.
     Messages {
@@ -301,11 +303,13 @@ impl TopicPacket {
                 after,
                 time,
                 end,
+                end_time,
             } => {
                 of(buf, kind::SUBSCRIBED, *subscription);
                 buf.put_u64(after.get());
                 buf.put_u64(time.millis());
                 buf.put_u64(end.get());
+                buf.put_u64(end_time.millis());
             }
             TopicPacket::Messages {
                 subscription,
@@ -382,6 +386,7 @@ fn of_subscription(kind: u8, fields: &mut Fields<'_>) -> Result<TopicPacket, Pro
             after: Offset::decode(fields)?,
             time: StoredAt::decode(fields)?,
             end: Offset::decode(fields)?,
+            end_time: StoredAt::decode(fields)?,
         },
         kind::GAP => TopicPacket::Gap {
             subscription,

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::limits::MIN_CREDIT;
 use super::position::{LogId, Offset, Position, StoredAt};
-use super::terms::Start;
+use super::terms::{Snapshot, Start};
 use crate::error::ProtocolError;
 use crate::limits::MAX_MILLIS;
 use crate::wire::Fields;
@@ -56,9 +56,17 @@ impl Subscribe {
         match self.start {
             Start::Beginning => buf.put_u8(0),
             Start::Now => buf.put_u8(1),
-            Start::After(place) => position(buf, 2, place),
+            Start::After(place) => {
+                buf.put_u8(2);
+                position(buf, place);
+            }
             Start::Last(count) => number(buf, 3, count.into()),
-            Start::Latest(behind) => position(buf, 4, behind.unwrap_or(NO_POSITION)),
+            Start::Latest(snapshot) => {
+                let Snapshot { end, through } = snapshot.unwrap_or(NO_SNAPSHOT);
+                buf.put_u8(4);
+                position(buf, end);
+                buf.put_u64(through.get());
+            }
             Start::Since(time) => number(buf, 5, time.millis()),
         }
         buf.put_slice(&self.filter);
@@ -66,14 +74,16 @@ impl Subscribe {
 }
 
 /// *latest* from the beginning.
-const NO_POSITION: Position = Position {
-    log: LogId::NONE,
-    offset: Offset::START,
-    time: StoredAt::UNKNOWN,
+const NO_SNAPSHOT: Snapshot = Snapshot {
+    end: Position {
+        log: LogId::NONE,
+        offset: Offset::START,
+        time: StoredAt::UNKNOWN,
+    },
+    through: Offset::START,
 };
 
-fn position(buf: &mut BytesMut, start: u8, position: Position) {
-    buf.put_u8(start);
+fn position(buf: &mut BytesMut, position: Position) {
     buf.put_slice(&position.log.0);
     buf.put_u64(position.offset.get());
     buf.put_u64(position.time.millis());
@@ -101,13 +111,16 @@ fn decode_start(fields: &mut Fields<'_>) -> Result<Start, ProtocolError> {
             Ok(count @ 1..) => Start::Last(count),
             _ => return Err(ProtocolError::Malformed("a count that is out of its range")),
         },
-        4 => match decode_position(fields)? {
-            NO_POSITION => Start::Latest(None),
-            position if position.log == LogId::NONE => {
-                return Err(ProtocolError::Malformed("a position of no log"));
+        4 => {
+            let snapshot = Snapshot {
+                end: decode_position(fields)?,
+                through: Offset::decode(fields)?,
+            };
+            if snapshot != NO_SNAPSHOT && snapshot.end.log == LogId::NONE {
+                return Err(ProtocolError::Malformed("a snapshot of no log"));
             }
-            position => Start::Latest(Some(position)),
-        },
+            Start::Latest((snapshot != NO_SNAPSHOT).then_some(snapshot))
+        }
         5 => Start::Since(StoredAt::decode(fields)?),
         _ => return Err(ProtocolError::Malformed("a start that does not exist")),
     })

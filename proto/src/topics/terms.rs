@@ -14,11 +14,25 @@ pub enum Start {
     After(Position),
     /// With the last messages of the filter, this many or fewer. At least 1.
     Last(u32),
-    /// With the latest message of each topic, then what follows. Of a position, only what is behind
-    /// it: that is how a snapshot that was cut off goes on.
-    Latest(Option<Position>),
+    /// With the latest message of each topic, then what follows. A snapshot that was cut off goes on
+    /// where it was.
+    Latest(Option<Snapshot>),
     /// With the first message that was stored at this time or later.
     Since(StoredAt),
+}
+
+/// A snapshot of the latest messages that was cut off before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a place in a snapshot is just these two"
+)]
+pub struct Snapshot {
+    /// The last message that the log had when the snapshot was made. If the log has lost it, the
+    /// latest messages are others, also of topics that are behind `through`.
+    pub end: Position,
+    /// The latest messages up to this offset have come.
+    pub through: Offset,
 }
 
 /// How safe a message is once it is confirmed.

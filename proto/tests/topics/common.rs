@@ -156,13 +156,19 @@ pub fn sent_by(client: &mut Client) -> Vec<TopicPacket> {
     packets
 }
 
-/// SUBSCRIBED.
+/// SUBSCRIBED, of a server that does not know the time of its last message.
 pub fn subscribed(number: u32, after: u64, at: StoredAt, end: u64) -> Bytes {
+    subscribed_up_to(number, (after, at), (end, StoredAt::UNKNOWN))
+}
+
+/// SUBSCRIBED.
+pub fn subscribed_up_to(number: u32, begin: (u64, StoredAt), end: (u64, StoredAt)) -> Bytes {
     TopicPacket::Subscribed {
         subscription: number,
-        after: offset(after),
-        time: at,
-        end: offset(end),
+        after: offset(begin.0),
+        time: begin.1,
+        end: offset(end.0),
+        end_time: end.1,
     }
     .to_bytes()
 }

@@ -1,7 +1,9 @@
 //! Servers that break the protocol, or lie.
 
 use bytes::Bytes;
-use unstall_proto::topics::{ClientConfig, LogId, Start, StoredAt, TopicPacket};
+use unstall_proto::topics::{
+    ClientConfig, LogId, Position, Snapshot, Start, StoredAt, TopicPacket,
+};
 use unstall_proto::{ErrorCode, ProtocolError};
 
 use crate::common::*;
@@ -152,6 +154,47 @@ fn another_place_than_was_named_needs_its_gap_at_once() {
     let gap_behind = |after| answer_to(other_log, &[same_offset.clone(), gap(2, after, 5)]);
     assert_eq!(gap_behind(5), Ok(()));
     assert_eq!(gap_behind(4), inconsistent, "the client named 5");
+}
+
+#[test]
+fn a_snapshot_of_another_log_or_of_one_that_ends_earlier_needs_its_gap_at_once() {
+    let named = Start::Latest(Some(Snapshot {
+        end: Position {
+            log: LOG,
+            offset: offset(9),
+            time: time(9),
+        },
+        through: offset(5),
+    }));
+    let inconsistent = Err(ErrorCode::INCONSISTENT);
+    let up_to = |end| subscribed_up_to(1, (0, StoredAt::UNKNOWN), (end, time(end)));
+    let message = messages(&[message(6, "a", b"x")]);
+    assert_eq!(answer_to(named, &[up_to(8), gap(3, 5, 0)]), Ok(()));
+    assert_eq!(answer_to(named, &[up_to(8), message.clone()]), inconsistent);
+    assert_eq!(answer_to(named, &[up_to(8), caught_up(8)]), inconsistent);
+    assert_eq!(answer_to(named, &[up_to(8), gap(2, 5, 0)]), inconsistent);
+    assert_eq!(answer_to(named, &[up_to(8), gap(3, 9, 0)]), inconsistent);
+    assert_eq!(answer_to(named, &[up_to(9), message.clone()]), Ok(()));
+    let may_differ = [up_to(9), gap(3, 5, 0), message.clone()];
+    assert_eq!(answer_to(named, &may_differ), Ok(()), "of another time");
+    let behind = subscribed_up_to(1, (4, StoredAt::UNKNOWN), (9, time(9)));
+    assert_eq!(
+        answer_to(named, std::slice::from_ref(&behind)),
+        inconsistent,
+        "it begins behind a message"
+    );
+    assert_eq!(answer_to(Start::Latest(None), &[behind]), inconsistent);
+
+    let other_log = match named {
+        Start::Latest(Some(Snapshot { end, through })) => {
+            let log = LogId([9; 16]);
+            let end = Position { log, ..end };
+            Start::Latest(Some(Snapshot { end, through }))
+        }
+        other => other,
+    };
+    assert_eq!(answer_to(other_log, &[up_to(9), gap(2, 5, 0)]), Ok(()));
+    assert_eq!(answer_to(other_log, &[up_to(9), message]), inconsistent);
 }
 
 #[test]

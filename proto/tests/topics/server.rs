@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use unstall_proto::topics::{
     Block, BlockBuilder, Filter, GapReason, Offset, Opening, Position, ServerConfig, ServerEvent,
-    StoredAt, SubscriptionEnd, TopicPacket, TopicRecord,
+    Snapshot, StoredAt, SubscriptionEnd, TopicPacket, TopicRecord,
 };
 
 use crate::common::*;
@@ -310,7 +310,7 @@ fn a_subscription_that_lags_is_moved_ahead_with_a_gap_but_not_within_a_snapshot(
     assert_eq!(told(&packets), ["gap MovedAhead 0-5", "caught up 5"]);
 
     let mut server = welcomed(ServerConfig::new());
-    let latest = [&[4][..], &[0; 32]].concat();
+    let latest = [&[4][..], &[0; 40]].concat();
     let request = asked(&mut server, lag(&latest));
     let opening = Opening::latest(&bounds(1, 1), None, StoredAt::UNKNOWN);
     server.subscribed(request.key, opening);
@@ -447,29 +447,42 @@ fn a_log_that_cannot_be_read_in_part_is_a_gap_and_not_at_all_is_an_end() {
 }
 
 /// Once *latest* named no time. A client was cut in the midst of its snapshot, the log lost its end and grew
-/// past the client's place, and the client kept messages that the log no longer had, in silence.
+/// past the client's place, and the client kept messages that the log no longer had, in silence. Then it
+/// named its place, with a time, but not the end of its snapshot. If the log lost no more than what was
+/// behind that place, the server left out a topic of which the latest message was lost and the one
+/// before had not been sent.
 #[test]
 fn a_snapshot_of_a_log_that_lost_its_end_and_grew_again_begins_anew_behind_a_gap() {
-    let place = |time| Position {
-        log: LOG,
-        offset: offset(11),
-        time,
+    let cut = |end, through| {
+        Some(Snapshot {
+            end: Position {
+                log: LOG,
+                offset: offset(end),
+                time: time(end),
+            },
+            through: offset(through),
+        })
     };
     let bounds = bounds(1, 12);
-    let goes_on = Opening::latest(&bounds, Some(place(time(11))), time(11));
-    assert_eq!((goes_on.gap, goes_on.snapshot), (None, Some(offset(11))));
+    let goes_on = Opening::latest(&bounds, cut(11, 4), time(11));
+    assert_eq!((goes_on.gap, goes_on.snapshot), (None, Some(offset(4))));
     // It is not known what is there, because it is removed.
-    let removed = Opening::latest(&bounds, Some(place(time(11))), StoredAt::UNKNOWN);
-    assert_eq!((removed.gap, removed.snapshot), (None, Some(offset(11))));
-    let other = Opening::latest(&bounds, Some(place(time(11))), time(40));
-    let gap = other.gap.unwrap();
-    assert_eq!((gap.reason, gap.after), (GapReason::Diverged, offset(11)));
-    assert_eq!(other.snapshot, Some(Offset::START));
-    // Its last message tells its time anyway.
-    let end = Position {
-        offset: offset(12),
-        ..place(time(999))
+    let removed = Opening::latest(&bounds, cut(11, 4), StoredAt::UNKNOWN);
+    assert_eq!((removed.gap, removed.snapshot), (None, Some(offset(4))));
+    let diverged = |snapshot, found| {
+        let other = Opening::latest(&bounds, snapshot, found);
+        assert_eq!(other.snapshot, Some(Offset::START));
+        let gap = other.gap.unwrap();
+        assert_eq!((gap.reason, gap.after), (GapReason::Diverged, offset(4)));
     };
-    let other = Opening::latest(&bounds, Some(end), StoredAt::UNKNOWN);
-    assert_eq!(other.gap.unwrap().reason, GapReason::Diverged);
+    diverged(cut(11, 4), time(40));
+    // Only what is behind the client's place is lost.
+    diverged(cut(13, 4), StoredAt::UNKNOWN);
+    // Its last message tells its time anyway.
+    let mut other_time = cut(12, 4).unwrap();
+    other_time.end.time = time(999);
+    diverged(Some(other_time), StoredAt::UNKNOWN);
+    // A gap went beyond the end.
+    let beyond = Opening::latest(&bounds, cut(11, 13), time(11));
+    assert_eq!(beyond.gap.unwrap().reason, GapReason::Diverged);
 }

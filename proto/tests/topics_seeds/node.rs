@@ -296,9 +296,9 @@ fn subscribe(server: &mut Server, request: &SubscribeRequest, ledger: &Ledger) -
                 first.map_or(bounds.last, |entry| entry.offset.before()),
             )
         }
-        Start::Latest(behind) => {
-            let found = behind.map_or(StoredAt::UNKNOWN, |it| ledger.found(it.offset));
-            Opening::latest(&bounds, behind, found)
+        Start::Latest(snapshot) => {
+            let found = snapshot.map_or(StoredAt::UNKNOWN, |it| ledger.found(it.end.offset));
+            Opening::latest(&bounds, snapshot, found)
         }
         other => panic!("{other:?}"),
     };

@@ -18,10 +18,15 @@ fn answers(packet: TopicPacket) -> Vec<Value> {
     match packet {
         TopicPacket::Welcome(_) => vec![],
         TopicPacket::Subscribed {
-            after, time, end, ..
-        } => {
-            vec![json!({ "subscribed": after.get(), "time": time.millis(), "end": end.get() })]
-        }
+            after,
+            time,
+            end,
+            end_time,
+            ..
+        } => vec![json!({
+            "subscribed": after.get(), "time": time.millis(), "end": end.get(),
+            "end_time": end_time.millis(),
+        })],
         TopicPacket::Gap { gap: what, .. } => vec![gap(&what)],
         TopicPacket::CaughtUp { offset, time, .. } => {
             vec![json!({ "caught_up": offset.get(), "time": time.millis() })]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use unstall_proto::Kind;
 use unstall_proto::topics::{
-    Block, Filter, LogBounds, LogId, Offset, Opening, Position, ReadRequest, Server, Start,
-    StoredAt, StoredMessage,
+    Block, Filter, LogBounds, LogId, Offset, Opening, Position, ReadRequest, Server, Snapshot,
+    Start, StoredAt, StoredMessage,
 };
 
 use crate::{list, number, repeated, text, unhex};
@@ -67,8 +67,13 @@ pub(crate) fn start(value: &Value) -> Start {
         "after" => Start::After(position(value)),
         "last" => Start::Last(number(&value["count"]).try_into().expect("a count")),
         "latest" => {
-            let behind = position(value);
-            Start::Latest((behind.log != LogId::NONE).then_some(behind))
+            let end = Position {
+                log: log_id(&value["log"]),
+                offset: offset(&value["end"]),
+                time: stored_at(&value["time"]),
+            };
+            let through = offset(&value["offset"]);
+            Start::Latest((end.log != LogId::NONE).then_some(Snapshot { end, through }))
         }
         "since" => Start::Since(stored_at(&value["time"])),
         other => panic!("an unknown start {other}"),
@@ -156,9 +161,9 @@ impl Log {
                 let first = found.len().checked_sub(*count as usize);
                 sought(first.map(|first| found[first]), bounds.first.before())
             }
-            Start::Latest(behind) => {
-                let found = behind.as_ref().map(|position| self.found(position));
-                Opening::latest(bounds, *behind, found.unwrap_or(StoredAt::UNKNOWN))
+            Start::Latest(snapshot) => {
+                let found = snapshot.map_or(StoredAt::UNKNOWN, |it| self.found(&it.end));
+                Opening::latest(bounds, *snapshot, found)
             }
             Start::Since(time) => {
                 let mut messages = self.messages.iter();

@@ -45,7 +45,7 @@ fn waiting_client() -> Client {
 /// A client with a subscription that has begun.
 fn subscribed_client() -> Client {
     let mut client = waiting_client();
-    let subscribed = [&[0x21, 0, 0, 0, 1][..], &[0; 24]].concat();
+    let subscribed = [&[0x21, 0, 0, 0, 1][..], &[0; 32]].concat();
     for packet in [welcomed_server().1, subscribed.into()] {
         client.handle_packet(NOW, packet).expect("it is right");
         while client.poll_transmit(NOW).is_some() {}

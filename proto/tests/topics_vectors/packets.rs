@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 use unstall_proto::topics::{
-    ClientHello, Filter, LogId, Offset, Position, ServerReject, ServerWelcome, Start, StoredAt,
-    Subscribe, Topic, TopicPacket, TopicRecord, published_runs,
+    ClientHello, Filter, Offset, ServerReject, ServerWelcome, Start, StoredAt, Subscribe, Topic,
+    TopicPacket, TopicRecord, published_runs,
 };
 use unstall_proto::{Kind, ProtocolError};
 
@@ -85,15 +85,14 @@ fn start(start: &Start) -> Value {
             "time": time(position.time),
         }),
         Start::Last(count) => json!({ "name": "last", "count": decimal(u64::from(*count)) }),
-        Start::Latest(behind) => {
-            let behind = behind.unwrap_or(Position {
-                log: LogId::NONE,
-                offset: Offset::START,
-                time: StoredAt::UNKNOWN,
-            });
+        Start::Latest(snapshot) => {
+            let log = snapshot.map_or([0; 16], |it| it.end.log.0);
+            let end = snapshot.map_or(Offset::START, |it| it.end.offset);
+            let end_time = snapshot.map_or(StoredAt::UNKNOWN, |it| it.end.time);
+            let through = snapshot.map_or(Offset::START, |it| it.through);
             json!({
-                "name": "latest", "log": hex(&behind.log.0), "offset": offset(behind.offset),
-                "time": time(behind.time),
+                "name": "latest", "log": hex(&log), "end": offset(end), "time": time(end_time),
+                "offset": offset(through),
             })
         }
         Start::Since(since) => json!({ "name": "since", "time": time(*since) }),
@@ -185,9 +184,10 @@ fn fields_of_subscription(packet: &TopicPacket, within: bool) -> Result<Value, P
             after,
             time: at,
             end,
+            end_time,
         } => json!({
             "kind": "SUBSCRIBED", "subscription": subscription, "after": offset(*after),
-            "time": time(*at), "end": offset(*end),
+            "time": time(*at), "end": offset(*end), "end_time": time(*end_time),
         }),
         TopicPacket::Messages {
             subscription,

@@ -121,11 +121,14 @@ pub(crate) fn start(start: &Start) -> Value {
             "time": position.time.millis(),
         }),
         Start::Last(count) => json!({ "name": "last", "count": count }),
-        Start::Latest(behind) => {
-            let log = behind.map_or([0; 16], |it| it.log.0);
-            let offset = behind.map_or(0, |it| it.offset.get());
-            let time = behind.map_or(0, |it| it.time.millis());
-            json!({ "name": "latest", "log": hex(&log), "offset": offset, "time": time })
+        Start::Latest(snapshot) => {
+            let log = snapshot.map_or([0; 16], |it| it.end.log.0);
+            let end = snapshot.map_or(0, |it| it.end.offset.get());
+            let time = snapshot.map_or(0, |it| it.end.time.millis());
+            let through = snapshot.map_or(0, |it| it.through.get());
+            json!({
+                "name": "latest", "log": hex(&log), "end": end, "time": time, "offset": through,
+            })
         }
         Start::Since(time) => json!({ "name": "since", "time": time.millis() }),
         other => panic!("a start without a name: {other:?}"),

@@ -204,7 +204,7 @@ def test_no_packet_whatsoever_breaks_the_client(packets: list[bytes]) -> None:
     welcome = {"kind": "WELCOME", "log": bytes(16), "first": 1, "last": 0, "largest_message": 65_536,
                "publish_window": 262_144, "once": 0, "subscriptions": 1, "durability": 0,
                "name": ""}  # fmt: skip
-    subscribed = {"kind": "SUBSCRIBED", "subscription": 1, "after": 0, "time": 0, "end": 0}
+    subscribed = {"kind": "SUBSCRIBED", "subscription": 1, "after": 0, "time": 0, "end": 0, "end_time": 0}
     for packet in (encode(welcome), encode(subscribed), *packets):
         before = client.state
         error = client.handle(1, packet)

@@ -22,7 +22,7 @@ WELCOME = {
     "kind": "WELCOME", "log": b"\x10" * 16, "first": 1, "last": 0, "largest_message": 1 << 20,
     "publish_window": 1 << 20, "once": 0, "subscriptions": 10, "durability": 0, "name": "hostile\x1b[31m",
 }  # fmt: skip
-SUBSCRIBED = {"kind": "SUBSCRIBED", "subscription": 1, "after": 0, "time": 0, "end": 0}
+SUBSCRIBED = {"kind": "SUBSCRIBED", "subscription": 1, "after": 0, "time": 0, "end": 0, "end_time": 0}
 Talk = Callable[[ServerConnection], Awaitable[None]]
 
 

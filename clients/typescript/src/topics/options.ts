@@ -83,7 +83,7 @@ export function startOf(filter: string, options: SubscribeOptions): Start {
     if (!place) throw wrong("after is no position: it looks like LOG:OFFSET:TIME");
     return { name: "after", ...place };
   }
-  if (from === "latest") return { name: "latest", log: NO_LOG, offset: 0, time: 0 };
+  if (from === "latest") return { name: "latest", log: NO_LOG, end: 0, time: 0, offset: 0 };
   if (from === "now") return { name: "now" };
   if (from === "start") return { name: "beginning" };
   if ("last" in from) {

@@ -28,7 +28,7 @@ function welcome(last = 0): Uint8Array {
     .done();
 }
 
-const subscribed = () => u32(packet(0x21), 1).u64(0).u64(0).u64(0).done();
+const subscribed = () => u32(packet(0x21), 1).u64(0).u64(0).u64(0).u64(0).done();
 
 /** One record of a message, in a packet of the subscription 1. */
 function message(offset: number, size: number, continues = false, first = true): Uint8Array {

@@ -227,12 +227,16 @@ fn apply(
 ) -> Result<(), ProtocolError> {
     match packet {
         TopicPacket::Subscribed {
-            after, time, end, ..
-        } => subscription.handle_subscribed(log, (after, time), end),
+            after,
+            time,
+            end,
+            end_time,
+            ..
+        } => subscription.handle_subscribed(log, (after, time), (end, end_time)),
         TopicPacket::Messages { records, .. } => {
             subscription.handle_messages(&records, max_message)
         }
-        TopicPacket::Gap { gap, .. } => subscription.handle_gap(log, gap),
+        TopicPacket::Gap { gap, .. } => subscription.handle_gap(gap),
         TopicPacket::CaughtUp { offset, time, .. } => subscription.handle_caught_up(offset, time),
         TopicPacket::Ended { reason, text, .. } => {
             subscription.handle_ended(reason, text);

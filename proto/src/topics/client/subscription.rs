@@ -7,7 +7,7 @@ use super::super::limits::MIN_CREDIT;
 use super::super::name::{Filter, Topic, is_utf8};
 use super::super::position::{LogId, Offset, Position, StoredAt};
 use super::super::record::{FirstRecord, TopicRecord};
-use super::super::terms::{Gap, GapReason, Start, SubscriptionEnd};
+use super::super::terms::{Gap, GapReason, Snapshot, Start, SubscriptionEnd};
 use super::credit::Credit;
 use super::delivery::{Delivery, MessageBatch, TopicMessage};
 use super::queue::Queue;
@@ -29,11 +29,11 @@ pub(super) struct Subscription {
     pub(super) attachment: u64,
     /// Everything up to here has come, or is in a gap.
     place: Option<Position>,
-    /// What is coming is the latest message of each topic.
-    snapshot: bool,
+    /// What is coming is the latest message of each topic, up to this end of the log.
+    snapshot: Option<Position>,
     /// The end that the log had, until CAUGHT_UP has come for it.
     target: Option<Offset>,
-    expects: Expects,
+    answer: Option<Answer>,
     /// The final message of the filter's only topic has come: nothing follows.
     finished: bool,
     credit: Credit,
@@ -61,21 +61,17 @@ pub(super) enum Stage {
     Over,
 }
 
-/// The gap that may or must come first, because the log is not what it was.
+/// What SUBSCRIBED has said, until the next packet. If the log is not what it was, that is the gap
+/// which says so. If the connection is lost before it, then what was named is named again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expects {
-    Nothing,
-    /// The message at the place may be another one than it was.
-    Diverged {
-        after: Offset,
-        time: StoredAt,
-    },
-    /// The server did not begin at the place that was named.
-    Gap {
-        reason: GapReason,
-        after: Offset,
-        time: StoredAt,
-    },
+struct Answer {
+    /// Delivery begins here.
+    begins: Position,
+    /// The last message of the log.
+    end: Position,
+    /// The gap that has to come. Without one `Diverged` still may come: the message at the place, or
+    /// at the end of the snapshot, may be another one than it was.
+    owes: Option<GapReason>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,9 +97,9 @@ impl Subscription {
             stage: Stage::Idle,
             attachment: 0,
             place: None,
-            snapshot: matches!(start, Start::Latest(_)),
+            snapshot: None,
             target: None,
-            expects: Expects::Nothing,
+            answer: None,
             finished: false,
             credit: Credit {
                 window,
@@ -120,10 +116,13 @@ impl Subscription {
 
     /// Where to begin on the next connection.
     pub(super) fn start(&self) -> Start {
-        match self.place {
-            None => self.start,
-            Some(place) if self.snapshot => Start::Latest(Some(place)),
-            Some(place) => Start::After(place),
+        match (self.place, self.snapshot) {
+            (None, _) => self.start,
+            (Some(place), Some(end)) => Start::Latest(Some(Snapshot {
+                end,
+                through: place.offset,
+            })),
+            (Some(place), None) => Start::After(place),
         }
     }
 
@@ -148,7 +147,7 @@ impl Subscription {
     /// The connection is lost. What is there of a message comes again.
     pub(super) fn detach(&mut self) {
         self.partial = None;
-        self.expects = Expects::Nothing;
+        self.answer = None;
         self.target = None;
         if matches!(self.stage, Stage::Asked | Stage::Open) {
             self.stage = Stage::Idle;
@@ -222,7 +221,7 @@ impl Subscription {
         &mut self,
         log: LogId,
         (after, time): (Offset, StoredAt),
-        end: Offset,
+        (end, end_time): (Offset, StoredAt),
     ) -> Result<(), ProtocolError> {
         if self.stage != Stage::Asked {
             return Err(ProtocolError::Unexpected("SUBSCRIBED without SUBSCRIBE"));
@@ -230,40 +229,48 @@ impl Subscription {
         if after > end {
             return Err(ProtocolError::Inconsistent("a beginning behind the end"));
         }
+        let at = |offset, time| Position { log, offset, time };
+        let (begins, end) = (at(after, time), at(end, end_time));
         let start = self.start();
-        self.stage = Stage::Open;
-        self.target = Some(end);
-        let (named, begins) = match start {
-            Start::After(place) => ((place.log, place.offset), place.offset),
-            Start::Latest(Some(place)) => ((place.log, place.offset), Offset::START),
-            Start::Latest(None) => ((log, after), Offset::START),
-            _ => ((log, after), after),
-        };
-        // SUBSCRIBED gives a place to a subscription that has none, and does not change one: if the
-        // connection is lost before the gap, the old place is named again, with its time.
-        self.place = self.place.or(Some(match start {
-            Start::After(place) | Start::Latest(Some(place)) => place,
-            _ => {
-                let (log, offset) = named;
-                let known = named == (log, after);
-                let time = if known { time } else { StoredAt::UNKNOWN };
-                Position { log, offset, time }
+        // SUBSCRIBED gives a place to a subscription that has none, and does not change one.
+        let (place, owes) = match start {
+            Start::After(place) => (place, owed(place, after != place.offset, log)),
+            Start::Latest(_) if begins != at(Offset::START, StoredAt::UNKNOWN) => {
+                return Err(ProtocolError::Inconsistent(
+                    "a snapshot that begins behind a message",
+                ));
             }
-        }));
-        self.expects = match () {
-            () if named.0 != log => Expects::Gap {
-                reason: GapReason::AnotherLog,
-                after,
-                time,
-            },
-            () if begins != after => Expects::Gap {
-                reason: GapReason::Diverged,
-                after,
-                time,
-            },
-            () => Expects::Diverged { after, time },
+            Start::Latest(Some(snapshot)) => {
+                self.snapshot = Some(snapshot.end);
+                let place = Position {
+                    log: snapshot.end.log,
+                    offset: snapshot.through,
+                    time: StoredAt::UNKNOWN,
+                };
+                (
+                    place,
+                    owed(snapshot.end, end.offset < snapshot.end.offset, log),
+                )
+            }
+            Start::Latest(None) => {
+                self.snapshot = Some(end);
+                (begins, None)
+            }
+            _ => (begins, None),
         };
+        self.stage = Stage::Open;
+        self.target = Some(end.offset);
+        self.place = self.place.or(Some(place));
+        self.answer = Some(Answer { begins, end, owes });
         Ok(())
+    }
+
+    /// The next packet has come, and no gap is owed any more: the snapshot goes on up to the end that
+    /// SUBSCRIBED named.
+    fn settle(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            self.snapshot = self.snapshot.map(|_| answer.end);
+        }
     }
 
     /// Everything but the gap that has to come first.
@@ -271,12 +278,12 @@ impl Subscription {
         if self.stage != Stage::Open {
             return Err(ProtocolError::Unexpected("a packet before SUBSCRIBED"));
         }
-        if let Expects::Gap { .. } = self.expects {
+        if self.answer.is_some_and(|answer| answer.owes.is_some()) {
             return Err(ProtocolError::Inconsistent(
                 "another place than was named, without a gap",
             ));
         }
-        self.expects = Expects::Nothing;
+        self.settle();
         self.place.ok_or(ProtocolError::Unexpected("no place"))
     }
 
@@ -289,34 +296,19 @@ impl Subscription {
     }
 
     /// GAP.
-    pub(super) fn handle_gap(&mut self, log: LogId, gap: Gap) -> Result<(), ProtocolError> {
+    pub(super) fn handle_gap(&mut self, gap: Gap) -> Result<(), ProtocolError> {
         let anew = starts_anew(gap.reason);
         let named = self.place.map(|place| place.offset);
         if anew && self.stage == Stage::Open && named != Some(gap.after) {
             return Err(ProtocolError::Inconsistent("a gap behind another place"));
         }
-        let position = match self.expects {
-            Expects::Gap {
-                reason,
-                after,
-                time,
-            } if self.stage == Stage::Open && reason == gap.reason && gap.through == after => {
-                Position {
-                    log,
-                    offset: after,
-                    time,
-                }
-            }
-            Expects::Diverged { after, time }
+        let position = match self.answer {
+            Some(answer)
                 if self.stage == Stage::Open
-                    && gap.reason == GapReason::Diverged
-                    && gap.through == after =>
+                    && gap.reason == answer.owes.unwrap_or(GapReason::Diverged)
+                    && gap.through == answer.begins.offset =>
             {
-                Position {
-                    log,
-                    offset: after,
-                    time,
-                }
+                answer.begins
             }
             _ => {
                 let place = self.check_expected()?;
@@ -332,7 +324,7 @@ impl Subscription {
             }
         };
         self.check_between()?;
-        self.expects = Expects::Nothing;
+        self.settle();
         self.place = Some(position);
         self.queue.push_gap(gap, position);
         Ok(())
@@ -355,7 +347,7 @@ impl Subscription {
             offset,
             time: if same { place.time } else { time },
         };
-        self.snapshot = false;
+        self.snapshot = None;
         let caught_up = self.target.take().is_some();
         self.queue.push_mark(caught_up, position);
         self.place = Some(position);
@@ -365,7 +357,7 @@ impl Subscription {
     /// ENDED.
     pub(super) fn handle_ended(&mut self, reason: SubscriptionEnd, text: String) {
         self.partial = None;
-        self.expects = Expects::Nothing;
+        self.answer = None;
         self.target = None;
         self.stage = Stage::Over;
         self.queue.push(Delivery::Ended { reason, text });
@@ -507,6 +499,15 @@ impl Subscription {
         let batch = MessageBatch::records(place.log, bytes, run.count, run.cost, last);
         (run.count, run.cost) = (0, 0);
         self.queue.push_batch(batch);
+    }
+}
+
+/// The gap that SUBSCRIBED owes if this position, which the client has named, is not in the log.
+fn owed(named: Position, is_elsewhere: bool, log: LogId) -> Option<GapReason> {
+    match () {
+        () if named.log != log => Some(GapReason::AnotherLog),
+        () if is_elsewhere => Some(GapReason::Diverged),
+        () => None,
     }
 }
 

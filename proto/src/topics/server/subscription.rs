@@ -358,6 +358,7 @@ impl Subscription {
             after: opening.after,
             time: opening.time,
             end: opening.end,
+            end_time: opening.end_time,
         }
     }
 

@@ -291,7 +291,7 @@ def start_of(
             raise ValueError("since is from 1970 on")
         return {"name": "since", "time": millis}
     if start == "latest":
-        return {"name": "latest", "log": bytes(16), "offset": 0, "time": 0}
+        return {"name": "latest", "log": bytes(16), "end": 0, "time": 0, "offset": 0}
     if start not in (None, "beginning", "now"):
         raise ValueError("start is 'beginning', 'now' or 'latest'")
     return {"name": start or "beginning"}

@@ -73,7 +73,13 @@ export interface Welcome {
 
 /** A packet of a subscription. The records of MESSAGES are still to be read. */
 export type OfSubscription = { readonly subscription: number } & (
-  | { readonly kind: "SUBSCRIBED"; readonly after: Int; readonly time: Int; readonly end: Int }
+  | {
+      readonly kind: "SUBSCRIBED";
+      readonly after: Int;
+      readonly time: Int;
+      readonly end: Int;
+      readonly endTime: Int;
+    }
   | { readonly kind: "MESSAGES"; readonly records: Fields }
   | {
       readonly kind: "GAP";
@@ -121,7 +127,7 @@ const LAYOUT: Record<number, string> = {
   21: "PONG number:int",
   26: "ABORT code:u16 text:text",
   27: "GOAWAY window:millis text:text",
-  33: "SUBSCRIBED subscription:u32 after:offset time:offset end:offset",
+  33: "SUBSCRIBED subscription:u32 after:offset time:offset end:offset endTime:offset",
   34: "MESSAGES subscription:u32 records:rest",
   35: "GAP subscription:u32 reason:gap certain:flag after:offset through:offset",
   36: "CAUGHT_UP subscription:u32 offset:offset time:offset",
@@ -255,12 +261,10 @@ export function subscribe(fields: Subscribe): Uint8Array {
       writer.u8(1);
       break;
     case "after":
+      writer.u8(2).raw(unhex(start.log)).u64(start.offset).u64(start.time);
+      break;
     case "latest":
-      writer
-        .u8(start.name === "after" ? 2 : 4)
-        .raw(unhex(start.log))
-        .u64(start.offset)
-        .u64(start.time);
+      writer.u8(4).raw(unhex(start.log)).u64(start.end).u64(start.time).u64(start.offset);
       break;
     case "last":
       writer.u8(3).u64(start.count);

@@ -12,10 +12,21 @@ export interface Place {
   readonly time: Int;
 }
 
+/** A snapshot of the latest messages, whole or cut off. */
+export interface Snapshot {
+  readonly log: string;
+  /** The last message that the log had when the snapshot was made, and its time. */
+  readonly end: Int;
+  readonly time: Int;
+  /** Everything up to here has come. */
+  readonly offset: Int;
+}
+
 /** The start of SUBSCRIBE. */
 export type Start =
   | { readonly name: "beginning" | "now" }
-  | ({ readonly name: "after" | "latest" } & Place)
+  | ({ readonly name: "after" } & Place)
+  | ({ readonly name: "latest" } & Snapshot)
   | { readonly name: "last"; readonly count: number }
   | { readonly name: "since"; readonly time: Int };
 

@@ -48,10 +48,12 @@ export class CoreSubscription {
   #payload = 0;
   #isCaughtUp = false;
   #isFinal = false;
+  /** The end that the log had when the snapshot was made. Nothing before the first SUBSCRIBED. */
+  #snapshotEnd: Place | undefined;
   /** The GAP that has to come next, if SUBSCRIBED begins elsewhere than the position. */
   #owesGap: GapReason | undefined;
-  /** Where that GAP leads, while one may come. */
-  #newPlace: Place | undefined;
+  /** Where that GAP leads, and the end of the log, until the next packet has told whether one comes. */
+  #answer: { readonly begins: Place; readonly end: Place } | undefined;
   readonly #topics: Topics;
 
   constructor(
@@ -60,7 +62,12 @@ export class CoreSubscription {
   ) {
     this.#topics = new Topics(options.filter);
     const { start } = options;
-    if (start.name === "after" || (start.name === "latest" && start.log !== NO_LOG)) this.place = start;
+    if (start.name === "after") this.place = start;
+    if (start.name === "latest" && start.log !== NO_LOG) {
+      const { log, end, time, offset } = start;
+      this.place = { log, offset, time: 0 };
+      this.#snapshotEnd = { log, offset: end, time };
+    }
   }
 
   /** A connection begins or ends. A message that is not whole is dropped. */
@@ -71,7 +78,7 @@ export class CoreSubscription {
     this.state = "off";
     this.granted = this.received = this.#taken = 0;
     this.#leftOver = this.queue.cost;
-    this.#owesGap = this.#newPlace = undefined;
+    this.#owesGap = this.#answer = undefined;
     this.#drop();
   }
 
@@ -142,7 +149,9 @@ export class CoreSubscription {
 
   #nextStart(): Start {
     if (!this.place) return this.options.start;
-    return { name: this.#isSnapshot ? "latest" : "after", ...this.place };
+    if (!this.#isSnapshot) return { name: "after", ...this.place };
+    const { log, offset: end, time } = this.#snapshotEnd as Place;
+    return { name: "latest", log, end, time, offset: this.place.offset };
   }
 
   // Packets.
@@ -161,33 +170,36 @@ export class CoreSubscription {
     const pieces =
       packet.kind === "MESSAGES" && readPieces(packet.records, this.#topics, this.#pieces.at(-1));
     mustFit(!this.#owesGap || (packet.kind === "GAP" && packet.reason === this.#owesGap));
-    const newPlace = this.#newPlace;
-    this.#newPlace = undefined;
+    const answer = this.#answer;
+    this.#answer = undefined;
+    if (answer && packet.kind !== "GAP") this.#snapshotEnd = answer.end;
     if (pieces) {
       for (const piece of pieces) this.#handlePiece(piece);
       return;
     }
     // Nothing else may come within a message.
     must(this.#pieces.length === 0, "UNEXPECTED");
-    if (packet.kind === "GAP") this.#handleGap(packet, newPlace);
-    else if (packet.kind === "CAUGHT_UP") this.#handleCaughtUp(packet);
+    if (packet.kind === "GAP") {
+      this.#handleGap(packet, answer?.begins);
+      if (answer) this.#snapshotEnd = answer.end;
+    } else if (packet.kind === "CAUGHT_UP") this.#handleCaughtUp(packet);
   }
 
-  #handleSubscribed(packet: { after: Int; time: Int; end: Int }, log: string): void {
-    const { after, time, end } = packet;
+  #handleSubscribed(packet: { after: Int; time: Int; end: Int; endTime: Int }, log: string): void {
+    const { after, time, end, endTime } = packet;
     mustFit(after <= end);
+    mustFit(!this.#isSnapshot || (after === 0 && time === 0));
     this.state = "subscribed";
     this.end = end;
-    const newPlace = { log, offset: after, time };
-    const { place } = this;
-    if (!place) {
-      this.place = newPlace;
-      return;
-    }
-    if (place.log !== log) this.#owesGap = "another log";
-    // A snapshot goes on at 0. It has diverged if its place is beyond the end.
-    else if (this.#isSnapshot ? place.offset > end : place.offset !== after) this.#owesGap = "diverged";
-    this.#newPlace = newPlace;
+    const begins = { log, offset: after, time };
+    const logEnd = { log, offset: end, time: endTime };
+    this.place ??= begins;
+    this.#snapshotEnd ??= logEnd;
+    if (this.place.log !== log) this.#owesGap = "another log";
+    // A snapshot has diverged if the log ends before the end that it had.
+    else if (this.#isSnapshot ? this.#snapshotEnd.offset > end : this.place.offset !== after)
+      this.#owesGap = "diverged";
+    this.#answer = { begins, end: logEnd };
   }
 
   #handlePiece(piece: Piece): void {

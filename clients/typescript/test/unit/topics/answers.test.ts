@@ -31,7 +31,9 @@ function welcomed(log: Json, publisher = "00".repeat(16), epoch = 0): TopicsCore
 function packetsOf(answer: Json, log: Json): Uint8Array[] {
   const of = (kind: number) => u32(writerOf(kind), 1);
   if (answer.subscribed !== undefined)
-    return [of(0x21).u64(answer.subscribed).u64(answer.time).u64(answer.end).done()];
+    return [
+      of(0x21).u64(answer.subscribed).u64(answer.time).u64(answer.end).u64(answer.end_time).done(),
+    ];
   if (answer.gap) {
     const reason = GAPS.indexOf(answer.gap) + 1;
     const places = of(0x23).u8(reason).u8(answer.certain);

@@ -62,7 +62,7 @@ function fieldsOf(fields: Json): Json {
     case "GOAWAY":
       return { kind, window: Number(fields.window), text };
     case "SUBSCRIBED":
-      return { kind, subscription, ...of("after", "time", "end") };
+      return { kind, subscription, ...of("after", "time", "end"), endTime: int(fields.end_time) };
     case "CAUGHT_UP":
       return { kind, subscription, ...of("offset", "time") };
     case "GAP": {
@@ -130,8 +130,11 @@ function startOf(start: Json): Start {
   const { name, log } = start;
   if (name === "last") return { name, count: Number(start.count) };
   if (name === "since") return { name, time: int(start.time) };
-  if (name === "after" || name === "latest")
-    return { name, log, offset: int(start.offset), time: int(start.time) };
+  if (name === "after") return { name, log, offset: int(start.offset), time: int(start.time) };
+  if (name === "latest") {
+    const [end, time, offset] = [int(start.end), int(start.time), int(start.offset)];
+    return { name, log, end, time, offset };
+  }
   return { name };
 }
 

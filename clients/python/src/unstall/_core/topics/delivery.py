@@ -85,7 +85,12 @@ class Delivery:
         if opening.reason:
             self.place = opening.named
             self.leave_out(opening.reason, 0, opening.after)
-        return "SUBSCRIBED", {"after": opening.after, "time": opening.time, "end": opening.end}
+        return "SUBSCRIBED", {
+            "after": opening.after,
+            "time": opening.time,
+            "end": opening.end,
+            "end_time": opening.end_time,
+        }
 
     def tell(self, place: int) -> None:
         """The client knows this place now."""

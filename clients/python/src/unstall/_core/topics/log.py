@@ -74,7 +74,9 @@ class Log:
         named: int = start.get("offset", 0)
         if name == "latest":
             is_new = not any(start["log"])
-            reason = None if is_new else self.reset_of(start["log"], named, start["time"])
+            if not is_new:
+                reason = self.reset_of(start["log"], start["end"], start["time"])
+                reason = reason or ("diverged" if named > self.last else None)
             place = 0
             snapshot = 0 if is_new or reason else named
         elif name == "after":

@@ -42,7 +42,12 @@ LAYOUT = [
     (0x1A, "ABORT", "both", "code:u16 text:text"),
     (0x1B, "GOAWAY", "server", "window:ms text:text"),
     (0x20, "SUBSCRIBE", "client", "subscription:u32 credit:u64 largest_lag:ms start:start filter:rest"),
-    (0x21, "SUBSCRIBED", "server", "subscription:u32 after:offset time:offset end:offset"),
+    (
+        0x21,
+        "SUBSCRIBED",
+        "server",
+        "subscription:u32 after:offset time:offset end:offset end_time:offset",
+    ),
     (0x22, "MESSAGES", "server", "subscription:u32 records:stored"),
     (0x23, "GAP", "server", "subscription:u32 reason:u8 certain:u8 after:offset through:offset"),
     (0x24, "CAUGHT_UP", "server", "subscription:u32 offset:offset time:offset"),
@@ -64,7 +69,7 @@ STARTS = [
     ("now", ""),
     ("after", "log:16 offset:offset time:offset"),
     ("last", "count:u64"),
-    ("latest", "log:16 offset:offset time:offset"),
+    ("latest", "log:16 end:offset time:offset offset:offset"),
     ("since", "time:offset"),
 ]
 START_FIELDS = {name: [f.split(":") for f in fields.split()] for name, fields in STARTS}
@@ -211,6 +216,8 @@ def read_start(data: bytes, within: Any) -> tuple[Packet, bytes]:
     start, rest = read_fields(START_FIELDS[name], data[1:], within)
     if name == "last" and not 1 <= start["count"] < 1 << 32:
         raise malformed("a count out of its range")
+    if name == "latest" and not any(start["log"]) and (start["end"] or start["time"] or start["offset"]):
+        raise malformed("a snapshot of no log")
     return {"name": name} | start, rest
 
 

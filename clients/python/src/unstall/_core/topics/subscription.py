@@ -38,8 +38,13 @@ class Subscription:
         self.names = NameCache(pattern)
         #: Everything up to here has come, or is in a gap. None before the first SUBSCRIBED.
         self.position: Position | None = None
-        if any(start.get("log", b"")):
-            self.position = Position(start["log"], start["offset"], start.get("time", 0))
+        #: The end that the log had when the snapshot was made, if it is one. None before the first SUBSCRIBED.
+        self.snapshot_end: Position | None = None
+        if start["name"] == "latest" and any(start["log"]):
+            self.position = Position(start["log"], start["offset"], 0)
+            self.snapshot_end = Position(start["log"], start["end"], start["time"])
+        elif start["name"] == "after" and any(start["log"]):
+            self.position = Position(start["log"], start["offset"], start["time"])
         self.is_caught_up = self.is_final = False
         self.state = "off"
         #: The connection on which it was asked for last.
@@ -66,6 +71,8 @@ class Subscription:
         self.owes_gap: str | None = None
         self.new_place: Position | None = None
         self.may_begin_anew = False
+        #: The end of the log by SUBSCRIBED, until the next packet: only then it is known that no GAP comes.
+        self.new_end: Position | None = None
         if was != "off" and (self.is_final or was == "unsubscribing"):
             # Section 12: whether ENDED arrived or not.
             self.finish("final" if self.is_final else "unsubscribed", "")
@@ -94,8 +101,9 @@ class Subscription:
         if self.position is None:
             return self.start
         log, offset, time = self.position
-        if self.is_latest():
-            return {"name": "latest", "log": log, "offset": offset, "time": time}
+        if self.is_latest() and self.snapshot_end:
+            _, end, end_time = self.snapshot_end
+            return {"name": "latest", "log": log, "end": end, "time": end_time, "offset": offset}
         return {"name": "after", "log": log, "offset": offset, "time": time}
 
     def next_item(self) -> Item | None:
@@ -153,18 +161,22 @@ class Subscription:
         return self.handle_caught_up(packet)
 
     def handle_subscribed(self, packet: Packet, log: bytes) -> None:
-        after, time = packet["after"], packet["time"]
-        if after > packet["end"]:
+        after, time, end = packet["after"], packet["time"], packet["end"]
+        if after > end:
             raise Refused("INCONSISTENT", "a place behind the end")
-        self.state, self.end = "subscribed", packet["end"]
+        if self.is_latest() and (after, time) != (0, 0):
+            raise Refused("INCONSISTENT", "a snapshot that begins behind a message")
+        self.state, self.end = "subscribed", end
+        new_end = Position(log, end, packet["end_time"])
         if self.position is None:
-            self.position = Position(log, after, time)
+            self.position, self.snapshot_end = Position(log, after, time), new_end
             return
+        self.new_end = new_end
         if self.position.log != log:
             self.owes_gap = "another log"
-        elif self.is_latest():
-            # The snapshot goes on. It is diverged if the place is beyond the end.
-            self.owes_gap = "diverged" if self.position.offset > packet["end"] else None
+        elif self.is_latest() and self.snapshot_end:
+            # The snapshot goes on. It is diverged if the log ends before the end that it had.
+            self.owes_gap = "diverged" if self.snapshot_end.offset > end else None
         elif self.position.offset != after:
             self.owes_gap = "diverged"
         self.new_place, self.may_begin_anew = Position(log, after, time), True
@@ -175,8 +187,13 @@ class Subscription:
             raise Refused("UNEXPECTED", f"a packet of a subscription that is {self.state}")
         if self.owes_gap:
             raise Refused("INCONSISTENT", f"no GAP {self.owes_gap}")
-        self.may_begin_anew = False
+        self.settle()
         return self.position
+
+    def settle(self) -> None:
+        """The packet behind SUBSCRIBED has come: the snapshot goes on up to the end of the log that it named."""
+        self.may_begin_anew = False
+        self.snapshot_end, self.new_end = self.new_end or self.snapshot_end, None
 
     def handle_messages(self, data: bytes) -> None:
         """A MESSAGES packet. Of one that is not valid nothing is delivered."""
@@ -261,7 +278,6 @@ class Subscription:
         may_begin_anew, place = self.may_begin_anew, self.position
         if place is None or (self.owes_gap and reason != self.owes_gap):
             raise Refused("INCONSISTENT", f"no GAP {self.owes_gap}")
-        self.may_begin_anew = False
         if reason in RESETS:
             # A diverged log can begin at the same place: its message there is another one.
             if not self.owes_gap and not (may_begin_anew and reason == "diverged"):
@@ -273,6 +289,7 @@ class Subscription:
             raise Refused("INCONSISTENT", f"{after} to {through} after {place.offset}")
         else:
             self.position = Position(place.log, through, place.time if through == place.offset else 0)
+        self.settle()
         self.keep_gap(Gap(reason, bool(packet["certain"]), after, through, self.position))
 
     def marks(self) -> range:
