@@ -58,8 +58,8 @@ pub mod promises {
             without_a_publisher_a_message_is_stored_each_time,
         },
         places::{
-            a_time_is_found, the_last_messages_are_found, the_latest_of_each_topic_are_read,
-            the_latest_within_bounds_are_read_in_chunks,
+            a_time_is_found, long_messages_are_read_in_chunks, the_last_messages_are_found,
+            the_latest_of_each_topic_are_read, the_latest_within_bounds_are_read_in_chunks,
         },
         reading::{
             a_filter_gets_what_it_matches, a_message_too_large_is_refused_alone,
@@ -127,6 +127,7 @@ macro_rules! conformance_tests {
             chunks_end_where_they_say
             each_log_has_an_id_of_its_own
             it_does_what_a_simple_model_does
+            long_messages_are_read_in_chunks
             messages_are_read_as_they_were_appended
             offsets_go_on_after_a_removal_and_a_restart
             offsets_go_on_after_everything_was_removed

@@ -114,7 +114,12 @@ impl World {
     /// A message, perhaps one that was published before.
     fn publication(&mut self) -> Publication {
         let topic = self.random.choice(TOPICS).unwrap();
-        let payload = vec![b'x'; self.random.usize(..300)];
+        // Some are so long that a few of them are more than is read at once.
+        let longest = match self.random.u32(..20) {
+            0 => 400_000,
+            _ => 300,
+        };
+        let payload = vec![b'x'; self.random.usize(..longest)];
         let kind = match self.random.bool() {
             true => Kind::Text,
             false => Kind::Binary,
@@ -148,7 +153,9 @@ impl World {
     }
 
     fn chunk(&mut self) -> usize {
-        self.random.choice([1, 300, 5_000, usize::MAX]).unwrap()
+        self.random
+            .choice([1, 300, 5_000, 200_000, usize::MAX])
+            .unwrap()
     }
 
     async fn read(&mut self) {

@@ -88,6 +88,33 @@ pub async fn the_latest_within_bounds_are_read_in_chunks(stores: &dyn Stores) {
     check_latest(&*store, &written).await;
 }
 
+/// Long messages are read whole in chunks of any size: with a filter, and the latest of each topic.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn long_messages_are_read_in_chunks(stores: &dyn Stores) {
+    let store = empty(stores).await;
+    let mut written = Vec::new();
+    for number in 0..24 {
+        // Of very different lengths, and together more than is read at once.
+        let payload = "x".repeat([300_000, 1, 90_000][number % 3]);
+        written.extend(append(&*store, vec![text(&format!("l.{number}"), &payload)]).await);
+    }
+    let all = (Offset::START, written[23].offset);
+    for name in [">", "l.*"] {
+        for max_bytes in [1, 100_000, 1_000_000, usize::MAX] {
+            let found = read_between(&*store, name, all, max_bytes).await;
+            assert_eq!(offsets(&found), offsets(&written), "{max_bytes} of {name}");
+            let found = latest_between(&*store, name, all, max_bytes).await;
+            assert_eq!(
+                offsets(&found),
+                offsets(&written),
+                "{max_bytes}, latest of {name}"
+            );
+        }
+    }
+}
+
 /// Compares snapshots of all filters, bounds and sizes of chunks.
 async fn check_latest(store: &dyn Store, written: &[Stored]) {
     let places = [&[Offset::START][..], &offsets(written)].concat();

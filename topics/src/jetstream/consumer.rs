@@ -14,7 +14,7 @@ use super::{
     api::{Api, Failure},
     limits::{
         CONSUMER_IDLE, CREATE_ATTEMPTS, CREATE_PATIENCE, FOLLOW_EXPIRES, FOLLOW_MESSAGES,
-        HEARTBEAT, READ_AHEAD, READ_AHEAD_BYTES, READ_MESSAGES, READ_SILENCE,
+        HEARTBEAT, LATEST_BYTES, READ_AHEAD, READ_AHEAD_BYTES, READ_MESSAGES, READ_SILENCE,
     },
     message::{Place, Received, delivered},
     subjects::Subjects,
@@ -96,6 +96,9 @@ pub(super) struct Consumer {
     pub(super) pending: u64,
     /// Deliveries that were asked for and have not come.
     asked: u64,
+    /// If it delivers the latest messages: how many are asked for at a time, of any length. The server
+    /// drops a message of these that is beyond the bytes of a request.
+    at_once: Option<u64>,
     /// A delivery that was given back.
     given_back: Option<Received>,
     /// What a delivery takes, about.
@@ -173,13 +176,17 @@ impl Consumer {
             "num_replicas": 1,
             "max_deliver": 1,
         });
-        match deliver {
+        let at_once = match deliver {
             Deliver::From(offset) => {
                 config["deliver_policy"] = json!("by_start_sequence");
                 config["opt_start_seq"] = json!(offset.get().max(1));
+                None
             }
-            Deliver::Latest => config["deliver_policy"] = json!("last_per_subject"),
-        }
+            Deliver::Latest => {
+                config["deliver_policy"] = json!("last_per_subject");
+                Some((LATEST_BYTES / client.max_payload().max(1) as u64).max(1))
+            }
+        };
         // Without a filter the server need not look at subjects.
         if let Some(filter) = filter {
             config["filter_subject"] = json!(filter);
@@ -198,6 +205,7 @@ impl Consumer {
             delivery: 1,
             pending: created.num_pending,
             asked: 0,
+            at_once,
             given_back: None,
             typical_bytes: 512,
             subjects: subjects.clone(),
@@ -254,8 +262,13 @@ impl Consumer {
         let bytes = bytes as u64;
         // More than this read needs, so that the server sends while the reader works.
         let guess = READ_AHEAD * (bytes / self.typical_bytes + 1);
-        let mut messages = guess.min(READ_MESSAGES).min(most.max(1));
-        let mut limit = (2 * bytes).max(READ_AHEAD_BYTES);
+        let (mut messages, mut limit) = match self.at_once {
+            Some(messages) => (messages, 0),
+            None => {
+                let messages = guess.min(READ_MESSAGES).min(most.max(1));
+                (messages, (2 * bytes).max(READ_AHEAD_BYTES))
+            }
+        };
         loop {
             if self.asked == 0 {
                 self.pull(messages, limit, Wait::No).await?;

@@ -113,6 +113,10 @@ pub(super) const READ_AHEAD: u64 = 4;
 /// twice its own.
 pub(super) const READ_AHEAD_BYTES: u64 = 1 << 20;
 
+/// What a request for the latest messages may bring if each of them is as long as the server accepts.
+/// Requests for these have no bound in bytes, see [`Consumer`](super::consumer::Consumer).
+pub(super) const LATEST_BYTES: u64 = 16 << 20;
+
 /// If nothing comes for this long within a read, its consumer is given up.
 pub(super) const READ_SILENCE: Duration = Duration::from_millis(1_500);
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 use unstall_topics::{
-    Delivery, Gap, GapReason, Log, Message, Start, Subscription, SubscriptionError,
+    Delivery, Gap, GapReason, Log, Message, Offset, Start, Subscription, SubscriptionError,
     jetstream::{JetStream, async_nats},
 };
 
@@ -140,4 +140,44 @@ async fn a_subscriber_is_told_when_the_stream_loses_its_end() {
         .map(|it| it.offset().get())
         .collect();
     assert_eq!(offsets, (111..=210).collect::<Vec<u64>>());
+}
+
+/// Once a subscriber named its position and not the end of its snapshot. The stream lost only what was
+/// behind that position, and a topic of which the latest message was lost was left out: no message, no gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_begins_anew_when_the_stream_loses_its_end_behind_the_position() {
+    if !are_installed() {
+        return;
+    }
+    let servers = Servers::start(1);
+    let log = log(&servers).await;
+    // The window of a subscription has room for one of these, until the application takes it.
+    let long = |topic| vec![publication(topic, "x".repeat(800_000))];
+    log.publish_many(long("a")).await[0].clone().unwrap();
+    log.publish_many(long("b")).await[0].clone().unwrap();
+    servers.kill(0);
+    let kept = tempfile::tempdir().unwrap();
+    copy(&servers.store(0), kept.path());
+    servers.restart(0);
+    log.publish_many(long("a")).await[0].clone().unwrap();
+    until("the last message", async || log.bounds().last == at(3)).await;
+    let mut feed = log.subscribe(">", Start::Latest(None)).unwrap();
+    let arrived = |feed: &Subscription| feed.stats().arrived.map(|place| place.offset);
+    until("the first of two messages", async || {
+        arrived(&feed) == Some(at(2))
+    })
+    .await;
+    // The server gets an older copy of its folder back.
+    servers.kill(0);
+    fs::remove_dir_all(servers.store(0)).unwrap();
+    copy(kept.path(), &servers.store(0));
+    servers.restart(0);
+    publish(&log, "c", 1).await;
+    until("the gap", async || arrived(&feed) == Some(Offset::START)).await;
+    assert_eq!(messages(&mut feed, 1).await[0].offset(), at(2));
+    let gap = gap(&mut feed).await;
+    assert_eq!((gap.reason, gap.after), (GapReason::Diverged, at(2)));
+    let again = messages(&mut feed, 3).await;
+    let topics: Vec<_> = again.iter().map(|it| it.topic().as_str()).collect();
+    assert_eq!(topics, ["a", "b", "c"]);
 }
