@@ -38,7 +38,7 @@ class Subscription:
         self.names = NameCache(pattern)
         #: Everything up to here has come, or is in a gap. None before the first SUBSCRIBED.
         self.position: Position | None = None
-        #: The end that the log had when the snapshot was made, if it is one. None before the first SUBSCRIBED.
+        #: The end that the log had when its snapshot was made. None before the first SUBSCRIBED.
         self.snapshot_end: Position | None = None
         if start["name"] == "latest" and any(start["log"]):
             self.position = Position(start["log"], start["offset"], 0)
@@ -191,7 +191,7 @@ class Subscription:
         return self.position
 
     def settle(self) -> None:
-        """The packet behind SUBSCRIBED has come: the snapshot goes on up to the end of the log that it named."""
+        """The packet behind SUBSCRIBED has come. A snapshot goes on up to the end that it named."""
         self.may_begin_anew = False
         self.snapshot_end, self.new_end = self.new_end or self.snapshot_end, None
 
