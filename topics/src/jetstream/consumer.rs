@@ -96,8 +96,8 @@ pub(super) struct Consumer {
     pub(super) pending: u64,
     /// Deliveries that were asked for and have not come.
     asked: u64,
-    /// If it delivers the latest messages: how many are asked for at a time, of any length. The server
-    /// drops a message of these that is beyond the bytes of a request.
+    /// If it delivers the latest messages: how many are asked for at a time at most, of any length. The
+    /// server drops one of these if it is beyond the bytes of its request.
     at_once: Option<u64>,
     /// A delivery that was given back.
     given_back: Option<Received>,
@@ -262,13 +262,11 @@ impl Consumer {
         let bytes = bytes as u64;
         // More than this read needs, so that the server sends while the reader works.
         let guess = READ_AHEAD * (bytes / self.typical_bytes + 1);
-        let (mut messages, mut limit) = match self.at_once {
-            Some(messages) => (messages, 0),
-            None => {
-                let messages = guess.min(READ_MESSAGES).min(most.max(1));
-                (messages, (2 * bytes).max(READ_AHEAD_BYTES))
-            }
-        };
+        let mut messages = guess.min(READ_MESSAGES).min(most.max(1));
+        let mut limit = (2 * bytes).max(READ_AHEAD_BYTES);
+        if let Some(most) = self.at_once {
+            (messages, limit) = (messages.min(most), 0);
+        }
         loop {
             if self.asked == 0 {
                 self.pull(messages, limit, Wait::No).await?;

@@ -113,15 +113,16 @@ pub(super) const READ_AHEAD: u64 = 4;
 /// twice its own.
 pub(super) const READ_AHEAD_BYTES: u64 = 1 << 20;
 
-/// What a request for the latest messages may bring if each of them is as long as the server accepts.
-/// Requests for these have no bound in bytes, see [`Consumer`](super::consumer::Consumer).
+/// What a request for the latest messages may bring if each is as long as the server accepts. It has no
+/// other bound in bytes, see [`Consumer`](super::consumer::Consumer).
 pub(super) const LATEST_BYTES: u64 = 16 << 20;
 
 /// If nothing comes for this long within a read, its consumer is given up.
 pub(super) const READ_SILENCE: Duration = Duration::from_millis(1_500);
 
 /// Consumers that are kept for the next read of the same filter. Each is a consumer at the server, and
-/// holds up to about [`READ_AHEAD_BYTES`] here.
+/// holds up to about [`READ_AHEAD_BYTES`] here. One of the latest messages holds up to
+/// [`LATEST_BYTES`] if they become long all at once.
 pub(super) const KEPT_CONSUMERS: usize = 32;
 
 /// How long a new consumer may take before another one is asked for. Servers agree within
