@@ -38,7 +38,8 @@ pub struct Message {
 
 impl Message {
     /// The place of the message. Save it to go on behind this message, in another process too:
-    /// [`Start::After`](crate::Start::After).
+    /// [`Start::After`](crate::Start::After). Not that of a snapshot's message, see
+    /// [`Subscription::position`](crate::Subscription::position).
     pub fn position(&self) -> Position {
         Position {
             log: self.log,

@@ -1,6 +1,6 @@
 //! Connections that break at any byte lose nothing, double nothing and change no order.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use unstall_topics::{Delivery, Log, Node, PublishError, Start, Topics};
 
@@ -10,6 +10,8 @@ use crate::common::{
 
 const PUBLISHERS: u64 = 3;
 const MESSAGES: u64 = 1500;
+/// Of a snapshot.
+const TOPICS: u64 = 3000;
 
 fn through(cutter: &Cutter) -> Topics {
     Topics::builder([url(cutter.address)])
@@ -107,6 +109,96 @@ async fn world(seed: u64) {
     let cuts = cutter.cuts();
     println!("{cuts} cuts");
     assert!(cuts >= 20, "seed {seed}: only {cuts} cuts");
+}
+
+/// A snapshot is read while its topics go on, and its connection is cut again and again.
+async fn snapshot(seed: u64) {
+    println!("seed {seed}");
+    let log = log().await;
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut publication_of = move |number: u64, topic: u64| {
+        let bytes = rng.usize(8..3_000);
+        publication(&format!("s.{topic}"), numbered(number, bytes))
+    };
+    let all = (0..TOPICS).map(|number| publication_of(number, number));
+    for result in log.publish_many(all.collect()).await {
+        result.unwrap();
+    }
+    let served = Served::node(Node::new(&log)).await;
+    let cutter = Cutter::to(served.address, seed).await;
+    cutter.cut_after(50_000..300_000);
+    let mut feed = through(&cutter)
+        .subscribe("s.*", Start::Latest(None))
+        .unwrap();
+
+    // What came last of each topic, and the place behind everything.
+    let mut known = HashMap::new();
+    let (mut place, mut received) = (0, 0);
+    let mut number = TOPICS;
+    let mut publish_some = async || {
+        let topics = (number..number + 20).map(|at| publication_of(at, at * 7919 % TOPICS));
+        number += 20;
+        for result in log.publish_many(topics.collect()).await {
+            result.unwrap();
+        }
+    };
+    let end = loop {
+        match in_time(feed.recv()).await.unwrap().unwrap() {
+            Delivery::Message(message) => {
+                let offset = message.offset().get();
+                assert!(offset > place, "seed {seed}: in the log's order");
+                place = offset;
+                known.insert(message.topic().as_str().to_owned(), offset);
+                received += 1;
+                if received % 50 == 0 {
+                    publish_some().await;
+                }
+            }
+            Delivery::CaughtUp(position) => break position.offset.get(),
+            other => panic!("seed {seed}: {other:?}"),
+        }
+    };
+    let mut latest = HashMap::new();
+    for (topic, _, offset) in in_log(&log).await {
+        if offset <= end {
+            latest.insert(topic, offset);
+        }
+    }
+    assert!(
+        known == latest,
+        "seed {seed}: the latest of each topic up to the mark"
+    );
+    let cuts = cutter.cuts();
+    println!("{cuts} cuts");
+    assert!(cuts >= 10, "seed {seed}: only {cuts} cuts");
+
+    publish_some().await;
+    let behind: Vec<_> = in_log(&log)
+        .await
+        .into_iter()
+        .filter(|(.., offset)| *offset > end)
+        .collect();
+    let mut read = Vec::new();
+    while read.len() < behind.len() {
+        let message = message(&mut feed).await;
+        let topic = message.topic().as_str().to_owned();
+        read.push((
+            topic,
+            crate::common::number(&message),
+            message.offset().get(),
+        ));
+    }
+    assert!(
+        read == behind,
+        "seed {seed}: then everything behind the mark"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_byte_a_connection_breaks_at_a_snapshot_has_the_latest_of_each_topic() {
+    for seed in 0..3 {
+        snapshot(seed).await;
+    }
 }
 
 /// Everything that the log has, read without a connection.
