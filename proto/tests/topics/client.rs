@@ -1,8 +1,8 @@
 //! What a client promises to its application.
 
 use unstall_proto::topics::{
-    ClientConfig, ClientEvent, Delivery, GapReason, LogId, Position, Snapshot, Start, StoredAt,
-    SubscriptionEnd, TopicPacket,
+    ClientConfig, ClientEvent, Delivery, GapReason, LogId, Start, StoredAt, SubscriptionEnd,
+    TopicPacket,
 };
 
 use crate::common::*;
@@ -13,22 +13,6 @@ fn starts(packets: &[TopicPacket]) -> Vec<Start> {
         _ => None,
     });
     starts.collect()
-}
-
-fn at(number: u64) -> Position {
-    Position {
-        log: LOG,
-        offset: offset(number),
-        time: time(number),
-    }
-}
-
-/// A snapshot up to `end`, of which `through` has come.
-fn cut(end: u64, through: u64) -> Start {
-    Start::Latest(Some(Snapshot {
-        end: at(end),
-        through: offset(through),
-    }))
 }
 
 fn short(deliveries: Vec<Delivery>) -> Vec<String> {
@@ -91,14 +75,13 @@ fn before_the_first_answer_the_first_start_is_sent_again() {
 #[test]
 fn a_snapshot_that_was_cut_off_goes_on_as_one_and_then_as_a_position() {
     let (mut client, _) = client(ClientConfig::new(), ">", Start::Latest(None));
-    let up_to = |end| subscribed_up_to(1, (0, StoredAt::UNKNOWN), (end, time(end)));
-    client.handle_packet(NOW, up_to(9)).unwrap();
+    client.handle_packet(NOW, snapshot_up_to(9)).unwrap();
     client
         .handle_packet(NOW, messages(&[message(4, "a", b"x")]))
         .unwrap();
     let again = connect(&mut client, LOG);
-    assert_eq!(starts(&again), [cut(9, 4)]);
-    client.handle_packet(NOW, up_to(12)).unwrap();
+    assert_eq!(starts(&again), [latest(9, 4)]);
+    client.handle_packet(NOW, snapshot_up_to(12)).unwrap();
     client.handle_packet(NOW, caught_up(12)).unwrap();
     assert_eq!(starts(&connect(&mut client, LOG)), [Start::After(at(12))]);
 }
@@ -106,19 +89,18 @@ fn a_snapshot_that_was_cut_off_goes_on_as_one_and_then_as_a_position() {
 #[test]
 fn the_end_of_a_snapshot_is_named_again_until_the_next_one_has_begun() {
     let (mut client, id) = client(ClientConfig::new(), ">", Start::Latest(None));
-    let up_to = |end| subscribed_up_to(1, (0, StoredAt::UNKNOWN), (end, time(end)));
     let sent = |number| messages(&[message(number, "a", b"x")]);
-    client.handle_packet(NOW, up_to(9)).unwrap();
-    assert_eq!(starts(&connect(&mut client, LOG)), [cut(9, 0)]);
-    client.handle_packet(NOW, up_to(12)).unwrap();
+    client.handle_packet(NOW, snapshot_up_to(9)).unwrap();
+    assert_eq!(starts(&connect(&mut client, LOG)), [latest(9, 0)]);
+    client.handle_packet(NOW, snapshot_up_to(12)).unwrap();
     // The gap that may come next is lost with the connection.
-    assert_eq!(starts(&connect(&mut client, LOG)), [cut(9, 0)]);
-    client.handle_packet(NOW, up_to(12)).unwrap();
+    assert_eq!(starts(&connect(&mut client, LOG)), [latest(9, 0)]);
+    client.handle_packet(NOW, snapshot_up_to(12)).unwrap();
     client.handle_packet(NOW, sent(4)).unwrap();
-    assert_eq!(starts(&connect(&mut client, LOG)), [cut(12, 4)]);
-    client.handle_packet(NOW, up_to(15)).unwrap();
+    assert_eq!(starts(&connect(&mut client, LOG)), [latest(12, 4)]);
+    client.handle_packet(NOW, snapshot_up_to(15)).unwrap();
     client.handle_packet(NOW, gap(3, 4, 0)).unwrap();
-    assert_eq!(starts(&connect(&mut client, LOG)), [cut(15, 0)]);
+    assert_eq!(starts(&connect(&mut client, LOG)), [latest(15, 0)]);
     assert_eq!(short(delivered(&mut client, id)), ["4", "gap Diverged 4-0"]);
 }
 

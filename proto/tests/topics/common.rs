@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use unstall_proto::topics::{
     AccessToken, Block, Client, ClientConfig, ClientEvent, Delivery, Durability, Filter, LogBounds,
-    LogId, LogInfo, Offset, Publisher, Server, ServerConfig, ServerEvent, Start, StoredAt,
-    StoredMessage, SubscribeOptions, SubscribeRequest, SubscriptionId, TopicPacket,
+    LogId, LogInfo, Offset, Position, Publisher, Server, ServerConfig, ServerEvent, Snapshot,
+    Start, StoredAt, StoredMessage, SubscribeOptions, SubscribeRequest, SubscriptionId,
+    TopicPacket,
 };
 use unstall_proto::{Kind, Time};
 
@@ -171,6 +172,32 @@ pub fn subscribed_up_to(number: u32, begin: (u64, StoredAt), end: (u64, StoredAt
         end_time: end.1,
     }
     .to_bytes()
+}
+
+/// SUBSCRIBED, of a first subscription that is a snapshot.
+pub fn snapshot_up_to(end: u64) -> Bytes {
+    subscribed_up_to(1, (0, StoredAt::UNKNOWN), (end, time(end)))
+}
+
+pub fn at(number: u64) -> Position {
+    Position {
+        log: LOG,
+        offset: offset(number),
+        time: time(number),
+    }
+}
+
+/// A snapshot up to `end` that was cut off, of which `through` has come.
+pub fn cut(end: u64, through: u64) -> Snapshot {
+    Snapshot {
+        end: at(end),
+        through: offset(through),
+    }
+}
+
+/// The start that goes on with it.
+pub fn latest(end: u64, through: u64) -> Start {
+    Start::Latest(Some(cut(end, through)))
 }
 
 /// MESSAGES for the first subscription, one record each.

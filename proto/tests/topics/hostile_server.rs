@@ -1,9 +1,7 @@
 //! Servers that break the protocol, or lie.
 
 use bytes::Bytes;
-use unstall_proto::topics::{
-    ClientConfig, LogId, Position, Snapshot, Start, StoredAt, TopicPacket,
-};
+use unstall_proto::topics::{ClientConfig, LogId, Position, Start, StoredAt, TopicPacket};
 use unstall_proto::{ErrorCode, ProtocolError};
 
 use crate::common::*;
@@ -100,11 +98,7 @@ fn what_was_not_asked_for_is_refused() {
 
 #[test]
 fn another_place_than_was_named_needs_its_gap_at_once() {
-    let named = Start::After(unstall_proto::topics::Position {
-        log: LOG,
-        offset: offset(5),
-        time: time(5),
-    });
+    let named = Start::After(at(5));
     let inconsistent = Err(ErrorCode::INCONSISTENT);
     let elsewhere = subscribed(1, 3, time(3), 3);
     assert_eq!(answer_to(named, &[elsewhere.clone(), gap(3, 5, 3)]), Ok(()));
@@ -140,10 +134,9 @@ fn another_place_than_was_named_needs_its_gap_at_once() {
         Ok(()),
         "the message may be another"
     );
-    let other_log = Start::After(unstall_proto::topics::Position {
+    let other_log = Start::After(Position {
         log: LogId([9; 16]),
-        offset: offset(5),
-        time: time(5),
+        ..at(5)
     });
     let same_offset = subscribed(1, 5, time(5), 9);
     let message = messages(&[message(6, "a", b"x")]);
@@ -158,24 +151,31 @@ fn another_place_than_was_named_needs_its_gap_at_once() {
 
 #[test]
 fn a_snapshot_of_another_log_or_of_one_that_ends_earlier_needs_its_gap_at_once() {
-    let named = Start::Latest(Some(Snapshot {
-        end: Position {
-            log: LOG,
-            offset: offset(9),
-            time: time(9),
-        },
-        through: offset(5),
-    }));
+    let named = latest(9, 5);
     let inconsistent = Err(ErrorCode::INCONSISTENT);
-    let up_to = |end| subscribed_up_to(1, (0, StoredAt::UNKNOWN), (end, time(end)));
     let message = messages(&[message(6, "a", b"x")]);
-    assert_eq!(answer_to(named, &[up_to(8), gap(3, 5, 0)]), Ok(()));
-    assert_eq!(answer_to(named, &[up_to(8), message.clone()]), inconsistent);
-    assert_eq!(answer_to(named, &[up_to(8), caught_up(8)]), inconsistent);
-    assert_eq!(answer_to(named, &[up_to(8), gap(2, 5, 0)]), inconsistent);
-    assert_eq!(answer_to(named, &[up_to(8), gap(3, 9, 0)]), inconsistent);
-    assert_eq!(answer_to(named, &[up_to(9), message.clone()]), Ok(()));
-    let may_differ = [up_to(9), gap(3, 5, 0), message.clone()];
+    assert_eq!(answer_to(named, &[snapshot_up_to(8), gap(3, 5, 0)]), Ok(()));
+    assert_eq!(
+        answer_to(named, &[snapshot_up_to(8), message.clone()]),
+        inconsistent
+    );
+    assert_eq!(
+        answer_to(named, &[snapshot_up_to(8), caught_up(8)]),
+        inconsistent
+    );
+    assert_eq!(
+        answer_to(named, &[snapshot_up_to(8), gap(2, 5, 0)]),
+        inconsistent
+    );
+    assert_eq!(
+        answer_to(named, &[snapshot_up_to(8), gap(3, 9, 0)]),
+        inconsistent
+    );
+    assert_eq!(
+        answer_to(named, &[snapshot_up_to(9), message.clone()]),
+        Ok(())
+    );
+    let may_differ = [snapshot_up_to(9), gap(3, 5, 0), message.clone()];
     assert_eq!(answer_to(named, &may_differ), Ok(()), "of another time");
     let behind = subscribed_up_to(1, (4, StoredAt::UNKNOWN), (9, time(9)));
     assert_eq!(
@@ -185,16 +185,17 @@ fn a_snapshot_of_another_log_or_of_one_that_ends_earlier_needs_its_gap_at_once()
     );
     assert_eq!(answer_to(Start::Latest(None), &[behind]), inconsistent);
 
-    let other_log = match named {
-        Start::Latest(Some(Snapshot { end, through })) => {
-            let log = LogId([9; 16]);
-            let end = Position { log, ..end };
-            Start::Latest(Some(Snapshot { end, through }))
-        }
-        other => other,
-    };
-    assert_eq!(answer_to(other_log, &[up_to(9), gap(2, 5, 0)]), Ok(()));
-    assert_eq!(answer_to(other_log, &[up_to(9), message]), inconsistent);
+    let mut of_other_log = cut(9, 5);
+    of_other_log.end.log = LogId([9; 16]);
+    let other_log = Start::Latest(Some(of_other_log));
+    assert_eq!(
+        answer_to(other_log, &[snapshot_up_to(9), gap(2, 5, 0)]),
+        Ok(())
+    );
+    assert_eq!(
+        answer_to(other_log, &[snapshot_up_to(9), message]),
+        inconsistent
+    );
 }
 
 #[test]

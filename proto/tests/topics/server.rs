@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use unstall_proto::topics::{
-    Block, BlockBuilder, Filter, GapReason, Offset, Opening, Position, ServerConfig, ServerEvent,
-    Snapshot, StoredAt, SubscriptionEnd, TopicPacket, TopicRecord,
+    Block, BlockBuilder, Filter, GapReason, Offset, Opening, ServerConfig, ServerEvent, StoredAt,
+    SubscriptionEnd, TopicPacket, TopicRecord,
 };
 
 use crate::common::*;
@@ -453,16 +453,7 @@ fn a_log_that_cannot_be_read_in_part_is_a_gap_and_not_at_all_is_an_end() {
 /// before had not been sent.
 #[test]
 fn a_snapshot_of_a_log_that_lost_its_end_and_grew_again_begins_anew_behind_a_gap() {
-    let cut = |end, through| {
-        Some(Snapshot {
-            end: Position {
-                log: LOG,
-                offset: offset(end),
-                time: time(end),
-            },
-            through: offset(through),
-        })
-    };
+    let cut = |end, through| Some(cut(end, through));
     let bounds = bounds(1, 12);
     let goes_on = Opening::latest(&bounds, cut(11, 4), time(11));
     assert_eq!((goes_on.gap, goes_on.snapshot), (None, Some(offset(4))));

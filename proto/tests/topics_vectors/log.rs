@@ -67,12 +67,12 @@ pub(crate) fn start(value: &Value) -> Start {
         "after" => Start::After(position(value)),
         "last" => Start::Last(number(&value["count"]).try_into().expect("a count")),
         "latest" => {
+            let place = position(value);
             let end = Position {
-                log: log_id(&value["log"]),
                 offset: offset(&value["end"]),
-                time: stored_at(&value["time"]),
+                ..place
             };
-            let through = offset(&value["offset"]);
+            let through = place.offset;
             Start::Latest((end.log != LogId::NONE).then_some(Snapshot { end, through }))
         }
         "since" => Start::Since(stored_at(&value["time"])),

@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value, json};
 use unstall_proto::topics::{
-    ClientHello, Filter, Offset, ServerReject, ServerWelcome, Start, StoredAt, Subscribe, Topic,
-    TopicPacket, TopicRecord, published_runs,
+    ClientHello, Filter, Offset, ServerReject, ServerWelcome, Snapshot, Start, StoredAt, Subscribe,
+    Topic, TopicPacket, TopicRecord, published_runs,
 };
 use unstall_proto::{Kind, ProtocolError};
 
+use crate::words::NO_SNAPSHOT;
 use crate::{bytes, hex, hex_or_repeat, list, read, text};
 
 fn decimal(number: u64) -> Value {
@@ -86,13 +87,10 @@ fn start(start: &Start) -> Value {
         }),
         Start::Last(count) => json!({ "name": "last", "count": decimal(u64::from(*count)) }),
         Start::Latest(snapshot) => {
-            let log = snapshot.map_or([0; 16], |it| it.end.log.0);
-            let end = snapshot.map_or(Offset::START, |it| it.end.offset);
-            let end_time = snapshot.map_or(StoredAt::UNKNOWN, |it| it.end.time);
-            let through = snapshot.map_or(Offset::START, |it| it.through);
+            let Snapshot { end, through } = snapshot.unwrap_or(NO_SNAPSHOT);
             json!({
-                "name": "latest", "log": hex(&log), "end": offset(end), "time": time(end_time),
-                "offset": offset(through),
+                "name": "latest", "log": hex(&end.log.0), "end": offset(end.offset),
+                "time": time(end.time), "offset": offset(through),
             })
         }
         Start::Since(since) => json!({ "name": "since", "time": time(*since) }),

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use unstall_proto::topics::{
-    Durability, Gap, GapReason, Refusal, RejectReason, Start, SubscriptionEnd,
+    Durability, Gap, GapReason, LogId, Offset, Position, Refusal, RejectReason, Snapshot, Start,
+    StoredAt, SubscriptionEnd,
 };
 use unstall_proto::{ErrorCode, Kind};
 
@@ -112,6 +113,16 @@ pub(crate) fn gap(gap: &Gap) -> Value {
     })
 }
 
+/// The fields of *latest* from the beginning.
+pub(crate) const NO_SNAPSHOT: Snapshot = Snapshot {
+    end: Position {
+        log: LogId::NONE,
+        offset: Offset::START,
+        time: StoredAt::UNKNOWN,
+    },
+    through: Offset::START,
+};
+
 pub(crate) fn start(start: &Start) -> Value {
     match start {
         Start::Beginning => json!({ "name": "beginning" }),
@@ -122,12 +133,10 @@ pub(crate) fn start(start: &Start) -> Value {
         }),
         Start::Last(count) => json!({ "name": "last", "count": count }),
         Start::Latest(snapshot) => {
-            let log = snapshot.map_or([0; 16], |it| it.end.log.0);
-            let end = snapshot.map_or(0, |it| it.end.offset.get());
-            let time = snapshot.map_or(0, |it| it.end.time.millis());
-            let through = snapshot.map_or(0, |it| it.through.get());
+            let Snapshot { end, through } = snapshot.unwrap_or(NO_SNAPSHOT);
             json!({
-                "name": "latest", "log": hex(&log), "end": end, "time": time, "offset": through,
+                "name": "latest", "log": hex(&end.log.0), "end": end.offset.get(),
+                "time": end.time.millis(), "offset": through.get(),
             })
         }
         Start::Since(time) => json!({ "name": "since", "time": time.millis() }),

@@ -264,8 +264,8 @@ impl Consumer {
         let guess = READ_AHEAD * (bytes / self.typical_bytes + 1);
         let mut messages = guess.min(READ_MESSAGES).min(most.max(1));
         let mut limit = (2 * bytes).max(READ_AHEAD_BYTES);
-        if let Some(most) = self.at_once {
-            (messages, limit) = (messages.min(most), 0);
+        if let Some(at_once) = self.at_once {
+            (messages, limit) = (messages.min(at_once), 0);
         }
         loop {
             if self.asked == 0 {

@@ -2,10 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use unstall_topics::{Delivery, Log, Node, PublishError, Start, Topics};
+use unstall_topics::{Delivery, Log, Message, Node, PublishError, Start, Topics};
 
 use crate::common::{
-    Served, cutter::Cutter, in_time, log, message, number, numbered, publication, soon, url,
+    Served, cutter::Cutter, in_time, log, message, number, numbered, publication, publish_numbered,
+    soon, url,
 };
 
 const PUBLISHERS: u64 = 3;
@@ -45,16 +46,19 @@ async fn publish(topics: Topics, who: u64, seed: u64) -> u64 {
     told
 }
 
-/// What a subscription delivers, as numbers with their topics and offsets.
+/// The topic of a message, its number and its offset.
+fn parts(message: &Message) -> (String, u64, u64) {
+    let topic = message.topic().as_str().to_owned();
+    (topic, number(message), message.offset().get())
+}
+
+/// What a subscription delivers.
 async fn read(topics: Topics, filter: &str, count: u64, seed: u64) -> Vec<(String, u64, u64)> {
     let mut feed = topics.subscribe(filter, Start::Beginning).unwrap();
     let (mut read, mut marks) = (Vec::new(), 0);
     while (read.len() as u64) < count {
         match in_time(feed.recv()).await.unwrap().unwrap() {
-            Delivery::Message(message) => {
-                let topic = message.topic().as_str().to_owned();
-                read.push((topic, number(&message), message.offset().get()));
-            }
+            Delivery::Message(message) => read.push(parts(&message)),
             Delivery::CaughtUp(_) => marks += 1,
             other => panic!("seed {seed}: {other:?}"),
         }
@@ -115,15 +119,9 @@ async fn world(seed: u64) {
 async fn snapshot(seed: u64) {
     println!("seed {seed}");
     let log = log().await;
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut publication_of = move |number: u64, topic: u64| {
-        let bytes = rng.usize(8..3_000);
-        publication(&format!("s.{topic}"), numbered(number, bytes))
-    };
-    let all = (0..TOPICS).map(|number| publication_of(number, number));
-    for result in log.publish_many(all.collect()).await {
-        result.unwrap();
-    }
+    // Neighbours have topics that lie far apart.
+    let topic = |number| format!("s.{}", number * 7919 % TOPICS);
+    publish_numbered(&log, 0..TOPICS, 1_500, topic).await;
     let served = Served::node(Node::new(&log)).await;
     let cutter = Cutter::to(served.address, seed).await;
     cutter.cut_after(50_000..300_000);
@@ -134,13 +132,10 @@ async fn snapshot(seed: u64) {
     // What came last of each topic, and the place behind everything.
     let mut known = HashMap::new();
     let (mut place, mut received) = (0, 0);
-    let mut number = TOPICS;
+    let mut published = TOPICS;
     let mut publish_some = async || {
-        let topics = (number..number + 20).map(|at| publication_of(at, at * 7919 % TOPICS));
-        number += 20;
-        for result in log.publish_many(topics.collect()).await {
-            result.unwrap();
-        }
+        publish_numbered(&log, published..published + 20, 1_500, topic).await;
+        published += 20;
     };
     let end = loop {
         match in_time(feed.recv()).await.unwrap().unwrap() {
@@ -180,13 +175,7 @@ async fn snapshot(seed: u64) {
         .collect();
     let mut read = Vec::new();
     while read.len() < behind.len() {
-        let message = message(&mut feed).await;
-        let topic = message.topic().as_str().to_owned();
-        read.push((
-            topic,
-            crate::common::number(&message),
-            message.offset().get(),
-        ));
+        read.push(parts(&message(&mut feed).await));
     }
     assert!(
         read == behind,
@@ -207,9 +196,7 @@ async fn in_log(log: &Log) -> Vec<(String, u64, u64)> {
     let mut feed = log.subscribe(">", Start::Beginning).unwrap();
     let mut stored = Vec::new();
     while stored.len() < last as usize {
-        let message = message(&mut feed).await;
-        let topic = message.topic().as_str().to_owned();
-        stored.push((topic, number(&message), message.offset().get()));
+        stored.push(parts(&message(&mut feed).await));
     }
     stored
 }

@@ -2,10 +2,14 @@
 
 use std::{fs, path::Path};
 
+use tempfile::TempDir;
 use unstall_proto::topics::StoredAt;
 use unstall_topics::store::{Appended, Store};
 
-use crate::{common::*, servers::are_installed};
+use crate::{
+    common::*,
+    servers::{Servers, are_installed},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_and_started_again_has_the_same_log() {
@@ -46,15 +50,10 @@ async fn a_lost_end_shows_as_bounds_that_go_back_to_what_is_left() {
     let (servers, store) = single().await;
     append(&store, &["a"; 100]).await;
     has_read(&store, 100).await;
-    servers.kill(0);
-    let kept = tempfile::tempdir().unwrap();
-    copy(&servers.store(0), kept.path());
-    servers.restart(0);
+    let kept = keep(&servers);
     append(&store, &["a"; 50]).await;
     has_read(&store, 150).await;
-    servers.kill(0);
-    fs::remove_dir_all(servers.store(0)).unwrap();
-    copy(kept.path(), &servers.store(0));
+    put_back(&servers, &kept);
     servers.restart(0);
 
     let mut changes = store.changes();
@@ -85,18 +84,13 @@ async fn a_lost_end_that_was_written_over_shows_too() {
     }
     let (servers, store) = single().await;
     append(&store, &["a"; 100]).await;
-    servers.kill(0);
-    let kept = tempfile::tempdir().unwrap();
-    copy(&servers.store(0), kept.path());
-    servers.restart(0);
+    let kept = keep(&servers);
     append(&store, &["a"; 50]).await;
     has_read(&store, 150).await;
     let mut changes = store.changes();
     changes.mark_unchanged();
     // The publisher is this store itself: it sends again what it has to while the reader waits.
-    servers.kill(0);
-    fs::remove_dir_all(servers.store(0)).unwrap();
-    copy(kept.path(), &servers.store(0));
+    put_back(&servers, &kept);
     let over = store.append((0..80).map(|_| publication("b", "x")).collect());
     servers.restart(0);
     let answers = over.await.unwrap();
@@ -114,7 +108,23 @@ async fn a_lost_end_that_was_written_over_shows_too() {
     has_read(&store, 180).await;
 }
 
-pub(crate) fn copy(from: &Path, to: &Path) {
+/// A copy of the first server's folder, as it is now. The server is killed for it and started again.
+pub(crate) fn keep(servers: &Servers) -> TempDir {
+    servers.kill(0);
+    let kept = tempfile::tempdir().unwrap();
+    copy(&servers.store(0), kept.path());
+    servers.restart(0);
+    kept
+}
+
+/// Kills the first server, and gives it back an older copy of its folder.
+pub(crate) fn put_back(servers: &Servers, kept: &TempDir) {
+    servers.kill(0);
+    fs::remove_dir_all(servers.store(0)).unwrap();
+    copy(kept.path(), &servers.store(0));
+}
+
+fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

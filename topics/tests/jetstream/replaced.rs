@@ -1,7 +1,5 @@
 //! The stream changes under a log that is open: it is deleted and made anew, or loses its end.
 
-use std::fs;
-
 use serde_json::Value;
 use unstall_topics::{
     Delivery, Gap, GapReason, Log, Message, Offset, Start, Subscription, SubscriptionError,
@@ -10,7 +8,7 @@ use unstall_topics::{
 
 use crate::{
     common::*,
-    losses::copy,
+    losses::{keep, put_back},
     servers::{Servers, are_installed},
 };
 
@@ -116,16 +114,10 @@ async fn a_subscriber_is_told_when_the_stream_loses_its_end() {
     publish(&log, "a", 100).await;
     let mut feed = log.subscribe(">", Start::Beginning).unwrap();
     messages(&mut feed, 100).await;
-    servers.kill(0);
-    let kept = tempfile::tempdir().unwrap();
-    copy(&servers.store(0), kept.path());
-    servers.restart(0);
+    let kept = keep(&servers);
     publish(&log, "a", 50).await;
     messages(&mut feed, 50).await;
-    // The server gets an older copy of its folder back.
-    servers.kill(0);
-    fs::remove_dir_all(servers.store(0)).unwrap();
-    copy(kept.path(), &servers.store(0));
+    put_back(&servers, &kept);
     servers.restart(0);
     publish(&log, "b", 10).await;
     let gap = gap(&mut feed).await;
@@ -152,14 +144,11 @@ async fn a_snapshot_begins_anew_when_the_stream_loses_its_end_behind_the_positio
     let servers = Servers::start(1);
     let log = log(&servers).await;
     // The window of a subscription has room for one of these, until the application takes it.
-    let long = |topic| vec![publication(topic, "x".repeat(800_000))];
-    log.publish_many(long("a")).await[0].clone().unwrap();
-    log.publish_many(long("b")).await[0].clone().unwrap();
-    servers.kill(0);
-    let kept = tempfile::tempdir().unwrap();
-    copy(&servers.store(0), kept.path());
-    servers.restart(0);
-    log.publish_many(long("a")).await[0].clone().unwrap();
+    let long = "x".repeat(800_000);
+    log.publish("a", long.clone()).await.unwrap();
+    log.publish("b", long.clone()).await.unwrap();
+    let kept = keep(&servers);
+    log.publish("a", long).await.unwrap();
     until("the last message", async || log.bounds().last == at(3)).await;
     let mut feed = log.subscribe(">", Start::Latest(None)).unwrap();
     let arrived = |feed: &Subscription| feed.stats().arrived.map(|place| place.offset);
@@ -167,10 +156,7 @@ async fn a_snapshot_begins_anew_when_the_stream_loses_its_end_behind_the_positio
         arrived(&feed) == Some(at(2))
     })
     .await;
-    // The server gets an older copy of its folder back.
-    servers.kill(0);
-    fs::remove_dir_all(servers.store(0)).unwrap();
-    copy(kept.path(), &servers.store(0));
+    put_back(&servers, &kept);
     servers.restart(0);
     publish(&log, "c", 1).await;
     until("the gap", async || arrived(&feed) == Some(Offset::START)).await;

@@ -260,7 +260,7 @@ impl Subscription {
         };
         self.stage = Stage::Open;
         self.target = Some(end.offset);
-        self.place = self.place.or(Some(place));
+        self.place.get_or_insert(place);
         self.answer = Some(Answer { begins, end, owes });
         Ok(())
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..packet import Refused, malformed
 from .delivered import Batch, CaughtUp, Ended, Gap, Item, Message, Position
@@ -20,6 +20,13 @@ QUICK_PACKET = 65_536
 RECORDS_AT = 5
 
 Packet = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What SUBSCRIBED has said."""
+
+    begins: Position
+    end: Position
 
 
 class Subscription:
@@ -66,13 +73,10 @@ class Subscription:
         self.parts: list[Record] = []
         self.part_bytes = self.incomplete = 0
         self.end: int | None = None
-        #: The GAP that has to come next, if SUBSCRIBED begins elsewhere than the position; where it
-        #: leads; and whether one may come.
+        #: The GAP that has to come next, if SUBSCRIBED begins elsewhere than the position.
         self.owes_gap: str | None = None
-        self.new_place: Position | None = None
-        self.may_begin_anew = False
-        #: The end of the log by SUBSCRIBED, until the next packet: only then it is known that no GAP comes.
-        self.new_end: Position | None = None
+        #: Where that GAP leads, and the end of the log, until the next packet has told whether one comes.
+        self.answer: Answer | None = None
         if was != "off" and (self.is_final or was == "unsubscribing"):
             # Section 12: whether ENDED arrived or not.
             self.finish("final" if self.is_final else "unsubscribed", "")
@@ -167,11 +171,10 @@ class Subscription:
         if self.is_latest() and (after, time) != (0, 0):
             raise Refused("INCONSISTENT", "a snapshot that begins behind a message")
         self.state, self.end = "subscribed", end
-        new_end = Position(log, end, packet["end_time"])
+        answer = Answer(Position(log, after, time), Position(log, end, packet["end_time"]))
         if self.position is None:
-            self.position, self.snapshot_end = Position(log, after, time), new_end
+            self.position, self.snapshot_end = answer
             return
-        self.new_end = new_end
         if self.position.log != log:
             self.owes_gap = "another log"
         elif self.is_latest() and self.snapshot_end:
@@ -179,7 +182,7 @@ class Subscription:
             self.owes_gap = "diverged" if self.snapshot_end.offset > end else None
         elif self.position.offset != after:
             self.owes_gap = "diverged"
-        self.new_place, self.may_begin_anew = Position(log, after, time), True
+        self.answer = answer
 
     def place(self) -> Position:
         """The position, if something else than a GAP may come now."""
@@ -192,8 +195,8 @@ class Subscription:
 
     def settle(self) -> None:
         """The packet behind SUBSCRIBED has come. A snapshot goes on up to the end that it named."""
-        self.may_begin_anew = False
-        self.snapshot_end, self.new_end = self.new_end or self.snapshot_end, None
+        if self.answer:
+            self.snapshot_end, self.answer = self.answer.end, None
 
     def handle_messages(self, data: bytes) -> None:
         """A MESSAGES packet. Of one that is not valid nothing is delivered."""
@@ -275,16 +278,16 @@ class Subscription:
 
     def handle_gap(self, packet: Packet) -> None:
         reason, after, through = GAPS[packet["reason"]], packet["after"], packet["through"]
-        may_begin_anew, place = self.may_begin_anew, self.position
+        answer, place = self.answer, self.position
         if place is None or (self.owes_gap and reason != self.owes_gap):
             raise Refused("INCONSISTENT", f"no GAP {self.owes_gap}")
         if reason in RESETS:
             # A diverged log can begin at the same place: its message there is another one.
-            if not self.owes_gap and not (may_begin_anew and reason == "diverged"):
+            if answer is None or not (self.owes_gap or reason == "diverged"):
                 raise Refused("INCONSISTENT", f"{reason}, but the place fits")
-            if self.new_place is None or (after, through) != (place.offset, self.new_place.offset):
+            if (after, through) != (place.offset, answer.begins.offset):
                 raise Refused("INCONSISTENT", "a GAP between other places")
-            self.position, self.owes_gap = self.new_place, None
+            self.position, self.owes_gap = answer.begins, None
         elif not place.offset <= after <= through:
             raise Refused("INCONSISTENT", f"{after} to {through} after {place.offset}")
         else:
