@@ -101,8 +101,11 @@ impl Servers {
     fn config(&self, at: usize) -> String {
         let count = self.count();
         let store = self.store(at);
+        // Without a size a server takes three quarters of what is free on the disk as its own, and
+        // refuses streams whose `max_bytes` are more than that together, however little is in them.
+        let jetstream = format!("jetstream {{ store_dir: {store:?}, max_file_store: 1TB }}");
         let mut config = format!(
-            "server_name: n{at}\nlisten: 127.0.0.1:{}\njetstream {{ store_dir: {store:?} }}\n{}\n",
+            "server_name: n{at}\nlisten: 127.0.0.1:{}\n{jetstream}\n{}\n",
             self.ports[at], self.more,
         );
         if count > 1 {
