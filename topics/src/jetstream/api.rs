@@ -23,6 +23,11 @@ pub(super) const NO_STREAM: u64 = 10_059;
 /// There is a stream of this name, with other settings.
 pub(super) const STREAM_EXISTS: u64 = 10_058;
 
+/// The `max_bytes` of all streams on disk would be more than the servers may have.
+pub(super) const NO_DISK: u64 = 10_047;
+/// The same of streams in memory.
+pub(super) const NO_MEMORY: u64 = 10_028;
+
 /// Asks JetStream about one stream.
 #[derive(Debug)]
 pub(super) struct Api {

@@ -8,7 +8,7 @@ use unstall_proto::topics::{Durability, LogId};
 
 use super::{
     JetStream,
-    api::{Api, Failure, Info, NO_STREAM, STREAM_EXISTS, nanos},
+    api::{Api, Failure, Info, NO_DISK, NO_MEMORY, NO_STREAM, STREAM_EXISTS, nanos},
     following,
     limits::{DUPLICATE_WINDOW, HEADER_BYTES, MIN_DUPLICATE_WINDOW, ONCE_MARGIN},
     link::Link,
@@ -262,12 +262,33 @@ impl Builder {
                 ..
             }) => {}
             made => {
-                made?;
+                made.map_err(|failure| self.not_made(&failure))?;
             }
         }
         // Asked for again, since the leader decides when it was created.
         let info = api.info().await?;
         Ok((api, info))
+    }
+
+    fn not_made(&self, failure: &Failure) -> OpenError {
+        let setting = match failure {
+            Failure::Refused { code: NO_DISK, .. } => Some("max_file_store"),
+            Failure::Refused {
+                code: NO_MEMORY, ..
+            } => Some("max_memory_store"),
+            _ => None,
+        };
+        let remedy = setting.map(|setting| {
+            format!(
+                "; servers set aside the max_bytes of every stream: give this one fewer, or raise \
+                 their {setting}"
+            )
+        });
+        OpenError::JetStream(format!(
+            "the stream {} cannot be made: {failure}{}",
+            self.stream,
+            remedy.unwrap_or_default()
+        ))
     }
 
     fn checked_name(&self) -> Result<&str, OpenError> {

@@ -107,7 +107,16 @@ async fn what_cannot_be_opened_says_why() {
     let secret = open(JetStream::builder(["nats://user:secret@[bad"], "LOG")).await;
     assert!(!secret.contains("secret"), "{secret}");
     let replicas = open(JetStream::builder(servers.urls(), "NEW").replicas(3)).await;
+    assert!(
+        replicas.contains("the stream NEW cannot be made"),
+        "{replicas}"
+    );
     assert!(replicas.contains("JetStream refused"), "{replicas}");
+    let large = || JetStream::builder(servers.urls(), "NEW").max_bytes(1 << 50);
+    let disk = open(large()).await;
+    assert!(disk.contains("raise their max_file_store"), "{disk}");
+    let memory = open(large().in_memory()).await;
+    assert!(memory.contains("raise their max_memory_store"), "{memory}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
