@@ -90,17 +90,16 @@ server.on("connection", (client) => {
 
 fn nats(program: &Path) -> Result<Running> {
     let (plain, websocket) = (free_port()?, free_port()?);
-    let folder = std::env::temp_dir();
-    let config = folder.join(format!("unstall-bench-nats-{websocket}.conf"));
+    let config = tempfile::NamedTempFile::new()?;
     let text = format!(
         "listen: 127.0.0.1:{plain}\nmax_pending: 1GB\nwrite_deadline: \"60s\"\nwebsocket {{ host: 127.0.0.1, port: {websocket}, no_tls: true }}\n"
     );
-    std::fs::write(&config, text)?;
+    std::fs::write(config.path(), text)?;
     let server = Command::new("taskset")
         .args(["-c", "0"])
         .arg(program)
         .arg("-c")
-        .arg(&config)
+        .arg(config.path())
         .env("GOMAXPROCS", "1")
         .stdout(Stdio::null())
         .stderr(Stdio::null())

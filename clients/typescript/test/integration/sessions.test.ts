@@ -1,7 +1,7 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { WebSocket, WebSocketServer } from "ws";
 import {
   connect,
@@ -299,7 +299,9 @@ describe("connecting", () => {
   });
 
   test("a server that wants a token lets in who has it, and nobody else", async () => {
-    const file = join(mkdtempSync(join(tmpdir(), "unstall-")), "token");
+    const folder = mkdtempSync(join(tmpdir(), "unstall-"));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    const file = join(folder, "token");
     writeFileSync(file, "a-secret.token_1");
     const guarded = await serve("serve", ["--token", file]);
     await expect(connect(guarded.url, options())).rejects.toMatchObject({ code: "connect" });
