@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use http::{HeaderMap, Request};
-use tokio::{runtime::Handle, task::JoinSet};
+use tokio::{runtime::Handle, sync::watch, time::timeout};
 use unstall::{ConnectError, Connection, Rejection, Sender};
 
 use super::{
@@ -32,8 +32,8 @@ pub(super) struct Door {
     local: bool,
     /// Requests for which no connection upstream could be made.
     pub(super) unreached: AtomicU64,
-    /// Connections upstream that close because their clients never came in.
-    closing: Arc<Mutex<JoinSet<()>>>,
+    /// Who waits here learns when no connection upstream is left whose client has not come in.
+    unclaimed: watch::Sender<()>,
 }
 
 /// What a reload replaces.
@@ -72,32 +72,30 @@ struct Made(Arc<Slot>);
 
 /// A connection upstream until its client has come in. If that never happens, it is closed.
 #[derive(Debug)]
-struct Slot {
-    entered: Mutex<Option<Entered>>,
-    closing: Arc<Mutex<JoinSet<()>>>,
-}
+struct Slot(Mutex<Option<(Entered, Unclaimed)>>);
+
+/// Held until a client has come in, or its connection upstream is closed.
+type Unclaimed = watch::Receiver<()>;
 
 impl Slot {
-    fn take(&self) -> Option<Entered> {
-        lock(&self.entered).take()
+    fn take(&self) -> Option<(Entered, Unclaimed)> {
+        lock(&self.0).take()
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Some(Entered { upstream, .. }) = self.take() else {
+        let Some((Entered { upstream, .. }, unclaimed)) = self.take() else {
             return;
         };
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let close = async move {
+        runtime.spawn(async move {
             let farewell = Farewell::client_never_came();
             let _ = upstream.close(farewell.code, &farewell.reason).await;
-        };
-        let mut closing = lock(&self.closing);
-        while closing.try_join_next().is_some() {}
-        closing.spawn_on(close, &runtime);
+            drop(unclaimed);
+        });
     }
 }
 
@@ -113,7 +111,7 @@ impl Door {
             former: Mutex::default(),
             local,
             unreached: AtomicU64::new(0),
-            closing: Arc::default(),
+            unclaimed: watch::Sender::default(),
         }
     }
 
@@ -137,11 +135,13 @@ impl Door {
         lock(&self.current).clone()
     }
 
-    /// Waits until connections upstream are closed whose clients never came in. Closing has its own
-    /// deadline.
+    /// Waits until the connections upstream are closed whose clients never came in, also those of which
+    /// it is not known yet: the server is shut down, and the last of its tasks are about to end.
     pub(super) async fn closed(&self) {
-        let mut closing = std::mem::take(&mut *lock(&self.closing));
-        while closing.join_next().await.is_some() {}
+        let closed = timeout(limits::UNCLAIMED_TIMEOUT, self.unclaimed.closed());
+        if closed.await.is_err() {
+            tracing::warn!("some connections upstream end without a close");
+        }
     }
 
     /// What clients have to show now, if anything.
@@ -200,13 +200,12 @@ impl Door {
             true => reached.acceptance,
             false => reached.acceptance.plain(),
         };
-        let made = Made(Arc::new(Slot {
-            entered: Mutex::new(Some(Entered {
-                upstream: reached.connection,
-                seat,
-            })),
-            closing: self.closing.clone(),
-        }));
+        let entered = Entered {
+            upstream: reached.connection,
+            seat,
+        };
+        let slot = Slot(Mutex::new(Some((entered, self.unclaimed.subscribe()))));
+        let made = Made(Arc::new(slot));
         request.extensions_mut().insert(made);
         request.extensions_mut().insert(acceptance);
         Ok(request)
@@ -239,7 +238,7 @@ impl Door {
             return Err(Farewell::shutting_down());
         };
         let made = request.extensions().get::<Made>();
-        if let Some(entered) = made.and_then(|made| made.0.take()) {
+        if let Some((entered, _)) = made.and_then(|made| made.0.take()) {
             return Ok(entered);
         }
         let Some(Found { route, own_token }) = request.extensions().get() else {

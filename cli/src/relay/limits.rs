@@ -19,6 +19,10 @@ pub(super) const CLIENT_INBOX_BYTES: usize = 256 << 10;
 /// What the handshake with a client may take beyond the time to connect upstream: TLS and the request.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the relay's end waits for connections upstream whose clients never came in. Each may take
+/// the first half for its close.
+pub(super) const UNCLAIMED_TIMEOUT: Duration = unstall::defaults::CLOSE_TIMEOUT.saturating_mul(2);
+
 /// The most that a file or a command for headers may have. All headers of a request must fit into 16
 /// KiB with most servers.
 pub(super) const FRESH_HEADERS_BYTES: u64 = 64 << 10;

@@ -52,7 +52,8 @@ async fn a_signal_closes_both_sides_with_1001_and_the_counts_are_printed() {
     );
 }
 
-/// Once the relay ended with connections upstream that were only dropped: the server saw 1006.
+/// Once the relay ended with connections upstream that were only dropped: the server saw 1006. Later that
+/// was left where a thread was late, once in fifteen runs with `stress/run`.
 #[tokio::test]
 async fn a_client_that_has_just_come_in_when_the_signal_comes_is_told_upstream_too() {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
