@@ -90,6 +90,7 @@ server.on("connection", (client) => {
 
 fn nats(program: &Path) -> Result<Running> {
     let (plain, websocket) = (free_port()?, free_port()?);
+    // Removed when the server listens, because then it has read it.
     let config = tempfile::NamedTempFile::new()?;
     let text = format!(
         "listen: 127.0.0.1:{plain}\nmax_pending: 1GB\nwrite_deadline: \"60s\"\nwebsocket {{ host: 127.0.0.1, port: {websocket}, no_tls: true }}\n"
