@@ -1,7 +1,7 @@
 //! Who may come in, and what a request gets before it is answered: a connection upstream.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    Arc, Mutex, Weak,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -11,7 +11,7 @@ use unstall::{ConnectError, Connection, Rejection, Sender};
 
 use super::{
     ending::Farewell,
-    limits,
+    limits, lock,
     pair::Offer,
     routes::{Route, Routes, Seat},
     upstream::{self, Asked},
@@ -97,10 +97,6 @@ impl Drop for Slot {
             drop(unclaimed);
         });
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Door {

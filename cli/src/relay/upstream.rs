@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use unstall::{
 
 use super::{
     fresh::Source,
-    headers,
+    headers, lock,
     pair::{self, Offer},
     path::{NoUrl, Paths},
 };
@@ -200,10 +200,6 @@ impl Upstream {
         let client = client.optional_subprotocol().without_fresh_session();
         client.reconnect_sessions_only()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the client's answer has: the headers of upstream's, and the subprotocol. A relay in front gets

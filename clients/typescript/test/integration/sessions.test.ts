@@ -1,7 +1,6 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket, WebSocketServer } from "ws";
 import {
   connect,
@@ -13,6 +12,9 @@ import {
 } from "../../src/index.ts";
 import { type Served, serve } from "../support/programs.ts";
 import { FaultProxy, seeded, until } from "../support/proxy.ts";
+import { closeBehindEach, directory } from "../support/topics.ts";
+
+closeBehindEach();
 
 const options = (more: SessionOptions = {}): SessionOptions => ({
   WebSocket: WebSocket as never,
@@ -299,9 +301,7 @@ describe("connecting", () => {
   });
 
   test("a server that wants a token lets in who has it, and nobody else", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "unstall-"));
-    onTestFinished(() => rmSync(folder, { recursive: true }));
-    const file = join(folder, "token");
+    const file = join(await directory(), "token");
     writeFileSync(file, "a-secret.token_1");
     const guarded = await serve("serve", ["--token", file]);
     await expect(connect(guarded.url, options())).rejects.toMatchObject({ code: "connect" });
